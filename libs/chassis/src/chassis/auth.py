@@ -1,0 +1,294 @@
+"""Who is calling: API keys checked against accounts, and short-lived signed tokens between services."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import structlog
+from fastapi import Depends, Request
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, OKPKey
+
+from chassis.errors import BY_STATUS, Forbidden, Transient, Unauthenticated
+
+TOKEN_SECONDS = 60
+
+ROLES: dict[str, frozenset[str]] = {
+    "operator": frozenset({"*"}),
+    "owner": frozenset({"*"}),
+    "engineer": frozenset(
+        "files:write files:read fine_tuning:write fine_tuning:read models:read models:write chat:write "
+        "retrieval:write retrieval:read labeling:write labeling:read evals:write evals:read".split()
+    ),
+    "approver": frozenset("models:read models:approve models:write evals:read fine_tuning:read".split()),
+    "labeler": frozenset("labeling:read labeling:write".split()),
+    "viewer": frozenset("files:read fine_tuning:read models:read retrieval:read labeling:read evals:read".split()),
+    "end_user": frozenset("files:write files:read fine_tuning:read models:read chat:write retrieval:read".split()),
+}
+"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The authenticated caller of one request.
+
+    `tenant_id` is what every query below the API carries. `caller` names the service for calls between services.
+    """
+
+    tenant_id: str
+    key_id: str = ""
+    user_id: str | None = None
+    role: str = "owner"
+    scopes: frozenset[str] = frozenset({"*"})
+    caller: str | None = None
+    organization: str = ""
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    expires_at: int | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether both the role and the key's own scopes allow `scope`."""
+        role = ROLES.get(self.role, frozenset())
+        return _covers(role, scope) and _covers(self.scopes, scope)
+
+
+def _covers(granted: frozenset[str], scope: str) -> bool:
+    resource, _, action = scope.partition(":")
+    return (
+        "*" in granted
+        or scope in granted
+        or f"{resource}:*" in granted
+        or (action == "read" and f"{resource}:write" in granted)
+    )
+
+
+def hash_key(api_key: str) -> str:
+    """SHA-256 of an API key in hex: what is stored and looked up, never the key."""
+    return hashlib.sha256(api_key.encode()).hexdigest()
+
+
+class Tokens:
+    """Signs and verifies the tokens services show each other (EdDSA, audience-bound, 60 s).
+
+    Args:
+        service: this service's package name, the `iss` of what it signs and the `aud` of what it accepts.
+        private_key: Ed25519 key in PEM.
+        public_keys: JWKS holding every service's public key, `kid` = service name.
+    """
+
+    def __init__(self, service: str, private_key: bytes, public_keys: str) -> None:
+        self.service = service
+        self._private = OKPKey.import_key(private_key)
+        self._public = KeySet.import_key_set(json.loads(public_keys))
+
+    @classmethod
+    def from_files(cls, service: str, private_key_file: Path | None, public_keys_file: Path | None) -> Tokens:
+        """Read the keys named in the settings.
+
+        Raises:
+            ValueError: a file is not named or cannot be read.
+        """
+        if private_key_file is None or public_keys_file is None:
+            raise ValueError("set SARTOR_TOKEN_PRIVATE_KEY_FILE and SARTOR_TOKEN_PUBLIC_KEYS_FILE")
+        return cls(service, private_key_file.read_bytes(), public_keys_file.read_text())
+
+    def sign(self, audience: str, tenant_id: str, user: Principal | None = None) -> str:
+        """A token that lets this service act for `tenant_id` at service `audience` for a minute.
+
+        Args:
+            audience: package name of the service called.
+            tenant_id: the tenant acted for.
+            user: the person it acts for; their role then limits what the token may do.
+        """
+        issued = int(time.time())
+        claims = {
+            "iss": self.service,
+            "aud": audience,
+            "tenant": tenant_id,
+            "user": user.user_id if user else None,
+            "role": user.role if user else "operator",
+            "organization": user.organization if user else "",
+            "iat": issued,
+            "exp": issued + TOKEN_SECONDS,
+        }
+        return jwt.encode({"alg": "EdDSA", "kid": self.service}, claims, self._private, algorithms=["EdDSA"])
+
+    def verify(self, token: str) -> Principal:
+        """The service and tenant a token names.
+
+        Raises:
+            Unauthenticated: wrong signature, audience or issuer, or expired.
+        """
+        try:
+            decoded = jwt.decode(token, self._public, algorithms=["EdDSA"])
+            claims = decoded.claims
+            rules = jwt.JWTClaimsRegistry(
+                aud={"essential": True, "value": self.service},
+                exp={"essential": True},
+                iss={"essential": True, "value": decoded.header.get("kid")},
+                tenant={"essential": True, "allow_blank": True},
+            )
+            rules.validate(claims)
+        except (JoseError, ValueError, KeyError) as error:
+            raise Unauthenticated(f"The service token was refused: {error}.") from error
+        return Principal(
+            tenant_id=str(claims["tenant"]),
+            user_id=claims.get("user"),
+            role=str(claims.get("role")),
+            organization=str(claims.get("organization")),
+            caller=str(claims["iss"]),
+            key_id=f"service:{claims['iss']}",
+        )
+
+
+@dataclass
+class _Known:
+    principal: Principal
+    until: float = field(default=0.0)
+
+
+class Authenticator:
+    """Turns the `Authorization` header into a `Principal`.
+
+    API keys are asked of accounts once and believed for `cache_seconds`; `forget` (called on `key.revoked`) ends
+    that at once. Only good answers are cached, so a new key works immediately.
+    """
+
+    def __init__(self, tokens: Tokens, accounts: Any, *, cache_seconds: float = 30.0) -> None:
+        self._tokens = tokens
+        self._accounts = accounts
+        self._cache_seconds = cache_seconds
+        self._known: dict[str, _Known] = {}
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The caller named by an `Authorization: Bearer …` header.
+
+        Raises:
+            Unauthenticated: no header, or a key or token that is unknown, expired or revoked.
+            Transient: accounts cannot be asked.
+        """
+        scheme, _, credential = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not credential.strip():
+            raise Unauthenticated(
+                "No API key was given. Send it in the header 'Authorization: Bearer sk-…'.", code="missing_api_key"
+            )
+        credential = credential.strip()
+        if not credential.startswith("sk-"):
+            return self._tokens.verify(credential)
+        hashed = hash_key(credential)
+        known = self._known.get(hashed)
+        if known and known.until > time.monotonic():
+            _check_expiry(known.principal)
+            return known.principal
+        principal = await self._ask(hashed)
+        self._known[hashed] = _Known(principal, time.monotonic() + self._cache_seconds)
+        if len(self._known) > 10_000:
+            self._known.pop(next(iter(self._known)))
+        return principal
+
+    async def _ask(self, hashed: str) -> Principal:
+        answer = await self._accounts.post("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="")
+        return Principal(**{**answer, "scopes": frozenset(answer["scopes"])})
+
+    def forget(self, key_hash: str) -> None:
+        """Drop one key from the cache: it was revoked or changed."""
+        self._known.pop(key_hash, None)
+
+
+def _check_expiry(principal: Principal) -> None:
+    if principal.expires_at is not None and principal.expires_at <= time.time():
+        raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
+
+
+class Peer:
+    """A client for another service's HTTP API, signed for one tenant per call.
+
+    Args:
+        name: the other service's package name (the token's audience).
+        url: where it listens.
+        tokens: this service's signer.
+        client: shared HTTP client with a deadline.
+    """
+
+    def __init__(self, name: str, url: str, tokens: Tokens, client: httpx2.AsyncClient) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self._tokens = tokens
+        self._client = client
+
+    async def request(
+        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **kwargs: Any
+    ) -> Any:
+        """Call the service for `tenant_id`, as `user` if one is named, and return the decoded JSON body.
+
+        Raises:
+            SartorError: the kind its status means, with its message; `Transient` when it cannot be reached.
+        """
+        headers = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}", **kwargs.pop("headers", {})}
+        context = structlog.contextvars.get_contextvars()
+        if "request_id" in context:
+            headers["x-request-id"] = str(context["request_id"])
+        try:
+            response = await self._client.request(method, f"{self.url}{path}", headers=headers, **kwargs)
+        except httpx2.HTTPError as error:
+            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
+        if response.is_success:
+            return response.json() if response.content else None
+        try:
+            body = response.json()["error"]
+        except (ValueError, KeyError, TypeError):
+            body = {"message": f"{self.name} answered {response.status_code}."}
+        kind = BY_STATUS.get(response.status_code, Transient)
+        raise kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
+
+    async def get(self, path: str, *, tenant_id: str, **kwargs: Any) -> Any:
+        """GET `path`; see `request`."""
+        return await self.request("GET", path, tenant_id=tenant_id, **kwargs)
+
+    async def post(self, path: str, *, tenant_id: str, **kwargs: Any) -> Any:
+        """POST to `path`; see `request`."""
+        return await self.request("POST", path, tenant_id=tenant_id, **kwargs)
+
+
+def require(scope: str) -> Callable[..., Any]:
+    """A FastAPI dependency giving the `Principal` if it may do `scope`.
+
+    Use as `principal: Annotated[Principal, require("files:write")]`.
+
+    Raises:
+        Unauthenticated, Forbidden: as the names say.
+    """
+
+    async def dependency(request: Request) -> Principal:
+        principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
+        structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
+        request.state.principal = principal
+        if not principal.may(scope):
+            raise Forbidden(
+                f"This key has role '{principal.role}' and may not do '{scope}'. Use a key with that permission."
+            )
+        if not principal.tenant_id and not scope.startswith("organization"):
+            raise Forbidden("An operator key acts on tenants, not as one. Use a key of the tenant.")
+        return principal
+
+    return Depends(dependency)
+
+
+def internal() -> Callable[..., Any]:
+    """A FastAPI dependency that admits only other services' tokens."""
+
+    async def dependency(request: Request) -> Principal:
+        principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
+        if principal.caller is None:
+            raise Forbidden("This address is for services only.")
+        return principal
+
+    return Depends(dependency)

@@ -1,0 +1,209 @@
+"""The HTTP application every service starts from: ids, errors in the OpenAI envelope, health, metrics, graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chassis.errors import Invalid, SartorError, envelope
+from chassis.ids import new_id
+from chassis.settings import ServiceSettings
+
+log = structlog.get_logger()
+
+REQUESTS = Counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
+LATENCY = Histogram("http_request_seconds", "Time to the last byte of an answer.", ["method", "route"])
+
+Check = Callable[[], Awaitable[Any]]
+
+
+class RequestContext:
+    """ASGI middleware: gives each request an id, bound to the log and echoed, and measures it by route template."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64] or new_id("req_")
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                elapsed = int((time.perf_counter() - started) * 1000)
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"openai-processing-ms", str(elapsed).encode()),
+                ]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_ids)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            REQUESTS.labels(scope["method"], route, str(status)).inc()
+            LATENCY.labels(scope["method"], route).observe(time.perf_counter() - started)
+            structlog.contextvars.unbind_contextvars("request_id", "tenant_id")
+
+
+def error_response(error: SartorError) -> JSONResponse:
+    """Render an error in the OpenAI envelope, telling the client whether a retry can help."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if not error.transient and error.status in (409, 500):
+        headers["x-should-retry"] = "false"
+    return JSONResponse(envelope(error), status_code=error.status, headers=headers)
+
+
+async def _on_sartor_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, SartorError)
+    if error.status >= 500:
+        log.warning("request_failed", code=error.code, error=error.message)
+    return error_response(error)
+
+
+async def _on_validation_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    message = f"{where}: {first['msg']}" if where else str(first["msg"])
+    return error_response(Invalid(message, param=where or None, code="invalid_value"))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "unknown_url", 405: "method_not_allowed"}
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": codes.get(error.status_code)}
+    return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
+
+
+async def _on_unexpected(_request: Request, error: Exception) -> Response:
+    log.error("request_crashed", exc_info=error)
+    return error_response(SartorError("Something went wrong here. Quote the x-request-id when you report it."))
+
+
+def create_app(
+    service: str,
+    *,
+    routers: Sequence[APIRouter],
+    checks: Mapping[str, Check],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    """The service's FastAPI application with health, readiness, metrics and error handling in place.
+
+    Args:
+        service: shown as the API's title.
+        routers: the service's own routes.
+        checks: name -> coroutine function that raises when that dependency is unusable; `/readyz` runs them all.
+        lifespan: starts and stops what lives as long as the application.
+    """
+    app = FastAPI(title=f"Sartor {service}", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.stopping = False
+    app.add_middleware(RequestContext)
+    app.add_exception_handler(SartorError, _on_sartor_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        results = await asyncio.gather(*(_probe(check) for check in checks.values()))
+        report: dict[str, str] = dict(zip(checks, results, strict=True))
+        if app.state.stopping:
+            report["stopping"] = "draining"
+        ready = all(state == "ok" for state in report.values())
+        return JSONResponse(report, status_code=200 if ready else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+async def _probe(check: Check) -> str:
+    try:
+        await asyncio.wait_for(check(), timeout=5)
+    except Exception as error:  # the boundary: any failure means "not ready", and says why
+        return f"{type(error).__name__}: {error}"
+    return "ok"
+
+
+def serve(app: FastAPI, settings: ServiceSettings) -> None:
+    """Run the application until SIGTERM or SIGINT, then drain for at most `stop_timeout` seconds."""
+    uvicorn.run(
+        app,
+        host=settings.service_host,
+        port=settings.service_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.stop_timeout),
+    )
+
+
+class Page(BaseModel):
+    """One page of an OpenAI list: `{"object": "list", "data": […], "has_more": …}`."""
+
+    object: str = "list"
+    data: list[Any]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+def page(items: Sequence[Any], *, limit: int) -> Page:
+    """Make a page from at most `limit` + 1 items, the extra one telling that there is more.
+
+    Items are models or dicts with an `id`.
+    """
+    shown = list(items[:limit])
+    ids = [item["id"] if isinstance(item, dict) else item.id for item in shown]
+    return Page(
+        data=shown,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+        has_more=len(items) > limit,
+    )
+
+
+async def read_limited(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    """Collect a body of at most `limit` bytes.
+
+    Raises:
+        Invalid: the body is longer.
+    """
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise Invalid(f"The request body is over {limit} bytes.", code="body_too_large")
+    return bytes(body)

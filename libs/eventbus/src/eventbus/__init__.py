@@ -1,0 +1,1 @@
+"""Delivery in one place: aggregates with an embedded outbox, the relay, consumers, dead letters and leases."""

@@ -1,0 +1,51 @@
+"""The base of every aggregate: a document whose changes and events are saved together. No I/O here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from schemas import Event
+
+
+class Lease(BaseModel):
+    """Who works on an aggregate, and until when by the database's clock.
+
+    `fence` rises with every claim; a write that carries an older one is refused.
+    """
+
+    owner: str = ""
+    fence: int = 0
+    until_ms: int = 0
+
+
+class Aggregate(BaseModel):
+    """A document that only its own methods change, and that records the events of those changes.
+
+    Subclasses add fields and methods; a method changes fields and calls `record`. `AggregateStore.save` writes both
+    in one document update.
+    """
+
+    model_config = ConfigDict(validate_assignment=True, extra="ignore")
+
+    id: str
+    tenant_id: str
+    version: int = 0
+    seq: int = 0
+    lease: Lease = Field(default_factory=Lease)
+
+    _pending: list[Event] = PrivateAttr(default_factory=list)
+
+    def record(self, event: Event) -> None:
+        """Add an event to be saved with the change that caused it."""
+        self._pending.append(event)
+
+    def take_pending(self) -> list[Event]:
+        """The recorded events, once."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def to_document(self) -> dict[str, Any]:
+        """The fields as stored, without those the store manages itself (`_id`, `version`, `lease`)."""
+        return self.model_dump(mode="json", exclude={"id", "version", "lease"})

@@ -1,0 +1,65 @@
+"""Leases by the database's clock: one worker at a time on a job, a fence that rises with every claim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stores.mongo import Collection
+
+SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
+"""The database's clock in milliseconds, as an aggregation expression."""
+
+
+class Leases:
+    """Claims, renews and releases leases kept in the documents of `collection`, in their field `lease`."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    async def claim(self, query: dict[str, Any], owner: str, seconds: float) -> dict[str, Any] | None:
+        """Claim the oldest document that matches and whose lease is free or over.
+
+        Args:
+            query: which documents are work; should use an index.
+            owner: the worker's name, for people.
+            seconds: length of the lease.
+
+        Returns:
+            The document with its new fence, or None if there is no work.
+        """
+        return await self._collection.find_one_and_update(
+            {"$and": [query, {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}]},
+            [
+                {
+                    "$set": {
+                        "lease.owner": owner,
+                        "lease.fence": {"$add": ["$lease.fence", 1]},
+                        "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]},
+                        "version": {"$add": ["$version", 1]},
+                    }
+                }
+            ],
+            sort=[("created_at", 1)],
+            return_document=True,
+        )
+
+    async def renew(self, document_id: str, fence: int, seconds: float) -> bool:
+        """Extend a lease; False when it is not ours any more, and the work must stop."""
+        result = await self._collection.update_one(
+            {"_id": document_id, "lease.fence": fence, "lease.owner": {"$ne": ""}},
+            [{"$set": {"lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
+        )
+        return result.matched_count == 1
+
+    async def release(self, document_id: str, fence: int) -> None:
+        """Give the lease back; the fence stays, so late writes of this attempt are still refused after a new claim."""
+        await self._collection.update_one(
+            {"_id": document_id, "lease.fence": fence}, {"$set": {"lease.owner": "", "lease.until_ms": 0}}
+        )
+
+    async def delay(self, document_id: str, fence: int, seconds: float) -> None:
+        """Let nobody claim the document for some seconds: the wait before another attempt."""
+        await self._collection.update_one(
+            {"_id": document_id, "lease.fence": fence},
+            [{"$set": {"lease.owner": "", "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
+        )

@@ -1,0 +1,192 @@
+"""The object store through the minio client, in a bounded thread pool, with a SHA-256 on everything."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+
+from chassis.errors import NotFound, SartorError, Transient
+from chassis.settings import ServiceSettings
+from schemas import ObjectRef
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CHUNK = 1024 * 1024
+
+
+class DigestMismatch(SartorError):
+    """The stored bytes are not the ones the reference names."""
+
+    default_code = "digest_mismatch"
+
+
+class Objects:
+    """Reads and writes whole objects; every write returns an `ObjectRef`, every read checks its SHA-256.
+
+    Args:
+        settings: endpoint, credentials and bucket.
+        workers: threads, and so the most calls at a time.
+    """
+
+    def __init__(self, settings: ServiceSettings, *, workers: int = 8) -> None:
+        self.bucket = settings.objects_bucket
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="objects")
+        self._client = Minio(
+            endpoint=settings.objects_endpoint,
+            access_key=settings.objects_access_key,
+            secret_key=settings.objects_secret_key.get_secret_value(),
+            secure=settings.objects_secure,
+            region="us-east-1",
+            http_client=urllib3.PoolManager(
+                timeout=urllib3.Timeout(connect=5, read=60),
+                maxsize=workers,
+                retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+            ),
+        )
+
+    async def prepare(self) -> None:
+        """Create the bucket if it is missing."""
+        if not await self._call(self._client.bucket_exists, bucket_name=self.bucket):
+            try:
+                await self._call(self._client.make_bucket, bucket_name=self.bucket)
+            except SartorError as error:
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
+
+    async def ping(self) -> None:
+        """Raise unless the store answers."""
+        await self._call(self._client.bucket_exists, bucket_name=self.bucket)
+
+    async def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> ObjectRef:
+        """Store `data` under `key`."""
+        await self._call(
+            self._client.put_object,
+            bucket_name=self.bucket,
+            object_name=key,
+            data=io.BytesIO(data),
+            length=len(data),
+            content_type=content_type,
+        )
+        return ObjectRef(bucket=self.bucket, key=key, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+    async def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> ObjectRef:
+        """Store the file at `path` under `key`, in parts when it is large."""
+        digest = await self._call(_hash_file, path)
+        await self._call(
+            self._client.fput_object,
+            bucket_name=self.bucket,
+            object_name=key,
+            file_path=str(path),
+            content_type=content_type,
+        )
+        return ObjectRef(bucket=self.bucket, key=key, sha256=digest, size=path.stat().st_size)
+
+    async def get_bytes(self, ref: ObjectRef) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            NotFound: no such object.
+            DigestMismatch: the bytes are not those of `ref`.
+        """
+        data = await self._call(self._read, ref)
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise DigestMismatch(f"{ref.key}: stored bytes do not match sha256 {ref.sha256}.")
+        return data
+
+    async def download(self, ref: ObjectRef, path: Path) -> None:
+        """Write the object to `path`, which appears only when its digest is right.
+
+        Raises:
+            NotFound, DigestMismatch: as `get_bytes`.
+        """
+        await self._call(self._download, ref, path)
+
+    async def stream(self, ref: ObjectRef) -> AsyncIterator[bytes]:
+        """The object's bytes in chunks of 1 MiB, for answers; the digest is not checked."""
+        response = await self._call(self._client.get_object, bucket_name=ref.bucket, object_name=ref.key)
+        try:
+            while chunk := await self._call(response.read, CHUNK):
+                yield chunk
+        finally:
+            response.close()
+            response.release_conn()
+
+    async def delete(self, key: str) -> None:
+        """Remove one object; removing an absent one is fine."""
+        await self._call(self._client.remove_object, bucket_name=self.bucket, object_name=key)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove every object below `prefix` and return how many there were."""
+        keys = await self.keys(prefix)
+        for key in keys:
+            await self.delete(key)
+        return len(keys)
+
+    async def keys(self, prefix: str) -> list[str]:
+        """The keys of all objects below `prefix`."""
+        return await self._call(
+            lambda: [
+                str(item.object_name)
+                for item in self._client.list_objects(bucket_name=self.bucket, prefix=prefix, recursive=True)
+            ]
+        )
+
+    def close(self) -> None:
+        """Stop the threads without waiting for calls under way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, ref: ObjectRef) -> bytes:
+        response = self._client.get_object(bucket_name=ref.bucket, object_name=ref.key)
+        try:
+            return bytes(response.read())
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _download(self, ref: ObjectRef, path: Path) -> None:
+        partial_path = path.with_name(f"{path.name}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        response = self._client.get_object(bucket_name=ref.bucket, object_name=ref.key)
+        digest = hashlib.sha256()
+        try:
+            with partial_path.open("wb") as file:
+                while chunk := response.read(CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+        finally:
+            response.close()
+            response.release_conn()
+        if digest.hexdigest() != ref.sha256:
+            partial_path.unlink()
+            raise DigestMismatch(f"{ref.key}: stored bytes do not match sha256 {ref.sha256}.")
+        partial_path.rename(path)
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+        except S3Error as error:
+            if error.code in ("NoSuchKey", "NoSuchBucket", "NoSuchObject"):
+                raise NotFound(f"No object {error.object_name}.") from error
+            raise Transient(f"The object store refused: {error.code}.", code=error.code) from error
+        except (MinioException, urllib3.exceptions.HTTPError) as error:
+            raise Transient(f"The object store cannot be reached ({type(error).__name__}).") from error
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

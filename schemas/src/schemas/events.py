@@ -1,0 +1,357 @@
+"""Every event of Sartor, grouped by the aggregate it is about. Payloads carry ids and object references, never content."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.envelope import Event
+from schemas.refs import Interval, ObjectRef, RowCounts
+
+Purpose = Literal["fine-tune", "user_data", "assistants", "evals", "batch", "vision"]
+
+
+# accounts: tenants and their keys
+
+
+class TenantPolicy(BaseModel):
+    """What a tenant lets happen by itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tune_on_upload: bool = Field(True, description="Fine-tune by itself when a `user_data` dataset is ready.")
+    gate: Literal["auto", "approval", "advisory"] = Field(
+        "auto", description="auto: promote on a pass; approval: wait for a person; advisory: promote whatever the result."
+    )
+    base_model: str = Field("", description="Base model of automatic fine-tunes; the installation's default if empty.")
+
+
+class TenantCreated(Event):
+    """A tenant exists and may be used."""
+
+    type, topic, key = "tenant.created.v1", "accounts", "tenant_id"
+
+    name: str = Field(description="Display name.")
+    slug: str = Field(description="Short name used in `ft:` model names.")
+    policy: TenantPolicy = Field(description="The tenant's policy.")
+
+
+class TenantPolicyChanged(Event):
+    """A tenant's policy is now this one."""
+
+    type, topic, key = "tenant.policy_changed.v1", "accounts", "tenant_id"
+
+    policy: TenantPolicy = Field(description="The policy from now on.")
+
+
+class KeyRevoked(Event):
+    """An API key must not be believed any more."""
+
+    type, topic, key = "key.revoked.v1", "accounts", "tenant_id"
+
+    key_id: str = Field(description="Id of the key.")
+    key_hash: str = Field(description="SHA-256 of the key: what caches are keyed by.")
+
+
+# files: uploads
+
+
+class FileUploaded(Event):
+    """The bytes of an upload are stored and hashed; nothing in them has been read yet."""
+
+    type, topic, key = "file.uploaded.v1", "files", "file_id"
+
+    file_id: str = Field(description="Id of the file.")
+    purpose: Purpose = Field(description="What it was uploaded for.")
+    filename: str = Field(description="The name it was given: a label, never a path.")
+    object: ObjectRef = Field(description="The bytes as uploaded.")
+
+
+class FileDeleted(Event):
+    """A file and its bytes are gone."""
+
+    type, topic, key = "file.deleted.v1", "files", "file_id"
+
+    file_id: str = Field(description="Id of the file.")
+
+
+# datasets: rows that can be trained and tested on
+
+
+class DatasetPrepared(Event):
+    """A dataset version is complete: parsed, cleaned, split, with a manifest and a card."""
+
+    type, topic, key = "dataset.prepared.v1", "datasets", "dataset_id"
+
+    dataset_id: str = Field(description="Id of this dataset version.")
+    file_id: str | None = Field(None, description="The file it was made from.")
+    project_id: str | None = Field(None, description="The labeling project it was published from.")
+    purpose: Purpose = Field(description="Purpose of the file.")
+    task: Literal["classification", "generation"] = Field(description="Kind of answers in it.")
+    rows: RowCounts = Field(description="Rows in each split.")
+    labels: int = Field(0, ge=0, description="Distinct answers, for a classification task.")
+    manifest: ObjectRef = Field(description="Manifest naming every part with its digest.")
+    train: ObjectRef = Field(description="Training rows, chat JSONL.")
+    validation: ObjectRef = Field(description="Validation rows, chat JSONL.")
+    heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
+
+
+class DatasetRejected(Event):
+    """A file could not become a dataset; the reason is for its owner to act on."""
+
+    type, topic, key = "dataset.rejected.v1", "datasets", "file_id"
+
+    file_id: str = Field(description="The file.")
+    purpose: Purpose = Field(description="Purpose of the file.")
+    code: str = Field(description="Stable slug of the reason.")
+    message: str = Field(description="What is wrong, where, and what to do.")
+    line: int | None = Field(None, ge=1, description="First line at fault, from 1.")
+
+
+# documents: knowledge to retrieve from
+
+
+class DocumentParsed(Event):
+    """A text document is ready to be chunked and indexed."""
+
+    type, topic, key = "document.parsed.v1", "documents", "file_id"
+
+    file_id: str = Field(description="The file it came from.")
+    filename: str = Field(description="The name it was uploaded under.")
+    title: str = Field(description="First heading, or the file's name.")
+    purpose: Purpose = Field(description="Purpose of the file.")
+    text: ObjectRef = Field(description="The document as UTF-8 text or Markdown.")
+
+
+class DocumentIndexed(Event):
+    """A document's chunks can be searched in a vector store."""
+
+    type, topic, key = "document.indexed.v1", "indexes", "file_id"
+
+    file_id: str = Field(description="The file.")
+    vector_store_id: str = Field(description="The store it was added to.")
+    chunks: int = Field(ge=0, description="Chunks indexed.")
+
+
+# labels
+
+
+class LabelingRequested(Event):
+    """A dataset has rows without answers; people should give them."""
+
+    type, topic, key = "labeling.requested.v1", "labeling", "file_id"
+
+    file_id: str = Field(description="The file.")
+    rows: int = Field(ge=1, description="Rows without an answer.")
+    records: ObjectRef = Field(description='JSONL of {"text": …}.')
+
+
+class LabelsPublished(Event):
+    """A labeling project's answers are ready to become a dataset version."""
+
+    type, topic, key = "labels.published.v1", "labels", "project_id"
+
+    project_id: str = Field(description="The labeling project.")
+    publication: int = Field(ge=1, description="Counts the project's publications.")
+    file_id: str | None = Field(None, description="The file the project was made from.")
+    rows: int = Field(ge=1, description="Labelled rows.")
+    records: ObjectRef = Field(description="Chat JSONL of the labelled rows.")
+
+
+# finetunes: training jobs
+
+
+class FinetuneRequested(Event):
+    """A fine-tune was asked for, by a person or by the tenant's policy."""
+
+    type, topic, key = "finetune.requested.v1", "finetunes", "job_id"
+
+    job_id: str = Field(description="Id of the job.")
+    base_model: str = Field(description="Base model id.")
+    training_file: str = Field(description="File trained on.")
+    trigger: Literal["request", "upload", "labels", "feedback", "drift"] = Field(description="What asked for it.")
+
+
+class FinetuneStarted(Event):
+    """A worker began an attempt at a job."""
+
+    type, topic, key = "finetune.started.v1", "finetunes", "job_id"
+
+    job_id: str = Field(description="Id of the job.")
+    fence: int = Field(ge=1, description="Number of the attempt.")
+
+
+class FinetuneTrained(Event):
+    """Training is over and the adapter lies verified in the object store; it has not been tested yet."""
+
+    type, topic, key = "finetune.trained.v1", "finetunes", "job_id"
+
+    job_id: str = Field(description="Id of the job.")
+    base_model: str = Field(description="Base model id.")
+    base_digest: str = Field(description="Digest of the base model's files.")
+    suffix: str = Field("", description="The suffix asked for, used in the model's name.")
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
+    dataset_id: str = Field(description="Dataset version trained on.")
+    dataset_manifest: ObjectRef = Field(description="Manifest of the dataset version.")
+    heldout: ObjectRef = Field(description="Held-out rows to evaluate on, chat JSONL.")
+    train: ObjectRef = Field(description="Training rows, from which few-shot examples are drawn.")
+    task: Literal["classification", "generation"] = Field(description="Kind of answers.")
+    training_file: str = Field(description="File trained on.")
+    trained_tokens: int = Field(ge=0, description="Tokens seen in training, all epochs.")
+    train_seconds: float = Field(ge=0, description="Time spent training.")
+    metrics: dict[str, float] = Field(description="Final training metrics.")
+    hyperparameters: dict[str, float | int | str] = Field(description="As resolved.")
+    seed: int = Field(description="Seed of the run.")
+
+
+class FinetuneSucceeded(Event):
+    """The job is over and its model answers."""
+
+    type, topic, key = "finetune.succeeded.v1", "finetunes", "job_id"
+
+    job_id: str = Field(description="Id of the job.")
+    model_id: str = Field(description="The fine-tuned model.")
+
+
+class FinetuneFailed(Event):
+    """The job is over without a model."""
+
+    type, topic, key = "finetune.failed.v1", "finetunes", "job_id"
+
+    job_id: str = Field(description="Id of the job.")
+    code: str = Field(description="Stable slug of the reason.")
+    message: str = Field(description="What happened and what to do.")
+
+
+class FinetuneCancelled(Event):
+    """The job was ended by its owner."""
+
+    type, topic, key = "finetune.cancelled.v1", "finetunes", "job_id"
+
+    job_id: str = Field(description="Id of the job.")
+
+
+# models: versions in the registry
+
+
+class ModelRegistered(Event):
+    """A candidate exists: it can be loaded and evaluated, and is not served."""
+
+    type, topic, key = "model.registered.v1", "models", "model_id"
+
+    model_id: str = Field(description="The model's name, `ft:…`.")
+    job_id: str = Field(description="The job that made it.")
+    base_model: str = Field(description="Base model id.")
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files.")
+    heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
+    train: ObjectRef = Field(description="Training rows, for few-shot examples.")
+    task: Literal["classification", "generation"] = Field(description="Kind of answers.")
+
+
+class ModelPromoted(Event):
+    """The gate opened: the model is in production for its tenant."""
+
+    type, topic, key = "model.promoted.v1", "models", "model_id"
+
+    model_id: str = Field(description="The model.")
+    job_id: str = Field(description="The job that made it.")
+    base_model: str = Field(description="Base model id.")
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    decided_by: str = Field(description="`gate`, or the id of the person.")
+
+
+class ModelRejected(Event):
+    """The gate stayed shut."""
+
+    type, topic, key = "model.rejected.v1", "models", "model_id"
+
+    model_id: str = Field(description="The model.")
+    job_id: str = Field(description="The job that made it.")
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    reason: str = Field(description="The evidence in a sentence.")
+    evaluation_id: str | None = Field(None, description="The evaluation it rests on.")
+
+
+class ModelRetired(Event):
+    """The model is no longer served."""
+
+    type, topic, key = "model.retired.v1", "models", "model_id"
+
+    model_id: str = Field(description="The model.")
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+
+
+# adapters: what is loaded where
+
+
+class AdapterResident(Event):
+    """A replica holds an adapter and has proved it by digest and fingerprint."""
+
+    type, topic, key = "adapter.resident.v1", "adapters", "adapter_id"
+
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    model_id: str = Field(description="The model it serves.")
+    replica_id: str = Field(description="The replica.")
+    replica_url: str = Field(description="Where the replica's TGI API answers.")
+    fingerprint_delta: float = Field(ge=0, description="Largest log-prob difference from the trainer's fingerprint.")
+    base_delta: float = Field(ge=0, description="Largest log-prob difference from the base model on the same probes.")
+
+
+class AdapterEvicted(Event):
+    """A replica no longer holds an adapter."""
+
+    type, topic, key = "adapter.evicted.v1", "adapters", "adapter_id"
+
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    replica_id: str = Field(description="The replica.")
+
+
+# evaluations
+
+
+class EvaluationCompleted(Event):
+    """A candidate was scored beside its base on the tenant's held-out rows."""
+
+    type, topic, key = "evaluation.completed.v1", "evaluations", "evaluation_id"
+
+    evaluation_id: str = Field(description="Id of the evaluation.")
+    model_id: str = Field(description="The candidate.")
+    verdict: Literal["pass", "fail", "needs_human"] = Field(description="What the evidence says.")
+    reason: str = Field(description="The verdict in a sentence.")
+    metric: str = Field(description="The metric it rests on.")
+    scores: dict[str, Interval] = Field(description="By system: `base`, `few_shot`, `candidate`.")
+    evidence: ObjectRef = Field(description="The full report with every row's answer.")
+
+
+# chats and feedback
+
+
+class ChatCompleted(Event):
+    """An answer was given; counts and lineage, no content."""
+
+    type, topic, key = "chat.completed.v1", "chats", "chat_id"
+
+    chat_id: str = Field(description="Id of the completion.")
+    model: str = Field(description="The model asked for.")
+    adapter_id: str | None = Field(None, description="The adapter that answered; absent for a base model.")
+    key_id: str = Field(description="The API key used.")
+    prompt_tokens: int = Field(ge=0, description="Tokens in.")
+    completion_tokens: int = Field(ge=0, description="Tokens out.")
+    latency_ms: int = Field(ge=0, description="Time to the last token.")
+    finish_reason: str = Field(description="stop or length; cancelled where the client left.")
+    retrieved: list[str] = Field(default_factory=list, description="Ids of the files retrieval used.")
+
+
+class FeedbackRecorded(Event):
+    """A person rated an answer."""
+
+    type, topic, key = "feedback.recorded.v1", "feedback", "feedback_id"
+
+    feedback_id: str = Field(description="Id of the feedback.")
+    chat_id: str = Field(description="The completion rated.")
+    model: str = Field(description="The model that answered.")
+    rating: Literal["up", "down"] = Field(description="The rating.")
+    has_correction: bool = Field(False, description="Whether a better answer was given.")

@@ -1,0 +1,108 @@
+"""The topic catalogue: what each topic carries, who writes it and who reads it. A test holds it against the code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas import events
+from schemas.envelope import Event
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic: the events of one aggregate, keyed by its id.
+
+    Attributes:
+        name: without prefix.
+        about: one sentence.
+        partitions: upper bound of useful consumers per group.
+        events: the types it carries.
+        producer: the one service that writes it.
+        consumers: the services that read it.
+    """
+
+    name: str
+    about: str
+    events: tuple[type[Event], ...]
+    producer: str
+    consumers: tuple[str, ...]
+    partitions: int = 3
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic for messages that could not be handled."""
+        return f"{self.name}-dlq"
+
+
+EVERY_HTTP_SERVICE = (
+    "console",
+    "evaluator",
+    "inference_proxy",
+    "ingest",
+    "labeling",
+    "rag_indexer",
+    "registry",
+    "trainer",
+)
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(
+        "accounts",
+        "Tenants, their policies and revoked keys.",
+        (events.TenantCreated, events.TenantPolicyChanged, events.KeyRevoked),
+        "accounts",
+        EVERY_HTTP_SERVICE,
+    ),
+    Topic("files", "Uploads.", (events.FileUploaded, events.FileDeleted), "ingest", ("rag_indexer",)),
+    Topic(
+        "datasets",
+        "Dataset versions, or why a file did not become one.",
+        (events.DatasetPrepared, events.DatasetRejected),
+        "ingest",
+        ("trainer",),
+    ),
+    Topic(
+        "documents",
+        "Text documents to retrieve from.",
+        (events.DocumentParsed,),
+        "ingest",
+        ("rag_indexer",),
+    ),
+    Topic("indexes", "Documents that can be searched.", (events.DocumentIndexed,), "rag_indexer", ()),
+    Topic("labeling", "Rows that need answers from people.", (events.LabelingRequested,), "ingest", ("labeling",)),
+    Topic("labels", "Answers people gave.", (events.LabelsPublished,), "labeling", ("ingest",)),
+    Topic(
+        "finetunes",
+        "Training jobs.",
+        (
+            events.FinetuneRequested,
+            events.FinetuneStarted,
+            events.FinetuneTrained,
+            events.FinetuneSucceeded,
+            events.FinetuneFailed,
+            events.FinetuneCancelled,
+        ),
+        "trainer",
+        ("registry",),
+    ),
+    Topic(
+        "models",
+        "Model versions and what the gate decided.",
+        (events.ModelRegistered, events.ModelPromoted, events.ModelRejected, events.ModelRetired),
+        "registry",
+        ("evaluator", "inference_proxy", "model_server", "trainer"),
+    ),
+    Topic(
+        "adapters",
+        "Which replica holds which adapter, proved.",
+        (events.AdapterResident, events.AdapterEvicted),
+        "model_server",
+        ("inference_proxy", "registry"),
+    ),
+    Topic("evaluations", "Evidence about candidates.", (events.EvaluationCompleted,), "evaluator", ("registry",)),
+    Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), "inference_proxy", ()),
+    Topic("feedback", "Ratings.", (events.FeedbackRecorded,), "inference_proxy", ("labeling",)),
+)
+
+BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
+EVENTS: dict[str, type[Event]] = {event.type: event for topic in TOPICS for event in topic.events}
