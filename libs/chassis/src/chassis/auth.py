@@ -76,7 +76,7 @@ def hash_key(api_key: str) -> str:
 
 
 class Tokens:
-    """Signs and verifies the tokens services show each other (EdDSA, audience-bound, 60 s).
+    """Signs and verifies the tokens services show each other (Ed25519, audience-bound, 60 s).
 
     Args:
         service: this service's package name, the `iss` of what it signs and the `aud` of what it accepts.
@@ -119,7 +119,7 @@ class Tokens:
             "iat": issued,
             "exp": issued + TOKEN_SECONDS,
         }
-        return jwt.encode({"alg": "EdDSA", "kid": self.service}, claims, self._private, algorithms=["EdDSA"])
+        return jwt.encode({"alg": "Ed25519", "kid": self.service}, claims, self._private, algorithms=["Ed25519"])
 
     def verify(self, token: str) -> Principal:
         """The service and tenant a token names.
@@ -128,7 +128,7 @@ class Tokens:
             Unauthenticated: wrong signature, audience or issuer, or expired.
         """
         try:
-            decoded = jwt.decode(token, self._public, algorithms=["EdDSA"])
+            decoded = jwt.decode(token, self._public, algorithms=["Ed25519"])
             claims = decoded.claims
             rules = jwt.JWTClaimsRegistry(
                 aud={"essential": True, "value": self.service},

@@ -25,6 +25,7 @@ class ServiceSettings(BaseSettings):
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, comma separated.")
     kafka_idempotent: bool = Field(True, description="Idempotent producer; off for brokers without InitProducerId.")
+    kafka_session_timeout_ms: int = Field(45_000, description="After this silence a consumer is taken for dead.")
     kafka_replication: int = Field(1, description="Replication factor of topics the services create.")
     topic_prefix: str = Field("", description="Prefix of every topic and consumer group; isolates test runs.")
 

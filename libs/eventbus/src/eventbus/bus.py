@@ -83,8 +83,8 @@ class Bus:
                 group_id=f"{self._prefix}{self._service.replace('_', '-')}",
                 ack_policy=AckPolicy.NACK_ON_ERROR,
                 auto_offset_reset="earliest",
-                session_timeout_ms=45_000,
-                heartbeat_interval_ms=5_000,
+                session_timeout_ms=self._settings.kafka_session_timeout_ms,
+                heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 4,
                 fetch_max_wait_ms=500,
             )(self._on_message)
         if self._watchers:
