@@ -1,0 +1,111 @@
+"""The public contract: what is committed is current, compatible, exampled, and says the truth about the code."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
+
+from schemas import EVENTS, TOPICS, Envelope, MalformedEvent, parse, read_envelope, to_message
+from schemas.envelope import utc_now
+from schemas.export import ROOT, incompatible, render, schema
+from schemas.topics import EVERY_HTTP_SERVICE
+
+EXAMPLES = sorted((ROOT / "examples").glob("*/*.json"))
+
+
+def test_exported_files_are_current() -> None:
+    stale = [path.name for path, text in render().items() if not path.exists() or path.read_text() != text]
+    assert not stale, "run `python -m schemas.export`"
+
+
+def test_no_file_is_left_of_an_event_that_is_gone() -> None:
+    assert {path.name.removesuffix(".schema.json") for path in (ROOT / "json").iterdir()} == set(EVENTS)
+
+
+def test_every_event_has_an_example() -> None:
+    assert {path.parent.name for path in EXAMPLES} == set(EVENTS)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_examples_parse_and_match_the_committed_schema(path: Path) -> None:
+    event_type = EVENTS[path.parent.name]
+    event = parse(event_type, path.read_bytes())
+    committed = json.loads((ROOT / "json" / f"{event_type.type}.schema.json").read_text())
+    jsonschema.validate(event.model_dump(mode="json"), committed)
+    assert event.aggregate_id
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_an_older_consumer_ignores_a_new_field(path: Path) -> None:
+    newer = {**json.loads(path.read_text()), "a_field_of_the_future": 1}
+    assert parse(EVENTS[path.parent.name], json.dumps(newer).encode()) == parse(
+        EVENTS[path.parent.name], path.read_bytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "compatible"),
+    [
+        (lambda s: s["properties"].update(note={"type": "string"}), True),
+        (lambda s: (s["properties"].update(note={"type": "string"}), s["required"].append("note")), False),
+        (lambda s: s["properties"]["job_id"].update(type="integer"), False),
+        (lambda s: (s["properties"].pop("job_id"), s["required"].remove("job_id")), False),
+    ],
+    ids=["optional field added", "required field added", "type changed", "field dropped"],
+)
+def test_the_compatibility_gate(change: object, compatible: bool) -> None:
+    committed = schema(EVENTS["model.promoted.v1"])
+    current = copy.deepcopy(committed)
+    change(current)  # type: ignore[operator]
+    assert (incompatible(committed, current) == []) is compatible
+
+
+def _envelope() -> Envelope:
+    return Envelope(
+        id="evt_1", source="/sartor/ingest", type="file.deleted.v1", time=utc_now(), subject="file-1", seq=3, tenantid="t"
+    )
+
+
+def test_messages_are_cloudevents_in_binary_mode() -> None:
+    """The CloudEvents SDK reads what we write."""
+    key, value, headers = to_message(_envelope(), {"tenant_id": "t", "file_id": "file-1"})
+    message = KafkaMessage(headers={name: text.encode() for name, text in headers.items()}, key=key, value=value)
+    event = from_binary(message, JSONFormat())
+    assert event.get_id() == "evt_1"
+    assert event.get_type() == "file.deleted.v1"
+    assert event.get_subject() == "file-1"
+    assert event.get_data() == {"tenant_id": "t", "file_id": "file-1"}
+
+
+def test_an_envelope_survives_the_wire() -> None:
+    envelope = _envelope()
+    _, _, headers = to_message(envelope, {})
+    assert read_envelope([(name, text.encode()) for name, text in headers.items()]) == envelope
+
+
+def test_a_message_without_attributes_is_malformed() -> None:
+    with pytest.raises(MalformedEvent, match="source"):
+        read_envelope({"ce_id": "1"})
+
+
+def test_topic_names_hold_no_dots_and_events_are_unique() -> None:
+    assert all("." not in topic.name and "_" not in topic.name for topic in TOPICS)
+    assert len(EVENTS) == sum(len(topic.events) for topic in TOPICS)
+    assert all(event.topic == topic.name for topic in TOPICS for event in topic.events)
+
+
+@pytest.mark.parametrize("service", sorted({name for topic in TOPICS for name in (topic.producer, *topic.consumers)}))
+def test_the_catalogue_names_every_consumer(service: str, built_service: object) -> None:
+    """What each service subscribes to in code is what `topics.py` says."""
+    importlib.import_module(service)
+    consumed = {event.topic for event in built_service(service).bus.consumed}  # type: ignore[operator]
+    said = {topic.name for topic in TOPICS if service in topic.consumers}
+    assert consumed == said
+    assert set(EVERY_HTTP_SERVICE) >= {name for name in TOPICS[0].consumers}
