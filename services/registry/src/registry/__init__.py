@@ -1,0 +1,1 @@
+"""The registry: base models, model versions, the gate, cards and aliases."""

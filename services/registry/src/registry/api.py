@@ -1,0 +1,179 @@
+"""The registry's HTTP routes: OpenAI's `/v1/models`, our `/v1/registry`, and what other services ask."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from chassis.auth import Principal, internal, require
+from chassis.http import Page, page
+from registry.card import markdown
+from registry.catalogue import Catalogue
+from registry.domain import State
+from registry.store import Models
+from registry.use_cases import Gate, Naming, Serving
+from registry.views import (
+    AliasView,
+    BaseView,
+    LoadView,
+    ModelCard,
+    OpenAIModel,
+    RouteView,
+)
+
+Reads = Annotated[Principal, require("models:read")]
+Writes = Annotated[Principal, require("models:write")]
+Approves = Annotated[Principal, require("models:approve")]
+Internal = Annotated[Principal, internal()]
+
+Limit = Annotated[int, Query(ge=1, le=100, description="Most items on the page.")]
+After = Annotated[str | None, Query(description="Id of the last item of the previous page.")]
+Order = Annotated[str, Query(pattern="^(asc|desc)$", description="By age.")]
+
+
+class ModelList(BaseModel):
+    """OpenAI's list of models, which has no pages."""
+
+    object: str = "list"
+    data: list[OpenAIModel]
+
+
+class DecisionRequest(BaseModel):
+    """What a person says with a decision."""
+
+    note: str = Field("", max_length=2000, description="Why; shown on the card.")
+
+
+class AliasRequest(BaseModel):
+    """Where an alias shall point."""
+
+    model: str = Field(description="One of the tenant's models in production.")
+
+
+def who(principal: Principal) -> str:
+    """The name a decision is recorded under."""
+    return principal.user_id or principal.key_id
+
+
+def model_routes(serving: Serving, gate: Gate) -> APIRouter:
+    """OpenAI's models API: base models, the tenant's models in production and its aliases."""
+    router = APIRouter(prefix="/v1/models")
+
+    @router.get("")
+    async def list_models(principal: Reads) -> ModelList:
+        bases, models, aliases = await serving.visible(principal.tenant_id)
+        shown = [OpenAIModel.of_base(base) for base in bases]
+        shown += [OpenAIModel.of_model(model) for model in models]
+        shown += [OpenAIModel.of_model(model, name=alias.name) for alias, model in aliases]
+        return ModelList(data=shown)
+
+    @router.get("/{model:path}")
+    async def retrieve_model(model: str, principal: Reads) -> OpenAIModel:
+        return OpenAIModel.of(await serving.resolve(principal.tenant_id, model), name=model)
+
+    @router.delete("/{model:path}")
+    async def delete_model(model: str, principal: Writes) -> dict[str, Any]:
+        await serving.refuse_delete_of_others(principal.tenant_id, model)
+        await gate.delete(principal.tenant_id, model, who(principal))
+        return {"id": model, "object": "model", "deleted": True}
+
+    return router
+
+
+def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catalogue) -> APIRouter:
+    """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
+    router = APIRouter(prefix="/v1/registry")
+
+    @router.get("/base_models")
+    async def list_base_models(principal: Reads, limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
+        bases = catalogue.list() if order == "asc" else catalogue.list()[::-1]
+        if after is not None:
+            bases = bases[1 + bases.index(catalogue.get(after)) :]
+        default = catalogue.default_id()
+        return page([BaseView.of(base, default) for base in bases[: limit + 1]], limit=limit)
+
+    @router.get("/models")
+    async def list_versions(
+        principal: Reads,
+        limit: Limit = 20,
+        after: After = None,
+        order: Order = "desc",
+        state: State | None = None,
+        base_model: str | None = None,
+    ) -> Page:
+        wanted = {"state": state, "base_model": base_model}
+        query = {name: value for name, value in wanted.items() if value is not None}
+        found = await models.list(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
+        return page([ModelCard.of(model) for model in found], limit=limit)
+
+    # Addresses that end in a word come before `/models/{model:path}`, which would take them for part of the name.
+    @router.get("/models/{model:path}/card")
+    async def show_card(model: str, principal: Reads) -> Response:
+        found = await models.get(principal.tenant_id, model)
+        return Response(markdown(found), media_type="text/markdown; charset=utf-8")
+
+    @router.get("/models/{model:path}")
+    async def show_version(model: str, principal: Reads) -> ModelCard:
+        return ModelCard.of(await models.get(principal.tenant_id, model))
+
+    @router.post("/models/{model:path}/approve")
+    async def approve(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+        note = request.note if request else ""
+        return ModelCard.of(await gate.approve(principal.tenant_id, model, who(principal), note))
+
+    @router.post("/models/{model:path}/reject")
+    async def reject(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+        note = request.note if request else ""
+        return ModelCard.of(await gate.reject(principal.tenant_id, model, who(principal), note))
+
+    _add_alias_routes(router, naming)
+    return router
+
+
+def _add_alias_routes(router: APIRouter, naming: Naming) -> None:
+    @router.get("/aliases")
+    async def list_aliases(principal: Reads, limit: Limit = 20, after: After = None, order: Order = "desc") -> Page:
+        found = await naming.list(principal.tenant_id, limit=limit + 1, after=after, order=order)
+        return page([AliasView.of(alias) for alias in found], limit=limit)
+
+    @router.put("/aliases/{name}")
+    async def put_alias(name: str, request: AliasRequest, principal: Writes) -> AliasView:
+        return AliasView.of(await naming.point(principal.tenant_id, name, request.model, who(principal)))
+
+    @router.get("/aliases/{name}")
+    async def get_alias(name: str, principal: Reads) -> AliasView:
+        return AliasView.of(await naming.get(principal.tenant_id, name))
+
+    @router.delete("/aliases/{name}")
+    async def delete_alias(name: str, principal: Writes) -> dict[str, Any]:
+        alias = await naming.delete(principal.tenant_id, name)
+        return {"id": alias.id, "object": "model.alias.deleted", "name": name, "deleted": True}
+
+
+def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
+    """What other services ask; a token without a tenant speaks for the installation."""
+    router = APIRouter(prefix="/internal")
+
+    @router.get("/base_models")
+    async def base_models(principal: Internal) -> list[dict[str, Any]]:
+        return [base.contents for base in catalogue.list()]
+
+    @router.get("/base_models/{base_id:path}")
+    async def base_model(base_id: str, principal: Internal) -> dict[str, Any]:
+        return catalogue.get(base_id).contents
+
+    @router.get("/routes")
+    async def routes(principal: Internal) -> list[RouteView]:
+        return [RouteView.of(model, aliases) for model, aliases in await serving.routes(principal.tenant_id)]
+
+    @router.get("/routes/{model:path}")
+    async def route(model: str, principal: Internal) -> RouteView:
+        return RouteView.of(*await serving.route(principal.tenant_id, model))
+
+    @router.get("/adapters")
+    async def adapters(principal: Internal, base_model: str) -> list[LoadView]:
+        return [LoadView.of(model) for model in await serving.to_load(principal.tenant_id, base_model)]
+
+    return router

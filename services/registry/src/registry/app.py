@@ -1,0 +1,42 @@
+"""Wires the registry together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from registry.api import internal_routes, model_routes, registry_routes
+from registry.catalogue import Catalogue
+from registry.domain import Alias, Model
+from registry.events import subscriptions
+from registry.settings import Settings
+from registry.store import Aliases, Models, Tenants
+from registry.use_cases import Gate, Naming, Serving
+
+
+def build(settings: Settings, **overrides: Any) -> FastAPI:
+    """The registry's application.
+
+    Args:
+        settings: where everything is.
+        overrides: `accounts`: what answers `GET /internal/tenants/{id}` in place of the accounts service.
+    """
+    service = Service("registry", settings)
+    models = Models(service.aggregates("models", Model))
+    aliases = Aliases(service.aggregates("aliases", Alias))
+    tenants = Tenants(service.collection("tenants"), overrides.get("accounts") or service.peer("accounts"))
+    catalogue = Catalogue(settings.models_dir, default=settings.base_model)
+    gate = Gate(models, tenants)
+    naming = Naming(aliases, models, catalogue)
+    serving = Serving(models, aliases, catalogue)
+    service.bus.subscribe(subscriptions(gate, tenants))
+    service.on_start(models.prepare)
+    return service.app(
+        [
+            model_routes(serving, gate),
+            registry_routes(models, gate, naming, catalogue),
+            internal_routes(serving, catalogue),
+        ]
+    )

@@ -1,0 +1,113 @@
+"""The model card as Markdown: one page a person can read, print and file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from registry.domain import Model
+from schemas import Interval
+
+
+def markdown(model: Model) -> str:
+    """The card of a model in any state."""
+    sections = [
+        f"# {model.id}",
+        _summary(model),
+        "## Evaluation\n\n" + _evaluation(model),
+        "## Decisions\n\n" + _decisions(model),
+        "## Where it comes from\n\n" + _origin(model),
+        "## How it was trained\n\n" + _training(model),
+        "## Where it is held\n\n" + _residency(model),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _summary(model: Model) -> str:
+    waits = f", waiting for {model.waiting_for}" if model.waiting_for else ""
+    return _table(
+        ("", ""),
+        [
+            ("State", f"{model.state}{waits}"),
+            ("Base model", f"`{model.base_model}`"),
+            ("Task", model.lineage.task),
+            ("Organization", model.organization),
+            ("Registered", _when(model.created_at)),
+            ("In production since", _when(model.promoted_at)),
+            ("Ended", _when(model.ended_at)),
+        ],
+    )
+
+
+def _evaluation(model: Model) -> str:
+    found = model.evaluation
+    if found is None:
+        return "Not evaluated yet."
+    scores = _table(
+        ("System", found.metric, "95 % interval", "Rows"),
+        [(name, f"{score.value:.3f}", _interval(score), score.n) for name, score in found.scores.items()],
+    )
+    return f"**{found.verdict}**: {found.reason}\n\n{scores}\n\nEvidence: evaluation `{found.evaluation_id}`."
+
+
+def _decisions(model: Model) -> str:
+    if not model.decisions:
+        return "None yet."
+    rows = [(_when(one.at), one.outcome, f"`{one.by}`", one.note) for one in model.decisions]
+    return _table(("When", "Decision", "By", "Note"), rows)
+
+
+def _origin(model: Model) -> str:
+    lineage = model.lineage
+    return _table(
+        ("Thing", "Id or digest"),
+        [
+            ("Training file", f"`{lineage.training_file}`"),
+            ("Dataset version", f"`{lineage.dataset_id}`"),
+            ("Dataset manifest (sha256)", f"`{lineage.dataset_manifest.sha256}`"),
+            ("Held-out rows (sha256)", f"`{lineage.heldout.sha256}`"),
+            ("Fine-tuning job", f"`{model.job_id}`"),
+            ("Base model digest", f"`{lineage.base_digest}`"),
+            ("Adapter", f"`{model.adapter_id}`"),
+            ("Adapter manifest (sha256)", f"`{model.adapter_manifest.sha256}`"),
+        ],
+    )
+
+
+def _training(model: Model) -> str:
+    lineage = model.lineage
+    facts: list[tuple[object, object]] = [("seed", lineage.seed), ("trained tokens", lineage.trained_tokens)]
+    facts += [("training time", f"{lineage.train_seconds:.1f} s"), *lineage.hyperparameters.items()]
+    facts += [(f"{name} (measured)", f"{value:.4g}") for name, value in lineage.metrics.items()]
+    return _table(("Setting", "Value"), facts)
+
+
+def _residency(model: Model) -> str:
+    if not model.replicas:
+        return "No replica holds it."
+    return _table(
+        ("Replica", "Since", "Distance from the trainer's fingerprint", "Distance from the base model"),
+        [
+            (f"`{one.replica_id}`", _when(one.at), f"{one.fingerprint_delta:.2g}", f"{one.base_delta:.2g}")
+            for one in model.replicas
+        ],
+    )
+
+
+def _interval(score: Interval) -> str:
+    return f"{score.low:.3f} to {score.high:.3f}"
+
+
+def _when(at: int | None) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else "-"
+
+
+def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    titles = list(head)
+    lines = [_line(titles), _line(["---"] * len(titles)), *(_line(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[object]) -> str:
+    shown = (str(cell).replace("\n", " ").replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(shown)} |"

@@ -1,0 +1,303 @@
+"""Model versions, the gate they pass, and aliases: their states and the only functions that change them."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chassis.errors import Conflict
+from chassis.ids import derived_id
+from eventbus.aggregate import Aggregate
+from schemas import (
+    EvaluationCompleted,
+    FinetuneTrained,
+    Interval,
+    ModelPromoted,
+    ModelRegistered,
+    ModelRejected,
+    ModelRetired,
+    ObjectRef,
+)
+
+State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
+Verdict = Literal["pass", "fail", "needs_human"]
+GatePolicy = Literal["auto", "approval", "advisory"]
+Outcome = Literal["promote", "reject", "retire", "wait"]
+
+LOADED: tuple[State, ...] = ("candidate", "awaiting_approval", "production")
+"""States in which a replica holds the model's adapter."""
+
+KEPT_ALIAS_CHANGES = 20
+
+# What may not stand in the suffix of a model's name: ':' separates its parts, '/' would split the path of its address.
+NOT_IN_SUFFIX = re.compile(r"[^\w.-]+")
+
+
+class Part(BaseModel):
+    """A value inside an aggregate."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Lineage(Part):
+    """What a model was made from, and how."""
+
+    base_digest: str
+    dataset_id: str
+    dataset_manifest: ObjectRef
+    heldout: ObjectRef
+    train: ObjectRef
+    task: Literal["classification", "generation"]
+    training_file: str
+    trained_tokens: int
+    train_seconds: float
+    metrics: dict[str, float]
+    hyperparameters: dict[str, float | int | str]
+    seed: int
+
+
+class Evaluation(Part):
+    """What the evaluator found."""
+
+    evaluation_id: str
+    verdict: Verdict
+    reason: str
+    metric: str
+    scores: dict[str, Interval]
+    evidence: ObjectRef
+
+
+class Decision(Part):
+    """One decision about a model: what, by whom, when (Unix seconds), why."""
+
+    outcome: Outcome
+    by: str
+    at: int
+    note: str = ""
+
+
+class Replica(Part):
+    """A replica that proved it holds the model's adapter, since `at` (Unix seconds)."""
+
+    replica_id: str
+    replica_url: str
+    fingerprint_delta: float
+    base_delta: float
+    at: int
+
+
+def model_name(base_model: str, organization: str, suffix: str, job_id: str) -> str:
+    """The name of a job's model: `ft:{base}:{organization}:{suffix}:{8 hex digits that follow from the job}`.
+
+    Characters of the suffix that have a meaning in names or addresses become `-`; it is cut at 64 characters.
+    """
+    short = derived_id("", job_id)[:8]
+    return f"ft:{base_model}:{organization}:{NOT_IN_SUFFIX.sub('-', suffix)[:64]}:{short}"
+
+
+class Model(Aggregate):
+    """One model version: a base model with the adapter of one job, on its way through the gate.
+
+    `candidate -> (awaiting_approval) -> production -> retired`, or `rejected` before production. A promotion that was
+    decided waits in `promotion` until a replica holds the adapter.
+    """
+
+    created_at: int
+    organization: str
+    state: State = "candidate"
+    job_id: str
+    base_model: str
+    adapter_id: str
+    adapter_manifest: ObjectRef
+    lineage: Lineage
+    evaluation: Evaluation | None = None
+    promotion: Decision | None = None
+    decisions: list[Decision] = Field(default_factory=list)
+    replicas: list[Replica] = Field(default_factory=list)
+    promoted_at: int | None = None
+    ended_at: int | None = None
+
+    @classmethod
+    def register(cls, trained: FinetuneTrained, organization: str, at: int) -> Model:
+        """The candidate that follows from a trained adapter.
+
+        Args:
+            trained: the event that says so.
+            organization: slug of the tenant, a part of the name.
+            at: now, in Unix seconds.
+        """
+        facts = trained.model_dump()
+        model = cls(
+            id=model_name(trained.base_model, organization, trained.suffix, trained.job_id),
+            tenant_id=trained.tenant_id,
+            created_at=at,
+            organization=organization,
+            job_id=trained.job_id,
+            base_model=trained.base_model,
+            adapter_id=trained.adapter_id,
+            adapter_manifest=trained.adapter_manifest,
+            lineage=Lineage(**{name: facts[name] for name in Lineage.model_fields}),
+        )
+        model.record(
+            ModelRegistered(
+                tenant_id=model.tenant_id,
+                model_id=model.id,
+                job_id=model.job_id,
+                base_model=model.base_model,
+                adapter_id=model.adapter_id,
+                adapter_manifest=model.adapter_manifest,
+                heldout=trained.heldout,
+                train=trained.train,
+                task=trained.task,
+            )
+        )
+        return model
+
+    @property
+    def waiting_for(self) -> Literal["evaluation", "approval", "replica"] | None:
+        """What must happen next before the model can be in production; None when nothing will."""
+        if self.state not in ("candidate", "awaiting_approval"):
+            return None
+        if self.promotion is not None:
+            return "replica"
+        return "evaluation" if self.state == "candidate" else "approval"
+
+    def judge(self, completed: EvaluationCompleted, gate: GatePolicy, at: int) -> None:
+        """Take the evaluation and let the gate decide by the tenant's policy.
+
+        `auto` follows the verdict and asks a person where it is `needs_human`; `approval` asks a person whatever the
+        verdict; `advisory` promotes whatever the verdict. An evaluation of a decided model changes nothing.
+        """
+        if self.state != "candidate" or self.evaluation is not None:
+            return
+        facts = completed.model_dump()
+        self.evaluation = Evaluation(**{name: facts[name] for name in Evaluation.model_fields})
+        if gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):
+            self._decide_promotion(Decision(outcome="promote", by="gate", at=at, note=completed.reason))
+        elif gate == "auto" and completed.verdict == "fail":
+            self._reject(Decision(outcome="reject", by="gate", at=at, note=completed.reason), completed.reason)
+        else:
+            self.state = "awaiting_approval"
+            self._keep(Decision(outcome="wait", by="gate", at=at, note=completed.reason))
+
+    def approve(self, by: str, note: str, at: int) -> None:
+        """A person lets the model through.
+
+        Raises:
+            Conflict: the model does not wait for a person.
+        """
+        if self.waiting_for != "approval":
+            raise self._unexpected("approved", "Only a model that waits for approval can be.")
+        self._decide_promotion(Decision(outcome="promote", by=by, at=at, note=note))
+
+    def reject(self, by: str, note: str, at: int) -> None:
+        """A person stops the model before it reaches production.
+
+        Raises:
+            Conflict: it is in production already, or at its end.
+        """
+        if self.state not in ("candidate", "awaiting_approval"):
+            raise self._unexpected("rejected", "Retire a model in production with DELETE /v1/models/{model}.")
+        self._reject(Decision(outcome="reject", by=by, at=at, note=note), f"Rejected by {by}: {note or 'no note'}.")
+
+    def retire(self, by: str, note: str, at: int) -> None:
+        """Take the model out of use for good; nothing happens to one at its end already."""
+        if self.state not in LOADED:
+            return
+        self.state = "retired"
+        self.promotion = None
+        self.ended_at = at
+        self._keep(Decision(outcome="retire", by=by, at=at, note=note))
+        self.record(ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id))
+
+    def hold(self, replica: Replica, at: int) -> None:
+        """A replica holds the adapter: the promotion that waited for one goes through."""
+        self.replicas = [one for one in self.replicas if one.replica_id != replica.replica_id] + [replica]
+        self._promote_if_held(at)
+
+    def drop(self, replica_id: str) -> None:
+        """A replica no longer holds the adapter."""
+        self.replicas = [one for one in self.replicas if one.replica_id != replica_id]
+
+    def _decide_promotion(self, decision: Decision) -> None:
+        self.promotion = decision
+        self._keep(decision)
+        self._promote_if_held(decision.at)
+
+    def _promote_if_held(self, at: int) -> None:
+        if self.promotion is None or not self.replicas or self.state == "production":
+            return
+        self.state = "production"
+        self.promoted_at = at
+        self.record(
+            ModelPromoted(
+                tenant_id=self.tenant_id,
+                model_id=self.id,
+                job_id=self.job_id,
+                base_model=self.base_model,
+                adapter_id=self.adapter_id,
+                decided_by=self.promotion.by,
+            )
+        )
+
+    def _reject(self, decision: Decision, reason: str) -> None:
+        self.state = "rejected"
+        self.promotion = None
+        self.ended_at = decision.at
+        self._keep(decision)
+        self.record(
+            ModelRejected(
+                tenant_id=self.tenant_id,
+                model_id=self.id,
+                job_id=self.job_id,
+                adapter_id=self.adapter_id,
+                reason=reason,
+                evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
+            )
+        )
+
+    def _keep(self, decision: Decision) -> None:
+        self.decisions = [*self.decisions, decision]
+
+    def _unexpected(self, verb: str, advice: str) -> Conflict:
+        waits = f" and waits for {self.waiting_for}" if self.waiting_for else ""
+        return Conflict(f"Model {self.id} cannot be {verb}: it is {self.state}{waits}. {advice}", code="wrong_state")
+
+
+class AliasChange(Part):
+    """Where an alias pointed from `at` on (Unix seconds), and who pointed it there."""
+
+    model: str
+    by: str
+    at: int
+
+
+class Alias(Aggregate):
+    """A tenant's own name for one of its models, which can be pointed at another one."""
+
+    created_at: int
+    name: str
+    history: list[AliasChange]
+
+    @classmethod
+    def create(cls, tenant_id: str, name: str, model: str, by: str, at: int) -> Alias:
+        """A new alias that points at `model`."""
+        change = AliasChange(model=model, by=by, at=at)
+        return cls(id=alias_id(tenant_id, name), tenant_id=tenant_id, created_at=at, name=name, history=[change])
+
+    @property
+    def model(self) -> str:
+        """The model it points at."""
+        return self.history[-1].model
+
+    def point(self, model: str, by: str, at: int) -> None:
+        """Point the alias at `model`; the last changes are kept."""
+        if model != self.model:
+            self.history = [*self.history, AliasChange(model=model, by=by, at=at)][-KEPT_ALIAS_CHANGES:]
+
+
+def alias_id(tenant_id: str, name: str) -> str:
+    """The id of a tenant's alias, which follows from its name."""
+    return derived_id("alias_", tenant_id, name)

@@ -1,0 +1,51 @@
+"""The events the registry consumes."""
+
+from __future__ import annotations
+
+from eventbus.bus import Handlers
+from registry.store import Tenants
+from registry.use_cases import Gate
+from schemas import (
+    AdapterEvicted,
+    AdapterResident,
+    EvaluationCompleted,
+    FinetuneCancelled,
+    FinetuneTrained,
+    TenantCreated,
+    TenantPolicyChanged,
+)
+
+
+def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
+    """Each event consumed, with what it leads to."""
+
+    async def on_tenant_created(event: TenantCreated) -> None:
+        await tenants.learn(event.tenant_id, event.slug, event.policy)
+
+    async def on_tenant_policy_changed(event: TenantPolicyChanged) -> None:
+        await tenants.change_policy(event.tenant_id, event.policy)
+
+    async def on_finetune_trained(event: FinetuneTrained) -> None:
+        await gate.register(event)
+
+    async def on_finetune_cancelled(event: FinetuneCancelled) -> None:
+        await gate.cancel(event)
+
+    async def on_evaluation_completed(event: EvaluationCompleted) -> None:
+        await gate.judge(event)
+
+    async def on_adapter_resident(event: AdapterResident) -> None:
+        await gate.hold(event)
+
+    async def on_adapter_evicted(event: AdapterEvicted) -> None:
+        await gate.drop(event)
+
+    return {
+        TenantCreated: on_tenant_created,
+        TenantPolicyChanged: on_tenant_policy_changed,
+        FinetuneTrained: on_finetune_trained,
+        FinetuneCancelled: on_finetune_cancelled,
+        EvaluationCompleted: on_evaluation_completed,
+        AdapterResident: on_adapter_resident,
+        AdapterEvicted: on_adapter_evicted,
+    }

@@ -1,0 +1,16 @@
+"""The registry's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the registry reads from the environment besides the settings every service has."""
+
+    models_dir: Path = Field(Path("models"), description="Folder of base models: `{models_dir}/{base id}/base.json`.")
+    base_model: str = Field("", description="Id of the default base model; the first of the catalogue if empty.")

@@ -1,0 +1,173 @@
+"""The registry's documents, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from chassis.errors import Conflict, NotFound
+from eventbus.outbox import AggregateStore
+from registry.domain import LOADED, Alias, Model, alias_id
+from schemas import TenantPolicy
+from stores.mongo import ASCENDING, Collection
+
+
+class Models:
+    """Model versions."""
+
+    def __init__(self, aggregates: AggregateStore[Model]) -> None:
+        self._models = aggregates
+
+    async def prepare(self) -> None:
+        """Create the indexes; that on `job_id` is what keeps one job from having two models."""
+        await self._models.collection.create_index([("job_id", ASCENDING)], unique=True)
+        await self._models.collection.create_index([("adapter_id", ASCENDING)])
+        await self._models.collection.create_index([("state", ASCENDING), ("base_model", ASCENDING)])
+
+    async def register(self, model: Model) -> Model:
+        """Add the candidate of a job, or return the one the job has."""
+        try:
+            await self._models.add(model)
+        except Conflict:
+            existing = await self.of_job(model.tenant_id, model.job_id)
+            if existing is None:
+                raise
+            return existing
+        return model
+
+    async def get(self, tenant_id: str, model_id: str) -> Model:
+        """The tenant's model, in any state.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+        """
+        model = await self._models.find_one(tenant_id, {"_id": model_id})
+        if model is None:
+            raise NotFound(f"There is no model '{model_id}', or it is not yours.", code="model_not_found")
+        return model
+
+    async def find(self, tenant_id: str, model_id: str) -> Model | None:
+        """The tenant's model, in any state, if there is one."""
+        return await self._models.find_one(tenant_id, {"_id": model_id})
+
+    async def of_job(self, tenant_id: str, job_id: str) -> Model | None:
+        """The model a job made, if it made one."""
+        return await self._models.find_one(tenant_id, {"job_id": job_id})
+
+    async def with_adapter(self, tenant_id: str, adapter_id: str) -> list[Model]:
+        """The tenant's models that use an adapter."""
+        return await self._models.find(tenant_id, {"adapter_id": adapter_id})
+
+    async def list(
+        self, tenant_id: str, query: dict[str, Any], *, limit: int = 0, after: str | None = None, order: str = "desc"
+    ) -> list[Model]:
+        """The tenant's models that match `query`, by age."""
+        return await self._models.find(tenant_id, query, limit=limit, after=after, newest_first=order == "desc")
+
+    async def in_production(self, tenant_id: str) -> list[Model]:
+        """Models that can be asked: one tenant's, newest first, or all tenants' where `tenant_id` is empty."""
+        if tenant_id:
+            return await self._models.find(tenant_id, {"state": "production"})
+        return [model async for model in self._models.for_service({"state": "production"})]
+
+    async def to_load(self, tenant_id: str, base_model: str) -> list[Model]:
+        """Models whose adapter a replica of `base_model` must hold; all tenants' where `tenant_id` is empty."""
+        query: dict[str, Any] = {"state": {"$in": list(LOADED)}, "base_model": base_model}
+        if tenant_id:
+            return await self._models.find(tenant_id, query)
+        return [model async for model in self._models.for_service(query)]
+
+    async def update(self, tenant_id: str, model_id: str, change: Callable[[Model], None]) -> Model:
+        """Load, apply `change`, save; see `AggregateStore.update`."""
+        return await self._models.update(tenant_id, model_id, change)
+
+
+class Aliases:
+    """The tenants' own names for their models."""
+
+    def __init__(self, aggregates: AggregateStore[Alias]) -> None:
+        self._aliases = aggregates
+
+    async def find(self, tenant_id: str, name: str) -> Alias | None:
+        """The tenant's alias of that name, if there is one."""
+        return await self._aliases.find_one(tenant_id, {"_id": alias_id(tenant_id, name)})
+
+    async def get(self, tenant_id: str, name: str) -> Alias:
+        """The tenant's alias of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        alias = await self.find(tenant_id, name)
+        if alias is None:
+            raise NotFound(f"There is no alias '{name}'.", code="alias_not_found")
+        return alias
+
+    async def list(
+        self, tenant_id: str, *, limit: int = 0, after: str | None = None, order: str = "desc"
+    ) -> list[Alias]:
+        """The tenant's aliases by age."""
+        return await self._aliases.find(tenant_id, limit=limit, after=after, newest_first=order == "desc")
+
+    async def all(self, tenant_id: str) -> list[Alias]:
+        """One tenant's aliases, or all tenants' where `tenant_id` is empty."""
+        if tenant_id:
+            return await self._aliases.find(tenant_id)
+        return [alias async for alias in self._aliases.for_service({})]
+
+    async def put(self, alias: Alias, change: Callable[[Alias], None]) -> Alias:
+        """Add the alias, or apply `change` to the one of that name."""
+        try:
+            await self._aliases.add(alias)
+        except Conflict:
+            return await self._aliases.update(alias.tenant_id, alias.id, change)
+        return alias
+
+    async def delete(self, alias: Alias) -> None:
+        """Remove an alias."""
+        await self._aliases.collection.delete_one({"_id": alias.id, "tenant_id": alias.tenant_id})
+
+
+class Accounts(Protocol):
+    """What answers questions about tenants: `chassis.auth.Peer` for the accounts service."""
+
+    async def get(self, path: str, *, tenant_id: str) -> Any:
+        """GET `path` for a tenant."""
+
+
+class Tenants:
+    """What the registry knows of tenants: learnt from events, asked of accounts only where an event was missed.
+
+    The gate therefore works while accounts is down.
+    """
+
+    def __init__(self, collection: Collection, accounts: Accounts) -> None:
+        self._tenants = collection
+        self._accounts = accounts
+
+    async def learn(self, tenant_id: str, slug: str, policy: TenantPolicy) -> None:
+        """Keep a tenant as first heard of; a later policy is not undone by an older message."""
+        facts = {"slug": slug, "policy": policy.model_dump()}
+        await self._tenants.update_one({"_id": tenant_id, "slug": {"$exists": False}}, {"$set": {"slug": slug}})
+        await self._tenants.update_one({"_id": tenant_id}, {"$setOnInsert": facts}, upsert=True)
+
+    async def change_policy(self, tenant_id: str, policy: TenantPolicy) -> None:
+        """Keep a tenant's new policy."""
+        await self._tenants.update_one({"_id": tenant_id}, {"$set": {"policy": policy.model_dump()}}, upsert=True)
+
+    async def slug(self, tenant_id: str) -> str:
+        """The tenant's short name."""
+        return str((await self._known(tenant_id))["slug"])
+
+    async def policy(self, tenant_id: str) -> TenantPolicy:
+        """The tenant's policy."""
+        return TenantPolicy.model_validate((await self._known(tenant_id))["policy"])
+
+    async def _known(self, tenant_id: str) -> dict[str, Any]:
+        document = await self._tenants.find_one({"_id": tenant_id})
+        if document is None or "slug" not in document:
+            answer = await self._accounts.get(f"/internal/tenants/{tenant_id}", tenant_id=tenant_id)
+            await self.learn(tenant_id, answer["slug"], TenantPolicy.model_validate(answer["policy"]))
+            document = await self._tenants.find_one({"_id": tenant_id})
+        assert document is not None
+        return document

@@ -1,0 +1,220 @@
+"""What the registry does: registers candidates, works the gate, resolves names, tells what is served where."""
+
+from __future__ import annotations
+
+import re
+
+from chassis.errors import Forbidden, Invalid, NotFound
+from chassis.ids import now
+from registry.catalogue import Base, Catalogue
+from registry.domain import LOADED, Alias, Model, Replica
+from registry.store import Aliases, Models, Tenants
+from schemas import AdapterEvicted, AdapterResident, EvaluationCompleted, FinetuneCancelled, FinetuneTrained
+
+# Lower case, digits and . _ - : it can never be taken for an `ft:` name or need escaping in an address.
+ALIAS_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class Gate:
+    """Takes models from candidate to production or away, by events and by people."""
+
+    def __init__(self, models: Models, tenants: Tenants) -> None:
+        self._models = models
+        self._tenants = tenants
+
+    async def register(self, trained: FinetuneTrained) -> Model:
+        """Make the candidate of a job, once."""
+        existing = await self._models.of_job(trained.tenant_id, trained.job_id)
+        if existing is not None:
+            return existing
+        slug = await self._tenants.slug(trained.tenant_id)
+        return await self._models.register(Model.register(trained, slug, now()))
+
+    async def judge(self, completed: EvaluationCompleted) -> Model:
+        """Let the gate decide on an evaluation."""
+        policy = await self._tenants.policy(completed.tenant_id)
+        return await self._models.update(
+            completed.tenant_id, completed.model_id, lambda model: model.judge(completed, policy.gate, now())
+        )
+
+    async def hold(self, resident: AdapterResident) -> None:
+        """A replica holds an adapter: promote the model that waited for that."""
+        replica = Replica(
+            replica_id=resident.replica_id,
+            replica_url=resident.replica_url,
+            fingerprint_delta=resident.fingerprint_delta,
+            base_delta=resident.base_delta,
+            at=now(),
+        )
+        for model in await self._models.with_adapter(resident.tenant_id, resident.adapter_id):
+            await self._models.update(model.tenant_id, model.id, lambda one: one.hold(replica, replica.at))
+
+    async def drop(self, evicted: AdapterEvicted) -> None:
+        """A replica no longer holds an adapter."""
+        for model in await self._models.with_adapter(evicted.tenant_id, evicted.adapter_id):
+            await self._models.update(model.tenant_id, model.id, lambda one: one.drop(evicted.replica_id))
+
+    async def cancel(self, cancelled: FinetuneCancelled) -> None:
+        """The owner ended the job: its model, if it has one already, goes too."""
+        model = await self._models.of_job(cancelled.tenant_id, cancelled.job_id)
+        if model is not None:
+            await self._models.update(
+                model.tenant_id, model.id, lambda one: one.retire("owner", "The fine-tuning job was cancelled.", now())
+            )
+
+    async def approve(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
+        """A person lets a model through."""
+        await self._models.get(tenant_id, model_id)
+        return await self._models.update(tenant_id, model_id, lambda model: model.approve(by, note, now()))
+
+    async def reject(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
+        """A person stops a model."""
+        await self._models.get(tenant_id, model_id)
+        return await self._models.update(tenant_id, model_id, lambda model: model.reject(by, note, now()))
+
+    async def delete(self, tenant_id: str, model_id: str, by: str) -> Model:
+        """The owner deletes a model: one in production is retired, one before it is rejected, so that its job ends.
+
+        Raises:
+            NotFound: there is no such model that is still in use.
+        """
+        model = await self._models.get(tenant_id, model_id)
+        if model.state not in LOADED:
+            raise NotFound(f"Model '{model_id}' is {model.state} already.", code="model_not_found")
+        return await self._models.update(tenant_id, model_id, lambda one: _delete(one, by))
+
+
+def _delete(model: Model, by: str) -> None:
+    note = "Deleted by its owner"
+    if model.state in ("candidate", "awaiting_approval"):
+        model.reject(by, note, now())
+    else:
+        model.retire(by, f"{note}.", now())
+
+
+class Naming:
+    """The tenants' aliases."""
+
+    def __init__(self, aliases: Aliases, models: Models, catalogue: Catalogue) -> None:
+        self._aliases = aliases
+        self._models = models
+        self._catalogue = catalogue
+
+    async def point(self, tenant_id: str, name: str, model_id: str, by: str) -> Alias:
+        """Point an alias at one of the tenant's models in production, making the alias if there is none.
+
+        Raises:
+            Invalid: the name is not allowed, or the model is not in production.
+            NotFound: no such model.
+        """
+        if not ALIAS_NAME.fullmatch(name):
+            raise Invalid(
+                f"'{name}' cannot be an alias: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit.",
+                param="name",
+                code="invalid_alias",
+            )
+        if self._catalogue.find(name) is not None:
+            raise Invalid(f"'{name}' is a base model; choose another alias.", param="name", code="invalid_alias")
+        model = await self._models.get(tenant_id, model_id)
+        if model.state != "production":
+            raise Invalid(
+                f"Model {model_id} is {model.state}; an alias points at a model in production.",
+                param="model",
+                code="model_not_in_production",
+            )
+        return await self._aliases.put(
+            Alias.create(tenant_id, name, model_id, by, now()), lambda alias: alias.point(model_id, by, now())
+        )
+
+    async def get(self, tenant_id: str, name: str) -> Alias:
+        """The tenant's alias."""
+        return await self._aliases.get(tenant_id, name)
+
+    async def list(self, tenant_id: str, *, limit: int, after: str | None, order: str) -> list[Alias]:
+        """The tenant's aliases by age."""
+        return await self._aliases.list(tenant_id, limit=limit, after=after, order=order)
+
+    async def delete(self, tenant_id: str, name: str) -> Alias:
+        """Remove an alias; the model stays."""
+        alias = await self._aliases.get(tenant_id, name)
+        await self._aliases.delete(alias)
+        return alias
+
+
+class Serving:
+    """What can be asked by whom, and where it is held."""
+
+    def __init__(self, models: Models, aliases: Aliases, catalogue: Catalogue) -> None:
+        self._models = models
+        self._aliases = aliases
+        self._catalogue = catalogue
+
+    async def visible(self, tenant_id: str) -> tuple[list[Base], list[Model], list[tuple[Alias, Model]]]:
+        """All the tenant may name in a request: base models, its models in production, and its aliases of those."""
+        models = await self._models.in_production(tenant_id)
+        by_id = {model.id: model for model in models}
+        aliases = await self._aliases.all(tenant_id)
+        named = [(alias, by_id[alias.model]) for alias in aliases if alias.model in by_id]
+        return self._catalogue.list(), models, named
+
+    async def resolve(self, tenant_id: str, name: str) -> Model | Base:
+        """The base model, or the tenant's model in production, that `name` or the alias `name` stands for.
+
+        Raises:
+            NotFound: `model_not_found`, saying which of the possible reasons it is.
+        """
+        return self._catalogue.find(name) or await self.in_production(tenant_id, name)
+
+    async def in_production(self, tenant_id: str, name: str) -> Model:
+        """The tenant's model in production that `name` or the alias `name` stands for.
+
+        Raises:
+            NotFound: as `resolve`.
+        """
+        alias = None if name.startswith("ft:") else await self._aliases.find(tenant_id, name)
+        model_id = alias.model if alias else name
+        model = await self._models.find(tenant_id, model_id)
+        if model is None:
+            raise NotFound(f"The model '{name}' does not exist or is not yours.", code="model_not_found", param="model")
+        if model.state != "production":
+            through = f"The alias '{name}' points at {model_id}, which" if alias else f"The model '{model_id}'"
+            raise NotFound(
+                f"{through} is {model.state}, not in production; see GET /v1/registry/models/{model_id}.",
+                code="model_not_found",
+                param="model",
+            )
+        return model
+
+    async def refuse_delete_of_others(self, tenant_id: str, name: str) -> None:
+        """Check that `name` is something a tenant can delete as a model.
+
+        Raises:
+            Forbidden: a base model belongs to the installation.
+            Invalid: an alias is deleted elsewhere.
+        """
+        if self._catalogue.find(name) is not None:
+            raise Forbidden(f"'{name}' is a base model of this installation; tenants cannot delete it.")
+        if await self._aliases.find(tenant_id, name) is not None:
+            raise Invalid(f"'{name}' is an alias. Remove it with DELETE /v1/registry/aliases/{name}.", param="model")
+
+    async def routes(self, tenant_id: str) -> list[tuple[Model, list[str]]]:
+        """Models in production with their aliases: the tenant's, or all tenants' where `tenant_id` is empty."""
+        models = await self._models.in_production(tenant_id)
+        names: dict[tuple[str, str], list[str]] = {}
+        for alias in await self._aliases.all(tenant_id):
+            names.setdefault((alias.tenant_id, alias.model), []).append(alias.name)
+        return [(model, sorted(names.get((model.tenant_id, model.id), []))) for model in models]
+
+    async def route(self, tenant_id: str, name: str) -> tuple[Model, list[str]]:
+        """One model in production, by name or alias, with its aliases.
+
+        Raises:
+            NotFound: as `resolve`; also where `tenant_id` is empty, as a name means nothing without its tenant.
+        """
+        model = await self.in_production(tenant_id, name)
+        names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model.id]
+        return model, sorted(names)
+
+    async def to_load(self, tenant_id: str, base_model: str) -> list[Model]:
+        """Models whose adapter a replica of `base_model` must hold."""
+        return await self._models.to_load(tenant_id, base_model)

@@ -1,0 +1,171 @@
+"""How the registry's things look from outside."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from registry.catalogue import Base
+from registry.domain import Alias, AliasChange, Decision, Evaluation, Lineage, Model, Replica, State
+from schemas import ObjectRef
+
+
+class OpenAIModel(BaseModel):
+    """OpenAI's model object."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+    @classmethod
+    def of_base(cls, base: Base) -> OpenAIModel:
+        """A base model, which the installation owns."""
+        return cls(id=base.id, created=base.created, owned_by="base")
+
+    @classmethod
+    def of_model(cls, model: Model, name: str = "") -> OpenAIModel:
+        """A fine-tuned model under its own name, or under an alias."""
+        return cls(id=name or model.id, created=model.created_at, owned_by=model.organization)
+
+    @classmethod
+    def of(cls, found: Model | Base, name: str) -> OpenAIModel:
+        """What `name` stands for, under that name."""
+        return cls.of_base(found) if isinstance(found, Base) else cls.of_model(found, name)
+
+
+class BaseView(BaseModel):
+    """A base model of the catalogue."""
+
+    id: str
+    object: Literal["registry.base_model"] = "registry.base_model"
+    created: int
+    default: bool
+    digest: str
+    context_length: int | None = None
+    parameters: int | None = None
+    vocab_size: int | None = None
+    dtype: str | None = None
+    license: Any = None
+
+    @classmethod
+    def of(cls, base: Base, default: str) -> BaseView:
+        """Leave out what only services need, such as the chat template."""
+        facts = {name: base.contents[name] for name in cls.model_fields if name in base.contents}
+        return cls(**{**facts, "id": base.id, "created": base.created, "default": base.id == default})
+
+
+class ModelCard(BaseModel):
+    """A model version with everything known of it: what it came from, how it scored, who decided, where it is held."""
+
+    id: str
+    object: Literal["registry.model"] = "registry.model"
+    created_at: int
+    state: State
+    waiting_for: Literal["evaluation", "approval", "replica"] | None
+    base_model: str
+    base_digest: str
+    adapter_id: str
+    adapter_manifest: ObjectRef
+    job_id: str
+    dataset_id: str
+    dataset_manifest: ObjectRef
+    training_file: str
+    task: str
+    hyperparameters: dict[str, float | int | str]
+    seed: int
+    metrics: dict[str, float]
+    trained_tokens: int
+    train_seconds: float
+    evaluation: Evaluation | None
+    decisions: list[Decision]
+    replicas: list[Replica]
+    promoted_at: int | None
+    ended_at: int | None
+
+    @classmethod
+    def of(cls, model: Model) -> ModelCard:
+        """The card of a model."""
+        shared = set(cls.model_fields) & set(Model.model_fields)
+        own = {name: getattr(model, name) for name in shared}
+        traced = {name: getattr(model.lineage, name) for name in set(cls.model_fields) & set(Lineage.model_fields)}
+        return cls(**own, **traced, waiting_for=model.waiting_for)
+
+
+class AliasView(BaseModel):
+    """A tenant's name for a model, and where it pointed before."""
+
+    id: str
+    object: Literal["model.alias"] = "model.alias"
+    name: str
+    model: str
+    created_at: int
+    updated_at: int
+    updated_by: str
+    history: list[AliasChange]
+
+    @classmethod
+    def of(cls, alias: Alias) -> AliasView:
+        """An alias."""
+        last = alias.history[-1]
+        return cls(
+            id=alias.id,
+            name=alias.name,
+            model=alias.model,
+            created_at=alias.created_at,
+            updated_at=last.at,
+            updated_by=last.by,
+            history=alias.history,
+        )
+
+
+class RouteReplica(BaseModel):
+    """A replica a model can be asked at."""
+
+    replica_id: str
+    replica_url: str
+
+
+class RouteView(BaseModel):
+    """A model in production: whose it is, which adapter answers, where that is held."""
+
+    model: str
+    aliases: list[str]
+    tenant_id: str
+    base_model: str
+    adapter_id: str
+    state: State
+    replicas: list[RouteReplica]
+
+    @classmethod
+    def of(cls, model: Model, aliases: list[str]) -> RouteView:
+        """The route to a model."""
+        return cls(
+            model=model.id,
+            aliases=aliases,
+            tenant_id=model.tenant_id,
+            base_model=model.base_model,
+            adapter_id=model.adapter_id,
+            state=model.state,
+            replicas=[RouteReplica(replica_id=one.replica_id, replica_url=one.replica_url) for one in model.replicas],
+        )
+
+
+class LoadView(BaseModel):
+    """An adapter a replica must hold."""
+
+    adapter_id: str
+    model_id: str
+    tenant_id: str
+    manifest: ObjectRef
+
+    @classmethod
+    def of(cls, model: Model) -> LoadView:
+        """The adapter of a model."""
+        return cls(
+            adapter_id=model.adapter_id,
+            model_id=model.id,
+            tenant_id=model.tenant_id,
+            manifest=model.adapter_manifest,
+        )

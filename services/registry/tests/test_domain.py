@@ -1,0 +1,239 @@
+"""The gate's decisions, as the domain alone makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chassis.errors import Conflict
+from registry.card import markdown
+from registry.domain import Alias, Model, Replica, model_name
+from schemas import (
+    EvaluationCompleted,
+    FinetuneTrained,
+    Interval,
+    ModelPromoted,
+    ModelRegistered,
+    ModelRejected,
+    ModelRetired,
+    ObjectRef,
+)
+
+REF = ObjectRef(bucket="b", key="tenants/tenant_a/x", sha256="0" * 64, size=1)
+REASON = "The candidate is right on 57 of 58 held-out rows, the base model on 3."
+
+
+def trained(**changes: Any) -> FinetuneTrained:
+    facts: dict[str, Any] = {
+        "tenant_id": "tenant_a",
+        "job_id": "ftjob-1",
+        "base_model": "gemma-3-270m",
+        "base_digest": "f" * 64,
+        "suffix": "support",
+        "adapter_id": "ad-1",
+        "adapter_manifest": REF,
+        "dataset_id": "ds-1",
+        "dataset_manifest": REF,
+        "heldout": REF,
+        "train": REF,
+        "task": "classification",
+        "training_file": "file-1",
+        "trained_tokens": 1234,
+        "train_seconds": 55.5,
+        "metrics": {"train_loss": 0.12},
+        "hyperparameters": {"n_epochs": 3},
+        "seed": 7,
+    }
+    return FinetuneTrained(**{**facts, **changes})
+
+
+def completed(verdict: str) -> EvaluationCompleted:
+    return EvaluationCompleted(
+        tenant_id="tenant_a",
+        evaluation_id="ev-1",
+        model_id="m",
+        verdict=verdict,  # type: ignore[arg-type]
+        reason=REASON,
+        metric="accuracy",
+        scores={"candidate": Interval(value=0.98, low=0.9, high=1.0, n=58)},
+        evidence=REF,
+    )
+
+
+def replica(name: str = "replica-1") -> Replica:
+    return Replica(replica_id=name, replica_url=f"http://{name}", fingerprint_delta=0.01, base_delta=2.0, at=5)
+
+
+def candidate(**changes: Any) -> Model:
+    model = Model.register(trained(**changes), "acme", at=1)
+    model.take_pending()
+    return model
+
+
+def test_a_trained_adapter_becomes_a_candidate_named_after_its_job() -> None:
+    model = Model.register(trained(), "acme", at=1)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelRegistered)
+    assert (event.model_id, event.adapter_id, event.job_id) == (model.id, "ad-1", "ftjob-1")
+    assert model.id.startswith("ft:gemma-3-270m:acme:support:")
+    assert model.id == Model.register(trained(), "acme", at=99).id
+    assert model.id != Model.register(trained(job_id="ftjob-2"), "acme", at=1).id
+    assert (model.state, model.waiting_for) == ("candidate", "evaluation")
+
+
+def test_a_suffix_cannot_break_the_name_apart() -> None:
+    name = model_name("base", "acme", "a:b/c d%", "ftjob-1")
+    assert name.split(":")[:4] == ["ft", "base", "acme", "a-b-c-d-"]
+    assert len(name.split(":")) == 5
+    assert model_name("base", "acme", "", "ftjob-1").startswith("ft:base:acme::")
+    assert "返品" in model_name("base", "acme", "返品", "ftjob-1")
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdict", "state", "events"),
+    [
+        ("auto", "pass", "production", [ModelPromoted]),
+        ("auto", "fail", "rejected", [ModelRejected]),
+        ("auto", "needs_human", "awaiting_approval", []),
+        ("approval", "pass", "awaiting_approval", []),
+        ("approval", "fail", "awaiting_approval", []),
+        ("approval", "needs_human", "awaiting_approval", []),
+        ("advisory", "pass", "production", [ModelPromoted]),
+        ("advisory", "fail", "production", [ModelPromoted]),
+        ("advisory", "needs_human", "production", [ModelPromoted]),
+    ],
+)
+def test_the_gate_follows_the_policy(policy: Any, verdict: str, state: str, events: list[type]) -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.judge(completed(verdict), policy, at=3)
+    assert model.state == state
+    assert [type(event) for event in model.take_pending()] == events
+
+
+def test_a_pass_without_a_replica_waits_for_one() -> None:
+    model = candidate()
+    model.judge(completed("pass"), "auto", at=3)
+    assert (model.state, model.waiting_for, model.take_pending()) == ("candidate", "replica", [])
+    model.hold(replica(), at=4)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelPromoted) and event.decided_by == "gate"
+    assert (model.state, model.promoted_at, model.waiting_for) == ("production", 4, None)
+
+
+def test_a_replica_that_left_does_not_count() -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.drop("replica-1")
+    model.judge(completed("pass"), "auto", at=3)
+    assert (model.state, model.replicas) == ("candidate", [])
+
+
+def test_a_replica_that_proves_again_is_kept_once() -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.hold(replica(), at=3)
+    model.hold(replica("replica-2"), at=3)
+    assert [one.replica_id for one in model.replicas] == ["replica-1", "replica-2"]
+
+
+def test_the_same_evaluation_twice_has_one_effect() -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    for _ in range(2):
+        model.judge(completed("pass"), "auto", at=3)
+    assert len(model.take_pending()) == 1
+    assert len(model.decisions) == 1
+
+
+def test_a_rejection_carries_the_evidence() -> None:
+    model = candidate()
+    model.judge(completed("fail"), "auto", at=3)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelRejected)
+    assert (event.reason, event.evaluation_id) == (REASON, "ev-1")
+
+
+def test_a_person_approves_and_is_remembered() -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.judge(completed("needs_human"), "auto", at=3)
+    model.approve("user_1", "looked at all rows", at=10)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelPromoted) and event.decided_by == "user_1"
+    last = model.decisions[-1]
+    assert (last.outcome, last.by, last.note, last.at) == ("promote", "user_1", "looked at all rows", 10)
+
+
+def test_a_person_rejects_and_the_job_hears_why() -> None:
+    model = candidate()
+    model.judge(completed("pass"), "approval", at=3)
+    model.reject("user_1", "wrong tone", at=10)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelRejected)
+    assert event.reason == "Rejected by user_1: wrong tone."
+    assert model.state == "rejected"
+
+
+def test_what_is_decided_cannot_be_decided_again() -> None:
+    model = candidate()
+    with pytest.raises(Conflict, match="waits for evaluation"):
+        model.approve("user_1", "", at=2)
+    model.judge(completed("fail"), "auto", at=3)
+    with pytest.raises(Conflict, match="is rejected"):
+        model.approve("user_1", "", at=4)
+    with pytest.raises(Conflict, match="is rejected"):
+        model.reject("user_1", "", at=4)
+    model.hold(replica(), at=5)
+    model.retire("owner", "", at=6)
+    assert model.state == "rejected"
+
+
+def test_production_is_left_by_retirement_only() -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.judge(completed("pass"), "auto", at=3)
+    model.take_pending()
+    with pytest.raises(Conflict, match="DELETE"):
+        model.reject("user_1", "", at=4)
+    model.retire("user_1", "", at=5)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelRetired)
+    model.hold(replica("replica-2"), at=6)
+    assert (model.state, model.take_pending()) == ("retired", [])
+
+
+def test_a_cancelled_candidate_is_not_promoted_later() -> None:
+    model = candidate()
+    model.judge(completed("pass"), "auto", at=3)
+    model.retire("owner", "cancelled", at=4)
+    model.take_pending()
+    model.hold(replica(), at=5)
+    assert (model.state, model.take_pending()) == ("retired", [])
+
+
+def test_the_card_tells_the_whole_story() -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.judge(completed("pass"), "auto", at=3)
+    text = markdown(model)
+    for fact in (model.id, "ds-1", "file-1", "ftjob-1", "ad-1", "n_epochs", REASON, "0.980", "replica-1", "gate"):
+        assert fact in text
+    assert "Not evaluated yet." in markdown(candidate())
+
+
+def test_a_note_cannot_break_the_cards_table() -> None:
+    model = candidate()
+    model.judge(completed("pass"), "approval", at=3)
+    model.reject("user_1", "a | b\n| forged | row |", at=4)
+    [line] = [line for line in markdown(model).splitlines() if "forged" in line]
+    assert "a \\| b \\| forged" in line
+
+
+def test_an_alias_remembers_where_it_pointed() -> None:
+    alias = Alias.create("tenant_a", "support", "ft:one", "user_1", at=1)
+    alias.point("ft:two", "user_2", at=2)
+    alias.point("ft:two", "user_3", at=3)
+    assert alias.model == "ft:two"
+    assert [(one.model, one.by) for one in alias.history] == [("ft:one", "user_1"), ("ft:two", "user_2")]
