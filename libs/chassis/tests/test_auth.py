@@ -1,0 +1,110 @@
+"""Roles, keys and tokens."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from chassis.auth import ROLES, Authenticator, Principal, hash_key
+from chassis.errors import Unauthenticated
+from testkit import Space
+
+API_KEY = "sk-sartor-" + "a" * 43
+
+
+class Accounts:
+    """Stands where the accounts peer stands and counts how often it is asked."""
+
+    def __init__(self, **answer: Any) -> None:
+        self.answer = {"tenant_id": "t", "key_id": "key_1", "role": "owner", "scopes": ["*"], **answer}
+        self.asked = 0
+        self.refuse = False
+
+    async def post(self, path: str, *, json: dict[str, str], tenant_id: str) -> dict[str, Any]:
+        self.asked += 1
+        if self.refuse or json["key_hash"] != hash_key(API_KEY):
+            raise Unauthenticated("no such key")
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("role", "scopes", "asked", "allowed"),
+    [
+        ("owner", {"*"}, "files:write", True),
+        ("viewer", {"*"}, "files:read", True),
+        ("viewer", {"*"}, "files:write", False),
+        ("owner", {"chat:write"}, "files:read", False),
+        ("owner", {"files:write"}, "files:read", True),
+        ("owner", {"files:read"}, "files:write", False),
+        ("labeler", {"*"}, "chat:write", False),
+        ("approver", {"*"}, "models:approve", True),
+        ("engineer", {"*"}, "models:approve", False),
+        ("nobody", {"*"}, "files:read", False),
+    ],
+)
+def test_a_role_and_a_scope_must_both_allow(role: str, scopes: set[str], asked: str, allowed: bool) -> None:
+    assert Principal(tenant_id="t", role=role, scopes=frozenset(scopes)).may(asked) is allowed
+
+
+def test_only_owners_and_operators_may_do_everything() -> None:
+    assert {role for role, granted in ROLES.items() if "*" in granted} == {"owner", "operator"}
+
+
+async def test_a_key_is_asked_once_and_forgotten_when_revoked(space: Space) -> None:
+    accounts = Accounts()
+    authenticator = Authenticator(space.tokens("ingest"), accounts)
+    for _ in range(3):
+        assert (await authenticator.authenticate(f"Bearer {API_KEY}")).tenant_id == "t"
+    assert accounts.asked == 1
+    accounts.refuse = True
+    authenticator.forget(hash_key(API_KEY))
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(f"Bearer {API_KEY}")
+
+
+async def test_a_cached_key_still_expires(space: Space) -> None:
+    authenticator = Authenticator(space.tokens("ingest"), Accounts(expires_at=int(time.time()) + 1))
+    await authenticator.authenticate(f"Bearer {API_KEY}")
+    with pytest.raises(Unauthenticated) as caught:
+        while True:
+            await authenticator.authenticate(f"Bearer {API_KEY}")
+    assert caught.value.code == "expired_api_key"
+
+
+@pytest.mark.parametrize("header", [None, "", "Basic abc", "Bearer", "Bearer  ", "Bearer not-a-token"])
+async def test_no_credential_no_entry(space: Space, header: str | None) -> None:
+    with pytest.raises(Unauthenticated):
+        await Authenticator(space.tokens("ingest"), Accounts()).authenticate(header)
+
+
+def test_a_token_is_good_for_its_audience_only(space: Space) -> None:
+    token = space.tokens("console").sign("ingest", "tenant_a")
+    principal = space.tokens("ingest").verify(token)
+    assert (principal.tenant_id, principal.caller) == ("tenant_a", "console")
+    with pytest.raises(Unauthenticated):
+        space.tokens("trainer").verify(token)
+
+
+def test_a_service_cannot_sign_as_another(space: Space) -> None:
+    forger = space.tokens("console")
+    forger.service = "trainer"
+    with pytest.raises(Unauthenticated):
+        space.tokens("ingest").verify(forger.sign("ingest", "tenant_a"))
+
+
+def test_a_token_carries_the_persons_role(space: Space) -> None:
+    person = Principal(tenant_id="t", user_id="user_1", role="viewer")
+    principal = space.tokens("ingest").verify(space.tokens("console").sign("ingest", "t", person))
+    assert principal.user_id == "user_1"
+    assert not principal.may("files:write")
+
+
+def test_a_token_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    signer = space.tokens("console")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1_000_000.0)
+        token = signer.sign("ingest", "t")
+    with pytest.raises(Unauthenticated):
+        space.tokens("ingest").verify(token)

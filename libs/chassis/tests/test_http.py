@@ -1,0 +1,149 @@
+"""What every service's HTTP application does alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import httpx2
+import pytest
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from chassis.auth import Principal, require
+from chassis.errors import Conflict, Invalid
+from chassis.idempotency import request_id_for
+from chassis.ids import new_id
+from chassis.logging import mask_secrets
+from chassis.settings import ServiceSettings
+from eventbus.service import Service
+from testkit import Space
+
+
+class Order(BaseModel):
+    """A request body."""
+
+    count: int
+
+
+def application(space: Space) -> Any:
+    router = APIRouter()
+    made: list[str] = []
+
+    @router.post("/v1/orders")
+    async def order(body: Order, principal: Annotated[Principal, require("files:write")]) -> dict[str, Any]:
+        if body.count < 0:
+            raise Invalid("count: must not be negative.", param="count")
+        if body.count == 409:
+            raise Conflict("It is there already.")
+        if body.count == 500:
+            raise RuntimeError("a bug")
+        if body.count == 77:
+            await asyncio.sleep(1)
+        made.append(principal.tenant_id)
+        return {"id": request_id_for("order-", new_id("order-")), "made": len(made)}
+
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    return service.app([router])
+
+
+@asynccontextmanager
+async def client(space: Space) -> AsyncIterator[httpx2.AsyncClient]:
+    app = application(space)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://test", headers=space.headers("ingest", "t")) as http,
+    ):
+        yield http
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "param", "code"),
+    [
+        ("POST", "/v1/orders", {"count": -1}, 400, "count", None),
+        ("POST", "/v1/orders", {"count": "many"}, 400, "count", "invalid_value"),
+        ("POST", "/v1/orders", {}, 400, "count", "invalid_value"),
+        ("POST", "/v1/orders", {"count": 409}, 409, None, "conflict"),
+        ("POST", "/v1/orders", {"count": 500}, 500, None, None),
+        ("GET", "/v1/nothing", None, 404, None, "unknown_url"),
+        ("GET", "/v1/orders", None, 405, None, "method_not_allowed"),
+    ],
+)
+async def test_every_error_is_in_the_envelope(
+    space: Space, method: str, path: str, body: Any, status: int, param: str | None, code: str | None
+) -> None:
+    async with client(space) as http:
+        answer = await http.request(method, path, json=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"], error["code"]) == (status, param, code)
+        assert error["message"]
+        assert answer.headers["x-request-id"].startswith("req_")
+        assert (answer.headers.get("x-should-retry") == "false") is (status in (409, 500))
+        assert "a bug" not in answer.text
+
+
+async def test_a_request_without_a_key_is_refused_with_advice(space: Space) -> None:
+    async with client(space) as http:
+        answer = await http.post("/v1/orders", json={"count": 1}, headers={"authorization": ""})
+        assert answer.status_code == 401
+        assert "Authorization" in answer.json()["error"]["message"]
+
+
+async def test_health_readiness_and_metrics(space: Space) -> None:
+    async with client(space) as http:
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
+        ready = await http.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json() == {"kafka": "ok", "objects": "ok", "mongodb": "ok"}
+        await http.post("/v1/orders", json={"count": 1})
+        metrics = (await http.get("/metrics")).text
+        assert 'http_requests_total{method="POST",route="/v1/orders",status="200"}' in metrics
+
+
+async def test_an_idempotency_key_gives_the_same_answer_once(space: Space) -> None:
+    async with client(space) as http:
+        headers = {"idempotency-key": "abc", "authorization": http.headers["authorization"]}
+        first = await http.post("/v1/orders", json={"count": 1}, headers=headers)
+        second = await http.post("/v1/orders", json={"count": 1}, headers=headers)
+        assert first.json() == second.json()
+        assert second.headers["idempotent-replayed"] == "true"
+        other_body = await http.post("/v1/orders", json={"count": 2}, headers=headers)
+        assert other_body.status_code == 422
+        other_key = await http.post("/v1/orders", json={"count": 1}, headers={**headers, "idempotency-key": "abd"})
+        assert other_key.json()["made"] == 2
+
+
+async def test_an_idempotency_key_in_use_says_so(space: Space) -> None:
+    async with client(space) as http:
+        headers = {"idempotency-key": "slow", "authorization": http.headers["authorization"]}
+        slow = asyncio.create_task(http.post("/v1/orders", json={"count": 77}, headers=headers))
+        await asyncio.sleep(0.3)
+        meanwhile = await http.post("/v1/orders", json={"count": 77}, headers=headers)
+        assert meanwhile.status_code == 409
+        assert "x-should-retry" not in meanwhile.headers
+        assert (await slow).status_code == 200
+
+
+async def test_an_answer_survives_a_restart_under_its_key(space: Space) -> None:
+    headers = {"idempotency-key": "kept", **space.headers("ingest", "t")}
+    async with client(space) as http:
+        first = await http.post("/v1/orders", json={"count": 1}, headers=headers)
+    async with client(space) as http:
+        second = await http.post("/v1/orders", json={"count": 1}, headers=headers)
+    assert first.json() == second.json()
+
+
+async def test_a_failed_attempt_may_be_tried_again_under_its_key(space: Space) -> None:
+    async with client(space) as http:
+        headers = {"idempotency-key": "retry", "authorization": http.headers["authorization"]}
+        assert (await http.post("/v1/orders", json={"count": 500}, headers=headers)).status_code == 500
+        assert (await http.post("/v1/orders", json={"count": 500}, headers=headers)).status_code == 500
+
+
+def test_secrets_are_masked_in_logs() -> None:
+    line = mask_secrets(None, "info", {"event": "called with Bearer abcdefghijkl", "key": "sk-sartor-abcdefghijklmnop"})
+    assert "abcdefghijkl" not in str(line)
+    assert "sk-sartor" in line["key"]

@@ -1,0 +1,312 @@
+"""Outbox, consumers, dead letters and leases on the local stack's real brokers and databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from chassis.errors import Conflict, Invalid, NotFound
+from chassis.settings import ServiceSettings
+from eventbus.aggregate import Aggregate
+from eventbus.heartbeat import Heartbeat
+from eventbus.outbox import AggregateStore
+from eventbus.service import Service
+from schemas import DatasetRejected, Event, FileDeleted, FileUploaded, ObjectRef
+from testkit import Space, eventually
+
+TENANT = "tenant_a"
+
+
+class Upload(Aggregate):
+    """A small aggregate to test with."""
+
+    created_at: int = 0
+    name: str = ""
+
+    def upload(self) -> None:
+        self.record(
+            FileUploaded(
+                tenant_id=self.tenant_id,
+                file_id=self.id,
+                purpose="user_data",
+                filename=self.name,
+                object=ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1),
+            )
+        )
+
+    def rename(self, name: str) -> None:
+        self.name = name
+
+    def delete(self) -> None:
+        self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
+
+
+def upload(number: int = 1) -> Upload:
+    made = Upload(id=f"file-{number}", tenant_id=TENANT, created_at=number, name="a.jsonl")
+    made.upload()
+    return made
+
+
+@asynccontextmanager
+async def producer(space: Space, replica: str = "one") -> AsyncIterator[tuple[Service, AggregateStore[Upload]]]:
+    service = Service("ingest", space.settings(ServiceSettings, "ingest", replica_id=replica))
+    store = service.aggregates("uploads", Upload)
+    app = service.app([])
+    async with app.router.lifespan_context(app):
+        yield service, store
+
+
+@asynccontextmanager
+async def consumer(space: Space, handlers: dict[type[Event], object]) -> AsyncIterator[Service]:
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    service.bus.subscribe(handlers)  # type: ignore[arg-type]
+    app = service.app([])
+    async with app.router.lifespan_context(app):
+        yield service
+
+
+async def test_events_follow_their_state_in_order_and_leave_the_outbox(space: Space) -> None:
+    got: list[Event] = []
+
+    async def keep(event: Event) -> None:
+        got.append(event)
+
+    async with producer(space) as (_, store), consumer(space, {FileUploaded: keep, FileDeleted: keep}):
+        for number in range(5):
+            await store.add(upload(number))
+            await store.update(TENANT, f"file-{number}", Upload.delete)
+        await eventually(lambda: len(got) == 10)
+        for number in range(5):
+            mine = [type(event) for event in got if event.aggregate_id == f"file-{number}"]
+            assert mine == [FileUploaded, FileDeleted]
+        await eventually(lambda: _outboxes_empty(store))
+
+
+async def _outboxes_empty(store: AggregateStore[Upload]) -> bool:
+    return await store.collection.count_documents({"outbox.0": {"$exists": True}}) == 0
+
+
+async def test_an_event_saved_while_nobody_relays_is_published_after_the_next_start(space: Space) -> None:
+    settings = space.settings(ServiceSettings, "ingest")
+    orphan = Service("ingest", settings).aggregates("uploads", Upload)
+    await orphan.add(upload())
+    async with producer(space), space.probe("files") as seen:
+        await eventually(lambda: len(seen.of(FileUploaded)) == 1)
+        envelope, _ = seen.events[0]
+        assert (envelope.seq, envelope.source, envelope.tenantid) == (1, "/sartor/ingest", TENANT)
+
+
+async def test_one_replica_relays_at_a_time(space: Space) -> None:
+    async with producer(space, "one") as (first, _), producer(space, "two") as (second, _):
+        relays = [service._relay for service in (first, second)]
+        for _ in range(3):
+            held = [await relay._hold_lease() for relay in relays if relay]
+            assert sorted(held) == [False, True]
+            await asyncio.sleep(0.3)
+
+
+async def test_a_permanent_error_is_dead_lettered_at_once_and_the_next_event_is_handled(space: Space) -> None:
+    handled: list[str] = []
+
+    async def refuse_first(event: FileUploaded) -> None:
+        handled.append(event.file_id)
+        if event.file_id == "file-0":
+            raise Invalid("file-0 is poison", code="poison")
+
+    async with producer(space) as (_, store), consumer(space, {FileUploaded: refuse_first}):
+        await store.add(upload(0))
+        await eventually(lambda: handled == ["file-0"])
+        await store.add(upload(1))
+        await eventually(lambda: "file-1" in handled)
+        assert handled.count("file-0") == 1
+        letter = await _dead_letter(space, "files")
+        assert letter["x-error-code"] == "poison"
+        assert letter["x-error"] == "file-0 is poison"
+        assert letter["x-attempts"] == "1"
+        assert letter["x-consumer"] == "registry"
+        assert letter["ce_type"] == "file.uploaded.v1"
+
+
+async def test_a_transient_error_is_tried_again(space: Space) -> None:
+    attempts: list[str] = []
+
+    async def fail_twice(event: FileUploaded) -> None:
+        attempts.append(event.file_id)
+        if len(attempts) < 3:
+            raise ConnectionError("away")
+
+    async with producer(space) as (_, store), consumer(space, {FileUploaded: fail_twice}):
+        await store.add(upload())
+        await eventually(lambda: len(attempts) == 3)
+        await asyncio.sleep(1)
+        assert attempts == ["file-1"] * 3
+
+
+async def test_a_malformed_message_is_kept_as_it_came(space: Space) -> None:
+    async def never(_: Event) -> None:
+        raise AssertionError("a malformed message reached a handler")
+
+    async with consumer(space, {FileUploaded: never}) as service:
+        await service.bus._send("files", b"k", b"not json", {"ce_type": "file.uploaded.v1"})
+        letter = await _dead_letter(space, "files")
+        assert letter["value"] == "not json"
+        assert letter["x-error-code"] == "malformed"
+
+
+async def test_types_nobody_reads_are_skipped(space: Space) -> None:
+    got: list[Event] = []
+
+    async def keep(event: Event) -> None:
+        got.append(event)
+
+    async with producer(space) as (service, store), consumer(space, {FileDeleted: keep}):
+        await service.bus._send("files", b"k", b"{}", {"ce_type": "file.from_the_future.v9"})
+        await store.add(upload())
+        await store.update(TENANT, "file-1", Upload.delete)
+        await eventually(lambda: [type(event) for event in got] == [FileDeleted])
+
+
+async def _dead_letter(space: Space, topic: str) -> dict[str, str]:
+    from aiokafka import AIOKafkaConsumer
+
+    reader = AIOKafkaConsumer(
+        f"{space.prefix}-{topic}-dlq",
+        bootstrap_servers=space.addresses.kafka_bootstrap,
+        auto_offset_reset="earliest",
+        group_id=None,
+    )
+    await reader.start()
+    try:
+        message = await asyncio.wait_for(reader.getone(), 20)
+        return {"value": message.value.decode(), **{name: value.decode() for name, value in message.headers}}
+    finally:
+        await reader.stop()
+
+
+async def test_two_writers_cannot_overwrite_each_other(space: Space) -> None:
+    async with producer(space) as (_, store):
+        await store.add(upload())
+        mine, theirs = await store.get(TENANT, "file-1"), await store.get(TENANT, "file-1")
+        mine.rename("mine")
+        await store.save(mine)
+        theirs.rename("theirs")
+        with pytest.raises(Conflict) as caught:
+            await store.save(theirs)
+        assert caught.value.code == "stale_write"
+        assert (await store.get(TENANT, "file-1")).name == "mine"
+
+
+async def test_update_tries_again_on_the_newer_document(space: Space) -> None:
+    async with producer(space) as (_, store):
+        await store.add(upload())
+        await asyncio.gather(
+            *(store.update(TENANT, "file-1", lambda it: it.rename(it.name + "x")) for _ in range(4))
+        )
+        assert (await store.get(TENANT, "file-1")).name == "a.jsonlxxxx"
+
+
+async def test_another_tenant_finds_nothing(space: Space) -> None:
+    async with producer(space) as (_, store):
+        await store.add(upload())
+        with pytest.raises(NotFound):
+            await store.get("tenant_b", "file-1")
+        assert await store.find("tenant_b") == []
+        with pytest.raises(NotFound):
+            await store.find("tenant_b", after="file-1")
+
+
+async def test_add_once_has_one_effect(space: Space) -> None:
+    async with producer(space) as (_, store), space.probe("files") as seen:
+        for _ in range(3):
+            await store.add_once(upload())
+        await store.add(upload(2))
+        await eventually(lambda: len(seen.events) == 2)
+        assert [event.aggregate_id for _, event in seen.events].count("file-1") == 1
+
+
+async def test_lists_page_by_creation(space: Space) -> None:
+    async with producer(space) as (_, store):
+        for number in range(5):
+            await store.add(upload(number))
+        newest = await store.find(TENANT, limit=2)
+        assert [it.id for it in newest] == ["file-4", "file-3"]
+        assert [it.id for it in await store.find(TENANT, limit=2, after="file-3")] == ["file-2", "file-1"]
+        assert [it.id for it in await store.find(TENANT, newest_first=False, after="file-3")] == ["file-4"]
+
+
+async def test_a_lease_is_exclusive_and_its_fence_refuses_late_writers(space: Space) -> None:
+    async with producer(space) as (_, store):
+        await store.add(upload())
+        first = await store.claim({}, "one", 1)
+        assert first is not None
+        assert await store.claim({}, "two", 1) is None
+        second = await eventually(lambda: store.claim({}, "two", 5), within=5)
+        assert second.lease.fence == first.lease.fence + 1
+        assert not await store.leases.renew("file-1", first.lease.fence, 5)
+        assert await store.leases.renew("file-1", second.lease.fence, 5)
+        with pytest.raises(Conflict) as caught:
+            await store.update(TENANT, "file-1", lambda it: it.rename("zombie"), fence=first.lease.fence)
+        assert caught.value.code == "stale_fence"
+        await store.update(TENANT, "file-1", lambda it: it.rename("rightful"), fence=second.lease.fence)
+
+
+async def test_a_released_lease_can_be_claimed_at_once_and_a_delayed_one_later(space: Space) -> None:
+    async with producer(space) as (_, store):
+        await store.add(upload())
+        claim = await store.claim({}, "one", 60)
+        assert claim is not None
+        await store.leases.release("file-1", claim.lease.fence)
+        claim = await store.claim({}, "two", 60)
+        assert claim is not None
+        await store.leases.delay("file-1", claim.lease.fence, 1)
+        assert await store.claim({}, "three", 60) is None
+        await eventually(lambda: store.claim({}, "three", 60), within=5)
+
+
+async def test_many_workers_claim_each_job_once(space: Space) -> None:
+    async with producer(space) as (_, store):
+        for number in range(20):
+            await store.add(upload(number))
+
+        async def work(owner: str) -> list[str]:
+            mine = []
+            while job := await store.claim({}, owner, 60):
+                mine.append(job.id)
+            return mine
+
+        claimed = [name for names in await asyncio.gather(*(work(f"w{n}") for n in range(5))) for name in names]
+        assert sorted(claimed) == sorted(f"file-{n}" for n in range(20))
+
+
+async def test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost(space: Space) -> None:
+    async with producer(space) as (service, store):
+        await store.add(upload())
+        job = await store.claim({}, "one", 2)
+        assert job is not None
+        work = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+        async with Heartbeat(
+            service.settings,
+            service="ingest",
+            collection="uploads",
+            document_id=job.id,
+            fence=job.lease.fence,
+            lease_seconds=2,
+            group=work.pid,
+        ):
+            await asyncio.sleep(4)
+            assert work.returncode is None
+            assert await store.claim({}, "thief", 2) is None
+            await store.collection.update_one({"_id": job.id}, {"$inc": {"lease.fence": 1}})
+            assert await asyncio.wait_for(work.wait(), 10) == -9
+
+
+async def test_a_rejected_dataset_is_an_event_of_its_file(space: Space) -> None:
+    async with space.publisher("ingest") as publish, space.probe("datasets") as seen:
+        await publish(
+            DatasetRejected(tenant_id=TENANT, file_id="file-1", purpose="user_data", code="empty", message="empty")
+        )
+        await eventually(lambda: seen.of(DatasetRejected))
+        assert seen.events[0][0].subject == "file-1"

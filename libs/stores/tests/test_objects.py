@@ -1,0 +1,62 @@
+"""The object store: what is written is what is read, or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chassis.errors import NotFound, Transient
+from chassis.settings import ServiceSettings
+from stores.objects import DigestMismatch, Objects
+from testkit import Space
+
+
+async def test_bytes_and_files_round_trip(space: Space, tmp_path: Path) -> None:
+    objects = space.objects()
+    await objects.prepare()
+    await objects.prepare()
+    ref = await objects.put_bytes("a/b", "日本語".encode())
+    assert await objects.get_bytes(ref) == "日本語".encode()
+    source = tmp_path / "big"
+    source.write_bytes(b"0123456789" * 700_000)
+    stored = await objects.put_file("a/big", source)
+    assert stored.size == 7_000_000
+    await objects.download(stored, tmp_path / "copy" / "big")
+    assert (tmp_path / "copy" / "big").read_bytes() == source.read_bytes()
+    assert b"".join([chunk async for chunk in objects.stream(stored)]) == source.read_bytes()
+    assert await objects.keys("a/") == ["a/b", "a/big"]
+    assert await objects.delete_prefix("a/") == 2
+    assert await objects.keys("a/") == []
+
+
+async def test_changed_bytes_are_refused(space: Space, tmp_path: Path) -> None:
+    objects = space.objects()
+    await objects.prepare()
+    ref = await objects.put_bytes("x", b"good")
+    await objects.put_bytes("x", b"evil")
+    with pytest.raises(DigestMismatch):
+        await objects.get_bytes(ref)
+    with pytest.raises(DigestMismatch):
+        await objects.download(ref, tmp_path / "x")
+    assert list(tmp_path.glob("x*")) == []
+
+
+async def test_an_absent_object_is_not_found(space: Space) -> None:
+    objects = space.objects()
+    await objects.prepare()
+    ref = await objects.put_bytes("x", b"1")
+    await objects.delete("x")
+    with pytest.raises(NotFound):
+        await objects.get_bytes(ref)
+    with pytest.raises(NotFound):
+        _ = [chunk async for chunk in objects.stream(ref)]
+
+
+async def test_wrong_credentials_and_no_server_are_transient(space: Space) -> None:
+    wrong = Objects(space.settings(ServiceSettings, "console", objects_secret_key="wrong"))
+    with pytest.raises(Transient):
+        await wrong.put_bytes("x", b"1")
+    nowhere = Objects(space.settings(ServiceSettings, "console", objects_endpoint="127.0.0.1:1"))
+    with pytest.raises(Transient, match="cannot be reached"):
+        await nowhere.put_bytes("x", b"1")
