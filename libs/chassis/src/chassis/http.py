@@ -31,7 +31,10 @@ Check = Callable[[], Awaitable[Any]]
 
 
 class RequestContext:
-    """ASGI middleware: gives each request an id, bound to the log and echoed, and measures it by route template."""
+    """ASGI middleware: gives each request an id, bound to the log and echoed, and measures it by route template.
+
+    It is also the boundary for unexpected errors, so that even their answers carry the id.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,7 +47,7 @@ class RequestContext:
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64] or new_id("req_")
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
-        status = 500
+        status = 0
 
         async def send_with_ids(message: Message) -> None:
             nonlocal status
@@ -60,6 +63,11 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_ids)
+        except Exception as error:
+            log.error("request_crashed", exc_info=error)
+            if status:
+                raise
+            await CRASHED(scope, receive, send_with_ids)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, str(status)).inc()
@@ -100,9 +108,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
 
 
-async def _on_unexpected(_request: Request, error: Exception) -> Response:
-    log.error("request_crashed", exc_info=error)
-    return error_response(SartorError("Something went wrong here. Quote the x-request-id when you report it."))
+CRASHED = error_response(SartorError("Something went wrong here. Quote the x-request-id when you report it."))
 
 
 def create_app(
@@ -126,7 +132,6 @@ def create_app(
     app.add_exception_handler(SartorError, _on_sartor_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unexpected)
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

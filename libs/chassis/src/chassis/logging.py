@@ -40,7 +40,9 @@ def configure_logging(service: str, *, level: str = "INFO", as_json: bool | None
     ]
     if as_json:
         shared.append(structlog.processors.format_exc_info)
-    final: Processor = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    # The default traceback shows local variables, which may hold what a user uploaded.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    final: Processor = structlog.processors.JSONRenderer() if as_json else console
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

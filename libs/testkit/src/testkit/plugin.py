@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from chassis.logging import configure_logging
 from testkit.space import Addresses, Space
+
+
+def pytest_configure() -> None:
+    """Log as a service on a terminal does; pytest shows it for failed tests."""
+    configure_logging("test", as_json=False)
 
 
 @pytest.fixture(scope="session")
