@@ -88,7 +88,7 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
 
     @router.get("/base_models")
     async def list_base_models(principal: Reads, limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
-        bases = catalogue.list() if order == "asc" else catalogue.list()[::-1]
+        bases = catalogue.all() if order == "asc" else catalogue.all()[::-1]
         if after is not None:
             bases = bases[1 + bases.index(catalogue.get(after)) :]
         default = catalogue.default_id()
@@ -105,7 +105,7 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
     ) -> Page:
         wanted = {"state": state, "base_model": base_model}
         query = {name: value for name, value in wanted.items() if value is not None}
-        found = await models.list(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
+        found = await models.select(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
         return page([ModelCard.of(model) for model in found], limit=limit)
 
     # Addresses that end in a word come before `/models/{model:path}`, which would take them for part of the name.
@@ -135,7 +135,7 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
 def _add_alias_routes(router: APIRouter, naming: Naming) -> None:
     @router.get("/aliases")
     async def list_aliases(principal: Reads, limit: Limit = 20, after: After = None, order: Order = "desc") -> Page:
-        found = await naming.list(principal.tenant_id, limit=limit + 1, after=after, order=order)
+        found = await naming.select(principal.tenant_id, limit=limit + 1, after=after, order=order)
         return page([AliasView.of(alias) for alias in found], limit=limit)
 
     @router.put("/aliases/{name}")
@@ -158,7 +158,7 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
 
     @router.get("/base_models")
     async def base_models(principal: Internal) -> list[dict[str, Any]]:
-        return [base.contents for base in catalogue.list()]
+        return [base.contents for base in catalogue.all()]
 
     @router.get("/base_models/{base_id:path}")
     async def base_model(base_id: str, principal: Internal) -> dict[str, Any]:

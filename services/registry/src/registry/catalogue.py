@@ -44,7 +44,7 @@ class Catalogue:
         self._default = default
         self._known: dict[Path, tuple[Stamp, Base | None]] = {}
 
-    def list(self) -> list[Base]:
+    def all(self) -> list[Base]:
         """Every base model, by id."""
         found = {path: self._read(path) for path in sorted(self._models_dir.glob("*/base.json"))}
         self._known = {path: self._known[path] for path in found if path in self._known}
@@ -58,17 +58,17 @@ class Catalogue:
         """
         base = self.find(base_id)
         if base is None:
-            known = ", ".join(one.id for one in self.list()) or "none"
+            known = ", ".join(one.id for one in self.all()) or "none"
             raise NotFound(f"There is no base model '{base_id}'. Base models: {known}.", code="model_not_found")
         return base
 
     def find(self, base_id: str) -> Base | None:
         """The base model of that id, if there is one."""
-        return next((base for base in self.list() if base.id == base_id), None)
+        return next((base for base in self.all() if base.id == base_id), None)
 
     def default_id(self) -> str:
         """Id of the default base model; empty when there is none."""
-        bases = self.list()
+        bases = self.all()
         return self._default or (bases[0].id if bases else "")
 
     def _read(self, path: Path) -> Base | None:

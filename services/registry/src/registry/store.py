@@ -58,7 +58,7 @@ class Models:
         """The tenant's models that use an adapter."""
         return await self._models.find(tenant_id, {"adapter_id": adapter_id})
 
-    async def list(
+    async def select(
         self, tenant_id: str, query: dict[str, Any], *, limit: int = 0, after: str | None = None, order: str = "desc"
     ) -> list[Model]:
         """The tenant's models that match `query`, by age."""
@@ -103,7 +103,7 @@ class Aliases:
             raise NotFound(f"There is no alias '{name}'.", code="alias_not_found")
         return alias
 
-    async def list(
+    async def select(
         self, tenant_id: str, *, limit: int = 0, after: str | None = None, order: str = "desc"
     ) -> list[Alias]:
         """The tenant's aliases by age."""

@@ -130,9 +130,9 @@ class Naming:
         """The tenant's alias."""
         return await self._aliases.get(tenant_id, name)
 
-    async def list(self, tenant_id: str, *, limit: int, after: str | None, order: str) -> list[Alias]:
+    async def select(self, tenant_id: str, *, limit: int, after: str | None, order: str) -> list[Alias]:
         """The tenant's aliases by age."""
-        return await self._aliases.list(tenant_id, limit=limit, after=after, order=order)
+        return await self._aliases.select(tenant_id, limit=limit, after=after, order=order)
 
     async def delete(self, tenant_id: str, name: str) -> Alias:
         """Remove an alias; the model stays."""
@@ -155,7 +155,7 @@ class Serving:
         by_id = {model.id: model for model in models}
         aliases = await self._aliases.all(tenant_id)
         named = [(alias, by_id[alias.model]) for alias in aliases if alias.model in by_id]
-        return self._catalogue.list(), models, named
+        return self._catalogue.all(), models, named
 
     async def resolve(self, tenant_id: str, name: str) -> Model | Base:
         """The base model, or the tenant's model in production, that `name` or the alias `name` stands for.

@@ -1,0 +1,90 @@
+"""The evaluator's HTTP routes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from chassis.auth import Principal, require
+from chassis.http import Page, page
+from evaluator.domain import OPEN, Evaluation, State
+from evaluator.store import Answers, Artifacts, Evaluations
+from schemas import Interval, ObjectRef
+
+Reads = Annotated[Principal, require("evals:read")]
+
+
+class Progress(BaseModel):
+    """Answers given of those needed; both 0 before the first attempt has planned them."""
+
+    done: int
+    total: int
+
+
+class EvaluationView(BaseModel):
+    """An evaluation as shown to its owner."""
+
+    id: str
+    object: Literal["evaluation"] = "evaluation"
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    status: State
+    progress: Progress
+    attempts: int
+    last_error: str | None
+    model: str
+    base_model: str
+    adapter_id: str
+    job_id: str
+    task: str
+    verdict: str | None
+    reason: str | None
+    metric: str | None
+    scores: dict[str, Interval]
+    evidence: ObjectRef | None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, answered: int) -> EvaluationView:
+        """An evaluation with the number of answers it has so far."""
+        total = evaluation.plan.questions if evaluation.plan else 0
+        done = total if evaluation.state == "completed" and evaluation.scores else answered
+        same = {name: getattr(evaluation, name) for name in set(cls.model_fields) & set(Evaluation.model_fields)}
+        return cls(
+            **same, status=evaluation.state, model=evaluation.model_id, progress=Progress(done=done, total=total)
+        )
+
+
+def routes(evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> APIRouter:
+    """Evaluations of the tenant's models, their progress, and the evidence."""
+    router = APIRouter(prefix="/v1/evals/evaluations")
+
+    async def view(evaluation: Evaluation) -> EvaluationView:
+        return EvaluationView.of(evaluation, await answers.count(evaluation) if evaluation.state in OPEN else 0)
+
+    @router.get("")
+    async def list_evaluations(
+        principal: Reads,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        model: Annotated[str | None, Query(description="Only the evaluation of this model.")] = None,
+        status: State | None = None,
+    ) -> Page:
+        wanted = {"model_id": model, "state": status}
+        query = {name: value for name, value in wanted.items() if value is not None}
+        found = await evaluations.select(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
+        return page([await view(evaluation) for evaluation in found], limit=limit)
+
+    @router.get("/{evaluation_id}")
+    async def retrieve_evaluation(evaluation_id: str, principal: Reads) -> EvaluationView:
+        return await view(await evaluations.get(principal.tenant_id, evaluation_id))
+
+    @router.get("/{evaluation_id}/evidence")
+    async def download_evidence(evaluation_id: str, principal: Reads) -> Response:
+        evaluation = await evaluations.get(principal.tenant_id, evaluation_id)
+        return Response(await artifacts.evidence(evaluation), media_type="application/json")
+
+    return router

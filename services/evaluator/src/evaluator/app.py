@@ -1,0 +1,48 @@
+"""Wires the evaluator together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from evaluator.api import routes
+from evaluator.domain import Evaluation
+from evaluator.engine import Engine
+from evaluator.events import subscriptions
+from evaluator.settings import Settings
+from evaluator.store import Answers, Artifacts, Evaluations
+from evaluator.use_cases import Evaluate, Queue
+from evaluator.worker import Worker
+
+
+def build(settings: Settings, **overrides: Any) -> FastAPI:
+    """The evaluator's application.
+
+    Args:
+        settings: where everything is.
+        overrides: `registry`: what answers `GET /internal/base_models/{id}` in place of the registry service.
+    """
+    service = Service("evaluator", settings)
+    evaluations = Evaluations(service.aggregates("evaluations", Evaluation))
+    answers = Answers(service.collection("answers"))
+    artifacts = Artifacts(service.objects)
+    client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=2 * settings.evaluator_parallel))
+    engine = Engine(
+        settings.model_server_url,
+        client,
+        parallel=settings.evaluator_parallel,
+        answer_seconds=settings.evaluator_answer_seconds,
+    )
+    registry = overrides.get("registry") or service.peer("registry")
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry)
+    service.bus.subscribe(subscriptions(Queue(evaluations, answers)))
+    service.on_start(evaluations.prepare)
+    service.on_start(answers.prepare)
+    service.on_stop(client.aclose)
+    for slot in range(settings.evaluator_slots):
+        owner = f"{service.replica_id}-{slot}"
+        service.background(f"worker-{slot}", Worker(settings, evaluations, evaluate, owner).run)
+    return service.app([routes(evaluations, answers, artifacts)])

@@ -1,0 +1,157 @@
+"""An evaluation: its states and the only functions that change them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chassis.errors import Conflict
+from chassis.ids import derived_id
+from eventbus.aggregate import Aggregate
+from schemas import EvaluationCompleted, Interval, ModelRegistered, ObjectRef
+
+State = Literal["queued", "running", "completed", "cancelled"]
+System = Literal["base", "few_shot", "candidate"]
+
+OPEN: tuple[State, ...] = ("queued", "running")
+
+
+class Plan(BaseModel):
+    """What is asked, fixed by the first attempt so that a later one goes on with the same questions.
+
+    Attributes:
+        rows: places of the held-out rows used.
+        examples: places of the training rows shown in the few-shot prompt.
+        systems: who is asked, in this order.
+        max_tokens: of each answer.
+        stop: strings that end an answer.
+        seed: of every choice and of the resampling.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: list[int]
+    examples: list[int]
+    systems: list[System]
+    max_tokens: int
+    stop: list[str]
+    seed: int
+
+    @property
+    def questions(self) -> int:
+        """How many answers the evaluation needs."""
+        return len(self.rows) * len(self.systems)
+
+
+class Evaluation(Aggregate):
+    """The test of one candidate beside its base model: `queued -> running -> completed`, or `cancelled`.
+
+    A failed attempt goes back to `queued` with `last_error`; answers already given are kept.
+    """
+
+    created_at: int
+    state: State = "queued"
+    model_id: str
+    job_id: str
+    base_model: str
+    adapter_id: str
+    heldout: ObjectRef
+    train: ObjectRef
+    task: Literal["classification", "generation"]
+    attempts: int = 0
+    last_error: str | None = None
+    plan: Plan | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    verdict: Literal["pass", "fail", "needs_human"] | None = None
+    reason: str | None = None
+    metric: str | None = None
+    scores: dict[str, Interval] = Field(default_factory=dict)
+    evidence: ObjectRef | None = None
+
+    @classmethod
+    def of(cls, registered: ModelRegistered, at: int) -> Evaluation:
+        """The one evaluation that a registered model gets.
+
+        Args:
+            registered: the event.
+            at: now, in Unix seconds.
+        """
+        return cls(
+            id=derived_id("ev-", registered.model_id),
+            tenant_id=registered.tenant_id,
+            created_at=at,
+            model_id=registered.model_id,
+            job_id=registered.job_id,
+            base_model=registered.base_model,
+            adapter_id=registered.adapter_id,
+            heldout=registered.heldout,
+            train=registered.train,
+            task=registered.task,
+        )
+
+    def begin(self, at: int) -> None:
+        """An attempt begins.
+
+        Raises:
+            Conflict: the evaluation is over.
+        """
+        self._require_open()
+        self.state = "running"
+        self.attempts += 1
+        self.started_at = self.started_at or at
+
+    def fix_plan(self, plan: Plan) -> None:
+        """Keep what will be asked; the first plan stays."""
+        self._require_open()
+        self.plan = self.plan or plan
+
+    def put_back(self, error: str) -> None:
+        """The attempt failed for a reason that may pass."""
+        self._require_open()
+        self.state = "queued"
+        self.last_error = error
+
+    def complete(
+        self,
+        *,
+        verdict: Literal["pass", "fail", "needs_human"],
+        reason: str,
+        metric: str,
+        scores: dict[str, Interval],
+        evidence: ObjectRef,
+        at: int,
+    ) -> None:
+        """Keep the result and tell everybody.
+
+        Raises:
+            Conflict: the evaluation is over.
+        """
+        self._require_open()
+        self.state = "completed"
+        self.verdict, self.reason, self.metric, self.scores, self.evidence = verdict, reason, metric, scores, evidence
+        self.finished_at = at
+        self.last_error = None
+        self.record(
+            EvaluationCompleted(
+                tenant_id=self.tenant_id,
+                evaluation_id=self.id,
+                model_id=self.model_id,
+                verdict=verdict,
+                reason=reason,
+                metric=metric,
+                scores=scores,
+                evidence=evidence,
+            )
+        )
+
+    def cancel(self, at: int) -> None:
+        """Nobody wants the result any more; nothing happens to an evaluation that is over."""
+        if self.state in OPEN:
+            self.state = "cancelled"
+            self.finished_at = at
+
+    def _require_open(self) -> None:
+        if self.state not in OPEN:
+            raise Conflict(f"Evaluation {self.id} is {self.state}.", code="wrong_state")

@@ -1,0 +1,26 @@
+"""The events the evaluator consumes."""
+
+from __future__ import annotations
+
+from eventbus.bus import Handlers
+from evaluator.use_cases import Queue
+from schemas import ModelRegistered, ModelRejected, ModelRetired
+
+
+def subscriptions(queue: Queue) -> Handlers:
+    """Each event consumed, with what it leads to."""
+
+    async def on_model_registered(event: ModelRegistered) -> None:
+        await queue.add(event)
+
+    async def on_model_rejected(event: ModelRejected) -> None:
+        await queue.cancel(event.tenant_id, event.model_id)
+
+    async def on_model_retired(event: ModelRetired) -> None:
+        await queue.cancel(event.tenant_id, event.model_id)
+
+    return {
+        ModelRegistered: on_model_registered,
+        ModelRejected: on_model_rejected,
+        ModelRetired: on_model_retired,
+    }

@@ -1,0 +1,25 @@
+"""The evaluator's settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the evaluator reads from the environment besides the settings every service has. Times are in seconds."""
+
+    evaluator_slots: int = Field(2, ge=1, description="Evaluations one replica runs at a time.")
+    evaluator_parallel: int = Field(8, ge=1, description="Questions asked of the model server at a time, all slots.")
+    evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
+    evaluator_min_rows: int = Field(10, ge=1, description="Fewer rows than this never decide without a person.")
+    evaluator_max_tokens: int = Field(256, ge=1, description="Most tokens of one answer.")
+    evaluator_few_shot_examples: int = Field(16, ge=0, description="Most examples in the few-shot prompt.")
+    evaluator_few_shot_tokens: int = Field(512, ge=0, description="Most tokens all few-shot examples may take.")
+    evaluator_answer_seconds: float = Field(120.0, description="Deadline of one answer of the model server.")
+    evaluator_adapter_seconds: float = Field(120.0, description="How long an attempt waits for the adapter.")
+    evaluator_attempts: int = Field(20, ge=1, description="Attempts before a person is asked to decide without scores.")
+    evaluator_retry_seconds: float = Field(15.0, description="Wait after the first failed attempt; it grows to 20 times that.")
+    evaluator_lease_seconds: float = Field(30.0, description="Length of a worker's lease; renewed at a quarter of it.")
+    evaluator_poll_seconds: float = Field(1.0, description="How often an idle worker looks for work.")

@@ -1,0 +1,179 @@
+"""The evaluator's documents and objects, in its own words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from chassis.errors import Conflict, NotFound
+from eventbus.outbox import AggregateStore
+from evaluator.domain import OPEN, Evaluation
+from evaluator.rows import Row, parse_rows
+from schemas import ObjectRef
+from stores.mongo import ASCENDING, Collection
+from stores.objects import Objects
+
+
+class Answer(BaseModel):
+    """What one system answered to one row.
+
+    Attributes:
+        system: who was asked.
+        row: place of the held-out row.
+        text: the answer; empty if it was refused.
+        refused: why the engine cannot answer this row at all.
+        seconds: from the request to the whole answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    system: str
+    row: int
+    text: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = ""
+    seconds: float = 0.0
+    refused: str | None = None
+
+
+class Evaluations:
+    """Evaluations and their leases."""
+
+    def __init__(self, aggregates: AggregateStore[Evaluation]) -> None:
+        self._evaluations = aggregates
+
+    async def prepare(self) -> None:
+        """Create the indexes."""
+        await self._evaluations.collection.create_index([("state", ASCENDING), ("created_at", ASCENDING)])
+        await self._evaluations.collection.create_index([("model_id", ASCENDING)])
+
+    async def add_once(self, evaluation: Evaluation) -> Evaluation:
+        """Add the evaluation of a model, or return the one the model has."""
+        return await self._evaluations.add_once(evaluation)
+
+    async def get(self, tenant_id: str, evaluation_id: str) -> Evaluation:
+        """The tenant's evaluation.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+        """
+        found = await self._evaluations.find_one(tenant_id, {"_id": evaluation_id})
+        if found is None:
+            raise NotFound(f"There is no evaluation '{evaluation_id}', or it is not yours.", code="evaluation_not_found")
+        return found
+
+    async def of_model(self, tenant_id: str, model_id: str) -> Evaluation | None:
+        """The evaluation of a model, if it has one."""
+        return await self._evaluations.find_one(tenant_id, {"model_id": model_id})
+
+    async def select(
+        self, tenant_id: str, query: dict[str, Any], *, limit: int, after: str | None, order: str
+    ) -> list[Evaluation]:
+        """The tenant's evaluations that match `query`, by age."""
+        return await self._evaluations.find(tenant_id, query, limit=limit, after=after, newest_first=order == "desc")
+
+    async def claim(self, owner: str, seconds: float) -> Evaluation | None:
+        """Claim the oldest evaluation that waits, or whose worker died."""
+        return await self._evaluations.claim({"state": {"$in": list(OPEN)}}, owner, seconds)
+
+    async def still_ours(self, evaluation: Evaluation, seconds: float) -> bool:
+        """Renew our lease; False when it was lost or the evaluation is over, and the work must stop."""
+        renewed = await self._evaluations.leases.renew(evaluation.id, evaluation.lease.fence, seconds)
+        return renewed and (await self.get(evaluation.tenant_id, evaluation.id)).state in OPEN
+
+    async def release(self, evaluation: Evaluation) -> None:
+        """Give our lease back, so that another worker may go on at once."""
+        await self._evaluations.leases.release(evaluation.id, evaluation.lease.fence)
+
+    async def delay(self, evaluation: Evaluation, seconds: float) -> None:
+        """Give our lease back, but let nobody go on for some seconds."""
+        await self._evaluations.leases.delay(evaluation.id, evaluation.lease.fence, seconds)
+
+    async def write(self, evaluation: Evaluation, change: Callable[[Evaluation], None]) -> Evaluation:
+        """Apply a worker's change, refused once another worker has claimed the evaluation."""
+        return await self._evaluations.update(
+            evaluation.tenant_id, evaluation.id, change, fence=evaluation.lease.fence
+        )
+
+    async def update(self, tenant_id: str, evaluation_id: str, change: Callable[[Evaluation], None]) -> Evaluation:
+        """Apply anybody else's change."""
+        return await self._evaluations.update(tenant_id, evaluation_id, change)
+
+
+class Answers:
+    """Answers given so far, one document each, kept until the evidence holds them.
+
+    A row is answered once for each system: a second answer, from a worker that lost its lease, changes nothing.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._answers = collection
+
+    async def prepare(self) -> None:
+        """Create the index."""
+        await self._answers.create_index([("tenant_id", ASCENDING), ("evaluation_id", ASCENDING)])
+
+    async def keep(self, evaluation: Evaluation, answer: Answer) -> None:
+        """Store an answer unless there is one."""
+        key = f"{evaluation.id}:{answer.system}:{answer.row}"
+        facts = {**answer.model_dump(), "tenant_id": evaluation.tenant_id, "evaluation_id": evaluation.id}
+        await self._answers.update_one({"_id": key}, {"$setOnInsert": facts}, upsert=True)
+
+    async def of(self, evaluation: Evaluation) -> list[Answer]:
+        """All answers so far."""
+        found = self._answers.find(_belongs(evaluation))
+        return [Answer.model_validate(document) async for document in found]
+
+    async def count(self, evaluation: Evaluation) -> int:
+        """How many answers there are so far."""
+        return int(await self._answers.count_documents(_belongs(evaluation)))
+
+    async def forget(self, evaluation: Evaluation) -> None:
+        """Remove the answers: the evidence holds them, or nobody wants them any more."""
+        await self._answers.delete_many(_belongs(evaluation))
+
+
+def _belongs(evaluation: Evaluation) -> dict[str, str]:
+    return {"tenant_id": evaluation.tenant_id, "evaluation_id": evaluation.id}
+
+
+class Artifacts:
+    """Rows read from, and evidence written to, the object store."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def rows(self, ref: ObjectRef) -> list[Row]:
+        """The rows of a split.
+
+        Raises:
+            NotFound, DigestMismatch: the object is gone or is not the one meant.
+            Invalid: a line is no row.
+        """
+        return parse_rows(await self._objects.get_bytes(ref), ref.key.rsplit("/", 1)[-1])
+
+    async def put_evidence(self, evaluation: Evaluation, evidence: dict[str, Any]) -> ObjectRef:
+        """Write the report under this attempt's own key, so that a late worker cannot change what was published."""
+        key = (
+            f"tenants/{evaluation.tenant_id}/evaluations/{evaluation.id}/"
+            f"attempt-{evaluation.lease.fence}/evidence.json"
+        )
+        data = json.dumps(evidence, ensure_ascii=False, indent=1).encode()
+        return await self._objects.put_bytes(key, data, "application/json")
+
+    async def evidence(self, evaluation: Evaluation) -> bytes:
+        """The report as stored.
+
+        Raises:
+            Conflict: there is none yet.
+        """
+        if evaluation.evidence is None:
+            raise Conflict(
+                f"Evaluation {evaluation.id} is {evaluation.state}; its evidence is there once it is completed.",
+                code="evidence_not_ready",
+            )
+        return await self._objects.get_bytes(evaluation.evidence)

@@ -1,0 +1,223 @@
+"""What the evaluator does: queues an evaluation, plans it, asks the systems, judges, or gives it to a person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from chassis.errors import Transient
+from chassis.ids import now
+from evaluator.domain import Evaluation, Plan, System
+from evaluator.engine import Engine, RowRefused
+from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
+from evaluator.report import build_report, opening, primary_metric
+from evaluator.rows import Message, Row, sample
+from evaluator.settings import Settings
+from evaluator.store import Answer, Answers, Artifacts, Evaluations
+from evaluator.verdict import untested
+from schemas import ModelRegistered
+
+log = structlog.get_logger()
+
+SEED = 20261123
+LONGEST_LOOKED_AT = 3
+MARGIN_TOKENS = 4
+TEMPLATE_TOKENS = 64
+
+
+class Registry(Protocol):
+    """What answers questions about base models: `chassis.auth.Peer` for the registry service."""
+
+    async def get(self, path: str, *, tenant_id: str) -> Any:
+        """GET `path` for a tenant."""
+
+
+class Queue:
+    """Takes evaluations in and, when nobody wants their result any more, out."""
+
+    def __init__(self, evaluations: Evaluations, answers: Answers) -> None:
+        self._evaluations = evaluations
+        self._answers = answers
+
+    async def add(self, registered: ModelRegistered) -> None:
+        """Queue the evaluation of a candidate, once."""
+        evaluation = await self._evaluations.add_once(Evaluation.of(registered, now()))
+        log.info("evaluation_queued", evaluation_id=evaluation.id, model_id=evaluation.model_id)
+
+    async def cancel(self, tenant_id: str, model_id: str) -> None:
+        """The model was rejected or retired: stop testing it."""
+        evaluation = await self._evaluations.of_model(tenant_id, model_id)
+        if evaluation is None:
+            return
+        stopped = await self._evaluations.update(tenant_id, evaluation.id, lambda one: one.cancel(now()))
+        if stopped.state == "cancelled":
+            await self._answers.forget(stopped)
+
+
+class Evaluate:
+    """Carries one claimed evaluation through, from wherever an earlier attempt left it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        evaluations: Evaluations,
+        answers: Answers,
+        artifacts: Artifacts,
+        engine: Engine,
+        registry: Registry,
+    ) -> None:
+        self._settings = settings
+        self._evaluations = evaluations
+        self._answers = answers
+        self._artifacts = artifacts
+        self._engine = engine
+        self._registry = registry
+
+    async def run(self, evaluation: Evaluation) -> None:
+        """Ask what is not answered yet, then judge.
+
+        Raises:
+            SartorError: `transient` ones may pass; others mean that these rows can never be tested.
+        """
+        evaluation = await self._evaluations.write(evaluation, lambda one: one.begin(now()))
+        heldout = await self._artifacts.rows(evaluation.heldout)
+        train = await self._artifacts.rows(evaluation.train)
+        plan = evaluation.plan or await self._plan(evaluation, heldout, train)
+        answered = {(answer.system, answer.row) for answer in await self._answers.of(evaluation)}
+        for system in plan.systems:
+            rows = [heldout[place] for place in plan.rows if (system, place) not in answered]
+            await self._ask(evaluation, plan, system, rows, [train[place] for place in plan.examples])
+        await self._judge(evaluation, plan, heldout, train)
+
+    async def put_back(self, evaluation: Evaluation, error: Transient) -> None:
+        """Have another attempt made later, or hand the decision to a person after the last one."""
+        current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
+        if current.attempts >= self._settings.evaluator_attempts:
+            await self.give_up(evaluation, f"{error.message} ({current.attempts} attempts).")
+            return
+        await self._evaluations.write(evaluation, lambda one: one.put_back(error.message))
+        await self._evaluations.delay(evaluation, self._settings.evaluator_retry_seconds * min(current.attempts, 20))
+
+    async def give_up(self, evaluation: Evaluation, reason: str) -> None:
+        """End the evaluation without scores: a person decides, and the evidence says why there are none."""
+        verdict, metric = untested(reason), primary_metric(evaluation.task)
+        current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
+        ref = await self._artifacts.put_evidence(evaluation, opening(current, metric, verdict))
+        await self._evaluations.write(
+            evaluation,
+            lambda one: one.complete(
+                verdict=verdict.kind, reason=verdict.reason, metric=metric, scores={}, evidence=ref, at=now()
+            ),
+        )
+        await self._answers.forget(evaluation)
+
+    async def _plan(self, evaluation: Evaluation, heldout: Sequence[Row], train: Sequence[Row]) -> Plan:
+        classified = evaluation.task == "classification"
+        rows = sample(heldout, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else "")
+        max_tokens = await self._answer_tokens(rows)
+        examples = await self._examples(evaluation, train, rows, max_tokens) if rows else []
+        systems: list[System] = ["base", "few_shot", "candidate"] if examples else ["base", "candidate"]
+        one_line = classified and not any("\n" in row.reference for row in [*train, *heldout])
+        plan = Plan(
+            rows=[row.index for row in rows],
+            examples=[row.index for row in examples],
+            systems=systems,
+            max_tokens=max_tokens,
+            stop=["\n"] if one_line else [],
+            seed=SEED,
+        )
+        return (await self._evaluations.write(evaluation, lambda one: one.fix_plan(plan))).plan or plan
+
+    async def _answer_tokens(self, rows: Sequence[Row]) -> int:
+        """Tokens of the longest reference and a little, within the limit; the longest texts stand for all."""
+        longest = sorted({row.reference for row in rows}, key=len, reverse=True)[:LONGEST_LOOKED_AT]
+        counts = [await self._engine.count_tokens(reference) for reference in longest]
+        return min(max(counts, default=0) + MARGIN_TOKENS, self._settings.evaluator_max_tokens)
+
+    async def _examples(
+        self, evaluation: Evaluation, train: Sequence[Row], rows: Sequence[Row], max_tokens: int
+    ) -> list[Row]:
+        """As many examples as fit into their limit and beside the longest row into the model's context."""
+        base = await self._registry.get(
+            f"/internal/base_models/{evaluation.base_model}", tenant_id=evaluation.tenant_id
+        )
+        longest = max(rows, key=lambda row: len(example_text(row)))
+        taken = await self._engine.count_tokens(example_text(longest)) + max_tokens + TEMPLATE_TOKENS
+        room = min(self._settings.evaluator_few_shot_tokens, int(base["context_length"]) - taken)
+        chosen = []
+        limit = self._settings.evaluator_few_shot_examples
+        for row in choose_examples(train, evaluation.task, limit, SEED):
+            room -= await self._engine.count_tokens(example_text(row)) + MARGIN_TOKENS
+            if room < 0:
+                break
+            chosen.append(row)
+        return chosen
+
+    async def _ask(
+        self, evaluation: Evaluation, plan: Plan, system: System, rows: Sequence[Row], examples: Sequence[Row]
+    ) -> None:
+        """Ask one system; the first question alone, so that waiting for an adapter and a shared prefix happen once."""
+        model = evaluation.adapter_id if system == "candidate" else evaluation.base_model
+
+        async def ask(row: Row) -> None:
+            messages = few_shot(row, examples) if system == "few_shot" else zero_shot(row)
+            await self._answers.keep(evaluation, await self._answer(model, system, row, messages, plan))
+
+        if not rows:
+            return
+        await ask(rows[0])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row in rows[1:]:
+                    group.create_task(ask(row))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _answer(
+        self, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan
+    ) -> Answer:
+        try:
+            completion = await self._engine.complete(
+                model,
+                messages,
+                max_tokens=plan.max_tokens,
+                stop=plan.stop,
+                adapter_seconds=self._settings.evaluator_adapter_seconds if system == "candidate" else 0,
+            )
+        except RowRefused as error:
+            return Answer(system=system, row=row.index, refused=error.message)
+        return Answer(
+            system=system,
+            row=row.index,
+            text=completion.text,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            finish_reason=completion.finish_reason,
+            seconds=completion.seconds,
+        )
+
+    async def _judge(
+        self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row], train: Sequence[Row]
+    ) -> None:
+        answers = await self._answers.of(evaluation)
+        report = await asyncio.to_thread(
+            build_report, evaluation, plan, heldout, train, answers, min_rows=self._settings.evaluator_min_rows
+        )
+        ref = await self._artifacts.put_evidence(evaluation, report.evidence)
+        verdict = report.verdict
+        await self._evaluations.write(
+            evaluation,
+            lambda one: one.complete(
+                verdict=verdict.kind,
+                reason=verdict.reason,
+                metric=report.metric,
+                scores=report.scores,
+                evidence=ref,
+                at=now(),
+            ),
+        )
+        await self._answers.forget(evaluation)
+        log.info("evaluation_completed", evaluation_id=evaluation.id, verdict=verdict.kind, reason=verdict.reason)

@@ -1,0 +1,84 @@
+"""The verdict: what the scores say about a candidate, with the reason in a sentence for the person who owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas import Interval
+
+Kind = Literal["pass", "fail", "needs_human"]
+
+SYSTEMS = {"candidate": "the fine-tuned model", "base": "the base model", "few_shot": "the base model with examples"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is concluded, and why."""
+
+    kind: Kind
+    reason: str
+
+
+def decide(
+    metric: str, scores: Mapping[str, Interval], gain: Interval, over_few_shot: Interval | None, *, min_rows: int
+) -> Verdict:
+    """Judge a candidate by the intervals of its paired differences.
+
+    pass: better than the base model beyond doubt (the interval of the gain lies above 0), and not worse than the base
+    model with examples in its prompt beyond doubt. fail: no better than the base model beyond doubt (the interval ends
+    at or below 0). Everything between, and fewer rows than `min_rows`, is for a person.
+
+    Args:
+        metric: name of the metric of `scores`.
+        scores: by system, all on the same rows.
+        gain: candidate minus base.
+        over_few_shot: candidate minus few-shot; None where there were no examples to show.
+        min_rows: fewer rows decide nothing.
+    """
+    rows = scores["candidate"].n
+    if rows == 0:
+        return Verdict("needs_human", "No held-out row could be tested, so nothing is known about this model.")
+    compared = _compare(metric, scores)
+    if rows < min_rows:
+        return Verdict("needs_human", f"{compared} Only {_rows(rows)}: too few to decide (at least {min_rows} needed).")
+    difference = f"{_points(gain)} against the base model"
+    if gain.high <= 0:
+        return Verdict("fail", f"{compared} It is no better: {difference}.")
+    if gain.low <= 0:
+        return Verdict("needs_human", f"{compared} Whether it is better is not clear: {difference}.")
+    if over_few_shot is not None and over_few_shot.high < 0:
+        return Verdict(
+            "needs_human",
+            f"{compared} It is better than the base model alone ({_points(gain)}), but examples in the prompt do better "
+            f"still: {_points(over_few_shot)} against them.",
+        )
+    return Verdict("pass", f"{compared} The gain is clear: {difference}.")
+
+
+def untested(reason: str) -> Verdict:
+    """The verdict where the test itself could not be carried out: a person decides, knowing why."""
+    return Verdict("needs_human", f"The test could not be carried out: {reason}")
+
+
+def _compare(metric: str, scores: Mapping[str, Interval]) -> str:
+    shown = [_score(metric, SYSTEMS[name], scores[name]) for name in SYSTEMS if name in scores]
+    sentence = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
+    on = f"On {_rows(scores['candidate'].n)} "
+    return f"{on}{sentence}."
+
+
+def _score(metric: str, system: str, score: Interval) -> str:
+    if metric == "accuracy":
+        return f"{system} got {round(score.value * score.n)} right"
+    return f"{system} reached {metric} {score.value * 100:.1f}"
+
+
+def _points(difference: Interval) -> str:
+    value, low, high = (100 * number for number in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+
+
+def _rows(count: int) -> str:
+    return f"{count} held-out row" if count == 1 else f"{count} held-out rows"
