@@ -1,0 +1,68 @@
+# `make help` lists the targets. Nothing needs installing by hand but Python 3.11 or newer.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TORCH  := $(shell grep '^torch==' requirements.lock)
+SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv up down status logs demo test lint types e2e bench schemas image-locks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## make the virtual environment from requirements.lock
+
+$(STAMP): requirements.lock Makefile
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Sartor needs Python 3.11 or newer; set PYTHON="'
+	$(PYTHON) -m venv $(VENV)
+	grep -v '^torch==' requirements.lock > $(VENV)/without-torch.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $(VENV)/without-torch.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
+	@printf '%s\n' $(addprefix $(CURDIR)/,$(SOURCE)) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sartor.pth"
+	@printf '#!%s\nfrom sartor_cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/sartor && chmod +x $(BIN)/sartor
+	@touch $@
+
+up: venv ## start the whole local stack and print its addresses
+	@$(BIN)/sartor up
+
+down: venv ## stop the local stack; its data stays in .sartor
+	@$(BIN)/sartor down
+
+status: venv ## show every process: state, memory, CPU
+	@$(BIN)/sartor status
+
+logs: venv ## show the newest log lines of all services
+	@$(BIN)/sartor logs
+
+demo: venv ## the whole way: upload, automatic fine-tune, evaluation, promotion, chat
+	@$(BIN)/sartor demo
+
+test: venv ## every test that needs nothing but Python (GPU and Docker ones name their reason)
+	$(BIN)/python -m pytest
+
+e2e: venv ## only the tests of the whole stack through its public API
+	$(BIN)/python -m pytest tests/e2e
+
+lint: venv ## style, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: venv ## static types
+	$(BIN)/mypy
+
+bench: venv ## print measured ratios against plain peers
+	$(BIN)/python -m pytest bench -s -q
+
+schemas: venv ## write the exported event schemas and the catalogue
+	$(BIN)/python -m schemas.export
+
+image-locks: venv ## write infra/docker/locks from requirements.lock and each service's pyproject.toml
+	$(BIN)/python -m localstack.image_locks
+
+clean: venv ## stop the stack and delete its data
+	@$(BIN)/sartor down
+	rm -rf .sartor

@@ -1,0 +1,22 @@
+# Text Generation Inference with Sartor's serving agent in front: the agent starts the launcher, keeps its adapters in
+# step with the registry, and restarts it when they change. Needs a GPU.
+ARG TGI=ghcr.io/huggingface/text-generation-inference:3.3.7
+FROM ${TGI}
+RUN python3 -m venv --without-pip /agent && apt-get update && apt-get install -y --no-install-recommends python3-pip \
+  && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY infra/docker/locks/tgi_agent.txt lock.txt
+RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps -r lock.txt
+COPY schemas schemas
+COPY libs libs
+COPY services/model_server services/model_server
+RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps \
+  ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/model_server
+RUN useradd --system --uid 10001 --home-dir /work sartor && install -d -o sartor /work /adapters
+USER 10001
+WORKDIR /work
+ENV SARTOR_SERVICE_HOST=0.0.0.0 SARTOR_SERVICE_PORT=8000
+EXPOSE 8000 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \
+  CMD ["/agent/bin/python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+ENTRYPOINT ["/agent/bin/python", "-m", "model_server.tgi_agent"]

@@ -1,0 +1,132 @@
+"""The data folder of a stack: ports that stay the same, and secrets made once and readable by their owner only."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import string
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import OKPKey
+
+BASE62 = string.digits + string.ascii_letters
+
+SERVICE_PORTS = {
+    "accounts": 8101,
+    "ingest": 8102,
+    "labeling": 8103,
+    "trainer": 8104,
+    "evaluator": 8105,
+    "registry": 8106,
+    "rag_indexer": 8107,
+    "inference_proxy": 8108,
+    "model_server": 8109,
+    "console": 8110,
+}
+PORTS = {"ingress": 8080, "objects": 8120, "kafka": 8121, "mongodb": 8122, "milvus": 8123, **SERVICE_PORTS}
+
+
+class Home:
+    """One stack's folder.
+
+    Args:
+        folder: made if missing; everything the stack stores lies below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.secrets = self.folder / "secrets"
+        self.logs = self.folder / "logs"
+
+    def prepare(self) -> None:
+        """Make the folders and whatever secrets are missing."""
+        for folder in (self.folder, self.secrets, self.logs, self.folder / "data"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_secrets(self.secrets)
+
+    def path(self, name: str) -> Path:
+        """A folder or file of one program's data."""
+        return self.folder / "data" / name
+
+    def secret(self, name: str) -> str:
+        """The text of one secret."""
+        return (self.secrets / name).read_text().strip()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the last `up` wrote: ports, addresses, base model; empty before the first."""
+        try:
+            loaded: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return loaded
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Replace the state in one step."""
+        temporary = self.folder / "state.json.new"
+        temporary.write_text(json.dumps(state, indent=2))
+        temporary.replace(self.folder / "state.json")
+
+    def choose_ports(self) -> dict[str, int]:
+        """The ports of the last `up` where still free, else the usual ones, else the next free ones."""
+        before: dict[str, int] = self.state.get("ports", {})
+        chosen: dict[str, int] = {}
+        for name, usual in PORTS.items():
+            port = before.get(name, usual)
+            while port in chosen.values() or not is_free(port):
+                port += 100 if port < 60_000 else -50_000
+            chosen[name] = port
+        return chosen
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def random_base62(length: int) -> str:
+    """A random text of digits and letters (5.95 bits each)."""
+    return "".join(secrets.choice(BASE62) for _ in range(length))
+
+
+def write_secrets(folder: Path) -> None:
+    """Make every secret of an installation that is not there yet, each in a file of mode 0600.
+
+    `services_jwks` holds the public keys of all services, each under its package name.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, make in {
+        "operator_key": lambda: f"sk-sartor-{random_base62(43)}",
+        "objects_secret_key": lambda: random_base62(40),
+        "session_secret": lambda: random_base62(43),
+        "mongo_password": lambda: random_base62(40),
+        "mongo_keyfile": lambda: random_base62(80),
+        "grafana_password": lambda: random_base62(24),
+    }.items():
+        if not (folder / name).exists():
+            _write_private(folder / name, make())
+    if not (folder / "mongo_url").exists():
+        password = (folder / "mongo_password").read_text()
+        _write_private(folder / "mongo_url", f"mongodb://sartor:{password}@mongodb:27017/?replicaSet=rs0")
+    public = []
+    for service in SERVICE_PORTS:
+        path = folder / f"{service}_key"
+        if not path.exists():
+            _write_private(path, OKPKey.generate_key("Ed25519").as_pem(private=True).decode())
+        public.append({**OKPKey.import_key(path.read_bytes()).as_dict(private=False), "kid": service})
+    _write_private(folder / "services_jwks", json.dumps({"keys": public}))
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,354 @@
+"""Starts, watches and stops a stack through supervisord, in order and with health checks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from chassis.settings import ServiceSettings
+from localstack.home import SERVICE_PORTS, Home
+from localstack.ingress import caddyfile
+from localstack.programs import Program, infrastructure, ingress, services
+from stores.objects import Objects
+
+READY_SECONDS = 120
+LONGEST_SOCKET_PATH = 100
+
+
+class StackError(Exception):
+    """The stack did not come up; the message says which part and where its log is."""
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """One supervised process as it is now. `rss_bytes` and `cpu_percent` include its children."""
+
+    name: str
+    state: str
+    pid: int
+    port: int
+    ready: bool
+    rss_bytes: int
+    cpu_percent: float
+    uptime_seconds: int
+
+
+class LocalStack:
+    """One stack in one folder.
+
+    Args:
+        folder: its data; a second `up` in the same folder continues with it.
+        services: which services to run; none for the bare infrastructure.
+        base_model: id of the base model.
+        models_dir: folder of converted base models; `models` in the data folder if None.
+        environment: variables added to every service's.
+        say: called with a line of progress.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        services: tuple[str, ...] = tuple(SERVICE_PORTS),
+        base_model: str = "gemma-3-270m",
+        models_dir: Path | None = None,
+        environment: dict[str, str] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.home = Home(folder)
+        self._services = services
+        self._base_model = base_model
+        given = os.environ.get("SARTOR_MODELS_DIR")
+        self.models_dir = models_dir or (Path(given) if given else self.home.folder / "models")
+        self._environment = environment or {}
+        self._say = say
+
+    @property
+    def base_url(self) -> str:
+        """Address of the whole API, ending in `/v1`."""
+        return f"http://127.0.0.1:{self.home.state['ports']['ingress']}/v1"
+
+    @property
+    def console_url(self) -> str:
+        """Address of the console."""
+        return f"http://127.0.0.1:{self.home.state['ports']['ingress']}/"
+
+    def addresses(self) -> dict[str, str]:
+        """Where the infrastructure answers, in the names of the services' settings."""
+        ports = self.home.state["ports"]
+        return {
+            "kafka_bootstrap": f"127.0.0.1:{ports['kafka']}",
+            "mongo_url": f"mongodb://127.0.0.1:{ports['mongodb']}",
+            "objects_endpoint": f"127.0.0.1:{ports['objects']}",
+            "objects_access_key": "sartor",
+            "objects_secret_key": self.home.secret("objects_secret_key"),
+            "milvus_url": f"http://127.0.0.1:{ports['milvus']}",
+        }
+
+    def up(self) -> float:
+        """Start everything and return when all of it is ready; nothing happens to what already runs.
+
+        Returns:
+            Seconds it took.
+
+        Raises:
+            StackError: a part did not become ready.
+        """
+        began = time.monotonic()
+        if self._services:
+            self._ensure_base_model()
+        self.home.prepare()
+        if self.running():
+            programs = self._programs(self.home.state["ports"])
+        else:
+            ports = self.home.choose_ports()
+            self.home.save_state(
+                {"ports": ports, "base_model": self._base_model, "models_dir": str(self.models_dir), "started": time.time()}
+            )
+            programs = self._programs(ports)
+            self._format_objects()
+            self.home.path("Caddyfile").write_text(caddyfile(ports))
+            self._start_supervisor(programs)
+        by_name = {program.name: program for program in programs}
+        first = [by_name[name] for name in ("objects", "mongodb", "milvus")]
+        self._start(first)
+        self._wait([by_name["objects"], by_name["mongodb"]])
+        asyncio.run(self._make_bucket("kafka"))
+        self._start([by_name["kafka"]])
+        self._wait([by_name["kafka"]])
+        rest = [program for program in programs if program.order >= 10]
+        self._start(rest)
+        self._wait([*first, *rest])
+        return time.monotonic() - began
+
+    def down(self) -> None:
+        """Stop everything, services first; the data stays."""
+        pid = self._supervisor_pid()
+        if pid is None:
+            return
+        self._rpc().supervisor.shutdown()
+        try:
+            psutil.Process(pid).wait(timeout=90)
+        except psutil.NoSuchProcess:
+            pass
+        except psutil.TimeoutExpired as error:
+            raise StackError(f"the supervisor (pid {pid}) did not stop; see {self.home.logs}") from error
+
+    def running(self) -> bool:
+        """Whether this folder's supervisor is alive."""
+        return self._supervisor_pid() is not None
+
+    def status(self, *, sample_seconds: float = 0.5) -> list[ProcessStatus]:
+        """Every process as it is now; CPU in percent of one core, over `sample_seconds`."""
+        if not self.running():
+            return []
+        infos = self._rpc().supervisor.getAllProcessInfo()
+        programs = {program.name: program for program in self._programs(self.home.state["ports"])}
+        trees = {info["name"]: _tree(info["pid"]) for info in infos}
+        for tree in trees.values():
+            for process in tree:
+                _quietly(process.cpu_percent)
+        time.sleep(sample_seconds)
+        return [
+            ProcessStatus(
+                name=info["name"],
+                state=info["statename"].lower(),
+                pid=info["pid"],
+                port=programs[info["name"]].port,
+                ready=info["statename"] == "RUNNING" and is_ready(programs[info["name"]]),
+                rss_bytes=int(sum(_quietly(lambda p=p: p.memory_info().rss) for p in trees[info["name"]])),
+                cpu_percent=sum(_quietly(p.cpu_percent) for p in trees[info["name"]]),
+                uptime_seconds=max(0, info["now"] - info["start"]) if info["pid"] else 0,
+            )
+            for info in infos
+            if info["name"] in programs
+        ]
+
+    def _programs(self, ports: dict[str, int]) -> list[Program]:
+        found = infrastructure(self.home, ports)
+        if self._services:
+            url = f"http://127.0.0.1:{ports['ingress']}"
+            found += services(
+                self.home,
+                ports,
+                self._services,
+                models_dir=self.models_dir,
+                base_model=self._base_model,
+                public_url=url,
+            )
+            found.append(ingress(self.home, ports["ingress"]))
+        return found
+
+    def _ensure_base_model(self) -> None:
+        if (self.models_dir / self._base_model / "base.json").exists():
+            return
+        if self._base_model != "gemma-3-270m":
+            raise StackError(f"no base model at {self.models_dir / self._base_model}; put a folder with base.json there")
+        self._say("converting the base model (once, about half a minute)")
+        self.models_dir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "localstack.base_models", "gemma", str(self.models_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+        if done.returncode:
+            raise StackError(f"the base model could not be converted:\n{done.stderr[-2000:]}")
+
+    def _format_objects(self) -> None:
+        database = self.home.path("objects.db")
+        if database.exists():
+            return
+        command = [*infrastructure(self.home, self.home.state["ports"])[0].command[:1], "format", "--storage", "file"]
+        command += ["--bucket", f"{self.home.path('objects')}/", f"sqlite3://{database}", "sartor"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a pinned package
+        if done.returncode:
+            raise StackError(f"the object store could not be formatted:\n{done.stderr[-2000:]}")
+
+    async def _make_bucket(self, name: str) -> None:
+        addresses = self.addresses()
+        objects = Objects(
+            ServiceSettings(
+                objects_endpoint=addresses["objects_endpoint"],
+                objects_secret_key=addresses["objects_secret_key"],  # type: ignore[arg-type]
+                objects_bucket=name,
+            ),
+            workers=1,
+        )
+        await objects.prepare()
+        objects.close()
+
+    def _start_supervisor(self, programs: list[Program]) -> None:
+        config = self.home.path("supervisord.conf")
+        config.touch(mode=0o600)
+        config.write_text(self._supervisor_config(programs))
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a pinned package
+        if done.returncode:
+            raise StackError(f"the supervisor did not start:\n{done.stdout}{done.stderr}")
+        _until(self.running, "the supervisor", self.home.logs / "supervisord.log", seconds=20)
+
+    def _supervisor_config(self, programs: list[Program]) -> str:
+        lines = [
+            "[unix_http_server]",
+            f"file={self._socket()}",
+            "chmod=0600",
+            "[supervisord]",
+            f"logfile={self.home.logs / 'supervisord.log'}",
+            f"pidfile={self.home.path('supervisord.pid')}",
+            f"directory={self.home.folder}",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        ]
+        for program in programs:
+            environment = {**program.environment, **(self._environment if program.ready == "/readyz" else {})}
+            values = ",".join(f'{name}="{value}"' for name, value in environment.items())
+            command = " ".join(f'"{part}"' if " " in part else part for part in program.command)
+            lines += [
+                f"[program:{program.name}]",
+                f"command={_escape(command)}",
+                f"environment={_escape(values)}",
+                f"priority={program.order}",
+                f"stdout_logfile={self.home.logs / program.name}.log",
+                "stdout_logfile_maxbytes=10MB",
+                "stdout_logfile_backups=2",
+                "redirect_stderr=true",
+                "autostart=false",
+                "autorestart=true",
+                "startsecs=1",
+                "startretries=1000",
+                "stopwaitsecs=25",
+                "stopasgroup=false",
+                "killasgroup=true",
+            ]
+        return "\n".join(lines) + "\n"
+
+    def _socket(self) -> Path:
+        """The supervisor's socket; beside the data unless that path is too long for a socket."""
+        path = self.home.path("supervisor.sock")
+        if len(str(path)) <= LONGEST_SOCKET_PATH:
+            return path
+        name = sha256(str(path).encode()).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"sartor-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder / f"{name}.sock"
+
+    def _supervisor_pid(self) -> int | None:
+        try:
+            pid = int(self.home.path("supervisord.pid").read_text())
+            alive = "supervisord" in " ".join(psutil.Process(pid).cmdline())
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+        return pid if alive else None
+
+    def _rpc(self) -> Any:
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket()}")
+        return ServerProxy("http://127.0.0.1", transport=transport)
+
+    def _start(self, programs: list[Program]) -> None:
+        for program in programs:
+            try:
+                self._rpc().supervisor.startProcess(program.name, False)
+            except Fault as fault:
+                if "ALREADY_STARTED" not in fault.faultString:
+                    log = self.home.logs / f"{program.name}.log"
+                    raise StackError(f"{program.name} could not be started ({fault.faultString}); see {log}") from fault
+
+    def _wait(self, programs: list[Program]) -> None:
+        for program in programs:
+            log = self.home.logs / f"{program.name}.log"
+            _until(lambda program=program: is_ready(program), program.name, log, seconds=READY_SECONDS)
+            self._say(f"{program.name} is ready")
+
+
+def is_ready(program: Program) -> bool:
+    """Whether a program answers as its row in the table says."""
+    if not program.ready:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", program.port)) == 0
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{program.port}{program.ready}", timeout=6) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _until(true: Callable[[], bool], what: str, log: Path, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(no log)"
+            raise StackError(f"{what} was not ready after {seconds:.0f} s; the end of {log}:\n{tail}")
+        time.sleep(0.1)
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid) if pid else None
+        return [process, *process.children(recursive=True)] if process else []
+    except psutil.Error:
+        return []
+
+
+def _quietly(read: Callable[[], float]) -> float:
+    try:
+        return read()
+    except psutil.Error:
+        return 0.0
