@@ -69,7 +69,13 @@ def test_the_compatibility_gate(change: object, compatible: bool) -> None:
 
 def _envelope() -> Envelope:
     return Envelope(
-        id="evt_1", source="/sartor/ingest", type="file.deleted.v1", time=utc_now(), subject="file-1", seq=3, tenantid="t"
+        id="evt_1",
+        source="/sartor/ingest",
+        type="file.deleted.v1",
+        time=utc_now(),
+        subject="file-1",
+        seq=3,
+        tenantid="t",
     )
 
 

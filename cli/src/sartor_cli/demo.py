@@ -79,12 +79,21 @@ class Demo:
     def _upload(self, key: str, path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return self._call(
-                "POST", "/files", key, data={"purpose": "user_data"}, files={"file": (path.name, file, "application/jsonl")}
+                "POST",
+                "/files",
+                key,
+                data={"purpose": "user_data"},
+                files={"file": (path.name, file, "application/jsonl")},
             )
 
     def _watch(self, key: str, file_id: str) -> dict[str, Any]:
         """Follow the automatic fine-tune with a progress bar until it ends."""
-        columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
         stages = {"preparing": "data", "training": "train", "testing": "test"}
         with Progress(*columns, console=self.console) as progress:
             bars: dict[str, Any] = {}
@@ -93,7 +102,9 @@ class Demo:
             bars[stage] = progress.add_task(stages[stage], total=100, note="checking and splitting the rows")
             while True:
                 if time.monotonic() - began > DEADLINE_SECONDS:
-                    raise DemoFailed(f"stage '{stage}' was not over after {DEADLINE_SECONDS} s; see `sartor logs trainer`")
+                    raise DemoFailed(
+                        f"stage '{stage}' was not over after {DEADLINE_SECONDS} s; see `sartor logs trainer`"
+                    )
                 job = self._job_of(key, file_id)
                 current, done, note = self._where(key, job)
                 if current != stage:
@@ -123,12 +134,18 @@ class Demo:
     def _where(self, key: str, job: dict[str, Any] | None) -> tuple[str, float, str]:
         """The stage a job is in, how much of it is done in percent, and a note."""
         if job is None or job["status"] in ("validating_files", "queued"):
-            return "preparing", 50.0 if job else 10.0, "waiting for a worker" if job else "checking and splitting the rows"
+            return (
+                "preparing",
+                50.0 if job else 10.0,
+                "waiting for a worker" if job else "checking and splitting the rows",
+            )
         if job["status"] in ("succeeded", "failed", "cancelled"):
             return "over", 100.0, job["status"]
         events = self._call("GET", f"/fine_tuning/jobs/{job['id']}/events", key, params={"limit": 20})["data"]
         newest = events[0]["message"] if events else ""
-        metrics = next((event["data"] for event in events if event["type"] == "metrics" and "step" in event["data"]), None)
+        metrics = next(
+            (event["data"] for event in events if event["type"] == "metrics" and "step" in event["data"]), None
+        )
         if metrics is None:
             return "training", 0.0, newest
         if metrics["step"] >= metrics["total_steps"] and events[0]["type"] == "message":
@@ -194,7 +211,9 @@ class Demo:
             scores.add_column(column)
         for name, label in CONDITIONS.items():
             score = result["scores"][name]
-            scores.add_row(label, f"{score['value']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}", str(score["n"]))
+            scores.add_row(
+                label, f"{score['value']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}", str(score["n"])
+            )
         self.console.print(scores)
         answers = Table(title=f"“{result['question']}” (expected: {result['expected']})", title_justify="left")
         answers.add_column("base")

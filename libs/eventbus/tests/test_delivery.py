@@ -202,9 +202,7 @@ async def test_two_writers_cannot_overwrite_each_other(space: Space) -> None:
 async def test_update_tries_again_on_the_newer_document(space: Space) -> None:
     async with producer(space) as (_, store):
         await store.add(upload())
-        await asyncio.gather(
-            *(store.update(TENANT, "file-1", lambda it: it.rename(it.name + "x")) for _ in range(4))
-        )
+        await asyncio.gather(*(store.update(TENANT, "file-1", lambda it: it.rename(it.name + "x")) for _ in range(4)))
         assert (await store.get(TENANT, "file-1")).name == "a.jsonlxxxx"
 
 

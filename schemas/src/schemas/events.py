@@ -22,7 +22,8 @@ class TenantPolicy(BaseModel):
 
     tune_on_upload: bool = Field(True, description="Fine-tune by itself when a `user_data` dataset is ready.")
     gate: Literal["auto", "approval", "advisory"] = Field(
-        "auto", description="auto: promote on a pass; approval: wait for a person; advisory: promote whatever the result."
+        "auto",
+        description="auto: promote on a pass; approval: wait for a person; advisory: promote whatever the result.",
     )
     base_model: str = Field("", description="Base model of automatic fine-tunes; the installation's default if empty.")
 

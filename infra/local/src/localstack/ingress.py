@@ -23,7 +23,9 @@ def _body(message: str, kind: str, code: str) -> str:
 def caddyfile(ports: dict[str, int]) -> str:
     """The Caddyfile for these ports; a part of the stack that is away answers 503 in the OpenAI envelope."""
     unknown = _body("No such address. See the API reference for the routes.", "invalid_request_error", "unknown_url")
-    away = _body("This part of Sartor is not up at the moment. Try again shortly.", "server_error", "service_unavailable")
+    away = _body(
+        "This part of Sartor is not up at the moment. Try again shortly.", "server_error", "service_unavailable"
+    )
     lines = [
         "{",
         "\tauto_https off",

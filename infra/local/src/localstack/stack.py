@@ -119,7 +119,12 @@ class LocalStack:
         else:
             ports = self.home.choose_ports()
             self.home.save_state(
-                {"ports": ports, "base_model": self._base_model, "models_dir": str(self.models_dir), "started": time.time()}
+                {
+                    "ports": ports,
+                    "base_model": self._base_model,
+                    "models_dir": str(self.models_dir),
+                    "started": time.time(),
+                }
             )
             programs = self._programs(ports)
             self._format_objects()
@@ -199,7 +204,9 @@ class LocalStack:
         if (self.models_dir / self._base_model / "base.json").exists():
             return
         if self._base_model != "gemma-3-270m":
-            raise StackError(f"no base model at {self.models_dir / self._base_model}; put a folder with base.json there")
+            raise StackError(
+                f"no base model at {self.models_dir / self._base_model}; put a folder with base.json there"
+            )
         self._say("converting the base model (once, about half a minute)")
         self.models_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "localstack.base_models", "gemma", str(self.models_dir)]

@@ -232,7 +232,10 @@ class Peer:
         Raises:
             SartorError: the kind its status means, with its message; `Transient` when it cannot be reached.
         """
-        headers = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}", **kwargs.pop("headers", {})}
+        headers = {
+            "authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}",
+            **kwargs.pop("headers", {}),
+        }
         context = structlog.contextvars.get_contextvars()
         if "request_id" in context:
             headers["x-request-id"] = str(context["request_id"])

@@ -93,10 +93,14 @@ class Idempotency:
             )
         if "status" in record:
             return dict(record)
-        taken = await self.records.find_one_and_update(
-            {"_id": record_id, "started_at": record["started_at"], "status": {"$exists": False}},
-            {"$set": {"started_at": at}},
-        ) if at - record["started_at"].replace(tzinfo=UTC) > TAKE_OVER else None
+        taken = (
+            await self.records.find_one_and_update(
+                {"_id": record_id, "started_at": record["started_at"], "status": {"$exists": False}},
+                {"$set": {"started_at": at}},
+            )
+            if at - record["started_at"].replace(tzinfo=UTC) > TAKE_OVER
+            else None
+        )
         if taken is None:
             error = Conflict("A request with this Idempotency-Key is still running.", code="idempotency_key_in_use")
             error.retry_after, error.transient = 1, True

@@ -178,7 +178,9 @@ class Bus:
                 return
             except Exception as error:  # the boundary of a consumer: every failure is retried, then dead-lettered
                 reason = f"{type(error).__name__}: {error}"
-                log.warning("event_failed", type=event.type, attempt=attempt, error=reason, exc_info=attempt == ATTEMPTS)
+                log.warning(
+                    "event_failed", type=event.type, attempt=attempt, error=reason, exc_info=attempt == ATTEMPTS
+                )
                 if attempt == ATTEMPTS:
                     await self._dead_letter(message, "exhausted", reason, attempts=attempt)
                     return

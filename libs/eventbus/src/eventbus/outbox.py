@@ -183,7 +183,9 @@ class AggregateStore(Generic[A]):
         for _ in range(8):
             aggregate = await self.get(tenant_id, aggregate_id)
             if fence is not None and aggregate.lease.fence != fence:
-                raise Conflict(f"{self.kind.__name__} {aggregate_id} was claimed by another worker.", code="stale_fence")
+                raise Conflict(
+                    f"{self.kind.__name__} {aggregate_id} was claimed by another worker.", code="stale_fence"
+                )
             change(aggregate)
             try:
                 await self.save(aggregate, fence=fence)
@@ -282,9 +284,7 @@ class Relay:
         async with gate:
             for record in document["outbox"]:
                 await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
-                await store.collection.update_one(
-                    {"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}}
-                )
+                await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
                 PUBLISHED.labels(record["topic"]).inc()
 
     async def _hold_lease(self) -> bool:

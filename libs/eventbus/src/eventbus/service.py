@@ -52,9 +52,7 @@ class Service:
         self.http = httpx2.AsyncClient(timeout=settings.http_timeout)
         self.bus = Bus(settings, name)
         self.objects = Objects(settings)
-        self.authenticator = Authenticator(
-            self.tokens, self.peer("accounts"), cache_seconds=settings.key_cache_seconds
-        )
+        self.authenticator = Authenticator(self.tokens, self.peer("accounts"), cache_seconds=settings.key_cache_seconds)
         self.database = mongo.connect(settings, name) if documents else None
         self._stores: list[AggregateStore[Any]] = []
         self._relay: Relay | None = None

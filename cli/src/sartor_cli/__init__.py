@@ -1,0 +1,1 @@
+"""The `sartor` command: the local stack, and the API from a terminal."""

@@ -1,0 +1,121 @@
+"""The API client of the command line: where the API is, whose key is used, and how results and errors are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import typer
+from rich.console import Console
+from rich.table import Table
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+LOCAL_URL = "http://127.0.0.1:8080/v1"
+
+
+class CommandFailed(Exception):
+    """Something a person can act on; printed as one line."""
+
+
+def home_folder() -> Path:
+    """The local stack's data folder: `SARTOR_HOME`, or `.sartor` in the working directory."""
+    return Path(os.environ.get("SARTOR_HOME", ".sartor"))
+
+
+def local_state() -> dict[str, Any]:
+    """What the local stack's last start wrote; empty if there is none."""
+    try:
+        state: dict[str, Any] = json.loads((home_folder() / "state.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return state
+
+
+class Client:
+    """Calls the API as one key.
+
+    Args:
+        base_url: ending in `/v1`; else `SARTOR_BASE_URL`, the local stack's, or the usual local one.
+        api_key: else `SARTOR_API_KEY` or `OPENAI_API_KEY`.
+        operator: use the local stack's operator key instead.
+    """
+
+    def __init__(self, *, base_url: str | None = None, api_key: str | None = None, operator: bool = False) -> None:
+        ports = local_state().get("ports")
+        local = f"http://127.0.0.1:{ports['ingress']}/v1" if ports else LOCAL_URL
+        self.base_url = (base_url or os.environ.get("SARTOR_BASE_URL") or local).rstrip("/")
+        key = api_key or os.environ.get("SARTOR_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        if operator:
+            key = os.environ.get("SARTOR_OPERATOR_KEY") or operator_key()
+        if not key:
+            raise CommandFailed(
+                "no API key: pass --api-key or set SARTOR_API_KEY (`sartor tenants create NAME` makes one)"
+            )
+        self._http = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=600)
+
+    def call(self, method: str, path: str, **kwargs: Any) -> Any:
+        """One call; the decoded answer.
+
+        Raises:
+            CommandFailed: the API refused or cannot be reached.
+        """
+        try:
+            answer = self._http.request(method, f"{self.base_url}{path}", **kwargs)
+        except httpx2.HTTPError as error:
+            raise CommandFailed(
+                f"{self.base_url} cannot be reached ({type(error).__name__}); is the stack up? (`sartor status`)"
+            ) from error
+        if answer.is_success:
+            return answer.json() if answer.content else None
+        raise CommandFailed(explain(answer))
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """POST and yield the chunks of a streamed answer."""
+        with self._http.stream("POST", f"{self.base_url}{path}", json={**body, "stream": True}) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise CommandFailed(explain(answer))
+            for line in answer.iter_lines():
+                data = line.removeprefix("data: ")
+                if line.startswith("data: ") and data != "[DONE]":
+                    chunk = json.loads(data)
+                    if "error" in chunk:
+                        raise CommandFailed(chunk["error"]["message"])
+                    yield chunk
+
+
+def explain(answer: httpx2.Response) -> str:
+    """The API's own message, with the status and the request id to quote."""
+    try:
+        message = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = answer.text[:200]
+    return f"{message} (HTTP {answer.status_code}, request {answer.headers.get('x-request-id', 'unknown')})"
+
+
+def operator_key() -> str:
+    """The operator credential the local stack made at its first start."""
+    try:
+        return (home_folder() / "secrets" / "operator_key").read_text().strip()
+    except FileNotFoundError as error:
+        raise CommandFailed(
+            "no operator key: set SARTOR_OPERATOR_KEY, or start the local stack (`sartor up`)"
+        ) from error
+
+
+def show(result: Any, *, as_json: bool, columns: tuple[str, ...] = ()) -> None:
+    """Print a result as JSON, or its rows as a table of `columns`."""
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        return
+    rows = result["data"] if isinstance(result, dict) and "data" in result else [result]
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in columns))
+    stdout.print(table)

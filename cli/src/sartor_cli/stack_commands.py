@@ -1,0 +1,193 @@
+"""Commands for the local stack: up, down, status, doctor, logs, demo, secrets."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from rich.table import Table
+
+from sartor_cli.client import CommandFailed, home_folder, operator_key, stderr, stdout
+from sartor_cli.demo import Demo, DemoFailed
+
+MIB = 1024 * 1024
+SAMPLES = Path("infra/samples/support")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, down, status, doctor, logs, demo, secrets):
+        app.command()(command)
+
+
+def _stack(**kwargs: Any) -> Any:
+    try:
+        from localstack import LocalStack
+    except ImportError as error:
+        raise CommandFailed(f"the local stack is not installed ({error}); run `make venv`") from error
+    return LocalStack(home_folder(), **kwargs)
+
+
+def _up(*, quiet: bool = False) -> tuple[Any, float]:
+    from localstack import StackError
+
+    stack = _stack(say=lambda line: None if quiet else stderr.print(f"[dim]{line}[/dim]"))
+    try:
+        return stack, stack.up()
+    except StackError as error:
+        raise CommandFailed(str(error)) from error
+
+
+def up(as_json: Json = False) -> None:
+    """Start everything and return when it is ready."""
+    stack, seconds = _up(quiet=as_json)
+    addresses = {"base_url": stack.base_url, "console": stack.console_url, "operator_key": operator_key()}
+    if as_json:
+        typer.echo(json.dumps({**addresses, "seconds": round(seconds, 1)}))
+        return
+    stdout.print(f"ready in {seconds:.1f} s", highlight=False)
+    stdout.print(f"console      {addresses['console']}", highlight=False)
+    stdout.print(f"API          {addresses['base_url']}", highlight=False)
+    stdout.print(f"operator key {addresses['operator_key']}", highlight=False, markup=False)
+
+
+def down() -> None:
+    """Stop everything; the data stays."""
+    _stack().down()
+
+
+def status(as_json: Json = False) -> None:
+    """Show every process: state, memory, CPU."""
+    stack = _stack()
+    processes = stack.status(sample_seconds=2.0)
+    if as_json:
+        running = {"base_url": stack.base_url, "console": stack.console_url} if processes else {}
+        typer.echo(json.dumps({**running, "processes": [asdict(process) for process in processes]}, indent=2))
+        return
+    if not processes:
+        raise CommandFailed("the stack is not running; start it with `sartor up`")
+    table = Table("process", "state", "ready", "pid", "port", "MiB", "CPU %", "up")
+    for process in processes:
+        table.add_row(
+            process.name,
+            process.state,
+            "yes" if process.ready else "NO",
+            str(process.pid),
+            str(process.port),
+            f"{process.rss_bytes / MIB:.0f}",
+            f"{process.cpu_percent:.1f}",
+            f"{process.uptime_seconds} s",
+        )
+    memory = sum(process.rss_bytes for process in processes) / MIB
+    cpu = sum(process.cpu_percent for process in processes)
+    table.add_row("total", "", "", "", "", f"{memory:.0f}", f"{cpu:.1f}", "")
+    stdout.print(table)
+    stdout.print(f"API {stack.base_url}   console {stack.console_url}", highlight=False)
+
+
+def doctor() -> None:
+    """Look for what is wrong, and say what to do about it."""
+    problems = 0
+    for what, good, advice in _checks():
+        stdout.print(
+            f"{'ok  ' if good else 'BAD '} {what}" + ("" if good else f": {advice}"), highlight=False, markup=False
+        )
+        problems += not good
+    if problems:
+        raise CommandFailed(f"{problems} thing(s) need attention")
+
+
+def _checks() -> list[tuple[str, bool, str]]:
+    stack = _stack()
+    free_disk = shutil.disk_usage(".").free
+    free_memory = psutil.virtual_memory().available
+    wrong = _wrong_versions(Path("requirements.lock"))
+    found = [
+        ("Python 3.11 or newer", sys.version_info >= (3, 11), "install it and set PYTHON= for make"),
+        ("packages as in requirements.lock", not wrong, f"run `make venv`; differ: {', '.join(wrong[:5])}"),
+        ("5 GiB of disk", free_disk > 5 * 1024 * MIB, f"only {free_disk // MIB} MiB are free here"),
+        ("4 GiB of memory", free_memory > 4 * 1024 * MIB, f"only {free_memory // MIB} MiB are free"),
+        ("base model converted", any(stack.models_dir.glob("*/base.json")), "it is made by `sartor up`"),
+        ("stack running", stack.running(), "start it with `sartor up`"),
+    ]
+    if stack.running():
+        for process in stack.status():
+            log = home_folder() / "logs" / f"{process.name}.log"
+            found.append(
+                (f"{process.name} ready", process.ready, f"state {process.state}; {_last_error(log)} (see {log})")
+            )
+    return found
+
+
+def _wrong_versions(lock: Path) -> list[str]:
+    if not lock.exists():
+        return []
+    pins = dict(line.strip().split("==") for line in lock.read_text().splitlines() if "==" in line and line[0] != "#")
+    wrong = []
+    for name, pin in pins.items():
+        try:
+            installed = importlib.metadata.version(name).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            installed = "missing"
+        if installed != pin:
+            wrong.append(f"{name} {installed}")
+    return wrong
+
+
+def _last_error(log: Path) -> str:
+    if not log.exists():
+        return "it has no log yet"
+    lines = [line for line in log.read_text(errors="replace").splitlines()[-200:] if "rror" in line]
+    return f"last error: {lines[-1][:300]}" if lines else "no error in its log"
+
+
+def logs(
+    service: Annotated[str | None, typer.Argument(help="One service; all if not given.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the newest lines.")] = 20,
+) -> None:
+    """Print the newest lines of the services' logs."""
+    paths = sorted((home_folder() / "logs").glob(f"{service or '*'}.log"))
+    if not paths:
+        raise CommandFailed(f"no log of '{service or 'any service'}' in {home_folder() / 'logs'}")
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, paths)]
+    try:
+        subprocess.run(command, check=False)
+    except KeyboardInterrupt:
+        return
+
+
+def demo(as_json: Json = False) -> None:
+    """The whole way: upload, automatic fine-tune, evaluation, promotion, chat."""
+    if not SAMPLES.exists():
+        raise CommandFailed(f"{SAMPLES} is not here; run the demo from the repository's folder")
+    stack, seconds = _up(quiet=as_json)
+    stdout.quiet = as_json
+    stdout.print(f"stack ready in {seconds:.1f} s", highlight=False)
+    try:
+        result = Demo(stack.base_url, operator_key(), SAMPLES, stdout).run()
+    except DemoFailed as error:
+        raise CommandFailed(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps({**result, "up_seconds": round(seconds, 1)}, ensure_ascii=False, indent=2))
+        return
+    stdout.print(f"Chat with it: sartor chat --model {result['model']} --api-key {result['api_key']}", highlight=False)
+    stdout.print(f"Console: {stack.console_url}", highlight=False)
+
+
+def secrets(folder: Path) -> None:
+    """Make the secrets of an installation (for docker-compose.yml) in FOLDER; existing ones stay."""
+    from localstack.home import write_secrets
+
+    write_secrets(folder)
+    stdout.print(f"{len(list(folder.iterdir()))} secrets in {folder}, readable by you only", highlight=False)
