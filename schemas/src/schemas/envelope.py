@@ -33,7 +33,7 @@ class Event(BaseModel):
 
 
 class Envelope(BaseModel):
-    """The CloudEvents attributes of one event, with our extensions `seq`, `tenantid`, `correlationid`, `causationid`."""
+    """The CloudEvents attributes of one event, with our extensions from `seq` on."""
 
     model_config = ConfigDict(frozen=True)
 

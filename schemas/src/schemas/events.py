@@ -1,4 +1,4 @@
-"""Every event of Sartor, grouped by the aggregate it is about. Payloads carry ids and object references, never content."""
+"""Every event of Sartor, grouped by aggregate. Payloads carry ids and object references, never content."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class KeyRevoked(Event):
     key_hash: str = Field(description="SHA-256 of the key: what caches are keyed by.")
 
 
-# files: uploads
+# uploaded files
 
 
 class FileUploaded(Event):

@@ -210,7 +210,7 @@ class LocalStack:
         self._say("converting the base model (once, about half a minute)")
         self.models_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "localstack.base_models", "gemma", str(self.models_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StackError(f"the base model could not be converted:\n{done.stderr[-2000:]}")
 
@@ -220,7 +220,7 @@ class LocalStack:
             return
         command = [*infrastructure(self.home, self.home.state["ports"])[0].command[:1], "format", "--storage", "file"]
         command += ["--bucket", f"{self.home.path('objects')}/", f"sqlite3://{database}", "sartor"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a pinned package
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StackError(f"the object store could not be formatted:\n{done.stderr[-2000:]}")
 
@@ -242,7 +242,7 @@ class LocalStack:
         config.touch(mode=0o600)
         config.write_text(self._supervisor_config(programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a pinned package
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StackError(f"the supervisor did not start:\n{done.stdout}{done.stderr}")
         _until(self.running, "the supervisor", self.home.logs / "supervisord.log", seconds=20)
@@ -327,7 +327,7 @@ def is_ready(program: Program) -> bool:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", program.port)) == 0
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{program.port}{program.ready}", timeout=6) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{program.port}{program.ready}", timeout=6) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -25,15 +25,19 @@ ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset({"*"}),
     "owner": frozenset({"*"}),
     "engineer": frozenset(
-        "files:write files:read fine_tuning:write fine_tuning:read models:read models:write chat:write "
-        "retrieval:write retrieval:read labeling:write labeling:read evals:write evals:read".split()
+        {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
+        | {"evals:write"}
     ),
-    "approver": frozenset("models:read models:approve models:write evals:read fine_tuning:read".split()),
-    "labeler": frozenset("labeling:read labeling:write".split()),
-    "viewer": frozenset("files:read fine_tuning:read models:read retrieval:read labeling:read evals:read".split()),
-    "end_user": frozenset("files:write files:read fine_tuning:read models:read chat:write retrieval:read".split()),
+    "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read"}),
+    "labeler": frozenset({"labeling:write"}),
+    "viewer": frozenset(
+        {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
+    ),
+    "end_user": frozenset(
+        {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
+    ),
 }
-"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant."""
+"""What each role may do, as `resource:action` scopes; `write` includes `read`, `*` is everything of the tenant."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The HTTP application every service starts from: ids, errors in the OpenAI envelope, health, metrics, graceful stop."""
+"""The HTTP application every service starts from: ids, errors in the OpenAI envelope, health, metrics."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class RequestContext:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

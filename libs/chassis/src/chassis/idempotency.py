@@ -42,6 +42,7 @@ class Idempotency:
         self.records = records
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the answer it had before."""
         headers = dict(scope.get("headers", ()))
         key = headers.get(b"idempotency-key")
         multipart = headers.get(b"content-type", b"").startswith(b"multipart/")
