@@ -76,7 +76,7 @@ class Demo:
         self._print(result, evaluation["metric"])
         return result
 
-    def _upload(self, key: str, path: Path) -> dict[str, Any]:
+    def _upload(self, key: str, path: Path) -> Any:
         with path.open("rb") as file:
             return self._call(
                 "POST",
@@ -124,12 +124,12 @@ class Demo:
 
     def _job_of(self, key: str, file_id: str) -> dict[str, Any] | None:
         jobs = self._call("GET", "/fine_tuning/jobs", key)["data"]
-        return next((job for job in jobs if job["training_file"] == file_id), None) or self._refusal(key, file_id)
-
-    def _refusal(self, key: str, file_id: str) -> None:
-        file = self._call("GET", f"/files/{file_id}", key)
-        if file["status"] == "error":
-            raise DemoFailed(f"the upload was refused: {file.get('status_details')}")
+        mine = next((job for job in jobs if job["training_file"] == file_id), None)
+        if mine is None:
+            file = self._call("GET", f"/files/{file_id}", key)
+            if file["status"] == "error":
+                raise DemoFailed(f"the upload was refused: {file.get('status_details')}")
+        return mine
 
     def _where(self, key: str, job: dict[str, Any] | None) -> tuple[str, float, str]:
         """The stage a job is in, how much of it is done in percent, and a note."""

@@ -104,16 +104,16 @@ def write_secrets(folder: Path) -> None:
     `services_jwks` holds the public keys of all services, each under its package name.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, make in {
-        "operator_key": lambda: f"sk-sartor-{random_base62(43)}",
-        "objects_secret_key": lambda: random_base62(40),
-        "session_secret": lambda: random_base62(43),
-        "mongo_password": lambda: random_base62(40),
-        "mongo_keyfile": lambda: random_base62(80),
-        "grafana_password": lambda: random_base62(24),
-    }.items():
+    for name, prefix, length in (
+        ("operator_key", "sk-sartor-", 43),
+        ("objects_secret_key", "", 40),
+        ("session_secret", "", 43),
+        ("mongo_password", "", 40),
+        ("mongo_keyfile", "", 80),
+        ("grafana_password", "", 24),
+    ):
         if not (folder / name).exists():
-            _write_private(folder / name, make())
+            _write_private(folder / name, prefix + random_base62(length))
     if not (folder / "mongo_url").exists():
         password = (folder / "mongo_password").read_text()
         _write_private(folder / "mongo_url", f"mongodb://sartor:{password}@mongodb:27017/?replicaSet=rs0")

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,8 @@ class LocalStack:
                 pid=info["pid"],
                 port=programs[info["name"]].port,
                 ready=info["statename"] == "RUNNING" and is_ready(programs[info["name"]]),
-                rss_bytes=int(sum(_quietly(lambda p=p: p.memory_info().rss) for p in trees[info["name"]])),
-                cpu_percent=sum(_quietly(p.cpu_percent) for p in trees[info["name"]]),
+                rss_bytes=int(sum(_quietly(partial(_resident, process)) for process in trees[info["name"]])),
+                cpu_percent=sum(_quietly(process.cpu_percent) for process in trees[info["name"]]),
                 uptime_seconds=max(0, info["now"] - info["start"]) if info["pid"] else 0,
             )
             for info in infos
@@ -316,7 +317,7 @@ class LocalStack:
     def _wait(self, programs: list[Program]) -> None:
         for program in programs:
             log = self.home.logs / f"{program.name}.log"
-            _until(lambda program=program: is_ready(program), program.name, log, seconds=READY_SECONDS)
+            _until(partial(is_ready, program), program.name, log, seconds=READY_SECONDS)
             self._say(f"{program.name} is ready")
 
 
@@ -352,6 +353,10 @@ def _tree(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)] if process else []
     except psutil.Error:
         return []
+
+
+def _resident(process: psutil.Process) -> float:
+    return float(process.memory_info().rss)
 
 
 def _quietly(read: Callable[[], float]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ class Tokens:
             rules = jwt.JWTClaimsRegistry(
                 aud={"essential": True, "value": self.service},
                 exp={"essential": True},
-                iss={"essential": True, "value": decoded.header.get("kid")},
+                iss={"essential": True, "value": str(decoded.header.get("kid"))},
                 tenant={"essential": True, "allow_blank": True},
             )
             rules.validate(claims)
@@ -265,7 +264,7 @@ class Peer:
         return await self.request("POST", path, tenant_id=tenant_id, **kwargs)
 
 
-def require(scope: str) -> Callable[..., Any]:
+def require(scope: str) -> Any:
     """A FastAPI dependency giving the `Principal` if it may do `scope`.
 
     Use as `principal: Annotated[Principal, require("files:write")]`.
@@ -275,7 +274,7 @@ def require(scope: str) -> Callable[..., Any]:
     """
 
     async def dependency(request: Request) -> Principal:
-        principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
+        principal: Principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
         request.state.principal = principal
         if not principal.may(scope):
@@ -289,11 +288,11 @@ def require(scope: str) -> Callable[..., Any]:
     return Depends(dependency)
 
 
-def internal() -> Callable[..., Any]:
+def internal() -> Any:
     """A FastAPI dependency that admits only other services' tokens."""
 
     async def dependency(request: Request) -> Principal:
-        principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
+        principal: Principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
         if principal.caller is None:
             raise Forbidden("This address is for services only.")
         return principal

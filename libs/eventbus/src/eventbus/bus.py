@@ -162,7 +162,7 @@ class Bus:
             CONSUMED.labels("unknown", "skipped").inc()
             return None, None
         envelope = read_envelope(headers)  # type: ignore[arg-type]
-        if event_type not in handlers:
+        if event_type is None or event_type not in handlers:
             return None, None
         return parse(event_type, _value(message)), envelope
 
