@@ -1,0 +1,474 @@
+"""The evaluator at work on the local stack, asking a model server that speaks the engine's HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import SecretStr
+
+from chassis.ids import new_id
+from evaluator.app import build
+from evaluator.settings import Settings
+from schemas import EvaluationCompleted, ModelRegistered, ModelRejected, ObjectRef
+from testkit import Addresses, Space, eventually, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BASE = "tiny-base"
+LABELS = ("refund", "delivery", "返品")
+Messages = list[dict[str, str]]
+
+
+@dataclass
+class ModelServer:
+    """The model server's HTTP API before answers that a test chooses; it counts what it is asked.
+
+    Attributes:
+        adapters: how each adapter it holds answers.
+        base: how the base model answers.
+        refuse: questions that are too long for it.
+        delay: seconds one answer takes.
+    """
+
+    adapters: dict[str, Callable[[Messages], str]] = field(default_factory=dict)
+    base: Callable[[Messages], str] = lambda _: "I do not know"
+    refuse: str = ""
+    delay: float = 0.0
+    broken: bool = False
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/internal/base_models/{base_id}")
+        async def base_model(base_id: str) -> dict[str, Any]:
+            return {"id": base_id, "context_length": 512}
+
+        @app.post("/tokenize")
+        async def tokenize(request: Request) -> list[dict[str, Any]]:
+            return [{"id": place, "text": text} for place, text in enumerate((await request.json())["inputs"].split())]
+
+        @app.post("/v1/chat/completions", response_model=None)
+        async def chat(request: Request) -> dict[str, Any] | JSONResponse:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            try:
+                return await self._chat(await request.json())
+            finally:
+                self.at_once -= 1
+
+        return app
+
+    async def _chat(self, body: dict[str, Any]) -> dict[str, Any] | JSONResponse:
+        self.requests.append(body)
+        await asyncio.sleep(self.delay)
+        model, messages = body["model"], body["messages"]
+        question = messages[-1]["content"]
+        if self.broken:
+            return _refusal(500, "incomplete_generation", "out of memory")
+        if model != BASE and model not in self.adapters:
+            return _refusal(404, "adapter_not_found", model)
+        if self.refuse and self.refuse in question:
+            return _refusal(422, "validation", "inputs must have less than 512 tokens")
+        self.asked[model, question] += 1
+        text = self.adapters.get(model, self.base)(messages)
+        usage = {"prompt_tokens": sum(len(one["content"].split()) for one in messages), "completion_tokens": 2}
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
+
+
+def _refusal(status: int, kind: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": message, "error_type": kind}, status_code=status)
+
+
+def label_of(question: str) -> str:
+    """The right answer to a question of `rows`."""
+    return LABELS[int(question.split()[-1]) % len(LABELS)]
+
+
+def right(messages: Messages) -> str:
+    return label_of(messages[-1]["content"])
+
+
+def wrong(_: Messages) -> str:
+    return "nonsense"
+
+
+def copies_the_examples(messages: Messages) -> str:
+    """Right when it was shown examples."""
+    return right(messages) if len(messages) > 2 else "nonsense"
+
+
+def rows(first: int, count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": "Name the intent."},
+                {"role": "user", "content": f"question number {number}"},
+                {"role": "assistant", "content": label_of(f"{number}")},
+            ]
+        }
+        for number in range(first, first + count)
+    ]
+
+
+def jsonl(lines: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+
+
+def settings(space: Space, engine_url: str, **overrides: Any) -> Settings:
+    return space.settings(
+        Settings,
+        "evaluator",
+        **{
+            "model_server_url": engine_url,
+            "registry_url": engine_url,
+            "evaluator_lease_seconds": 2.0,
+            "evaluator_poll_seconds": 0.1,
+            "evaluator_retry_seconds": 0.3,
+            "evaluator_adapter_seconds": 2.0,
+            "evaluator_slots": 1,
+            "evaluator_parallel": 4,
+            **overrides,
+        },
+    )
+
+
+@dataclass
+class World:
+    """A running evaluator and model server, and one test's tenants."""
+
+    space: Space
+    url: str
+    engine: ModelServer
+    publish: Any
+    seen: Any
+    tenant: str = field(default_factory=lambda: new_id("tenant_"))
+
+    def http(self, tenant: str = "", role: str | None = None) -> httpx2.AsyncClient:
+        headers = self.space.headers("evaluator", tenant or self.tenant, role=role)
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=20)
+
+    async def register(
+        self,
+        heldout: list[dict[str, Any]] | ObjectRef,
+        train: list[dict[str, Any]] | None = None,
+        task: Any = "classification",
+    ) -> ModelRegistered:
+        objects = self.space.objects()
+        await objects.prepare()
+        place = f"tenants/{self.tenant}/datasets/{new_id('ds-')}"
+        train_ref = await objects.put_bytes(f"{place}/train.jsonl", jsonl(rows(1000, 60) if train is None else train))
+        if not isinstance(heldout, ObjectRef):
+            heldout = await objects.put_bytes(f"{place}/heldout.jsonl", jsonl(heldout))
+        objects.close()
+        event = ModelRegistered(
+            tenant_id=self.tenant,
+            model_id=f"ft:{BASE}:acme::{new_id('')[:8]}",
+            job_id=new_id("ftjob-"),
+            base_model=BASE,
+            adapter_id=new_id("ad-"),
+            adapter_manifest=train_ref,
+            heldout=heldout,
+            train=train_ref,
+            task=task,
+        )
+        await self.publish(event)
+        return event
+
+    async def completed(self, model: ModelRegistered, within: float = 30) -> EvaluationCompleted:
+        [event] = await eventually(
+            lambda: [one for one in self.seen.of(EvaluationCompleted) if one.model_id == model.model_id], within=within
+        )
+        return event
+
+    async def shown(self, model: ModelRegistered) -> dict[str, Any]:
+        async with self.http() as http:
+            found = (await http.get("/v1/evals/evaluations", params={"model": model.model_id})).json()["data"]
+            return dict(found[0]) if found else {}
+
+    async def evidence(self, event: EvaluationCompleted) -> dict[str, Any]:
+        async with self.http() as http:
+            answer = await http.get(f"/v1/evals/evaluations/{event.evaluation_id}/evidence")
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+    """One evaluator for the tests of this module; each brings its own tenant."""
+    space = Space(addresses, tmp_path_factory.mktemp("keys"))
+    engine = ModelServer()
+    async with running(engine.app()) as engine_url:
+        app = build(settings(space, engine_url, evaluator_slots=2, evaluator_attempts=3))
+        async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
+            yield {"space": space, "url": url, "engine": engine, "publish": publish, "seen": seen}
+
+
+@pytest.fixture
+def world(shared: dict[str, Any]) -> World:
+    """The shared evaluator with a model server that forgot what earlier tests taught it."""
+    engine: ModelServer = shared["engine"]
+    engine.__dict__.update(ModelServer().__dict__)
+    return World(**shared)
+
+
+async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> None:
+    model = await world.register(rows(0, 30))
+    world.engine.adapters[model.adapter_id] = right
+    world.engine.base = copies_the_examples
+    await world.publish(model)
+
+    event = await world.completed(model)
+    assert (event.verdict, event.metric) == ("pass", "accuracy")
+    assert {name: score.value for name, score in event.scores.items()} == {"base": 0.0, "few_shot": 1.0, "candidate": 1.0}
+    assert all(score.n == 30 for score in event.scores.values())
+    assert "30 right" in event.reason and "+100.0 points" in event.reason
+
+    evidence = await world.evidence(event)
+    assert len(evidence["rows"]) == 30 and evidence["rows_refused"] == []
+    first = evidence["rows"][0]
+    assert first["answers"]["candidate"]["text"] == first["reference"] == label_of(first["messages"][-1]["content"])
+    assert first["answers"]["base"]["scores"] == {"accuracy": 0.0}
+    assert evidence["scores"]["candidate"]["macro_f1"]["value"] == 1.0
+    assert evidence["differences"]["candidate - few_shot"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30}
+    assert evidence["cost"]["few_shot"]["prompt_tokens"] > evidence["cost"]["base"]["prompt_tokens"] > 0
+    assert evidence["suite"] == {"name": "heldout", "version": 1}
+    assert len(evidence["few_shot_examples"]) == 6
+
+    shown = await world.shown(model)
+    assert (shown["status"], shown["progress"], shown["verdict"]) == ("completed", {"done": 90, "total": 90}, "pass")
+    for body in world.engine.requests:
+        assert (body["temperature"], body["stop"], body["max_tokens"]) == (0, ["\n"], 5)
+    assert 1 < world.engine.most_at_once <= 4
+    assert set(world.engine.asked.values()) <= {1, 2}  # base is asked each question twice: alone and with examples
+    assert len([one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]) == 1
+
+
+async def test_a_candidate_that_learnt_nothing_fails(world: World) -> None:
+    world.engine.base = right
+    model = await world.register(rows(0, 20))
+    world.engine.adapters[model.adapter_id] = wrong
+    event = await world.completed(model)
+    assert event.verdict == "fail" and "no better" in event.reason
+
+
+async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
+    answer = "返品は三十日以内に、購入時の箱に入れてお送りください。"
+    heldout = [
+        {
+            "messages": [
+                {"role": "user", "content": f"返品について {number}"},
+                {"role": "assistant", "content": f"{answer}番号は{number}です。"},
+            ]
+        }
+        for number in range(12)
+    ]
+    world.engine.base = lambda _: "You can return it."
+    model = await world.register(heldout, train=heldout[:4], task="generation")
+    world.engine.adapters[model.adapter_id] = lambda _: answer
+    event = await world.completed(model)
+    assert (event.verdict, event.metric) == ("pass", "chrF")
+    evidence = await world.evidence(event)
+    scores = evidence["scores"]
+    assert scores["candidate"]["chrF"]["value"] > 0.7 > 0.1 > scores["base"]["chrF"]["value"]
+    assert scores["candidate"]["rougeL"]["value"] > 0.7 and scores["candidate"]["exact_match"]["value"] == 0.0
+    assert evidence["generation"]["stop"] == []
+
+
+async def test_it_waits_for_the_adapter_and_never_counts_its_absence(world: World) -> None:
+    model = await world.register(rows(0, 12))
+    await eventually(lambda: [one for one in world.engine.requests if one["model"] == model.adapter_id])
+    assert (await world.shown(model))["progress"]["done"] == 24
+    world.engine.adapters[model.adapter_id] = right
+    event = await world.completed(model)
+    assert event.verdict == "pass" and event.scores["candidate"].value == 1.0
+
+
+async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> None:
+    model = await world.register(rows(0, 12))
+    await eventually(lambda: _last_error(world, model), within=20)
+    event = await world.completed(model, within=60)
+    assert (event.verdict, event.scores) == ("needs_human", {})
+    assert "does not hold the adapter" in event.reason and "3 attempts" in event.reason
+    assert (await world.evidence(event))["reason"] == event.reason
+    before = Counter(world.engine.asked)
+    assert all(count == 2 for (asked, _), count in before.items() if asked == BASE)
+
+
+async def _last_error(world: World, model: ModelRegistered) -> bool:
+    shown = await world.shown(model)
+    return "does not hold the adapter" in (shown.get("last_error") or "")
+
+
+async def test_a_broken_engine_is_asked_again_later(world: World) -> None:
+    world.engine.broken = True
+    model = await world.register(rows(0, 12))
+    await eventually(lambda: len(world.engine.requests) >= 2)
+    world.engine.broken = False
+    world.engine.adapters[model.adapter_id] = right
+    event = await world.completed(model)
+    assert event.verdict == "pass"
+
+
+async def test_a_row_the_engine_refuses_is_left_out_for_all(world: World) -> None:
+    world.engine.refuse = "number 3"
+    model = await world.register(rows(0, 15))
+    world.engine.adapters[model.adapter_id] = right
+    event = await world.completed(model)
+    assert {score.n for score in event.scores.values()} == {14}
+    evidence = await world.evidence(event)
+    assert {(one["row"], one["system"]) for one in evidence["rows_refused"]} == {
+        (3, "base"),
+        (3, "few_shot"),
+        (3, "candidate"),
+    }
+    assert "512 tokens" in evidence["rows_refused"][0]["reason"]
+
+
+@pytest.mark.parametrize("heldout", [[], rows(0, 4)])
+async def test_too_few_rows_are_for_a_person(world: World, heldout: list[dict[str, Any]]) -> None:
+    model = await world.register(heldout)
+    world.engine.adapters[model.adapter_id] = right
+    assert (await world.completed(model)).verdict == "needs_human"
+
+
+async def test_rows_that_are_gone_end_the_evaluation_at_once(world: World) -> None:
+    gone = ObjectRef(bucket=f"{world.space.prefix}-sartor", key="tenants/x/gone.jsonl", sha256="0" * 64, size=3)
+    model = await world.register(gone)
+    event = await world.completed(model)
+    assert event.verdict == "needs_human" and "gone.jsonl" in event.reason
+    assert (await world.shown(model))["attempts"] == 1
+
+
+async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
+    model = await world.register(rows(0, 12))
+    await eventually(lambda: [one for one in world.engine.requests if one["model"] == model.adapter_id])
+    await world.publish(
+        ModelRejected(
+            tenant_id=model.tenant_id,
+            model_id=model.model_id,
+            job_id=model.job_id,
+            adapter_id=model.adapter_id,
+            reason="Deleted",
+        )
+    )
+    await eventually(lambda: _has_status(world, model, "cancelled"))
+    evaluation = (await world.shown(model))["id"]
+    async with world.http() as http:
+        answer = await http.get(f"/v1/evals/evaluations/{evaluation}/evidence")
+        assert answer.status_code == 409 and answer.json()["error"]["code"] == "evidence_not_ready"
+    # The slot is free again: another evaluation gets through.
+    other = await world.register(rows(0, 12))
+    world.engine.adapters |= {other.adapter_id: right, model.adapter_id: right}
+    await world.completed(other)
+    assert not [one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]
+
+
+async def _has_status(world: World, model: ModelRegistered, status: str) -> bool:
+    return bool((await world.shown(model)).get("status") == status)
+
+
+async def test_another_tenant_and_another_role_see_nothing(world: World) -> None:
+    model = await world.register(rows(0, 12))
+    world.engine.adapters[model.adapter_id] = right
+    event = await world.completed(model)
+    path = f"/v1/evals/evaluations/{event.evaluation_id}"
+    async with world.http("tenant_other") as other, world.http(role="labeler") as labeler:
+        for address in (path, f"{path}/evidence", f"/v1/evals/evaluations?after={event.evaluation_id}"):
+            assert (await other.get(address)).status_code == 404, address
+        assert (await other.get("/v1/evals/evaluations")).json()["data"] == []
+        assert (await labeler.get(path)).status_code == 403
+    async with httpx2.AsyncClient(base_url=world.url) as anonymous:
+        assert (await anonymous.get(path)).status_code == 401
+
+
+async def test_evaluations_come_in_pages(world: World) -> None:
+    models = [await world.register(rows(0, 4)) for _ in range(3)]
+    world.engine.adapters |= {model.adapter_id: right for model in models}
+    for model in models:
+        await world.completed(model)
+    async with world.http() as http:
+        first = (await http.get("/v1/evals/evaluations", params={"limit": 2})).json()
+        assert len(first["data"]) == 2 and first["has_more"] and first["last_id"] == first["data"][-1]["id"]
+        rest = (await http.get("/v1/evals/evaluations", params={"limit": 2, "after": first["last_id"]})).json()
+        assert len(rest["data"]) == 1 and not rest["has_more"]
+        ids = {one["id"] for one in first["data"] + rest["data"]}
+        assert len(ids) == 3
+        assert (await http.get("/v1/evals/evaluations", params={"status": "queued"})).json()["data"] == []
+        assert (await http.get("/v1/evals/evaluations", params={"limit": 0})).status_code == 400
+
+
+@asynccontextmanager
+async def process(configured: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m evaluator` as it runs in production, killed at the end."""
+    given = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in configured
+        if value is not None
+    }
+    env = {**os.environ, **{f"SARTOR_{name.upper()}": value for name, value in given.items()}}
+    running_process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "evaluator", env=env, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield running_process
+    finally:
+        if running_process.returncode is None:
+            running_process.kill()
+        await running_process.wait()
+
+
+async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Addresses, tmp_path: Path) -> None:
+    space = Space(addresses, tmp_path)
+    engine = ModelServer(delay=0.05)
+    parallel = 4
+    async with running(engine.app()) as engine_url:
+        first, second = (
+            settings(space, engine_url, service_port=port, replica_id=f"r{port}", evaluator_parallel=parallel)
+            for port in (_free_port(), _free_port())
+        )
+        async with space.publisher("registry") as publish, space.probe("evaluations") as seen:
+            world = World(space, f"http://127.0.0.1:{second.service_port}", engine, publish, seen)
+            model = await world.register(rows(0, 40))
+            engine.adapters[model.adapter_id] = right
+            async with process(first) as worker:
+                await eventually(lambda: len(engine.asked) > 50, within=40)
+                worker.kill()
+                await worker.wait()
+            answered = sum(engine.asked.values())
+            assert answered < 120
+            async with process(second):
+                event = await world.completed(model, within=60)
+                assert event.verdict == "pass" and event.scores["candidate"].n == 40
+                shown = await world.shown(model)
+                assert shown["attempts"] == 2
+                assert 120 <= sum(engine.asked.values()) <= 120 + parallel
+                assert len(seen.of(EvaluationCompleted)) == 1
+                await publish(model)
+                await publish(model.model_copy(update={"model_id": f"{model.model_id}0"}))
+                await eventually(lambda: len(seen.of(EvaluationCompleted)) == 2, within=40)
+                assert [one.model_id for one in seen.of(EvaluationCompleted)].count(model.model_id) == 1
+
+
+def _free_port() -> int:
+    from testkit.running import free_port
+
+    return free_port()
