@@ -100,7 +100,7 @@ def _refusal(status: int, kind: str, message: str) -> JSONResponse:
 
 def label_of(question: str) -> str:
     """The right answer to a question of `rows`."""
-    return LABELS[int(question.split()[-1]) % len(LABELS)]
+    return LABELS[int(question.rsplit(maxsplit=1)[-1]) % len(LABELS)]
 
 
 def right(messages: Messages) -> str:
@@ -238,12 +238,18 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
 
     event = await world.completed(model)
     assert (event.verdict, event.metric) == ("pass", "accuracy")
-    assert {name: score.value for name, score in event.scores.items()} == {"base": 0.0, "few_shot": 1.0, "candidate": 1.0}
+    assert {name: score.value for name, score in event.scores.items()} == {
+        "base": 0.0,
+        "few_shot": 1.0,
+        "candidate": 1.0,
+    }
     assert all(score.n == 30 for score in event.scores.values())
-    assert "30 right" in event.reason and "+100.0 points" in event.reason
+    assert "30 right" in event.reason
+    assert "+100.0 points" in event.reason
 
     evidence = await world.evidence(event)
-    assert len(evidence["rows"]) == 30 and evidence["rows_refused"] == []
+    assert len(evidence["rows"]) == 30
+    assert evidence["rows_refused"] == []
     first = evidence["rows"][0]
     assert first["answers"]["candidate"]["text"] == first["reference"] == label_of(first["messages"][-1]["content"])
     assert first["answers"]["base"]["scores"] == {"accuracy": 0.0}
@@ -267,7 +273,8 @@ async def test_a_candidate_that_learnt_nothing_fails(world: World) -> None:
     model = await world.register(rows(0, 20))
     world.engine.adapters[model.adapter_id] = wrong
     event = await world.completed(model)
-    assert event.verdict == "fail" and "no better" in event.reason
+    assert event.verdict == "fail"
+    assert "no better" in event.reason
 
 
 async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
@@ -289,7 +296,8 @@ async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
     evidence = await world.evidence(event)
     scores = evidence["scores"]
     assert scores["candidate"]["chrF"]["value"] > 0.7 > 0.1 > scores["base"]["chrF"]["value"]
-    assert scores["candidate"]["rougeL"]["value"] > 0.7 and scores["candidate"]["exact_match"]["value"] == 0.0
+    assert scores["candidate"]["rougeL"]["value"] > 0.7
+    assert scores["candidate"]["exact_match"]["value"] == 0.0
     assert evidence["generation"]["stop"] == []
 
 
@@ -299,7 +307,8 @@ async def test_it_waits_for_the_adapter_and_never_counts_its_absence(world: Worl
     assert (await world.shown(model))["progress"]["done"] == 24
     world.engine.adapters[model.adapter_id] = right
     event = await world.completed(model)
-    assert event.verdict == "pass" and event.scores["candidate"].value == 1.0
+    assert event.verdict == "pass"
+    assert event.scores["candidate"].value == 1.0
 
 
 async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> None:
@@ -307,7 +316,8 @@ async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> 
     await eventually(lambda: _last_error(world, model), within=20)
     event = await world.completed(model, within=60)
     assert (event.verdict, event.scores) == ("needs_human", {})
-    assert "does not hold the adapter" in event.reason and "3 attempts" in event.reason
+    assert "does not hold the adapter" in event.reason
+    assert "3 attempts" in event.reason
     assert (await world.evidence(event))["reason"] == event.reason
     before = Counter(world.engine.asked)
     assert all(count == 2 for (asked, _), count in before.items() if asked == BASE)
@@ -354,7 +364,8 @@ async def test_rows_that_are_gone_end_the_evaluation_at_once(world: World) -> No
     gone = ObjectRef(bucket=f"{world.space.prefix}-sartor", key="tenants/x/gone.jsonl", sha256="0" * 64, size=3)
     model = await world.register(gone)
     event = await world.completed(model)
-    assert event.verdict == "needs_human" and "gone.jsonl" in event.reason
+    assert event.verdict == "needs_human"
+    assert "gone.jsonl" in event.reason
     assert (await world.shown(model))["attempts"] == 1
 
 
@@ -374,7 +385,8 @@ async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
     evaluation = (await world.shown(model))["id"]
     async with world.http() as http:
         answer = await http.get(f"/v1/evals/evaluations/{evaluation}/evidence")
-        assert answer.status_code == 409 and answer.json()["error"]["code"] == "evidence_not_ready"
+        assert answer.status_code == 409
+        assert answer.json()["error"]["code"] == "evidence_not_ready"
     # The slot is free again: another evaluation gets through.
     other = await world.register(rows(0, 12))
     world.engine.adapters |= {other.adapter_id: right, model.adapter_id: right}
@@ -407,9 +419,12 @@ async def test_evaluations_come_in_pages(world: World) -> None:
         await world.completed(model)
     async with world.http() as http:
         first = (await http.get("/v1/evals/evaluations", params={"limit": 2})).json()
-        assert len(first["data"]) == 2 and first["has_more"] and first["last_id"] == first["data"][-1]["id"]
+        assert len(first["data"]) == 2
+        assert first["has_more"]
+        assert first["last_id"] == first["data"][-1]["id"]
         rest = (await http.get("/v1/evals/evaluations", params={"limit": 2, "after": first["last_id"]})).json()
-        assert len(rest["data"]) == 1 and not rest["has_more"]
+        assert len(rest["data"]) == 1
+        assert not rest["has_more"]
         ids = {one["id"] for one in first["data"] + rest["data"]}
         assert len(ids) == 3
         assert (await http.get("/v1/evals/evaluations", params={"status": "queued"})).json()["data"] == []
@@ -457,7 +472,8 @@ async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Add
             assert answered < 120
             async with process(second):
                 event = await world.completed(model, within=60)
-                assert event.verdict == "pass" and event.scores["candidate"].n == 40
+                assert event.verdict == "pass"
+                assert event.scores["candidate"].n == 40
                 shown = await world.shown(model)
                 assert shown["attempts"] == 2
                 assert 120 <= sum(engine.asked.values()) <= 120 + parallel

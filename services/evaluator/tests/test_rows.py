@@ -30,17 +30,27 @@ def test_chat_lines_are_read() -> None:
         ]
     }
     [found] = parse_rows((json.dumps(line, ensure_ascii=False) + "\n\n").encode(), "heldout.jsonl")
-    assert (found.index, found.reference, found.messages) == (0, "配送中", ({"role": "user", "content": "荷物はどこ?"},))
+    assert (found.index, found.reference, found.messages) == (
+        0,
+        "配送中",
+        ({"role": "user", "content": "荷物はどこ?"},),
+    )
 
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "{}", '{"messages": []}', '{"messages": [{"role": "assistant", "content": "x"}]}', '{"messages": [1, 2]}']
-    + ['{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}'],
+    [
+        "{",
+        "{}",
+        '{"messages": []}',
+        '{"messages": [{"role": "assistant", "content": "x"}]}',
+        '{"messages": [1, 2]}',
+        '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
+    ],
 )
 def test_a_bad_line_is_named(line: str) -> None:
     good = '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}'
-    with pytest.raises(Invalid, match="heldout.jsonl, line 2"):
+    with pytest.raises(Invalid, match=r"heldout\.jsonl, line 2"):
         parse_rows(f"{good}\n{line}\n".encode(), "heldout.jsonl")
 
 
@@ -68,7 +78,8 @@ def test_classification_shows_each_class() -> None:
     chosen = choose_examples(rows, "classification", 16, 1)
     assert [one.label for one in chosen] == ["a", "b", "c", "d", "e"]
     few = choose_examples(intents({"a": 9, "b": 5}), "classification", 16, 1)
-    assert [one.label for one in few] == ["a", "b", "a", "b"] and len({one.index for one in few}) == 4
+    assert [one.label for one in few] == ["a", "b", "a", "b"]
+    assert len({one.index for one in few}) == 4
     assert [one.label for one in choose_examples(rows, "classification", 2, 1)] == ["a", "b"]
 
 
@@ -107,11 +118,13 @@ def test_a_second_plan_does_not_replace_the_first() -> None:
         }
     )
     plans = [
-        Plan(rows=[place], examples=[], systems=["base", "candidate"], max_tokens=8, stop=[], seed=1) for place in (1, 2)
+        Plan(rows=[place], examples=[], systems=["base", "candidate"], max_tokens=8, stop=[], seed=1)
+        for place in (1, 2)
     ]
     for plan in plans:
         evaluation.fix_plan(plan)
-    assert evaluation.plan == plans[0] and plans[0].questions == 2
+    assert evaluation.plan == plans[0]
+    assert plans[0].questions == 2
     evaluation.cancel(at=5)
     evaluation.cancel(at=6)
     assert (evaluation.state, evaluation.finished_at, evaluation.take_pending()) == ("cancelled", 5, [])

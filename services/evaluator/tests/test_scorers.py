@@ -81,7 +81,8 @@ def test_the_bootstrap_agrees_with_the_normal_interval_and_with_itself() -> None
     found = bootstrap_mean(values, seed=1)
     half = 1.96 * 0.2872 / 200**0.5
     assert found.value == pytest.approx(0.45)
-    assert found.low == pytest.approx(0.45 - half, abs=0.005) and found.high == pytest.approx(0.45 + half, abs=0.005)
+    assert found.low == pytest.approx(0.45 - half, abs=0.005)
+    assert found.high == pytest.approx(0.45 + half, abs=0.005)
     assert found == bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
 
 
@@ -89,7 +90,8 @@ def test_differences_are_paired() -> None:
     base = [(place * 7 % 11) / 11 for place in range(60)]
     better = [value + 0.05 for value in base]
     found = bootstrap_difference(better, base, seed=1)
-    assert found.low == pytest.approx(0.05) and found.high == pytest.approx(0.05)
+    assert found.low == pytest.approx(0.05)
+    assert found.high == pytest.approx(0.05)
     with pytest.raises(ValueError, match="zip"):
         bootstrap_difference([1.0], [1.0, 0.0], seed=1)
 

@@ -118,7 +118,8 @@ def test_a_pass_without_a_replica_waits_for_one() -> None:
     assert (model.state, model.waiting_for, model.take_pending()) == ("candidate", "replica", [])
     model.hold(replica(), at=4)
     [event] = model.take_pending()
-    assert isinstance(event, ModelPromoted) and event.decided_by == "gate"
+    assert isinstance(event, ModelPromoted)
+    assert event.decided_by == "gate"
     assert (model.state, model.promoted_at, model.waiting_for) == ("production", 4, None)
 
 
@@ -136,6 +137,8 @@ def test_a_replica_that_proves_again_is_kept_once() -> None:
     model.hold(replica(), at=3)
     model.hold(replica("replica-2"), at=3)
     assert [one.replica_id for one in model.replicas] == ["replica-1", "replica-2"]
+    model.hold(replica("replica-3").model_copy(update={"replica_url": "http://replica-1"}), at=4)
+    assert [one.replica_id for one in model.replicas] == ["replica-2", "replica-3"]
 
 
 def test_the_same_evaluation_twice_has_one_effect() -> None:
@@ -161,7 +164,8 @@ def test_a_person_approves_and_is_remembered() -> None:
     model.judge(completed("needs_human"), "auto", at=3)
     model.approve("user_1", "looked at all rows", at=10)
     [event] = model.take_pending()
-    assert isinstance(event, ModelPromoted) and event.decided_by == "user_1"
+    assert isinstance(event, ModelPromoted)
+    assert event.decided_by == "user_1"
     last = model.decisions[-1]
     assert (last.outcome, last.by, last.note, last.at) == ("promote", "user_1", "looked at all rows", 10)
 

@@ -7,7 +7,6 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from evaluator.api import routes
 from evaluator.domain import Evaluation
 from evaluator.engine import Engine
@@ -16,6 +15,7 @@ from evaluator.settings import Settings
 from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Worker
+from eventbus.service import Service
 
 
 def build(settings: Settings, **overrides: Any) -> FastAPI:

@@ -130,7 +130,8 @@ class Engine:
             except Transient as error:
                 failure = error
             if attempt < TRIES:
-                await asyncio.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                jitter = random.uniform(0.5, 1.5)  # noqa: S311
+                await asyncio.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1) * jitter)
         raise failure
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eventbus.bus import Handlers
 from evaluator.use_cases import Queue
+from eventbus.bus import Handlers
 from schemas import ModelRegistered, ModelRejected, ModelRetired
 
 

@@ -61,5 +61,7 @@ def few_shot(row: Row, examples: Sequence[Row]) -> list[Message]:
     Nothing before the row's own turns depends on the row (where all rows share a system message), so an engine that
     caches prompt prefixes reads the examples once.
     """
-    shown = [turn for example in examples for turn in (*example.turns, {"role": "assistant", "content": example.reference})]
+    shown = [
+        turn for example in examples for turn in (*example.turns, {"role": "assistant", "content": example.reference})
+    ]
     return [*row.system, *shown, *row.turns]

@@ -64,7 +64,9 @@ def parse_rows(data: bytes, name: str) -> list[Row]:
 
 def _parse_row(line: str, index: int, where: str) -> Row:
     try:
-        messages = [{"role": str(one["role"]), "content": _text(one["content"])} for one in json.loads(line)["messages"]]
+        messages = [
+            {"role": str(one["role"]), "content": _text(one["content"])} for one in json.loads(line)["messages"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise Invalid(f"{where}: not a chat row ({type(error).__name__}: {error}).", code="bad_row") from error
     if len(messages) < 2 or messages[-1]["role"] != "assistant":

@@ -1,4 +1,4 @@
-"""How one answer is scored against its reference. Every score is between 0 and 1 and right for Japanese as for English."""
+"""How one answer is scored against its reference: always between 0 and 1, and right for Japanese as for English."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKEN = re.compile(rf"[{UNSPACED}\U00020000-\U0003ffff]|[^\W_{UNSPACED}\U0002000
 
 
 def normalise(text: str) -> str:
-    """Text as answers are compared: Unicode NFKC (so ＡＢＣ is ABC, ｶﾞ is ガ), case-folded, without spaces around it."""
+    """Text as answers are compared: Unicode NFKC (full-width letters become ASCII), case-folded, trimmed."""
     return unicodedata.normalize("NFKC", text).casefold().strip()
 
 
@@ -38,7 +38,7 @@ def chrf(answer: str, reference: str) -> float:
 def rouge_l(answer: str, reference: str) -> float:
     """F1 of the longest common subsequence (ROUGE-L; Lin 2004, https://aclanthology.org/W04-1013), by rouge-score.
 
-    The package's own tokenizer keeps a-z and 0-9 only and scores two equal Japanese texts 0; ours does not, see `TOKEN`.
+    The package's own tokenizer keeps a-z and 0-9 only and gives two equal Japanese texts 0; ours does not, see `TOKEN`.
     """
     return float(_rouge().score(reference, answer)["rougeL"].fmeasure)
 

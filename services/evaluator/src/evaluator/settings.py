@@ -20,6 +20,8 @@ class Settings(ServiceSettings):
     evaluator_answer_seconds: float = Field(120.0, description="Deadline of one answer of the model server.")
     evaluator_adapter_seconds: float = Field(120.0, description="How long an attempt waits for the adapter.")
     evaluator_attempts: int = Field(20, ge=1, description="Attempts before a person is asked to decide without scores.")
-    evaluator_retry_seconds: float = Field(15.0, description="Wait after the first failed attempt; it grows to 20 times that.")
+    evaluator_retry_seconds: float = Field(
+        15.0, description="Wait after the first failed attempt; it grows to 20 times that."
+    )
     evaluator_lease_seconds: float = Field(30.0, description="Length of a worker's lease; renewed at a quarter of it.")
     evaluator_poll_seconds: float = Field(1.0, description="How often an idle worker looks for work.")

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from chassis.errors import Conflict, NotFound
-from eventbus.outbox import AggregateStore
 from evaluator.domain import OPEN, Evaluation
 from evaluator.rows import Row, parse_rows
+from eventbus.outbox import AggregateStore
 from schemas import ObjectRef
 from stores.mongo import ASCENDING, Collection
 from stores.objects import Objects
@@ -63,7 +63,9 @@ class Evaluations:
         """
         found = await self._evaluations.find_one(tenant_id, {"_id": evaluation_id})
         if found is None:
-            raise NotFound(f"There is no evaluation '{evaluation_id}', or it is not yours.", code="evaluation_not_found")
+            raise NotFound(
+                f"There is no evaluation '{evaluation_id}', or it is not yours.", code="evaluation_not_found"
+            )
         return found
 
     async def of_model(self, tenant_id: str, model_id: str) -> Evaluation | None:
@@ -95,9 +97,7 @@ class Evaluations:
 
     async def write(self, evaluation: Evaluation, change: Callable[[Evaluation], None]) -> Evaluation:
         """Apply a worker's change, refused once another worker has claimed the evaluation."""
-        return await self._evaluations.update(
-            evaluation.tenant_id, evaluation.id, change, fence=evaluation.lease.fence
-        )
+        return await self._evaluations.update(evaluation.tenant_id, evaluation.id, change, fence=evaluation.lease.fence)
 
     async def update(self, tenant_id: str, evaluation_id: str, change: Callable[[Evaluation], None]) -> Evaluation:
         """Apply anybody else's change."""
@@ -159,8 +159,7 @@ class Artifacts:
     async def put_evidence(self, evaluation: Evaluation, evidence: dict[str, Any]) -> ObjectRef:
         """Write the report under this attempt's own key, so that a late worker cannot change what was published."""
         key = (
-            f"tenants/{evaluation.tenant_id}/evaluations/{evaluation.id}/"
-            f"attempt-{evaluation.lease.fence}/evidence.json"
+            f"tenants/{evaluation.tenant_id}/evaluations/{evaluation.id}/attempt-{evaluation.lease.fence}/evidence.json"
         )
         data = json.dumps(evidence, ensure_ascii=False, indent=1).encode()
         return await self._objects.put_bytes(key, data, "application/json")

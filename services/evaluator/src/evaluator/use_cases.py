@@ -176,9 +176,7 @@ class Evaluate:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    async def _answer(
-        self, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan
-    ) -> Answer:
+    async def _answer(self, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan) -> Answer:
         try:
             completion = await self._engine.complete(
                 model,
@@ -199,9 +197,7 @@ class Evaluate:
             seconds=completion.seconds,
         )
 
-    async def _judge(
-        self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row], train: Sequence[Row]
-    ) -> None:
+    async def _judge(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row], train: Sequence[Row]) -> None:
         answers = await self._answers.of(evaluation)
         report = await asyncio.to_thread(
             build_report, evaluation, plan, heldout, train, answers, min_rows=self._settings.evaluator_min_rows

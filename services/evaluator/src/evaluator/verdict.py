@@ -51,8 +51,8 @@ def decide(
     if over_few_shot is not None and over_few_shot.high < 0:
         return Verdict(
             "needs_human",
-            f"{compared} It is better than the base model alone ({_points(gain)}), but examples in the prompt do better "
-            f"still: {_points(over_few_shot)} against them.",
+            f"{compared} It is better than the base model alone ({_points(gain)}), but examples in the prompt "
+            f"do better still: {_points(over_few_shot)} against them.",
         )
     return Verdict("pass", f"{compared} The gain is clear: {difference}.")
 

@@ -86,8 +86,8 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
     """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
     router = APIRouter(prefix="/v1/registry")
 
-    @router.get("/base_models")
-    async def list_base_models(principal: Reads, limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
+    @router.get("/base_models", dependencies=[require("models:read")])
+    async def list_base_models(limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
         bases = catalogue.all() if order == "asc" else catalogue.all()[::-1]
         if after is not None:
             bases = bases[1 + bases.index(catalogue.get(after)) :]
@@ -156,24 +156,24 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
     """What other services ask; a token without a tenant speaks for the installation."""
     router = APIRouter(prefix="/internal")
 
-    @router.get("/base_models")
-    async def base_models(principal: Internal) -> list[dict[str, Any]]:
+    @router.get("/base_models", dependencies=[internal()])
+    async def base_models() -> list[dict[str, Any]]:
         return [base.contents for base in catalogue.all()]
 
-    @router.get("/base_models/{base_id:path}")
-    async def base_model(base_id: str, principal: Internal) -> dict[str, Any]:
+    @router.get("/base_models/{base_id:path}", dependencies=[internal()])
+    async def base_model(base_id: str) -> dict[str, Any]:
         return catalogue.get(base_id).contents
 
     @router.get("/routes")
     async def routes(principal: Internal) -> list[RouteView]:
-        return [RouteView.of(model, aliases) for model, aliases in await serving.routes(principal.tenant_id)]
+        return [RouteView.of(route) for route in await serving.routes(principal.tenant_id)]
 
     @router.get("/routes/{model:path}")
     async def route(model: str, principal: Internal) -> RouteView:
-        return RouteView.of(*await serving.route(principal.tenant_id, model))
+        return RouteView.of(await serving.route(principal.tenant_id, model))
 
     @router.get("/adapters")
-    async def adapters(principal: Internal, base_model: str) -> list[LoadView]:
-        return [LoadView.of(model) for model in await serving.to_load(principal.tenant_id, base_model)]
+    async def adapters(principal: Internal, base_model: str, replica_id: str = "") -> list[LoadView]:
+        return [LoadView.of(model) for model in await serving.to_load(principal.tenant_id, base_model, replica_id)]
 
     return router

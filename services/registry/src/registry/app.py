@@ -12,7 +12,7 @@ from registry.catalogue import Catalogue
 from registry.domain import Alias, Model
 from registry.events import subscriptions
 from registry.settings import Settings
-from registry.store import Aliases, Models, Tenants
+from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 
 
@@ -27,10 +27,11 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     models = Models(service.aggregates("models", Model))
     aliases = Aliases(service.aggregates("aliases", Alias))
     tenants = Tenants(service.collection("tenants"), overrides.get("accounts") or service.peer("accounts"))
+    replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)
     catalogue = Catalogue(settings.models_dir, default=settings.base_model)
     gate = Gate(models, tenants)
     naming = Naming(aliases, models, catalogue)
-    serving = Serving(models, aliases, catalogue)
+    serving = Serving(models, aliases, replicas, catalogue)
     service.bus.subscribe(subscriptions(gate, tenants))
     service.on_start(models.prepare)
     return service.app(

@@ -213,8 +213,16 @@ class Model(Aggregate):
         self.record(ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id))
 
     def hold(self, replica: Replica, at: int) -> None:
-        """A replica holds the adapter: the promotion that waited for one goes through."""
-        self.replicas = [one for one in self.replicas if one.replica_id != replica.replica_id] + [replica]
+        """A replica holds the adapter: the promotion that waited for one goes through.
+
+        It takes the place of one with its id, or its address: a replica that was killed comes back under a new id.
+        """
+        others = [
+            one
+            for one in self.replicas
+            if one.replica_id != replica.replica_id and one.replica_url != replica.replica_url
+        ]
+        self.replicas = [*others, replica]
         self._promote_if_held(at)
 
     def drop(self, replica_id: str) -> None:

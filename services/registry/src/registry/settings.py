@@ -14,3 +14,6 @@ class Settings(ServiceSettings):
 
     models_dir: Path = Field(Path("models"), description="Folder of base models: `{models_dir}/{base id}/base.json`.")
     base_model: str = Field("", description="Id of the default base model; the first of the catalogue if empty.")
+    registry_replica_seconds: float = Field(
+        60.0, description="A replica that asks for its adapters and then falls silent this long is not routed to."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -126,6 +127,34 @@ class Aliases:
     async def delete(self, alias: Alias) -> None:
         """Remove an alias."""
         await self._aliases.collection.delete_one({"_id": alias.id, "tenant_id": alias.tenant_id})
+
+
+class Replicas:
+    """When each replica of the model server last asked what it must hold, so that a dead one is not routed to.
+
+    Nobody is called silent before this process has listened as long as that itself: while the registry was down,
+    nobody could be heard.
+
+    Args:
+        collection: one document for each replica.
+        seconds: how long a replica may be silent.
+    """
+
+    def __init__(self, collection: Collection, seconds: float) -> None:
+        self._replicas = collection
+        self._seconds = seconds
+        self._listening_since = time.monotonic()
+
+    async def heard(self, replica_id: str) -> None:
+        """A replica asked."""
+        await self._replicas.update_one({"_id": replica_id}, {"$set": {"heard_at": time.time()}}, upsert=True)
+
+    async def silent(self) -> set[str]:
+        """Ids of the replicas that asked once and have been silent too long."""
+        if time.monotonic() < self._listening_since + self._seconds:
+            return set()
+        found = self._replicas.find({"heard_at": {"$lt": time.time() - self._seconds}}, {"_id": 1})
+        return {str(document["_id"]) async for document in found}
 
 
 class Accounts(Protocol):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from chassis.errors import Forbidden, Invalid, NotFound
 from chassis.ids import now
 from registry.catalogue import Base, Catalogue
 from registry.domain import LOADED, Alias, Model, Replica
-from registry.store import Aliases, Models, Tenants
+from registry.store import Aliases, Models, Replicas, Tenants
 from schemas import AdapterEvicted, AdapterResident, EvaluationCompleted, FinetuneCancelled, FinetuneTrained
 
 # Lower case, digits and . _ - : it can never be taken for an `ft:` name or need escaping in an address.
@@ -109,7 +110,7 @@ class Naming:
         """
         if not ALIAS_NAME.fullmatch(name):
             raise Invalid(
-                f"'{name}' cannot be an alias: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit.",
+                f"'{name}' cannot be an alias: use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit.",
                 param="name",
                 code="invalid_alias",
             )
@@ -141,12 +142,22 @@ class Naming:
         return alias
 
 
+@dataclass(frozen=True)
+class Route:
+    """A model in production, its aliases, and the replicas that hold it and are alive."""
+
+    model: Model
+    aliases: list[str]
+    replicas: list[Replica]
+
+
 class Serving:
     """What can be asked by whom, and where it is held."""
 
-    def __init__(self, models: Models, aliases: Aliases, catalogue: Catalogue) -> None:
+    def __init__(self, models: Models, aliases: Aliases, replicas: Replicas, catalogue: Catalogue) -> None:
         self._models = models
         self._aliases = aliases
+        self._replicas = replicas
         self._catalogue = catalogue
 
     async def visible(self, tenant_id: str) -> tuple[list[Base], list[Model], list[tuple[Alias, Model]]]:
@@ -197,24 +208,32 @@ class Serving:
         if await self._aliases.find(tenant_id, name) is not None:
             raise Invalid(f"'{name}' is an alias. Remove it with DELETE /v1/registry/aliases/{name}.", param="model")
 
-    async def routes(self, tenant_id: str) -> list[tuple[Model, list[str]]]:
-        """Models in production with their aliases: the tenant's, or all tenants' where `tenant_id` is empty."""
+    async def routes(self, tenant_id: str) -> list[Route]:
+        """Routes to models in production: the tenant's, or all tenants' where `tenant_id` is empty."""
         models = await self._models.in_production(tenant_id)
+        silent = await self._replicas.silent()
         names: dict[tuple[str, str], list[str]] = {}
         for alias in await self._aliases.all(tenant_id):
             names.setdefault((alias.tenant_id, alias.model), []).append(alias.name)
-        return [(model, sorted(names.get((model.tenant_id, model.id), []))) for model in models]
+        return [_route(model, names.get((model.tenant_id, model.id), []), silent) for model in models]
 
-    async def route(self, tenant_id: str, name: str) -> tuple[Model, list[str]]:
-        """One model in production, by name or alias, with its aliases.
+    async def route(self, tenant_id: str, name: str) -> Route:
+        """The route to one model in production, by name or alias.
 
         Raises:
             NotFound: as `resolve`; also where `tenant_id` is empty, as a name means nothing without its tenant.
         """
         model = await self.in_production(tenant_id, name)
         names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model.id]
-        return model, sorted(names)
+        return _route(model, names, await self._replicas.silent())
 
-    async def to_load(self, tenant_id: str, base_model: str) -> list[Model]:
-        """Models whose adapter a replica of `base_model` must hold."""
+    async def to_load(self, tenant_id: str, base_model: str, replica_id: str) -> list[Model]:
+        """Models whose adapter a replica of `base_model` must hold; a replica that names itself is known to live."""
+        if replica_id:
+            await self._replicas.heard(replica_id)
         return await self._models.to_load(tenant_id, base_model)
+
+
+def _route(model: Model, aliases: list[str], silent: set[str]) -> Route:
+    living = [replica for replica in model.replicas if replica.replica_id not in silent]
+    return Route(model=model, aliases=sorted(aliases), replicas=living)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from registry.catalogue import Base
 from registry.domain import Alias, AliasChange, Decision, Evaluation, Lineage, Model, Replica, State
+from registry.use_cases import Route
 from schemas import ObjectRef
 
 
@@ -139,16 +140,17 @@ class RouteView(BaseModel):
     replicas: list[RouteReplica]
 
     @classmethod
-    def of(cls, model: Model, aliases: list[str]) -> RouteView:
+    def of(cls, route: Route) -> RouteView:
         """The route to a model."""
+        model = route.model
         return cls(
             model=model.id,
-            aliases=aliases,
+            aliases=route.aliases,
             tenant_id=model.tenant_id,
             base_model=model.base_model,
             adapter_id=model.adapter_id,
             state=model.state,
-            replicas=[RouteReplica(replica_id=one.replica_id, replica_url=one.replica_url) for one in model.replicas],
+            replicas=[RouteReplica(replica_id=one.replica_id, replica_url=one.replica_url) for one in route.replicas],
         )
 
 
