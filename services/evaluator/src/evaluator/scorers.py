@@ -7,9 +7,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 # One token for each character of scripts written without spaces (kana, Han, Thai, Lao, Khmer, Myanmar), and one for
 # each run of other letters and digits.
@@ -70,4 +73,7 @@ def _chrf() -> CHRF:
 
 @cache
 def _rouge() -> RougeScorer:
+    # Imported at first use: rouge-score brings nltk along, 180 MB that classification never needs.
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(["rougeL"], tokenizer=_Tokens())
