@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 import urllib3
 from minio import Minio
@@ -82,15 +82,21 @@ class Objects:
 
     async def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> ObjectRef:
         """Store the file at `path` under `key`, in parts when it is large."""
-        digest = await self._call(_hash_file, path)
+        with path.open("rb") as source:
+            return await self.put_stream(key, source, content_type)
+
+    async def put_stream(self, key: str, source: BinaryIO, content_type: str = "application/octet-stream") -> ObjectRef:
+        """Store a seekable file from its beginning under `key`."""
+        digest, size = await self._call(_hash_stream, source)
         await self._call(
-            self._client.fput_object,
+            self._client.put_object,
             bucket_name=self.bucket,
             object_name=key,
-            file_path=str(path),
+            data=source,
+            length=size,
             content_type=content_type,
         )
-        return ObjectRef(bucket=self.bucket, key=key, sha256=digest, size=path.stat().st_size)
+        return ObjectRef(bucket=self.bucket, key=key, sha256=digest, size=size)
 
     async def get_bytes(self, ref: ObjectRef) -> bytes:
         """The object's bytes.
@@ -184,9 +190,12 @@ class Objects:
             raise Transient(f"The object store cannot be reached ({type(error).__name__}).") from error
 
 
-def _hash_file(path: Path) -> str:
+def _hash_stream(source: BinaryIO) -> tuple[str, int]:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    size = 0
+    source.seek(0)
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    source.seek(0)
+    return digest.hexdigest(), size

@@ -1,0 +1,221 @@
+"""The HTTP routes of accounts: `/v1/organization` for people and operators, `/internal` for services."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from accounts.domain import ApiKey, Tenant, User, first_broken
+from accounts.store import Accounts
+from accounts.use_cases import Keys, NewKey, People, Tenants, actor_of
+from chassis.auth import Principal, internal, require
+from chassis.errors import Forbidden
+from chassis.http import Page, page
+from schemas import TenantPolicy
+
+Reads = Annotated[Principal, require("organization:read")]
+Writes = Annotated[Principal, require("organization:write")]
+Internal = Annotated[Principal, internal()]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+class TenantAsked(BaseModel):
+    """A tenant to be made."""
+
+    name: str
+    policy: TenantPolicy = Field(default_factory=TenantPolicy)
+
+
+class PolicyChange(BaseModel):
+    """The fields of a policy to be changed."""
+
+    tune_on_upload: bool | None = None
+    gate: Literal["auto", "approval", "advisory"] | None = None
+    base_model: str | None = None
+
+
+class KeyAsked(BaseModel):
+    """A key to be made."""
+
+    name: str = Field("key", min_length=1, max_length=100)
+    role: str = "engineer"
+    scopes: list[str] = Field(default_factory=lambda: ["*"])
+    expires_at: int | None = None
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+
+
+class PersonAsked(BaseModel):
+    """A person to be added to the tenant."""
+
+    email: str
+    password: str
+    role: str = "end_user"
+
+
+class PersonChange(BaseModel):
+    """What to change about a person."""
+
+    role: str | None = None
+    disabled: bool | None = None
+
+
+class KeyHash(BaseModel):
+    """A key to be verified, by its SHA-256."""
+
+    key_hash: str
+
+
+class SignUp(BaseModel):
+    """A new organisation and its owner."""
+
+    organization: str
+    email: str
+    password: str
+
+
+class SignIn(BaseModel):
+    """Who wants in."""
+
+    email: str
+    password: str
+
+
+def tenant_view(tenant: Tenant) -> dict[str, Any]:
+    """A tenant as shown."""
+    return {
+        "object": "organization.tenant",
+        "id": tenant.id,
+        "tenant_id": tenant.id,
+        "created_at": tenant.created_at,
+        "name": tenant.name,
+        "slug": tenant.slug,
+        "policy": tenant.policy.model_dump(),
+    }
+
+
+def key_view(key: ApiKey) -> dict[str, Any]:
+    """A key as shown: never the key itself."""
+    shown = key.model_dump(exclude={"tenant_id", "version", "seq", "lease", "key_hash"})
+    return {"object": "organization.api_key", **shown}
+
+
+def user_view(user: User) -> dict[str, Any]:
+    """A person as shown."""
+    shown = user.model_dump(include={"id", "email", "role", "disabled", "created_at"})
+    return {"object": "organization.user", **shown}
+
+
+def person_view(user: User, tenant: Tenant) -> dict[str, Any]:
+    """A person who signed in, for the console's session."""
+    return {
+        "tenant_id": tenant.id,
+        "user_id": user.id,
+        "role": user.role,
+        "email": user.email,
+        "organization": tenant.slug,
+        "name": tenant.name,
+    }
+
+
+def _operator(principal: Principal) -> Principal:
+    if principal.role != "operator" or principal.caller is not None:
+        raise Forbidden("Only the operator may do this. Use the operator key that the first start made.")
+    return principal
+
+
+def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people: People) -> APIRouter:
+    """Tenants (operator), one's own organisation, its keys, people and audit trail."""
+    router = APIRouter(prefix="/v1/organization", tags=["organization"])
+
+    @router.post("/tenants")
+    async def create_tenant(asked: TenantAsked, principal: Writes) -> dict[str, Any]:
+        tenant, secret = await tenants.create(asked.name, asked.policy, actor_of(_operator(principal)))
+        return {**tenant_view(tenant), "api_key": secret}
+
+    @router.get("/tenants")
+    async def list_tenants(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+        _operator(principal)
+        found = await accounts.all_tenants(limit=limit + 1, after=after)
+        return page([tenant_view(tenant) for tenant in found], limit=limit)
+
+    @router.get("")
+    async def own_organization(principal: Reads) -> dict[str, Any]:
+        return tenant_view(await accounts.tenants.get(principal.tenant_id, principal.tenant_id))
+
+    @router.patch("")
+    async def change_policy(change: PolicyChange, principal: Writes) -> dict[str, Any]:
+        changes = change.model_dump(exclude_none=True)
+        return tenant_view(await tenants.change_policy(principal.tenant_id, changes, actor_of(principal)))
+
+    @router.post("/keys")
+    async def create_key(asked: KeyAsked, principal: Writes) -> dict[str, Any]:
+        wanted = NewKey(**{**asked.model_dump(), "scopes": tuple(asked.scopes)})
+        key, secret = await keys.create(principal, wanted)
+        return {**key_view(key), "api_key": secret}
+
+    @router.get("/keys")
+    async def list_keys(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+        found = await accounts.keys.find(principal.tenant_id, limit=limit + 1, after=after)
+        return page([key_view(key) for key in found], limit=limit)
+
+    @router.delete("/keys/{key_id}")
+    async def revoke_key(key_id: str, principal: Writes) -> dict[str, Any]:
+        key = await keys.revoke(principal.tenant_id, key_id, actor_of(principal))
+        return {"object": "organization.api_key.deleted", "id": key.id, "deleted": True}
+
+    @router.post("/users")
+    async def add_person(asked: PersonAsked, principal: Writes) -> dict[str, Any]:
+        actor = actor_of(principal)
+        return user_view(await people.add(principal.tenant_id, asked.email, asked.password, asked.role, actor=actor))
+
+    @router.get("/users")
+    async def list_people(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+        found = await accounts.users.find(principal.tenant_id, limit=limit + 1, after=after)
+        return page([user_view(user) for user in found], limit=limit)
+
+    @router.patch("/users/{user_id}")
+    async def change_person(user_id: str, change: PersonChange, principal: Writes) -> dict[str, Any]:
+        def apply(user: User) -> None:
+            user.change_role(change.role if change.role is not None else user.role)
+            user.disable(change.disabled if change.disabled is not None else user.disabled)
+
+        user = await accounts.users.update(principal.tenant_id, user_id, apply)
+        changes = change.model_dump(exclude_none=True)
+        await accounts.audit(principal.tenant_id, actor_of(principal), "user.change", user_id, **changes)
+        return user_view(user)
+
+    @router.get("/audit_logs")
+    async def audit_logs(principal: Reads, limit: Limit = 20, after: str | None = None) -> dict[str, Any]:
+        trail = await accounts.audit_trail(principal.tenant_id)
+        entries = [{"id": entry.digest, **entry.model_dump()} for entry in reversed(trail)]
+        start = next((at + 1 for at, entry in enumerate(entries) if entry["id"] == after), 0)
+        shown = page(entries[start : start + limit + 1], limit=limit)
+        return {**shown.model_dump(), "intact": first_broken(trail) is None}
+
+    return router
+
+
+def internal_routes(accounts: Accounts, keys: Keys, people: People) -> APIRouter:
+    """What other services ask."""
+    router = APIRouter(prefix="/internal", include_in_schema=False)
+
+    @router.post("/keys/verify")
+    async def verify_key(asked: KeyHash, _: Internal) -> dict[str, Any]:
+        return await keys.verify(asked.key_hash)
+
+    @router.get("/tenants/{tenant_id}")
+    async def tenant(tenant_id: str, _: Internal) -> dict[str, Any]:
+        return tenant_view(await accounts.tenants.get(tenant_id, tenant_id))
+
+    @router.post("/users/sign_up")
+    async def sign_up(asked: SignUp, _: Internal) -> dict[str, Any]:
+        return person_view(*await people.sign_up(asked.organization, asked.email, asked.password))
+
+    @router.post("/users/sign_in")
+    async def sign_in(asked: SignIn, _: Internal) -> dict[str, Any]:
+        return person_view(*await people.sign_in(asked.email, asked.password))
+
+    return router

@@ -1,0 +1,50 @@
+"""Wires accounts together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from accounts.api import internal_routes, organization_routes
+from accounts.domain import ApiKey, Tenant, User
+from accounts.passwords import Passwords
+from accounts.settings import Settings
+from accounts.store import Accounts
+from accounts.use_cases import Keys, Limits, People, Tenants
+from eventbus.service import Service
+
+
+class LocalKeys:
+    """Answers the authenticator's question here, where the other services ask over HTTP."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def post(self, _path: str, *, json: dict[str, str], tenant_id: str) -> dict[str, object]:
+        """Verify a key, as `POST /internal/keys/verify` does."""
+        del tenant_id
+        return await self._keys.verify(json["key_hash"])
+
+
+def build(settings: Settings) -> FastAPI:
+    """The accounts application."""
+    service = Service("accounts", settings)
+    accounts = Accounts(
+        service.aggregates("tenants", Tenant),
+        service.aggregates("users", User),
+        service.aggregates("keys", ApiKey),
+        service.collection("audit"),
+        service.collection("sign_in_attempts"),
+    )
+    limits = Limits(settings.requests_per_minute, settings.tokens_per_minute, settings.sign_in_attempts)
+    keys = Keys(accounts, limits)
+    tenants = Tenants(accounts, keys)
+    people = People(accounts, tenants, Passwords(), limits)
+    service.authenticator.ask(LocalKeys(keys))
+
+    async def register_operator() -> None:
+        if settings.operator_key_file:
+            await keys.register_operator(settings.operator_key_file.read_text().strip())
+
+    service.on_start(accounts.prepare)
+    service.on_start(register_operator)
+    return service.app([organization_routes(accounts, tenants, keys, people), internal_routes(accounts, keys, people)])

@@ -1,0 +1,190 @@
+"""Tenants, users and keys: their rules and the only functions that change them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from chassis.auth import ROLES, Principal
+from chassis.errors import Forbidden, Invalid
+from eventbus.aggregate import Aggregate
+from schemas import KeyRevoked, TenantCreated, TenantPolicy, TenantPolicyChanged
+
+KEY_PREFIX = "sk-sartor-"
+GRANTABLE = tuple(role for role in ROLES if role != "operator")
+SHORTEST_PASSWORD = 12
+LONGEST_PASSWORD = 256
+
+# One @ with something on both sides and a dot in the domain; real proof is a mail that arrives.
+EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}")
+# What may not stand in the slug that goes into model names.
+NOT_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+class Tenant(Aggregate):
+    """One customer of the installation."""
+
+    created_at: int
+    name: str
+    slug: str
+    policy: TenantPolicy = Field(default_factory=TenantPolicy)
+
+    @classmethod
+    def create(cls, tenant_id: str, name: str, policy: TenantPolicy, at: int) -> Tenant:
+        """A new tenant.
+
+        Raises:
+            Invalid: the name is empty or too long.
+        """
+        name = " ".join(name.split())
+        if not 1 <= len(name) <= 100:
+            raise Invalid("name: give the tenant a name of 1 to 100 characters.", param="name")
+        tenant = cls(
+            id=tenant_id, tenant_id=tenant_id, created_at=at, name=name, slug=make_slug(name, tenant_id), policy=policy
+        )
+        tenant.record(TenantCreated(tenant_id=tenant_id, name=name, slug=tenant.slug, policy=policy))
+        return tenant
+
+    def change_policy(self, policy: TenantPolicy) -> None:
+        """Replace the policy."""
+        if policy != self.policy:
+            self.policy = policy
+            self.record(TenantPolicyChanged(tenant_id=self.id, policy=policy))
+
+
+def make_slug(name: str, tenant_id: str) -> str:
+    """A short name for `ft:` model names: ASCII words of the name and four characters that keep it unique."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    words = NOT_SLUG.sub("-", ascii_name).strip("-")[:24].strip("-") or "org"
+    return f"{words}-{hashlib.sha256(tenant_id.encode()).hexdigest()[:4]}"
+
+
+class User(Aggregate):
+    """A person who signs in; `email` is unique in the installation, casefolded."""
+
+    created_at: int
+    email: str
+    password_hash: str
+    role: str = "owner"
+    disabled: bool = False
+
+    def change_role(self, role: str) -> None:
+        """Give the person another role.
+
+        Raises:
+            Invalid: there is no such role.
+        """
+        self.role = known_role(role)
+
+    def disable(self, disabled: bool) -> None:
+        """Shut the person out, or let them in again."""
+        self.disabled = disabled
+
+
+def checked_email(email: str) -> str:
+    """The address in the form it is stored in.
+
+    Raises:
+        Invalid: it does not look like one.
+    """
+    folded = email.strip().casefold()
+    if len(folded) > 254 or not EMAIL.fullmatch(folded):
+        raise Invalid("email: this does not look like an e-mail address.", param="email")
+    return folded
+
+
+def checked_password(password: str) -> str:
+    """The password, if it is long enough.
+
+    Raises:
+        Invalid: too short or too long.
+    """
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise Invalid(
+            f"password: use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a few words are a good choice.",
+            param="password",
+        )
+    return password
+
+
+def known_role(role: str) -> str:
+    """The role, if a tenant may give it.
+
+    Raises:
+        Invalid: there is no such role.
+    """
+    if role not in GRANTABLE:
+        raise Invalid(f"role: '{role}' is not one of {', '.join(GRANTABLE)}.", param="role")
+    return role
+
+
+class ApiKey(Aggregate):
+    """An API key as stored: its SHA-256 and what it may do; never the key."""
+
+    created_at: int
+    name: str
+    key_hash: str
+    hint: str
+    role: str
+    scopes: list[str] = Field(default_factory=lambda: ["*"])
+    user_id: str | None = None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def revoke(self, at: int) -> None:
+        """End the key; ending it again changes nothing."""
+        if self.revoked_at is None:
+            self.revoked_at = at
+            self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+
+
+def check_grant(maker: Principal, role: str, scopes: list[str]) -> None:
+    """Nobody gives away more than they have.
+
+    Raises:
+        Forbidden: the role or a scope goes beyond the maker's own.
+        Invalid: there is no such role.
+    """
+    granted = ROLES[known_role(role)]
+    wanted = granted if "*" in scopes else {scope for scope in scopes if "*" in granted or scope in granted}
+    if "*" in wanted and not maker.may("*"):
+        raise Forbidden(f"You may not make a key of role '{role}': it allows more than your own.")
+    beyond = sorted(scope for scope in wanted if not maker.may(scope))
+    if beyond:
+        raise Forbidden(f"You may not grant {', '.join(beyond)}: your own key does not have it.")
+
+
+class AuditEntry(BaseModel):
+    """One line of a tenant's audit trail; `digest` covers the line and the digest before it."""
+
+    tenant_id: str
+    position: int
+    at: int
+    actor: str
+    action: str
+    target: str
+    details: dict[str, Any] = Field(default_factory=dict)
+    previous: str
+    digest: str = ""
+
+    def sealed(self) -> AuditEntry:
+        """The entry with its digest."""
+        body = self.model_dump_json(exclude={"digest"})
+        return self.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
+
+
+def first_broken(entries: list[AuditEntry]) -> int | None:
+    """Position of the first entry, oldest first, that was changed, removed or put in; None if the chain holds."""
+    previous = ""
+    for expected, entry in enumerate(entries, start=1):
+        if entry.position != expected or entry.previous != previous or entry.sealed().digest != entry.digest:
+            return expected
+        previous = entry.digest
+    return None

@@ -1,0 +1,20 @@
+"""The accounts service's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What accounts reads from the environment besides the settings every service has."""
+
+    operator_key_file: Path | None = Field(None, description="File with the operator's API key; read at every start.")
+    requests_per_minute: int = Field(600, description="Requests a minute of a key that names no limit of its own.")
+    tokens_per_minute: int = Field(200_000, description="Tokens a minute of a key that names no limit of its own.")
+    sign_in_attempts: int = Field(
+        10, description="Failed sign-ins of one address within 15 minutes before it must wait."
+    )

@@ -1,0 +1,117 @@
+"""Tenants, users, keys and the audit trail in MongoDB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accounts.domain import ApiKey, AuditEntry, Tenant, User
+from chassis.errors import Conflict
+from chassis.ids import now
+from eventbus.outbox import AggregateStore
+from stores.mongo import Collection, DuplicateKeyError
+
+LAST_USED_EVERY = 60
+ATTEMPT_WINDOW = 15 * 60
+
+
+class Accounts:
+    """The service's documents, in its own words.
+
+    Args:
+        tenants: one aggregate per tenant.
+        users: one per person.
+        keys: one per API key.
+        audit: the audit trail, append-only.
+        attempts: failed sign-ins, dropped by MongoDB after 15 minutes.
+    """
+
+    def __init__(
+        self,
+        tenants: AggregateStore[Tenant],
+        users: AggregateStore[User],
+        keys: AggregateStore[ApiKey],
+        audit: Collection,
+        attempts: Collection,
+    ) -> None:
+        self.tenants = tenants
+        self.users = users
+        self.keys = keys
+        self._audit = audit
+        self._attempts = attempts
+
+    async def prepare(self) -> None:
+        """Create the indexes that keep keys, addresses and slugs unique."""
+        await self.tenants.collection.create_index("slug", unique=True)
+        await self.users.collection.create_index("email", unique=True)
+        await self.keys.collection.create_index("key_hash", unique=True)
+        await self._audit.create_index([("tenant_id", 1), ("position", 1)], unique=True)
+        await self._attempts.create_index("at", expireAfterSeconds=ATTEMPT_WINDOW)
+
+    async def all_tenants(self, *, limit: int, after: str | None) -> list[Tenant]:
+        """Every tenant, newest first: for the operator only."""
+        query: dict[str, Any] = {}
+        if after and (last := await self.tenants.collection.find_one({"_id": after})):
+            query = {"$or": [{"created_at": {"$lt": last["created_at"]}}, _same_second_before(last)]}
+        cursor = self.tenants.collection.find(query).sort([("created_at", -1), ("_id", -1)]).limit(limit)
+        return [Tenant.model_validate({**document, "id": document["_id"]}) async for document in cursor]
+
+    async def key_by_hash(self, key_hash: str) -> ApiKey | None:
+        """The key with this SHA-256, whoever's it is."""
+        document = await self.keys.collection.find_one({"key_hash": key_hash})
+        return ApiKey.model_validate({**document, "id": document["_id"]}) if document else None
+
+    async def user_by_email(self, email: str) -> User | None:
+        """The person with this address."""
+        document = await self.users.collection.find_one({"email": email})
+        return User.model_validate({**document, "id": document["_id"]}) if document else None
+
+    async def mark_used(self, key: ApiKey) -> None:
+        """Note the use of a key, to the minute."""
+        at = now()
+        if (key.last_used_at or 0) < at - LAST_USED_EVERY:
+            await self.keys.collection.update_one({"_id": key.id}, {"$set": {"last_used_at": at}})
+
+    async def set_operator_key(self, key: ApiKey) -> None:
+        """Make this the only operator key of the installation."""
+        stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$ne": key.id}})
+        async for other in stale:
+            await self.keys.update("", other.id, lambda it: it.revoke(now()))
+        await self.keys.add_once(key)
+
+    async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: Any) -> AuditEntry:
+        """Append to the tenant's audit trail."""
+        for _ in range(20):
+            last = await self._audit.find_one({"tenant_id": tenant_id}, sort=[("position", -1)])
+            entry = AuditEntry(
+                tenant_id=tenant_id,
+                position=(last["position"] if last else 0) + 1,
+                at=now(),
+                actor=actor,
+                action=action,
+                target=target,
+                details=details,
+                previous=last["digest"] if last else "",
+            ).sealed()
+            try:
+                await self._audit.insert_one(entry.model_dump())
+            except DuplicateKeyError:
+                continue
+            return entry
+        raise Conflict("The audit trail is too busy; try again.")
+
+    async def audit_trail(self, tenant_id: str) -> list[AuditEntry]:
+        """The tenant's whole trail, oldest first."""
+        cursor = self._audit.find({"tenant_id": tenant_id}).sort("position", 1)
+        return [AuditEntry.model_validate(document) async for document in cursor]
+
+    async def failed_sign_ins(self, email: str) -> int:
+        """Failed sign-ins of this address in the last 15 minutes."""
+        return int(await self._attempts.count_documents({"email": email}))
+
+    async def note_failed_sign_in(self, email: str, at: Any) -> None:
+        """Count one."""
+        await self._attempts.insert_one({"email": email, "at": at})
+
+
+def _same_second_before(last: dict[str, Any]) -> dict[str, Any]:
+    return {"created_at": last["created_at"], "_id": {"$lt": last["_id"]}}

@@ -1,0 +1,234 @@
+"""What accounts does: tenants, people, keys; every change leaves a line in the audit trail."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from accounts.domain import (
+    KEY_PREFIX,
+    ApiKey,
+    Tenant,
+    User,
+    check_grant,
+    checked_email,
+    checked_password,
+    known_role,
+)
+from accounts.passwords import Passwords
+from accounts.store import Accounts
+from chassis.auth import Principal, hash_key
+from chassis.errors import Conflict, Invalid, RateLimited, Unauthenticated
+from chassis.idempotency import request_id_for
+from chassis.ids import derived_id, new_id, now
+from schemas import TenantPolicy
+
+BASE62 = string.digits + string.ascii_letters
+SECRET_CHARACTERS = 43
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a key may do that names no limits of its own."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+    sign_in_attempts: int
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key as asked for."""
+
+    name: str
+    role: str = "owner"
+    scopes: tuple[str, ...] = ("*",)
+    expires_at: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class Tenants:
+    """Makes tenants and changes their policies."""
+
+    def __init__(self, accounts: Accounts, keys: Keys) -> None:
+        self._accounts = accounts
+        self._keys = keys
+
+    async def create(self, name: str, policy: TenantPolicy, actor: str) -> tuple[Tenant, str]:
+        """A new tenant and its first owner key, which exists in clear only in this answer."""
+        tenant_id = request_id_for("tenant_", new_id("tenant_"))
+        tenant = await self._accounts.tenants.add_once(Tenant.create(tenant_id, name, policy, now()))
+        _, secret = await self._keys.issue(tenant.id, NewKey(name="first key"), user_id=None, actor=actor)
+        await self._accounts.audit(tenant.id, actor, "tenant.create", tenant.id, name=tenant.name)
+        return tenant, secret
+
+    async def change_policy(self, tenant_id: str, changes: dict[str, Any], actor: str) -> Tenant:
+        """Change some of the policy's fields."""
+
+        def change(tenant: Tenant) -> None:
+            tenant.change_policy(tenant.policy.model_copy(update=changes))
+
+        tenant = await self._accounts.tenants.update(tenant_id, tenant_id, change)
+        await self._accounts.audit(tenant_id, actor, "tenant.policy", tenant_id, **changes)
+        return tenant
+
+
+class Keys:
+    """Makes, verifies and ends API keys."""
+
+    def __init__(self, accounts: Accounts, limits: Limits) -> None:
+        self._accounts = accounts
+        self._limits = limits
+
+    async def create(self, maker: Principal, asked: NewKey) -> tuple[ApiKey, str]:
+        """A key for the maker's tenant.
+
+        Raises:
+            Forbidden: it would allow more than the maker may.
+            Invalid: unknown role, or it has expired already.
+        """
+        check_grant(maker, asked.role, list(asked.scopes))
+        if asked.expires_at is not None and asked.expires_at <= now():
+            raise Invalid("expires_at: this time has passed already.", param="expires_at")
+        return await self.issue(maker.tenant_id, asked, user_id=maker.user_id, actor=actor_of(maker))
+
+    async def issue(self, tenant_id: str, asked: NewKey, *, user_id: str | None, actor: str) -> tuple[ApiKey, str]:
+        """Make and store a key without asking who may."""
+        secret = KEY_PREFIX + "".join(secrets.choice(BASE62) for _ in range(SECRET_CHARACTERS))
+        key = ApiKey(
+            id=new_id("key_"),
+            tenant_id=tenant_id,
+            created_at=now(),
+            name=asked.name,
+            key_hash=hash_key(secret),
+            hint=f"{secret[:13]}…{secret[-4:]}",
+            role=asked.role,
+            scopes=list(asked.scopes),
+            user_id=user_id,
+            expires_at=asked.expires_at,
+            requests_per_minute=asked.requests_per_minute,
+            tokens_per_minute=asked.tokens_per_minute,
+        )
+        await self._accounts.keys.add(key)
+        await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role)
+        return key, secret
+
+    async def revoke(self, tenant_id: str, key_id: str, actor: str) -> ApiKey:
+        """End a key; every service forgets it as soon as the event reaches it."""
+        key = await self._accounts.keys.update(tenant_id, key_id, lambda it: it.revoke(now()))
+        await self._accounts.audit(tenant_id, actor, "key.revoke", key_id)
+        return key
+
+    async def verify(self, key_hash: str) -> dict[str, Any]:
+        """Who a key belongs to and what it may do, as the other services cache it.
+
+        Raises:
+            Unauthenticated: unknown, expired or revoked.
+        """
+        key = await self._accounts.key_by_hash(key_hash)
+        if key is None:
+            raise Unauthenticated("Incorrect API key provided. Make one in the console or with `sartor keys create`.")
+        if key.revoked_at is not None:
+            raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
+        if key.expires_at is not None and key.expires_at <= now():
+            raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
+        await self._accounts.mark_used(key)
+        organization = ""
+        if key.tenant_id:
+            organization = (await self._accounts.tenants.get(key.tenant_id, key.tenant_id)).slug
+        return {
+            "tenant_id": key.tenant_id,
+            "key_id": key.id,
+            "user_id": key.user_id,
+            "role": key.role,
+            "scopes": key.scopes,
+            "organization": organization,
+            "requests_per_minute": key.requests_per_minute or self._limits.requests_per_minute,
+            "tokens_per_minute": key.tokens_per_minute or self._limits.tokens_per_minute,
+            "expires_at": key.expires_at,
+        }
+
+    async def register_operator(self, secret: str) -> None:
+        """Make this the installation's operator key."""
+        hashed = hash_key(secret)
+        key = ApiKey(
+            id=derived_id("key_", hashed),
+            tenant_id="",
+            created_at=now(),
+            name="operator",
+            key_hash=hashed,
+            hint=f"{secret[:13]}…{secret[-4:]}",
+            role="operator",
+        )
+        await self._accounts.set_operator_key(key)
+
+
+class People:
+    """Signs people up and in."""
+
+    def __init__(self, accounts: Accounts, tenants: Tenants, passwords: Passwords, limits: Limits) -> None:
+        self._accounts = accounts
+        self._tenants = tenants
+        self._passwords = passwords
+        self._limits = limits
+
+    async def sign_up(self, organization: str, email: str, password: str) -> tuple[User, Tenant]:
+        """A new tenant with its owner.
+
+        Raises:
+            Invalid: address, password or name will not do.
+            Conflict: the address has an account.
+        """
+        email = checked_email(email)
+        checked_password(password)
+        if await self._accounts.user_by_email(email):
+            raise Conflict("This e-mail address has an account already; sign in instead.", param="email")
+        tenant, _ = await self._tenants.create(organization, TenantPolicy(), actor=email)
+        return await self.add(tenant.id, email, password, "owner", actor=email), tenant
+
+    async def add(self, tenant_id: str, email: str, password: str, role: str, *, actor: str) -> User:
+        """A person of an existing tenant.
+
+        Raises:
+            Invalid, Conflict: as `sign_up`.
+        """
+        user = User(
+            id=new_id("user_"),
+            tenant_id=tenant_id,
+            created_at=now(),
+            email=checked_email(email),
+            password_hash=await self._passwords.hash(checked_password(password)),
+            role=known_role(role),
+        )
+        try:
+            await self._accounts.users.add(user)
+        except Conflict as error:
+            raise Conflict("This e-mail address has an account already.", param="email") from error
+        await self._accounts.audit(tenant_id, actor, "user.create", user.id, role=role)
+        return user
+
+    async def sign_in(self, email: str, password: str) -> tuple[User, Tenant]:
+        """The person with this address and password.
+
+        Raises:
+            Unauthenticated: no such person, or a wrong password; the two look the same.
+            RateLimited: too many failures of this address.
+        """
+        email = email.strip().casefold()
+        if await self._accounts.failed_sign_ins(email) >= self._limits.sign_in_attempts:
+            raise RateLimited("Too many failed sign-ins. Wait 15 minutes and try again.", retry_after=900)
+        user = await self._accounts.user_by_email(email)
+        good = await self._passwords.matches(user.password_hash if user else None, password)
+        if user is None or not good or user.disabled:
+            await self._accounts.note_failed_sign_in(email, datetime.now(UTC))
+            raise Unauthenticated("E-mail address and password do not match.", code="wrong_credentials")
+        return user, await self._accounts.tenants.get(user.tenant_id, user.tenant_id)
+
+
+def actor_of(principal: Principal) -> str:
+    """Who acts, for the audit trail."""
+    return principal.user_id or principal.key_id

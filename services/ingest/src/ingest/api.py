@@ -1,0 +1,138 @@
+"""The HTTP routes of ingest: OpenAI's `/v1/files`, and `/v1/datasets`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from chassis.auth import Principal, require
+from chassis.errors import RateLimited
+from chassis.http import Page, page
+from ingest.domain import Dataset, File
+from ingest.receive import receive
+from ingest.settings import Settings
+from ingest.store import Files
+from ingest.use_cases import Uploads
+
+Reads = Annotated[Principal, require("files:read")]
+Writes = Annotated[Principal, require("files:write")]
+Order = Literal["asc", "desc"]
+SHOWN = {"uploaded": "uploaded", "processed": "processed", "error": "error"}
+
+
+class FileObject(BaseModel):
+    """OpenAI's file object."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: str
+    status_details: str | None = None
+    expires_at: int | None = None
+
+    @classmethod
+    def of(cls, file: File) -> FileObject:
+        """The file as shown."""
+        return cls(
+            id=file.id,
+            bytes=file.object.size,
+            created_at=file.created_at,
+            filename=file.filename,
+            purpose=file.purpose,
+            status=SHOWN[file.state],
+            status_details=file.details,
+            expires_at=file.expires_at,
+        )
+
+
+def dataset_view(dataset: Dataset) -> dict[str, Any]:
+    """A dataset version as shown."""
+    prepared = dataset.prepared
+    return {
+        "id": dataset.id,
+        "object": "dataset",
+        "created_at": dataset.created_at,
+        "file_id": prepared.file_id,
+        "project_id": prepared.project_id,
+        "task": prepared.task,
+        "labels": prepared.labels,
+        "rows": prepared.rows.model_dump(),
+        "manifest": dataset.manifest,
+        "card": dataset.card,
+    }
+
+
+def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -> APIRouter:
+    """Upload, list, read, download, delete."""
+    router = APIRouter(prefix="/v1/files", tags=["files"])
+    receiving = 0
+
+    @router.post("")
+    async def create_file(request: Request, principal: Writes) -> FileObject:
+        nonlocal receiving
+        if receiving >= settings.ingest_uploads_at_a_time:
+            raise RateLimited("Too many uploads at the moment. Try again in a few seconds.", retry_after=5)
+        receiving += 1
+        try:
+            async with receive(request.headers, request.stream(), settings.ingest_max_file_bytes) as upload:
+                file = await uploads.accept(principal.tenant_id, upload)
+        finally:
+            receiving -= 1
+        wake()
+        return FileObject.of(file)
+
+    @router.get("")
+    async def list_files(
+        principal: Reads,
+        purpose: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+        after: str | None = None,
+        order: Order = "desc",
+    ) -> Page:
+        newest_first = order == "desc"
+        found = await files.page(principal.tenant_id, purpose, limit=limit + 1, after=after, newest_first=newest_first)
+        return page([FileObject.of(file) for file in found], limit=limit)
+
+    @router.get("/{file_id}")
+    async def retrieve_file(file_id: str, principal: Reads) -> FileObject:
+        return FileObject.of(await files.visible(principal.tenant_id, file_id))
+
+    @router.get("/{file_id}/content")
+    async def file_content(file_id: str, principal: Reads) -> StreamingResponse:
+        file = await files.visible(principal.tenant_id, file_id)
+        return StreamingResponse(
+            files.objects.stream(file.object),
+            media_type="application/octet-stream",
+            headers={"content-length": str(file.object.size), "x-content-type-options": "nosniff"},
+        )
+
+    @router.delete("/{file_id}")
+    async def delete_file(file_id: str, principal: Writes) -> dict[str, Any]:
+        await uploads.delete(principal.tenant_id, file_id)
+        return {"id": file_id, "object": "file", "deleted": True}
+
+    return router
+
+
+def dataset_routes(files: Files) -> APIRouter:
+    """Dataset versions with their cards."""
+    router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+    @router.get("")
+    async def list_datasets(
+        principal: Reads, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
+    ) -> Page:
+        found = await files.datasets.find(principal.tenant_id, limit=limit + 1, after=after)
+        return page([dataset_view(dataset) for dataset in found], limit=limit)
+
+    @router.get("/{dataset_id}")
+    async def retrieve_dataset(dataset_id: str, principal: Reads) -> dict[str, Any]:
+        return dataset_view(await files.datasets.get(principal.tenant_id, dataset_id))
+
+    return router

@@ -1,0 +1,37 @@
+"""Wires ingest together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from ingest.api import dataset_routes, file_routes
+from ingest.domain import Dataset, File
+from ingest.events import subscriptions
+from ingest.settings import Settings
+from ingest.store import Files
+from ingest.use_cases import Uploads
+from ingest.worker import Worker
+
+SWEEP_SECONDS = 60
+
+
+def build(settings: Settings) -> FastAPI:
+    """The ingest application."""
+    service = Service("ingest", settings)
+    files = Files(service.aggregates("files", File), service.aggregates("datasets", Dataset), service.objects)
+    uploads = Uploads(files, settings.ingest_tenant_bytes)
+    worker = Worker(files, settings, service.replica_id)
+
+    async def sweep() -> None:
+        while True:
+            await uploads.delete_expired()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    service.on_start(files.prepare)
+    service.bus.subscribe(subscriptions(uploads))
+    service.background("worker", worker.run)
+    service.background("expiry", sweep)
+    return service.app([file_routes(files, uploads, settings, worker.wake), dataset_routes(files)])

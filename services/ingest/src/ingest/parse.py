@@ -1,0 +1,100 @@
+"""The disposable process that reads one upload: `python -m ingest.parse FOLDER`.
+
+FOLDER holds `job.json` and `upload`; it leaves `result.json` and the parts it names. Memory, CPU time and file size are
+limited, so a hostile file ends this process and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from ingest.card import write_card
+from ingest.cleaning import FEWEST_ROWS, Row, split
+from ingest.formats import FormatError, Parsed, check_jsonl, decode, parse
+
+KEPT_AS_IS = ("evals", "batch")
+
+
+def main() -> None:
+    """Read the job, limit this process, do the work."""
+    folder = Path(sys.argv[1])
+    job = json.loads((folder / "job.json").read_text())
+    resource.setrlimit(resource.RLIMIT_AS, (job["memory_bytes"], job["memory_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * job["max_file_bytes"], 4 * job["max_file_bytes"]))
+    try:
+        result = work(folder, job)
+    except FormatError as error:
+        where = f"{job['filename']}, line {error.line}" if error.line else job["filename"]
+        result = {"kind": "rejected", "code": error.code, "message": f"{where}: {error.message}", "line": error.line}
+    except MemoryError:
+        message = f"{job['filename']}: reading it takes too much memory. Upload it in parts."
+        result = {"kind": "rejected", "code": "too_large", "message": message, "line": None}
+    (folder / "result.json").write_text(json.dumps(result, ensure_ascii=False))
+
+
+def work(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Turn the upload into parts, and say what they are.
+
+    Raises:
+        FormatError: the upload cannot be used.
+    """
+    text = decode((folder / "upload").read_bytes())
+    if job["purpose"] in KEPT_AS_IS:
+        return {"kind": "kept", "rows": check_jsonl(text)}
+    if job["purpose"] == "vision":
+        raise FormatError("unsupported_purpose", "files of purpose 'vision' cannot be used yet.")
+    parsed = parse(text, filename=job["filename"], columns=job["columns"], purpose=job["purpose"])
+    if parsed.kind == "document":
+        return _document(folder, job, parsed)
+    if parsed.kind == "unlabelled":
+        if job["purpose"] == "fine-tune":
+            raise FormatError("no_answers", "the rows have no answers to learn. Add them, or upload as 'user_data'.")
+        _write_rows(folder / "records.jsonl", parsed.rows)
+        return {"kind": "unlabelled", "rows": len(parsed.rows)}
+    return _dataset(folder, job, parsed)
+
+
+def _document(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
+    headings = (line.lstrip("#").strip() for line in parsed.text.splitlines() if line.startswith("#"))
+    (folder / "text.md").write_text(parsed.text)
+    return {"kind": "document", "title": next(headings, "")[:200] or job["filename"]}
+
+
+def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
+    splits = split(
+        parsed.rows,
+        validation_share=job["validation_share"],
+        heldout_share=job["heldout_share"],
+        seed=job["seed"],
+    )
+    total = len(splits.train) + len(splits.validation) + len(splits.heldout)
+    if total < FEWEST_ROWS:
+        raise FormatError(
+            "too_few_rows", f"{total} different rows are too few to learn and to test from; at least {FEWEST_ROWS}."
+        )
+    for name in ("train", "validation", "heldout"):
+        _write_rows(folder / f"{name}.jsonl", getattr(splits, name))
+    (folder / "card.md").write_text(write_card(job, parsed.format, splits))
+    return {
+        "kind": "dataset",
+        "format": parsed.format,
+        "task": splits.task,
+        "labels": len(splits.labels),
+        "duplicates": splits.duplicates,
+        "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "heldout")},
+    }
+
+
+def _write_rows(path: Path, rows: list[Row]) -> None:
+    with path.open("w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Uploads through the API to dataset versions, documents and rejections, on the real stack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+import openai
+import pytest
+
+from ingest.app import build
+from ingest.settings import Settings
+from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
+from testkit import Space, eventually, running
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"row {n}"}, {"role": "assistant", "content": f"label_{n % 3}"}]}
+    for n in range(60)
+]
+BODY = "\n".join(json.dumps(row) for row in ROWS).encode()
+TENANT = "tenant_a"
+
+
+@asynccontextmanager
+async def ingest(space: Space, **overrides: object) -> AsyncIterator[tuple[str, openai.AsyncOpenAI]]:
+    app = build(space.settings(Settings, "ingest", ingest_lease_seconds=3, **overrides))
+    async with running(app) as url, sdk(space, url) as client:
+        yield url, client
+
+
+def sdk(space: Space, url: str, tenant: str = TENANT) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=f"{url}/v1", api_key=space.bearer("ingest", tenant), _strict_response_validation=True, max_retries=0
+    )
+
+
+async def settled(client: openai.AsyncOpenAI, file_id: str) -> openai.types.FileObject:
+    async def done():
+        file = await client.files.retrieve(file_id)
+        return file if file.status != "uploaded" else None
+
+    return await eventually(done)
+
+
+async def test_rows_become_a_dataset_version(space: Space) -> None:
+    async with ingest(space) as (url, client), space.probe("datasets") as seen:
+        file = await client.files.create(file=("rows.jsonl", BODY), purpose="user_data")
+        assert (await settled(client, file.id)).status == "processed"
+        prepared = (await eventually(lambda: seen.of(DatasetPrepared)))[0]
+        assert (prepared.task, prepared.labels) == ("classification", 3)
+        assert prepared.rows.train + prepared.rows.validation + prepared.rows.heldout == 60
+        objects = space.objects()
+        manifest = json.loads(await objects.get_bytes(prepared.manifest))
+        assert manifest["source"]["sha256"] == (await objects.put_bytes("x", BODY)).sha256
+        heldout = (await objects.get_bytes(prepared.heldout)).decode().splitlines()
+        assert len(heldout) == prepared.rows.heldout
+        async with httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT)) as http:
+            listed = (await http.get("/v1/datasets")).json()["data"]
+            assert [dataset["id"] for dataset in listed] == [prepared.dataset_id]
+            assert "# Dataset" in listed[0]["card"]
+            assert (
+                await http.get(f"/v1/datasets/{prepared.dataset_id}", headers=space.headers("ingest", "tenant_b"))
+            ).status_code == 404
+
+
+async def test_a_bad_file_is_rejected_with_its_line(space: Space) -> None:
+    async with ingest(space) as (_, client), space.probe("datasets") as seen:
+        file = await client.files.create(file=("bad.jsonl", BODY + b"\n{"), purpose="fine-tune")
+        refused = await settled(client, file.id)
+        assert refused.status == "error"
+        assert "bad.jsonl, line 61" in (refused.status_details or "")
+        assert (await eventually(lambda: seen.of(DatasetRejected)))[0].line == 61
+
+
+async def test_a_zip_bomb_is_refused_unopened(space: Space) -> None:
+    import io
+    import zipfile
+
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.jsonl", b"0" * 200_000_000)
+    async with ingest(space) as (_, client):
+        file = await client.files.create(file=("rows.jsonl", bomb.getvalue()), purpose="user_data")
+        refused = await settled(client, file.id)
+        assert "zip archive" in (refused.status_details or "")
+
+
+async def test_a_file_that_takes_too_much_ends_its_parser_only(space: Space) -> None:
+    async with ingest(space, ingest_parse_memory_bytes=150 * 1024**2) as (_, client):
+        hungry = await client.files.create(file=("big.jsonl", (BODY + b"\n") * 20_000), purpose="user_data")
+        refused = await settled(client, hungry.id)
+        assert refused.status == "error"
+        small = await client.files.create(file=("rows.jsonl", BODY), purpose="user_data")
+        assert (await settled(client, small.id)).status == "processed"
+
+
+async def test_documents_and_unlabelled_rows(space: Space) -> None:
+    async with ingest(space) as (_, client), space.probe("documents", "labeling") as seen:
+        page = await client.files.create(file=("help.md", "# 返金\n\n五日以内".encode()), purpose="assistants")
+        bare = await client.files.create(file=("texts.jsonl", b'{"text":"one"}\n{"text":"two"}'), purpose="user_data")
+        parsed = (await eventually(lambda: seen.of(DocumentParsed)))[0]
+        assert (parsed.file_id, parsed.title) == (page.id, "返金")
+        wanted = (await eventually(lambda: seen.of(LabelingRequested)))[0]
+        assert (wanted.file_id, wanted.rows) == (bare.id, 2)
+
+
+async def test_published_labels_become_a_dataset_once(space: Space) -> None:
+    async with ingest(space) as (_, client), space.publisher("labeling") as publish, space.probe("datasets") as seen:
+        records = await space.objects().put_bytes("labels.jsonl", BODY)
+        event = LabelsPublished(tenant_id=TENANT, project_id="proj_1", publication=1, rows=60, records=records)
+        for _ in range(3):
+            await publish(event)
+        prepared = (await eventually(lambda: seen.of(DatasetPrepared)))[0]
+        assert prepared.project_id == "proj_1"
+        assert len((await client.files.list()).data) == 1
+
+
+async def test_the_files_api(space: Space) -> None:
+    async with ingest(space) as (url, client), space.probe("files") as seen:
+        made = [await client.files.create(file=(f"{n}.jsonl", BODY), purpose="fine-tune") for n in range(3)]
+        assert await (await client.files.content(made[0].id)).aread() == BODY
+        listed = [file.id async for file in client.files.list(limit=2)]
+        assert listed == [file.id for file in reversed(made)] or set(listed) == {file.id for file in made}
+        assert (await client.files.delete(made[0].id)).deleted
+        await eventually(lambda: seen.of(FileDeleted))
+        async with sdk(space, url, "tenant_b") as stranger:
+            for call in (stranger.files.retrieve, stranger.files.content, stranger.files.delete):
+                with pytest.raises(openai.NotFoundError):
+                    await call(made[1].id)
+            assert (await stranger.files.list()).data == []
+        with pytest.raises(openai.NotFoundError):
+            await client.files.retrieve(made[0].id)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "says"),
+    [
+        ({"data": {"purpose": "wrong"}, "files": {"file": ("a", b"x")}}, 400, "fine-tune, user_data"),
+        ({"data": {}, "files": {"file": ("a", b"x")}}, 400, "purpose"),
+        ({"data": {"purpose": "user_data"}, "files": {"other": ("a", b"x")}}, 400, "file"),
+        ({"content": b"not a form"}, 400, "multipart"),
+        ({"data": {"purpose": "user_data", "columns": "x"}, "files": {"file": ("a", b"x")}}, 400, "columns"),
+        ({"data": {"purpose": "user_data"}, "files": {"file": ("a", b"x" * 200_000)}}, 413, "MiB"),
+    ],
+)
+async def test_bad_uploads_are_refused_at_the_door(space: Space, request_: dict, status: int, says: str) -> None:
+    async with ingest(space, ingest_max_file_bytes=100_000) as (url, _), httpx2.AsyncClient(base_url=url) as http:
+        headers = {**space.headers("ingest", TENANT), **request_.pop("headers", {})}
+        answer = await http.post("/v1/files", headers=headers, **request_)
+        assert answer.status_code == status, answer.text
+        assert says in answer.json()["error"]["message"]
+
+
+async def test_a_3_gigabyte_upload_is_refused_before_it_is_sent(space: Space) -> None:
+    async with ingest(space) as (url, _):
+        port = int(url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        authorization = space.headers("ingest", TENANT)["authorization"]
+        writer.write(
+            f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
+            f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {3 * 1024**3}\r\n\r\n".encode()
+        )
+        await writer.drain()
+        assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+
+
+async def test_a_repeated_upload_under_one_key_is_one_file(space: Space) -> None:
+    async with ingest(space) as (_, client):
+        key = {"Idempotency-Key": "once"}
+        first = await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)
+        second = await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)
+        assert first.id == second.id
+        with pytest.raises(openai.UnprocessableEntityError):
+            await client.files.create(file=("a.jsonl", BODY + b"\n"), purpose="user_data", extra_headers=key)
+
+
+async def test_a_full_tenant_is_told(space: Space) -> None:
+    async with ingest(space, ingest_tenant_bytes=100) as (_, client):
+        await client.files.create(file=("a.jsonl", BODY), purpose="user_data")
+        with pytest.raises(openai.APIStatusError, match="storage is full"):
+            await client.files.create(file=("b.jsonl", BODY), purpose="user_data")

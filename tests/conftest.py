@@ -1,0 +1,133 @@
+"""Fixtures of the tests that span services: one whole stack on the tiny base model, and two tenants."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from chassis.settings import ServiceSettings
+from eventbus.service import Service
+from localstack import LocalStack
+from testkit import Space
+from testkit.space import Addresses
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant of the running stack and its first key."""
+
+    base_url: str
+    tenant_id: str
+    api_key: str
+
+    @property
+    def sdk(self) -> openai.OpenAI:
+        """The unmodified SDK as this tenant, refusing answers whose shape it does not know."""
+        return openai.OpenAI(
+            base_url=self.base_url, api_key=self.api_key, max_retries=2, _strict_response_validation=True
+        )
+
+    @property
+    def http(self) -> httpx2.Client:
+        """A plain client as this tenant."""
+        return httpx2.Client(
+            base_url=self.base_url, headers={"authorization": f"Bearer {self.api_key}"}, timeout=60, trust_env=False
+        )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
+    """Every service as a process of its own, behind the ingress, on the tiny base model."""
+    running = LocalStack(
+        tmp_path_factory.mktemp("whole"),
+        base_model="tiny-test",
+        models_dir=tiny_models,
+        environment={"SARTOR_TRAINER_LEASE_SECONDS": "5", "SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"},
+    )
+    running.up()
+    try:
+        yield running
+    finally:
+        running.down()
+
+
+def make_tenant(stack: LocalStack, name: str, **policy: Any) -> Tenant:
+    """A new tenant, made with the stack's operator key."""
+    answer = httpx2.post(
+        f"{stack.base_url}/organization/tenants",
+        headers={"authorization": f"Bearer {stack.home.secret('operator_key')}"},
+        json={"name": name, "policy": {"gate": "advisory", **policy}},
+        timeout=30,
+    )
+    answer.raise_for_status()
+    made = answer.json()
+    return Tenant(stack.base_url, made["tenant_id"], made["api_key"])
+
+
+@pytest.fixture(scope="session")
+def tenant(stack: LocalStack) -> Tenant:
+    """A tenant whose gate lets every candidate through: the tiny model is not made to be good."""
+    return make_tenant(stack, "First")
+
+
+@pytest.fixture(scope="session")
+def stranger(stack: LocalStack) -> Tenant:
+    """Another tenant, who must see nothing of the first."""
+    return make_tenant(stack, "Second")
+
+
+@pytest.fixture
+def built_service(tmp_path: Path) -> Callable[[str], Service]:
+    """Builds a service without starting it, to look at how it is wired."""
+    nowhere = Addresses("127.0.0.1:1", "mongodb://127.0.0.1:1", "127.0.0.1:1", "x", "x", "http://127.0.0.1:1")
+    space = Space(nowhere, tmp_path)
+    for name in ("operator_key", "session_secret"):
+        (tmp_path / name).write_text("sk-sartor-" + "x" * 43)
+
+    def build(name: str) -> Service:
+        settings_module = importlib.import_module(f"{name}.settings")
+        settings: type[ServiceSettings] = settings_module.Settings
+        extra: dict[str, Any] = {
+            "operator_key_file": tmp_path / "operator_key",
+            "session_secret_file": tmp_path / "session_secret",
+            "models_dir": tmp_path,
+            "base_model": "tiny-test",
+            "trainer_work_dir": tmp_path / "work",
+        }
+        known = {field: value for field, value in extra.items() if field in settings.model_fields}
+        app = importlib.import_module(f"{name}.app").build(space.settings(settings, name, **known))
+        service: Service = app.state.service
+        return service
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def sartor() -> Callable[..., Any]:
+    """Runs the command line and returns its decoded JSON."""
+
+    def run(*arguments: str, environment: dict[str, str]) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "sartor_cli.main", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
