@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -432,7 +433,7 @@ async def test_evaluations_come_in_pages(world: World) -> None:
 
 
 @asynccontextmanager
-async def process(configured: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(configured: Settings, log: Path = Path(os.devnull)) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m evaluator` as it runs in production, killed at the end."""
     given = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
@@ -440,9 +441,9 @@ async def process(configured: Settings) -> AsyncIterator[asyncio.subprocess.Proc
         if value is not None
     }
     env = {**os.environ, **{f"SARTOR_{name.upper()}": value for name, value in given.items()}}
-    running_process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "evaluator", env=env, stdout=asyncio.subprocess.DEVNULL
-    )
+    with log.open("ab") as output:
+        command = (sys.executable, "-m", "evaluator")
+        running_process = await asyncio.create_subprocess_exec(*command, env=env, stdout=output)
     try:
         yield running_process
     finally:
@@ -482,6 +483,31 @@ async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Add
                 await publish(model.model_copy(update={"model_id": f"{model.model_id}0"}))
                 await eventually(lambda: len(seen.of(EvaluationCompleted)) == 2, within=40)
                 assert [one.model_id for one in seen.of(EvaluationCompleted)].count(model.model_id) == 1
+
+
+async def test_a_frozen_worker_changes_nothing_when_it_wakes(addresses: Addresses, tmp_path: Path) -> None:
+    space = Space(addresses, tmp_path)
+    engine = ModelServer(delay=0.05)
+    log = tmp_path / "frozen.log"
+    async with running(engine.app()) as engine_url:
+        first, second = (settings(space, engine_url, service_port=_free_port(), replica_id=name) for name in "ab")
+        async with space.publisher("registry") as publish, space.probe("evaluations") as seen:
+            world = World(space, f"http://127.0.0.1:{second.service_port}", engine, publish, seen)
+            model = await world.register(rows(0, 40))
+            engine.adapters[model.adapter_id] = right
+            async with process(first, log) as frozen:
+                await eventually(lambda: len(engine.asked) > 20, within=40)
+                frozen.send_signal(signal.SIGSTOP)
+                async with process(second):
+                    event = await world.completed(model, within=60)
+                    before = await world.evidence(event)
+                    frozen.send_signal(signal.SIGCONT)
+                    await eventually(
+                        lambda: "evaluation_stopped" in log.read_text() or "evaluation_left" in log.read_text()
+                    )
+                    assert await world.evidence(event) == before
+                    assert (await world.shown(model))["attempts"] == 2
+                    assert len(seen.of(EvaluationCompleted)) == 1
 
 
 def _free_port() -> int:
