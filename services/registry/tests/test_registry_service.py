@@ -2,227 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
-
 import httpx2
 import openai
 import pytest
-import pytest_asyncio
-from prometheus_client import REGISTRY
+from registry_world import BASE, World, write_base
 
-from chassis.errors import Transient
 from chassis.ids import new_id
-from registry.app import build
-from registry.settings import Settings
 from schemas import (
     AdapterEvicted,
-    AdapterResident,
-    EvaluationCompleted,
-    Event,
     FinetuneCancelled,
-    FinetuneTrained,
-    Interval,
     ModelPromoted,
     ModelRegistered,
     ModelRejected,
     ModelRetired,
-    ObjectRef,
     TenantCreated,
     TenantPolicy,
     TenantPolicyChanged,
 )
-from testkit import Addresses, Space, eventually, running
+from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-BASE = "tiny-base"
-E = TypeVar("E", bound=Event)
-
-
-class Accounts:
-    """Stands where the accounts service is, which is down: what the registry knows comes from events."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.knows: dict[str, str] = {}
-
-    async def get(self, path: str, *, tenant_id: str) -> Any:
-        self.asked.append(path)
-        if tenant_id not in self.knows:
-            raise Transient("accounts cannot be reached")
-        slug = self.knows[tenant_id]
-        return {"tenant_id": tenant_id, "name": slug, "slug": slug, "policy": TenantPolicy().model_dump()}
-
-
-@dataclass
-class World:
-    """A running registry, and one test's two tenants in it."""
-
-    url: str
-    space: Space
-    publish: Any
-    seen: Any
-    accounts: Accounts
-    models_dir: Path
-    a: str = field(default_factory=lambda: new_id("tenant_a"))
-    b: str = field(default_factory=lambda: new_id("tenant_b"))
-
-    def of(self, kind: type[E]) -> list[E]:
-        """Events of one kind about this test's tenants."""
-        return [event for event in self.seen.of(kind) if event.tenant_id in (self.a, self.b)]
-
-    def http(self, tenant: str | None = None, role: str | None = None) -> httpx2.AsyncClient:
-        headers = self.space.headers("registry", self.a if tenant is None else tenant, role=role)
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=20)
-
-    def sdk(self, role: str | None = None) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(
-            api_key=self.space.bearer("registry", self.a, role=role),
-            base_url=f"{self.url}/v1",
-            max_retries=0,
-            _strict_response_validation=True,
-        )
-
-    async def digest(self, *events: Event) -> None:
-        """Publish events and wait until the registry is done with each, one way or the other."""
-        before = consumed()
-        for event in events:
-            await self.publish(event)
-        wanted = before + Counter(event.type for event in events)
-        await eventually(lambda: consumed() >= wanted)
-
-    def job(self, number: int, tenant: str | None = None) -> str:
-        return f"ftjob-{tenant or self.a}-{number}"
-
-    async def trained(self, number: int, tenant: str | None = None) -> str:
-        """A trained adapter; returns the id of the candidate that it became."""
-        event = self.training(number, tenant)
-        await self.publish(event)
-        [made] = await eventually(lambda: [one for one in self.seen.of(ModelRegistered) if one.job_id == event.job_id])
-        return str(made.model_id)
-
-    def training(self, number: int, tenant: str | None = None, **changes: Any) -> FinetuneTrained:
-        tenant = tenant or self.a
-        facts: dict[str, Any] = {
-            "tenant_id": tenant,
-            "job_id": self.job(number, tenant),
-            "base_model": BASE,
-            "base_digest": "d" * 64,
-            "suffix": "support",
-            "adapter_id": f"ad-{tenant}-{number}",
-            "adapter_manifest": ref("manifest.json"),
-            "dataset_id": "ds-1",
-            "dataset_manifest": ref("dataset"),
-            "heldout": ref("heldout"),
-            "train": ref("train"),
-            "task": "classification",
-            "training_file": "file-1",
-            "trained_tokens": 100,
-            "train_seconds": 1.0,
-            "metrics": {"train_loss": 0.1},
-            "hyperparameters": {"n_epochs": 3},
-            "seed": 7,
-        }
-        return FinetuneTrained(**{**facts, **changes})
-
-    def resident(self, number: int, tenant: str | None = None, replica: str = "r1") -> AdapterResident:
-        tenant = tenant or self.a
-        return AdapterResident(
-            tenant_id=tenant,
-            adapter_id=f"ad-{tenant}-{number}",
-            model_id="",
-            replica_id=replica,
-            replica_url=f"http://{replica}",
-            fingerprint_delta=0.01,
-            base_delta=1.5,
-        )
-
-    def evaluated(self, model: str, verdict: Any, tenant: str | None = None) -> EvaluationCompleted:
-        return EvaluationCompleted(
-            tenant_id=tenant or self.a,
-            evaluation_id=f"ev-{model[-8:]}",
-            model_id=model,
-            verdict=verdict,
-            reason="57 of 58 against 3 of 58.",
-            metric="accuracy",
-            scores={"candidate": Interval(value=0.98, low=0.91, high=1.0, n=58)},
-            evidence=ref("evidence"),
-        )
-
-    async def promoted(self, number: int, tenant: str | None = None) -> str:
-        model = await self.trained(number, tenant)
-        await self.publish(self.resident(number, tenant))
-        await self.publish(self.evaluated(model, "pass", tenant))
-        await eventually(lambda: [one for one in self.seen.of(ModelPromoted) if one.model_id == model])
-        return model
-
-    async def card(self, model: str, tenant: str | None = None) -> dict[str, Any]:
-        async with self.http(tenant) as http:
-            return dict((await http.get(f"/v1/registry/models/{model}")).json())
-
-
-def consumed() -> Counter[str]:
-    """Events the registry is done with, by type."""
-    [family] = [one for one in REGISTRY.collect() if one.name == "events_consumed"]
-    found: Counter[str] = Counter()
-    for sample in family.samples:
-        if sample.name.endswith("_total"):
-            found[sample.labels["type"]] += int(sample.value)
-    return found
-
-
-def ref(name: str) -> ObjectRef:
-    return ObjectRef(bucket="b", key=f"tenants/x/{name}", sha256="0" * 64, size=1)
-
-
-def write_base(models_dir: Path, name: str, **facts: Any) -> None:
-    (models_dir / name).mkdir()
-    contents = {"id": name, "digest": "d" * 64, "context_length": 2048, "license": "gemma", **facts}
-    (models_dir / name / "base.json").write_text(json.dumps(contents))
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
-    """One registry for the tests of this module; each brings its own tenants."""
-    space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    models_dir = tmp_path_factory.mktemp("models")
-    write_base(models_dir, BASE)
-    accounts = Accounts()
-    settings = space.settings(
-        Settings, "registry", models_dir=models_dir, base_model=BASE, registry_replica_seconds=2.0
-    )
-    async with (
-        running(build(settings, accounts=accounts)) as url,
-        space.publisher("trainer") as publish,
-        space.probe("models") as seen,
-    ):
-        yield {
-            "url": url,
-            "space": space,
-            "publish": publish,
-            "seen": seen,
-            "accounts": accounts,
-            "models_dir": models_dir,
-        }
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def world(shared: dict[str, Any]) -> World:
-    """The shared registry, which has heard of this test's tenants."""
-    made = World(**shared)
-    made.accounts.asked.clear()
-    await made.digest(
-        *(
-            TenantCreated(tenant_id=tenant, name=slug, slug=slug, policy=TenantPolicy())
-            for tenant, slug in ((made.a, "acme"), (made.b, "bolt"))
-        )
-    )
-    return made
 
 
 async def test_from_trained_to_production_by_the_gate(world: World) -> None:
