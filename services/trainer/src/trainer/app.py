@@ -1,0 +1,33 @@
+"""Wires the trainer together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from trainer.api import routes
+from trainer.domain import Job
+from trainer.events import subscriptions
+from trainer.settings import Settings
+from trainer.store import Jobs
+from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
+from trainer.worker import Worker
+
+
+def build(settings: Settings) -> FastAPI:
+    """The trainer's application."""
+    service = Service("trainer", settings)
+    jobs = Jobs(
+        service.aggregates("jobs", Job),
+        service.collection("job_events"),
+        service.collection("checkpoints"),
+        service.collection("datasets"),
+        service.collection("turns"),
+    )
+    requests = Requests(jobs, service.peer("ingest"), service.peer("registry"), settings.trainer_open_jobs)
+    tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
+    worker = Worker(jobs, service.objects, settings, service.replica_id)
+    service.on_start(jobs.prepare)
+    service.bus.subscribe(subscriptions(Datasets(jobs), tune_on_upload, Outcomes(jobs)))
+    service.background("worker", worker.run)
+    return service.app([routes(jobs, requests)])

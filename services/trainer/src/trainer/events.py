@@ -1,0 +1,31 @@
+"""The events the trainer consumes."""
+
+from __future__ import annotations
+
+from eventbus.bus import Handlers
+from schemas import DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected
+from trainer.use_cases import Datasets, Outcomes, TuneOnUpload
+
+
+def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Outcomes) -> Handlers:
+    """Each event consumed, with what it leads to."""
+
+    async def on_dataset_prepared(event: DatasetPrepared) -> None:
+        await datasets.arrive(event)
+        await tune_on_upload.consider(event)
+
+    async def on_dataset_rejected(event: DatasetRejected) -> None:
+        await datasets.arrive(event)
+
+    async def on_model_promoted(event: ModelPromoted) -> None:
+        await outcomes.promoted(event)
+
+    async def on_model_rejected(event: ModelRejected) -> None:
+        await outcomes.rejected(event)
+
+    return {
+        DatasetPrepared: on_dataset_prepared,
+        DatasetRejected: on_dataset_rejected,
+        ModelPromoted: on_model_promoted,
+        ModelRejected: on_model_rejected,
+    }

@@ -1,0 +1,177 @@
+"""Jobs, their events and checkpoints, and what is known of datasets, in MongoDB."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from chassis.errors import NotFound
+from chassis.ids import derived_id, now
+from eventbus.outbox import AggregateStore
+from schemas import DatasetPrepared, DatasetRejected
+from stores.mongo import Collection, DuplicateKeyError
+from trainer.domain import CLAIMABLE, OPEN, Job
+
+
+class JobEvent(BaseModel):
+    """One line of a job's history."""
+
+    id: str
+    job_id: str
+    tenant_id: str
+    created_at: int
+    order: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any]
+
+
+class JobCheckpoint(BaseModel):
+    """One checkpoint as listed."""
+
+    id: str
+    job_id: str
+    tenant_id: str
+    created_at: int
+    step: int
+    metrics: dict[str, float]
+
+
+class Jobs:
+    """The service's documents, in its own words.
+
+    Args:
+        jobs: the aggregates.
+        events: job events, each with a natural key so that a repeated attempt does not repeat them.
+        checkpoints: checkpoints as listed.
+        datasets: by file id, the dataset made from it or why there is none.
+        turns: by tenant, when it last had a job trained.
+    """
+
+    def __init__(
+        self,
+        jobs: AggregateStore[Job],
+        events: Collection,
+        checkpoints: Collection,
+        datasets: Collection,
+        turns: Collection,
+    ) -> None:
+        self.jobs = jobs
+        self._events = events
+        self._checkpoints = checkpoints
+        self._datasets = datasets
+        self._turns = turns
+
+    async def prepare(self) -> None:
+        """Create the indexes."""
+        await self.jobs.collection.create_index([("state", 1), ("created_at", 1)])
+        await self._events.create_index([("job_id", 1), ("order", -1)])
+        await self._checkpoints.create_index([("job_id", 1), ("step", -1)])
+
+    async def claim(self, owner: str, seconds: float) -> Job | None:
+        """The next job to train: of the tenant that waited longest for a turn, its oldest."""
+        claimable = {"state": {"$in": list(CLAIMABLE)}}
+        waiting = await self.jobs.collection.distinct("tenant_id", claimable)
+        if not waiting:
+            return None
+        turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
+        for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
+            job = await self.jobs.claim({**claimable, "tenant_id": tenant_id}, owner, seconds)
+            if job is not None:
+                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
+                return job
+        return None
+
+    async def open_jobs(self, tenant_id: str) -> int:
+        """Jobs of the tenant that are not over."""
+        return int(await self.jobs.collection.count_documents({"tenant_id": tenant_id, "state": {"$in": list(OPEN)}}))
+
+    async def waiting_for(self, tenant_id: str, file_id: str) -> list[Job]:
+        """Jobs that wait for the dataset of a file."""
+        return await self.jobs.find(
+            tenant_id, {"dataset": None, "$or": [{"training_file": file_id}, {"validation_file": file_id}]}
+        )
+
+    async def learn(self, event: DatasetPrepared | DatasetRejected) -> None:
+        """Keep what became of a file."""
+        known = "prepared" if isinstance(event, DatasetPrepared) else "rejected"
+        await self._datasets.update_one(
+            {"_id": event.file_id},
+            {"$set": {"tenant_id": event.tenant_id, known: event.model_dump(mode="json")}},
+            upsert=True,
+        )
+
+    async def dataset(self, tenant_id: str, file_id: str) -> DatasetPrepared | DatasetRejected | None:
+        """What became of a file, if that is known."""
+        found = await self._datasets.find_one({"_id": file_id, "tenant_id": tenant_id})
+        if found and "prepared" in found:
+            return DatasetPrepared.model_validate(found["prepared"])
+        return DatasetRejected.model_validate(found["rejected"]) if found else None
+
+    async def tell(
+        self,
+        job: Job,
+        key: str,
+        message: str,
+        *,
+        level: str = "info",
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Add a line to a job's history, once per `key`; with `data` it is a metrics line."""
+        event = JobEvent(
+            id=derived_id("ftevent-", job.id, key),
+            job_id=job.id,
+            tenant_id=job.tenant_id,
+            created_at=now(),
+            order=time.time_ns(),
+            level=level,
+            message=message,
+            type="metrics" if data is not None else "message",
+            data=data or {},
+        )
+        try:
+            await self._events.insert_one({"_id": event.id, **event.model_dump()})
+        except DuplicateKeyError:
+            return
+
+    async def history(self, job: Job, *, limit: int, after: str | None) -> list[JobEvent]:
+        """A job's events, newest first."""
+        query = await _after(self._events, job, "order", after)
+        return [JobEvent.model_validate(found) async for found in _newest(self._events, query, "order", limit)]
+
+    async def list_checkpoint(self, job: Job, step: int, metrics: dict[str, float]) -> None:
+        """Show a checkpoint in the job's list, once per step."""
+        checkpoint = JobCheckpoint(
+            id=derived_id("ftckpt_", job.id, str(step)),
+            job_id=job.id,
+            tenant_id=job.tenant_id,
+            created_at=now(),
+            step=step,
+            metrics=metrics,
+        )
+        await self._checkpoints.replace_one({"_id": checkpoint.id}, checkpoint.model_dump(), upsert=True)
+
+    async def checkpoints(self, job: Job, *, limit: int, after: str | None) -> list[JobCheckpoint]:
+        """A job's checkpoints, newest first."""
+        query = await _after(self._checkpoints, job, "step", after)
+        found = _newest(self._checkpoints, query, "step", limit)
+        return [JobCheckpoint.model_validate(document) async for document in found]
+
+
+async def _after(collection: Collection, job: Job, by: str, after: str | None) -> dict[str, Any]:
+    query: dict[str, Any] = {"job_id": job.id, "tenant_id": job.tenant_id}
+    if after is not None:
+        last = await collection.find_one({**query, "_id": after})
+        if last is None:
+            raise NotFound(f"'{after}' is not of job '{job.id}'.", param="after")
+        query[by] = {"$lt": last[by]}
+    return query
+
+
+def _newest(collection: Collection, query: dict[str, Any], by: str, limit: int) -> AsyncIterator[dict[str, Any]]:
+    cursor: AsyncIterator[dict[str, Any]] = collection.find(query).sort(by, -1).limit(limit)
+    return cursor

@@ -1,0 +1,261 @@
+"""What the trainer does besides training: takes requests, follows datasets and the gate."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from chassis.auth import Peer, Principal
+from chassis.errors import Conflict, Invalid, NotFound, RateLimited
+from chassis.idempotency import request_id_for
+from chassis.ids import derived_id, new_id, now
+from schemas import DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected
+from trainer.domain import Failure, Job, Trigger
+from trainer.hyperparameters import resolve_hyperparameters
+from trainer.store import Jobs
+
+MOST_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A fine-tune as asked for."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    suffix: str = ""
+    seed: int | None = None
+    metadata: dict[str, str] | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+
+class Requests:
+    """Takes fine-tunes in and lets their owners steer them.
+
+    Args:
+        jobs: where they are kept.
+        ingest: asked whether a file is there.
+        registry: asked whether a base model is there.
+        open_jobs: most jobs of a tenant that are not over.
+    """
+
+    def __init__(self, jobs: Jobs, ingest: Peer, registry: Peer, open_jobs: int) -> None:
+        self._jobs = jobs
+        self._ingest = ingest
+        self._registry = registry
+        self._open_jobs = open_jobs
+
+    async def create(self, principal: Principal, asked: Asked) -> Job:
+        """Make a job that waits for its data, and queue it if the data is there.
+
+        Raises:
+            Invalid: unknown base model, unusable file, or bad hyperparameters.
+            NotFound: no such file of this tenant.
+            RateLimited: too many open jobs.
+        """
+        tenant_id = principal.tenant_id
+        resolve_hyperparameters(1000, asked.hyperparameters)
+        await self._check_base(tenant_id, asked.model)
+        await self._check_file(tenant_id, asked.training_file, "training_file")
+        if asked.validation_file:
+            await self._check_file(tenant_id, asked.validation_file, "validation_file")
+        if await self._jobs.open_jobs(tenant_id) >= self._open_jobs:
+            raise RateLimited(
+                f"You have {self._open_jobs} jobs that are not over. Wait or cancel some.", retry_after=60
+            )
+        job = Job(
+            id=request_id_for("ftjob-", new_id("ftjob-")),
+            tenant_id=tenant_id,
+            created_at=now(),
+            organization=principal.organization or tenant_id,
+            base_model=asked.model,
+            training_file=asked.training_file,
+            validation_file=asked.validation_file,
+            suffix=asked.suffix,
+            seed=asked.seed if asked.seed is not None else secrets.randbelow(MOST_SEED),
+            metadata=asked.metadata,
+            requested=asked.hyperparameters,
+        )
+        return await self._add(job)
+
+    async def create_for(self, dataset: DatasetPrepared, base_model: str, organization: str) -> Job:
+        """The automatic job of a dataset: one, however often its event comes."""
+        trigger: Trigger = "labels" if dataset.project_id else "upload"
+        job = Job(
+            id=derived_id("ftjob-", dataset.dataset_id),
+            tenant_id=dataset.tenant_id,
+            created_at=now(),
+            organization=organization,
+            base_model=base_model,
+            training_file=str(dataset.file_id),
+            seed=int(derived_id("", dataset.dataset_id)[:7], 16),
+            trigger=trigger,
+        )
+        return await self._add(job)
+
+    async def _add(self, job: Job) -> Job:
+        job.request()
+        job = await self._jobs.jobs.add_once(job)
+        await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
+        await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
+        return await Datasets(self._jobs).advance(job)
+
+    async def _check_base(self, tenant_id: str, model: str) -> None:
+        try:
+            await self._registry.get(f"/internal/base_models/{model}", tenant_id=tenant_id)
+        except NotFound as error:
+            bases = await self._registry.get("/internal/base_models", tenant_id=tenant_id)
+            names = ", ".join(base["id"] for base in bases) or "none"
+            raise Invalid(
+                f"model: '{model}' is not a base model that can be fine-tuned. Available: {names}.",
+                param="model",
+                code="model_not_found",
+            ) from error
+
+    async def _check_file(self, tenant_id: str, file_id: str, param: str) -> None:
+        try:
+            file = await self._ingest.get(f"/v1/files/{file_id}", tenant_id=tenant_id)
+        except NotFound as error:
+            raise NotFound(f"{param}: no such file '{file_id}'.", param=param, code="file_not_found") from error
+        if file["purpose"] not in ("fine-tune", "user_data"):
+            raise Invalid(
+                f"{param}: file '{file_id}' has the purpose '{file['purpose']}'; upload it with 'fine-tune'.",
+                param=param,
+                code="invalid_purpose",
+            )
+        if file["status"] == "error":
+            raise Invalid(f"{param}: {file['status_details']}", param=param, code="invalid_file")
+
+    async def cancel(self, tenant_id: str, job_id: str) -> Job:
+        """End a job."""
+        job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
+        await self._jobs.tell(job, "cancelled", "The job was cancelled.", level="warn")
+        return job
+
+    async def pause(self, tenant_id: str, job_id: str) -> Job:
+        """Halt a job."""
+        job = await self._jobs.jobs.update(tenant_id, job_id, Job.pause)
+        await self._jobs.tell(job, f"paused-{job.version}", "The job is paused; its progress is kept.")
+        return job
+
+    async def resume(self, tenant_id: str, job_id: str) -> Job:
+        """Let a job go on."""
+        job = await self._jobs.jobs.update(tenant_id, job_id, Job.resume)
+        await self._jobs.tell(job, f"resumed-{job.version}", "The job was taken up again.")
+        return job
+
+
+class Datasets:
+    """Brings jobs and their data together."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def arrive(self, event: DatasetPrepared | DatasetRejected) -> None:
+        """A file became a dataset, or will never: the jobs that wait for it go on, or end."""
+        if event.file_id is None:
+            return
+        await self._jobs.learn(event)
+        for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
+            await self.advance(job)
+
+    async def advance(self, job: Job) -> Job:
+        """Queue a job if all of its data is there; fail it if some never will be."""
+        if job.dataset is not None or job.ended:
+            return job
+        training = await self._jobs.dataset(job.tenant_id, job.training_file)
+        validation = (
+            await self._jobs.dataset(job.tenant_id, job.validation_file) if job.validation_file is not None else None
+        )
+        for dataset, param in ((training, "training_file"), (validation, "validation_file")):
+            if isinstance(dataset, DatasetRejected):
+                return await self._fail(job, Failure(code=f"invalid_{param}", message=dataset.message, param=param))
+        if not isinstance(training, DatasetPrepared) or (job.validation_file and validation is None):
+            return job
+        try:
+            resolved = resolve_hyperparameters(training.rows.train, job.requested)
+        except Invalid as error:
+            return await self._fail(
+                job, Failure(code="invalid_hyperparameters", message=error.message, param=error.param)
+            )
+        chosen: dict[str, int | float | str] = {
+            "n_epochs": resolved.n_epochs,
+            "batch_size": resolved.batch_size,
+            "learning_rate_multiplier": resolved.learning_rate_multiplier,
+        }
+        prepared = validation if isinstance(validation, DatasetPrepared) else None
+        job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen))
+        await self._jobs.tell(job, "split", _split_line(training, prepared))
+        await self._jobs.tell(job, "queued", f"Files validated, the job is queued with {_chosen_line(chosen)}.")
+        return job
+
+    async def _fail(self, job: Job, failure: Failure) -> Job:
+        job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()))
+        await self._jobs.tell(job, "failed", failure.message, level="error")
+        return job
+
+
+def _split_line(training: DatasetPrepared, validation: DatasetPrepared | None) -> str:
+    rows = training.rows
+    total = rows.train + rows.validation + rows.heldout
+    if validation is None:
+        return (
+            f"No validation file was given: of {total} rows, {rows.validation} were held out for validation and "
+            f"{rows.heldout} for the evaluation; {rows.train} are trained on."
+        )
+    return f"Of {total} rows, {rows.heldout} were held out for the evaluation; {rows.train} are trained on."
+
+
+def _chosen_line(chosen: dict[str, int | float | str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in chosen.items())
+
+
+class TuneOnUpload:
+    """Asks for a fine-tune by itself when data arrives and the tenant's policy says so."""
+
+    def __init__(self, requests: Requests, accounts: Peer, default_base: str) -> None:
+        self._requests = requests
+        self._accounts = accounts
+        self._default_base = default_base
+
+    async def consider(self, dataset: DatasetPrepared) -> Job | None:
+        """Make the dataset's job if it was uploaded as `user_data` and the policy allows it."""
+        if dataset.purpose != "user_data" or dataset.file_id is None:
+            return None
+        tenant = await self._accounts.get(f"/internal/tenants/{dataset.tenant_id}", tenant_id=dataset.tenant_id)
+        if not tenant["policy"]["tune_on_upload"]:
+            return None
+        base = tenant["policy"]["base_model"] or self._default_base
+        return await self._requests.create_for(dataset, base, tenant["slug"])
+
+
+class Outcomes:
+    """Ends jobs as the gate decided."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def promoted(self, event: ModelPromoted) -> None:
+        """The model answers: the job has succeeded."""
+        job = await self._end(event.tenant_id, event.job_id, lambda it: it.succeed(event.model_id, now()))
+        if job and job.state == "succeeded":
+            await self._jobs.tell(job, "answers", f"New fine-tuned model created: {event.model_id}")
+            await self._jobs.tell(job, "ended", "The job has successfully completed")
+
+    async def rejected(self, event: ModelRejected) -> None:
+        """The gate refused: the job has failed, and says why."""
+        failure = Failure(code="gate_rejected", message=event.reason)
+        job = await self._end(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
+        if job and job.state == "failed":
+            await self._jobs.tell(job, "failed", f"The model was not let through: {event.reason}", level="error")
+
+    async def _end(self, tenant_id: str, job_id: str, change: Any) -> Job | None:
+        try:
+            return await self._jobs.jobs.update(tenant_id, job_id, change)
+        except (NotFound, Conflict):
+            job = await self._jobs.jobs.find_one(tenant_id, {"_id": job_id})
+            if job is not None and not job.ended:
+                raise
+            return job
