@@ -1,0 +1,1 @@
+"""Chat and completions on each tenant's own models, through TGI."""

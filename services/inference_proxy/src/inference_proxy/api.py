@@ -1,0 +1,200 @@
+"""The HTTP routes of the proxy: OpenAI's chat and completions, and feedback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import structlog
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import AliasChoices, BaseModel, Field
+
+from chassis.auth import Principal, require
+from chassis.errors import Invalid, SartorError, envelope
+from chassis.http import Page, page
+from inference_proxy.answers import chat_chunk, chat_completion, text_chunk, text_completion, usage
+from inference_proxy.domain import Chat
+from inference_proxy.limits import InFlight, Limiter
+from inference_proxy.requests import ChatAsked, CompletionAsked
+from inference_proxy.store import Chats
+from inference_proxy.use_cases import Answer, Answering, Rating
+
+log = structlog.get_logger()
+
+Chatting = Annotated[Principal, require("chat:write")]
+Limit = Annotated[int, Query(ge=1, le=100)]
+DONE = b"data: [DONE]\n\n"
+
+
+class FeedbackAsked(BaseModel):
+    """A rating of an answer."""
+
+    completion_id: str = Field(validation_alias=AliasChoices("completion_id", "chat_id"))
+    rating: Literal["up", "down"]
+    correction: str | None = Field(None, max_length=100_000)
+    comment: str | None = Field(None, max_length=10_000)
+
+
+def _event(payload: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n".encode()
+
+
+def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight) -> APIRouter:
+    """Chat and completions, whole or streamed."""
+    router = APIRouter(prefix="/v1", tags=["inference"])
+
+    @router.post("/chat/completions")
+    async def create_chat(asked: ChatAsked, principal: Chatting) -> Response:
+        limiter.admit(principal)
+        answer = await answering.prepare_chat(principal, asked)
+        if asked.stream:
+            return _streamed(answer, _chat_events(answer))
+        with in_flight.entered(principal.tenant_id):
+            await answering.whole(answer)
+        body = chat_completion(answer.header, answer.choices, logprobs=bool(asked.logprobs))
+        return JSONResponse(body, headers=_headers(answer))
+
+    @router.post("/completions")
+    async def create_completion(asked: CompletionAsked, principal: Chatting) -> Response:
+        limiter.admit(principal)
+        answer = await answering.prepare_completion(principal, asked)
+        if asked.stream:
+            return _streamed(answer, _text_events(answer))
+        with in_flight.entered(principal.tenant_id):
+            await answering.whole(answer)
+        return JSONResponse(text_completion(answer.header, answer.choices, asked.logprobs), headers=_headers(answer))
+
+    def _headers(answer: Answer) -> dict[str, str]:
+        proof = {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
+        return {**limiter.headers(answer.principal), **proof}
+
+    def _streamed(answer: Answer, events: AsyncIterator[bytes]) -> StreamingResponse:
+        headers = {**_headers(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(_guarded(answer, events), media_type="text/event-stream", headers=headers)
+
+    async def _guarded(answer: Answer, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A failure after the first byte can only be told inside the stream."""
+        try:
+            with in_flight.entered(answer.principal.tenant_id):
+                async with aclosing(events) as stream:  # type: ignore[type-var]
+                    async for event in stream:
+                        yield event
+        except SartorError as error:
+            yield _event(envelope(error))
+        except Exception as error:  # the boundary of a stream: the client must hear of it
+            log.error("stream_crashed", exc_info=error)
+            yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
+        yield DONE
+
+    async def _chat_events(answer: Answer) -> AsyncIterator[bytes]:
+        asked = answer.asked
+        assert isinstance(asked, ChatAsked)
+        header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
+        begun: set[int] = set()
+        async with aclosing(answering.stream(answer)) as tokens:  # type: ignore[type-var]
+            async for index, piece, shown in tokens:
+                if index not in begun:
+                    begun.add(index)
+                    yield _event(chat_chunk(header, index, {"role": "assistant", "content": ""}))
+                choice = answer.choices[index]
+                logprobs = {"content": choice.logprobs[-1:], "refusal": None} if asked.logprobs and shown else None
+                if shown:
+                    yield _event(chat_chunk(header, index, {"content": shown}, None, logprobs))
+                if piece.finish_reason:
+                    yield _event(chat_chunk(header, index, {}, piece.finish_reason))
+        if asked.wants_usage:
+            last = {**header, "object": "chat.completion.chunk", "choices": [], "usage": usage(answer.choices)}
+            yield _event(last)
+
+    async def _text_events(answer: Answer) -> AsyncIterator[bytes]:
+        async with aclosing(answering.stream(answer)) as tokens:  # type: ignore[type-var]
+            async for index, piece, shown in tokens:
+                if shown or piece.finish_reason:
+                    yield _event(text_chunk(answer.header, index, shown, piece.finish_reason))
+        if answer.asked.wants_usage:
+            last = {**answer.header, "object": "text_completion", "choices": [], "usage": usage(answer.choices)}
+            yield _event(last)
+
+    return router
+
+
+def stored_routes(chats: Chats) -> APIRouter:
+    """Completions kept with `store: true`."""
+    router = APIRouter(prefix="/v1/chat/completions", tags=["inference"])
+
+    @router.get("")
+    async def list_stored(
+        principal: Chatting,
+        model: str | None = None,
+        limit: Limit = 20,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "asc",
+    ) -> Page:
+        newest_first = order == "desc"
+        found = await chats.stored_page(
+            principal.tenant_id, model, limit=limit + 1, after=after, newest_first=newest_first
+        )
+        return page([_stored_view(chat) for chat in found], limit=limit)
+
+    @router.get("/{chat_id}")
+    async def retrieve_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
+        return _stored_view(await chats.stored(principal.tenant_id, chat_id))
+
+    @router.get("/{chat_id}/messages")
+    async def stored_messages(chat_id: str, principal: Chatting, limit: Limit = 20, after: str | None = None) -> Page:
+        chat = await chats.stored(principal.tenant_id, chat_id)
+        messages = [{**message, "id": f"{chat.id}-{index}"} for index, message in enumerate(chat.messages)]
+        start = next((index + 1 for index, message in enumerate(messages) if message["id"] == after), 0)
+        return page(messages[start : start + limit + 1], limit=limit)
+
+    @router.delete("/{chat_id}")
+    async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
+        await chats.stored(principal.tenant_id, chat_id)
+        await chats.chats.update(principal.tenant_id, chat_id, Chat.forget_content)
+        return {"object": "chat.completion.deleted", "id": chat_id, "deleted": True}
+
+    return router
+
+
+def _stored_view(chat: Chat) -> dict[str, Any]:
+    answer = chat.answer or {"content": "", "finish_reason": "stop"}
+    message = {"role": "assistant", "content": answer["content"], "refusal": None}
+    return {
+        "id": chat.id,
+        "object": "chat.completion",
+        "created": chat.created_at,
+        "model": chat.model,
+        "metadata": chat.metadata,
+        "choices": [{"index": 0, "message": message, "finish_reason": answer["finish_reason"], "logprobs": None}],
+        "usage": {
+            "prompt_tokens": chat.prompt_tokens,
+            "completion_tokens": chat.completion_tokens,
+            "total_tokens": chat.prompt_tokens + chat.completion_tokens,
+        },
+    }
+
+
+def feedback_routes(rating: Rating) -> APIRouter:
+    """Ratings of answers."""
+    router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
+
+    @router.post("")
+    async def create_feedback(asked: FeedbackAsked, principal: Chatting) -> dict[str, Any]:
+        if asked.correction is not None and not asked.correction.strip():
+            raise Invalid("correction: is empty; leave it out.", param="correction")
+        feedback = await rating.record(
+            principal, asked.completion_id, asked.rating, correction=asked.correction, comment=asked.comment
+        )
+        return {
+            "id": feedback.id,
+            "object": "feedback",
+            "created_at": feedback.created_at,
+            "completion_id": feedback.chat_id,
+            "model": feedback.model,
+            "rating": feedback.rating,
+        }
+
+    return router

@@ -1,0 +1,38 @@
+"""Wires the proxy together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from inference_proxy.api import feedback_routes, inference_routes, stored_routes
+from inference_proxy.domain import Chat, Feedback
+from inference_proxy.events import watched
+from inference_proxy.limits import InFlight, Limiter
+from inference_proxy.prompts import Bases
+from inference_proxy.retrieval import Retrieval
+from inference_proxy.routing import RouteTable
+from inference_proxy.settings import Settings
+from inference_proxy.store import Chats
+from inference_proxy.tgi import TGIClient
+from inference_proxy.use_cases import Answering, Rating
+
+
+def build(settings: Settings) -> FastAPI:
+    """The proxy's application."""
+    service = Service("inference_proxy", settings)
+    chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
+    registry = service.peer("registry")
+    bases = Bases(registry)
+    routes = RouteTable(registry, bases, settings.model_server_url)
+    engine = TGIClient(settings.inference_seconds)
+    limiter = Limiter(settings.requests_per_minute, settings.tokens_per_minute)
+    in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
+    retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
+    answering = Answering(routes, bases, engine, retrieval, chats, limiter, settings.inference_default_tokens)
+    service.on_start(engine.open)
+    service.on_stop(engine.close)
+    service.bus.watch(watched(routes))
+    return service.app(
+        [inference_routes(answering, limiter, in_flight), stored_routes(chats), feedback_routes(Rating(chats))]
+    )

@@ -1,0 +1,73 @@
+"""An answer that was given, and what people think of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from eventbus.aggregate import Aggregate
+from schemas import ChatCompleted, FeedbackRecorded
+
+
+class Chat(Aggregate):
+    """One answer: counts and lineage; the content only where the caller asked to store it."""
+
+    created_at: int
+    model: str
+    adapter_id: str | None
+    key_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    latency_ms: int
+    finish_reason: str
+    retrieved: list[str] = Field(default_factory=list)
+    stored: bool = False
+    metadata: dict[str, str] = Field(default_factory=dict)
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    answer: dict[str, Any] | None = None
+
+    def announce(self) -> None:
+        """Say that it was given."""
+        self.record(
+            ChatCompleted(
+                tenant_id=self.tenant_id,
+                chat_id=self.id,
+                model=self.model,
+                adapter_id=self.adapter_id,
+                key_id=self.key_id,
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self.completion_tokens,
+                latency_ms=self.latency_ms,
+                finish_reason=self.finish_reason,
+                retrieved=self.retrieved,
+            )
+        )
+
+    def forget_content(self) -> None:
+        """Drop what was said; that it was said stays counted."""
+        self.stored, self.messages, self.answer, self.metadata = False, [], None, {}
+
+
+class Feedback(Aggregate):
+    """A person's rating of an answer."""
+
+    created_at: int
+    chat_id: str
+    model: str
+    rating: Literal["up", "down"]
+    correction: str | None = None
+    comment: str | None = None
+
+    def announce(self) -> None:
+        """Say that it was given; the texts stay here."""
+        self.record(
+            FeedbackRecorded(
+                tenant_id=self.tenant_id,
+                feedback_id=self.id,
+                chat_id=self.chat_id,
+                model=self.model,
+                rating=self.rating,
+                has_correction=self.correction is not None,
+            )
+        )

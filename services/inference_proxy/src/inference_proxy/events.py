@@ -1,0 +1,14 @@
+"""The events the proxy watches, in every replica, to forget routes that may have changed."""
+
+from __future__ import annotations
+
+from eventbus.bus import Handlers
+from inference_proxy.routing import RouteTable
+from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+
+
+def watched(routes: RouteTable) -> Handlers:
+    """Each event watched, with what it leads to."""
+    return dict.fromkeys(
+        (ModelPromoted, ModelRejected, ModelRetired, AdapterResident, AdapterEvicted), routes.on_change
+    )

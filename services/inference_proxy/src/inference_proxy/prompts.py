@@ -1,0 +1,70 @@
+"""Chat messages to the text a base model is given: its own template, in a sandbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from chassis.auth import Peer
+from chassis.errors import Invalid
+
+
+class Base:
+    """A base model as the proxy needs it: template and stop tokens.
+
+    Args:
+        facts: contents of its `base.json`.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.id: str = facts["id"]
+        self.digest: str = facts["digest"]
+        self.stop_tokens: list[str] = list(facts.get("stop_tokens") or [])
+        self._bos = facts.get("bos_token") or ""
+        self._eos = facts.get("eos_token") or ""
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _refuse
+        # transformers marks the assistant's text with {% generation %}; here it is plain text.
+        source = facts["chat_template"].replace("{% generation %}", "").replace("{% endgeneration %}", "")
+        source = source.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
+        source = source.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+        self._template = environment.from_string(source)
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """The prompt, ending where the assistant begins; without the begin-of-text token, which TGI adds.
+
+        Raises:
+            Invalid: the template does not allow these messages.
+        """
+        try:
+            text = self._template.render(
+                messages=messages, add_generation_prompt=True, bos_token=self._bos, eos_token=self._eos
+            )
+        except TemplateError as error:
+            raise Invalid(f"messages: this model cannot take them: {error}", param="messages") from error
+        return text.removeprefix(self._bos) if self._bos else text
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+class Bases:
+    """Base models by id, asked of the registry once."""
+
+    def __init__(self, registry: Peer) -> None:
+        self._registry = registry
+        self._known: dict[str, Base] = {}
+
+    async def get(self, base_id: str, tenant_id: str) -> Base:
+        """A base model.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        if base_id not in self._known:
+            facts = await self._registry.get(f"/internal/base_models/{base_id}", tenant_id=tenant_id)
+            self._known[base_id] = Base(facts)
+        return self._known[base_id]

@@ -1,0 +1,104 @@
+"""Which adapter, on which replica, answers for a model of a tenant. What is not proven is never served."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from chassis.auth import Peer
+from chassis.errors import NotFound, Transient
+from inference_proxy.prompts import Bases
+from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+
+BELIEVED_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """A model with what answers for it.
+
+    Attributes:
+        model: the name it was asked for by.
+        adapter_id: None for a base model.
+        replicas: addresses of the engines that proved they hold the adapter.
+    """
+
+    model: str
+    base_id: str
+    adapter_id: str | None
+    replicas: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights that answer; echoed as `system_fingerprint`."""
+        return self.adapter_id or f"base-{self.base_id}"
+
+
+class RouteTable:
+    """Routes as the registry tells them, believed for seconds and forgotten when an event says so.
+
+    Args:
+        registry: the source of truth.
+        bases: base models, which every tenant may use.
+        base_url: where base models answer.
+    """
+
+    def __init__(self, registry: Peer, bases: Bases, base_url: str) -> None:
+        self._registry = registry
+        self._bases = bases
+        self._base_url = base_url.rstrip("/")
+        self._known: dict[tuple[str, str], tuple[float, Route]] = {}
+        self._turn = 0
+
+    async def find(self, tenant_id: str, model: str) -> Route:
+        """The route to a tenant's model, an alias, or a base model.
+
+        Raises:
+            NotFound: no such model for this tenant; never answered by a base model instead.
+            Transient: the model is in production but no replica holds it at the moment.
+        """
+        until, route = self._known.get((tenant_id, model), (0.0, None))
+        if route is None or until < time.monotonic():
+            route = await self._ask(tenant_id, model)
+            self._known[tenant_id, model] = (time.monotonic() + BELIEVED_SECONDS, route)
+        if not route.replicas:
+            self._known.pop((tenant_id, model), None)
+            raise Transient(
+                "The model is being loaded; try again in a few seconds.", code="model_loading", retry_after=2
+            )
+        return route
+
+    def pick(self, route: Route) -> str:
+        """One of the route's replicas, in turn."""
+        self._turn += 1
+        return route.replicas[self._turn % len(route.replicas)]
+
+    async def _ask(self, tenant_id: str, model: str) -> Route:
+        if not model.startswith("ft:"):
+            try:
+                base = await self._bases.get(model, tenant_id)
+            except NotFound:
+                pass
+            else:
+                return Route(model, base.id, None, (self._base_url,))
+        try:
+            told: dict[str, Any] = await self._registry.get(f"/internal/routes/{model}", tenant_id=tenant_id)
+        except NotFound as error:
+            raise NotFound(
+                f"The model `{model}` does not exist or you do not have access to it.",
+                code="model_not_found",
+                param="model",
+            ) from error
+        if told["tenant_id"] != tenant_id or not told["adapter_id"]:
+            raise NotFound(f"The model `{model}` does not exist.", code="model_not_found", param="model")
+        replicas = tuple(replica["replica_url"].rstrip("/") for replica in told["replicas"])
+        return Route(model, told["base_model"], told["adapter_id"], replicas)
+
+    async def on_change(
+        self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
+    ) -> None:
+        """Forget what the event may have changed; the next request asks again."""
+        self._known = {
+            key: value for key, value in self._known.items() if value[1].adapter_id not in (None, event.adapter_id)
+        }

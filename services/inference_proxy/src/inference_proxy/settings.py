@@ -1,0 +1,23 @@
+"""The inference proxy's settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the proxy reads from the environment besides the settings every service has."""
+
+    inference_in_flight: int = Field(64, description="Requests to the engines at the same time; more get 429.")
+    inference_tenant_in_flight: int = Field(16, description="Of those, at most this many of one tenant.")
+    inference_seconds: float = Field(300, description="Longest an answer may take.")
+    inference_default_tokens: int = Field(
+        256, description="Longest answer where the request names no limit, in tokens."
+    )
+    inference_retrieved_characters: int = Field(
+        4000, description="Most characters of retrieved text put into a prompt."
+    )
+    requests_per_minute: int = Field(600, description="Limit of callers whose key names none.")
+    tokens_per_minute: int = Field(200_000, description="Limit of callers whose key names none.")

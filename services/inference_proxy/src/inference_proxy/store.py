@@ -1,0 +1,35 @@
+"""Answers given and their ratings, in MongoDB."""
+
+from __future__ import annotations
+
+from chassis.errors import NotFound
+from eventbus.outbox import AggregateStore
+from inference_proxy.domain import Chat, Feedback
+
+
+class Chats:
+    """The service's documents, in its own words."""
+
+    def __init__(self, chats: AggregateStore[Chat], feedback: AggregateStore[Feedback]) -> None:
+        self.chats = chats
+        self.feedback = feedback
+
+    async def stored(self, tenant_id: str, chat_id: str) -> Chat:
+        """An answer whose content was stored.
+
+        Raises:
+            NotFound: there is none for this tenant.
+        """
+        chat = await self.chats.find_one(tenant_id, {"_id": chat_id, "stored": True})
+        if chat is None:
+            raise NotFound(f"No stored completion '{chat_id}'. Send store=true to keep one.", param="id")
+        return chat
+
+    async def stored_page(
+        self, tenant_id: str, model: str | None, *, limit: int, after: str | None, newest_first: bool
+    ) -> list[Chat]:
+        """Answers whose content was stored."""
+        query: dict[str, object] = {"stored": True}
+        if model:
+            query["model"] = model
+        return await self.chats.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)

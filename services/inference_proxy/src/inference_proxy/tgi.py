@@ -1,0 +1,169 @@
+"""The engine: TGI's HTTP API through the `text-generation` client, which knows neither adapters nor kept connections.
+
+Both are added here, and its errors become ours. Leaving TGI means another file like this one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+from pydantic import ValidationError as PydanticError
+from text_generation import AsyncClient
+from text_generation.errors import (
+    GenerationError,
+    NotFoundError,
+    OverloadedError,
+    RateLimitExceededError,
+    ValidationError,
+    parse_error,
+)
+from text_generation.types import Parameters, Request, StreamResponse
+
+from chassis.errors import Invalid, RateLimited, SartorError, Transient
+
+FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
+LONGEST_EVENT = 1024 * 1024
+
+
+class LoraParameters(Parameters):
+    """The client's parameters with the adapter."""
+
+    adapter_id: str | None = None
+
+
+class LoraRequest(Request):
+    """The client's request; without its own annotation pydantic would drop the adapter."""
+
+    parameters: LoraParameters | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to generate; None leaves the engine's default."""
+
+    max_new_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: list[str] = field(default_factory=list)
+    top_n_tokens: int | None = None
+    frequency_penalty: float | None = None
+
+    def parameters(self, adapter_id: str | None) -> LoraParameters:
+        """For TGI: greedy unless a temperature above zero is asked for."""
+        sample = self.temperature is None or self.temperature > 0
+        return LoraParameters(
+            adapter_id=adapter_id,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=sample,
+            temperature=self.temperature if sample and self.temperature else None,
+            top_p=self.top_p if sample and self.top_p is not None and self.top_p < 1 else None,
+            seed=self.seed,
+            stop=self.stop,
+            top_n_tokens=self.top_n_tokens,
+            frequency_penalty=self.frequency_penalty or None,
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token. `finish_reason` is set on the last one, with the counts of the whole answer."""
+
+    text: str
+    token_id: int
+    logprob: float | None
+    special: bool
+    top: list[tuple[str, float]] = field(default_factory=list)
+    finish_reason: str | None = None
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+
+
+class TGIClient(AsyncClient):  # type: ignore[misc]
+    """The client with a pooled session and adapters.
+
+    Args:
+        seconds: longest an answer may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("", timeout=int(seconds))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the session, inside the running event loop."""
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=self.timeout, read_bufsize=LONGEST_EVENT)
+
+    async def close(self) -> None:
+        """Close the session."""
+        if self._session:
+            await self._session.close()
+
+    async def stream(self, url: str, prompt: str, sampling: Sampling, adapter_id: str | None) -> AsyncIterator[Piece]:
+        """Generate on the replica at `url`, token by token; leaving the iterator cancels the generation.
+
+        Raises:
+            Invalid: the prompt does not fit the model's context.
+            RateLimited: the engine's queue is full.
+            Transient: the engine is away, or does not hold the adapter (yet).
+        """
+        assert self._session is not None, "open() was not called"
+        request = LoraRequest(inputs=prompt, stream=True, parameters=sampling.parameters(adapter_id))
+        try:
+            async with self._session.post(f"{url}/generate_stream", json=request.model_dump()) as answer:
+                if answer.status != 200:
+                    raise parse_error(answer.status, await answer.json())
+                prompt_tokens = int(answer.headers.get("x-prompt-tokens", 0))
+                async for line in answer.content:
+                    if line.startswith(b"data:"):
+                        yield _piece(json.loads(line[5:]), prompt_tokens)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Transient("The model is not reachable at the moment; try again shortly.", retry_after=1) from error
+        except Exception as error:
+            raise _ours(error) from error
+
+
+def _piece(payload: dict[str, object], prompt_tokens: int) -> Piece:
+    try:
+        event = StreamResponse.model_validate(payload)
+    except PydanticError:
+        raise parse_error(200, payload) from None
+    details = payload.get("details")
+    counts = details if isinstance(details, dict) else {}
+    return Piece(
+        text=event.token.text,
+        token_id=event.token.id,
+        logprob=event.token.logprob,
+        special=event.token.special,
+        top=[(token.text, token.logprob or 0.0) for token in event.top_tokens or []],
+        finish_reason=FINISH_REASONS[event.details.finish_reason.value] if event.details else None,
+        generated_tokens=event.details.generated_tokens if event.details else 0,
+        prompt_tokens=prompt_tokens or int(counts.get("input_length") or 0),
+    )
+
+
+def _ours(error: Exception) -> Exception:
+    """The error a client of Sartor gets for one of TGI's."""
+    if isinstance(error, SartorError):
+        return error
+    if isinstance(error, ValidationError):
+        message = str(error)
+        if "tokens" in message:
+            return Invalid(
+                f"This model's context is too short for the prompt and the answer together: {message}. "
+                "Shorten the messages or lower max_tokens.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        return Invalid(message)
+    if isinstance(error, (OverloadedError, RateLimitExceededError)):
+        return RateLimited("The model has too many requests at the moment; try again shortly.", retry_after=1)
+    if isinstance(error, NotFoundError):
+        return Transient("The model is being loaded; try again in a few seconds.", code="model_loading", retry_after=2)
+    if isinstance(error, GenerationError):
+        return Transient(f"The model failed to answer: {error}", code="generation_failed")
+    return error

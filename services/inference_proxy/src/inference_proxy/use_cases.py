@@ -1,0 +1,237 @@
+"""What the proxy does: answers, streamed or whole, and takes ratings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from chassis.auth import Principal
+from chassis.idempotency import request_id_for
+from chassis.ids import new_id, now
+from inference_proxy.answers import Generated, StopFilter
+from inference_proxy.domain import Chat, Feedback
+from inference_proxy.limits import Limiter
+from inference_proxy.prompts import Bases
+from inference_proxy.requests import ChatAsked, Common, CompletionAsked
+from inference_proxy.retrieval import Retrieval
+from inference_proxy.routing import Route, RouteTable
+from inference_proxy.store import Chats
+from inference_proxy.tgi import Piece, TGIClient
+
+
+@dataclass
+class Answer:
+    """An answer under way: what was asked, where it goes, what has come.
+
+    Attributes:
+        prompts: one per choice.
+        retrieved: sources put into the prompt.
+    """
+
+    id: str
+    principal: Principal
+    asked: Common
+    route: Route
+    prompts: list[str]
+    stop_tokens: list[str]
+    top: int | None = None
+    retrieved: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    stored: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
+    created: int = field(default_factory=now)
+    began: float = field(default_factory=time.monotonic)
+    choices: list[Generated] = field(default_factory=list)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Fields every chunk and answer carries."""
+        header: dict[str, Any] = {
+            "id": self.id,
+            "created": self.created,
+            "model": self.asked.model,
+            "system_fingerprint": self.route.fingerprint,
+        }
+        return {**header, "sartor": {"retrieved": self.retrieved}} if self.retrieved else header
+
+
+class Answering:
+    """Prepares, generates and records answers.
+
+    Args:
+        routes: who answers for a model.
+        bases: templates of base models.
+        engine: the TGI client.
+        retrieval: puts documents into prompts.
+        chats: where answers are recorded.
+        limiter: charged with the tokens used.
+        default_tokens: longest answer where none is named.
+    """
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        bases: Bases,
+        engine: TGIClient,
+        retrieval: Retrieval,
+        chats: Chats,
+        limiter: Limiter,
+        default_tokens: int,
+    ) -> None:
+        self._routes = routes
+        self._bases = bases
+        self._engine = engine
+        self._retrieval = retrieval
+        self._chats = chats
+        self._limiter = limiter
+        self._default_tokens = default_tokens
+
+    async def prepare_chat(self, principal: Principal, asked: ChatAsked) -> Answer:
+        """Check the request, find the model, render the prompt; nothing is generated yet.
+
+        Raises:
+            SartorError: the request is wrong, or the model is not there.
+        """
+        asked = asked.checked()
+        messages = asked.plain_messages()
+        route = await self._routes.find(principal.tenant_id, asked.model)
+        base = await self._bases.get(route.base_id, principal.tenant_id)
+        augmented, retrieved = await self._retrieval.augment(principal.tenant_id, asked.stores, messages)
+        prompt = base.render(augmented)
+        return Answer(
+            id=request_id_for("chatcmpl-", new_id("chatcmpl-")),
+            principal=principal,
+            asked=asked,
+            route=route,
+            prompts=[prompt] * asked.choices,
+            stop_tokens=base.stop_tokens,
+            top=asked.top_logprobs,
+            retrieved=retrieved,
+            messages=asked.messages,
+            stored=bool(asked.store),
+            metadata=asked.metadata or {},
+        )
+
+    async def prepare_completion(self, principal: Principal, asked: CompletionAsked) -> Answer:
+        """As `prepare_chat`, for raw prompts."""
+        prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
+        route = await self._routes.find(principal.tenant_id, asked.model)
+        base = await self._bases.get(route.base_id, principal.tenant_id)
+        return Answer(
+            id=request_id_for("cmpl-", new_id("cmpl-")),
+            principal=principal,
+            asked=asked,
+            route=route,
+            prompts=prompts,
+            stop_tokens=base.stop_tokens,
+            top=asked.logprobs,
+        )
+
+    async def stream(self, answer: Answer) -> AsyncIterator[tuple[int, Piece, str]]:
+        """Generate choice after choice; yields (choice, token, text to show). Records the answer however it ends."""
+        finished = False
+        try:
+            for index in range(len(answer.prompts)):
+                answer.choices.append(Generated())
+                async with aclosing(self._choice(answer, index)) as pieces:
+                    async for piece, shown in pieces:
+                        yield index, piece, shown
+            finished = True
+        finally:
+            await asyncio.shield(self._record(answer, cancelled=not finished))
+
+    async def whole(self, answer: Answer) -> Answer:
+        """Generate every choice at the same time."""
+        answer.choices = [Generated() for _ in answer.prompts]
+        try:
+            await asyncio.gather(*(self._exhaust(answer, index) for index in range(len(answer.prompts))))
+        except BaseException:
+            await asyncio.shield(self._record(answer, cancelled=True))
+            raise
+        await self._record(answer, cancelled=False)
+        return answer
+
+    async def _exhaust(self, answer: Answer, index: int) -> None:
+        async for _ in self._choice(answer, index):
+            pass
+
+    async def _choice(self, answer: Answer, index: int) -> AsyncIterator[tuple[Piece, str]]:
+        sampling = answer.asked.sampling(self._default_tokens, answer.stop_tokens, index, answer.top)
+        texts = StopFilter(sampling.stop)
+        generated = answer.choices[index]
+        url = self._routes.pick(answer.route)
+        stream = self._engine.stream(url, answer.prompts[index], sampling, answer.route.adapter_id)
+        async with aclosing(stream) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                shown = texts.feed("" if piece.special else piece.text)
+                if piece.finish_reason:
+                    shown += texts.flush()
+                generated.take(piece, shown)
+                yield piece, shown
+
+    async def _record(self, answer: Answer, *, cancelled: bool) -> None:
+        """Charge the tokens and keep the record, with the content only where that was asked for."""
+        choices = answer.choices
+        prompt_tokens = max((choice.prompt_tokens for choice in choices), default=0)
+        completion_tokens = sum(choice.completion_tokens for choice in choices)
+        self._limiter.charge(answer.principal, prompt_tokens + completion_tokens)
+        if not completion_tokens:
+            return
+        chat = Chat(
+            id=answer.id,
+            tenant_id=answer.principal.tenant_id,
+            created_at=answer.created,
+            model=answer.asked.model,
+            adapter_id=answer.route.adapter_id,
+            key_id=answer.principal.key_id,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            latency_ms=round((time.monotonic() - answer.began) * 1000),
+            finish_reason="cancelled" if cancelled else choices[0].finish_reason,
+            retrieved=[source["file_id"] for source in answer.retrieved],
+            stored=answer.stored,
+            metadata=answer.metadata,
+            messages=answer.messages if answer.stored else [],
+            answer={"content": choices[0].text, "finish_reason": choices[0].finish_reason} if answer.stored else None,
+        )
+        chat.announce()
+        await self._chats.chats.add_once(chat)
+
+
+class Rating:
+    """Takes ratings of answers."""
+
+    def __init__(self, chats: Chats) -> None:
+        self._chats = chats
+
+    async def record(
+        self,
+        principal: Principal,
+        chat_id: str,
+        rating: Literal["up", "down"],
+        *,
+        correction: str | None,
+        comment: str | None,
+    ) -> Feedback:
+        """Keep a rating.
+
+        Raises:
+            NotFound: this tenant got no such answer.
+        """
+        chat = await self._chats.chats.get(principal.tenant_id, chat_id)
+        feedback = Feedback(
+            id=request_id_for("fb_", new_id("fb_")),
+            tenant_id=principal.tenant_id,
+            created_at=now(),
+            chat_id=chat_id,
+            model=chat.model,
+            rating=rating,
+            correction=correction,
+            comment=comment,
+        )
+        feedback.announce()
+        return await self._chats.feedback.add_once(feedback)
