@@ -1,0 +1,1 @@
+"""Embeddings and vector stores; the only service that knows Milvus."""

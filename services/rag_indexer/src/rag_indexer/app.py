@@ -1,0 +1,45 @@
+"""Wires the indexer together."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from rag_indexer.api import embedding_routes, store_file_routes, store_routes
+from rag_indexer.domain import Store, StoreFile
+from rag_indexer.embedding import Embedding
+from rag_indexer.events import subscriptions
+from rag_indexer.milvus import Vectors
+from rag_indexer.settings import Settings
+from rag_indexer.store import Stores
+from rag_indexer.use_cases import Collections, Search
+from rag_indexer.worker import Worker
+
+
+def build(settings: Settings) -> FastAPI:
+    """The indexer's application."""
+    service = Service("rag_indexer", settings)
+    stores = Stores(
+        service.aggregates("stores", Store),
+        service.aggregates("files", StoreFile),
+        service.collection("chunks"),
+        service.collection("documents"),
+    )
+    embedding = Embedding(settings.embedding_model, settings.embedding_threads)
+    name = re.sub(r"[^A-Za-z0-9]+", "_", f"{settings.topic_prefix}chunks_{settings.embedding_model}")
+    vectors = Vectors(settings.milvus_url, name)
+    collections = Collections(stores, vectors, service.peer("ingest"), settings.rag_stores)
+    worker = Worker(stores, vectors, embedding, service.objects, settings, service.replica_id)
+    service.on_start(stores.prepare)
+    service.bus.subscribe(subscriptions(collections))
+    service.background("worker", worker.run)
+    return service.app(
+        [
+            store_routes(stores, collections, Search(stores, vectors, embedding)),
+            store_file_routes(stores, collections),
+            embedding_routes(embedding),
+        ],
+        checks={"milvus": vectors.ping},
+    )

@@ -1,0 +1,122 @@
+"""The vectors in Milvus: one collection, the tenant as partition key, every call from one thread.
+
+Expressions are made only of identifiers of ours, checked letter by letter; no text of a user ever enters one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from chassis.errors import Transient
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+BATCH = 200
+
+
+class Vectors:
+    """Chunk vectors by id.
+
+    Args:
+        url: address of Milvus.
+        collection: its name; one per embedding model.
+    """
+
+    def __init__(self, url: str, collection: str) -> None:
+        self._url = url
+        self._collection = collection
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="milvus")
+        self._connected: MilvusClient | None = None
+        self._ready = False
+
+    async def prepare(self, dimensions: int) -> None:
+        """Create the collection if it is missing."""
+        await self._run(lambda client: self._create(client, dimensions))
+        self._ready = True
+
+    async def ping(self) -> None:
+        """Raise unless Milvus answers and the collection is there."""
+        if not self._ready or not await self._run(lambda client: client.has_collection(self._collection)):
+            raise Transient("The vector collection is not there yet.")
+
+    async def upsert(self, tenant_id: str, store_id: str, file_id: str, vectors: dict[str, Any]) -> None:
+        """Write vectors by chunk id; writing them again changes nothing."""
+        rows = [
+            {"chunk_id": chunk, "tenant_id": tenant_id, "store_id": store_id, "file_id": file_id, "vector": vector}
+            for chunk, vector in vectors.items()
+        ]
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            await self._run(lambda client, batch=batch: client.upsert(self._collection, batch))
+
+    async def delete(self, chunk_ids: list[str]) -> None:
+        """Remove vectors by primary key; a delete by expression can miss some and not say so."""
+        for start in range(0, len(chunk_ids), BATCH):
+            batch = chunk_ids[start : start + BATCH]
+            await self._run(lambda client, batch=batch: client.delete(self._collection, ids=batch))
+
+    async def search(
+        self, tenant_id: str, store_id: str, vector: Any, *, limit: int, file_ids: list[str] | None
+    ) -> list[tuple[str, float]]:
+        """The nearest chunks as (id, cosine similarity), best first.
+
+        Args:
+            tenant_id: whose.
+            store_id: in which store.
+            vector: of the question.
+            limit: at most this many.
+            file_ids: only chunks of these files; all if None.
+        """
+        conditions = [f'tenant_id == "{checked(tenant_id)}"', f'store_id == "{checked(store_id)}"']
+        if file_ids is not None:
+            listed = ", ".join(f'"{checked(file_id)}"' for file_id in file_ids)
+            conditions.append(f"file_id in [{listed}]")
+        expression = " and ".join(conditions)
+        found = await self._run(
+            lambda client: client.search(
+                self._collection, data=[list(map(float, vector))], limit=limit, filter=expression
+            )
+        )
+        return [(str(hit["chunk_id"]), float(hit["distance"])) for hit in found[0]]
+
+    def _create(self, client: MilvusClient, dimensions: int) -> None:
+        if client.has_collection(self._collection):
+            client.load_collection(self._collection)
+            return
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("chunk_id", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("tenant_id", DataType.VARCHAR, max_length=64, is_partition_key=True)
+        schema.add_field("store_id", DataType.VARCHAR, max_length=64)
+        schema.add_field("file_id", DataType.VARCHAR, max_length=64)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+        indexes = client.prepare_index_params()
+        parameters = {"M": 16, "efConstruction": 200}
+        indexes.add_index("vector", index_type="HNSW", metric_type="COSINE", params=parameters)
+        client.create_collection(self._collection, schema=schema, index_params=indexes, consistency_level="Strong")
+
+    async def _run(self, call: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
+
+    def _call(self, call: Any) -> Any:
+        try:
+            if self._connected is None:
+                self._connected = MilvusClient(self._url, timeout=10)
+            return call(self._connected)
+        except MilvusException as error:
+            self._connected = None
+            raise Transient(f"Milvus did not do it: {error.message}") from error
+
+
+def checked(identifier: str) -> str:
+    """An identifier that may stand in an expression.
+
+    Raises:
+        ValueError: it holds anything but letters, digits, `_` and `-`.
+    """
+    if not IDENTIFIER.fullmatch(identifier):
+        raise ValueError(f"not an identifier: {identifier!r}")
+    return identifier
