@@ -1,0 +1,58 @@
+"""Wires the model server together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from chassis.ids import new_id
+from eventbus.service import Service
+from model_server.api import routes
+from model_server.engine import Engine
+from model_server.residency import Residency
+from model_server.settings import Settings
+from schemas import Envelope, Event, ModelRegistered, ModelRejected, ModelRetired
+from schemas.envelope import utc_now
+
+
+def build(settings: Settings) -> FastAPI:
+    """The model server's application; the base model is loaded here."""
+    service = Service("model_server", settings, documents=False)
+    engine = Engine(
+        settings.models_dir / settings.base_model,
+        threads=settings.model_server_threads,
+        batch=settings.model_server_batch,
+        queue=settings.model_server_queue,
+        max_tokens=settings.model_server_max_tokens,
+    )
+
+    async def publish(event: Event) -> None:
+        """Residency is a fact that is said again at every start, so it needs no outbox."""
+        envelope = Envelope(
+            id=new_id("evt_"),
+            source="/sartor/model_server",
+            type=event.type,
+            time=utc_now(),
+            subject=event.aggregate_id,
+            seq=1,
+            tenantid=event.tenant_id,
+        )
+        await service.bus.publish(event.topic, envelope, event.model_dump(mode="json"))
+
+    url = settings.model_server_url.rstrip("/")
+    residency = Residency(
+        engine,
+        service.peer("registry"),
+        service.objects,
+        publish,
+        replica_id=settings.replica_id or f"model-server@{url.split('//')[-1]}",
+        replica_url=url,
+        every=settings.model_server_sync_seconds,
+    )
+
+    async def close() -> None:
+        engine.close()
+
+    service.bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
+    service.background("residency", residency.run)
+    service.on_stop(close)
+    return service.app([routes(engine)])
