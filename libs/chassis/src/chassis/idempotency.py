@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,17 +64,19 @@ class Idempotency:
             await _replay(stored, send)
             return
         token = seed.set(record_id)
-        recorder = _Recorder(send)
+
+        async def store(answer: _Recorder) -> None:
+            await self.records.update_one(
+                {"_id": record_id},
+                {"$set": {"status": answer.status, "headers": answer.headers, "body": bytes(answer.body)}},
+            )
+
+        recorder = _Recorder(send, store)
         try:
             await self.app(scope, _replay_body(body, receive), recorder)
         finally:
             seed.reset(token)
-            if recorder.storable:
-                await self.records.update_one(
-                    {"_id": record_id},
-                    {"$set": {"status": recorder.status, "headers": recorder.headers, "body": bytes(recorder.body)}},
-                )
-            else:
+            if not recorder.storable:
                 await self.records.delete_one({"_id": record_id})
 
     async def _begin(self, record_id: str, body_hash: str) -> dict[str, Any] | None:
@@ -115,10 +118,14 @@ async def prepare(records: Any) -> None:
 
 
 class _Recorder:
-    """Passes an answer on and keeps a copy of it, unless it is a stream or a server error."""
+    """Passes an answer on and keeps a copy of it, unless it is a stream or a server error.
 
-    def __init__(self, send: Send) -> None:
+    The copy is stored before the end of the answer is passed on, so a client that repeats at once finds it.
+    """
+
+    def __init__(self, send: Send, store: Callable[[_Recorder], Awaitable[None]]) -> None:
         self._send = send
+        self._store = store
         self.status = 0
         self.headers: list[list[str]] = []
         self.body = bytearray()
@@ -136,6 +143,8 @@ class _Recorder:
         elif message["type"] == "http.response.body" and len(self.body) <= MAX_BODY:
             self.body += message.get("body", b"")
             self._complete = not message.get("more_body", False)
+        if self._complete and self.storable:
+            await self._store(self)
         await self._send(message)
 
 
