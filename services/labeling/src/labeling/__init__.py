@@ -1,0 +1,1 @@
+"""Label projects, tasks, and the feedback inbox."""

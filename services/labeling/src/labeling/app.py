@@ -1,0 +1,27 @@
+"""Wires labeling together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from labeling.api import routes
+from labeling.domain import Project
+from labeling.events import subscriptions
+from labeling.settings import Settings
+from labeling.store import Labels
+from labeling.use_cases import Projects
+
+
+def build(settings: Settings) -> FastAPI:
+    """The labeling application."""
+    service = Service("labeling", settings)
+    labels = Labels(
+        service.aggregates("projects", Project), service.collection("tasks"), service.collection("feedback")
+    )
+    projects = Projects(
+        labels, service.objects, most=settings.labeling_rows, held_seconds=settings.labeling_task_seconds
+    )
+    service.on_start(labels.prepare)
+    service.bus.subscribe(subscriptions(projects))
+    return service.app([routes(labels, projects)])

@@ -1,0 +1,67 @@
+"""Label projects: what is asked, which answers count, and when they are published."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from chassis.errors import Conflict, Invalid
+from eventbus.aggregate import Aggregate
+from schemas import LabelsPublished, ObjectRef
+
+LONGEST_ANSWER = 20_000
+
+
+class Project(Aggregate):
+    """One thing people are asked about a set of texts."""
+
+    created_at: int
+    name: str
+    kind: Literal["classification", "free_text"] = "free_text"
+    labels: list[str] = Field(default_factory=list)
+    instructions: str = ""
+    file_id: str | None = None
+    tasks: int
+    publications: int = 0
+
+    def checked_answer(self, answer: str) -> str:
+        """An answer as it is stored.
+
+        Raises:
+            Invalid: it is empty, too long, or not one of the project's labels.
+        """
+        answer = answer.strip()
+        if not 1 <= len(answer) <= LONGEST_ANSWER:
+            raise Invalid(f"answer: must have 1 to {LONGEST_ANSWER} characters.", param="answer")
+        if self.labels and answer not in self.labels:
+            raise Invalid(f"answer: '{answer}' is not one of {', '.join(self.labels)}.", param="answer")
+        return answer
+
+    def change(self, labels: list[str] | None, instructions: str | None) -> None:
+        """Change what is asked."""
+        if labels is not None:
+            self.labels = list(dict.fromkeys(label.strip() for label in labels if label.strip()))
+            self.kind = "classification" if self.labels else "free_text"
+        if instructions is not None:
+            self.instructions = instructions
+
+    def publish(self, records: ObjectRef, rows: int) -> None:
+        """The answers given so far become a dataset version.
+
+        Raises:
+            Conflict: there are none.
+        """
+        if rows < 1:
+            raise Conflict("No task has an answer yet; there is nothing to publish.", code="nothing_labelled")
+        self.publications += 1
+        self.record(
+            LabelsPublished(
+                tenant_id=self.tenant_id,
+                project_id=self.id,
+                publication=self.publications,
+                file_id=self.file_id,
+                rows=rows,
+                records=records,
+            )
+        )

@@ -1,0 +1,134 @@
+"""Projects, tasks and feedback in MongoDB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from chassis.errors import Conflict, NotFound
+from chassis.ids import derived_id, now
+from eventbus.leases import SERVER_MS
+from eventbus.outbox import AggregateStore
+from labeling.domain import Project
+from schemas import FeedbackRecorded
+from stores.mongo import Collection, DuplicateKeyError
+
+
+class Task(BaseModel):
+    """One text to be answered."""
+
+    id: str
+    project_id: str
+    tenant_id: str
+    position: int
+    text: str
+    answer: str | None = None
+    answered_by: str | None = None
+    answered_at: int | None = None
+    holder: str = ""
+    held_until_ms: int = 0
+
+
+class Labels:
+    """The service's documents, in its own words."""
+
+    def __init__(self, projects: AggregateStore[Project], tasks: Collection, feedback: Collection) -> None:
+        self.projects = projects
+        self._tasks = tasks
+        self._feedback = feedback
+
+    async def prepare(self) -> None:
+        """Create the indexes."""
+        await self._tasks.create_index([("project_id", 1), ("position", 1)])
+        await self._feedback.create_index([("tenant_id", 1), ("created_at", -1)])
+
+    async def add_tasks(self, project: Project, texts: list[str]) -> None:
+        """One task per text, once however often this is called."""
+        for position, text in enumerate(texts):
+            task = Task(
+                id=derived_id("task_", project.id, str(position)),
+                project_id=project.id,
+                tenant_id=project.tenant_id,
+                position=position,
+                text=text,
+            )
+            try:
+                await self._tasks.insert_one({"_id": task.id, **task.model_dump()})
+            except DuplicateKeyError:
+                continue
+
+    async def take(self, project: Project, person: str, seconds: float) -> Task | None:
+        """The first unanswered task nobody else holds, held for this person; their own one again, if they have it."""
+        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
+        found = await self._tasks.find_one_and_update(
+            {"$and": [{"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}, free]},
+            [{"$set": {"holder": person, "held_until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
+            sort=[("position", 1)],
+            return_document=True,
+        )
+        return Task.model_validate(found) if found else None
+
+    async def skip(self, project: Project, task_id: str, person: str) -> None:
+        """Give a task back and move it behind the others."""
+        last = await self._tasks.find_one({"project_id": project.id}, sort=[("position", -1)])
+        await self._tasks.update_one(
+            {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id, "holder": person},
+            {"$set": {"holder": "", "held_until_ms": 0, "position": (last["position"] if last else 0) + 1}},
+        )
+
+    async def answer(self, project: Project, task_id: str, person: str, answer: str) -> Task:
+        """Store an answer; answering again corrects it.
+
+        Raises:
+            NotFound: no such task in the project.
+            Conflict: another person holds or answered it.
+        """
+        mine = {"$or": [{"holder": person}, {"answered_by": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
+        key = {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id}
+        found = await self._tasks.find_one_and_update(
+            {"$and": [key, mine]},
+            {"$set": {"answer": answer, "answered_by": person, "answered_at": now(), "holder": "", "held_until_ms": 0}},
+            return_document=True,
+        )
+        if found is None:
+            if await self._tasks.find_one(key) is None:
+                raise NotFound(f"No task '{task_id}' in this project.", param="task_id")
+            raise Conflict("Somebody else is working on this task; take the next one.", code="task_held")
+        return Task.model_validate(found)
+
+    async def counts(self, project: Project) -> dict[str, int]:
+        """Tasks in all and answered."""
+        mine = {"project_id": project.id, "tenant_id": project.tenant_id}
+        return {
+            "total": int(await self._tasks.count_documents(mine)),
+            "answered": int(await self._tasks.count_documents({**mine, "answer": {"$ne": None}})),
+        }
+
+    async def answered(self, project: Project) -> list[Task]:
+        """Every answered task, in order."""
+        query = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": {"$ne": None}}
+        return [Task.model_validate(found) async for found in self._tasks.find(query).sort("position", 1)]
+
+    async def page(self, project: Project, *, limit: int, after: str | None) -> list[Task]:
+        """Tasks in order."""
+        query: dict[str, Any] = {"project_id": project.id, "tenant_id": project.tenant_id}
+        if after and (last := await self._tasks.find_one({**query, "_id": after})):
+            query["position"] = {"$gt": last["position"]}
+        return [Task.model_validate(found) async for found in self._tasks.find(query).sort("position", 1).limit(limit)]
+
+    async def keep_feedback(self, event: FeedbackRecorded) -> None:
+        """Put a rating into the inbox, once."""
+        await self._feedback.update_one(
+            {"_id": event.feedback_id},
+            {"$setOnInsert": {**event.model_dump(mode="json"), "created_at": now()}},
+            upsert=True,
+        )
+
+    async def feedback(self, tenant_id: str, *, limit: int) -> list[dict[str, Any]]:
+        """The inbox, newest first."""
+        found = self._feedback.find({"tenant_id": tenant_id}).sort("created_at", -1).limit(limit)
+        return [
+            {"id": one["_id"], **{key: one[key] for key in one if key not in ("_id", "tenant_id")}}
+            async for one in found
+        ]

@@ -1,0 +1,116 @@
+"""What labeling does: makes projects, hands out tasks, takes answers, publishes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from chassis.errors import Invalid
+from chassis.idempotency import request_id_for
+from chassis.ids import derived_id, new_id, now
+from labeling.domain import Project
+from labeling.store import Labels, Task
+from schemas import FeedbackRecorded, LabelingRequested
+from stores.objects import Objects
+
+
+@dataclass(frozen=True)
+class NewProject:
+    """A project as asked for."""
+
+    name: str
+    texts: list[str]
+    labels: list[str]
+    instructions: str
+
+
+class Projects:
+    """Makes projects and publishes their answers.
+
+    Args:
+        labels: where they are kept.
+        objects: where records lie.
+        most: tasks of a project.
+        held_seconds: how long a task stays with the person who took it.
+    """
+
+    def __init__(self, labels: Labels, objects: Objects, *, most: int, held_seconds: float) -> None:
+        self._labels = labels
+        self._objects = objects
+        self._most = most
+        self._held_seconds = held_seconds
+
+    async def create(self, tenant_id: str, asked: NewProject) -> Project:
+        """A project over given texts.
+
+        Raises:
+            Invalid: no text, an empty one, or too many.
+        """
+        texts = [text.strip() for text in asked.texts]
+        if not texts or not all(texts) or len(texts) > self._most:
+            raise Invalid(f"rows: from 1 to {self._most} texts, none of them empty.", param="rows")
+        project = Project(
+            id=request_id_for("proj_", new_id("proj_")),
+            tenant_id=tenant_id,
+            created_at=now(),
+            name=asked.name,
+            instructions=asked.instructions,
+            tasks=len(texts),
+        )
+        project.change(asked.labels, None)
+        project = await self._labels.projects.add_once(project)
+        await self._labels.add_tasks(project, texts)
+        return project
+
+    async def create_for(self, event: LabelingRequested) -> None:
+        """The project of an unlabelled file, once."""
+        lines = (await self._objects.get_bytes(event.records)).decode().splitlines()
+        texts = [str(json.loads(line)["text"]) for line in lines][: self._most]
+        project = Project(
+            id=derived_id("proj_", event.file_id),
+            tenant_id=event.tenant_id,
+            created_at=now(),
+            name=f"Rows of {event.file_id}",
+            file_id=event.file_id,
+            tasks=len(texts),
+        )
+        project = await self._labels.projects.add_once(project)
+        await self._labels.add_tasks(project, texts)
+
+    async def next_task(self, project: Project, person: str) -> Task | None:
+        """A task for this person, theirs for some minutes."""
+        return await self._labels.take(project, person, self._held_seconds)
+
+    async def submit(self, project: Project, task_id: str, person: str, answer: str) -> Task:
+        """Take an answer."""
+        return await self._labels.answer(project, task_id, person, project.checked_answer(answer))
+
+    async def publish(self, tenant_id: str, project_id: str) -> Project:
+        """Write the answers as chat rows and say so; ingest makes the dataset version.
+
+        Raises:
+            NotFound: no such project.
+            Conflict: nothing is answered.
+        """
+        project = await self._labels.projects.get(tenant_id, project_id)
+        tasks = await self._labels.answered(project)
+        body = "\n".join(json.dumps(_row(project, task), ensure_ascii=False) for task in tasks).encode()
+        key = f"tenants/{tenant_id}/labels/{project_id}/{new_id('')}.jsonl"
+        records = await self._objects.put_bytes(key, body or b"\n", "application/jsonl")
+        return await self._labels.projects.update(tenant_id, project_id, lambda it: it.publish(records, len(tasks)))
+
+    async def keep_feedback(self, event: FeedbackRecorded) -> None:
+        """Put a rating into the inbox."""
+        await self._labels.keep_feedback(event)
+
+
+def _row(project: Project, task: Task) -> dict[str, Any]:
+    system = [{"role": "system", "content": project.instructions}] if project.instructions else []
+    return {
+        "messages": [
+            *system,
+            {"role": "user", "content": task.text},
+            {"role": "assistant", "content": task.answer},
+        ]
+    }
