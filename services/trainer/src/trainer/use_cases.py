@@ -62,9 +62,7 @@ class Requests:
         if asked.validation_file:
             await self._check_file(tenant_id, asked.validation_file, "validation_file")
         if await self._jobs.open_jobs(tenant_id) >= self._open_jobs:
-            raise RateLimited(
-                f"You have {self._open_jobs} jobs that are not over. Wait or cancel some.", retry_after=60
-            )
+            raise RateLimited(f"{self._open_jobs} of your jobs are not over. Wait or cancel some.", retry_after=60)
         job = Job(
             id=request_id_for("ftjob-", new_id("ftjob-")),
             tenant_id=tenant_id,

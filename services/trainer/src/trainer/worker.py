@@ -62,7 +62,7 @@ class Worker:
     """
 
     def __init__(self, jobs: Jobs, objects: Objects, settings: Settings, owner: str) -> None:
-        self._jobs = jobs
+        self.jobs = jobs
         self._objects = objects
         self._settings = settings
         self._owner = owner
@@ -71,7 +71,7 @@ class Worker:
         """Work until cancelled."""
         self._sweep_work_dir()
         while True:
-            job = await self._jobs.claim(self._owner, self._settings.trainer_lease_seconds)
+            job = await self.jobs.claim(self._owner, self._settings.trainer_lease_seconds)
             if job is None:
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
@@ -83,11 +83,11 @@ class Worker:
         fence = job.lease.fence
         log.info("attempt_started", fence=fence)
         try:
-            job = await self._jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
+            job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
             with self._folder(job) as folder:
                 adapter = await self._attempt(job, folder)
-            job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
-            await self._jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
+            job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
+            await self.jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
             log.info("attempt_succeeded", adapter_id=adapter.adapter_id)
         except Halted as halted:
             log.info("attempt_halted", reason=str(halted))
@@ -97,31 +97,31 @@ class Worker:
             log.warning("attempt_superseded", error=error.message)
             return
         except asyncio.CancelledError:
-            await asyncio.shield(self._jobs.jobs.leases.release(job.id, fence))
+            await asyncio.shield(self.jobs.jobs.leases.release(job.id, fence))
             raise
         except Exception as error:  # the boundary of an attempt: count it and try again, or give up with the reason
             await self._retry(job, error)
             return
-        await self._jobs.jobs.leases.release(job.id, fence)
+        await self.jobs.jobs.leases.release(job.id, fence)
 
     async def _retry(self, job: Job, error: Exception) -> None:
         log.warning("attempt_failed", exc_info=error)
         fence = job.lease.fence
         with contextlib.suppress(Conflict):
-            job = await self._jobs.jobs.update(job.tenant_id, job.id, Job.count_failure, fence=fence)
+            job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.count_failure, fence=fence)
             if job.failures >= self._settings.trainer_attempts:
                 reason = error.message if isinstance(error, SartorError) else "The training process kept dying."
                 message = f"{reason} After {job.failures} attempts the job was given up; start it again."
                 await self._fail(job, Failure(code="training_failed", message=message))
                 return
             key = f"attempt-{fence}-failed"
-            await self._jobs.tell(job, key, "An attempt failed; trying again from the last checkpoint.", level="warn")
-            await self._jobs.jobs.leases.delay(job.id, fence, RETRY_SECONDS)
+            await self.jobs.tell(job, key, "An attempt failed; trying again from the last checkpoint.", level="warn")
+            await self.jobs.jobs.leases.delay(job.id, fence, RETRY_SECONDS)
 
     async def _fail(self, job: Job, failure: Failure) -> None:
         fence = job.lease.fence
-        job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()), fence=fence)
-        await self._jobs.tell(job, "failed", failure.message, level="error")
+        job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()), fence=fence)
+        await self.jobs.tell(job, "failed", failure.message, level="error")
 
     async def _attempt(self, job: Job, folder: Path) -> Adapter:
         """Prepare the run's folder, train, and store what it made."""
@@ -138,18 +138,20 @@ class Worker:
             start_new_session=True,
         )
         run = _Run(self, job, folder, process)
+        began = time.monotonic()
         try:
             async with Heartbeat(
                 self._settings,
                 service="trainer",
-                collection=self._jobs.jobs.collection.name,
+                collection=self.jobs.jobs.collection.name,
                 document_id=job.id,
                 fence=job.lease.fence,
                 lease_seconds=self._settings.trainer_lease_seconds,
                 group=process.pid,
             ):
                 await run.follow()
-                return await self._store_adapter(job, folder / "adapter", config["base_digest"], run.last)
+                seconds = time.monotonic() - began
+                return await self._store_adapter(job, folder / "adapter", config["base_digest"], run.last, seconds)
         finally:
             _kill_group(process)
             await process.wait()
@@ -162,7 +164,7 @@ class Worker:
             message = f"Training resumed from step {job.checkpoint.step} (attempt {job.lease.fence})."
         elif job.lease.fence > 1:
             message = f"Training started again on {rows} rows (attempt {job.lease.fence})."
-        await self._jobs.tell(job, f"started-{job.lease.fence}", message)
+        await self.jobs.tell(job, f"started-{job.lease.fence}", message)
 
     async def _prepare(self, job: Job, folder: Path) -> dict[str, Any]:
         """Write everything the run reads: rows, checkpoint, `run.json`."""
@@ -229,10 +231,12 @@ class Worker:
         """
         prefix = f"tenants/{job.tenant_id}/jobs/{job.id}/attempt-{job.lease.fence}/checkpoint-{step}"
         checkpoint = Checkpoint(step=step, manifest=await self._upload(folder, prefix))
-        await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.reach(checkpoint), fence=job.lease.fence)
-        await self._jobs.list_checkpoint(job, step, metrics)
+        await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.reach(checkpoint), fence=job.lease.fence)
+        await self.jobs.list_checkpoint(job, step, metrics)
 
-    async def _store_adapter(self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any]) -> Adapter:
+    async def _store_adapter(
+        self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any], seconds: float
+    ) -> Adapter:
         manifest = (folder / MANIFEST).read_bytes()
         adapter_id = f"ad-{hashlib.sha256(manifest).hexdigest()[:24]}"
         stored = await self._upload(folder, f"tenants/{job.tenant_id}/adapters/{adapter_id}")
@@ -242,7 +246,7 @@ class Worker:
             manifest=stored,
             base_digest=base_digest,
             trained_tokens=int(finished.get("tokens") or 0),
-            train_seconds=float(finished.get("elapsed_s") or 0),
+            train_seconds=seconds,
             metrics=metrics,
         )
 
@@ -333,13 +337,13 @@ class _Run:
         elif kind == "validation":
             self._metrics |= _numbers(event)
             message = f"Step {event['step']}: validation loss={event['valid_loss']:.4f}"
-            await self._worker._jobs.tell(self._job, f"validation-{event['step']}", message, data=_numbers(event))
+            await self._worker.jobs.tell(self._job, f"validation-{event['step']}", message, data=_numbers(event))
         elif kind == "checkpoint":
             path = Path(event["path"])
             path = path if path.is_absolute() else self._folder / path
             await self._worker.store_checkpoint(self._job, path, event["step"], self._metrics)
-        elif kind == "failed":
-            self._failure = Failure(code=event.get("code", "training_failed"), message=event["message"])
+        elif kind == "failed" and event["permanent"]:
+            self._failure = Failure(code=event["code"], message=event["message"])
         elif kind == "finished":
             self.last = event
 
@@ -352,18 +356,18 @@ class _Run:
             a_step = (time.monotonic() - self._began) / (step - self._first_step)
             end = now() + round((total - step) * a_step)
             with contextlib.suppress(NotFound):
-                await self._worker._jobs.jobs.update(
+                await self._worker.jobs.jobs.update(
                     self._job.tenant_id, self._job.id, lambda it: it.expect_end(end), fence=self._job.lease.fence
                 )
         message = f"Step {step}/{total}: training loss={event['train_loss']:.4f}"
-        await self._worker._jobs.tell(self._job, f"step-{step}", message, data=_numbers(event))
+        await self._worker.jobs.tell(self._job, f"step-{step}", message, data=_numbers(event))
 
     async def _watch(self) -> None:
         """Stop the process when the job's owner, or another worker, says so."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
-                job = await self._worker._jobs.jobs.get(self._job.tenant_id, self._job.id)
+                job = await self._worker.jobs.jobs.get(self._job.tenant_id, self._job.id)
             except NotFound:
                 self._halted = "the job is gone"
                 _kill_group(self._process)
