@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,23 @@ class Peer:
             body = {"message": f"{self.name} answered {response.status_code}."}
         kind = BY_STATUS.get(response.status_code, Transient)
         raise kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **kwargs: Any
+    ) -> AsyncIterator[httpx2.Response]:
+        """As `request`, but yields the open response, whatever its status, to be read as it comes.
+
+        Raises:
+            Transient: the service cannot be reached.
+        """
+        headers = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}"}
+        headers |= kwargs.pop("headers", {})
+        try:
+            async with self._client.stream(method, f"{self.url}{path}", headers=headers, **kwargs) as response:
+                yield response
+        except httpx2.TransportError as error:
+            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
 
     async def get(self, path: str, *, tenant_id: str, **kwargs: Any) -> Any:
         """GET `path`; see `request`."""

@@ -1,0 +1,1 @@
+"""The web pages: upload, watch the fine-tune, chat, rate."""

@@ -1,0 +1,153 @@
+"""The pages of the main way: uploads, progress, models, chat, rating."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+from pydantic import BaseModel
+
+from chassis.auth import Peer
+from chassis.errors import SartorError, envelope
+from console.progress import STAGES, Watcher
+from console.sessions import Session
+from console.web import SEE_OTHER, Web
+
+POLL_SECONDS = 1.0
+LONGEST_WATCH = 3600
+
+
+class Said(BaseModel):
+    """A message to a model, from the chat page."""
+
+    model: str
+    message: str
+
+
+class Rated(BaseModel):
+    """A rating, from the chat page."""
+
+    completion_id: str
+    rating: str
+    correction: str | None = None
+
+
+def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_model: str) -> APIRouter:
+    """Home, upload, progress, model, chat."""
+    router = APIRouter(include_in_schema=False)
+    ingest, trainer, evaluator = peer("ingest"), peer("trainer"), peer("evaluator")
+    registry, proxy = peer("registry"), peer("inference_proxy")
+
+    @router.get("/")
+    async def home(request: Request) -> Response:
+        session = await web.session(request)
+        who = _who(session)
+        files, jobs, models = await asyncio.gather(
+            ingest.get("/v1/files", params={"limit": 50}, **who),
+            trainer.get("/v1/fine_tuning/jobs", params={"limit": 50}, **who),
+            registry.get("/v1/models", **who),
+        )
+        by_file = {job["training_file"]: job for job in jobs["data"]}
+        own = [model for model in models["data"] if model["id"].startswith("ft:")]
+        return web.page("home", session, files=files["data"], jobs=by_file, models=own)
+
+    @router.post("/upload")
+    async def upload(request: Request) -> Response:
+        """The form's body goes on to ingest as it comes; the form token travels in the address."""
+        session = await web.session(request)
+        web.sessions.check_form(session.id, request.query_params.get("form_token"))
+        headers = {
+            name: request.headers[name] for name in ("content-type", "content-length") if name in request.headers
+        }
+        async with ingest.stream(
+            "POST", "/v1/files", content=request.stream(), headers=headers, timeout=600, **_who(session)
+        ) as answer:
+            body = json.loads(await answer.aread())
+        wants_json = "application/json" in request.headers.get("accept", "")
+        if answer.status_code != 200:
+            message = body["error"]["message"]
+            if wants_json:
+                return JSONResponse(body, status_code=answer.status_code)
+            return web.page("problem", session, status=answer.status_code, message=message)
+        place = f"/files/{body['id']}"
+        return JSONResponse({"place": place}) if wants_json else RedirectResponse(place, SEE_OTHER)
+
+    @router.get("/files/{file_id}")
+    async def file_page(file_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        progress = await watcher.look(session, file_id)
+        return web.page("progress", session, progress=progress, stages=STAGES)
+
+    @router.get("/files/{file_id}/events")
+    async def file_events(file_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        await watcher.look(session, file_id)
+        return StreamingResponse(_watch(session, file_id), media_type="text/event-stream")
+
+    async def _watch(session: Session, file_id: str) -> AsyncIterator[bytes]:
+        for _ in range(LONGEST_WATCH):
+            try:
+                progress = await watcher.look(session, file_id)
+            except SartorError:
+                yield b": a service is away\n\n"
+            else:
+                yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
+                if progress.over:
+                    return
+            await asyncio.sleep(POLL_SECONDS)
+
+    @router.get("/models/{model_id:path}")
+    async def model_page(model_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        card = await registry.get(f"/v1/registry/models/{model_id}", **_who(session))
+        runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **_who(session))
+        return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None))
+
+    @router.get("/chat")
+    async def chat_page(request: Request) -> Response:
+        session = await web.session(request)
+        models = (await registry.get("/v1/models", **_who(session)))["data"]
+        own = [model["id"] for model in models if model["id"].startswith("ft:")]
+        chosen = request.query_params.get("model") or next(iter(own), "")
+        return web.page("chat", session, own=own, chosen=chosen, base=base_model)
+
+    @router.post("/chat/say")
+    async def say(said: Said, request: Request) -> Response:
+        session = await web.session(request)
+        web.sessions.check_form(session.id, request.headers.get("x-form-token"))
+        return StreamingResponse(_relay(session, said), media_type="text/event-stream")
+
+    async def _relay(session: Session, said: Said) -> AsyncIterator[bytes]:
+        body = {
+            "model": said.model,
+            "messages": [{"role": "user", "content": said.message}],
+            "max_tokens": 64,
+            "temperature": 0,
+            "stream": True,
+        }
+        try:
+            async with proxy.stream("POST", "/v1/chat/completions", json=body, timeout=300, **_who(session)) as answer:
+                if answer.status_code != 200:
+                    yield b"data: " + (await answer.aread()).replace(b"\n", b" ") + b"\n\n"
+                    return
+                async for chunk in answer.aiter_bytes():
+                    yield chunk
+        except SartorError as error:
+            yield f"data: {json.dumps(envelope(error))}\n\n".encode()
+
+    @router.post("/chat/rate")
+    async def rate(rated: Rated, request: Request) -> Response:
+        session = await web.session(request)
+        web.sessions.check_form(session.id, request.headers.get("x-form-token"))
+        body = rated.model_dump(exclude_none=True)
+        return JSONResponse(await proxy.post("/v1/feedback", json=body, **_who(session)))
+
+    return router
+
+
+def _who(session: Session) -> dict[str, Any]:
+    return {"tenant_id": session.tenant_id, "user": session.principal}

@@ -1,0 +1,60 @@
+"""The labeling page: one task, its answer, the next one."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from chassis.auth import Peer
+from console.web import SEE_OTHER, Web
+
+
+def label_routes(web: Web, labeling: Peer) -> APIRouter:
+    """Projects and their tasks."""
+    router = APIRouter(prefix="/labeling", include_in_schema=False)
+
+    @router.get("")
+    async def projects_page(request: Request) -> Response:
+        session = await web.session(request)
+        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        projects = (await labeling.get("/v1/labeling/projects", params={"limit": 100}, **who))["data"]
+        return web.page("labeling", session, projects=projects)
+
+    @router.get("/{project_id}")
+    async def task_page(project_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        project = await labeling.get(f"/v1/labeling/projects/{project_id}", **who)
+        task = await labeling.post(f"/v1/labeling/projects/{project_id}/next", **who)
+        return web.page("task", session, project=project, task=task)
+
+    @router.post("/{project_id}/labels")
+    async def change_labels(project_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        body = {"labels": fields.get("labels", "").split(","), "instructions": fields.get("instructions", "")}
+        await labeling.request("PATCH", f"/v1/labeling/projects/{project_id}", json=body, **who)
+        return RedirectResponse(f"/labeling/{project_id}", SEE_OTHER)
+
+    @router.post("/{project_id}/publish")
+    async def publish(project_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        await web.form(request, session)
+        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        await labeling.post(f"/v1/labeling/projects/{project_id}/publish", **who)
+        return RedirectResponse("/", SEE_OTHER)
+
+    @router.post("/{project_id}/{task_id}")
+    async def submit(project_id: str, task_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        task = f"/v1/labeling/projects/{project_id}/tasks/{task_id}"
+        if "skip" in fields:
+            await labeling.post(f"{task}/skip", **who)
+        else:
+            await labeling.post(task, json={"answer": fields.get("answer", "")}, **who)
+        return RedirectResponse(f"/labeling/{project_id}", SEE_OTHER)
+
+    return router

@@ -1,0 +1,99 @@
+"""What has become of an upload, gathered from the services, as a page or a stream shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from chassis.auth import Peer
+from chassis.errors import SartorError
+from console.sessions import Session
+
+STAGES = ("Checking", "Training", "Testing", "Serving")
+
+
+@dataclass
+class Progress:
+    """One upload's way; `stage` is the index of the one under way, 4 when all is done."""
+
+    file_id: str
+    filename: str = ""
+    stage: int = 0
+    percent: float = 0.0
+    note: str = ""
+    failed: str = ""
+    model: str = ""
+    over: bool = False
+    losses: list[list[float]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Watcher:
+    """Asks ingest, the trainer and the evaluator."""
+
+    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer) -> None:
+        self._ingest = ingest
+        self._trainer = trainer
+        self._evaluator = evaluator
+
+    async def look(self, session: Session, file_id: str) -> Progress:
+        """Where an upload stands now.
+
+        Raises:
+            NotFound: it is not this tenant's.
+        """
+        who: dict[str, Any] = {"tenant_id": session.tenant_id, "user": session.principal}
+        file = await self._ingest.get(f"/v1/files/{file_id}", **who)
+        progress = Progress(file_id, filename=file["filename"])
+        if file["status"] == "error":
+            progress.failed, progress.over = str(file["status_details"]), True
+            return progress
+        jobs = await self._trainer.get("/v1/fine_tuning/jobs", params={"limit": 100}, **who)
+        job = next((one for one in jobs["data"] if one["training_file"] == file_id), None)
+        if job is None:
+            progress.note = file.get("status_details") or _waiting(file["status"])
+            return progress
+        await self._of_job(progress, job, who)
+        return progress
+
+    async def _of_job(self, progress: Progress, job: dict[str, Any], who: dict[str, Any]) -> None:
+        page = await self._trainer.get(f"/v1/fine_tuning/jobs/{job['id']}/events", params={"limit": 100}, **who)
+        events = page["data"]
+        progress.events = [event["message"] for event in events if event["type"] == "message"][:12]
+        steps = [event["data"] for event in events if "total_steps" in event["data"] and "train_loss" in event["data"]]
+        progress.losses = [[step["step"], step["train_loss"]] for step in reversed(steps)]
+        if job["status"] == "succeeded":
+            progress.stage, progress.percent, progress.over = len(STAGES), 100.0, True
+            progress.model, progress.note = job["fine_tuned_model"], "Your model answers."
+        elif job["status"] in ("failed", "cancelled"):
+            progress.over = True
+            progress.failed = (job.get("error") or {}).get("message") or "The job was cancelled."
+        elif job["status"] == "running" and events and events[0]["message"].startswith("Training is over"):
+            progress.stage = 2
+            await self._of_evaluation(progress, who)
+        elif job["status"] == "running" and steps:
+            newest = steps[0]
+            progress.stage, progress.percent = 1, 100 * newest["step"] / newest["total_steps"]
+            progress.note = f"step {newest['step']} of {newest['total_steps']}, loss {newest['train_loss']:.3f}"
+        elif job["status"] == "running":
+            progress.stage, progress.note = 1, "Loading the base model"
+        else:
+            progress.percent, progress.note = 50.0, "Waiting for a free worker"
+
+    async def _of_evaluation(self, progress: Progress, who: dict[str, Any]) -> None:
+        progress.note = "Loading the adapter"
+        try:
+            runs = (await self._evaluator.get("/v1/evals/evaluations", **who))["data"]
+        except SartorError:
+            return
+        if runs and runs[0].get("rows_total"):
+            done, total = runs[0]["rows_done"], runs[0]["rows_total"]
+            progress.percent, progress.note = 100 * done / total, f"{done} of {total} answers on held-out rows"
+
+
+def _waiting(status: str) -> str:
+    return "Reading the file" if status == "uploaded" else "Ready. Ask for a fine-tune to go on."

@@ -1,0 +1,70 @@
+// Asks both models the same thing, shows the answers as they come, and sends a rating of one's own model's.
+const form = document.getElementById("chat");
+const find = (id) => document.getElementById(id);
+let completion = null;
+
+const post = (path, body) =>
+  fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-form-token": form.dataset.token },
+    body: JSON.stringify(body),
+  });
+
+const ask = async (model, message, pane) => {
+  pane.textContent = "…";
+  let text = "";
+  let id = null;
+  const answer = await post("/chat/say", { model, message });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const lines = (rest + part.value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
+      const chunk = JSON.parse(line.slice(6));
+      if (chunk.error) throw new Error(chunk.error.message);
+      id = chunk.id;
+      text += chunk.choices[0]?.delta.content ?? "";
+      pane.textContent = text;
+    }
+  }
+  pane.textContent = text || "(an empty answer)";
+  return id;
+};
+
+form?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button");
+  const message = find("message").value;
+  button.disabled = true;
+  find("rating").hidden = true;
+  const guarded = (model, pane) => ask(model, message, pane).catch((error) => {
+    pane.textContent = error.message;
+    return null;
+  });
+  const [, own] = await Promise.all([
+    guarded(form.dataset.base, find("base")),
+    guarded(find("model").value, find("own")),
+  ]);
+  completion = own;
+  button.disabled = false;
+  find("rating").hidden = !own;
+  find("rated").textContent = "";
+  find("correction").value = "";
+  for (const each of document.querySelectorAll("[data-rating]")) each.setAttribute("aria-pressed", "false");
+});
+
+find("message")?.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.ctrlKey) form.requestSubmit();
+});
+
+for (const button of document.querySelectorAll("[data-rating]")) {
+  button.addEventListener("click", async () => {
+    const correction = find("correction").value.trim();
+    const body = { completion_id: completion, rating: button.dataset.rating, ...(correction && { correction }) };
+    const answer = await post("/chat/rate", body);
+    button.setAttribute("aria-pressed", String(answer.ok));
+    find("rated").textContent = answer.ok ? "Thank you. It goes to the labeling inbox." : "The rating was not taken; try again.";
+  });
+}

@@ -1,0 +1,37 @@
+// Keeps the progress page current from the server's events.
+const stages = document.getElementById("stages");
+const find = (id) => document.getElementById(id);
+
+const draw = (losses) => {
+  if (losses.length < 2) return;
+  const last = losses.at(-1)[0];
+  const first = losses[0][0];
+  const top = Math.max(...losses.map(([, loss]) => loss));
+  const points = losses.map(([step, loss]) => `${(300 * (step - first)) / (last - first)},${78 - (74 * loss) / top}`);
+  find("losses").firstElementChild.setAttribute("points", points.join(" "));
+};
+
+const show = (state) => {
+  [...stages.children].forEach((item, index) => {
+    item.className = index < state.stage ? "done" : index === state.stage ? "now" : "";
+    item.toggleAttribute("aria-current", index === state.stage);
+  });
+  find("note").textContent = state.failed || state.note || "Working";
+  find("bar").value = state.percent;
+  draw(state.losses);
+  find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  find("failed").hidden = !state.failed;
+  find("failed").textContent = state.failed;
+  if (state.model) {
+    find("chat-link").href = `/chat?model=${encodeURIComponent(state.model)}`;
+    find("model-link").href = `/models/${encodeURIComponent(state.model)}`;
+    find("ready").hidden = false;
+  }
+};
+
+const source = new EventSource(`/files/${stages.dataset.file}/events`);
+source.onmessage = (event) => {
+  const state = JSON.parse(event.data);
+  show(state);
+  if (state.over) source.close();
+};
