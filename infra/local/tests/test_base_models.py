@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 from localstack.base_models import CHAT_TEMPLATE, build_tiny, folder_digest, read_base
 
 CONVERSATION = [

@@ -1,0 +1,75 @@
+"""The process a LoRA run lives in: `python -m trainer.lora RUN_DIR` reads `RUN_DIR/run.json` and trains.
+
+It prints one JSON event a line (`started`, `step`, `validation`, `checkpoint`, `finished`, `failed`), saves a
+checkpoint when SIGTERM comes, and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
+
+ENVIRONMENT = {
+    # OpenMP threads spin at barriers, by default so long that a run is up to six times slower when other processes want
+    # the cores; not spinning at all costs half the speed when none do.
+    "GOMP_SPINCOUNT": "3000",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What must stand in the environment before torch and transformers are loaded."""
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends, so that no run outlives its lease."""
+    parent = os.getppid()
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> int:
+    """Execute the run in the folder named on the command line.
+
+    Returns:
+        0 when the adapter is published, `EXIT_STOPPED` after SIGTERM, `EXIT_FAILED_FOR_GOOD` when another attempt would
+        fail in the same way; any other end may be tried again.
+    """
+    die_with_parent()
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    stop_requested = False
+
+    def request_stop(_signal: int, _frame: Any) -> None:
+        nonlocal stop_requested
+        stop_requested = True
+
+    def emit(kind: str, **fields: Any) -> None:
+        print(json.dumps({"type": kind, **fields}), flush=True)
+
+    signal.signal(signal.SIGTERM, request_stop)
+    folder = Path(sys.argv[1])
+    try:
+        from trainer.recipe import Run
+
+        Run(folder, RunConfig.read(folder / "run.json"), emit, lambda: stop_requested).execute()
+    except Stopped:
+        return EXIT_STOPPED
+    except FailedForGood as error:
+        emit("failed", code=error.code, message=str(error), permanent=True)
+        return EXIT_FAILED_FOR_GOOD
+    except Exception as error:  # the boundary of the process: the parent decides about another attempt
+        emit("failed", code="training_crashed", message=f"{type(error).__name__}: {error}", permanent=False)
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""The training recipe: one LoRA run from a frozen configuration to a published adapter."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer import artifacts
+from trainer.fingerprint import LEAST_CHANGE, continuation_log_probs, fingerprint, largest_change
+from trainer.frozen_base import load_base
+from trainer.lora_layers import CompletionHead, adapter_disabled, adapter_tensors, attach_lora, load_adapter_tensors
+from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped
+from trainer.training_data import (
+    IGNORED,
+    BadTrainingData,
+    Example,
+    epoch_batches,
+    read_examples,
+    split_by_tokens,
+    to_tensors,
+)
+
+WARMUP = 0.1
+"""Share of the steps in which the learning rate rises; it falls along a half cosine afterwards."""
+
+GRADIENT_NORM = 1.0
+
+TOKENS_AT_ONCE = 1024
+"""Padded tokens of one forward pass; activations take about 1.5 MB a token at Gemma 3 270M."""
+
+CHECKPOINTS_KEPT = 2
+
+
+class Run:
+    """One run: set up, train, publish. `emit` receives the events; `stop` is asked after every step."""
+
+    def __init__(self, folder: Path, config: RunConfig, emit: Callable[..., None], stop: Callable[[], bool]) -> None:
+        self.folder = folder
+        self.config = config
+        self.emit = emit
+        self.stop = stop
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    def execute(self) -> None:
+        """Run from the start, or the configured checkpoint, to the published adapter.
+
+        Raises:
+            FailedForGood: the base, the rows, the checkpoint or the numbers do not allow it.
+            Stopped: a stop was asked for and the state is saved.
+        """
+        torch.set_num_threads(self.config.threads)
+        self.base = load_base(self.config)
+        self.head = CompletionHead(self.base.head)
+        self._load_rows()
+        self._attach_adapter()
+        if self.config.resume_from:
+            self._resume(Path(self.config.resume_from))
+        self.emit(
+            "started",
+            step=self.progress.step,
+            total_steps=self.total_steps,
+            epochs=self.config.epochs,
+            rows=len(self.train),
+            rows_too_long=self.rows_too_long,
+            validation_rows=len(self.validation),
+            trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
+        )
+        self._train()
+        self._publish_adapter()
+
+    def _load_rows(self) -> None:
+        longest = min(self.config.max_length, self.base.context_length)
+
+        def read(path: str) -> tuple[list[Example], int]:
+            return read_examples(Path(path), self.base.tokenizer, self.base.stop_ids, longest)
+
+        try:
+            self.train, self.rows_too_long = read(self.config.train_path)
+            self.validation = read(self.config.validation_path)[0] if self.config.validation_path else []
+        except (BadTrainingData, OSError) as error:
+            raise FailedForGood("invalid_training_data", str(error)) from error
+        self.steps_per_epoch = math.ceil(len(self.train) / self.config.batch_size)
+        self.total_steps = self.steps_per_epoch * self.config.epochs
+
+    def _attach_adapter(self) -> None:
+        config = self.config
+        try:
+            self.layers = attach_lora(
+                self.base.model, config.target_modules, config.lora_r, config.lora_alpha, config.seed
+            )
+        except ValueError as error:
+            raise FailedForGood("invalid_hyperparameters", str(error)) from error
+        self.parameters = [weight for layer in self.layers.values() for weight in (layer.lora_a, layer.lora_b)]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
+
+    def _train(self) -> None:
+        started_at = time.monotonic()
+        while self.progress.step < self.total_steps and not self.progress.stopped_early:
+            epoch, position = divmod(self.progress.step, self.steps_per_epoch)
+            batches = epoch_batches(self.train, self.config.batch_size, self.config.seed, epoch)
+            for batch in batches[position:]:
+                loss, accuracy, rate = self._step(batch)
+                done = self.progress.step
+                self.emit(
+                    "step",
+                    step=done,
+                    total_steps=self.total_steps,
+                    epoch=round(done / self.steps_per_epoch, 4),
+                    train_loss=loss,
+                    train_mean_token_accuracy=accuracy,
+                    learning_rate=rate,
+                    tokens=self.progress.tokens,
+                    elapsed_s=round(time.monotonic() - started_at, 3),
+                )
+                if done % self.steps_per_epoch == 0:
+                    self._end_epoch()
+                if self.stop():
+                    self._save_checkpoint()
+                    raise Stopped
+                if done % self.config.save_every_steps == 0 and done < self.total_steps:
+                    self._save_checkpoint()
+
+    def _step(self, batch: Sequence[Example]) -> tuple[float, float, float]:
+        """One optimizer step; mean loss and token accuracy of the batch, and the learning rate used."""
+        targets = sum(target != IGNORED for example in batch for target in example.targets)
+        total_loss, total_correct = 0.0, 0
+        for part in split_by_tokens(batch, TOKENS_AT_ONCE):
+            loss, correct = self._loss(part)
+            torch.autograd.backward(loss / targets)
+            total_loss += loss.item()
+            total_correct += correct
+        if not math.isfinite(total_loss):
+            raise FailedForGood(
+                "training_diverged",
+                f"The loss became {total_loss} at step {self.progress.step + 1}: lower learning_rate_multiplier.",
+            )
+        torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM, foreach=True)
+        rate = self.config.learning_rate * _rate_at(self.progress.step, self.total_steps)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.tokens += sum(len(example.ids) for example in batch)
+        self.progress.epoch_loss += total_loss
+        self.progress.epoch_correct += total_correct
+        self.progress.epoch_targets += targets
+        return total_loss / targets, total_correct / targets, rate
+
+    def _loss(self, examples: Sequence[Example]) -> tuple[Tensor, int]:
+        """Summed loss over the learned positions, and how many of them were right."""
+        ids, targets = to_tensors(examples)
+        hidden = self.base.decoder(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
+        learned = (targets.flatten() != IGNORED).nonzero().squeeze(1)
+        return self.head.loss(hidden.index_select(0, learned), targets.flatten()[learned])
+
+    def _end_epoch(self) -> None:
+        """Close the epoch's books; with validation rows, keep the best epoch's adapter and count patience."""
+        progress = self.progress
+        metrics = {
+            "train_loss": progress.epoch_loss / progress.epoch_targets,
+            "train_mean_token_accuracy": progress.epoch_correct / progress.epoch_targets,
+        }
+        progress.epoch_loss, progress.epoch_correct, progress.epoch_targets = 0.0, 0, 0
+        if not self.validation:
+            progress.metrics = metrics
+            return
+        metrics |= self._validate()
+        self.emit("validation", step=progress.step, epoch=progress.step // self.steps_per_epoch, **metrics)
+        if progress.best_valid_loss is None or metrics["valid_loss"] < progress.best_valid_loss:
+            progress.best_valid_loss = metrics["valid_loss"]
+            progress.epochs_without_gain = 0
+            progress.metrics = metrics
+            self.best = adapter_tensors(self.layers)
+        else:
+            progress.epochs_without_gain += 1
+            progress.stopped_early = progress.epochs_without_gain == self.config.early_stop_patience
+
+    def _validate(self) -> dict[str, float]:
+        loss, correct, count = 0.0, 0, 0
+        with torch.no_grad():
+            for part in split_by_tokens(self.validation, TOKENS_AT_ONCE):
+                part_loss, part_correct = self._loss(part)
+                loss += part_loss.item()
+                correct += part_correct
+                count += sum(target != IGNORED for example in part for target in example.targets)
+        return {"valid_loss": loss / count, "valid_mean_token_accuracy": correct / count}
+
+    def _save_checkpoint(self) -> None:
+        folder = self.folder / "checkpoints"
+
+        def write(draft: Path) -> None:
+            save_file(adapter_tensors(self.layers), draft / "adapter.safetensors")
+            save_file(_optimizer_tensors(self.optimizer), draft / "optimizer.safetensors")
+            if self.best:
+                save_file(self.best, draft / "best.safetensors")
+            (draft / "progress.json").write_text(json.dumps(asdict(self.progress)))
+
+        target = folder / f"step-{self.progress.step:08d}"
+        digest = artifacts.publish(target, write, {"run": self._identity()})
+        for old in sorted(folder.glob("step-*"))[:-CHECKPOINTS_KEPT]:
+            shutil.rmtree(old)
+        self.emit(
+            "checkpoint",
+            step=self.progress.step,
+            total_steps=self.total_steps,
+            path=str(target),
+            manifest_sha256=digest,
+            metrics=self.progress.metrics,
+        )
+
+    def _resume(self, folder: Path) -> None:
+        try:
+            manifest = artifacts.verify(folder)
+            if manifest["run"] != self._identity():
+                raise artifacts.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
+            load_adapter_tensors(self.layers, load_file(folder / "adapter.safetensors"))
+            _load_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"))
+            if (folder / "best.safetensors").exists():
+                self.best = load_file(folder / "best.safetensors")
+            self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
+        except (artifacts.CorruptArtifact, ValueError, KeyError) as error:
+            raise FailedForGood("checkpoint_corrupt", f"{error} Resume from an earlier checkpoint.") from error
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be gone on from."""
+        return {
+            "hyperparameters": self.config.hyperparameters(),
+            "seed": self.config.seed,
+            "base_digest": self.config.base_digest,
+            "train_sha256": artifacts.sha256(Path(self.config.train_path)),
+        }
+
+    def _publish_adapter(self) -> None:
+        if self.best:
+            load_adapter_tensors(self.layers, self.best)
+        config = self.config
+
+        def log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
+            return continuation_log_probs(self.base.decoder, self.base.head, prompt, continuation)
+
+        def base_log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
+            with adapter_disabled(self.layers):
+                return log_probs(prompt, continuation)
+
+        probes = fingerprint(self.base.tokenizer, log_probs, base_log_probs)
+        if (change := largest_change(probes)) < LEAST_CHANGE:
+            raise FailedForGood(
+                "adapter_did_nothing",
+                f"The adapter changes no probe by more than {change:.3f} nats: it would answer as the base model does. "
+                "Train longer, or raise learning_rate_multiplier.",
+            )
+
+        def write(draft: Path) -> None:
+            save_file(adapter_tensors(self.layers), draft / "adapter_model.safetensors", metadata={"format": "pt"})
+            (draft / "adapter_config.json").write_text(json.dumps(self._adapter_config(), indent=2))
+            (draft / "fingerprint.json").write_text(json.dumps(probes, indent=2, ensure_ascii=False), encoding="utf-8")
+
+        metrics = self.progress.metrics | {"fingerprint_change": change}
+        digest = artifacts.publish(
+            self.folder / "adapter",
+            write,
+            {
+                "base_id": config.base_id,
+                "base_digest": config.base_digest,
+                "dataset": config.dataset,
+                "code_version": config.code_version,
+                "config": config.hyperparameters(),
+                "seed": config.seed,
+                "metrics": metrics,
+                "trained_tokens": self.progress.tokens,
+                "steps": self.progress.step,
+                "created_at": config.created_at,
+            },
+        )
+        self.emit(
+            "finished",
+            step=self.progress.step,
+            total_steps=self.total_steps,
+            stopped_early=self.progress.stopped_early,
+            tokens=self.progress.tokens,
+            path=str(self.folder / "adapter"),
+            manifest_sha256=digest,
+            adapter_id=f"ad-{digest[:24]}",
+            metrics=metrics,
+        )
+
+    def _adapter_config(self) -> dict[str, Any]:
+        """PEFT's `adapter_config.json`; servers match `base_model_name_or_path` with the base they serve."""
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self.config.base_id,
+            "r": self.config.lora_r,
+            "lora_alpha": self.config.lora_alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "target_modules": sorted({path.rsplit(".", 1)[1] for path in self.layers}),
+            "use_dora": False,
+            "use_rslora": False,
+        }
+
+
+def _rate_at(step: int, total_steps: int) -> float:
+    """Linear warm-up, then a half cosine to zero; `step` counts from 0."""
+    warmup = max(1, round(total_steps * WARMUP))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": tensor for i, tensors in state.items() for name, tensor in tensors.items()}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,386 @@
+"""The training recipe on a tiny model: what is learned, how a run ends, and that a resumed run is the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chassis.errors import Invalid
+from localstack.base_models import build_tiny
+from trainer import artifacts
+from trainer.fingerprint import largest_change
+from trainer.frozen_base import load_base
+from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
+from trainer.lora_layers import CompletionHead, LoraLinear, load_adapter_tensors
+from trainer.recipe import Run
+from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
+from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
+
+QUESTIONS = {
+    "lost_card": ["I have lost my card", "my card is lost", "where is my card?", "card lost, please help"],
+    "refund": ["please refund my order", "I want a refund", "refund the payment", "返金してください"],
+    "close_account": ["close my account", "I want to close the account", "account closing", "口座を閉じたいです"],
+}
+
+
+@pytest.fixture(scope="module")
+def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    return folder / str(build_tiny(folder)["id"])
+
+
+@pytest.fixture
+def configure(base_dir: Path, tmp_path: Path) -> Callable[..., tuple[Path, RunConfig]]:
+    base = json.loads((base_dir / "base.json").read_text())
+    rows = [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": label}]}
+        for label, questions in QUESTIONS.items()
+        for question in questions
+    ]
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+    def make(name: str, **changes: Any) -> tuple[Path, RunConfig]:
+        folder = tmp_path / name
+        folder.mkdir()
+        config = RunConfig(
+            base_dir=str(base_dir),
+            base_id=base["id"],
+            base_digest=base["digest"],
+            train_path=str(data),
+            validation_path=str(data),
+            epochs=12,
+            batch_size=4,
+            learning_rate=1e-2,
+            seed=7,
+            save_every_steps=5,
+            threads=1,
+            dataset={"dataset_id": "ds-1"},
+            created_at=1767225600,
+        )
+        return folder, dataclasses.replace(config, **changes)
+
+    return make
+
+
+class Events(list[dict[str, Any]]):
+    def __call__(self, kind: str, **fields: Any) -> None:
+        self.append({"type": kind, **fields})
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self if event["type"] == kind]
+
+
+def execute(folder: Path, config: RunConfig, stop: Callable[[Events], bool] = lambda _events: False) -> Events:
+    events = Events()
+    Run(folder, config, events, lambda: stop(events)).execute()
+    return events
+
+
+def test_a_run_learns_its_rows_and_publishes_a_verified_adapter(configure: Any) -> None:
+    folder, config = configure("run")
+    events = execute(folder, config)
+
+    assert [events[0]["type"], events[-1]["type"]] == ["started", "finished"]
+    assert [event["step"] for event in events.of("step")] == list(range(1, 37))
+    assert len(events.of("validation")) == 12
+    assert events[-1]["metrics"]["valid_mean_token_accuracy"] > 0.95
+    manifest = artifacts.verify(folder / "adapter")
+    assert set(manifest["files"]) == {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json"}
+    assert manifest["dataset"] == {"dataset_id": "ds-1"}
+    assert (manifest["base_id"], manifest["base_digest"]) == (config.base_id, config.base_digest)
+    assert events[-1]["adapter_id"] == "ad-" + artifacts.sha256(folder / "adapter/manifest.json")[:24]
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_peft_computes_what_the_run_trained(configure: Any, base_dir: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    folder, config = configure("run")
+    execute(folder, config)
+    fingerprint = json.loads((folder / "adapter/fingerprint.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(base_dir)
+    adapted = PeftModel.from_pretrained(base, folder / "adapter")
+    config_file = json.loads((folder / "adapter/adapter_config.json").read_text())
+    assert config_file["base_model_name_or_path"] == config.base_id
+    for probe in fingerprint["probes"]:
+        ids = torch.tensor([probe["prompt_ids"] + probe["continuation_ids"]])
+        with torch.inference_mode():
+            log_probs = adapted(input_ids=ids).logits[0].log_softmax(-1)
+        start = len(probe["prompt_ids"]) - 1
+        theirs = [float(log_probs[start + i, token]) for i, token in enumerate(probe["continuation_ids"])]
+        assert theirs == pytest.approx(probe["adapter"], abs=1e-3)
+        assert theirs != pytest.approx(probe["base"], abs=0.1)
+    assert largest_change(fingerprint) > 0.5
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 17, 36])
+def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(configure: Any, stop_after: int) -> None:
+    whole, config = configure("whole", early_stop_patience=3)
+    execute(whole, config)
+
+    parts, config = configure("parts", early_stop_patience=3)
+    with pytest.raises(Stopped):
+        execute(parts, config, stop=lambda events: events.of("step")[-1]["step"] == stop_after)
+    checkpoint = parts / f"checkpoints/step-{stop_after:08d}"
+    resumed = execute(parts, dataclasses.replace(config, resume_from=str(checkpoint)))
+
+    assert resumed[0]["step"] == stop_after
+    for name in ("adapter_model.safetensors", "fingerprint.json", "manifest.json"):
+        assert (parts / "adapter" / name).read_bytes() == (whole / "adapter" / name).read_bytes(), name
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(configure: Any) -> None:
+    folder, config = configure("run", epochs=2)
+    execute(folder, config)
+    checkpoint = folder / "checkpoints/step-00000005"
+    resumed = dataclasses.replace(config, resume_from=str(checkpoint))
+
+    other = dataclasses.replace(resumed, learning_rate=1e-3)
+    with pytest.raises(FailedForGood, match="other settings") as failure:
+        execute(folder, other)
+    assert failure.value.code == "checkpoint_corrupt"
+
+    weights = bytearray((checkpoint / "optimizer.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (checkpoint / "optimizer.safetensors").write_bytes(weights)
+    with pytest.raises(FailedForGood, match=r"optimizer\.safetensors is not the file"):
+        execute(folder, resumed)
+    (checkpoint / "optimizer.safetensors").unlink()
+    with pytest.raises(FailedForGood, match="incomplete"):
+        execute(folder, resumed)
+
+
+def test_no_checkpoint_is_seen_before_its_manifest(tmp_path: Path) -> None:
+    def write_half(draft: Path) -> None:
+        (draft / "adapter.safetensors").write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        artifacts.publish(tmp_path / "step-1", write_half, {})
+    assert not (tmp_path / "step-1").exists()
+
+
+def test_numbers_that_blow_up_end_the_run_for_good(configure: Any) -> None:
+    folder, config = configure("run", learning_rate=1e30)
+    with pytest.raises(FailedForGood, match="lower learning_rate_multiplier") as failure:
+        execute(folder, config)
+    assert failure.value.code == "training_diverged"
+    assert not (folder / "adapter").exists()
+
+
+def test_an_adapter_that_changes_nothing_is_not_published(configure: Any) -> None:
+    folder, config = configure("run", learning_rate=1e-9, epochs=1)
+    with pytest.raises(FailedForGood) as failure:
+        execute(folder, config)
+    assert failure.value.code == "adapter_did_nothing"
+    assert not (folder / "adapter").exists()
+
+
+def test_the_best_epoch_is_published_and_patience_ends_the_run(configure: Any, tmp_path: Path) -> None:
+    contradiction = tmp_path / "valid.jsonl"
+    row = {"messages": [{"role": "user", "content": "refund"}, {"role": "assistant", "content": "zebra 7"}]}
+    contradiction.write_text(json.dumps(row))
+    folder, config = configure("run", validation_path=str(contradiction), early_stop_patience=2)
+    events = execute(folder, config)
+    losses = [event["valid_loss"] for event in events.of("validation")]
+    best = losses.index(min(losses))
+    assert events[-1]["stopped_early"]
+    assert len(losses) == best + 3 < config.epochs
+    assert events[-1]["metrics"]["valid_loss"] == losses[best]
+
+    again = Run(tmp_path, config, Events(), lambda: False)
+    again.base = load_base(config)
+    again.head = CompletionHead(again.base.head)
+    again._load_rows()
+    again._attach_adapter()
+    load_adapter_tensors(again.layers, load_file(folder / "adapter/adapter_model.safetensors"))
+    assert again._validate()["valid_loss"] == pytest.approx(losses[best], rel=1e-4)
+
+
+def test_another_base_is_refused(configure: Any) -> None:
+    folder, config = configure("run", base_digest="0" * 64)
+    with pytest.raises(FailedForGood) as failure:
+        execute(folder, config)
+    assert failure.value.code == "base_model_differs"
+
+
+def test_bad_rows_name_their_line(configure: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "bad.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n{"text": "no messages"}\n')
+    folder, config = configure("run", train_path=str(rows))
+    with pytest.raises(FailedForGood, match=r"bad\.jsonl line 2") as failure:
+        execute(folder, config)
+    assert failure.value.code == "invalid_training_data"
+
+
+def start_process(folder: Path, config: RunConfig) -> subprocess.Popen[str]:
+    config.write(folder / "run.json")
+    command = [sys.executable, "-m", "trainer.lora", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(configure: Any) -> None:
+    folder, config = configure("run", epochs=500, save_every_steps=10_000)
+    process = start_process(folder, config)
+    assert process.stdout is not None
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1]["type"] == "step" and events[-1]["step"] == 2:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == EXIT_STOPPED
+    assert events[-1]["type"] == "checkpoint"
+    assert artifacts.verify(Path(events[-1]["path"]))["run"]["seed"] == config.seed
+
+    folder, config = configure("refused", base_id="another")
+    process = start_process(folder, config)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_FAILED_FOR_GOOD
+    failed = json.loads(output.splitlines()[-1])
+    assert (failed["type"], failed["code"], failed["permanent"]) == ("failed", "base_model_differs", True)
+
+
+def test_a_run_dies_with_the_process_that_started_it(configure: Any) -> None:
+    folder, config = configure("run", epochs=5000)
+    config.write(folder / "run.json")
+    starter = (
+        "import subprocess, sys, time\n"
+        f"run = subprocess.Popen([sys.executable, '-m', 'trainer.lora', {str(folder)!r}], stdout=subprocess.PIPE)\n"
+        "run.stdout.readline(); print(run.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    os.kill(child, 0)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        if "State:\tZ" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{child}").exists()
+
+
+def encoded(base_dir: Path, messages: list[dict[str, Any]]) -> tuple[Example, Any]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_dir, local_files_only=True)
+    return encode(messages, tokenizer, {tokenizer.eos_token_id}), tokenizer
+
+
+def test_only_answers_and_their_end_are_learned(base_dir: Path) -> None:
+    messages = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "not learned", "weight": 0},
+        {"role": "user", "content": "Where is my card?"},
+        {"role": "assistant", "content": "lost_card"},
+        {"role": "user", "content": "and the refund?"},
+        {"role": "assistant", "content": "refund"},
+    ]
+    example, tokenizer = encoded(base_dir, messages)
+    learned = [target for target in example.targets if target != IGNORED]
+    assert tokenizer.decode(learned) == "lost_card<eos>refund<eos>"
+
+    prompt = tokenizer.apply_chat_template(messages[:4], tokenize=False, add_generation_prompt=True)
+    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    assert example.ids[: len(prompt_ids)] == prompt_ids
+    first = next(i for i, target in enumerate(example.targets) if target != IGNORED)
+    assert first == len(prompt_ids) - 1
+    assert example.ids[first + 1] == example.targets[first]
+    assert tokenizer.eos_token_id not in example.ids
+
+
+def test_every_row_is_seen_once_an_epoch_in_an_order_the_seed_decides() -> None:
+    examples = [Example([1] * (1 + n % 13), [IGNORED] * (1 + n % 13)) for n in range(50)]
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return [[id(example) for example in batch] for batch in epoch_batches(examples, 8, seed, epoch)]
+
+    for epoch in range(3):
+        seen = [row for batch in order(1, epoch) for row in batch]
+        assert sorted(seen) == sorted(id(example) for example in examples)
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1) != order(2, 1)
+    parts = split_by_tokens(examples[:20], 30)
+    assert all(len(part) * max(len(example.ids) for example in part) <= 30 for part in parts)
+    assert sum(len(part) for part in parts) == 20
+
+
+@pytest.mark.parametrize("positions", [5, 64, 150])
+def test_the_completion_head_is_cross_entropy(positions: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(300, 16)
+    hidden = torch.randn(positions, 16, requires_grad=True)
+    targets = torch.randint(0, 300, (positions,))
+    loss, correct = CompletionHead(weight).loss(hidden, targets)
+    loss.backward()
+    ours = hidden.grad
+    hidden.grad = None
+    logits = hidden @ weight.t()
+    reference = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    reference.backward()
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
+    assert correct == int((logits.argmax(-1) == targets).sum())
+    assert torch.allclose(ours, hidden.grad, atol=1e-4)
+
+
+def test_the_lora_layer_has_the_gradients_of_its_formula() -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(12, 7)
+    layer = LoraLinear(linear, 3, 1.5, torch.Generator().manual_seed(0))
+    layer.lora_b.data.normal_()
+    x = torch.randn(2, 5, 12, requires_grad=True)
+    y = layer(x)
+    y.square().sum().backward()
+    ours = [tensor.grad.clone() for tensor in (x, layer.lora_a, layer.lora_b)]
+    x.grad = layer.lora_a.grad = layer.lora_b.grad = None
+    plain = linear(x) + 1.5 * (x @ layer.lora_a.t()) @ layer.lora_b.t()
+    plain.square().sum().backward()
+    assert torch.allclose(y, plain, atol=1e-5)
+    for ours_grad, tensor in zip(ours, (x, layer.lora_a, layer.lora_b), strict=True):
+        assert torch.allclose(ours_grad, tensor.grad, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "epochs", "batch_size"), [(1, 25, 4), (40, 15, 4), (290, 2, 16), (360, 2, 16), (5000, 1, 32)]
+)
+def test_auto_hyperparameters_follow_the_number_of_rows(n_rows: int, epochs: int, batch_size: int) -> None:
+    assert resolve_hyperparameters(n_rows, {"n_epochs": "auto"}) == Hyperparameters(epochs, batch_size, 1.0)
+
+
+def test_given_hyperparameters_are_kept_or_refused_by_name() -> None:
+    given = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 0.5}
+    assert resolve_hyperparameters(10, given) == Hyperparameters(3, 1, 0.5)
+    assert resolve_hyperparameters(10, given).learning_rate == pytest.approx(5e-4)
+    for field, value in [
+        ("n_epochs", 0),
+        ("n_epochs", 51),
+        ("n_epochs", 2.5),
+        ("n_epochs", True),
+        ("batch_size", 257),
+        ("batch_size", "8"),
+        ("learning_rate_multiplier", 0),
+        ("learning_rate_multiplier", 10.5),
+        ("learning_rate_multiplier", float("nan")),
+        ("beta", 0.1),
+    ]:
+        with pytest.raises(Invalid, match=field) as refusal:
+            resolve_hyperparameters(10, {field: value})
+        assert refusal.value.param == f"hyperparameters.{field}"
