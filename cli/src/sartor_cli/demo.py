@@ -144,7 +144,7 @@ class Demo:
         events = self._call("GET", f"/fine_tuning/jobs/{job['id']}/events", key, params={"limit": 20})["data"]
         newest = events[0]["message"] if events else ""
         metrics = next(
-            (event["data"] for event in events if event["type"] == "metrics" and "step" in event["data"]), None
+            (event["data"] for event in events if "total_steps" in event["data"]), None
         )
         if metrics is None:
             return "training", 0.0, newest
