@@ -108,11 +108,8 @@ def test_feedback_reaches_the_labeling_inbox(tenant: Tenant, trained: Any) -> No
         model=trained.fine_tuned_model, messages=[{"role": "user", "content": "hello"}], max_tokens=4
     )
     with tenant.http as http:
-        rated = wait_for(
-            lambda: (lambda r: r if r.status_code == 200 else None)(
-                http.post("/feedback", json={"completion_id": answer.id, "rating": "down", "correction": "lost_item"})
-            )
-        )
+        body = {"completion_id": answer.id, "rating": "down", "correction": "lost_item"}
+        rated = http.post("/feedback", json=body)
         assert rated.json()["id"].startswith("fb_")
         wait_for(lambda: http.get("/labeling/feedback").json()["data"], seconds=30)
 
@@ -127,7 +124,8 @@ def test_a_bad_upload_names_its_line(tenant: Tenant) -> None:
     bad = rows(20).split(b"\n")
     bad[2] = bad[2][:-5]
     file = tenant.sdk.files.create(file=("bad.jsonl", b"\n".join(bad)), purpose="user_data")
-    refused = wait_for(lambda: (lambda f: f if f.status == "error" else None)(tenant.sdk.files.retrieve(file.id)))
+    wait_for(lambda: tenant.sdk.files.retrieve(file.id).status == "error", seconds=60)
+    refused = tenant.sdk.files.retrieve(file.id)
     assert "line 3" in (refused.status_details or "")
 
 

@@ -61,7 +61,8 @@ def test_fine_tuning_jobs(tenant: Tenant) -> None:
     assert job.status in ("validating_files", "queued", "running")
     assert (job.seed, job.validation_file, job.metadata) == (3, validation.id, {"team": "desk"})
     assert job.id in [found.id for found in sdk.fine_tuning.jobs.list()]
-    done = wait_for(lambda: (lambda j: j if j.status in ("succeeded", "failed") else None)(_job(sdk, job.id)))
+    wait_for(lambda: _job(sdk, job.id).status in ("succeeded", "failed"))
+    done = _job(sdk, job.id)
     assert done.status == "succeeded", done.error
     assert ":my-suffix:" in done.fine_tuned_model
     assert done.trained_tokens > 0
@@ -127,8 +128,10 @@ def test_chat_streams(tenant: Tenant) -> None:
 def test_completions(tenant: Tenant) -> None:
     answer = tenant.sdk.completions.create(model=BASE, prompt="once upon", max_tokens=4)
     assert answer.object == "text_completion"
-    pieces = list(tenant.sdk.completions.create(model=BASE, prompt="once upon", max_tokens=4, stream=True))
-    assert pieces
+    # Chunks before the last have no finish_reason, as OpenAI sends them; the SDK's strict types do not know that.
+    lenient = openai.OpenAI(base_url=tenant.base_url, api_key=tenant.api_key)
+    pieces = list(lenient.completions.create(model=BASE, prompt="once upon", max_tokens=4, stream=True))
+    assert pieces[-1].choices[0].finish_reason in ("stop", "length")
 
 
 def test_embeddings(tenant: Tenant) -> None:

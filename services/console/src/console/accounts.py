@@ -52,7 +52,7 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
     @router.get("/keys")
     async def keys_page(request: Request) -> Response:
         session = await web.session(request)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         keys = (await accounts.get("/v1/organization/keys", params={"limit": 100}, **who))["data"]
         return web.page("keys", session, keys=keys, made="")
 
@@ -60,7 +60,7 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
     async def make_key(request: Request) -> Response:
         session = await web.session(request)
         fields = await web.form(request, session)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         asked = {"name": fields.get("name") or "key", "role": "engineer"}
         made = await accounts.post("/v1/organization/keys", json=asked, **who)
         keys = (await accounts.get("/v1/organization/keys", params={"limit": 100}, **who))["data"]
@@ -70,7 +70,7 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
     async def revoke_key(key_id: str, request: Request) -> Response:
         session = await web.session(request)
         await web.form(request, session)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         await accounts.request("DELETE", f"/v1/organization/keys/{key_id}", **who)
         return RedirectResponse("/keys", SEE_OTHER)
 

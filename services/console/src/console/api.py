@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
@@ -45,7 +44,7 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     @router.get("/")
     async def home(request: Request) -> Response:
         session = await web.session(request)
-        who = _who(session)
+        who = session.who
         files, jobs, models = await asyncio.gather(
             ingest.get("/v1/files", params={"limit": 50}, **who),
             trainer.get("/v1/fine_tuning/jobs", params={"limit": 50}, **who),
@@ -64,7 +63,7 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
             name: request.headers[name] for name in ("content-type", "content-length") if name in request.headers
         }
         async with ingest.stream(
-            "POST", "/v1/files", content=request.stream(), headers=headers, timeout=600, **_who(session)
+            "POST", "/v1/files", content=request.stream(), headers=headers, timeout=600, **session.who
         ) as answer:
             body = json.loads(await answer.aread())
         wants_json = "application/json" in request.headers.get("accept", "")
@@ -103,14 +102,14 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     @router.get("/models/{model_id:path}")
     async def model_page(model_id: str, request: Request) -> Response:
         session = await web.session(request)
-        card = await registry.get(f"/v1/registry/models/{model_id}", **_who(session))
-        runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **_who(session))
+        card = await registry.get(f"/v1/registry/models/{model_id}", **session.who)
+        runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
         return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None))
 
     @router.get("/chat")
     async def chat_page(request: Request) -> Response:
         session = await web.session(request)
-        models = (await registry.get("/v1/models", **_who(session)))["data"]
+        models = (await registry.get("/v1/models", **session.who))["data"]
         own = [model["id"] for model in models if model["id"].startswith("ft:")]
         chosen = request.query_params.get("model") or next(iter(own), "")
         return web.page("chat", session, own=own, chosen=chosen, base=base_model)
@@ -130,7 +129,7 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
             "stream": True,
         }
         try:
-            async with proxy.stream("POST", "/v1/chat/completions", json=body, timeout=300, **_who(session)) as answer:
+            async with proxy.stream("POST", "/v1/chat/completions", json=body, timeout=300, **session.who) as answer:
                 if answer.status_code != 200:
                     yield b"data: " + (await answer.aread()).replace(b"\n", b" ") + b"\n\n"
                     return
@@ -144,10 +143,6 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         session = await web.session(request)
         web.sessions.check_form(session.id, request.headers.get("x-form-token"))
         body = rated.model_dump(exclude_none=True)
-        return JSONResponse(await proxy.post("/v1/feedback", json=body, **_who(session)))
+        return JSONResponse(await proxy.post("/v1/feedback", json=body, **session.who))
 
     return router
-
-
-def _who(session: Session) -> dict[str, Any]:
-    return {"tenant_id": session.tenant_id, "user": session.principal}

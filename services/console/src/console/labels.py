@@ -16,14 +16,14 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     @router.get("")
     async def projects_page(request: Request) -> Response:
         session = await web.session(request)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         projects = (await labeling.get("/v1/labeling/projects", params={"limit": 100}, **who))["data"]
         return web.page("labeling", session, projects=projects)
 
     @router.get("/{project_id}")
     async def task_page(project_id: str, request: Request) -> Response:
         session = await web.session(request)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         project = await labeling.get(f"/v1/labeling/projects/{project_id}", **who)
         task = await labeling.post(f"/v1/labeling/projects/{project_id}/next", **who)
         return web.page("task", session, project=project, task=task)
@@ -32,7 +32,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     async def change_labels(project_id: str, request: Request) -> Response:
         session = await web.session(request)
         fields = await web.form(request, session)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         body = {"labels": fields.get("labels", "").split(","), "instructions": fields.get("instructions", "")}
         await labeling.request("PATCH", f"/v1/labeling/projects/{project_id}", json=body, **who)
         return RedirectResponse(f"/labeling/{project_id}", SEE_OTHER)
@@ -41,7 +41,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     async def publish(project_id: str, request: Request) -> Response:
         session = await web.session(request)
         await web.form(request, session)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         await labeling.post(f"/v1/labeling/projects/{project_id}/publish", **who)
         return RedirectResponse("/", SEE_OTHER)
 
@@ -49,7 +49,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     async def submit(project_id: str, task_id: str, request: Request) -> Response:
         session = await web.session(request)
         fields = await web.form(request, session)
-        who = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         task = f"/v1/labeling/projects/{project_id}/tasks/{task_id}"
         if "skip" in fields:
             await labeling.post(f"{task}/skip", **who)

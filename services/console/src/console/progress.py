@@ -46,7 +46,7 @@ class Watcher:
         Raises:
             NotFound: it is not this tenant's.
         """
-        who: dict[str, Any] = {"tenant_id": session.tenant_id, "user": session.principal}
+        who = session.who
         file = await self._ingest.get(f"/v1/files/{file_id}", **who)
         progress = Progress(file_id, filename=file["filename"])
         if file["status"] == "error":

@@ -33,6 +33,11 @@ class Session:
         """The person, for calls to other services in their name."""
         return Principal(tenant_id=self.tenant_id, user_id=self.user_id, role=self.role, organization=self.organization)
 
+    @property
+    def who(self) -> dict[str, Any]:
+        """Keyword arguments of a call to another service in the person's name."""
+        return {"tenant_id": self.tenant_id, "user": self.principal}
+
 
 class Sessions:
     """Opens, finds and ends sessions.

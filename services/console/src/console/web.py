@@ -74,7 +74,7 @@ class Web:
     def install(self, app: FastAPI) -> None:
         """Show errors as pages to browsers."""
 
-        async def on_signed_out(request: Request, _error: Exception) -> Response:
+        async def on_signed_out(_request: Request, _error: Exception) -> Response:
             return RedirectResponse("/sign-in", SEE_OTHER)
 
         async def on_error(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -71,15 +71,15 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
         proof = {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
         return {**limiter.headers(answer.principal), **proof}
 
-    def _streamed(answer: Answer, events: AsyncIterator[bytes]) -> StreamingResponse:
+    def _streamed(answer: Answer, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
         headers = {**_headers(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(_guarded(answer, events), media_type="text/event-stream", headers=headers)
 
-    async def _guarded(answer: Answer, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _guarded(answer: Answer, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """A failure after the first byte can only be told inside the stream."""
         try:
             with in_flight.entered(answer.principal.tenant_id):
-                async with aclosing(events) as stream:  # type: ignore[type-var]
+                async with aclosing(events) as stream:
                     async for event in stream:
                         yield event
         except SartorError as error:
@@ -89,12 +89,12 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
             yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
         yield DONE
 
-    async def _chat_events(answer: Answer) -> AsyncIterator[bytes]:
+    async def _chat_events(answer: Answer) -> AsyncGenerator[bytes, None]:
         asked = answer.asked
         assert isinstance(asked, ChatAsked)
         header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
         begun: set[int] = set()
-        async with aclosing(answering.stream(answer)) as tokens:  # type: ignore[type-var]
+        async with aclosing(answering.stream(answer)) as tokens:
             async for index, piece, shown in tokens:
                 if index not in begun:
                     begun.add(index)
@@ -109,8 +109,8 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
             last = {**header, "object": "chat.completion.chunk", "choices": [], "usage": usage(answer.choices)}
             yield _event(last)
 
-    async def _text_events(answer: Answer) -> AsyncIterator[bytes]:
-        async with aclosing(answering.stream(answer)) as tokens:  # type: ignore[type-var]
+    async def _text_events(answer: Answer) -> AsyncGenerator[bytes, None]:
+        async with aclosing(answering.stream(answer)) as tokens:
             async for index, piece, shown in tokens:
                 if shown or piece.finish_reason:
                     yield _event(text_chunk(answer.header, index, shown, piece.finish_reason))

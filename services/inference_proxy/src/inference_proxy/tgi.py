@@ -6,7 +6,7 @@ Both are added here, and its errors become ours. Leaving TGI means another file 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -28,13 +28,13 @@ FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "sto
 LONGEST_EVENT = 1024 * 1024
 
 
-class LoraParameters(Parameters):
+class LoraParameters(Parameters):  # type: ignore[misc]
     """The client's parameters with the adapter."""
 
     adapter_id: str | None = None
 
 
-class LoraRequest(Request):
+class LoraRequest(Request):  # type: ignore[misc]
     """The client's request; without its own annotation pydantic would drop the adapter."""
 
     parameters: LoraParameters | None = None
@@ -103,7 +103,9 @@ class TGIClient(AsyncClient):  # type: ignore[misc]
         if self._session:
             await self._session.close()
 
-    async def stream(self, url: str, prompt: str, sampling: Sampling, adapter_id: str | None) -> AsyncIterator[Piece]:
+    async def stream(
+        self, url: str, prompt: str, sampling: Sampling, adapter_id: str | None
+    ) -> AsyncGenerator[Piece, None]:
         """Generate on the replica at `url`, token by token; leaving the iterator cancels the generation.
 
         Raises:

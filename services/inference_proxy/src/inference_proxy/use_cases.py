@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -131,7 +131,7 @@ class Answering:
             top=asked.logprobs,
         )
 
-    async def stream(self, answer: Answer) -> AsyncIterator[tuple[int, Piece, str]]:
+    async def stream(self, answer: Answer) -> AsyncGenerator[tuple[int, Piece, str], None]:
         """Generate choice after choice; yields (choice, token, text to show). Records the answer however it ends."""
         finished = False
         try:
@@ -159,13 +159,13 @@ class Answering:
         async for _ in self._choice(answer, index):
             pass
 
-    async def _choice(self, answer: Answer, index: int) -> AsyncIterator[tuple[Piece, str]]:
+    async def _choice(self, answer: Answer, index: int) -> AsyncGenerator[tuple[Piece, str], None]:
         sampling = answer.asked.sampling(self._default_tokens, answer.stop_tokens, index, answer.top)
         texts = StopFilter(sampling.stop)
         generated = answer.choices[index]
         url = self._routes.pick(answer.route)
         stream = self._engine.stream(url, answer.prompts[index], sampling, answer.route.adapter_id)
-        async with aclosing(stream) as pieces:  # type: ignore[type-var]
+        async with aclosing(stream) as pieces:
             async for piece in pieces:
                 shown = texts.feed("" if piece.special else piece.text)
                 if piece.finish_reason:

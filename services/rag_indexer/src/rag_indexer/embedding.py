@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+T = TypeVar("T")
 
 BUILT_IN = "multilingual-e5-small"
 
@@ -110,5 +112,5 @@ class Embedding:
         """Tokens of all texts together."""
         return await self._run(lambda: sum(self._loaded().tokens(text) for text in texts))
 
-    async def _run(self, work: Any) -> Any:
+    async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
