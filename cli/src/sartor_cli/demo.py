@@ -143,9 +143,7 @@ class Demo:
             return "over", 100.0, job["status"]
         events = self._call("GET", f"/fine_tuning/jobs/{job['id']}/events", key, params={"limit": 20})["data"]
         newest = events[0]["message"] if events else ""
-        metrics = next(
-            (event["data"] for event in events if "total_steps" in event["data"]), None
-        )
+        metrics = next((event["data"] for event in events if "total_steps" in event["data"]), None)
         if metrics is None:
             return "training", 0.0, newest
         if metrics["step"] >= metrics["total_steps"] and events[0]["type"] == "message":
@@ -159,7 +157,7 @@ class Demo:
         runs = self._call("GET", "/evals/evaluations", key)["data"]
         if not runs:
             return 0.0, "loading the adapter"
-        done, total = runs[0]["rows_done"], runs[0]["rows_total"]
+        done, total = runs[0]["progress"]["done"], runs[0]["progress"]["total"]
         return (100 * done / total if total else 0.0), f"{done}/{total} answers on held-out rows"
 
     def _held_out_question(self) -> tuple[list[dict[str, str]], str]:

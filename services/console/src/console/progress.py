@@ -90,8 +90,8 @@ class Watcher:
             runs = (await self._evaluator.get("/v1/evals/evaluations", **who))["data"]
         except SartorError:
             return
-        if runs and runs[0].get("rows_total"):
-            done, total = runs[0]["rows_done"], runs[0]["rows_total"]
+        if runs and runs[0]["progress"]["total"]:
+            done, total = runs[0]["progress"]["done"], runs[0]["progress"]["total"]
             progress.percent, progress.note = 100 * done / total, f"{done} of {total} answers on held-out rows"
 
 

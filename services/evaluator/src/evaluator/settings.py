@@ -11,7 +11,7 @@ class Settings(ServiceSettings):
     """What the evaluator reads from the environment besides the settings every service has. Times are in seconds."""
 
     evaluator_slots: int = Field(2, ge=1, description="Evaluations one replica runs at a time.")
-    evaluator_parallel: int = Field(8, ge=1, description="Questions asked of the model server at a time, all slots.")
+    evaluator_parallel: int = Field(16, ge=1, description="Questions asked of the model server at a time, all slots.")
     evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
     evaluator_min_rows: int = Field(10, ge=1, description="Fewer rows than this never decide without a person.")
     evaluator_max_tokens: int = Field(256, ge=1, description="Most tokens of one answer.")
