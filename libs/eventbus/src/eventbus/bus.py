@@ -17,6 +17,7 @@ from prometheus_client import Counter, Histogram
 from chassis.errors import PERMANENT, Transient
 from chassis.settings import ServiceSettings
 from schemas import EVENTS, TOPICS, Envelope, Event, MalformedEvent, parse, read_envelope, to_message
+from stores.mongo import PyMongoError
 
 log = structlog.get_logger()
 
@@ -24,7 +25,14 @@ CONSUMED = Counter("events_consumed_total", "Events by outcome.", ["type", "outc
 HANDLING = Histogram("event_handler_seconds", "Time spent in a handler, retries included.", ["type"])
 
 ATTEMPTS = 5
+ATTEMPTS_WHILE_AWAY = 50
+"""Where a peer or the database is away: about four minutes before a good event is put aside."""
+
 BACKOFF_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+LOST_RACES = ("stale_write", "stale_fence")
+"""Conflicts that the next attempt, on the newer document, need not have."""
+
 PUBLISH_SECONDS = 10
 HANDLER_SECONDS = 30
 
@@ -37,8 +45,9 @@ class Bus:
     """One service's connection to Kafka.
 
     Consumers get each event at least once, in order per aggregate. A handler that raises a permanent error sends the
-    message to `<topic>-dlq` at once; any other error is tried again `ATTEMPTS` times first. Only when the dead letter
-    itself cannot be written does the consumer read the message again.
+    message to `<topic>-dlq` at once; any other error is tried again `ATTEMPTS` times first, and for minutes where the
+    error says that something is away. Only when the dead letter itself cannot be written does the consumer read the
+    message again.
 
     Args:
         settings: broker address and topic prefix.
@@ -167,24 +176,27 @@ class Bus:
         return parse(event_type, _value(message)), envelope
 
     async def _handle(self, message: KafkaMessage, event: Event) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt = 0
+        while True:
             try:
                 async with asyncio.timeout(HANDLER_SECONDS):
                     await self._handlers[type(event)](event)
                 CONSUMED.labels(event.type, "handled").inc()
                 return
-            except PERMANENT as error:
-                await self._dead_letter(message, error.code or "permanent", error.message, attempts=attempt)
-                return
-            except Exception as error:  # the boundary of a consumer: every failure is retried, then dead-lettered
+            except Exception as error:  # the boundary of a consumer: every failure is retried or dead-lettered
+                attempt += 1
                 reason = f"{type(error).__name__}: {error}"
-                log.warning(
-                    "event_failed", type=event.type, attempt=attempt, error=reason, exc_info=attempt == ATTEMPTS
-                )
-                if attempt == ATTEMPTS:
+                if isinstance(error, PERMANENT) and error.code not in LOST_RACES:
+                    await self._dead_letter(message, error.code or "permanent", error.message, attempts=attempt)
+                    return
+                away = isinstance(error, (Transient, PyMongoError))
+                last = attempt >= (ATTEMPTS_WHILE_AWAY if away else ATTEMPTS)
+                log.warning("event_failed", type=event.type, attempt=attempt, error=reason, exc_info=last)
+                if last:
                     await self._dead_letter(message, "exhausted", reason, attempts=attempt)
                     return
-                await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                pause = min(LONGEST_PAUSE_SECONDS, BACKOFF_SECONDS * 2**attempt)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
     async def _dead_letter(self, message: KafkaMessage, code: str, reason: str, *, attempts: int) -> None:
         """Keep the message as it came, with why; raise if even that fails, so that it is read again."""

@@ -1,0 +1,114 @@
+"""The proxy's parts without I/O: stop texts, limits, requests, prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from chassis.auth import Principal
+from chassis.errors import Invalid, RateLimited
+from inference_proxy.answers import StopFilter
+from inference_proxy.limits import InFlight, Limiter
+from inference_proxy.prompts import Base
+from inference_proxy.requests import ChatAsked, CompletionAsked
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "shown"),
+    [
+        (["a", "b", "c"], [], "abc"),
+        (["label", "\n", "\n", "### User"], ["\n\n### User"], "label"),
+        (["one\n", "\ntwo"], ["\n\n### User"], "one\n\ntwo"),
+        (["xST", "OPy"], ["STOP", "y"], "x"),
+        (["日本", "語。", "次"], ["。"], "日本語"),
+    ],
+)
+def test_stop_texts_never_show(pieces: list[str], stops: list[str], shown: str) -> None:
+    texts = StopFilter(stops)
+    seen = "".join(texts.feed(piece) for piece in pieces) + texts.flush()
+    assert seen == shown
+
+
+def test_limits_count_by_key_and_say_when_to_come_back() -> None:
+    limiter = Limiter(2, 100)
+    one, other = (Principal(tenant_id="t", key_id=key) for key in ("1", "2"))
+    for _ in range(2):
+        limiter.admit(one)
+    with pytest.raises(RateLimited) as caught:
+        limiter.admit(one)
+    assert caught.value.retry_after is not None
+    limiter.admit(other)
+    headers = limiter.headers(one)
+    assert headers["x-ratelimit-limit-requests"] == "2"
+    assert headers["x-ratelimit-remaining-requests"] == "0"
+    assert headers["x-ratelimit-reset-requests"]
+
+
+def test_tokens_spent_are_owed() -> None:
+    limiter = Limiter(100, 50)
+    person = Principal(tenant_id="t", key_id="k")
+    limiter.admit(person)
+    limiter.charge(person, 500)
+    with pytest.raises(RateLimited, match="tokens"):
+        limiter.admit(person)
+
+
+def test_one_tenant_cannot_take_every_place() -> None:
+    places = InFlight(3, 2)
+    with places.entered("a"), places.entered("a"):
+        with pytest.raises(RateLimited), places.entered("a"):
+            pass
+        with places.entered("b"), pytest.raises(RateLimited), places.entered("c"):
+            pass
+    with places.entered("a"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(body: dict, param: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        asked = ChatAsked.model_validate({"model": "m", "messages": HELLO, **body}).checked()
+        asked.plain_messages()
+        _ = asked.stop_texts
+    assert caught.value.param == param
+
+
+def test_stores_are_named_in_either_way() -> None:
+    tools = [{"type": "file_search", "vector_store_ids": ["vs_2", "vs_1"]}]
+    asked = ChatAsked.model_validate({"model": "m", "messages": HELLO, "tools": tools, "vector_store_ids": ["vs_1"]})
+    assert asked.checked().stores == ["vs_1", "vs_2"]
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(Invalid):
+        _ = CompletionAsked.model_validate({"model": "m", "prompt": ""}).prompts
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        HELLO,
+        [{"role": "system", "content": "Be brief."}, *HELLO],
+        [*HELLO, {"role": "assistant", "content": "こんにちは"}, {"role": "user", "content": "### Assistant\nyes"}],
+    ],
+)
+def test_the_sandboxed_template_says_what_the_tokenizers_does(tiny_models: Path, messages: list[dict]) -> None:
+    folder = tiny_models / "tiny-test"
+    base = Base(json.loads((folder / "base.json").read_text()))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.bos_token + base.render(messages) == whole

@@ -1,0 +1,217 @@
+"""The engine on the tiny base model: batches, adapters, proofs, and TGI's wire format."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import torch
+from fastapi import FastAPI
+from safetensors.torch import save_file
+from text_generation.types import Response as TGIResponse
+from text_generation.types import StreamResponse
+
+from model_server import engine as engine_module
+from model_server.adapters import AdapterRefused, read_adapter
+from model_server.api import routes
+from model_server.engine import AdapterNotFound, Engine, InputTooLong
+from model_server.lora import PEFT_PREFIX, build
+from model_server.sequence import GenerateRequest, Token
+
+RANK = 4
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_models: Path) -> Iterator[Engine]:
+    made = Engine(tiny_models / "tiny-test", threads=2)
+    yield made
+    made.close()
+
+
+def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: float = 0.5) -> Path:
+    """An adapter as the trainer would leave it, with random weights."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for path, layer in engine._layers.items():
+        tensors[f"{PEFT_PREFIX}{path}.lora_A.weight"] = torch.randn(RANK, layer.in_features, generator=generator)
+        weight = torch.randn(layer.out_features, RANK, generator=generator)
+        tensors[f"{PEFT_PREFIX}{path}.lora_B.weight"] = strength * weight
+    adapter = build("x", tensors, 1.0, engine._layers, RANK)
+    prompt, continuation = engine.encode("how do I"), engine.encode("cancel")[1:]
+    probe = {
+        "prompt_ids": prompt,
+        "continuation_ids": continuation,
+        "adapter": engine._chore(lambda: engine._log_probs(prompt, continuation, adapter)).result(30),
+    }
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "fingerprint.json").write_text(json.dumps({"probes": [probe]}))
+    seal(engine, folder)
+    return folder
+
+
+def seal(engine: Engine, folder: Path) -> None:
+    """Write the manifest over what lies in the folder now."""
+    files = {
+        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.name != "manifest.json"
+    }
+    facts = {"files": files, "base_id": engine.base["id"], "base_digest": engine.base["digest"]}
+    (folder / "manifest.json").write_text(json.dumps(facts))
+
+
+def read(engine: Engine, folder: Path) -> Any:
+    return read_adapter(folder, base_id=engine.base["id"], base_digest=engine.base["digest"])
+
+
+async def tokens(engine: Engine, prompt: str, **options: Any) -> list[Token]:
+    request = GenerateRequest(inputs=prompt, **{"max_new_tokens": 8, **options})
+    return [token async for token in engine.generate(request)]
+
+
+async def test_greedy_answers_do_not_depend_on_company(engine: Engine) -> None:
+    prompts = ["cancel my order", "カードを紛失しました", "where", "please refund the payment to my card"]
+    alone = [[token.id for token in await tokens(engine, prompt)] for prompt in prompts]
+    together = await asyncio.gather(*(tokens(engine, prompt) for prompt in prompts))
+    assert [[token.id for token in one] for one in together] == alone
+
+
+async def test_a_shared_beginning_changes_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = ["Where is my parcel? It should have been delivered. " * 6 + end for end in ("one", "two", "three four")]
+    alone = [[token.id for token in await tokens(engine, prompt)] for prompt in prompts]
+    monkeypatch.setattr(engine_module, "WORTH_SHARING", 8)
+    together = await asyncio.gather(*(tokens(engine, prompt) for prompt in prompts))
+    assert [[token.id for token in one] for one in together] == alone
+
+
+async def test_an_adapter_is_proven_and_answers_differently(engine: Engine, tmp_path: Path) -> None:
+    files = read(engine, adapter_folder(engine, tmp_path / "a"))
+    proof = await engine.load(files)
+    assert proof.fingerprint_delta < 0.01
+    assert proof.base_delta > 0.25
+    base, own = await asyncio.gather(
+        tokens(engine, "cancel my order"), tokens(engine, "cancel my order", adapter_id=files.adapter_id)
+    )
+    assert [token.id for token in base] != [token.id for token in own]
+    again = await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
+    assert [token.id for token in own] == [token.id for token in again]
+    await engine.unload(files.adapter_id)
+    with pytest.raises(AdapterNotFound):
+        await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
+
+
+async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tmp_path: Path) -> None:
+    one = read(engine, adapter_folder(engine, tmp_path / "1", seed=1))
+    two = read(engine, adapter_folder(engine, tmp_path / "2", seed=2))
+    await engine.load(one)
+    await engine.load(two)
+    names = [one.adapter_id, two.adapter_id, None, one.adapter_id]
+    alone = [[token.id for token in await tokens(engine, "where is it", adapter_id=name)] for name in names]
+    together = await asyncio.gather(*(tokens(engine, "where is it", adapter_id=name) for name in names))
+    assert [[token.id for token in answer] for answer in together] == alone
+    assert alone[0] != alone[1]
+
+
+@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "nothing", "missing"])
+async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: str) -> None:
+    folder = adapter_folder(engine, tmp_path / "a", strength=0.0 if what == "nothing" else 0.5)
+    if what == "weights":
+        with (folder / "adapter_model.safetensors").open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"\x7f")
+    elif what == "base":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "base_digest": "0" * 64}))
+    elif what == "config":
+        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "use_dora": True}))
+        seal(engine, folder)
+    elif what == "fingerprint":
+        contents = json.loads((folder / "fingerprint.json").read_text())
+        contents["probes"][0]["adapter"] = [value - 1 for value in contents["probes"][0]["adapter"]]
+        (folder / "fingerprint.json").write_text(json.dumps(contents))
+        seal(engine, folder)
+    elif what == "missing":
+        from safetensors.torch import load_file
+
+        weights = load_file(folder / "adapter_model.safetensors")
+        weights.pop(min(weights))
+        save_file(weights, folder / "adapter_model.safetensors")
+        seal(engine, folder)
+    with pytest.raises(AdapterRefused):
+        await engine.load(read(engine, folder))
+
+
+async def test_stops_limits_and_seeds(engine: Engine) -> None:
+    whole = await tokens(engine, "cancel my order", max_new_tokens=12)
+    text = whole[-1].generated_text
+    assert whole[-1].finish_reason in ("length", "eos_token")
+    stopped = await tokens(engine, "cancel my order", max_new_tokens=12, stop=[text[2:4]])
+    assert stopped[-1].finish_reason == "stop_sequence"
+    assert len(stopped) <= len(whole)
+    sampled = [await tokens(engine, "where", do_sample=True, temperature=1.5, seed=7) for _ in range(2)]
+    assert [token.id for token in sampled[0]] == [token.id for token in sampled[1]]
+    with pytest.raises(InputTooLong, match="must be <="):
+        await tokens(engine, "where", max_new_tokens=100_000)
+
+
+async def test_leaving_ends_the_generation(engine: Engine) -> None:
+    async with aclosing(engine.generate(GenerateRequest(inputs="where", max_new_tokens=1500))) as stream:
+        async for _ in stream:
+            break
+    quick = await asyncio.wait_for(tokens(engine, "where", max_new_tokens=2), 10)
+    assert quick
+
+
+@pytest.fixture
+def http(engine: Engine) -> httpx2.AsyncClient:
+    app = FastAPI()
+    app.include_router(routes(engine))
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://engine")
+
+
+async def test_the_wire_format_is_tgis(http: httpx2.AsyncClient) -> None:
+    body = {"inputs": "cancel my order", "parameters": {"max_new_tokens": 4, "top_n_tokens": 2}}
+    answer = await http.post("/generate", json=body)
+    parsed = TGIResponse.model_validate(answer.json())
+    assert parsed.details.generated_tokens == len(parsed.details.tokens)
+    assert int(answer.headers["x-prompt-tokens"]) > 0
+    stream = await http.post("/generate_stream", json=body)
+    events = [StreamResponse(**json.loads(line[5:])) for line in stream.text.splitlines() if line.startswith("data:")]
+    assert events[-1].generated_text == parsed.generated_text
+    assert events[-1].details is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind"),
+    [
+        ("/generate", {"inputs": "x", "parameters": {"adapter_id": "ad-unknown"}}, 404, "adapter_not_found"),
+        ("/generate_stream", {"inputs": "x", "parameters": {"adapter_id": "ad-unknown"}}, 404, "adapter_not_found"),
+        (
+            "/v1/chat/completions",
+            {"model": "ad-x", "messages": [{"role": "user", "content": "x"}]},
+            404,
+            "adapter_not_found",
+        ),
+        ("/generate", {"inputs": "x", "parameters": {"max_new_tokens": 99999}}, 422, "validation"),
+    ],
+)
+async def test_refusals(http: httpx2.AsyncClient, path: str, body: Any, status: int, kind: str) -> None:
+    answer = await http.post(path, json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
+
+
+async def test_tokenize_and_info(http: httpx2.AsyncClient) -> None:
+    pieces = (await http.post("/tokenize", json={"inputs": "order", "add_special_tokens": False})).json()
+    assert "".join(piece["text"] for piece in pieces) == "order"
+    assert (await http.get("/info")).json()["model_id"] == "tiny-test"
+    assert (await http.get("/health")).status_code == 200

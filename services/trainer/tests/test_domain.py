@@ -1,0 +1,108 @@
+"""The states of a job: what may follow what, and which events are recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chassis.errors import Conflict
+from schemas import DatasetPrepared, ObjectRef, RowCounts
+from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Failure, Job
+
+REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
+DATASET = DatasetPrepared(
+    tenant_id="t",
+    dataset_id="ds-1",
+    file_id="file-1",
+    purpose="user_data",
+    task="classification",
+    rows=RowCounts(train=80, validation=5, heldout=15),
+    labels=3,
+    manifest=REF,
+    train=REF,
+    validation=REF,
+    heldout=REF,
+)
+ADAPTER = Adapter(adapter_id="ad-1", manifest=REF, base_digest="d", trained_tokens=9, train_seconds=1, metrics={})
+STEPS = {
+    "enqueue": lambda job: job.enqueue(DATASET, None, {"n_epochs": 1}),
+    "start": lambda job: job.start(),
+    "train": lambda job: job.train(ADAPTER),
+    "succeed": lambda job: job.succeed("ft:x", 2),
+    "fail": lambda job: job.fail(Failure(code="c", message="m"), 2),
+    "cancel": lambda job: job.cancel(2),
+    "pause": lambda job: job.pause(),
+    "resume": lambda job: job.resume(),
+}
+
+
+def job(*steps: str) -> Job:
+    made = Job(id="ftjob-1", tenant_id="t", created_at=1, organization="o", base_model="b", training_file="f", seed=1)
+    made.lease.fence = 1
+    for step in steps:
+        STEPS[step](made)
+    return made
+
+
+def events(of: Job) -> list[str]:
+    return [event.type for event in of.take_pending()]
+
+
+WAY = ("enqueue", "start", "train", "succeed")
+
+
+def test_the_straight_way() -> None:
+    done = job(*WAY)
+    assert done.state == "succeeded"
+    assert done.fine_tuned_model == "ft:x"
+    assert events(done) == ["finetune.started.v1", "finetune.trained.v1", "finetune.succeeded.v1"]
+
+
+@pytest.mark.parametrize("last", ["succeed", "fail", "cancel"])
+@pytest.mark.parametrize("then", list(STEPS))
+def test_an_ended_job_never_changes(last: str, then: str) -> None:
+    ended = job("enqueue", "start", "train", last)
+    before = ended.model_copy(deep=True)
+    events(ended)
+    try:
+        STEPS[then](ended)
+    except Conflict:
+        pass
+    assert ended.state == before.state
+    assert ended.model_dump() == before.model_dump()
+    assert events(ended) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "state"),
+    [
+        (("pause",), "paused"),
+        (("pause", "resume"), "waiting_for_dataset"),
+        (("pause", "enqueue"), "paused"),
+        (("pause", "enqueue", "resume"), "queued"),
+        (("enqueue", "pause", "resume"), "queued"),
+        (("enqueue", "start", "pause"), "paused"),
+        (("enqueue", "start", "pause", "resume", "start"), "running"),
+        (("enqueue", "start", "start"), "running"),
+        (("enqueue", "enqueue"), "queued"),
+        (("enqueue", "start", "train", "cancel"), "cancelled"),
+    ],
+)
+def test_side_ways(steps: tuple[str, ...], state: str) -> None:
+    assert job(*steps).state == state
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [("start",), ("train",), ("enqueue", "train"), ("enqueue", "start", "pause", "train"), (*WAY[:3], "pause")],
+)
+def test_wrong_turns_are_refused(steps: tuple[str, ...]) -> None:
+    with pytest.raises(Conflict):
+        job(*steps)
+
+
+def test_every_state_has_an_openai_status() -> None:
+    states: Any = Job.model_fields["state"].annotation
+    assert set(OPENAI_STATUS) == set(states.__args__)
+    assert {OPENAI_STATUS[state] for state in ENDED} == {"succeeded", "failed", "cancelled"}
