@@ -95,7 +95,7 @@ class Demo:
             TimeElapsedColumn(),
         )
         stages = {"preparing": "data", "training": "train", "testing": "test"}
-        with Progress(*columns, console=self.console) as progress:
+        with Progress(*columns, console=self.console, refresh_per_second=2) as progress:
             bars: dict[str, Any] = {}
             began = time.monotonic()
             stage, entered = "preparing", began

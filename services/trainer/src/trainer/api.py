@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, require
 from chassis.errors import Invalid
 from chassis.http import Page, page
+from chassis.ids import derived_id
 from trainer.domain import OPENAI_STATUS, Job
 from trainer.store import JobCheckpoint, JobEvent, Jobs
 from trainer.use_cases import Asked, Requests
@@ -17,6 +19,8 @@ from trainer.use_cases import Asked, Requests
 Reads = Annotated[Principal, require("fine_tuning:read")]
 Writes = Annotated[Principal, require("fine_tuning:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
+# metadata[key]=value; a key that MongoDB would read as an operator or a path does not match.
+METADATA_FILTER = re.compile(r"metadata\[[A-Za-z0-9_-]{1,64}\]")
 
 
 class Method(BaseModel):
@@ -130,7 +134,7 @@ def event_view(event: JobEvent) -> dict[str, Any]:
 
 def checkpoint_view(checkpoint: JobCheckpoint, job: Job) -> dict[str, Any]:
     """OpenAI's checkpoint."""
-    name = job.fine_tuned_model or f"ft:{job.base_model}:{job.organization}:{job.suffix}:{job.id[-8:]}"
+    name = job.fine_tuned_model or f"ft:{job.base_model}:{job.organization}:{job.suffix}:{derived_id('', job.id)[:8]}"
     return {
         "id": checkpoint.id,
         "object": "fine_tuning.job.checkpoint",
@@ -151,8 +155,13 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         return JobObject.of(await requests.create(principal, asked.asked()))
 
     @router.get("")
-    async def list_jobs(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
-        found = await jobs.jobs.find(principal.tenant_id, limit=limit + 1, after=after)
+    async def list_jobs(request: Request, principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+        wanted = {
+            f"metadata.{name[9:-1]}": value
+            for name, value in request.query_params.items()
+            if METADATA_FILTER.fullmatch(name)
+        }
+        found = await jobs.jobs.find(principal.tenant_id, wanted, limit=limit + 1, after=after)
         return page([JobObject.of(job) for job in found], limit=limit)
 
     @router.get("/{job_id}")

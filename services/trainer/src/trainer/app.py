@@ -30,4 +30,5 @@ def build(settings: Settings) -> FastAPI:
     service.on_start(jobs.prepare)
     service.bus.subscribe(subscriptions(Datasets(jobs), tune_on_upload, Outcomes(jobs)))
     service.background("worker", worker.run)
+    service.background("sweep", worker.sweep)
     return service.app([routes(jobs, requests)])

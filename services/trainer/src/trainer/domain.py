@@ -136,6 +136,10 @@ class Job(Aggregate):
         if self.state in ("running", "paused"):
             self.checkpoint = checkpoint
 
+    def drop_checkpoint(self) -> None:
+        """Its checkpoint cannot be used: the next attempt starts over."""
+        self.checkpoint = None
+
     def expect_end(self, at: int) -> None:
         """About when training will be over (unix seconds)."""
         self.estimated_finish = at

@@ -18,6 +18,6 @@ class Settings(ServiceSettings):
     trainer_lease_seconds: float = Field(20, description="Lease on a job; a dead worker's job is taken over after it.")
     trainer_threads: int = Field(0, description="Threads of a training run; all cores if 0.")
     trainer_save_every_steps: int = Field(20, description="Steps between checkpoints.")
-    trainer_max_length: int = Field(1024, description="Longest row in tokens; longer ones are cut at the front.")
+    trainer_max_length: int = Field(1024, description="Longest row in tokens; longer ones are left out.")
     trainer_open_jobs: int = Field(20, description="Jobs of a tenant that may wait or run at the same time.")
     trainer_attempts: int = Field(4, description="Attempts at a job before an unexplained failure is final.")

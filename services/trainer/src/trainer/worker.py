@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -28,15 +29,19 @@ from trainer.domain import Adapter, Checkpoint, Failure, Job
 from trainer.hyperparameters import Hyperparameters
 from trainer.settings import Settings
 from trainer.store import Jobs
+from trainer.use_cases import Datasets
 
 log = structlog.get_logger()
 
 IDLE_SECONDS = 1.0
 WATCH_SECONDS = 1.0
 RETRY_SECONDS = 10.0
+SWEEP_SECONDS = 15.0
 STOP_SECONDS = 10.0
 EXIT_STOPPED = 75
 MANIFEST = "manifest.json"
+LOCK = ".held"
+MOST_CLAIMS = 20
 
 
 class FailedForGood(Exception):
@@ -67,6 +72,13 @@ class Worker:
         self._settings = settings
         self._owner = owner
 
+    async def sweep(self) -> None:
+        """Bring jobs on whose request ended between being stored and meeting its data."""
+        while True:
+            async for job in self.jobs.jobs.for_service({"state": "waiting_for_dataset"}):
+                await Datasets(self.jobs).advance(job)
+            await asyncio.sleep(SWEEP_SECONDS)
+
     async def run(self) -> None:
         """Work until cancelled."""
         self._sweep_work_dir()
@@ -92,6 +104,9 @@ class Worker:
         except Halted as halted:
             log.info("attempt_halted", reason=str(halted))
         except FailedForGood as error:
+            if error.failure.code == "checkpoint_corrupt":
+                await self._start_over(job, error.failure)
+                return
             await self._fail(job, error.failure)
         except Conflict as error:
             log.warning("attempt_superseded", error=error.message)
@@ -118,6 +133,12 @@ class Worker:
             await self.jobs.tell(job, key, "An attempt failed; trying again from the last checkpoint.", level="warn")
             await self.jobs.jobs.leases.delay(job.id, fence, RETRY_SECONDS)
 
+    async def _start_over(self, job: Job, failure: Failure) -> None:
+        fence = job.lease.fence
+        await self.jobs.jobs.update(job.tenant_id, job.id, Job.drop_checkpoint, fence=fence)
+        await self.jobs.tell(job, f"attempt-{fence}-failed", f"{failure.message} Starting over.", level="warn")
+        await self.jobs.jobs.leases.release(job.id, fence)
+
     async def _fail(self, job: Job, failure: Failure) -> None:
         fence = job.lease.fence
         job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()), fence=fence)
@@ -125,7 +146,11 @@ class Worker:
 
     async def _attempt(self, job: Job, folder: Path) -> Adapter:
         """Prepare the run's folder, train, and store what it made."""
+        if job.lease.fence > MOST_CLAIMS:
+            message = f"{MOST_CLAIMS} workers ended while they trained this job; it was given up."
+            raise FailedForGood(Failure(code="training_failed", message=message))
         config = await self._prepare(job, folder)
+        await self.jobs.jobs.leases.renew(job.id, job.lease.fence, self._settings.trainer_lease_seconds)
         await self._tell_start(job)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -134,6 +159,7 @@ class Worker:
             str(folder),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
             limit=2**20,
             start_new_session=True,
         )
@@ -264,17 +290,21 @@ class Worker:
         if root:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = Path(tempfile.mkdtemp(prefix=f"{job.id}-", dir=root))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with (folder / LOCK).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep_work_dir(self) -> None:
-        """Remove what a killed worker left: its rows are private and nobody will come back for them."""
+        """Remove what killed workers left: the rows are private and nobody comes back for them. Held folders stay."""
         root = self._settings.trainer_work_dir
         if root and root.exists():
-            for folder in root.glob("ftjob-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+            for lock in root.glob(f"ftjob-*/{LOCK}"):
+                with lock.open("w") as held, contextlib.suppress(BlockingIOError):
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 class _Run:
@@ -392,6 +422,11 @@ class _Run:
             async with asyncio.timeout(STOP_SECONDS):
                 async for event in self._progress():
                     await self._take(event)
+
+
+def _environment() -> dict[str, str]:
+    """The run's environment: none of this service's credentials."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SARTOR_")}
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:
