@@ -105,7 +105,7 @@ async def test_an_adapter_is_proven_and_answers_differently(engine: Engine, tmp_
     assert [token.id for token in base] != [token.id for token in own]
     again = await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
     assert [token.id for token in own] == [token.id for token in again]
-    await engine.unload(files.adapter_id)
+    await engine.drop(files.adapter_id)
     with pytest.raises(AdapterNotFound):
         await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
 

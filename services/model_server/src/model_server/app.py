@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from chassis.ids import new_id
 from eventbus.service import Service
+from model_server.announce import announcer
 from model_server.api import routes
 from model_server.engine import Engine
 from model_server.residency import Residency
 from model_server.settings import Settings
-from schemas import Envelope, Event, ModelRegistered, ModelRejected, ModelRetired
-from schemas.envelope import utc_now
+from schemas import ModelRegistered, ModelRejected, ModelRetired
 
 
 def build(settings: Settings) -> FastAPI:
@@ -25,25 +24,12 @@ def build(settings: Settings) -> FastAPI:
         max_tokens=settings.model_server_max_tokens,
     )
 
-    async def publish(event: Event) -> None:
-        """Residency is a fact that is said again at every start, so it needs no outbox."""
-        envelope = Envelope(
-            id=new_id("evt_"),
-            source="/sartor/model_server",
-            type=event.type,
-            time=utc_now(),
-            subject=event.aggregate_id,
-            seq=1,
-            tenantid=event.tenant_id,
-        )
-        await service.bus.publish(event.topic, envelope, event.model_dump(mode="json"))
-
     url = settings.model_server_url.rstrip("/")
     residency = Residency(
         engine,
         service.peer("registry"),
         service.objects,
-        publish,
+        announcer(service.bus),
         replica_id=settings.replica_id or f"model-server@{url.split('//')[-1]}",
         replica_url=url,
         every=settings.model_server_sync_seconds,

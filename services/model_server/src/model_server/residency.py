@@ -8,20 +8,36 @@ import json
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from chassis.auth import Peer
 from chassis.errors import SartorError
-from model_server.adapters import AdapterFiles, AdapterRefused, read_adapter
-from model_server.engine import Engine
+from model_server.adapters import AdapterRefused, Proof
 from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ModelRejected, ModelRetired, ObjectRef
 from stores.objects import Objects
 
 log = structlog.get_logger()
 
 Publish = Callable[[Event], Awaitable[None]]
+
+
+class Holder(Protocol):
+    """What holds adapters: our own engine, or a TGI container."""
+
+    base_id: str
+    proofs: dict[str, Proof]
+
+    async def hold(self, folder: Path) -> Proof:
+        """Take the adapter in `folder`, prove it, and remember the proof under its id.
+
+        Raises:
+            AdapterRefused: it is not what it says, or could not be proven.
+        """
+
+    async def drop(self, adapter_id: str) -> None:
+        """Let go of an adapter and its proof."""
 
 
 class Residency:
@@ -31,7 +47,7 @@ class Residency:
     starts with nothing so comes back to what it must hold.
 
     Args:
-        engine: holds the adapters.
+        holder: holds the adapters.
         registry: says which.
         objects: where their files lie.
         publish: sends an event and waits for the broker.
@@ -42,7 +58,7 @@ class Residency:
 
     def __init__(
         self,
-        engine: Engine,
+        holder: Holder,
         registry: Peer,
         objects: Objects,
         publish: Publish,
@@ -51,7 +67,7 @@ class Residency:
         replica_url: str,
         every: float,
     ) -> None:
-        self._engine = engine
+        self._holder = holder
         self._registry = registry
         self._objects = objects
         self._publish = publish
@@ -80,13 +96,13 @@ class Residency:
 
     async def synchronise(self) -> None:
         """One look: load what is missing, let go of what is not wanted any more."""
-        parameters = {"base_model": self._engine.base_id, "replica_id": self._replica_id}
+        parameters = {"base_model": self._holder.base_id, "replica_id": self._replica_id}
         wanted: list[dict[str, Any]] = await self._registry.get("/internal/adapters", tenant_id="", params=parameters)
         for item in wanted:
             if item["adapter_id"] not in self._told and item["adapter_id"] not in self._refused:
                 await self._hold(item)
-        for adapter_id in set(self._engine.proofs) - {item["adapter_id"] for item in wanted}:
-            await self._engine.unload(adapter_id)
+        for adapter_id in set(self._holder.proofs) - {item["adapter_id"] for item in wanted}:
+            await self._holder.drop(adapter_id)
             self._told.discard(adapter_id)
             await self._publish(AdapterEvicted(tenant_id="", adapter_id=adapter_id, replica_id=self._replica_id))
             log.info("adapter_evicted", adapter_id=adapter_id)
@@ -95,12 +111,13 @@ class Residency:
         """Load, prove and announce one adapter; a refused one is not tried again until this replica restarts."""
         adapter_id = item["adapter_id"]
         try:
-            if not self._engine.resident(adapter_id):
+            if adapter_id not in self._holder.proofs:
                 with tempfile.TemporaryDirectory(prefix="adapter-") as folder:
-                    files = await self._fetch(ObjectRef.model_validate(item["manifest"]), Path(folder))
-                    if files.adapter_id != adapter_id:
-                        raise AdapterRefused(f"{adapter_id}: the manifest is that of {files.adapter_id}.")
-                    await self._engine.load(files)
+                    await self._fetch(ObjectRef.model_validate(item["manifest"]), Path(folder))
+                    held = await self._holder.hold(Path(folder))
+                    if held.adapter_id != adapter_id:
+                        await self._holder.drop(held.adapter_id)
+                        raise AdapterRefused(f"{adapter_id}: the manifest is that of {held.adapter_id}.")
         except AdapterRefused as error:
             self._refused.add(adapter_id)
             log.error("adapter_refused", adapter_id=adapter_id, reason=str(error))
@@ -108,7 +125,7 @@ class Residency:
         except SartorError as error:
             log.warning("adapter_not_fetched", adapter_id=adapter_id, error=error.message)
             return
-        proof = self._engine.proofs[adapter_id]
+        proof = self._holder.proofs[adapter_id]
         await self._publish(
             AdapterResident(
                 tenant_id=item["tenant_id"],
@@ -123,12 +140,10 @@ class Residency:
         self._told.add(adapter_id)
         log.info("adapter_resident", adapter_id=adapter_id, fingerprint_delta=proof.fingerprint_delta)
 
-    async def _fetch(self, manifest: ObjectRef, folder: Path) -> AdapterFiles:
+    async def _fetch(self, manifest: ObjectRef, folder: Path) -> None:
         body = await self._objects.get_bytes(manifest)
         prefix = manifest.key.rsplit("/", 1)[0]
         for name, facts in json.loads(body)["files"].items():
             ref = ObjectRef(bucket=manifest.bucket, key=f"{prefix}/{name}", sha256=facts["sha256"], size=facts["size"])
             await self._objects.download(ref, folder / Path(name).name)
         (folder / "manifest.json").write_bytes(body)
-        base = self._engine.base
-        return read_adapter(folder, base_id=base["id"], base_digest=base["digest"])
