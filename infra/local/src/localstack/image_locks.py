@@ -1,0 +1,98 @@
+"""Writes one lock per image: exactly what a service needs, at the versions of `requirements.lock`.
+
+`python -m localstack.image_locks` writes `infra/docker/locks/`; `--check` only compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from localstack.home import SERVICE_PORTS
+
+ROOT = Path(__file__).parents[4]
+FOLDER = ROOT / "infra" / "docker" / "locks"
+HEADER = "# Made by `make image-locks`; do not edit.\n"
+ONLY_MODELS = ("torch", "transformers", "peft", "accelerate", "safetensors")
+
+
+def pins() -> dict[str, str]:
+    """The whole lock: package -> its line."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return {_name(line.split("==")[0]): line for line in lines if "==" in line and not line.startswith("#")}
+
+
+def needed(project: Path, *, without: tuple[str, ...] = ()) -> set[str]:
+    """Every third-party package that the project at `project` and our libs it names need, directly or not."""
+    wanted: set[str] = set()
+    todo = _declared(project)
+    while todo:
+        requirement = todo.pop()
+        name = _name(requirement.name)
+        if name in without or name in wanted:
+            continue
+        if name.startswith("sartor-"):
+            part = name.removeprefix("sartor-")
+            todo += _declared(ROOT / ("schemas" if part == "schemas" else f"libs/{part}"))
+            continue
+        wanted.add(name)
+        todo += _dependencies(name, requirement.extras)
+    return wanted
+
+
+def render() -> dict[Path, str]:
+    """Every lock: path -> text."""
+    available = pins()
+    projects = {name: needed(ROOT / "services" / name) for name in SERVICE_PORTS}
+    projects["tgi_agent"] = needed(ROOT / "services" / "model_server", without=ONLY_MODELS)
+    return {
+        FOLDER / f"{name}.txt": HEADER + "".join(f"{available[package]}\n" for package in sorted(packages))
+        for name, packages in projects.items()
+    }
+
+
+def _declared(project: Path) -> list[Requirement]:
+    contents = tomllib.loads((project / "pyproject.toml").read_text())
+    return [Requirement(text) for text in contents["project"]["dependencies"]]
+
+
+def _dependencies(name: str, extras: set[str]) -> list[Requirement]:
+    try:
+        listed = [Requirement(text) for text in requires(name) or []]
+    except PackageNotFoundError:
+        return []
+    return [
+        one
+        for one in listed
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    ]
+
+
+def _name(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def main() -> int:
+    """Write or check; returns the process's exit status."""
+    parser = argparse.ArgumentParser(prog="python -m localstack.image_locks", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    check = parser.parse_args().check
+    stale = [path for path, text in render().items() if not path.exists() or path.read_text() != text]
+    if check and stale:
+        names = ", ".join(path.name for path in stale)
+        print(f"not current: {names}; run `make image-locks`", file=sys.stderr)
+        return 1
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path, text in render().items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The production shape, as far as it can be checked without a Docker engine."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localstack import image_locks
+from localstack.home import SERVICE_PORTS, write_secrets
+from localstack.ingress import ROUTES
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = sorted(SERVICE_PORTS)
+
+FINE_AS_THEY_ARE = {
+    "service_host": "set in the image",
+    "service_port": "set in the image",
+    "mongo_url": "given as a file",
+    "objects_secret_key": "given as a file",
+    "ingest_work_dir": "the system's temporary folder, a tmpfs in the container",
+    "embedding_model": "the built-in one",
+}
+ADDRESS = re.compile(r"(_url|_file|_dir|_bootstrap|_endpoint|_bucket|_access_key)$|^base_model$")
+
+
+def container(service: str) -> dict[str, Any]:
+    found: dict[str, Any] = COMPOSE["services"][service.replace("_", "-")]
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_address_a_service_reads_is_set(service: str) -> None:
+    settings = importlib.import_module(f"{service}.settings").Settings
+    given = container(service)["environment"]
+    missing = [
+        name
+        for name in settings.model_fields
+        if ADDRESS.search(name) and name not in FINE_AS_THEY_ARE and f"SARTOR_{name.upper()}" not in given
+    ]
+    if service != "accounts":
+        missing = [name for name in missing if name != "operator_key_file"]
+    assert missing == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_variable_is_a_setting(service: str) -> None:
+    settings = importlib.import_module(f"{service}.settings").Settings
+    unknown = [
+        name
+        for name in container(service)["environment"]
+        if name.startswith("SARTOR_") and name.removeprefix("SARTOR_").lower() not in settings.model_fields
+    ]
+    assert unknown == []
+
+
+def test_containers_are_hardened() -> None:
+    for name, one in COMPOSE["services"].items():
+        image = one["image"]
+        assert ":latest" not in image
+        assert one["restart"] == "unless-stopped", name
+        if "build" in one:
+            assert one["cap_drop"] == ["ALL"], name
+            dockerfile = (ROOT / one["build"]["dockerfile"]).read_text()
+            assert "HEALTHCHECK" in dockerfile
+            assert re.search(r"^USER \d+", dockerfile, re.MULTILINE)
+        else:
+            assert "healthcheck" in one, name
+
+
+def test_every_secret_is_made(tmp_path: Path) -> None:
+    write_secrets(tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    used = {secret for one in COMPOSE["services"].values() for secret in one.get("secrets", [])}
+    assert used <= set(COMPOSE["secrets"])
+    assert set(COMPOSE["secrets"]) <= made
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+def test_secrets_stay_the_same(tmp_path: Path) -> None:
+    write_secrets(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_secrets(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_both_ingresses_route_the_same() -> None:
+    text = (ROOT / "infra" / "docker" / "Caddyfile").read_text()
+    for service, prefixes in ROUTES.items():
+        target = re.search(rf"reverse_proxy @(\w+) {service.replace('_', '-')}:8000", text)
+        assert target, service
+        matcher = re.search(rf"@{target[1]} path (.*)", text)
+        assert matcher
+        for prefix in prefixes:
+            assert f"{prefix}/*" in matcher[1].split(), prefix
+
+
+def test_the_production_ingress_is_valid() -> None:
+    caddy = Path(sys.executable).parent / "caddy"
+    command = [str(caddy), "validate", "--adapter", "caddyfile", "--config", str(ROOT / "infra/docker/Caddyfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_prometheus_scrapes_every_service() -> None:
+    config = yaml.safe_load((ROOT / "infra/observability/prometheus.yml").read_text())
+    targets = {target.split(":")[0] for target in config["scrape_configs"][0]["static_configs"][0]["targets"]}
+    assert targets == {service.replace("_", "-") for service in SERVICES}
+
+
+def test_alerts_name_metrics_that_exist() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "libs").glob("*/src/**/*.py"))
+    alerts = yaml.safe_load((ROOT / "infra/observability/alerts.yml").read_text())
+    for rule in alerts["groups"][0]["rules"]:
+        metric = re.search(r"\b(\w+_\w+)(?:\{|\[| >)", rule["expr"])
+        if metric:
+            assert f'"{metric[1]}"' in code, metric[1]
+
+
+def test_image_locks_are_current() -> None:
+    stale = [path.name for path, text in image_locks.render().items() if not path.exists() or path.read_text() != text]
+    assert stale == [], "run `make image-locks`"
+
+
+def test_images_hold_what_they_should() -> None:
+    locks = {path.stem: text.lower() for path, text in image_locks.render().items()}
+    for name, text in locks.items():
+        assert "secantusdb" not in text, name
+        assert "juicefs" not in text, name
+    for name in set(locks) - {"trainer", "model_server"}:
+        assert "\ntorch==" not in text_of(locks, name), name
+        assert "\ntransformers==" not in text_of(locks, name), name
+
+
+def text_of(locks: dict[str, str], name: str) -> str:
+    return locks[name]
