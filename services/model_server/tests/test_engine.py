@@ -75,8 +75,13 @@ def read(engine: Engine, folder: Path) -> Any:
 
 
 async def tokens(engine: Engine, prompt: str, **options: Any) -> list[Token]:
-    request = GenerateRequest(inputs=prompt, **{"max_new_tokens": 8, **options})
+    request = GenerateRequest(inputs=prompt, **{"max_new_tokens": 8, "top_n_tokens": 5, **options})
     return [token async for token in engine.generate(request)]
+
+
+def likelihoods(answer: list[Token]) -> list[float]:
+    """Log-probs of the fifth likeliest tokens: they tell adapters apart even where the likeliest is the same."""
+    return [token.top[-1][2] for token in answer[:4]]
 
 
 async def test_greedy_answers_do_not_depend_on_company(engine: Engine) -> None:
@@ -102,7 +107,7 @@ async def test_an_adapter_is_proven_and_answers_differently(engine: Engine, tmp_
     base, own = await asyncio.gather(
         tokens(engine, "cancel my order"), tokens(engine, "cancel my order", adapter_id=files.adapter_id)
     )
-    assert [token.id for token in base] != [token.id for token in own]
+    assert likelihoods(base) != pytest.approx(likelihoods(own), abs=0.01)
     again = await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
     assert [token.id for token in own] == [token.id for token in again]
     await engine.drop(files.adapter_id)
@@ -116,10 +121,12 @@ async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tm
     await engine.load(one)
     await engine.load(two)
     names = [one.adapter_id, two.adapter_id, None, one.adapter_id]
-    alone = [[token.id for token in await tokens(engine, "where is it", adapter_id=name)] for name in names]
+    alone = [likelihoods(await tokens(engine, "where is it", adapter_id=name)) for name in names]
     together = await asyncio.gather(*(tokens(engine, "where is it", adapter_id=name) for name in names))
-    assert [[token.id for token in answer] for answer in together] == alone
-    assert alone[0] != alone[1]
+    for answer, expected in zip(together, alone, strict=True):
+        assert likelihoods(answer) == pytest.approx(expected, abs=1e-3)
+    assert alone[0] != pytest.approx(alone[1], abs=0.01)
+    assert alone[0] != pytest.approx(alone[2], abs=0.01)
 
 
 @pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "nothing", "missing"])
