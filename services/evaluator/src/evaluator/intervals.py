@@ -25,7 +25,9 @@ def wilson(scores: Sequence[float]) -> Interval:
     share = sum(scores) / n
     middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     reach = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return Interval(value=share, low=max(0.0, middle - reach), high=min(1.0, middle + reach), n=n)
+    # Where all or none are right an end equals the share, but for a rounding error that must not put it beyond.
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Interval(value=share, low=min(low, share), high=max(high, share), n=n)
 
 
 def bootstrap_mean(scores: Sequence[float], seed: int) -> Interval:

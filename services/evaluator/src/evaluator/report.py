@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +75,17 @@ def build_report(
             intervals[system]["macro_f1"] = _macro_f1(system, counted, given, plan.seed)
     differences = _differences(scores, metric, plan.seed)
     primary: dict[str, Interval] = {system: intervals[system][metric] for system in plan.systems}
+    over_guess = _over_guess(scores, counted, train, plan.seed) if evaluation.task == "classification" else None
     verdict = decide(
-        metric, primary, differences["candidate - base"], differences.get("candidate - few_shot"), min_rows=min_rows
+        metric,
+        primary,
+        differences["candidate - base"],
+        differences.get("candidate - few_shot"),
+        min_rows=min_rows,
+        over_guess=over_guess,
     )
+    if over_guess is not None:
+        differences["candidate - commonest answer"] = over_guess
     evidence = {
         **opening(evaluation, metric, verdict),
         "seed": plan.seed,
@@ -188,3 +197,10 @@ def _row_evidence(
             "seconds": round(answer.seconds, 4),
         }
     return {"row": row.index, "messages": row.messages, "reference": row.reference, "answers": answers}
+
+
+def _over_guess(scores: Scores, counted: Sequence[Row], train: Sequence[Row], seed: int) -> Interval:
+    """How much better the candidate is than always giving the commonest training answer."""
+    commonest = Counter(row.reference for row in train).most_common(1)[0][0]
+    guessed = [exact_match(commonest, row.reference) for row in counted]
+    return bootstrap_difference(scores["candidate"]["accuracy"], guessed, seed)

@@ -22,13 +22,20 @@ class Verdict:
 
 
 def decide(
-    metric: str, scores: Mapping[str, Interval], gain: Interval, over_few_shot: Interval | None, *, min_rows: int
+    metric: str,
+    scores: Mapping[str, Interval],
+    gain: Interval,
+    over_few_shot: Interval | None,
+    *,
+    min_rows: int,
+    over_guess: Interval | None = None,
 ) -> Verdict:
     """Judge a candidate by the intervals of its paired differences.
 
     pass: better than the base model beyond doubt (the interval of the gain lies above 0), and not worse than the base
     model with examples in its prompt beyond doubt. fail: no better than the base model beyond doubt (the interval ends
-    at or below 0). Everything between, and fewer rows than `min_rows`, is for a person.
+    at or below 0), or not clearly better than always giving the commonest answer, which needs no model: a base model
+    that has never seen the labels is easily beaten. Everything between, and fewer rows than `min_rows`, is for a person.
 
     Args:
         metric: name of the metric of `scores`.
@@ -36,6 +43,7 @@ def decide(
         gain: candidate minus base.
         over_few_shot: candidate minus few-shot; None where there were no examples to show.
         min_rows: fewer rows decide nothing.
+        over_guess: candidate minus always giving the commonest training answer; None where answers are free text.
     """
     rows = scores["candidate"].n
     if rows == 0:
@@ -48,6 +56,9 @@ def decide(
         return Verdict("fail", f"{compared} It is no better: {difference}.")
     if gain.low <= 0:
         return Verdict("needs_human", f"{compared} Whether it is better is not clear: {difference}.")
+    if over_guess is not None and over_guess.low <= 0:
+        guess = f"{_points(over_guess)} against always giving the commonest answer"
+        return Verdict("fail", f"{compared} It has not learned the task: {guess}.")
     if over_few_shot is not None and over_few_shot.high < 0:
         return Verdict(
             "needs_human",
