@@ -89,7 +89,7 @@ def stranger(stack: LocalStack) -> Tenant:
 
 
 @pytest.fixture
-def built_service(tmp_path: Path) -> Callable[[str], Service]:
+def built_service(tmp_path: Path, tiny_models: Path) -> Callable[[str], Service]:
     """Builds a service without starting it, to look at how it is wired."""
     nowhere = Addresses("127.0.0.1:1", "mongodb://127.0.0.1:1", "127.0.0.1:1", "x", "x", "http://127.0.0.1:1")
     space = Space(nowhere, tmp_path)
@@ -102,7 +102,7 @@ def built_service(tmp_path: Path) -> Callable[[str], Service]:
         extra: dict[str, Any] = {
             "operator_key_file": tmp_path / "operator_key",
             "session_secret_file": tmp_path / "session_secret",
-            "models_dir": tmp_path,
+            "models_dir": tiny_models,
             "base_model": "tiny-test",
             "trainer_work_dir": tmp_path / "work",
         }

@@ -35,7 +35,7 @@ def decide(
     pass: better than the base model beyond doubt (the interval of the gain lies above 0), and not worse than the base
     model with examples in its prompt beyond doubt. fail: no better than the base model beyond doubt (the interval ends
     at or below 0), or not clearly better than always giving the commonest answer, which needs no model: a base model
-    that has never seen the labels is easily beaten. Everything between, and fewer rows than `min_rows`, is for a person.
+    that has never seen the labels is easily beaten. All between, and fewer rows than `min_rows`, is for a person.
 
     Args:
         metric: name of the metric of `scores`.
