@@ -40,6 +40,7 @@ EVERY_HTTP_SERVICE = (
     "inference_proxy",
     "ingest",
     "labeling",
+    "model_server",
     "rag_indexer",
     "registry",
     "trainer",
