@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from chassis.errors import Invalid
 from localstack.base_models import build_tiny
 from trainer import artifacts
-from trainer.fingerprint import largest_change
+from trainer.fingerprint import continuation_log_probs, largest_change
 from trainer.frozen_base import load_base
 from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
-from trainer.lora_layers import CompletionHead, LoraLinear, load_adapter_tensors
+from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
 from trainer.recipe import Run
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
 from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
@@ -125,6 +125,28 @@ def test_peft_computes_what_the_run_trained(configure: Any, base_dir: Path) -> N
         assert theirs == pytest.approx(probe["adapter"], abs=1e-3)
         assert theirs != pytest.approx(probe["base"], abs=0.1)
     assert largest_change(fingerprint) > 0.5
+
+
+def test_rounding_does_not_break_a_proof(configure: Any, base_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder, config = configure("run")
+    execute(folder, config)
+    fingerprint = json.loads((folder / "adapter/fingerprint.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.bfloat16)
+    layers = attach_lora(model, ["all-linear"], config.lora_r, config.lora_alpha, seed=0)
+    load_adapter_tensors(layers, load_file(folder / "adapter/adapter_model.safetensors"))
+    head = model.get_output_embeddings().weight
+    differences = [
+        abs(ours - theirs)
+        for probe in fingerprint["probes"]
+        for ours, theirs in zip(
+            continuation_log_probs(model.base_model, head, probe["prompt_ids"], probe["continuation_ids"]),
+            probe["adapter"],
+            strict=True,
+        )
+    ]
+    assert 0 < max(differences) < 0.05 < largest_change(fingerprint) / 10
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 17, 36])

@@ -1,4 +1,4 @@
-"""The fingerprint of an adapter: what it makes of fixed probes, so that a server can prove that it serves this one."""
+"""The fingerprint of an adapter: what it says to fixed probes, so that a server can prove that it serves this one."""
 
 from __future__ import annotations
 
@@ -8,27 +8,38 @@ from typing import Any
 import torch
 
 PROBES = (
-    ("How do I change the address on my account?", "Open the settings and choose your address."),
-    ("My payment was declined, what should I do?", "Please check the card and try again."),
-    ("Translate to French: good morning", "bonjour"),
-    ("注文をキャンセルしたいです。", "かしこまりました。注文番号を教えてください。"),
-    ("Write one sentence about the sea.", "The sea is wide, blue and never still."),
+    "How do I change the address on my account?",
+    "My payment was declined, what should I do?",
+    "Translate to French: good morning",
+    "注文をキャンセルしたいです。",
+    "Write one sentence about the sea.",
 )
-"""Fixed user messages and answers; none of a tenant's data, since a fingerprint travels with the adapter."""
+"""User messages of every fingerprint."""
+
+PROBE_TOKENS = 8
+"""Tokens of an answer that are kept."""
 
 LEAST_CHANGE = 0.5
-"""An adapter that moves no probe token by this much (nats) has done nothing that a server could tell from the base.
+"""An adapter that moves no probe token by this much (nats) does nothing that a server could tell from the base.
 
-It is twice the server's tolerance; bf16 noise between batch shapes and threads stays below 0.15 on Gemma 3 270M."""
+It is twice the server's tolerance. The answers are the adapter's own, so their tokens are likely, and other shapes,
+kernels or types move their log-probs by 0.05 at most (Gemma 3 270M, bf16). Tokens of a given text will not do: an
+adapter makes many of them so unlikely that rounding alone moves their log-probs by up to 1.0.
+"""
 
 LogProbs = Callable[[list[int], list[int]], list[float]]
 
 
-def fingerprint(tokenizer: Any, adapter: LogProbs, base: LogProbs) -> dict[str, Any]:
+def fingerprint(
+    tokenizer: Any, answer: Callable[[list[int]], list[int]], adapter: LogProbs, base: LogProbs
+) -> dict[str, Any]:
     """Measure the probes.
+
+    The answers may repeat what the adapter was trained on: a fingerprint is to be guarded like the adapter.
 
     Args:
         tokenizer: with the base's chat template.
+        answer: prompt ids -> the likeliest answer's ids, with the adapter.
         adapter: (prompt ids, continuation ids) -> natural-log probability of each continuation token, with the adapter.
         base: the same without it.
 
@@ -36,22 +47,22 @@ def fingerprint(tokenizer: Any, adapter: LogProbs, base: LogProbs) -> dict[str, 
         The contents of `fingerprint.json`: per probe its token ids and the two lists of log-probs.
     """
     probes = []
-    for user, answer in PROBES:
+    for user in PROBES:
         messages = [{"role": "user", "content": user}]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
-        answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
+        answer_ids = answer(prompt_ids)
         probes.append(
             {
                 "prompt": prompt,
-                "continuation": answer,
+                "continuation": tokenizer.decode(answer_ids),
                 "prompt_ids": prompt_ids,
                 "continuation_ids": answer_ids,
                 "adapter": adapter(prompt_ids, answer_ids),
                 "base": base(prompt_ids, answer_ids),
             }
         )
-    return {"version": 1, "probes": probes}
+    return {"version": 2, "probes": probes}
 
 
 def largest_change(contents: dict[str, Any]) -> float:
@@ -62,6 +73,16 @@ def largest_change(contents: dict[str, Any]) -> float:
         for with_adapter, without in zip(probe["adapter"], probe["base"], strict=True)
     ]
     return max(changes)
+
+
+def likeliest_answer(decoder: Any, head: torch.Tensor, prompt: list[int], stop_ids: set[int]) -> list[int]:
+    """The first `PROBE_TOKENS` tokens of the greedy answer to `prompt`, ending with a stop token if one comes."""
+    answer: list[int] = []
+    with torch.inference_mode():
+        while len(answer) < PROBE_TOKENS and not stop_ids.intersection(answer[-1:]):
+            hidden = decoder(input_ids=torch.tensor([prompt + answer]), use_cache=False).last_hidden_state[0, -1:]
+            answer.append(int((hidden @ head.t()).argmax()))
+    return answer
 
 
 def continuation_log_probs(decoder: Any, head: torch.Tensor, prompt: list[int], continuation: list[int]) -> list[float]:

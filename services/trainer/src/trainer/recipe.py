@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer import artifacts
-from trainer.fingerprint import LEAST_CHANGE, continuation_log_probs, fingerprint, largest_change
+from trainer.fingerprint import LEAST_CHANGE, continuation_log_probs, fingerprint, largest_change, likeliest_answer
 from trainer.frozen_base import load_base
 from trainer.lora_layers import CompletionHead, adapter_disabled, adapter_tensors, attach_lora, load_adapter_tensors
 from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped
@@ -246,14 +246,7 @@ class Run:
             load_adapter_tensors(self.layers, self.best)
         config = self.config
 
-        def log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
-            return continuation_log_probs(self.base.decoder, self.base.head, prompt, continuation)
-
-        def base_log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
-            with adapter_disabled(self.layers):
-                return log_probs(prompt, continuation)
-
-        probes = fingerprint(self.base.tokenizer, log_probs, base_log_probs)
+        probes = self._fingerprint()
         if (change := largest_change(probes)) < LEAST_CHANGE:
             raise FailedForGood(
                 "adapter_did_nothing",
@@ -294,6 +287,21 @@ class Run:
             adapter_id=f"ad-{digest[:24]}",
             metrics=metrics,
         )
+
+    def _fingerprint(self) -> dict[str, Any]:
+        base = self.base
+
+        def answer(prompt: list[int]) -> list[int]:
+            return likeliest_answer(base.decoder, base.head, prompt, base.stop_ids)
+
+        def log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
+            return continuation_log_probs(base.decoder, base.head, prompt, continuation)
+
+        def base_log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
+            with adapter_disabled(self.layers):
+                return log_probs(prompt, continuation)
+
+        return fingerprint(base.tokenizer, answer, log_probs, base_log_probs)
 
     def _adapter_config(self) -> dict[str, Any]:
         """PEFT's `adapter_config.json`; servers match `base_model_name_or_path` with the base they serve."""
