@@ -341,7 +341,7 @@ def _parse_csv(text: str, columns: dict[str, str]) -> Parsed:
             if len(record) != len(header):
                 raise FormatError(
                     "wrong_columns",
-                    f"{len(record)} fields where the header has {len(header)}. Check the quotes.",
+                    f"the header has {len(header)} fields and this line {len(record)}. Check the quotes.",
                     number,
                 )
             asked = _content(record[header.index(question)], question, number)
