@@ -93,7 +93,7 @@ def revoked_key(tenant: Tenant) -> str:
         assert sdk.models.list().data
         http.delete(f"organization/keys/{made['id']}").raise_for_status()
     wait_for(lambda: not _answers(sdk), seconds=30)
-    return refused(lambda: sdk.files.list())
+    return refused(sdk.files.list)
 
 
 def expired_key(tenant: Tenant) -> str:
@@ -103,12 +103,12 @@ def expired_key(tenant: Tenant) -> str:
         made = http.post("organization/keys", json=asked).raise_for_status().json()
     sdk = Tenant(tenant.base_url, tenant.tenant_id, made["api_key"]).sdk
     wait_for(lambda: time.time() > expires_at + 1, seconds=10)
-    return refused(lambda: sdk.files.list())
+    return refused(sdk.files.list)
 
 
 def unknown_key(tenant: Tenant) -> str:
     sdk = Tenant(tenant.base_url, tenant.tenant_id, "sk-sartor-" + "x" * 43).sdk
-    return refused(lambda: sdk.files.list())
+    return refused(sdk.files.list)
 
 
 def long_prompt(tenant: Tenant) -> str:

@@ -93,7 +93,7 @@ class Bus:
                 ack_policy=AckPolicy.NACK_ON_ERROR,
                 auto_offset_reset="earliest",
                 session_timeout_ms=self._settings.kafka_session_timeout_ms,
-                heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 4,
+                heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 3,
                 fetch_max_wait_ms=500,
             )(self._on_message)
         if self._watchers:

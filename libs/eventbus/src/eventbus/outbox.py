@@ -26,7 +26,7 @@ OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet publish
 
 A = TypeVar("A", bound=Aggregate)
 
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 2.0
 RELAY_LEASE_SECONDS = 10
 PARALLEL = 16
 
@@ -236,7 +236,7 @@ class AggregateStore(Generic[A]):
 class Relay:
     """Publishes what lies in the outboxes of some collections, oldest first per aggregate, then removes it.
 
-    One replica of the service relays at a time (a lease); its sweep every second is the truth, a wake-up after each
+    One replica of the service relays at a time (a lease); its sweep is the truth, a wake-up after each
     write makes it fast. An event is removed only after the broker acknowledged it, so a crash between the two
     publishes it again: consumers are idempotent.
     """

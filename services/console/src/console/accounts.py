@@ -9,6 +9,8 @@ from chassis.auth import Peer
 from chassis.errors import SartorError
 from console.web import SEE_OTHER, Web
 
+SIGN_UP_FIELDS = ("organization", "email", "password")
+
 
 def account_routes(web: Web, accounts: Peer) -> APIRouter:
     """Sign up, sign in, sign out, API keys."""
@@ -16,12 +18,12 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
 
     @router.get("/sign-up")
     async def sign_up_page() -> Response:
-        return web.page("sign_up", None, problem="", fields={})
+        return web.page("sign_up", None, problem="", fields=dict.fromkeys(SIGN_UP_FIELDS, ""))
 
     @router.post("/sign-up")
     async def sign_up(request: Request) -> Response:
         fields = {name: str(value) for name, value in (await request.form()).items()}
-        wanted = {name: fields.get(name, "") for name in ("organization", "email", "password")}
+        wanted = {name: fields.get(name, "") for name in SIGN_UP_FIELDS}
         try:
             person = await accounts.post("/internal/users/sign_up", tenant_id="", json=wanted)
         except SartorError as error:

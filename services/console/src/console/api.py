@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel
 
 from chassis.auth import Peer
-from chassis.errors import SartorError, envelope
+from chassis.errors import NotFound, SartorError, envelope
 from console.progress import STAGES, Watcher
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
@@ -25,6 +25,7 @@ class Said(BaseModel):
 
     model: str
     message: str
+    system: str = ""
 
 
 class Rated(BaseModel):
@@ -112,7 +113,17 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         models = (await registry.get("/v1/models", **session.who))["data"]
         own = [model["id"] for model in models if model["id"].startswith("ft:")]
         chosen = request.query_params.get("model") or next(iter(own), "")
-        return web.page("chat", session, own=own, chosen=chosen, base=base_model)
+        system = await _learned_instruction(session, chosen) if chosen in own else ""
+        return web.page("chat", session, own=own, chosen=chosen, base=base_model, system=system)
+
+    async def _learned_instruction(session: Session, model_id: str) -> str:
+        """The system message a model was trained with; empty where its dataset had none, or is gone."""
+        try:
+            card = await registry.get(f"/v1/registry/models/{model_id}", **session.who)
+            dataset = await ingest.get(f"/v1/datasets/{card['dataset_id']}", **session.who)
+        except NotFound:
+            return ""
+        return str(dataset["system"])
 
     @router.post("/chat/say")
     async def say(said: Said, request: Request) -> Response:
@@ -121,9 +132,10 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         return StreamingResponse(_relay(session, said), media_type="text/event-stream")
 
     async def _relay(session: Session, said: Said) -> AsyncIterator[bytes]:
+        instruction = [{"role": "system", "content": said.system}] if said.system.strip() else []
         body = {
             "model": said.model,
-            "messages": [{"role": "user", "content": said.message}],
+            "messages": [*instruction, {"role": "user", "content": said.message}],
             "max_tokens": 64,
             "temperature": 0,
             "stream": True,

@@ -24,4 +24,4 @@ class Settings(ServiceSettings):
         15.0, description="Wait after the first failed attempt; it grows to 20 times that."
     )
     evaluator_lease_seconds: float = Field(30.0, description="Length of a worker's lease; renewed at a quarter of it.")
-    evaluator_poll_seconds: float = Field(1.0, description="How often an idle worker looks for work.")
+    evaluator_poll_seconds: float = Field(2.0, description="How often an idle worker looks for work.")

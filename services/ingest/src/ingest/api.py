@@ -63,6 +63,7 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
         "task": prepared.task,
         "labels": prepared.labels,
         "rows": prepared.rows.model_dump(),
+        "system": dataset.manifest["result"].get("system", ""),
         "manifest": dataset.manifest,
         "card": dataset.card,
     }

@@ -36,6 +36,15 @@ class Splits:
     task: Task
     labels: dict[str, int]
 
+    @property
+    def system(self) -> str:
+        """The system message that every row begins with, which the model will expect too; empty if they differ."""
+        first = {
+            row["messages"][0]["content"] if row["messages"][0]["role"] == "system" else ""
+            for row in (*self.train, *self.validation, *self.heldout)
+        }
+        return first.pop() if len(first) == 1 else ""
+
 
 def clean(row: Row) -> Row:
     """Unicode NFC, one kind of line end, no blanks around a content."""

@@ -85,6 +85,7 @@ def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any
         "format": parsed.format,
         "task": splits.task,
         "labels": len(splits.labels),
+        "system": splits.system,
         "duplicates": splits.duplicates,
         "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "heldout")},
     }

@@ -16,7 +16,7 @@ MAX_EPOCHS = 50
 MAX_BATCH_SIZE = 256
 MAX_LEARNING_RATE_MULTIPLIER = 10.0
 
-ROWS_WANTED = 600
+ROWS_WANTED = 1200
 """Rows a run should see in all, repeats included; fewer rows are repeated more often, up to `AUTO_EPOCHS`."""
 
 AUTO_EPOCHS = range(1, 26)

@@ -14,7 +14,7 @@ const ask = async (model, message, pane) => {
   pane.textContent = "…";
   let text = "";
   let id = null;
-  const answer = await post("/chat/say", { model, message });
+  const answer = await post("/chat/say", { model, message, system: find("system").value });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
@@ -53,6 +53,10 @@ form?.addEventListener("submit", async (event) => {
   find("rated").textContent = "";
   find("correction").value = "";
   for (const each of document.querySelectorAll("[data-rating]")) each.setAttribute("aria-pressed", "false");
+});
+
+find("model")?.addEventListener("change", (event) => {
+  location.assign(`/chat?model=${encodeURIComponent(event.target.value)}`);
 });
 
 find("message")?.addEventListener("keydown", (event) => {

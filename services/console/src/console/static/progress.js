@@ -14,7 +14,8 @@ const draw = (losses) => {
 const show = (state) => {
   [...stages.children].forEach((item, index) => {
     item.className = index < state.stage ? "done" : index === state.stage ? "now" : "";
-    item.toggleAttribute("aria-current", index === state.stage);
+    if (index === state.stage) item.setAttribute("aria-current", "step");
+    else item.removeAttribute("aria-current");
   });
   find("note").textContent = state.failed || state.note || "Working";
   find("bar").value = state.percent;
