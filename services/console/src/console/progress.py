@@ -52,12 +52,12 @@ class Watcher:
         if file["status"] == "error":
             progress.failed, progress.over = str(file["status_details"]), True
             return progress
-        jobs = await self._trainer.get("/v1/fine_tuning/jobs", params={"limit": 100}, **who)
-        job = next((one for one in jobs["data"] if one["training_file"] == file_id), None)
-        if job is None:
+        wanted = {"training_file": file_id, "limit": 1}
+        jobs = (await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]
+        if jobs:
+            await self._of_job(progress, jobs[0], who)
+        else:
             progress.note = file.get("status_details") or _waiting(file["status"])
-            return progress
-        await self._of_job(progress, job, who)
         return progress
 
     async def _of_job(self, progress: Progress, job: dict[str, Any], who: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Watcher:
             progress.failed = (job.get("error") or {}).get("message") or "The job was cancelled."
         elif job["status"] == "running" and events and events[0]["message"].startswith("Training is over"):
             progress.stage = 2
-            await self._of_evaluation(progress, who)
+            await self._of_evaluation(progress, job["id"], who)
         elif job["status"] == "running" and steps:
             newest = steps[0]
             progress.stage, progress.percent = 1, 100 * newest["step"] / newest["total_steps"]
@@ -84,15 +84,16 @@ class Watcher:
         else:
             progress.percent, progress.note = 50.0, "Waiting for a free worker"
 
-    async def _of_evaluation(self, progress: Progress, who: dict[str, Any]) -> None:
+    async def _of_evaluation(self, progress: Progress, job_id: str, who: dict[str, Any]) -> None:
         progress.note = "Loading the adapter"
         try:
             runs = (await self._evaluator.get("/v1/evals/evaluations", **who))["data"]
         except SartorError:
             return
-        if runs and runs[0]["progress"]["total"]:
-            done, total = runs[0]["progress"]["done"], runs[0]["progress"]["total"]
-            progress.percent, progress.note = 100 * done / total, f"{done} of {total} answers on held-out rows"
+        counts = next((run["progress"] for run in runs if run["job_id"] == job_id), None)
+        if counts and counts["total"]:
+            progress.percent = 100 * counts["done"] / counts["total"]
+            progress.note = f"{counts['done']} of {counts['total']} answers on held-out rows"
 
 
 def _waiting(status: str) -> str:

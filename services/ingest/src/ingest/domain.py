@@ -84,7 +84,9 @@ class File(Aggregate):
         if self.state != "uploaded":
             return
         self.state = "processed"
-        self.details = f"{rows} rows have no answer; label them under /v1/labeling and publish."
+        self.details = (
+            f"{rows} rows have no answer yet: answer them on the Labeling page (or under /v1/labeling), then publish."
+        )
         self.record(LabelingRequested(tenant_id=self.tenant_id, file_id=self.id, rows=rows, records=records))
 
     def keep_as_is(self) -> None:

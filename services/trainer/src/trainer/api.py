@@ -155,8 +155,15 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         return JobObject.of(await requests.create(principal, asked.asked()))
 
     @router.get("")
-    async def list_jobs(request: Request, principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
-        wanted = {
+    async def list_jobs(
+        request: Request,
+        principal: Reads,
+        limit: Limit = 20,
+        after: str | None = None,
+        training_file: Annotated[str | None, Query(description="Only jobs that learn from this file.")] = None,
+    ) -> Page:
+        wanted = {"training_file": training_file} if training_file else {}
+        wanted |= {
             f"metadata.{name[9:-1]}": value
             for name, value in request.query_params.items()
             if METADATA_FILTER.fullmatch(name)

@@ -17,7 +17,7 @@ const show = (state) => {
     if (index === state.stage) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });
-  find("note").textContent = state.failed || state.note || "Working";
+  find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
   find("bar").value = state.percent;
   draw(state.losses);
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
