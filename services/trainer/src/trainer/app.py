@@ -8,6 +8,7 @@ from eventbus.service import Service
 from trainer.api import routes
 from trainer.domain import Job
 from trainer.events import subscriptions
+from trainer.job_objects import JobObjects
 from trainer.settings import Settings
 from trainer.store import Jobs
 from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
@@ -26,7 +27,7 @@ def build(settings: Settings) -> FastAPI:
     )
     requests = Requests(jobs, service.peer("ingest"), service.peer("registry"), settings.trainer_open_jobs)
     tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
-    worker = Worker(jobs, service.objects, settings, service.replica_id)
+    worker = Worker(jobs, JobObjects(service.objects), settings, service.replica_id)
     service.on_start(jobs.prepare)
     service.bus.subscribe(subscriptions(Datasets(jobs), tune_on_upload, Outcomes(jobs)))
     service.background("worker", worker.run)

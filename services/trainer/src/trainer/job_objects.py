@@ -1,0 +1,94 @@
+"""What a run reads from the object store and leaves there: rows, checkpoints, adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas import ObjectRef
+from stores.objects import Objects
+from trainer.artifacts import MANIFEST
+from trainer.domain import Adapter, Checkpoint, Job
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Files of rows; a validation set may be missing."""
+
+    train: Path
+    validation: Path | None
+
+
+class JobObjects:
+    """Downloads are verified against their digests; of an upload the manifest comes last.
+
+    Args:
+        objects: the object store.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def fetch_rows(self, job: Job, folder: Path) -> Rows:
+        """The rows to learn from and, to validate on, the validation file or the share that ingest held out."""
+        assert job.dataset is not None
+        train, validation = folder / "train.jsonl", folder / "validation.jsonl"
+        await self._objects.download(job.dataset.train, train)
+        parts = [job.dataset.validation]
+        if job.validation is not None:
+            parts = [job.validation.train, job.validation.validation, job.validation.heldout]
+        content = b"".join([await self._objects.get_bytes(part) for part in parts])
+        validation.write_bytes(content)
+        return Rows(train, validation if content.strip() else None)
+
+    async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:
+        """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none."""
+        if job.checkpoint is None:
+            return None
+        manifest = await self._objects.get_bytes(job.checkpoint.manifest)
+        prefix = job.checkpoint.manifest.key.removesuffix(MANIFEST)
+        for name, facts in json.loads(manifest)["files"].items():
+            ref = ObjectRef(bucket=job.checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
+            await self._objects.download(ref, folder / name)
+        (folder / MANIFEST).write_bytes(manifest)
+        return folder
+
+    async def store_checkpoint(self, job: Job, folder: Path, step: int) -> Checkpoint:
+        """Upload a checkpoint; nothing points at it yet."""
+        prefix = f"tenants/{job.tenant_id}/jobs/{job.id}/attempt-{job.lease.fence}/checkpoint-{step}"
+        return Checkpoint(step=step, manifest=await self._upload(folder, prefix))
+
+    async def store_adapter(
+        self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any], seconds: float
+    ) -> Adapter:
+        """Upload an adapter under a name made from its manifest.
+
+        Args:
+            job: its job.
+            folder: its files and manifest.
+            base_digest: digest of the base it belongs to.
+            finished: the run's `finished` event.
+            seconds: how long the run took.
+        """
+        manifest = (folder / MANIFEST).read_bytes()
+        adapter_id = f"ad-{hashlib.sha256(manifest).hexdigest()[:24]}"
+        stored = await self._upload(folder, f"tenants/{job.tenant_id}/adapters/{adapter_id}")
+        metrics = {name: float(value) for name, value in (finished.get("metrics") or {}).items() if value is not None}
+        return Adapter(
+            adapter_id=adapter_id,
+            manifest=stored,
+            base_digest=base_digest,
+            trained_tokens=int(finished.get("tokens") or 0),
+            train_seconds=seconds,
+            metrics=metrics,
+        )
+
+    async def _upload(self, folder: Path, prefix: str) -> ObjectRef:
+        """Upload a folder, its manifest last; returns the manifest's reference."""
+        for path in sorted(folder.iterdir()):
+            if path.name != MANIFEST:
+                await self._objects.put_file(f"{prefix}/{path.name}", path)
+        return await self._objects.put_file(f"{prefix}/{MANIFEST}", folder / MANIFEST, "application/json")
