@@ -14,9 +14,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from fastapi import FastAPI
 
 from chassis.settings import ServiceSettings
-from eventbus.service import Service
 from localstack import LocalStack
 from testkit import Space
 from testkit.space import Addresses
@@ -89,14 +89,14 @@ def stranger(stack: LocalStack) -> Tenant:
 
 
 @pytest.fixture
-def built_service(tmp_path: Path, tiny_models: Path) -> Callable[[str], Service]:
-    """Builds a service without starting it, to look at how it is wired."""
+def built(tmp_path: Path, tiny_models: Path) -> Callable[[str], FastAPI]:
+    """Builds a service's application without starting it, to look at how it is wired."""
     nowhere = Addresses("127.0.0.1:1", "mongodb://127.0.0.1:1", "127.0.0.1:1", "x", "x", "http://127.0.0.1:1")
     space = Space(nowhere, tmp_path)
     for name in ("operator_key", "session_secret"):
         (tmp_path / name).write_text("sk-sartor-" + "x" * 43)
 
-    def build(name: str) -> Service:
+    def build(name: str) -> FastAPI:
         settings_module = importlib.import_module(f"{name}.settings")
         settings: type[ServiceSettings] = settings_module.Settings
         extra: dict[str, Any] = {
@@ -107,9 +107,8 @@ def built_service(tmp_path: Path, tiny_models: Path) -> Callable[[str], Service]
             "trainer_work_dir": tmp_path / "work",
         }
         known = {field: value for field, value in extra.items() if field in settings.model_fields}
-        app = importlib.import_module(f"{name}.app").build(space.settings(settings, name, **known))
-        service: Service = app.state.service
-        return service
+        app: FastAPI = importlib.import_module(f"{name}.app").build(space.settings(settings, name, **known))
+        return app
 
     return build
 

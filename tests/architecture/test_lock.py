@@ -21,7 +21,9 @@ CUDA = re.compile(r"nvidia-|cuda-|triton")
 
 PINS = {
     canonicalize_name(name): version
-    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.M)
+    for name, version in re.findall(
+        r"^([A-Za-z0-9._-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE
+    )
 }
 
 
@@ -36,7 +38,7 @@ def declared() -> dict[str, list[Requirement]]:
 
 def documented() -> set[str]:
     """The packages of the first column of docs/dependencies.md."""
-    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/dependencies.md").read_text(), re.M)[1:]
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)[1:]
     return {canonicalize_name(name.strip()) for row in rows for name in row.split(",")}
 
 

@@ -64,7 +64,7 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_ids)
-        except Exception as error:
+        except Exception as error:  # the boundary of a request: whoever asked gets an answer and an id to quote
             log.error("request_crashed", exc_info=error)
             if status:
                 raise

@@ -200,7 +200,7 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
 
 def internal_routes(accounts: Accounts, keys: Keys, people: People) -> APIRouter:
     """What other services ask."""
-    router = APIRouter(prefix="/internal", include_in_schema=False)
+    router = APIRouter(prefix="/internal")
 
     @router.post("/keys/verify")
     async def verify_key(asked: KeyHash, _: Internal) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class TGIClient(AsyncClient):  # type: ignore[misc]
                         yield _piece(json.loads(line[5:]), prompt_tokens)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient("The model is not reachable at the moment; try again shortly.", retry_after=1) from error
-        except Exception as error:
+        except Exception as error:  # whatever the client library raises is one of our kinds outside this file
             raise _ours(error) from error
 
 

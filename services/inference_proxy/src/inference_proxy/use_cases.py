@@ -149,7 +149,7 @@ class Answering:
         answer.choices = [Generated() for _ in answer.prompts]
         try:
             await asyncio.gather(*(self._exhaust(answer, index) for index in range(len(answer.prompts))))
-        except BaseException:
+        except BaseException:  # a hang-up too: what was generated is recorded and charged
             await asyncio.shield(self._record(answer, cancelled=True))
             raise
         await self._record(answer, cancelled=False)

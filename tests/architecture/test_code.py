@@ -1,0 +1,112 @@
+"""Rules that a type checker and an import contract cannot state, read from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MAY_READ_THE_ENVIRONMENT = {
+    "cli/src/sartor_cli/client.py": "the command's own three variables",
+    "infra/local/src/localstack/stack.py": "where base models are shared between checkouts",
+    "infra/local/src/localstack/base_models.py": "libraries must stay offline",
+    "libs/testkit/src/testkit/plugin.py": "tests may share a running stack",
+    "services/trainer/src/trainer/lora.py": "libraries must stay offline",
+    "services/trainer/src/trainer/training_process.py": "what the child process may inherit",
+    "services/model_server/src/model_server/tgi_agent.py": "what the child process may inherit",
+}
+
+MAY_PRINT = (
+    "cli/",
+    "infra/local/",
+    "schemas/src/schemas/export.py",
+    "libs/eventbus/src/eventbus/heartbeat.py",  # a process of its own, its parent reads what it says
+    "services/trainer/src/trainer/lora.py",  # the same
+)
+
+LONGEST_FILE = 400
+
+SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("schemas", "libs", "services", "cli", "infra/local")
+    for path in (ROOT / folder).rglob("src/**/*.py")
+)
+
+
+def tree(source: str) -> ast.Module:
+    return ast.parse((ROOT / source).read_text())
+
+
+def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree(source)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_the_sources_are_found() -> None:
+    assert len(SOURCES) > 150
+
+
+def test_only_settings_read_the_environment() -> None:
+    readers = {
+        source
+        for source in SOURCES
+        for node in ast.walk(tree(source))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
+    }
+    assert readers == set(MAY_READ_THE_ENVIRONMENT)
+
+
+def test_services_and_libs_log_and_do_not_print() -> None:
+    found = [
+        source for source in SOURCES if not source.startswith(MAY_PRINT) for name, _ in calls(source) if name == "print"
+    ]
+    assert found == []
+
+
+def test_nothing_is_unpickled() -> None:
+    loads = {"pickle.load", "pickle.loads", "torch.load", "marshal.loads", "joblib.load", "numpy.load", "np.load"}
+    assert [(source, name) for source in SOURCES for name, _ in calls(source) if name in loads] == []
+
+
+def test_no_coroutine_sleeps_or_waits_on_the_event_loop() -> None:
+    blocking = {"time.sleep", "subprocess.run", "subprocess.check_output", "requests.get", "urllib.request.urlopen"}
+    found = [
+        (source, function.name, ast.unparse(node.func))
+        for source in SOURCES
+        for function in ast.walk(tree(source))
+        if isinstance(function, ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in blocking
+    ]
+    assert found == []
+
+
+def test_every_broad_except_says_why() -> None:
+    bare = [
+        f"{source}:{number}"
+        for source in SOURCES
+        for number, line in enumerate((ROOT / source).read_text().splitlines(), 1)
+        if re.search(r"except (Base)?Exception\b(?!Group)", line) and "#" not in line
+    ]
+    assert bare == []
+
+
+def test_times_have_zones() -> None:
+    naive = [(source, name) for source in SOURCES for name, _ in calls(source) if name.endswith("utcnow")]
+    assert naive == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_file_is_short_enough_to_read(source: str) -> None:
+    assert len((ROOT / source).read_text().splitlines()) <= LONGEST_FILE
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "helpers", "common", "manager", "base", "misc"}
+    assert [source for source in SOURCES if Path(source).stem in drawers] == []

@@ -1,0 +1,50 @@
+"""Every route asks who calls: walked over the services as they are wired, so that a new route cannot be forgotten."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from chassis.ids import new_id
+from localstack.ingress import caddyfile
+from testkit.space import SERVICES
+
+Built = Callable[[str], FastAPI]
+
+PEOPLE = {"console"}
+"""Its pages ask for a session; its own tests walk them."""
+
+NETWORK = {"model_server"}
+"""It speaks TGI's API, which knows no callers: the network admits services only, and no ingress leads there."""
+
+
+def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and a concrete path of each route; health, readiness and metrics are not among them."""
+    for path, methods in app.openapi()["paths"].items():
+        yield from ((method.upper(), re.sub(r"\{[^}]+\}", new_id("none"), path)) for method in methods)
+
+
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK))
+@pytest.mark.parametrize("key", [None, "", "Bearer x", f"Bearer {'ey' * 30}.e30.e30", "Basic Og=="])
+async def test_no_route_answers_a_stranger(service: str, key: str | None, built: Built) -> None:
+    app = built(service)
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service")
+    headers = {} if key is None else {"authorization": key}
+    async with client:
+        answers = {
+            (method, path): (await client.request(method, path, headers=headers)).status_code
+            for method, path in routes(app)
+        }
+    assert len(answers) > 2
+    assert {route: status for route, status in answers.items() if status != 401} == {}
+
+
+def test_no_ingress_leads_to_what_trusts_the_network() -> None:
+    ports = {name: 7000 + place for place, name in enumerate([*SERVICES, "ingress"])}
+    written = caddyfile(ports)
+    assert all(f":{ports[name]}" not in written for name in NETWORK)
+    assert f":{ports['ingest']}" in written
