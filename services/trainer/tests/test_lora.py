@@ -230,7 +230,7 @@ def test_the_best_epoch_is_published_and_patience_ends_the_run(configure: Any, t
     again._load_rows()
     again._attach_adapter()
     load_adapter_tensors(again.layers, load_file(folder / "adapter/adapter_model.safetensors"))
-    assert again._validate()["valid_loss"] == pytest.approx(losses[best], rel=1e-4)
+    assert again._validate()[1]["valid_loss"] == pytest.approx(losses[best], rel=1e-4)
 
 
 def test_another_base_is_refused(configure: Any) -> None:

@@ -159,20 +159,24 @@ class CompletionHead:
         self._probabilities = torch.empty(self.BLOCK, weight.shape[0])
 
     def loss(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-        """Summed cross-entropy of the positions of `hidden` [n, width] against `targets` [n].
+        """Summed cross-entropy of the positions of `hidden` [n, width] against `targets` [n], to be learned from.
 
         Returns:
             The sum, differentiable in `hidden`, and how many targets were the likeliest token.
         """
-        if not torch.is_grad_enabled():
-            total, correct, _ = self.loss_and_gradient(hidden, targets, with_gradient=False)
-            return total, correct
         total, correct_tensor = _CompletionLoss.apply(hidden, targets, self)  # type: ignore[no-untyped-call]
         return total, int(correct_tensor)
 
-    def loss_and_gradient(self, hidden: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, int, Tensor]:
-        """Loss, right answers, and the loss's gradient [n, width] (empty unless asked for)."""
-        total = torch.zeros(())
+    def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        """Cross-entropy of each position [n], and how many targets were the likeliest token; nothing is learned."""
+        losses, correct, _ = self.losses_and_gradient(hidden, targets, with_gradient=False)
+        return losses, correct
+
+    def losses_and_gradient(
+        self, hidden: Tensor, targets: Tensor, *, with_gradient: bool
+    ) -> tuple[Tensor, int, Tensor]:
+        """Loss of each position [n], right answers, and the sum's gradient [n, width] (empty unless asked for)."""
+        losses = torch.empty(len(hidden))
         correct = 0
         gradient = torch.empty_like(hidden) if with_gradient else hidden.new_empty(0)
         for start in range(0, len(hidden), self.BLOCK):
@@ -185,22 +189,22 @@ class CompletionHead:
             # log-sum-exp by way of the likeliest token, whose probability cannot underflow.
             highest = logits.amax(dim=-1)
             log_normalizer = highest - probabilities.amax(dim=-1).log()
-            total += (log_normalizer - logits[rows, wanted]).sum()
+            losses[start : start + n] = log_normalizer - logits[rows, wanted]
             correct += int((logits[rows, wanted] == highest).sum())
             if with_gradient:
                 probabilities[rows, wanted] -= 1
                 gradient[start : start + n] = self._logits[:n].copy_(probabilities) @ self.weight
-        return total, correct, gradient
+        return losses, correct, gradient
 
 
 class _CompletionLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: CompletionHead) -> tuple[Tensor, Tensor]:
-        total, correct, gradient = head.loss_and_gradient(hidden, targets, with_gradient=True)
+        losses, correct, gradient = head.losses_and_gradient(hidden, targets, with_gradient=True)
         ctx.save_for_backward(gradient)
         counted = torch.tensor(correct)
         ctx.mark_non_differentiable(counted)
-        return total, counted
+        return losses.sum(), counted
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

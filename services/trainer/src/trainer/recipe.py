@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -159,13 +160,18 @@ class Run:
 
     def _loss(self, examples: Sequence[Example]) -> tuple[Tensor, int]:
         """Summed loss over the learned positions, and how many of them were right."""
+        hidden, targets, _ = self._learned_positions(examples)
+        return self.head.loss(hidden, targets)
+
+    def _learned_positions(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden state [n, width], target [n] and row [n] of every position that is learned."""
         ids, targets = to_tensors(examples)
         hidden = self.base.decoder(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
         learned = (targets.flatten() != IGNORED).nonzero().squeeze(1)
-        return self.head.loss(hidden.index_select(0, learned), targets.flatten()[learned])
+        return hidden.index_select(0, learned), targets.flatten()[learned], learned // ids.shape[1]
 
     def _end_epoch(self) -> None:
-        """Close the epoch's books; with validation rows, keep the best epoch's adapter and count patience."""
+        """Close the epoch's books; with validation rows, keep the adapter unless it got worse, and count patience."""
         progress = self.progress
         metrics = {
             "train_loss": progress.epoch_loss / progress.epoch_targets,
@@ -175,10 +181,11 @@ class Run:
         if not self.validation:
             progress.metrics = metrics
             return
-        metrics |= self._validate()
+        scores, metrics_now = self._validate()
+        metrics |= metrics_now
         self.emit("validation", step=progress.step, epoch=progress.step // self.steps_per_epoch, **metrics)
-        if progress.best_valid_loss is None or metrics["valid_loss"] < progress.best_valid_loss:
-            progress.best_valid_loss = metrics["valid_loss"]
+        if not _surely_worse(scores, progress.best_scores):
+            progress.best_scores = scores
             progress.epochs_without_gain = 0
             progress.metrics = metrics
             self.best = adapter_tensors(self.layers)
@@ -186,15 +193,20 @@ class Run:
             progress.epochs_without_gain += 1
             progress.stopped_early = progress.epochs_without_gain == self.config.early_stop_patience
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> tuple[list[float], dict[str, float]]:
+        """Mean loss of each validation row, in an order of its own, and the metrics of all learned positions."""
+        scores: list[float] = []
         loss, correct, count = 0.0, 0, 0
         with torch.no_grad():
             for part in split_by_tokens(self.validation, TOKENS_AT_ONCE):
-                part_loss, part_correct = self._loss(part)
-                loss += part_loss.item()
-                correct += part_correct
-                count += sum(target != IGNORED for example in part for target in example.targets)
-        return {"valid_loss": loss / count, "valid_mean_token_accuracy": correct / count}
+                hidden, targets, rows = self._learned_positions(part)
+                losses, hits = self.head.score(hidden, targets)
+                sums = torch.zeros(len(part)).index_add_(0, rows, losses)
+                scores += (sums / rows.bincount(minlength=len(part)).clamp(min=1)).tolist()
+                loss += losses.sum().item()
+                correct += hits
+                count += len(targets)
+        return scores, {"valid_loss": loss / count, "valid_mean_token_accuracy": correct / count}
 
     def _save_checkpoint(self) -> None:
         folder = self.folder / "checkpoints"
@@ -319,6 +331,22 @@ class Run:
             "use_dora": False,
             "use_rslora": False,
         }
+
+
+def _surely_worse(scores: Sequence[float], best: Sequence[float]) -> bool:
+    """Whether rows score worse than before by more than the noise of so few rows: the one-standard-error rule.
+
+    The later adapter wins otherwise: it was trained at a lower rate, and the least of several noisy losses is often
+    a lucky one. Source: Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
+
+    Args:
+        scores: loss of each validation row now.
+        best: the same of the best epoch so far; empty when there is none.
+    """
+    if len(best) < 2:
+        return bool(best) and scores[0] > best[0]
+    change = [now - before for now, before in zip(scores, best, strict=True)]
+    return statistics.fmean(change) > statistics.stdev(change) / math.sqrt(len(change))
 
 
 def _rate_at(step: int, total_steps: int) -> float:

@@ -44,7 +44,7 @@ class RunConfig:
         batch_size: rows a step.
         learning_rate: peak rate.
         seed: decides the initial adapter and the order of rows.
-        validation_path: JSONL scored after every epoch; the adapter of the best epoch is published.
+        validation_path: JSONL scored after every epoch; the last adapter that was not surely worse is published.
         lora_r: rank of the adapter.
         lora_alpha: the update is scaled by lora_alpha / lora_r.
         target_modules: names of linear layers, or just `all-linear`.
@@ -117,7 +117,7 @@ class Progress:
         epoch_loss: summed loss of the epoch so far.
         epoch_correct: targets of the epoch so far that were the likeliest token.
         epoch_targets: targets of the epoch so far.
-        best_valid_loss: lowest validation loss.
+        best_scores: loss of each validation row at the best epoch so far.
         epochs_without_gain: epochs since then.
         stopped_early: patience ran out.
         metrics: of the last finished epoch; with validation, of the best one.
@@ -128,7 +128,7 @@ class Progress:
     epoch_loss: float = 0.0
     epoch_correct: int = 0
     epoch_targets: int = 0
-    best_valid_loss: float | None = None
+    best_scores: list[float] = field(default_factory=list)
     epochs_without_gain: int = 0
     stopped_early: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
