@@ -62,6 +62,7 @@ class TGIReplica:
         self.proofs: dict[str, Proof] = {}
         self._url = f"http://127.0.0.1:{settings.tgi_port}"
         self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Start TGI with the adapters that are there; return when it is healthy.
@@ -113,17 +114,34 @@ class TGIReplica:
         """
         adapter_id = verify(folder, base_id=self.base_id, base_digest=self._base["digest"])
         target = self._settings.adapters_dir / adapter_id
-        if not target.exists():
-            shutil.copytree(folder, target)
-            await self.stop()
-            await self.start()
-        try:
-            proof = await self._prove(adapter_id, json.loads((target / "fingerprint.json").read_text())["probes"])
-        except AdapterRefused:
-            shutil.rmtree(target)
-            raise
-        self.proofs[adapter_id] = proof
-        return proof
+        probes = json.loads((folder / "fingerprint.json").read_text())["probes"]
+        async with self._turn:
+            try:
+                if not target.exists():
+                    shutil.copytree(folder, target)
+                    await self._restart()
+                self.proofs[adapter_id] = await self._prove(adapter_id, probes)
+            except AdapterRefused:
+                shutil.rmtree(target)
+                raise
+            except Transient as error:
+                shutil.rmtree(target)
+                await self._restart()
+                raise AdapterRefused(f"{adapter_id}: TGI does not start with it.") from error
+        return self.proofs[adapter_id]
+
+    async def keep_running(self) -> None:
+        """Start TGI again whenever it has ended by itself."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            async with self._turn:
+                if self._process is not None and self._process.returncode is not None:
+                    log.error("tgi_ended", code=self._process.returncode)
+                    await self.start()
+
+    async def _restart(self) -> None:
+        await self.stop()
+        await self.start()
 
     async def drop(self, adapter_id: str) -> None:
         """Let go of an adapter; TGI forgets it at its next start."""
@@ -149,8 +167,11 @@ class TGIReplica:
         begin = self._base.get("bos_token") or ""
         text = str(probe["prompt"]).removeprefix(begin) + str(probe["continuation"])
         parameters = {"max_new_tokens": 1, "decoder_input_details": True, "details": True, "adapter_id": adapter_id}
-        answer = await self._http.post(f"{self._url}/generate", json={"inputs": text, "parameters": parameters})
-        answer.raise_for_status()
+        try:
+            answer = await self._http.post(f"{self._url}/generate", json={"inputs": text, "parameters": parameters})
+            answer.raise_for_status()
+        except httpx2.HTTPError as error:
+            raise Transient(f"TGI did not score a probe: {error}") from error
         prefill = answer.json()["details"]["prefill"]
         return [float(token["logprob"]) for token in prefill[-len(probe["continuation_ids"]) :]]
 
@@ -172,6 +193,7 @@ def build(settings: AgentSettings) -> FastAPI:
     service.bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
     service.on_start(replica.start)
     service.on_stop(replica.stop)
+    service.background("tgi", replica.keep_running)
     service.background("residency", residency.run)
     return service.app([], checks={"tgi": replica.ping})
 
