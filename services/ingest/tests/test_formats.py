@@ -140,3 +140,20 @@ def test_the_task_follows_from_the_answers() -> None:
     assert task_of(rows(4, 5)) == "classification"
     assert task_of([json.loads(chat(f"q{n}", f"an answer of its own, number {n}")) for n in range(30)]) == "generation"
     assert task_of([json.loads(chat(f"q{n}", "long " * 30)) for n in range(30)]) == "generation"
+
+
+@pytest.mark.parametrize(
+    ("systems", "shared"), [(["Be brief."] * 3, "Be brief."), (["Be brief.", "", "Be brief."], ""), (["", "", ""], "")]
+)
+def test_the_system_message_of_all_rows_is_known(systems: list[str], shared: str) -> None:
+    rows = [
+        {
+            "messages": [
+                *([{"role": "system", "content": system}] if system else []),
+                {"role": "user", "content": f"question {number}"},
+                {"role": "assistant", "content": "answer"},
+            ]
+        }
+        for number, system in enumerate(systems)
+    ]
+    assert split(rows, validation_share=0.0, heldout_share=0.4, seed="s").system == shared
