@@ -170,7 +170,9 @@ async def test_each_key_has_its_own_limit_and_learns_when_to_come_back(world: Wo
     with pytest.raises(openai.RateLimitError) as caught:
         await world.sdk(key=limited).chat.completions.create(model=model, messages=QUESTION)
     assert caught.value.code == "rate_limit_exceeded"
-    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 30
+    told = caught.value.response.headers
+    assert 1 <= int(told["retry-after"]) <= 30
+    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("2", "0")
     assert len(world.elsewhere.prompts) == 2
     await world.sdk(key=other).chat.completions.create(model=model, messages=QUESTION)
 

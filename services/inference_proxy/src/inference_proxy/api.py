@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AliasChoices, BaseModel, Field
 
 from chassis.auth import Principal, require
-from chassis.errors import Invalid, SartorError, Transient, envelope
-from chassis.http import Page, page
+from chassis.errors import Invalid, RateLimited, SartorError, Transient, envelope
+from chassis.http import Page, error_response, page
 from inference_proxy.answers import chat_chunk, chat_completion, text_chunk, text_completion, usage
 from inference_proxy.domain import Chat
 from inference_proxy.limits import InFlight, Limiter
@@ -43,13 +43,40 @@ def _event(payload: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n".encode()
 
 
+def _refusal(limiter: Limiter, principal: Principal) -> Response | None:
+    """The answer to a caller who has reached a limit, with what is left of each."""
+    try:
+        limiter.admit(principal)
+    except RateLimited as error:
+        refusal = error_response(error)
+        refusal.headers.update(limiter.headers(principal))
+        return refusal
+    return None
+
+
+async def _guarded(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A failure after the first byte can only be told inside the stream, which then has no `[DONE]`."""
+    try:
+        async with aclosing(rest) as stream:
+            yield first
+            async for event in stream:
+                yield event
+        yield DONE
+    except SartorError as error:
+        yield _event(envelope(error))
+    except Exception as error:  # the boundary of a stream: the client must hear of it
+        log.error("stream_crashed", exc_info=error)
+        yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
+
+
 def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight) -> APIRouter:
     """Chat and completions, whole or streamed."""
     router = APIRouter(prefix="/v1", tags=["inference"])
 
     @router.post("/chat/completions")
     async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
-        limiter.admit(principal)
+        if refusal := _refusal(limiter, principal):
+            return refusal
         answer = await answering.prepare_chat(principal, asked)
         if asked.stream:
             return await _streamed(answer, _chat_events(answer))
@@ -59,7 +86,8 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
 
     @router.post("/completions")
     async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
-        limiter.admit(principal)
+        if refusal := _refusal(limiter, principal):
+            return refusal
         answer = await answering.prepare_completion(principal, asked)
         if asked.stream:
             return await _streamed(answer, _text_events(answer))
@@ -97,20 +125,6 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
             async with aclosing(events) as stream:
                 async for event in stream:
                     yield event
-
-    async def _guarded(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """A failure after the first byte can only be told inside the stream, which then has no `[DONE]`."""
-        try:
-            async with aclosing(rest) as stream:
-                yield first
-                async for event in stream:
-                    yield event
-            yield DONE
-        except SartorError as error:
-            yield _event(envelope(error))
-        except Exception as error:  # the boundary of a stream: the client must hear of it
-            log.error("stream_crashed", exc_info=error)
-            yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
 
     async def _chat_events(answer: Answer) -> AsyncGenerator[bytes, None]:
         asked = answer.asked
