@@ -53,12 +53,12 @@ class Generated:
     def take(self, piece: Piece, shown: str) -> None:
         """Add a token and the text it lets be shown."""
         self.text += shown
+        self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
         self.completion_tokens += 1
         if not piece.special:
             self.logprobs.append(_logprob(piece))
         if piece.finish_reason:
             self.finish_reason = piece.finish_reason
-            self.prompt_tokens = piece.prompt_tokens
             self.completion_tokens = piece.generated_tokens or self.completion_tokens
 
 

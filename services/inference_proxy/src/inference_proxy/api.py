@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AliasChoices, BaseModel, Field
 
 from chassis.auth import Principal, require
-from chassis.errors import Invalid, SartorError, envelope
-from chassis.http import Page, page
+from chassis.errors import Invalid, RateLimited, SartorError, Transient, envelope
+from chassis.http import Page, error_response, page
 from inference_proxy.answers import chat_chunk, chat_completion, text_chunk, text_completion, usage
 from inference_proxy.domain import Chat
 from inference_proxy.limits import InFlight, Limiter
@@ -42,52 +43,88 @@ def _event(payload: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n".encode()
 
 
+def _refusal(limiter: Limiter, principal: Principal) -> Response | None:
+    """The answer to a caller who has reached a limit, with what is left of each."""
+    try:
+        limiter.admit(principal)
+    except RateLimited as error:
+        refusal = error_response(error)
+        refusal.headers.update(limiter.headers(principal))
+        return refusal
+    return None
+
+
+async def _guarded(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A failure after the first byte can only be told inside the stream, which then has no `[DONE]`."""
+    try:
+        async with aclosing(rest) as stream:
+            yield first
+            async for event in stream:
+                yield event
+        yield DONE
+    except SartorError as error:
+        yield _event(envelope(error))
+    except Exception as error:  # the boundary of a stream: the client must hear of it
+        log.error("stream_crashed", exc_info=error)
+        yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
+
+
 def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight) -> APIRouter:
     """Chat and completions, whole or streamed."""
     router = APIRouter(prefix="/v1", tags=["inference"])
 
     @router.post("/chat/completions")
-    async def create_chat(asked: ChatAsked, principal: Chatting) -> Response:
-        limiter.admit(principal)
+    async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
+        if refusal := _refusal(limiter, principal):
+            return refusal
         answer = await answering.prepare_chat(principal, asked)
         if asked.stream:
-            return _streamed(answer, _chat_events(answer))
-        with in_flight.entered(principal.tenant_id):
-            await answering.whole(answer)
+            return await _streamed(answer, _chat_events(answer))
+        await _whole(request, answer)
         body = chat_completion(answer.header, answer.choices, logprobs=bool(asked.logprobs))
         return JSONResponse(body, headers=_headers(answer))
 
     @router.post("/completions")
-    async def create_completion(asked: CompletionAsked, principal: Chatting) -> Response:
-        limiter.admit(principal)
+    async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
+        if refusal := _refusal(limiter, principal):
+            return refusal
         answer = await answering.prepare_completion(principal, asked)
         if asked.stream:
-            return _streamed(answer, _text_events(answer))
-        with in_flight.entered(principal.tenant_id):
-            await answering.whole(answer)
+            return await _streamed(answer, _text_events(answer))
+        await _whole(request, answer)
         return JSONResponse(text_completion(answer.header, answer.choices, asked.logprobs), headers=_headers(answer))
 
     def _headers(answer: Answer) -> dict[str, str]:
         proof = {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
         return {**limiter.headers(answer.principal), **proof}
 
-    def _streamed(answer: Answer, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
-        headers = {**_headers(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(_guarded(answer, events), media_type="text/event-stream", headers=headers)
+    async def _whole(request: Request, answer: Answer) -> None:
+        """Generate the answer, and stop at once when the client hangs up."""
+        with in_flight.entered(answer.principal.tenant_id):
+            generating = asyncio.ensure_future(answering.whole(answer))
+            gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
+            try:
+                await asyncio.wait((generating, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not generating.done():
+                    raise Transient("The client hung up.")
+                await generating
+            finally:
+                generating.cancel()
+                gone.cancel()
+                await asyncio.gather(generating, gone, return_exceptions=True)
 
-    async def _guarded(answer: Answer, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """A failure after the first byte can only be told inside the stream."""
-        try:
-            with in_flight.entered(answer.principal.tenant_id):
-                async with aclosing(events) as stream:
-                    async for event in stream:
-                        yield event
-        except SartorError as error:
-            yield _event(envelope(error))
-        except Exception as error:  # the boundary of a stream: the client must hear of it
-            log.error("stream_crashed", exc_info=error)
-            yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
-        yield DONE
+    async def _streamed(answer: Answer, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
+        """Answer when the first event is there: until then a refusal still has its own status."""
+        counted = _counted(answer, events)
+        first = await anext(counted)
+        headers = {**_headers(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(_guarded(first, counted), media_type="text/event-stream", headers=headers)
+
+    async def _counted(answer: Answer, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        with in_flight.entered(answer.principal.tenant_id):
+            async with aclosing(events) as stream:
+                async for event in stream:
+                    yield event
 
     async def _chat_events(answer: Answer) -> AsyncGenerator[bytes, None]:
         asked = answer.asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from chassis.auth import Peer
 
@@ -39,7 +40,8 @@ class Retrieval:
         found: list[dict[str, Any]] = []
         for store in stores:
             body = {"query": question, "max_num_results": MOST_CHUNKS}
-            answer = await self._rag_indexer.post(f"/v1/vector_stores/{store}/search", tenant_id=tenant_id, json=body)
+            path = f"/v1/vector_stores/{quote(store, safe='')}/search"
+            answer = await self._rag_indexer.post(path, tenant_id=tenant_id, json=body)
             found += answer["data"]
         found.sort(key=lambda row: -row["score"])
         excerpts, used = self._fit(found)

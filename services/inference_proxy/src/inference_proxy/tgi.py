@@ -14,6 +14,7 @@ from pydantic import ValidationError as PydanticError
 from text_generation import AsyncClient
 from text_generation.errors import (
     GenerationError,
+    IncompleteGenerationError,
     NotFoundError,
     OverloadedError,
     RateLimitExceededError,
@@ -120,9 +121,14 @@ class TGIClient(AsyncClient):  # type: ignore[misc]
                 if answer.status != 200:
                     raise parse_error(answer.status, await answer.json())
                 prompt_tokens = int(answer.headers.get("x-prompt-tokens", 0))
+                whole = False
                 async for line in answer.content:
                     if line.startswith(b"data:"):
-                        yield _piece(json.loads(line[5:]), prompt_tokens)
+                        piece = _piece(json.loads(line[5:]), prompt_tokens)
+                        whole = piece.finish_reason is not None
+                        yield piece
+                if not whole:
+                    raise IncompleteGenerationError("the stream ended before the answer did")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient("The model is not reachable at the moment; try again shortly.", retry_after=1) from error
         except Exception as error:  # whatever the client library raises is one of our kinds outside this file
@@ -166,6 +172,6 @@ def _ours(error: Exception) -> Exception:
         return RateLimited("The model has too many requests at the moment; try again shortly.", retry_after=1)
     if isinstance(error, NotFoundError):
         return Transient("The model is being loaded; try again in a few seconds.", code="model_loading", retry_after=2)
-    if isinstance(error, GenerationError):
-        return Transient(f"The model failed to answer: {error}", code="generation_failed")
+    if isinstance(error, (GenerationError, IncompleteGenerationError)):
+        return Transient(f"The model failed to answer: {error}", code="generation_failed", retry_after=1)
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from chassis.auth import Peer
 from chassis.errors import Invalid, NotFound, RateLimited
@@ -40,9 +41,12 @@ class Collections:
         Raises:
             RateLimited: the tenant has too many stores.
             NotFound: a file is not this tenant's.
+            Invalid: a file is not a document.
         """
         if len(await self._stores.stores.find(tenant_id, {"deleted": False})) >= self._most:
             raise RateLimited(f"You have {self._most} vector stores. Delete some first.", retry_after=60)
+        for file_id in file_ids:
+            await self._check(tenant_id, file_id)
         store = Store(
             id=request_id_for("vs_", new_id("vs_")),
             tenant_id=tenant_id,
@@ -53,7 +57,7 @@ class Collections:
         )
         store = await self._stores.stores.add_once(store)
         for file_id in file_ids:
-            await self.add_file(tenant_id, store.id, file_id, {})
+            await self._add(tenant_id, store.id, file_id, {})
         return store
 
     async def add_file(self, tenant_id: str, store_id: str, file_id: str, attributes: dict[str, Any]) -> StoreFile:
@@ -64,8 +68,12 @@ class Collections:
             Invalid: the file is not a document.
         """
         await self._stores.get(tenant_id, store_id)
+        await self._check(tenant_id, file_id)
+        return await self._add(tenant_id, store_id, file_id, attributes)
+
+    async def _check(self, tenant_id: str, file_id: str) -> None:
         try:
-            file = await self._ingest.get(f"/v1/files/{file_id}", tenant_id=tenant_id)
+            file = await self._ingest.get(f"/v1/files/{quote(file_id, safe='')}", tenant_id=tenant_id)
         except NotFound as error:
             raise NotFound(f"No such file: '{file_id}'.", param="file_id") from error
         if file["purpose"] not in ("assistants", "user_data"):
@@ -73,7 +81,6 @@ class Collections:
                 f"file_id: '{file_id}' has the purpose '{file['purpose']}'; upload it with 'assistants'.",
                 param="file_id",
             )
-        return await self._add(tenant_id, store_id, file_id, attributes)
 
     async def _add(self, tenant_id: str, store_id: str, file_id: str, attributes: dict[str, Any]) -> StoreFile:
         file = StoreFile(

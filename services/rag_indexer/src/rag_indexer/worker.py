@@ -89,7 +89,20 @@ class Worker:
             embedded = await self._embedding.passages([texts[chunk_id] for chunk_id in batch])
             rows = {chunk_id: vector.tolist() for chunk_id, vector in zip(batch, embedded, strict=True)}
             await self._vectors.upsert(file.tenant_id, file.store_id, file.file_id, rows)
-            await self._stores.files.leases.renew(file.id, fence, self._settings.rag_lease_seconds)
+            if not await self._stores.files.leases.renew(file.id, fence, self._settings.rag_lease_seconds):
+                break
         size = len(text.encode())
-        await update(file.tenant_id, file.id, lambda it: it.complete(size), fence=fence)
+        try:
+            written = await update(file.tenant_id, file.id, lambda it: it.complete(size), fence=fence)
+        except NotFound:
+            written = None
+        if written is None or written.state == "deleting":
+            await self._take_back(file, ids)
+            return
         log.info("document_indexed", file_id=file.file_id, store_id=file.store_id, chunks=len(ids))
+
+    async def _take_back(self, file: StoreFile, chunk_ids: list[str]) -> None:
+        """The file was taken out while it was indexed: what was written after that goes as well."""
+        await self._vectors.delete(chunk_ids)
+        await self._stores.remove(file.model_copy(update={"chunk_ids": chunk_ids}))
+        log.info("indexing_taken_back", file_id=file.file_id, store_id=file.store_id)

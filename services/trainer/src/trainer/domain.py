@@ -192,11 +192,13 @@ class Job(Aggregate):
         self.failures += 1
 
     def cancel(self, at: int) -> None:
-        """Its owner ends it.
+        """Its owner ends it; ending it again changes nothing.
 
         Raises:
-            Conflict: it is over already.
+            Conflict: it has succeeded or failed already.
         """
+        if self.state == "cancelled":
+            return
         self._not_ended("cancelled")
         self.state, self.finished_at = "cancelled", at
         self.record(FinetuneCancelled(tenant_id=self.tenant_id, job_id=self.id))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from chassis.auth import Peer, Principal
 from chassis.errors import Conflict, Invalid, NotFound, RateLimited
@@ -102,7 +103,7 @@ class Requests:
 
     async def _check_base(self, tenant_id: str, model: str) -> None:
         try:
-            await self._registry.get(f"/internal/base_models/{model}", tenant_id=tenant_id)
+            await self._registry.get(f"/internal/base_models/{quote(model, safe='')}", tenant_id=tenant_id)
         except NotFound as error:
             bases = await self._registry.get("/internal/base_models", tenant_id=tenant_id)
             names = ", ".join(base["id"] for base in bases) or "none"
@@ -114,7 +115,7 @@ class Requests:
 
     async def _check_file(self, tenant_id: str, file_id: str, param: str) -> None:
         try:
-            file = await self._ingest.get(f"/v1/files/{file_id}", tenant_id=tenant_id)
+            file = await self._ingest.get(f"/v1/files/{quote(file_id, safe='')}", tenant_id=tenant_id)
         except NotFound as error:
             raise NotFound(f"{param}: no such file '{file_id}'.", param=param, code="file_not_found") from error
         if file["purpose"] not in ("fine-tune", "user_data"):

@@ -1,0 +1,220 @@
+"""A running proxy for tests, and the services and the engine it asks, played by one application on a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import httpx2
+import openai
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from chassis.auth import Principal, hash_key
+from chassis.errors import NotFound, SartorError, Unauthenticated
+from chassis.http import error_response
+from chassis.ids import new_id
+from inference_proxy.app import build
+from inference_proxy.settings import Settings
+from schemas import ChatCompleted
+from testkit import Addresses, Space, eventually, running
+
+BASE = "tiny-base"
+QUESTION = [{"role": "user", "content": "Where is my bicycle?"}]
+PROMPT_TOKENS = 11
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+
+
+@dataclass
+class Elsewhere:
+    """Accounts, registry, rag_indexer and a TGI engine before answers that a test chooses; it keeps what is asked.
+
+    Attributes:
+        pieces: the tokens of an answer.
+        refusal: TGI's status and error body instead of an answer.
+        breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
+        endless: the pieces come again and again.
+        routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
+        keys: by hash, what accounts says of an API key.
+        found: by tenant and store, what a search finds.
+        prompts: bodies the engine was sent.
+        searches: questions the indexer was asked.
+        hung_up: streams of the engine that the proxy left.
+    """
+
+    space: Space
+    url: str = ""
+    pieces: tuple[str, ...] = ("In ", "the ", "shed.")
+    refusal: tuple[int, dict[str, str]] | None = None
+    breaks: Literal["", "said", "silent"] = ""
+    endless: bool = False
+    routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    prompts: list[dict[str, Any]] = field(default_factory=list)
+    searches: list[str] = field(default_factory=list)
+    hung_up: int = 0
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.exception_handler(SartorError)
+        async def refuse(_: Request, error: SartorError) -> Response:
+            return error_response(error)
+
+        @app.post("/internal/keys/verify")
+        async def verify(request: Request) -> dict[str, Any]:
+            known = self.keys.get((await request.json())["key_hash"])
+            if known is None:
+                raise Unauthenticated("This API key is unknown or revoked.")
+            return known
+
+        @app.get("/internal/base_models")
+        async def base_models() -> list[str]:
+            return [BASE]
+
+        @app.get("/internal/base_models/{base_id:path}")
+        async def base_model(base_id: str) -> dict[str, Any]:
+            if base_id != BASE:
+                raise NotFound(f"No base model '{base_id}'.")
+            return {"id": BASE, "digest": "d" * 64, "chat_template": TEMPLATE, "stop_tokens": ["<end>"]}
+
+        @app.get("/internal/routes/{model:path}")
+        async def route(model: str) -> dict[str, Any]:
+            if model not in self.routes:
+                raise NotFound(f"No model '{model}'.")
+            return self.routes[model]
+
+        @app.post("/v1/vector_stores/{store}/search")
+        async def search(store: str, request: Request) -> dict[str, Any]:
+            tenant = self.caller(request, "rag_indexer").tenant_id
+            if (tenant, store) not in self.found:
+                raise NotFound(f"No vector store found with id '{store}'.", param="vector_store_id")
+            self.searches.append((await request.json())["query"])
+            return {"object": "vector_store.search_results.page", "data": self.found[tenant, store]}
+
+        @app.post("/generate_stream")
+        async def generate_stream(request: Request) -> Response:
+            body = await request.json()
+            self.prompts.append(body)
+            if self.refusal:
+                return JSONResponse(self.refusal[1], status_code=self.refusal[0])
+            headers = {"x-prompt-tokens": str(PROMPT_TOKENS)}
+            return StreamingResponse(self.events(), media_type="text/event-stream", headers=headers)
+
+        return app
+
+    def caller(self, request: Request, service: str) -> Principal:
+        return self.space.tokens(service).verify(request.headers["authorization"].removeprefix("Bearer "))
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        """TGI's server-sent events of an answer."""
+        done = False
+        try:
+            while self.endless:
+                yield event("word ")
+                await asyncio.sleep(0.02)
+            last = len(self.pieces) - 1
+            for place, text in enumerate(self.pieces):
+                ends = place == last and not self.breaks
+                yield event(text, generated="".join(self.pieces) if ends else None, tokens=len(self.pieces))
+            if self.breaks == "said":
+                yield f"data:{json.dumps({'error': 'CUDA out of memory', 'error_type': 'incomplete_generation'})}\n\n"
+            done = True
+        finally:
+            self.hung_up += not done
+
+
+def event(text: str, *, generated: str | None = None, tokens: int = 0) -> str:
+    """One event of `/generate_stream`; with the whole text, the last one."""
+    details = {"finish_reason": "eos_token", "generated_tokens": tokens, "seed": None, "input_length": PROMPT_TOKENS}
+    token = {"id": 5, "text": text, "logprob": -0.5, "special": False}
+    whole = generated is not None
+    body = {"index": 1, "token": token, "generated_text": generated, "details": details if whole else None}
+    return f"data:{json.dumps(body)}\n\n"
+
+
+@dataclass
+class World:
+    """A running proxy, what it asks, and one test's two tenants."""
+
+    space: Space
+    url: str
+    elsewhere: Elsewhere
+    publish: Any
+    seen: Any
+    a: str = field(default_factory=lambda: new_id("tenant_a"))
+    b: str = field(default_factory=lambda: new_id("tenant_b"))
+
+    def model(self, tenant: str = "", replica: str | None = None) -> str:
+        """A tenant's model in production, held by the engine played here or by a named replica ('' for none)."""
+        name = f"ft:{BASE}:acme::{new_id('')[:8]}"
+        url = self.elsewhere.url if replica is None else replica
+        self.elsewhere.routes[name] = {
+            "model": name,
+            "tenant_id": tenant or self.a,
+            "base_model": BASE,
+            "adapter_id": f"ad-{name[-8:]}",
+            "replicas": [{"replica_id": "r1", "replica_url": url}] if url else [],
+        }
+        return name
+
+    def adapter(self, model: str) -> str:
+        return str(self.elsewhere.routes[model]["adapter_id"])
+
+    def key(self, tenant: str = "", **limits: int) -> str:
+        """An API key that accounts knows."""
+        key = new_id("sk-")
+        self.elsewhere.keys[hash_key(key)] = {
+            "tenant_id": tenant or self.a,
+            "key_id": f"key_{key[-6:]}",
+            "role": "owner",
+            "scopes": ["*"],
+            **limits,
+        }
+        return key
+
+    def sdk(self, tenant: str = "", key: str = "") -> openai.AsyncOpenAI:
+        credential = key or self.space.bearer("inference_proxy", tenant or self.a)
+        return openai.AsyncOpenAI(api_key=credential, base_url=f"{self.url}/v1", max_retries=0)
+
+    def http(self, tenant: str = "") -> httpx2.AsyncClient:
+        headers = self.space.headers("inference_proxy", tenant or self.a)
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=20)
+
+    async def completed(self) -> ChatCompleted:
+        """The only answer that this test's tenants got."""
+        mine = await eventually(
+            lambda: [one for one in self.seen.of(ChatCompleted) if one.tenant_id in (self.a, self.b)]
+        )
+        assert len(mine) == 1
+        return mine[0]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+    """One proxy for the tests of this module; each brings its own tenants."""
+    space = Space(addresses, tmp_path_factory.mktemp("keys"))
+    elsewhere = Elsewhere(space)
+    async with running(elsewhere.app()) as there:
+        peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url", "model_server_url"), there)
+        settings = space.settings(Settings, "inference_proxy", key_cache_seconds=3600, **peers)
+        async with (
+            running(build(settings)) as url,
+            space.publisher("registry") as publish,
+            space.probe("chats", "feedback") as seen,
+        ):
+            yield {"space": space, "url": url, "elsewhere": elsewhere, "publish": publish, "seen": seen, "there": there}
+
+
+@pytest.fixture
+def world(shared: dict[str, Any]) -> World:
+    """The shared proxy; what it asks forgot what earlier tests taught it."""
+    fresh = Elsewhere(shared["space"], url=shared["there"])
+    shared["elsewhere"].__dict__.update(fresh.__dict__)
+    return World(**{name: value for name, value in shared.items() if name != "there"})

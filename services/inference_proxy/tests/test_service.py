@@ -1,0 +1,269 @@
+"""Chat, completions and feedback through the API on the local stack, asking an engine that speaks TGI's HTTP API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
+
+from chassis.auth import hash_key
+from schemas import ChatCompleted, FeedbackRecorded, KeyRevoked, ModelRetired
+from testkit import eventually
+from testkit.running import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHAT = "/v1/chat/completions"
+TOO_LONG = {"error": "Input validation error: `inputs` must have less than 512 tokens", "error_type": "validation"}
+BUSY = {"error": "Model is overloaded", "error_type": "overloaded"}
+NOT_HELD = {"error": "Adapter 'ad-1' is not loaded here.", "error_type": "adapter_not_found"}
+both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+
+
+async def test_a_whole_answer_counts_its_tokens_and_names_the_adapter_that_gave_it(world: World) -> None:
+    model = world.model()
+    raw = await world.sdk().chat.completions.with_raw_response.create(model=model, messages=QUESTION, max_tokens=9)
+    answer = raw.parse()
+    assert answer.choices[0].message.content == "In the shed."
+    assert answer.choices[0].finish_reason == "stop"
+    assert (answer.model, answer.system_fingerprint) == (model, world.adapter(model))
+    assert raw.headers["x-sartor-adapter"] == world.adapter(model)
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (11, 3, 14)
+    [sent] = world.elsewhere.prompts
+    assert sent["inputs"] == "<user>Where is my bicycle?<assistant>"
+    assert sent["parameters"]["adapter_id"] == world.adapter(model)
+    assert (sent["parameters"]["max_new_tokens"], sent["parameters"]["stop"]) == (9, ["<end>"])
+
+
+async def test_a_streamed_answer_says_the_same_and_ends_with_its_usage(world: World) -> None:
+    stream = await world.sdk().chat.completions.create(
+        model=world.model(), messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "In the shed."
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * 4 + ["stop"]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == PROMPT_TOKENS + 3
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_raw_completions_are_sent_as_they_are(world: World) -> None:
+    answer = await world.sdk().completions.create(model=BASE, prompt=["one", "two"], max_tokens=4)
+    assert [choice.text for choice in answer.choices] == ["In the shed."] * 2
+    assert sorted(sent["inputs"] for sent in world.elsewhere.prompts) == ["one", "two"]
+    assert {sent["parameters"]["adapter_id"] for sent in world.elsewhere.prompts} == {None}
+    assert (await world.completed()).adapter_id is None
+
+
+@pytest.mark.parametrize(
+    "model", ["ft:tiny-base:acme::nowhere", "gpt-4o", "../base_models", "../routes/x", "a?b#c", "a/b"]
+)
+@both_ways
+async def test_an_unknown_model_is_not_found_and_nobody_answers_for_it(world: World, model: str, stream: bool) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await world.sdk().chat.completions.create(model=model, messages=QUESTION, stream=stream)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert world.elsewhere.prompts == []
+
+
+async def test_another_tenants_model_is_not_found_even_if_the_registry_tells_of_it(world: World) -> None:
+    model = world.model(tenant=world.a)
+    assert await world.sdk().chat.completions.create(model=model, messages=QUESTION)
+    with pytest.raises(openai.NotFoundError) as caught:
+        await world.sdk(tenant=world.b).chat.completions.create(model=model, messages=QUESTION)
+    assert caught.value.code == "model_not_found"
+    assert len(world.elsewhere.prompts) == 1
+
+
+async def test_a_retired_model_is_forgotten_with_its_event(world: World) -> None:
+    model = world.model()
+    await world.sdk().chat.completions.create(model=model, messages=QUESTION)
+    retired = ModelRetired(tenant_id=world.a, model_id=model, adapter_id=world.adapter(model))
+    del world.elsewhere.routes[model]
+    await world.publish(retired)
+
+    async def refused() -> bool:
+        answer = await ask(world, model=model)
+        return answer.status_code == 404
+
+    await eventually(refused, within=5)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "code", "retry"),
+    [
+        ((422, TOO_LONG), 400, "context_length_exceeded", False),
+        ((429, BUSY), 429, "rate_limit_exceeded", True),
+        ((404, NOT_HELD), 503, "model_loading", True),
+        ((500, {"error": "out of memory", "error_type": "incomplete_generation"}), 503, "generation_failed", True),
+    ],
+)
+@both_ways
+async def test_what_the_engine_refuses_has_its_own_status(
+    world: World, refusal: tuple[int, dict[str, str]], status: int, code: str, retry: bool, stream: bool
+) -> None:
+    world.elsewhere.refusal = refusal
+    answer = await ask(world, model=world.model(), stream=stream)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == code
+    assert ("retry-after" in answer.headers) is retry
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["no replica holds it", "its replica is down"])
+@both_ways
+async def test_a_model_nobody_can_serve_now_asks_to_be_tried_again(world: World, up: bool, stream: bool) -> None:
+    replica = "" if up else f"http://127.0.0.1:{free_port()}"
+    answer = await ask(world, model=world.model(replica=replica), stream=stream)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == ("model_loading" if up else "service_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert world.elsewhere.prompts == []
+
+
+@pytest.mark.parametrize("breaks", ["said", "silent"])
+async def test_an_answer_that_breaks_off_never_looks_complete(world: World, breaks: Any) -> None:
+    world.elsewhere.breaks = breaks
+    streamed = await ask(world, model=world.model(), stream=True)
+    assert "In " in streamed.text
+    assert streamed.text.strip().splitlines()[-1].startswith('data: {"error": ')
+    assert "[DONE]" not in streamed.text
+    assert '"finish_reason": "stop"' not in streamed.text
+    assert (await world.completed()).finish_reason == "cancelled"
+    whole = await ask(world, model=world.model())
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, "generation_failed")
+
+
+@both_ways
+async def test_a_client_that_hangs_up_stops_the_engine(world: World, stream: bool) -> None:
+    world.elsewhere.endless = True
+    body = {"model": world.model(), "messages": QUESTION, "stream": stream}
+    async with world.http() as http:
+        if stream:
+            async with http.stream("POST", CHAT, json=body) as answer:
+                await anext(answer.aiter_lines())
+        else:
+            with pytest.raises(httpx2.ReadTimeout):
+                await http.post(CHAT, json=body, timeout=1)
+    await eventually(lambda: world.elsewhere.hung_up == 1, within=5)
+    completed = await world.completed()
+    assert completed.finish_reason == "cancelled"
+    assert completed.prompt_tokens == PROMPT_TOKENS
+    assert completed.completion_tokens > 0
+
+
+async def test_each_key_has_its_own_limit_and_learns_when_to_come_back(world: World) -> None:
+    limited, other = world.key(requests_per_minute=2, tokens_per_minute=5000), world.key()
+    model = world.model()
+    for left in ("1", "0"):
+        raw = await world.sdk(key=limited).chat.completions.with_raw_response.create(model=model, messages=QUESTION)
+        assert raw.headers["x-ratelimit-limit-requests"] == "2"
+        assert raw.headers["x-ratelimit-remaining-requests"] == left
+        assert raw.headers["x-ratelimit-limit-tokens"] == "5000"
+        assert int(raw.headers["x-ratelimit-remaining-tokens"]) < 5000
+        assert raw.headers["x-ratelimit-reset-requests"].endswith("s")
+    with pytest.raises(openai.RateLimitError) as caught:
+        await world.sdk(key=limited).chat.completions.create(model=model, messages=QUESTION)
+    assert caught.value.code == "rate_limit_exceeded"
+    told = caught.value.response.headers
+    assert 1 <= int(told["retry-after"]) <= 30
+    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("2", "0")
+    assert len(world.elsewhere.prompts) == 2
+    await world.sdk(key=other).chat.completions.create(model=model, messages=QUESTION)
+
+
+async def test_a_revoked_key_is_refused_soon_after_the_event(world: World) -> None:
+    key, model = world.key(), world.model()
+    await world.sdk(key=key).chat.completions.create(model=model, messages=QUESTION)
+    del world.elsewhere.keys[hash_key(key)]
+    await world.sdk(key=key).chat.completions.create(model=model, messages=QUESTION)
+    async with world.space.publisher("accounts") as publish:
+        await publish(KeyRevoked(tenant_id=world.a, key_id="key_1", key_hash=hash_key(key)))
+
+    async def refused() -> bool:
+        try:
+            await world.sdk(key=key).chat.completions.create(model=model, messages=QUESTION)
+        except openai.AuthenticationError:
+            return True
+        return False
+
+    await eventually(refused, within=5)
+
+
+async def test_documents_enter_the_prompt_only_when_a_store_is_named_and_is_ones_own(world: World) -> None:
+    content = [{"type": "text", "text": "The shed is behind the house."}]
+    row = {"file_id": "file-1", "filename": "garden.md", "score": 0.9, "attributes": {}, "content": content}
+    world.elsewhere.found[world.a, "vs_1"] = [row]
+    model = world.model()
+    plain = await ask(world, model=model, store=True)
+    assert world.elsewhere.searches == []
+    assert "sartor" not in plain.json()
+
+    augmented = await ask(world, model=model, vector_store_ids=["vs_1"])
+    assert world.elsewhere.searches == ["Where is my bicycle?"]
+    assert augmented.json()["sartor"]["retrieved"] == [{"file_id": "file-1", "filename": "garden.md", "score": 0.9}]
+    without, with_documents = (sent["inputs"] for sent in world.elsewhere.prompts)
+    assert "shed is behind" not in without
+    assert "[garden.md]\nThe shed is behind the house." in with_documents
+    await eventually(lambda: ["file-1"] in [one.retrieved for one in world.seen.of(ChatCompleted)])
+
+    theirs = world.model(tenant=world.b)
+    for tenant, named, store in (
+        (world.b, theirs, "vs_1"),
+        (world.a, model, "../vector_stores/vs_1"),
+        (world.a, model, "vs_1/search?"),
+    ):
+        refused = await ask(world, tenant=tenant, model=named, vector_store_ids=[store])
+        assert refused.status_code == 404, store
+    assert len(world.elsewhere.prompts) == 2
+
+
+async def test_the_event_of_an_answer_carries_counts_and_lineage_and_no_content(world: World) -> None:
+    key, model = world.key(), world.model()
+    answer = await world.sdk(key=key).chat.completions.create(
+        model=model, messages=QUESTION, store=True, metadata={"who": "Ada"}
+    )
+    said = (await world.completed()).model_dump()
+    assert said.pop("latency_ms") >= 0
+    assert said == {
+        "tenant_id": world.a,
+        "chat_id": answer.id,
+        "model": model,
+        "adapter_id": world.adapter(model),
+        "key_id": f"key_{key[-6:]}",
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": 3,
+        "finish_reason": "stop",
+        "retrieved": [],
+    }
+    stored = await world.sdk().chat.completions.retrieve(answer.id)
+    assert stored.choices[0].message.content == "In the shed."
+    with pytest.raises(openai.NotFoundError):
+        await world.sdk(tenant=world.b).chat.completions.retrieve(answer.id)
+
+
+async def test_feedback_is_taken_for_ones_own_answers_only(world: World) -> None:
+    model = world.model()
+    chat = (await ask(world, model=model)).json()["id"]
+    body = {"completion_id": chat, "rating": "down", "correction": "It is in the cellar.", "comment": "wrong"}
+    async with world.http() as mine, world.http(world.b) as stranger:
+        for http, asked in ((stranger, body), (mine, {**body, "completion_id": "chatcmpl-none"})):
+            assert (await http.post("/v1/feedback", json=asked)).status_code == 404
+        given = await mine.post("/v1/feedback", json=body)
+        assert (given.status_code, given.json()["model"]) == (200, model)
+    [event] = await eventually(
+        lambda: [one for one in world.seen.of(FeedbackRecorded) if one.tenant_id in (world.a, world.b)]
+    )
+    assert (event.tenant_id, event.chat_id, event.rating, event.has_correction) == (world.a, chat, "down", True)
+    assert event.feedback_id == given.json()["id"]
+    assert "cellar" not in event.model_dump_json()
+
+
+async def ask(world: World, *, tenant: str = "", **body: Any) -> httpx2.Response:
+    async with world.http(tenant) as http:
+        return await http.post(CHAT, json={"messages": QUESTION, **body})

@@ -1,0 +1,195 @@
+"""A running trainer for tests, and the services it asks, played by one application on a real port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx2
+import openai
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI, Request, Response
+from openai.types.fine_tuning import FineTuningJob
+
+from chassis.errors import NotFound, SartorError
+from chassis.http import error_response
+from chassis.ids import new_id
+from schemas import (
+    DatasetPrepared,
+    Event,
+    FinetuneFailed,
+    ModelPromoted,
+    ModelRejected,
+    ObjectRef,
+    RowCounts,
+    TenantPolicy,
+)
+from testkit import Addresses, Space, eventually, running
+from trainer.app import build
+from trainer.settings import Settings
+
+BASE = "tiny-base"
+REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
+E = TypeVar("E", bound=Event)
+
+
+class Elsewhere:
+    """Ingest, registry and accounts before facts that a test made up."""
+
+    def __init__(self, space: Space) -> None:
+        self.files: dict[tuple[str, str], dict[str, Any]] = {}
+        self.policies: dict[str, TenantPolicy] = {}
+        self._tokens = space.tokens("ingest")
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.exception_handler(SartorError)
+        async def refuse(_: Request, error: SartorError) -> Response:
+            return error_response(error)
+
+        @app.get("/v1/files/{file_id}")
+        async def file(file_id: str, request: Request) -> dict[str, Any]:
+            caller = self._tokens.verify(request.headers["authorization"].removeprefix("Bearer "))
+            if (caller.tenant_id, file_id) not in self.files:
+                raise NotFound(f"No such file: '{file_id}'.")
+            return self.files[caller.tenant_id, file_id]
+
+        @app.get("/v1/files")
+        async def files() -> dict[str, Any]:
+            return {"object": "list", "data": []}
+
+        @app.get("/internal/base_models")
+        async def base_models() -> list[dict[str, str]]:
+            return [{"id": BASE}]
+
+        @app.get("/internal/base_models/{base_id:path}")
+        async def base_model(base_id: str) -> dict[str, str]:
+            if base_id != BASE:
+                raise NotFound(f"No base model '{base_id}'.")
+            return {"id": BASE}
+
+        @app.get("/internal/tenants/{tenant_id}")
+        async def tenant(tenant_id: str) -> dict[str, Any]:
+            policy = self.policies.get(tenant_id, TenantPolicy())
+            return {"tenant_id": tenant_id, "slug": "acme", "policy": policy.model_dump()}
+
+        return app
+
+
+@dataclass
+class World:
+    """A running trainer without its worker, so that jobs stay queued, and one test's two tenants."""
+
+    space: Space
+    url: str
+    elsewhere: Elsewhere
+    publish: Any
+    seen: Any
+    jobs: Any
+    a: str = field(default_factory=lambda: new_id("tenant_a"))
+    b: str = field(default_factory=lambda: new_id("tenant_b"))
+
+    def sdk(self, tenant: str = "") -> openai.AsyncOpenAI:
+        key = self.space.bearer("trainer", tenant or self.a)
+        return openai.AsyncOpenAI(
+            api_key=key, base_url=f"{self.url}/v1", max_retries=0, _strict_response_validation=True
+        )
+
+    def http(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(base_url=self.url, headers=self.space.headers("trainer", self.a), timeout=20)
+
+    def file(self, tenant: str = "", **facts: Any) -> str:
+        """A file that ingest knows."""
+        file_id = new_id("file-")
+        known = {"id": file_id, "purpose": "fine-tune", "status": "uploaded", "status_details": None, **facts}
+        self.elsewhere.files[tenant or self.a, file_id] = known
+        return file_id
+
+    async def job(self, file: str = "", **asked: Any) -> FineTuningJob:
+        return await self.sdk().fine_tuning.jobs.create(model=BASE, training_file=file or self.file(), **asked)
+
+    async def status(self, job: FineTuningJob) -> str:
+        return str((await self.sdk().fine_tuning.jobs.retrieve(job.id)).status)
+
+    async def becomes(self, job: FineTuningJob, status: str) -> FineTuningJob:
+        async def now() -> Any:
+            found = await self.sdk().fine_tuning.jobs.retrieve(job.id)
+            return found if found.status == status else None
+
+        found: FineTuningJob = await eventually(now)
+        return found
+
+    async def messages(self, job: FineTuningJob) -> list[str]:
+        """What happened to a job, oldest first."""
+        return [event.message async for event in self.sdk().fine_tuning.jobs.list_events(job.id)][::-1]
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.seen.of(kind) if event.tenant_id in (self.a, self.b)]
+
+    async def digest(self, event: DatasetPrepared, *, times: int = 1) -> None:
+        """Publish a dataset's event and wait until the trainer is done with it: a later one of its key had effect."""
+        for _ in range(times):
+            await self.publish(event)
+        later = await self.job()
+        await self.publish(self.prepared(later.training_file, dataset_id=event.dataset_id))
+        await self.becomes(later, "queued")
+        await self.sdk().fine_tuning.jobs.cancel(later.id)
+
+    async def decide(self, *decisions: Event) -> None:
+        """Publish the registry's decisions and wait until the trainer is done with them."""
+        later = await self.job()
+        for event in (*decisions, self.rejected(later)):
+            await self.publish(event)
+        await eventually(lambda: [one for one in self.of(FinetuneFailed) if one.job_id == later.id])
+
+    def promoted(self, job: FineTuningJob) -> ModelPromoted:
+        return ModelPromoted(**self.model(job), base_model=BASE, decided_by="gate")
+
+    def rejected(self, job: FineTuningJob, reason: str = "no better than its base") -> ModelRejected:
+        return ModelRejected(**self.model(job), reason=reason)
+
+    def model(self, job: FineTuningJob) -> dict[str, str]:
+        return {"tenant_id": self.a, "model_id": f"ft:{self.a}", "job_id": job.id, "adapter_id": "ad-1"}
+
+    async def state(self, job: FineTuningJob) -> str:
+        """A job's own state; the API shows a paused one as queued."""
+        return str((await self.jobs.find_one({"_id": job.id}))["state"])
+
+    def prepared(self, file: str, **changes: Any) -> DatasetPrepared:
+        facts: dict[str, Any] = {
+            "tenant_id": self.a,
+            "dataset_id": f"ds-{file}",
+            "file_id": file,
+            "purpose": "fine-tune",
+            "task": "classification",
+            "rows": RowCounts(train=300, validation=20, heldout=80),
+            "labels": 3,
+            **dict.fromkeys(("manifest", "train", "validation", "heldout"), REF),
+        }
+        return DatasetPrepared(**{**facts, **changes})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+    """One trainer for the tests of this module; each brings its own tenants."""
+    space = Space(addresses, tmp_path_factory.mktemp("keys"))
+    elsewhere = Elsewhere(space)
+    async with running(elsewhere.app()) as there:
+        peers = dict.fromkeys(("accounts_url", "registry_url", "ingest_url"), there)
+        app = build(space.settings(Settings, "trainer", base_model=BASE, trainer_open_jobs=5, **peers))
+        del app.state.service._background["worker"]
+        jobs = app.state.service.collection("jobs")
+        async with (
+            running(app) as url,
+            space.publisher("ingest") as publish,
+            space.probe("finetunes") as seen,
+        ):
+            yield {"space": space, "url": url, "elsewhere": elsewhere, "publish": publish, "seen": seen, "jobs": jobs}
+
+
+@pytest.fixture
+def world(shared: dict[str, Any]) -> World:
+    return World(**shared)
