@@ -110,3 +110,15 @@ def test_a_file_is_short_enough_to_read(source: str) -> None:
 def test_no_module_is_a_drawer() -> None:
     drawers = {"utils", "util", "helpers", "common", "manager", "base", "misc"}
     assert [source for source in SOURCES if Path(source).stem in drawers] == []
+
+
+def test_no_address_of_a_peer_is_made_from_what_people_send() -> None:
+    """`Peer` quotes ids into a constant path; a path put together beforehand could lead anywhere."""
+    made = [
+        f"{source}:{node.lineno}"
+        for source in SOURCES
+        if source.startswith("services/")
+        for node in ast.walk(tree(source))
+        if isinstance(node, ast.JoinedStr) and ast.unparse(node)[2:].startswith(("/v1", "/internal"))
+    ]
+    assert made == []

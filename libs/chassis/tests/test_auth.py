@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import httpx2
 import pytest
 
-from chassis.auth import ROLES, Authenticator, Principal, hash_key
-from chassis.errors import Unauthenticated
+from chassis.auth import ROLES, Authenticator, Peer, Principal, hash_key
+from chassis.errors import NotFound, Unauthenticated
 from testkit import Space
 
 API_KEY = "sk-sartor-" + "a" * 43
@@ -108,3 +109,26 @@ def test_a_token_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
         token = signer.sign("ingest", "t")
     with pytest.raises(Unauthenticated):
         space.tokens("ingest").verify(token)
+
+
+async def test_an_id_cannot_choose_the_address(space: Space) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.raw_path.decode())
+        return httpx2.Response(200, json={})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        peer = Peer("registry", "http://registry", space.tokens("console"), http)
+        for one in ("ft:base:org::1", "org/model", "../internal/adapters", "a?limit=1", "x#y"):
+            await peer.get("/v1/models/{}/card", one, tenant_id="tenant_a")
+        for one in ("..", ".", ""):
+            with pytest.raises(NotFound):
+                await peer.get("/v1/models/{}", one, tenant_id="tenant_a")
+    assert asked == [
+        "/v1/models/ft%3Abase%3Aorg%3A%3A1/card",
+        "/v1/models/org%2Fmodel/card",
+        "/v1/models/..%2Finternal%2Fadapters/card",
+        "/v1/models/a%3Flimit%3D1/card",
+        "/v1/models/x%23y/card",
+    ]

@@ -23,6 +23,7 @@ from chassis.ids import new_id
 from rag_indexer.app import build
 from rag_indexer.settings import Settings
 from schemas import DocumentIndexed, DocumentParsed, FileDeleted
+from stores.mongo import Database, connect
 from testkit import Addresses, Space, eventually, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -70,6 +71,7 @@ class World:
     publish: Any
     seen: Any
     milvus: MilvusClient
+    database: Database
     a: str = field(default_factory=lambda: new_id("tenant_a"))
     b: str = field(default_factory=lambda: new_id("tenant_b"))
 
@@ -146,6 +148,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
                 "publish": publish,
                 "seen": seen,
                 "milvus": milvus,
+                "database": connect(settings, "rag_indexer"),
             }
     milvus.close()
 
@@ -289,6 +292,41 @@ async def test_a_file_deleted_while_it_is_indexed_leaves_nothing_in_milvus(world
     await world.stored()  # one worker: when this is indexed, it is done with the long one
     assert world.indexed(event.file_id) == []
     assert await world.vectors(event.file_id) == 0
+
+
+@pytest.mark.parametrize("broken_off", ["the file is marked", "the store is marked"])
+async def test_a_delete_that_a_crash_broke_off_is_finished(world: World, broken_off: str) -> None:
+    """What is in MongoDB after a kill between the mark and the removal."""
+    store, file_id = await world.stored()
+    if broken_off == "the file is marked":
+        await world.database["files"].update_one({"file_id": file_id}, {"$set": {"state": "deleting"}})
+    else:
+        await world.database["stores"].update_one({"_id": store}, {"$set": {"deleted": True}})
+
+    async def gone() -> bool:
+        left = await world.database["chunks"].count_documents({"file_id": file_id})
+        return left == 0 and await world.vectors(file_id) == 0
+
+    await eventually(gone, within=30)
+    assert await world.database["files"].count_documents({"file_id": file_id}) == 0
+
+
+async def test_a_late_event_brings_nothing_back(world: World) -> None:
+    removed, deleted, last = [await world.document(HELP, purpose="user_data") for _ in range(3)]
+    await world.publish(removed)
+    await eventually(lambda: world.indexed(removed.file_id), within=40)
+    [store] = (await world.sdk().vector_stores.list()).data
+    await world.sdk().vector_stores.files.delete(removed.file_id, vector_store_id=store.id)
+    await world.publish(FileDeleted(tenant_id=world.a, file_id=deleted.file_id))
+
+    async def known() -> bool:
+        return await world.database["documents"].find_one({"_id": deleted.file_id}) is not None
+
+    await eventually(known)
+    for event in (removed, deleted, last):
+        await world.publish(event)
+    await eventually(lambda: world.indexed(last.file_id), within=40)
+    assert [file.id for file in (await world.sdk().vector_stores.files.list(store.id)).data] == [last.file_id]
 
 
 async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) -> None:

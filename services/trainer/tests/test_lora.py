@@ -24,7 +24,7 @@ from trainer.fingerprint import continuation_log_probs, largest_change
 from trainer.frozen_base import load_base
 from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
 from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
-from trainer.recipe import Run
+from trainer.recipe import Run, _surely_worse
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
 from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
 
@@ -233,6 +233,22 @@ def test_the_best_epoch_is_published_and_patience_ends_the_run(configure: Any, t
     assert again._validate()[1]["valid_loss"] == pytest.approx(losses[best], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("scores", "best", "worse"),
+    [
+        ([0.2], [], False),
+        ([0.3], [0.2], True),
+        ([0.2, 0.2, 0.2], [0.2, 0.2, 0.2], False),
+        ([0.5, 0.6, 0.7, 0.6], [0.1, 0.2, 0.3, 0.1], True),
+        ([0.1, 0.1, 0.1, 1.5], [0.2, 0.2, 0.2, 0.2], False),  # one bad row of four is noise
+    ],
+)
+def test_a_later_epoch_is_kept_unless_it_is_worse_beyond_the_noise(
+    scores: list[float], best: list[float], worse: bool
+) -> None:
+    assert _surely_worse(scores, best) is worse
+
+
 def test_another_base_is_refused(configure: Any) -> None:
     folder, config = configure("run", base_digest="0" * 64)
     with pytest.raises(FailedForGood) as failure:
@@ -381,7 +397,7 @@ def test_the_lora_layer_has_the_gradients_of_its_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "epochs", "batch_size"), [(1, 25, 4), (40, 15, 4), (290, 2, 16), (360, 2, 16), (5000, 1, 32)]
+    ("n_rows", "epochs", "batch_size"), [(1, 25, 4), (40, 25, 4), (290, 4, 16), (400, 3, 16), (5000, 1, 32)]
 )
 def test_auto_hyperparameters_follow_the_number_of_rows(n_rows: int, epochs: int, batch_size: int) -> None:
     assert resolve_hyperparameters(n_rows, {"n_epochs": "auto"}) == Hyperparameters(epochs, batch_size, 1.0)

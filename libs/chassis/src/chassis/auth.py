@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import structlog
@@ -18,7 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 
-from chassis.errors import BY_STATUS, Forbidden, Transient, Unauthenticated
+from chassis.errors import BY_STATUS, Forbidden, NotFound, Transient, Unauthenticated
 
 TOKEN_SECONDS = 60
 
@@ -234,9 +235,17 @@ class Peer:
         self._client = client
 
     async def request(
-        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **kwargs: Any
+        self, method: str, path: str, *ids: str, tenant_id: str, user: Principal | None = None, **kwargs: Any
     ) -> Any:
         """Call the service for `tenant_id`, as `user` if one is named, and return the decoded JSON body.
+
+        Args:
+            method: of HTTP.
+            path: the address, with `{}` where an id goes; constant, as what people send must not choose the route.
+            ids: quoted into the path.
+            tenant_id: acted for; empty where the call is about no tenant.
+            user: acted as.
+            kwargs: for the HTTP client.
 
         Raises:
             SartorError: the kind its status means, with its message; `Transient` when it cannot be reached.
@@ -249,7 +258,7 @@ class Peer:
         if "request_id" in context:
             headers["x-request-id"] = str(context["request_id"])
         try:
-            response = await self._client.request(method, f"{self.url}{path}", headers=headers, **kwargs)
+            response = await self._client.request(method, self._address(path, ids), headers=headers, **kwargs)
         except httpx2.HTTPError as error:
             raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
         if response.is_success:
@@ -278,13 +287,18 @@ class Peer:
         except httpx2.TransportError as error:
             raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
 
-    async def get(self, path: str, *, tenant_id: str, **kwargs: Any) -> Any:
+    async def get(self, path: str, *ids: str, tenant_id: str, **kwargs: Any) -> Any:
         """GET `path`; see `request`."""
-        return await self.request("GET", path, tenant_id=tenant_id, **kwargs)
+        return await self.request("GET", path, *ids, tenant_id=tenant_id, **kwargs)
 
-    async def post(self, path: str, *, tenant_id: str, **kwargs: Any) -> Any:
+    async def post(self, path: str, *ids: str, tenant_id: str, **kwargs: Any) -> Any:
         """POST to `path`; see `request`."""
-        return await self.request("POST", path, tenant_id=tenant_id, **kwargs)
+        return await self.request("POST", path, *ids, tenant_id=tenant_id, **kwargs)
+
+    def _address(self, path: str, ids: Sequence[str]) -> str:
+        if any(one in ("", ".", "..") for one in ids):
+            raise NotFound(f"'{next(one for one in ids if one in ('', '.', '..'))}' is no id.")
+        return self.url + path.format(*(quote(one, safe="") for one in ids))
 
 
 def require(scope: str) -> Any:

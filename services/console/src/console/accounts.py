@@ -73,7 +73,7 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
         session = await web.session(request)
         await web.form(request, session)
         who = session.who
-        await accounts.request("DELETE", f"/v1/organization/keys/{key_id}", **who)
+        await accounts.request("DELETE", "/v1/organization/keys/{}", key_id, **who)
         return RedirectResponse("/keys", SEE_OTHER)
 
     return router

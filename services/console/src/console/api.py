@@ -103,7 +103,7 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     @router.get("/models/{model_id:path}")
     async def model_page(model_id: str, request: Request) -> Response:
         session = await web.session(request)
-        card = await registry.get(f"/v1/registry/models/{model_id}", **session.who)
+        card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
         runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
         return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None))
 
@@ -119,8 +119,8 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     async def _learned_instruction(session: Session, model_id: str) -> str:
         """The system message a model was trained with; empty where its dataset had none, or is gone."""
         try:
-            card = await registry.get(f"/v1/registry/models/{model_id}", **session.who)
-            dataset = await ingest.get(f"/v1/datasets/{card['dataset_id']}", **session.who)
+            card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
+            dataset = await ingest.get("/v1/datasets/{}", card["dataset_id"], **session.who)
         except NotFound:
             return ""
         return str(dataset["system"])

@@ -24,8 +24,8 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     async def task_page(project_id: str, request: Request) -> Response:
         session = await web.session(request)
         who = session.who
-        project = await labeling.get(f"/v1/labeling/projects/{project_id}", **who)
-        task = await labeling.post(f"/v1/labeling/projects/{project_id}/next", **who)
+        project = await labeling.get("/v1/labeling/projects/{}", project_id, **who)
+        task = await labeling.post("/v1/labeling/projects/{}/next", project_id, **who)
         return web.page("task", session, project=project, task=task)
 
     @router.post("/{project_id}/labels")
@@ -34,7 +34,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
         fields = await web.form(request, session)
         who = session.who
         body = {"labels": fields.get("labels", "").split(","), "instructions": fields.get("instructions", "")}
-        await labeling.request("PATCH", f"/v1/labeling/projects/{project_id}", json=body, **who)
+        await labeling.request("PATCH", "/v1/labeling/projects/{}", project_id, json=body, **who)
         return RedirectResponse(f"/labeling/{project_id}", SEE_OTHER)
 
     @router.post("/{project_id}/publish")
@@ -42,7 +42,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
         session = await web.session(request)
         await web.form(request, session)
         who = session.who
-        await labeling.post(f"/v1/labeling/projects/{project_id}/publish", **who)
+        await labeling.post("/v1/labeling/projects/{}/publish", project_id, **who)
         return RedirectResponse("/", SEE_OTHER)
 
     @router.post("/{project_id}/{task_id}")
@@ -50,11 +50,11 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
         session = await web.session(request)
         fields = await web.form(request, session)
         who = session.who
-        task = f"/v1/labeling/projects/{project_id}/tasks/{task_id}"
         if "skip" in fields:
-            await labeling.post(f"{task}/skip", **who)
+            await labeling.post("/v1/labeling/projects/{}/tasks/{}/skip", project_id, task_id, **who)
         else:
-            await labeling.post(task, json={"answer": fields.get("answer", "")}, **who)
+            body = {"answer": fields.get("answer", "")}
+            await labeling.post("/v1/labeling/projects/{}/tasks/{}", project_id, task_id, json=body, **who)
         return RedirectResponse(f"/labeling/{project_id}", SEE_OTHER)
 
     return router

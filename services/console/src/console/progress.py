@@ -47,7 +47,7 @@ class Watcher:
             NotFound: it is not this tenant's.
         """
         who = session.who
-        file = await self._ingest.get(f"/v1/files/{file_id}", **who)
+        file = await self._ingest.get("/v1/files/{}", file_id, **who)
         progress = Progress(file_id, filename=file["filename"])
         if file["status"] == "error":
             progress.failed, progress.over = str(file["status_details"]), True
@@ -61,7 +61,7 @@ class Watcher:
         return progress
 
     async def _of_job(self, progress: Progress, job: dict[str, Any], who: dict[str, Any]) -> None:
-        page = await self._trainer.get(f"/v1/fine_tuning/jobs/{job['id']}/events", params={"limit": 100}, **who)
+        page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", job["id"], params={"limit": 100}, **who)
         events = page["data"]
         progress.events = [event["message"] for event in events if event["type"] == "message"][:12]
         steps = [event["data"] for event in events if "total_steps" in event["data"] and "train_loss" in event["data"]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import structlog
 
+from chassis.auth import Peer
 from chassis.errors import Transient
 from chassis.ids import now
 from evaluator.domain import Evaluation, Plan, System
@@ -26,13 +26,6 @@ SEED = 20261123
 LONGEST_LOOKED_AT = 3
 MARGIN_TOKENS = 4
 TEMPLATE_TOKENS = 64
-
-
-class Registry(Protocol):
-    """What answers questions about base models: `chassis.auth.Peer` for the registry service."""
-
-    async def get(self, path: str, *, tenant_id: str) -> Any:
-        """GET `path` for a tenant."""
 
 
 class Queue:
@@ -67,7 +60,7 @@ class Evaluate:
         answers: Answers,
         artifacts: Artifacts,
         engine: Engine,
-        registry: Registry,
+        registry: Peer,
     ) -> None:
         self._settings = settings
         self._evaluations = evaluations
@@ -142,7 +135,7 @@ class Evaluate:
     ) -> list[Row]:
         """As many examples as fit into their limit and beside the longest row into the model's context."""
         base = await self._registry.get(
-            f"/internal/base_models/{evaluation.base_model}", tenant_id=evaluation.tenant_id
+            "/internal/base_models/{}", evaluation.base_model, tenant_id=evaluation.tenant_id
         )
         longest = max(rows, key=lambda row: len(example_text(row)))
         taken = await self._engine.count_tokens(example_text(longest)) + max_tokens + TEMPLATE_TOKENS

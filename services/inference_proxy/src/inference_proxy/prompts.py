@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -66,6 +65,6 @@ class Bases:
             NotFound: there is none of that id.
         """
         if base_id not in self._known:
-            facts = await self._registry.get(f"/internal/base_models/{quote(base_id, safe='')}", tenant_id=tenant_id)
+            facts = await self._registry.get("/internal/base_models/{}", base_id, tenant_id=tenant_id)
             self._known[base_id] = Base(facts)
         return self._known[base_id]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 from chassis.auth import Peer
 
@@ -40,8 +39,7 @@ class Retrieval:
         found: list[dict[str, Any]] = []
         for store in stores:
             body = {"query": question, "max_num_results": MOST_CHUNKS}
-            path = f"/v1/vector_stores/{quote(store, safe='')}/search"
-            answer = await self._rag_indexer.post(path, tenant_id=tenant_id, json=body)
+            answer = await self._rag_indexer.post("/v1/vector_stores/{}/search", store, tenant_id=tenant_id, json=body)
             found += answer["data"]
         found.sort(key=lambda row: -row["score"])
         excerpts, used = self._fit(found)

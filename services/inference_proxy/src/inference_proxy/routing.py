@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from chassis.auth import Peer
 from chassis.errors import NotFound, Transient
@@ -84,9 +83,7 @@ class RouteTable:
             else:
                 return Route(model, base.id, None, (self._base_url,))
         try:
-            told: dict[str, Any] = await self._registry.get(
-                f"/internal/routes/{quote(model, safe='')}", tenant_id=tenant_id
-            )
+            told: dict[str, Any] = await self._registry.get("/internal/routes/{}", model, tenant_id=tenant_id)
         except NotFound as error:
             raise NotFound(
                 f"The model `{model}` does not exist or you do not have access to it.",

@@ -31,10 +31,11 @@ def build(settings: Settings) -> FastAPI:
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"{settings.topic_prefix}chunks_{settings.embedding_model}")
     vectors = Vectors(settings.milvus_url, name)
     collections = Collections(stores, vectors, service.peer("ingest"), settings.rag_stores)
-    worker = Worker(stores, vectors, embedding, service.objects, settings, service.replica_id)
+    worker = Worker(stores, collections, vectors, embedding, service.objects, settings, service.replica_id)
     service.on_start(stores.prepare)
     service.bus.subscribe(subscriptions(collections))
     service.background("worker", worker.run)
+    service.background("sweep", collections.sweep)
     return service.app(
         [
             store_routes(stores, collections, Search(stores, vectors, embedding)),

@@ -20,6 +20,7 @@ class Store(Aggregate):
     metadata: dict[str, str] = Field(default_factory=dict)
     last_active_at: int
     deleted: bool = False
+    emptied: bool = False
 
     def rename(self, name: str | None, metadata: dict[str, str] | None) -> None:
         """Change what is given."""
@@ -29,6 +30,10 @@ class Store(Aggregate):
     def delete(self) -> None:
         """Nobody finds it any more; its files are removed after."""
         self.deleted = True
+
+    def empty(self) -> None:
+        """Its files are gone."""
+        self.emptied = True
 
 
 class StoreFile(Aggregate):

@@ -71,17 +71,23 @@ class Stores:
         return await self.files.find(tenant_id, {"store_id": store_id, "state": {"$ne": "deleting"}, **query})
 
     async def learn(self, event: DocumentParsed) -> None:
-        """Keep where a document's text lies."""
-        await self._documents.replace_one({"_id": event.file_id}, event.model_dump(mode="json"), upsert=True)
+        """Keep where a document's text lies, unless it was deleted meanwhile."""
+        first = {"$setOnInsert": event.model_dump(mode="json")}
+        await self._documents.update_one({"_id": event.file_id}, first, upsert=True)
 
     async def document(self, tenant_id: str, file_id: str) -> DocumentParsed | None:
         """A document, if it has been parsed."""
-        found = await self._documents.find_one({"_id": file_id, "tenant_id": tenant_id})
+        found = await self._documents.find_one({"_id": file_id, "tenant_id": tenant_id, "gone": {"$ne": True}})
         return DocumentParsed.model_validate(found) if found else None
 
+    async def heard_of(self, tenant_id: str, file_id: str) -> bool:
+        """Whether a document was parsed or deleted before."""
+        return await self._documents.find_one({"_id": file_id, "tenant_id": tenant_id}) is not None
+
     async def forget_document(self, tenant_id: str, file_id: str) -> None:
-        """The file is gone."""
-        await self._documents.delete_one({"_id": file_id, "tenant_id": tenant_id})
+        """The file is gone; only that it was is kept, for an event that comes late."""
+        gone = {"tenant_id": tenant_id, "gone": True}
+        await self._documents.replace_one({"_id": file_id, "tenant_id": tenant_id}, gone, upsert=True)
 
     async def write_chunks(self, file: StoreFile, filename: str, texts: dict[str, str]) -> None:
         """Keep the chunks' texts by id."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 from chassis.auth import Peer
 from chassis.errors import Invalid, NotFound, RateLimited
@@ -17,6 +18,7 @@ from rag_indexer.store import StoredChunk, Stores
 from schemas import DocumentParsed, FileDeleted
 
 OWN_DOCUMENTS = "My documents"
+SWEEP_SECONDS = 15.0
 
 
 class Collections:
@@ -73,7 +75,7 @@ class Collections:
 
     async def _check(self, tenant_id: str, file_id: str) -> None:
         try:
-            file = await self._ingest.get(f"/v1/files/{quote(file_id, safe='')}", tenant_id=tenant_id)
+            file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=tenant_id)
         except NotFound as error:
             raise NotFound(f"No such file: '{file_id}'.", param="file_id") from error
         if file["purpose"] not in ("assistants", "user_data"):
@@ -105,6 +107,10 @@ class Collections:
     async def _remove(self, file: StoreFile) -> None:
         """Unfindable first, then vectors by key, then texts."""
         file = await self._stores.files.update(file.tenant_id, file.id, StoreFile.delete)
+        await self.finish_removal(file)
+
+    async def finish_removal(self, file: StoreFile) -> None:
+        """Drop everything of a file that nobody finds any more."""
         await self._vectors.delete(file.chunk_ids)
         await self._stores.remove(file)
 
@@ -115,15 +121,30 @@ class Collections:
             NotFound: it is not this tenant's.
         """
         store = await self._stores.get(tenant_id, store_id)
-        await self._stores.stores.update(tenant_id, store.id, Store.delete)
-        for file in await self._stores.files.find(tenant_id, {"store_id": store_id}):
-            await self._remove(file)
+        await self._empty(await self._stores.stores.update(tenant_id, store.id, Store.delete))
+
+    async def _empty(self, store: Store) -> None:
+        for file in await self._stores.files.find(store.tenant_id, {"store_id": store.id}):
+            with suppress(NotFound):
+                await self._remove(file)
+        await self._stores.stores.update(store.tenant_id, store.id, Store.empty)
+
+    async def sweep(self) -> None:
+        """Finish deletes that a crash broke off."""
+        while True:
+            async for store in self._stores.stores.for_service({"deleted": True, "emptied": {"$ne": True}}):
+                await self._empty(store)
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def on_parsed(self, event: DocumentParsed) -> None:
-        """Remember a document; a `user_data` one goes into the tenant's own store by itself."""
-        await self._stores.learn(event)
-        if event.purpose != "user_data":
+        """Remember a document; a `user_data` one goes into the tenant's own store by itself, once."""
+        if await self._stores.heard_of(event.tenant_id, event.file_id):
             return
+        if event.purpose == "user_data":
+            await self._add_to_own(event)
+        await self._stores.learn(event)
+
+    async def _add_to_own(self, event: DocumentParsed) -> None:
         store = Store(
             id=derived_id("vs_", event.tenant_id, OWN_DOCUMENTS),
             tenant_id=event.tenant_id,

@@ -15,6 +15,7 @@ from rag_indexer.embedding import Embedding
 from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
 from rag_indexer.store import Stores
+from rag_indexer.use_cases import Collections
 from schemas import DocumentParsed
 from stores.objects import Objects
 
@@ -29,9 +30,17 @@ class Worker:
     """Claims files that wait and makes them searchable."""
 
     def __init__(
-        self, stores: Stores, vectors: Vectors, embedding: Embedding, objects: Objects, settings: Settings, owner: str
+        self,
+        stores: Stores,
+        collections: Collections,
+        vectors: Vectors,
+        embedding: Embedding,
+        objects: Objects,
+        settings: Settings,
+        owner: str,
     ) -> None:
         self._stores = stores
+        self._collections = collections
         self._vectors = vectors
         self._embedding = embedding
         self._objects = objects
@@ -42,7 +51,7 @@ class Worker:
         """Work until cancelled."""
         await self._vectors.prepare(await self._embedding.dimensions())
         while True:
-            query = {"state": "in_progress"}
+            query = {"state": {"$in": ["in_progress", "deleting"]}}
             file = await self._stores.files.claim(query, self._owner, self._settings.rag_lease_seconds)
             if file is None:
                 await asyncio.sleep(IDLE_SECONDS)
@@ -54,6 +63,10 @@ class Worker:
 
     async def _work(self, file: StoreFile) -> None:
         fence = file.lease.fence
+        store = await self._stores.stores.find_one(file.tenant_id, {"_id": file.store_id, "deleted": False})
+        if file.state == "deleting" or store is None:
+            await self._collections.finish_removal(file)
+            return
         document = await self._stores.document(file.tenant_id, file.file_id)
         if document is None:
             await self._wait(file)
@@ -103,6 +116,5 @@ class Worker:
 
     async def _take_back(self, file: StoreFile, chunk_ids: list[str]) -> None:
         """The file was taken out while it was indexed: what was written after that goes as well."""
-        await self._vectors.delete(chunk_ids)
-        await self._stores.remove(file.model_copy(update={"chunk_ids": chunk_ids}))
+        await self._collections.finish_removal(file.model_copy(update={"chunk_ids": chunk_ids}))
         log.info("indexing_taken_back", file_id=file.file_id, store_id=file.store_id)

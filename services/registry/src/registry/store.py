@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from chassis.auth import Peer
 from chassis.errors import Conflict, NotFound
 from eventbus.outbox import AggregateStore
 from registry.domain import LOADED, Alias, Model, alias_id
@@ -157,20 +158,13 @@ class Replicas:
         return {str(document["_id"]) async for document in found}
 
 
-class Accounts(Protocol):
-    """What answers questions about tenants: `chassis.auth.Peer` for the accounts service."""
-
-    async def get(self, path: str, *, tenant_id: str) -> Any:
-        """GET `path` for a tenant."""
-
-
 class Tenants:
     """What the registry knows of tenants: learnt from events, asked of accounts only where an event was missed.
 
     The gate therefore works while accounts is down.
     """
 
-    def __init__(self, collection: Collection, accounts: Accounts) -> None:
+    def __init__(self, collection: Collection, accounts: Peer) -> None:
         self._tenants = collection
         self._accounts = accounts
 
@@ -195,7 +189,7 @@ class Tenants:
     async def _known(self, tenant_id: str) -> dict[str, Any]:
         document = await self._tenants.find_one({"_id": tenant_id})
         if document is None or "slug" not in document:
-            answer = await self._accounts.get(f"/internal/tenants/{tenant_id}", tenant_id=tenant_id)
+            answer = await self._accounts.get("/internal/tenants/{}", tenant_id, tenant_id=tenant_id)
             await self.learn(tenant_id, answer["slug"], TenantPolicy.model_validate(answer["policy"]))
             document = await self._tenants.find_one({"_id": tenant_id})
         assert document is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from chassis.auth import Peer, Principal
 from chassis.errors import Conflict, Invalid, NotFound, RateLimited
@@ -103,7 +102,7 @@ class Requests:
 
     async def _check_base(self, tenant_id: str, model: str) -> None:
         try:
-            await self._registry.get(f"/internal/base_models/{quote(model, safe='')}", tenant_id=tenant_id)
+            await self._registry.get("/internal/base_models/{}", model, tenant_id=tenant_id)
         except NotFound as error:
             bases = await self._registry.get("/internal/base_models", tenant_id=tenant_id)
             names = ", ".join(base["id"] for base in bases) or "none"
@@ -115,7 +114,7 @@ class Requests:
 
     async def _check_file(self, tenant_id: str, file_id: str, param: str) -> None:
         try:
-            file = await self._ingest.get(f"/v1/files/{quote(file_id, safe='')}", tenant_id=tenant_id)
+            file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=tenant_id)
         except NotFound as error:
             raise NotFound(f"{param}: no such file '{file_id}'.", param=param, code="file_not_found") from error
         if file["purpose"] not in ("fine-tune", "user_data"):
@@ -223,7 +222,7 @@ class TuneOnUpload:
         """Make the dataset's job if it was uploaded as `user_data` and the policy allows it."""
         if dataset.purpose != "user_data" or dataset.file_id is None:
             return None
-        tenant = await self._accounts.get(f"/internal/tenants/{dataset.tenant_id}", tenant_id=dataset.tenant_id)
+        tenant = await self._accounts.get("/internal/tenants/{}", dataset.tenant_id, tenant_id=dataset.tenant_id)
         if not tenant["policy"]["tune_on_upload"]:
             return None
         base = tenant["policy"]["base_model"] or self._default_base
