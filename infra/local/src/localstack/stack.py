@@ -171,6 +171,8 @@ class LocalStack:
             for process in tree:
                 _quietly(process.cpu_percent)
         time.sleep(sample_seconds)
+        # Before anybody is asked whether it is ready, which takes time of its own.
+        cpu = {name: sum(_quietly(process.cpu_percent) for process in tree) for name, tree in trees.items()}
         return [
             ProcessStatus(
                 name=info["name"],
@@ -179,7 +181,7 @@ class LocalStack:
                 port=programs[info["name"]].port,
                 ready=info["statename"] == "RUNNING" and is_ready(programs[info["name"]]),
                 rss_bytes=int(sum(_quietly(partial(_resident, process)) for process in trees[info["name"]])),
-                cpu_percent=sum(_quietly(process.cpu_percent) for process in trees[info["name"]]),
+                cpu_percent=cpu[info["name"]],
                 uptime_seconds=max(0, info["now"] - info["start"]) if info["pid"] else 0,
             )
             for info in infos

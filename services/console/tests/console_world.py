@@ -1,0 +1,180 @@
+"""A running console for tests, and the other services' HTTP APIs it asks, with answers that a test chooses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
+
+from chassis.auth import Principal
+from chassis.errors import NotFound, SartorError
+from chassis.http import error_response
+from console.app import build
+from console.settings import Settings
+from localstack.ingress import ROUTES
+from stores.mongo import Database, connect
+from testkit import Addresses, Space, running
+
+MODEL = "ft:gemma-3-270m:kumo::1a2b"
+JOB = {"id": "ftjob-1", "status": "running", "training_file": "file-1", "fine_tuned_model": None, "error": None}
+FILE = {"id": "file-1", "filename": "rows.jsonl", "bytes": 12, "status": "processed", "status_details": None}
+CARD = {"id": MODEL, "state": "promoted", "dataset_id": "ds-1"}
+KEY = {"id": "key_1", "name": "laptop", "hint": "sk-…abcd", "role": "engineer", "revoked_at": None}
+PROJECT = {"id": "lp-1", "name": "Intents", "answered": 1, "total": 3, "labels": ["refund"], "instructions": "Choose."}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request the console made."""
+
+    service: str
+    method: str
+    path: str
+    query: dict[str, str]
+    caller: Principal
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Services:
+    """Every other service on one port; which one is meant follows from the address, as at the ingress.
+
+    Attributes:
+        answers: (method, path) -> body, error, or response; an address without an answer is a 404.
+        asked: what the console asked, in its order.
+    """
+
+    space: Space
+    answers: dict[tuple[str, str], Any] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.api_route("/{path:path}", methods=["GET", "POST", "PATCH", "DELETE"])
+        async def any_address(request: Request) -> Any:
+            path = request.url.path
+            service = next((name for name, starts in ROUTES.items() if path.startswith(starts)), "accounts")
+            caller = self.space.tokens(service).verify(request.headers["authorization"].removeprefix("Bearer "))
+            self.asked.append(
+                Asked(
+                    service,
+                    request.method,
+                    path,
+                    dict(request.query_params),
+                    caller,
+                    dict(request.headers),
+                    await request.body(),
+                )
+            )
+            answer = self.answers.get((request.method, path), NotFound("No such thing."))
+            return error_response(answer) if isinstance(answer, SartorError) else answer
+
+        return app
+
+    def of(self, method: str, path: str) -> list[Asked]:
+        return [one for one in self.asked if (one.method, one.path) == (method, path)]
+
+
+def page(*data: Any) -> dict[str, Any]:
+    return {"object": "list", "data": list(data), "has_more": False}
+
+
+def event(message: str, kind: str = "message", **data: Any) -> dict[str, Any]:
+    return {"message": message, "type": kind, "data": data}
+
+
+def chunks(*parts: bytes) -> StreamingResponse:
+    async def body() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+
+    return StreamingResponse(body(), media_type="text/event-stream")
+
+
+@dataclass
+class World:
+    """A console, a browser without scripts, and who is signed in there."""
+
+    space: Space
+    url: str
+    secure_url: str
+    services: Services
+    database: Database
+    http: httpx2.AsyncClient
+    tenant: str = "tenant_a"
+
+    async def sign_in(self, tenant: str = "tenant_a") -> httpx2.AsyncClient:
+        """A browser in which a person of `tenant` is signed in."""
+        self.services.answers["POST", "/internal/users/sign_in"] = {
+            "tenant_id": tenant,
+            "user_id": f"user_of_{tenant}",
+            "role": "owner",
+            "email": "rider@example.org",
+            "organization": "kumo",
+            "name": "Kumo Cycles",
+        }
+        browser = httpx2.AsyncClient(base_url=self.url, headers={"accept": "text/html"}, timeout=20)
+        answer = await browser.post("/sign-in", data={"email": "rider@example.org", "password": "correct horse"})
+        assert answer.status_code == 303, answer.text
+        return browser
+
+    def answer(self) -> None:
+        """Answers with which every page can be shown."""
+        self.services.asked.clear()
+        self.services.answers = {
+            ("GET", "/v1/files"): page(FILE),
+            ("GET", "/v1/files/file-1"): FILE,
+            ("GET", "/v1/fine_tuning/jobs"): page(JOB),
+            ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(),
+            ("GET", "/v1/models"): page({"id": "gemma-3-270m"}, {"id": MODEL}),
+            ("GET", f"/v1/registry/models/{MODEL}"): CARD,
+            ("GET", "/v1/datasets/ds-1"): {"system": "Name the intent."},
+            ("GET", "/v1/evals/evaluations"): page(),
+            ("GET", "/v1/labeling/projects"): page(PROJECT),
+            ("GET", "/v1/labeling/projects/lp-1"): PROJECT,
+            ("POST", "/v1/labeling/projects/lp-1/next"): {"id": "lt-1", "text": "the lock stays shut"},
+            ("GET", "/v1/organization/keys"): page(KEY),
+        }
+
+
+def token_of(html: str) -> str:
+    """The form token a page carries."""
+    found = re.search(r'name="form_token" value="([0-9a-f]{64})"', html)
+    assert found
+    return found[1]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    space = Space(addresses, tmp_path_factory.mktemp("keys"))
+    services = Services(space)
+    async with running(services.app()) as peers:
+        urls = {f"{name}_url": peers for name in ("accounts", "ingest", "trainer", "evaluator", "registry", "labeling")}
+        settings = space.settings(Settings, "console", inference_proxy_url=peers, **urls)
+        secure = settings.model_copy(update={"public_url": "https://sartor.example"})
+        async with (
+            running(build(settings)) as url,
+            running(build(secure)) as secure_url,
+            httpx2.AsyncClient(base_url=url, headers={"accept": "text/html"}, timeout=20) as http,
+        ):
+            yield World(space, url, secure_url, services, connect(settings, "console"), http)
+
+
+@pytest.fixture
+def world(shared: World) -> World:
+    shared.answer()
+    return shared

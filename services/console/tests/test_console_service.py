@@ -1,0 +1,351 @@
+"""The console's pages: who sees them, what they show, and what they ask of the other services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+import pytest
+from console_world import CARD, FILE, JOB, KEY, MODEL, PROJECT, World, chunks, event, page, token_of
+from fastapi.responses import StreamingResponse
+
+from chassis.errors import Conflict, Invalid, NotFound, Transient
+from console.sessions import COOKIE
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PAGES = ["/", "/files/file-1", f"/models/{MODEL}", "/chat", "/labeling", "/labeling/lp-1", "/keys"]
+FORMS = [
+    ("/sign-out", {}),
+    ("/keys", {"name": "x"}),
+    ("/keys/key_1/revoke", {}),
+    ("/labeling/lp-1/labels", {"labels": "a"}),
+    ("/labeling/lp-1/publish", {}),
+    ("/labeling/lp-1/lt-1", {"answer": "refund"}),
+]
+EVIL = '<script>alert("x")</script>'
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_is_for_people_who_are_signed_in(world: World, path: str) -> None:
+    assert (await world.http.get(path)).headers["location"] == "/sign-in"
+    assert world.services.asked == []
+    shown = await (await world.sign_in()).get(path)
+    assert shown.status_code == 200
+    assert "Kumo Cycles" in shown.text
+    assert {asked.caller.tenant_id for asked in world.services.asked[1:]} == {"tenant_a"}
+    assert {asked.caller.user_id for asked in world.services.asked[1:]} == {"user_of_tenant_a"}
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/sign-in", "/sign-up", "/nothing/here"])
+async def test_every_page_has_the_security_headers(world: World, path: str) -> None:
+    browser = world.http if path.startswith("/sign") else await world.sign_in()
+    headers = (await browser.get(path)).headers
+    assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'; script-src 'self';")
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert headers["cache-control"] == "no-store"
+
+
+async def test_nothing_is_loaded_from_elsewhere(world: World) -> None:
+    browser = await world.sign_in()
+    for path in PAGES:
+        assert "//" not in (await browser.get(path)).text.replace("<!doctype html>", "")
+
+
+@pytest.mark.parametrize(("secure", "mark"), [(False, False), (True, True)])
+async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(world: World, secure: bool, mark: bool) -> None:
+    await world.sign_in()
+    async with httpx2.AsyncClient(base_url=world.secure_url if secure else world.url) as http:
+        answer = await http.post("/sign-in", data={"email": "rider@example.org", "password": "correct horse"})
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert ("secure" in cookie) is mark
+
+
+async def test_only_the_hash_of_a_cookie_is_stored_and_signing_out_ends_it(world: World) -> None:
+    browser = await world.sign_in()
+    cookie = browser.cookies[COOKIE]
+    stored = [str(session) async for session in world.database["sessions"].find()]
+    assert stored
+    assert not any(cookie in session for session in stored)
+    answer = await browser.post("/sign-out", data={"form_token": token_of((await browser.get("/")).text)})
+    assert answer.headers["location"] == "/sign-in"
+    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: cookie}) as thief:
+        assert (await thief.get("/")).headers["location"] == "/sign-in"
+
+
+@pytest.mark.parametrize("where", ["sign_in", "sign_up"])
+async def test_a_refused_person_keeps_what_they_typed_but_the_password(world: World, where: str) -> None:
+    world.services.answers["POST", f"/internal/users/{where}"] = Invalid("That is not right.")
+    fields = {"organization": EVIL, "email": "rider@example.org", "password": "hunter2hunter2"}
+    answer = await world.http.post(f"/{where.replace('_', '-')}", data=fields)
+    assert answer.status_code == 400
+    assert "That is not right." in answer.text
+    assert "rider@example.org" in answer.text
+    assert "hunter2" not in answer.text
+    assert EVIL not in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(("path", "fields"), FORMS)
+async def test_a_form_of_another_site_does_nothing(world: World, path: str, fields: dict[str, str]) -> None:
+    browser, other = await world.sign_in(), await world.sign_in("tenant_b")
+    theirs = token_of((await other.get("/keys")).text)
+    world.services.asked.clear()
+    for token in ({}, {"form_token": ""}, {"form_token": theirs}):
+        assert (await browser.post(path, data=fields | token)).status_code == 403
+    assert world.services.asked == []
+    assert (await browser.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/chat/say", "/chat/rate", "/upload"])
+async def test_a_request_of_another_site_does_nothing(world: World, path: str) -> None:
+    browser = await world.sign_in()
+    world.services.asked.clear()
+    body = {"model": MODEL, "message": "hi", "completion_id": "c", "rating": "up"}
+    for token in ({}, {"x-form-token": "0" * 64}):
+        assert (await browser.post(path, json=body, headers=token)).status_code == 403
+    assert world.services.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "answer"),
+    [
+        ("/", ("GET", "/v1/files"), page({**FILE, "filename": EVIL, "status": "error", "status_details": EVIL})),
+        ("/", ("GET", "/v1/models"), page({"id": f"ft:{EVIL}"})),
+        ("/files/file-1", ("GET", "/v1/files/file-1"), {**FILE, "filename": EVIL}),
+        ("/files/file-1", ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"), page(event(EVIL))),
+        ("/chat", ("GET", "/v1/datasets/ds-1"), {"system": EVIL}),
+        ("/labeling", ("GET", "/v1/labeling/projects"), page({**PROJECT, "name": EVIL})),
+        ("/labeling/lp-1", ("POST", "/v1/labeling/projects/lp-1/next"), {"id": "lt-1", "text": EVIL}),
+        ("/labeling/lp-1", ("GET", "/v1/labeling/projects/lp-1"), {**PROJECT, "labels": [EVIL], "instructions": EVIL}),
+        ("/keys", ("GET", "/v1/organization/keys"), page({**KEY, "name": EVIL})),
+        ("/files/file-1", ("GET", "/v1/files/file-1"), Invalid(EVIL)),
+    ],
+)  # fmt: skip
+async def test_what_people_wrote_is_text_and_never_markup(world: World, path: str, where: Any, answer: Any) -> None:
+    browser = await world.sign_in()
+    world.services.answers[where] = answer
+    shown = (await browser.get(path)).text
+    assert "alert(" in shown
+    assert "<script>alert" not in shown
+
+
+async def test_a_key_is_shown_once(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["POST", "/v1/organization/keys"] = {"api_key": "sk-sartor-shown-once"}
+    token = token_of((await browser.get("/keys")).text)
+    assert "sk-sartor-shown-once" in (await browser.post("/keys", data={"name": "laptop", "form_token": token})).text
+    assert "sk-sartor-shown-once" not in (await browser.get("/keys")).text
+    assert world.services.of("POST", "/v1/organization/keys")[0].json["name"] == "laptop"
+
+
+@pytest.mark.parametrize("path", ["/files/file-2", "/models/ft:gemma-3-270m:other::1", "/labeling/lp-2"])
+async def test_what_is_not_theirs_is_not_there(world: World, path: str) -> None:
+    answer = await (await world.sign_in()).get(path)
+    assert answer.status_code == 404
+    assert "That did not work" in answer.text
+
+
+async def test_an_address_cannot_lead_to_another_route_of_a_service(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/internal/adapters"] = {**CARD, "id": "secret"}
+    answer = await browser.get("/models/..%2F..%2F..%2Finternal%2Fadapters")
+    assert answer.status_code == 404
+    assert world.services.of("GET", "/internal/adapters") == []
+
+
+async def test_a_service_that_is_away_is_named(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/v1/files"] = Transient("ingest cannot be reached; try again shortly.")
+    answer = await browser.get("/")
+    assert answer.status_code == 503
+    assert "ingest cannot be reached" in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["POST", "/v1/files"] = {"id": "file-1"}
+    token = token_of((await browser.get("/")).text)
+    body = {"files": {"file": ("größe.csv", b"\x00\xff" * 70_000)}, "data": {"purpose": "user_data"}}
+    place = f"/upload?form_token={token}"
+    assert (await browser.post(place, **body)).headers["location"] == "/files/file-1"
+    as_json = await browser.post(place, **body, headers={"accept": "application/json"})
+    assert as_json.json() == {"place": "/files/file-1"}
+    [first, _] = world.services.of("POST", "/v1/files")
+    assert b"\x00\xff" * 70_000 in first.body
+    assert "größe.csv".encode() in first.body
+    assert first.headers["content-type"].startswith("multipart/form-data; boundary=")
+    world.services.answers["POST", "/v1/files"] = Invalid("line 3: not JSON")
+    assert "line 3: not JSON" in (await browser.post(place, **body)).text
+    refused = await browser.post(place, **body, headers={"accept": "application/json"})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "line 3: not JSON")
+
+
+STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
+OVER = event("Training is over; testing the model on held-out rows.")
+RUNS = page(
+    {"job_id": "ftjob-other", "progress": {"done": 9, "total": 10}},
+    {"job_id": "ftjob-1", "progress": {"done": 3, "total": 12}},
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "jobs", "events", "stage", "note"),
+    [
+        ({"status": "uploaded"}, [], [], 0, "Reading the file"),
+        ({}, [], [], 0, "Ready. Ask for a fine-tune"),
+        ({"status_details": "3 rows have no answer yet"}, [], [], 0, "3 rows have no answer yet"),
+        ({}, [{**JOB, "status": "queued"}], [], 0, "Waiting for a free worker"),
+        ({}, [JOB], [], 1, "Loading the base model"),
+        ({}, [JOB], [STEP], 1, "step 3 of 6, loss 0.500"),
+        ({}, [JOB], [OVER, STEP], 2, "3 of 12 answers on held-out rows"),
+        ({}, [{**JOB, "status": "succeeded", "fine_tuned_model": MODEL}], [], 4, "Your model answers."),
+    ],
+)
+async def test_progress_tells_the_stage(
+    world: World, file: dict[str, Any], jobs: list[Any], events: list[Any], stage: int, note: str
+) -> None:
+    browser = await world.sign_in()
+    world.services.answers |= {
+        ("GET", "/v1/files/file-1"): {**FILE, **file},
+        ("GET", "/v1/fine_tuning/jobs"): page(*jobs),
+        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(*events),
+        ("GET", "/v1/evals/evaluations"): RUNS,
+    }
+    shown = (await browser.get("/files/file-1")).text
+    assert note in shown
+    assert shown.count('class="done"') == stage
+    assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
+
+
+async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
+    browser = await world.sign_in()
+    stream = browser.stream("GET", "/files/file-1/events")
+    async with asyncio.timeout(15), stream as answer:
+        states = []
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                states.append(json.loads(line[6:]))
+                failed = {
+                    **JOB,
+                    "status": "failed",
+                    "error": {"message": "The gate refused it.", "code": "gate_rejected"},
+                }
+                world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
+    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, "The gate refused it.")]
+
+
+async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/v1/files/file-1"] = {
+        **FILE,
+        "status": "error",
+        "status_details": "line 2: not JSON",
+    }
+    shown = (await browser.get("/files/file-1")).text
+    assert shown.count("line 2: not JSON") == 1
+    assert "progress.js" not in shown
+
+
+async def test_the_evidence_is_shown(world: World) -> None:
+    browser = await world.sign_in()
+    assert "It has not been tested yet." in (await browser.get(f"/models/{MODEL}")).text
+    score = {"value": 0.891, "low": 0.8, "high": 0.94, "n": 72}
+    run = {
+        "metric": "accuracy",
+        "reason": "clearly better",
+        "scores": {"base": {**score, "value": 0.0}, "candidate": score},
+    }
+    world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert all(text in shown for text in ("0.89", "0.80 to 0.94", "72", "clearly better"))
+    assert world.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
+
+
+async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
+    browser = await world.sign_in()
+    assert 'value="Name the intent."' in (await browser.get(f"/chat?model={MODEL}")).text
+    for missing in (("GET", "/v1/datasets/ds-1"), ("GET", f"/v1/registry/models/{MODEL}")):
+        world.services.answers[missing] = NotFound("gone")
+        assert 'id="system" value=""' in (await browser.get("/chat")).text
+    world.services.answers["GET", "/v1/models"] = page({"id": "gemma-3-270m"})
+    assert 'id="system"' not in (await browser.get("/chat")).text
+
+
+async def test_an_answer_is_relayed_as_it_comes(world: World) -> None:
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/")).text)
+    go_on = asyncio.Event()
+
+    async def slowly() -> Any:
+        yield b'data: {"first": 1}\n\n'
+        await go_on.wait()
+        yield b"data: [DONE]\n\n"
+
+    world.services.answers["POST", "/v1/chat/completions"] = StreamingResponse(slowly(), media_type="text/event-stream")
+    said = {"model": MODEL, "message": "hello", "system": "Be brief."}
+    stream = browser.stream("POST", "/chat/say", json=said, headers={"x-form-token": token})
+    async with asyncio.timeout(10), stream as answer:
+        lines = answer.aiter_lines()
+        assert await anext(lines) == 'data: {"first": 1}'  # and the rest is not there yet
+        go_on.set()
+        assert "data: [DONE]" in [line async for line in lines]
+    [asked] = world.services.of("POST", "/v1/chat/completions")
+    assert asked.service == "inference_proxy"
+    assert [message["role"] for message in asked.json["messages"]] == ["system", "user"]
+
+    world.services.answers["POST", "/v1/chat/completions"] = chunks(b"data: [DONE]\n\n")
+    await browser.post("/chat/say", json={**said, "system": "  "}, headers={"x-form-token": token})
+    assert [message["role"] for message in world.services.asked[-1].json["messages"]] == ["user"]
+
+
+async def test_a_model_that_cannot_answer_says_so_in_the_stream(world: World) -> None:
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/")).text)
+    world.services.answers["POST", "/v1/chat/completions"] = NotFound("No such model.", code="model_not_found")
+    said = {"model": "ft:none", "message": "hello"}
+    answer = await browser.post("/chat/say", json=said, headers={"x-form-token": token})
+    [line] = [line for line in answer.text.splitlines() if line]
+    assert json.loads(line.removeprefix("data: "))["error"]["code"] == "model_not_found"
+
+
+async def test_a_rating_goes_to_the_proxy(world: World) -> None:
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/")).text)
+    world.services.answers["POST", "/v1/feedback"] = {"id": "fb-1"}
+    rated = {"completion_id": "chatcmpl-1", "rating": "down", "correction": "lost_item"}
+    assert (await browser.post("/chat/rate", json=rated, headers={"x-form-token": token})).json() == {"id": "fb-1"}
+    assert world.services.of("POST", "/v1/feedback")[0].json == rated
+
+
+async def test_labeling_forms_reach_their_task(world: World) -> None:
+    browser = await world.sign_in()
+    token = {"form_token": token_of((await browser.get("/labeling/lp-1")).text)}
+    place = "/v1/labeling/projects/lp-1"
+    world.services.answers |= {
+        ("POST", f"{place}/tasks/lt-1"): {},
+        ("POST", f"{place}/tasks/lt-1/skip"): {},
+        ("POST", f"{place}/publish"): {},
+        ("PATCH", place): {},
+    }
+    assert (await browser.post("/labeling/lp-1/lt-1", data={"answer": "refund", **token})).status_code == 303
+    assert (await browser.post("/labeling/lp-1/lt-1", data={"skip": "1", **token})).status_code == 303
+    assert (await browser.post("/labeling/lp-1/labels", data={"labels": "a, b", **token})).status_code == 303
+    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/"
+    assert world.services.of("POST", f"{place}/tasks/lt-1")[0].json == {"answer": "refund"}
+    assert len(world.services.of("POST", f"{place}/tasks/lt-1/skip")) == 1
+    world.services.answers["POST", f"{place}/tasks/lt-1"] = Conflict("Somebody else has this task.")
+    refused = await browser.post("/labeling/lp-1/lt-1", data={"answer": "refund", **token})
+    assert (refused.status_code, "Somebody else has this task." in refused.text) == (409, True)
+
+
+async def test_a_project_without_open_tasks_says_so(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["POST", "/v1/labeling/projects/lp-1/next"] = None
+    assert "Every task has an answer" in (await browser.get("/labeling/lp-1")).text
