@@ -144,6 +144,7 @@ class LabelingRequested(Event):
     type, topic, key = "labeling.requested.v1", "labeling", "file_id"
 
     file_id: str = Field(description="The file.")
+    filename: str = Field("", description="Its name, to be shown to people.")
     rows: int = Field(ge=1, description="Rows without an answer.")
     records: ObjectRef = Field(description='JSONL of {"text": …}.')
 

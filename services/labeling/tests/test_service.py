@@ -38,13 +38,15 @@ async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
         await objects.prepare()
         records = await objects.put_bytes("rows.jsonl", '{"text":"一"}\n{"text":"two"}\n'.encode())
         for _ in range(2):
-            await publish(LabelingRequested(tenant_id=TENANT, file_id="file-1", rows=2, records=records))
+            await publish(
+                LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="rows.jsonl", rows=2, records=records)
+            )
 
         async def listed():
             data = (await http.get("/projects")).json()["data"]
             return data if data and data[0]["total"] == 2 else None
 
-        assert len(await eventually(listed)) == 1
+        assert [project["name"] for project in await eventually(listed)] == ["Rows of rows.jsonl"]
 
 
 async def test_answers_are_published_as_rows(space: Space) -> None:

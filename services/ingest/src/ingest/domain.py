@@ -87,7 +87,11 @@ class File(Aggregate):
         self.details = (
             f"{rows} rows have no answer yet: answer them on the Labeling page (or under /v1/labeling), then publish."
         )
-        self.record(LabelingRequested(tenant_id=self.tenant_id, file_id=self.id, rows=rows, records=records))
+        self.record(
+            LabelingRequested(
+                tenant_id=self.tenant_id, file_id=self.id, filename=self.filename, rows=rows, records=records
+            )
+        )
 
     def keep_as_is(self) -> None:
         """It is used as it is."""

@@ -71,7 +71,7 @@ class Projects:
             id=derived_id("proj_", event.file_id),
             tenant_id=event.tenant_id,
             created_at=now(),
-            name=f"Rows of {event.file_id}",
+            name=f"Rows of {event.filename or event.file_id}",
             file_id=event.file_id,
             tasks=len(texts),
         )

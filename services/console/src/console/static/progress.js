@@ -9,6 +9,7 @@ const draw = (losses) => {
   const top = Math.max(...losses.map(([, loss]) => loss));
   const points = losses.map(([step, loss]) => `${(300 * (step - first)) / (last - first)},${78 - (74 * loss) / top}`);
   find("losses").firstElementChild.setAttribute("points", points.join(" "));
+  find("losses").removeAttribute("hidden");
 };
 
 const show = (state) => {
@@ -20,6 +21,7 @@ const show = (state) => {
   find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
   find("bar").value = state.percent;
   draw(state.losses);
+  find("history").hidden = !state.events.length;
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   find("failed").hidden = !state.failed;
   find("failed").textContent = state.failed;
