@@ -44,8 +44,8 @@ class Accounts:
         self.asked: list[str] = []
         self.knows: dict[str, str] = {}
 
-    async def get(self, path: str, *, tenant_id: str) -> Any:
-        self.asked.append(path)
+    async def get(self, path: str, *ids: str, tenant_id: str) -> Any:
+        self.asked.append(path.format(*ids))
         if tenant_id not in self.knows:
             raise Transient("accounts cannot be reached")
         slug = self.knows[tenant_id]
