@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from evaluator.rows import Message, Row, shuffled
 
-FEW_CLASSES = 4
+EXAMPLES_OF_A_CLASS = 2
 GENERATION_EXAMPLES = 4
 
 
 def choose_examples(rows: Sequence[Row], task: str, count: int, seed: int) -> list[Row]:
     """Examples for the few-shot prompt, the more useful ones first; the same for every question.
 
-    Classification: one of each class (two where there are at most four classes), common classes first. Generation:
-    four rows. Among candidates the shorter half is preferred, since every question pays for them.
+    Classification: one of each class, common classes first, then a second one of each. Generation: four rows. Among
+    candidates the shorter half is preferred, since every question pays for them.
 
     Args:
         rows: training rows.
@@ -29,8 +29,8 @@ def choose_examples(rows: Sequence[Row], task: str, count: int, seed: int) -> li
     for row in shuffled(rows, seed):
         classes[row.label].append(row)
     by_share = sorted(classes.items(), key=lambda entry: (-len(entry[1]), entry[0]))
-    turns = 2 if len(classes) <= FEW_CLASSES else 1
-    ranked = [_shorter_half(members)[turn : turn + 1] for turn in range(turns) for _, members in by_share]
+    turns = range(EXAMPLES_OF_A_CLASS)
+    ranked = [_shorter_half(members)[turn : turn + 1] for turn in turns for _, members in by_share]
     return [row for found in ranked for row in found][:count]
 
 
