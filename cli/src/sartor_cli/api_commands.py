@@ -25,11 +25,13 @@ keys = typer.Typer(help="API keys of your tenant.", no_args_is_help=True)
 files = typer.Typer(help="Uploads.", no_args_is_help=True)
 jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 models = typer.Typer(help="Models.", no_args_is_help=True)
+dlq = typer.Typer(help="Events that no consumer could handle (with the operator key).", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the groups to the command."""
-    for name, group in (("tenants", tenants), ("keys", keys), ("files", files), ("jobs", jobs), ("models", models)):
+    groups = {"tenants": tenants, "keys": keys, "files": files, "jobs": jobs, "models": models, "dlq": dlq}
+    for name, group in groups.items():
         app.add_typer(group, name=name)
     app.command()(chat)
 
@@ -55,6 +57,50 @@ def list_tenants(as_json: Json = False, base_url: BaseUrl = None) -> None:
     """List all tenants."""
     found = Client(base_url=base_url, operator=True).call("GET", "/organization/tenants")
     show(found, as_json=as_json, columns=("tenant_id", "slug", "name"))
+
+
+Consumer = Annotated[str | None, typer.Option(help="Only those of this service.")]
+Code = Annotated[str | None, typer.Option(help="Only those with this reason code.")]
+
+
+@dlq.command("list")
+def list_dead_letters(
+    consumer: Consumer = None, code: Code = None, limit: int = 20, as_json: Json = False, base_url: BaseUrl = None
+) -> None:
+    """List events that were given up and not sent back yet, newest first."""
+    wanted = {"limit": limit, "consumer": consumer, "code": code}
+    parameters = {name: value for name, value in wanted.items() if value is not None}
+    found = Client(base_url=base_url, operator=True).call("GET", "/organization/dead_letters", params=parameters)
+    show(found, as_json=as_json, columns=("id", "type", "consumer", "code", "attempts", "reason"))
+
+
+@dlq.command("show")
+def show_dead_letter(letter_id: str, as_json: Json = False, base_url: BaseUrl = None) -> None:
+    """Show one with its headers and body."""
+    letter = Client(base_url=base_url, operator=True).call("GET", f"/organization/dead_letters/{letter_id}")
+    columns = ("id", "type", "tenant_id", "consumer", "code", "attempts", "reason", "key", "headers", "value")
+    show(letter, as_json=as_json, columns=columns)
+
+
+@dlq.command("replay")
+def replay_dead_letters(
+    letter_id: Annotated[str | None, typer.Argument(help="Which one; or --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All, or all that match --consumer and --code.")] = False,
+    consumer: Consumer = None,
+    code: Code = None,
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Send events back to the consumer that gave them up, once the cause is mended."""
+    if (letter_id is None) is not everything:
+        raise CommandFailed("Name one dead letter (see `sartor dlq list`), or give --all.")
+    client = Client(base_url=base_url, operator=True)
+    if letter_id is not None:
+        letter = client.call("POST", f"/organization/dead_letters/{letter_id}/replay")
+        show(letter, as_json=as_json, columns=("id", "type", "consumer", "replayed_at"))
+        return
+    body = {"consumer": consumer, "code": code}
+    show(client.call("POST", "/organization/dead_letters/replay", json=body), as_json=as_json, columns=("replayed",))
 
 
 @keys.command("create")

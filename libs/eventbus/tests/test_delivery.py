@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from chassis.errors import Conflict, Invalid, NotFound
+from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
+from eventbus.bus import DEAD_LETTERS_IN_A_ROW
 from eventbus.heartbeat import Heartbeat
 from eventbus.outbox import AggregateStore
+from eventbus.parking import MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
 from schemas import DatasetRejected, Event, FileDeleted, FileUploaded, ObjectRef
 from testkit import Space, eventually
@@ -145,12 +148,114 @@ async def test_a_transient_error_is_tried_again(space: Space) -> None:
         assert attempts == ["file-1"] * 3
 
 
+async def test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on(space: Space) -> None:
+    """The first event of file-1 fails for a while: its second waits behind it, file-2 does not."""
+    away, handled = True, []
+
+    async def handle(event: FileUploaded | FileDeleted) -> None:
+        if away and event.file_id == "file-1":
+            raise Transient("a peer is away")
+        handled.append((event.type.split(".")[1], event.file_id))
+
+    async with producer(space) as (_, store), consumer(space, {FileUploaded: handle, FileDeleted: handle}) as service:
+        await store.add(upload(1))
+        await store.update(TENANT, "file-1", Upload.delete)
+        await store.add(upload(2))
+        await eventually(lambda: ("uploaded", "file-2") in handled, within=10)
+        parked = service.collection("parked")
+
+        async def both_wait() -> bool:
+            found = await parked.find_one({})
+            return found is not None and len(found["messages"]) == 2
+
+        await eventually(both_wait)
+        assert handled == [("uploaded", "file-2")]
+        away = False
+        await eventually(lambda: len(handled) == 3, within=30)
+        assert handled[1:] == [("uploaded", "file-1"), ("deleted", "file-1")]
+
+        async def empty() -> bool:
+            return await parked.count_documents({}) == 0
+
+        await eventually(empty)
+
+
+async def test_what_is_parked_survives_the_consumer(space: Space) -> None:
+    handled: list[str] = []
+
+    async def refuse(_: FileUploaded) -> None:
+        raise Transient("a peer is away")
+
+    async def accept(event: FileUploaded) -> None:
+        handled.append(event.file_id)
+
+    async with producer(space) as (_, store):
+        async with consumer(space, {FileUploaded: refuse}) as service:
+            await store.add(upload(1))
+
+            async def parked() -> bool:
+                return await service.collection("parked").count_documents({}) == 1
+
+            await eventually(parked, within=10)
+        async with consumer(space, {FileUploaded: accept}):
+            await eventually(lambda: handled == ["file-1"], within=80)
+
+
+async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition(space: Space) -> None:
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    parking = Parking(service.collection("parked"), "one")
+    record = Record("files", 0, 7, b"k", b"{}", {})
+    assert await parking.park(record, 3)
+    assert await parking.park(record, 3)
+    held = await parking.claim()
+    assert held is not None
+    assert (held.record, held.attempts) == (record, 3)
+    assert await parking.claim() is None
+    for offset in range(8, 8 + MOST_BEHIND_ONE_KEY - 1):
+        assert await parking.park(replace(record, offset=offset), 0)
+    assert not await parking.park(replace(record, offset=5000), 0)
+    assert await parking.park(replace(record, key=b"other", offset=5000), 0)
+    await parking.done(held)
+    offsets = set()
+    while again := await parking.claim():
+        offsets.add((again.record.key, again.record.offset))
+    assert offsets == {(b"k", 8), (b"other", 5000)}
+
+
+async def test_many_dead_letters_in_a_row_make_the_consumer_unready(space: Space) -> None:
+    poison = True
+
+    async def handle(_: FileUploaded) -> None:
+        if poison:
+            raise Invalid("poison", code="poison")
+
+    async with producer(space) as (_, store), consumer(space, {FileUploaded: handle}) as service:
+
+        async def ready() -> bool:
+            try:
+                await service.bus.check_consumer()
+            except Transient:
+                return False
+            return True
+
+        async def unready() -> bool:
+            return not await ready()
+
+        for number in range(DEAD_LETTERS_IN_A_ROW):
+            assert await ready()
+            await store.add(upload(number))
+        await eventually(unready, within=30)
+        poison = False
+        await store.add(upload(1000))
+        await eventually(ready)
+
+
 async def test_a_malformed_message_is_kept_as_it_came(space: Space) -> None:
     async def never(_: Event) -> None:
         raise AssertionError("a malformed message reached a handler")
 
     async with consumer(space, {FileUploaded: never}) as service:
-        await service.bus._send("files", b"k", b"not json", {"ce_type": "file.uploaded.v1"})
+        await service.bus.send("files", b"k", b"not json", {"ce_type": "file.uploaded.v1"})
         letter = await _dead_letter(space, "files")
         assert letter["value"] == "not json"
         assert letter["x-error-code"] == "malformed"
@@ -163,7 +268,7 @@ async def test_types_nobody_reads_are_skipped(space: Space) -> None:
         got.append(event)
 
     async with producer(space) as (service, store), consumer(space, {FileDeleted: keep}):
-        await service.bus._send("files", b"k", b"{}", {"ce_type": "file.from_the_future.v9"})
+        await service.bus.send("files", b"k", b"{}", {"ce_type": "file.from_the_future.v9"})
         await store.add(upload())
         await store.update(TENANT, "file-1", Upload.delete)
         await eventually(lambda: [type(event) for event in got] == [FileDeleted])

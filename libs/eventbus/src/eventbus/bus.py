@@ -12,10 +12,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.errors import PERMANENT, Transient
 from chassis.settings import ServiceSettings
+from eventbus.parking import Held, Parking, Record
 from schemas import EVENTS, TOPICS, Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from stores.mongo import PyMongoError
 
@@ -23,15 +24,29 @@ log = structlog.get_logger()
 
 CONSUMED = Counter("events_consumed_total", "Events by outcome.", ["type", "outcome"])
 HANDLING = Histogram("event_handler_seconds", "Time spent in a handler, retries included.", ["type"])
+PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
+PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
 
-ATTEMPTS = 5
-ATTEMPTS_WHILE_AWAY = 50
-"""Where a peer or the database is away: about four minutes before a good event is put aside."""
+ATTEMPTS_IN_PLACE = 3
+"""Before a message is parked: most trouble is over within a second."""
+
+ATTEMPTS = 8
+ATTEMPTS_WHILE_AWAY = 200
+"""Where a peer or the database is away: about three hours before a good event is put aside."""
 
 BACKOFF_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_IN_PLACE_SECONDS = 5.0
+IDLE_SECONDS = 2.0
+MEASURE_SECONDS = 15.0
+DEAD_LETTERS_IN_A_ROW = 20
+"""Poison is rare: so many in a row mean that the consumer itself is wrong."""
+
 LOST_RACES = ("stale_write", "stale_fence")
 """Conflicts that the next attempt, on the newer document, need not have."""
+
+REPLAY_FOR = "x-replay-for"
+"""Header of a replayed dead letter: the one consumer it is for."""
 
 PUBLISH_SECONDS = 10
 HANDLER_SECONDS = 30
@@ -45,21 +60,24 @@ class Bus:
     """One service's connection to Kafka.
 
     Consumers get each event at least once, in order per aggregate. A handler that raises a permanent error sends the
-    message to `<topic>-dlq` at once; any other error is tried again `ATTEMPTS` times first, and for minutes where the
-    error says that something is away. Only when the dead letter itself cannot be written does the consumer read the
-    message again.
+    message to `<topic>-dlq` at once. Any other error is tried again in place, then its key is parked: later messages of
+    that key wait behind it, all others go on. After `ATTEMPTS`, or hours where the error says that something is away,
+    the message is dead-lettered too. Only when it can be put nowhere does the consumer read it again.
 
     Args:
         settings: broker address and topic prefix.
         service: consumer group, and producer name in dead letters.
+        parking: where keys wait; needed to subscribe.
     """
 
-    def __init__(self, settings: ServiceSettings, service: str) -> None:
+    def __init__(self, settings: ServiceSettings, service: str, parking: Parking | None = None) -> None:
         self._settings = settings
         self._service = service
         self._prefix = settings.topic_prefix
         self._handlers: dict[type[Event], Handler] = {}
         self._watchers: dict[type[Event], Handler] = {}
+        self._parking = parking
+        self._dead_in_a_row = 0
         self._broker = KafkaBroker(
             settings.kafka_bootstrap.split(","),
             client_id=service,
@@ -75,8 +93,15 @@ class Bus:
         """The event types this service handles, for the catalogue test."""
         return frozenset(self._handlers) | frozenset(self._watchers)
 
+    @property
+    def handles(self) -> bool:
+        """Whether it consumes for effects, so that messages may be parked."""
+        return bool(self._handlers)
+
     def subscribe(self, handlers: Handlers) -> None:
         """Handle these events, each once per service whatever the number of replicas (one consumer group)."""
+        if self._parking is None:
+            raise RuntimeError(f"{self._service} has no database to park messages in; it can only watch")
         self._handlers.update(handlers)
 
     def watch(self, handlers: Handlers) -> None:
@@ -126,9 +151,10 @@ class Bus:
             Transient: no acknowledgement within the deadline; the event may or may not be there.
         """
         key, value, headers = to_message(envelope, data)
-        await self._send(topic, key, value, headers)
+        await self.send(topic, key, value, headers)
 
-    async def _send(self, topic: str, key: bytes | None, value: bytes, headers: dict[str, str]) -> None:
+    async def send(self, topic: str, key: bytes | None, value: bytes, headers: dict[str, str]) -> None:
+        """Publish bytes as they are; see `publish`."""
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._broker.publish(value, topic=f"{self._prefix}{topic}", key=key, headers=headers)
@@ -138,83 +164,145 @@ class Bus:
     def _topics_of(self, handlers: Handlers) -> list[str]:
         return sorted({f"{self._prefix}{event.topic}" for event in handlers})
 
+    async def check_consumer(self) -> None:
+        """Raise when every message of late went to the dead letters: somebody should look before all of them do."""
+        if self._dead_in_a_row >= DEAD_LETTERS_IN_A_ROW:
+            raise Transient(f"The last {self._dead_in_a_row} events were dead-lettered; see `sartor dlq list`.")
+
     async def _on_watched(self, message: KafkaMessage) -> None:
         try:
-            event, envelope = self._decode(message, self._watchers)
+            event, envelope = self._decode(self._record(message), self._watchers)
             if event is not None and envelope is not None:
                 await self._watchers[type(event)](event)
         except Exception as error:  # a cache that misses an event is rebuilt; the consumer must go on
             log.warning("watched_event_failed", error=f"{type(error).__name__}: {error}")
 
     async def _on_message(self, message: KafkaMessage) -> None:
+        record = self._record(message)
+        if record.headers.get(REPLAY_FOR, self._service) != self._service:
+            return
         try:
-            event, envelope = self._decode(message, self._handlers)
+            event, envelope = self._decode(record, self._handlers)
         except MalformedEvent as error:
-            await self._dead_letter(message, "malformed", str(error), attempts=1)
+            await self._dead_letter(record, "malformed", str(error), attempts=1)
             return
         if event is None or envelope is None:
             return
-        structlog.contextvars.bind_contextvars(
-            event_id=envelope.id, correlation_id=envelope.correlationid, tenant_id=envelope.tenantid
-        )
-        try:
-            with HANDLING.labels(event.type).time():
-                await self._handle(message, event)
-        finally:
-            structlog.contextvars.unbind_contextvars("event_id", "correlation_id", "tenant_id")
+        with structlog.contextvars.bound_contextvars(**_identity(envelope)), HANDLING.labels(event.type).time():
+            await self._handle(record, event)
 
-    def _decode(self, message: KafkaMessage, handlers: Handlers) -> tuple[Event | None, Envelope | None]:
+    def _decode(self, record: Record, handlers: Handlers) -> tuple[Event | None, Envelope | None]:
         """The event if it is one of `handlers`; (None, None) for a type we do not read."""
-        headers = {name: value for name, value in message.headers.items() if isinstance(value, (str, bytes))}
-        event_type = EVENTS.get(str(headers.get("ce_type", "")))
-        if event_type is None and "ce_type" in headers:
+        event_type = EVENTS.get(record.headers.get("ce_type", ""))
+        if event_type is None and "ce_type" in record.headers:
             CONSUMED.labels("unknown", "skipped").inc()
             return None, None
-        envelope = read_envelope(headers)  # type: ignore[arg-type]
+        envelope = read_envelope(record.headers)
         if event_type is None or event_type not in handlers:
             return None, None
-        return parse(event_type, _value(message)), envelope
+        return parse(event_type, record.value), envelope
 
-    async def _handle(self, message: KafkaMessage, event: Event) -> None:
-        attempt = 0
+    async def _handle(self, record: Record, event: Event) -> None:
+        """Handle one message, or park it; until one of the two is done the partition waits."""
+        assert self._parking is not None
+        attempts = 0
         while True:
             try:
-                async with asyncio.timeout(HANDLER_SECONDS):
-                    await self._handlers[type(event)](event)
-                CONSUMED.labels(event.type, "handled").inc()
-                return
-            except Exception as error:  # the boundary of a consumer: every failure is retried or dead-lettered
-                attempt += 1
-                reason = f"{type(error).__name__}: {error}"
-                if isinstance(error, PERMANENT) and error.code not in LOST_RACES:
-                    await self._dead_letter(message, error.code or "permanent", error.message, attempts=attempt)
+                waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)
+                if waits and await self._parking.park(record, attempts):
+                    CONSUMED.labels(event.type, "parked").inc()
+                    log.warning("event_parked", type=event.type, key=record.order_key, attempts=attempts)
                     return
-                away = isinstance(error, (Transient, PyMongoError))
-                last = attempt >= (ATTEMPTS_WHILE_AWAY if away else ATTEMPTS)
-                log.warning("event_failed", type=event.type, attempt=attempt, error=reason, exc_info=last)
-                if last:
-                    await self._dead_letter(message, "exhausted", reason, attempts=attempt)
+                if not waits and await self._attempt(record, event, attempts):
                     return
-                pause = min(LONGEST_PAUSE_SECONDS, BACKOFF_SECONDS * 2**attempt)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                attempts += not waits
+            except PyMongoError as error:
+                log.warning("event_not_parked", type=event.type, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(min(_pause(attempts), LONGEST_PAUSE_IN_PLACE_SECONDS))
 
-    async def _dead_letter(self, message: KafkaMessage, code: str, reason: str, *, attempts: int) -> None:
+    async def run_parked(self) -> None:
+        """Try parked keys again as their time comes, until cancelled."""
+        assert self._parking is not None
+        while True:
+            if held := await self._parking.claim():
+                await self._try_parked(self._parking, held)
+            else:
+                await asyncio.sleep(IDLE_SECONDS)
+
+    async def measure_parked(self) -> None:
+        """Keep the gauges of parked keys current, until cancelled."""
+        assert self._parking is not None
+        while True:
+            keys, age = await self._parking.depth()
+            PARKED.set(keys)
+            PARKED_AGE.set(age)
+            await asyncio.sleep(MEASURE_SECONDS)
+
+    async def _try_parked(self, parking: Parking, held: Held) -> None:
+        record = held.record
+        try:
+            event, envelope = self._decode(record, self._handlers)
+        except MalformedEvent as error:  # this release reads it differently from the one that parked it
+            await self._dead_letter(record, "malformed", str(error), attempts=held.attempts)
+            await parking.done(held)
+            return
+        if event is None or envelope is None:
+            await parking.done(held)
+            return
+        with structlog.contextvars.bound_contextvars(**_identity(envelope)):
+            if await self._attempt(record, event, held.attempts):
+                await parking.done(held)
+            else:
+                await parking.failed(held, _pause(held.attempts + 1))
+
+    async def _attempt(self, record: Record, event: Event, attempts: int) -> bool:
+        """One attempt; True when nothing is left to do, because it is handled or dead-lettered.
+
+        Args:
+            record: the message.
+            event: what it says.
+            attempts: how often it has failed before.
+        """
+        try:
+            async with asyncio.timeout(HANDLER_SECONDS):
+                await self._handlers[type(event)](event)
+        except Exception as error:  # the boundary of a consumer: every failure is retried or dead-lettered
+            failed = attempts + 1
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, PERMANENT) and error.code not in LOST_RACES:
+                await self._dead_letter(record, error.code or "permanent", error.message, attempts=failed)
+                return True
+            away = isinstance(error, (Transient, PyMongoError))
+            last = failed >= (ATTEMPTS_WHILE_AWAY if away else ATTEMPTS)
+            log.warning("event_failed", type=event.type, attempt=failed, error=reason, exc_info=last)
+            if last:
+                await self._dead_letter(record, "exhausted", reason, attempts=failed)
+            return last
+        self._dead_in_a_row = 0
+        CONSUMED.labels(event.type, "handled").inc()
+        return True
+
+    async def _dead_letter(self, record: Record, code: str, reason: str, *, attempts: int) -> None:
         """Keep the message as it came, with why; raise if even that fails, so that it is read again."""
-        raw = _raw(message)
-        headers = {name: _text(value) for name, value in message.headers.items()}
-        topic = raw.topic.removeprefix(self._prefix)
-        headers |= {
+        headers = record.headers | {
             "x-error-code": code,
             "x-error": reason[:2000],
             "x-attempts": str(attempts),
             "x-consumer": self._service,
-            "x-original-topic": topic,
-            "x-original-partition": str(raw.partition),
-            "x-original-offset": str(raw.offset),
+            "x-original-topic": record.topic,
+            "x-original-partition": str(record.partition),
+            "x-original-offset": str(record.offset),
         }
-        await self._send(f"{topic}-dlq", raw.key, raw.value or b"", headers)
+        await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
+        self._dead_in_a_row += 1
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
-        log.error("event_dead_lettered", topic=topic, code=code, reason=reason, attempts=attempts)
+        log.error("event_dead_lettered", topic=record.topic, code=code, reason=reason, attempts=attempts)
+
+    def _record(self, message: KafkaMessage) -> Record:
+        raw = message.raw_message[0] if isinstance(message.raw_message, Sequence) else message.raw_message
+        headers = {name: _text(value) for name, value in message.headers.items()}
+        topic = str(raw.topic).removeprefix(self._prefix)
+        return Record(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
 
     async def _ensure_topics(self) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap, client_id=self._service)
@@ -237,12 +325,14 @@ class Bus:
                 await admin.close()
 
 
-def _raw(message: KafkaMessage) -> Any:
-    return message.raw_message[0] if isinstance(message.raw_message, Sequence) else message.raw_message
+def _identity(envelope: Envelope) -> dict[str, Any]:
+    return {"event_id": envelope.id, "correlation_id": envelope.correlationid, "tenant_id": envelope.tenantid}
 
 
-def _value(message: KafkaMessage) -> bytes:
-    return _raw(message).value or b""
+def _pause(attempts: int) -> float:
+    """Seconds before the next attempt: exponential, with jitter so that many do not come back together."""
+    longest = min(LONGEST_PAUSE_SECONDS, BACKOFF_SECONDS * 2.0**attempts)
+    return longest * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
 
 
 def _text(value: Any) -> str:

@@ -23,6 +23,7 @@ from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import Bus
 from eventbus.outbox import AggregateStore, Relay
+from eventbus.parking import Parking
 from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
@@ -30,6 +31,9 @@ from stores.objects import Objects
 log = structlog.get_logger()
 
 LOOP_LAG = Gauge("event_loop_lag_seconds", "How late the event loop woke a timer.")
+
+PARALLEL_RETRIES = 2
+"""Parked keys tried at the same time, so that a slow one does not hold up the others."""
 
 A = TypeVar("A", bound=Aggregate)
 Hook = Callable[[], Awaitable[None]]
@@ -50,10 +54,11 @@ class Service:
         self.replica_id = settings.replica_id or f"{name}-{socket.gethostname()}-{os.getpid()}"
         self.tokens = Tokens.from_files(name, settings.token_private_key_file, settings.token_public_keys_file)
         self.http = httpx2.AsyncClient(timeout=settings.http_timeout)
-        self.bus = Bus(settings, name)
         self.objects = Objects(settings)
         self.authenticator = Authenticator(self.tokens, self.peer("accounts"), cache_seconds=settings.key_cache_seconds)
         self.database = mongo.connect(settings, name) if documents else None
+        self._parking = Parking(self.collection("parked"), self.replica_id) if documents else None
+        self.bus = Bus(settings, name, self._parking)
         self._stores: list[AggregateStore[Any]] = []
         self._relay: Relay | None = None
         if documents:
@@ -98,7 +103,12 @@ class Service:
     def app(self, routers: Sequence[APIRouter], *, checks: dict[str, Check] | None = None) -> FastAPI:
         """The HTTP application, with this service's lifecycle as its lifespan."""
         self.bus.watch({KeyRevoked: self._on_key_revoked})
-        every: dict[str, Check] = {"kafka": self.bus.ping, "objects": self.objects.ping, **(checks or {})}
+        every: dict[str, Check] = {
+            "kafka": self.bus.ping,
+            "consumer": self.bus.check_consumer,
+            "objects": self.objects.ping,
+            **(checks or {}),
+        }
         if self.database is not None:
             database = self.database
             every["mongodb"] = lambda: mongo.ping(database)
@@ -119,6 +129,9 @@ class Service:
         names = {"loop_lag": _measure_loop_lag, **self._background}
         if self._relay:
             names["relay"] = self._relay.run
+        if self.bus.handles:
+            names |= {f"parked_{number}": self.bus.run_parked for number in range(PARALLEL_RETRIES)}
+            names["parked_depth"] = self.bus.measure_parked
         tasks = {name: asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()}
         log.info("service_started", replica=self.replica_id)
         try:
@@ -142,6 +155,8 @@ class Service:
             await store.prepare()
         if self.database is not None:
             await prepare_idempotency(self.collection("idempotency"))
+        if self._parking is not None:
+            await self._parking.prepare()
         for hook in self._starting:
             await hook()
 

@@ -13,6 +13,7 @@ from accounts.use_cases import Keys, NewKey, People, Tenants, actor_of
 from chassis.auth import Principal, internal, require
 from chassis.errors import Forbidden
 from chassis.http import Page, page
+from eventbus.dead_letters import DeadLetter, DeadLetters
 from schemas import TenantPolicy
 
 Reads = Annotated[Principal, require("organization:read")]
@@ -45,6 +46,13 @@ class KeyAsked(BaseModel):
     expires_at: int | None = None
     requests_per_minute: int | None = Field(None, ge=1)
     tokens_per_minute: int | None = Field(None, ge=1)
+
+
+class LettersAsked(BaseModel):
+    """Which dead letters to send back; all of them if nothing is given."""
+
+    consumer: str | None = None
+    code: str | None = None
 
 
 class PersonAsked(BaseModel):
@@ -194,6 +202,67 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
         start = next((at + 1 for at, entry in enumerate(entries) if entry["id"] == after), 0)
         shown = page(entries[start : start + limit + 1], limit=limit)
         return {**shown.model_dump(), "intact": first_broken(trail) is None}
+
+    return router
+
+
+def letter_view(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter as shown."""
+    return {
+        "object": "organization.dead_letter",
+        "id": letter.id,
+        "topic": letter.topic,
+        "type": letter.headers.get("ce_type"),
+        "tenant_id": letter.headers.get("ce_tenantid"),
+        "consumer": letter.consumer,
+        "code": letter.code,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "died_at": letter.died_at,
+        "replayed_at": letter.replayed_at,
+    }
+
+
+def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRouter:
+    """For the operator: what consumers gave up, and sending it back once its cause is mended."""
+    router = APIRouter(prefix="/v1/organization/dead_letters", tags=["organization"])
+
+    async def replay(principal: Principal, letters: list[DeadLetter]) -> None:
+        for letter in letters:
+            await dead_letters.replay(letter)
+            await accounts.audit("", actor_of(principal), "dead_letter.replay", letter.id, consumer=letter.consumer)
+
+    @router.get("")
+    async def list_letters(
+        principal: Reads, limit: Limit = 20, consumer: str | None = None, code: str | None = None
+    ) -> Page:
+        _operator(principal)
+        found = await dead_letters.find(consumer=consumer, code=code)
+        return page([letter_view(letter) for letter in found], limit=limit)
+
+    @router.post("/replay")
+    async def replay_all(asked: LettersAsked, principal: Writes) -> dict[str, Any]:
+        found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
+        await replay(_operator(principal), found)
+        return {"object": "list", "replayed": len(found)}
+
+    @router.get("/{letter_id}")
+    async def retrieve_letter(letter_id: str, principal: Reads) -> dict[str, Any]:
+        _operator(principal)
+        letter = await dead_letters.get(letter_id)
+        return {
+            **letter_view(letter),
+            "headers": letter.headers,
+            "key": letter.key.decode("utf-8", "replace") if letter.key else None,
+            "value": letter.value.decode("utf-8", "replace"),
+        }
+
+    @router.post("/{letter_id}/replay")
+    async def replay_letter(letter_id: str, principal: Writes) -> dict[str, Any]:
+        _operator(principal)
+        letter = await dead_letters.get(letter_id)
+        await replay(principal, [letter])
+        return letter_view(await dead_letters.get(letter_id))
 
     return router
 

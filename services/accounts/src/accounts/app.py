@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from accounts.api import internal_routes, organization_routes
+from accounts.api import dead_letter_routes, internal_routes, organization_routes
 from accounts.domain import ApiKey, Tenant, User
 from accounts.passwords import Passwords
 from accounts.settings import Settings
 from accounts.store import Accounts
 from accounts.use_cases import Keys, Limits, People, Tenants
+from eventbus.dead_letters import DeadLetters
 from eventbus.service import Service
 
 
@@ -47,4 +48,11 @@ def build(settings: Settings) -> FastAPI:
 
     service.on_start(accounts.prepare)
     service.on_start(register_operator)
-    return service.app([organization_routes(accounts, tenants, keys, people), internal_routes(accounts, keys, people)])
+    dead_letters = DeadLetters(settings, service.bus, service.collection("replays"))
+    return service.app(
+        [
+            organization_routes(accounts, tenants, keys, people),
+            dead_letter_routes(accounts, dead_letters),
+            internal_routes(accounts, keys, people),
+        ]
+    )
