@@ -97,7 +97,7 @@ async def test_health_readiness_and_metrics(space: Space) -> None:
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         ready = await http.get("/readyz")
         assert ready.status_code == 200
-        assert ready.json() == {"kafka": "ok", "objects": "ok", "mongodb": "ok"}
+        assert ready.json() == {"kafka": "ok", "consumer": "ok", "objects": "ok", "mongodb": "ok"}
         await http.post("/v1/orders", json={"count": 1})
         metrics = (await http.get("/metrics")).text
         assert 'http_requests_total{method="POST",route="/v1/orders",status="200"}' in metrics

@@ -12,12 +12,13 @@ import pytest
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
-from eventbus.bus import DEAD_LETTERS_IN_A_ROW
+from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE
 from eventbus.heartbeat import Heartbeat
 from eventbus.outbox import AggregateStore
 from eventbus.parking import MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
-from schemas import DatasetRejected, Event, FileDeleted, FileUploaded, ObjectRef
+from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
+from schemas.envelope import utc_now
 from testkit import Space, eventually
 
 TENANT = "tenant_a"
@@ -42,6 +43,13 @@ class Upload(Aggregate):
 
     def rename(self, name: str) -> None:
         self.name = name
+
+    def reject(self) -> None:
+        self.record(
+            DatasetRejected(
+                tenant_id=self.tenant_id, file_id=self.id, purpose="user_data", code="empty", message="empty"
+            )
+        )
 
     def delete(self) -> None:
         self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
@@ -86,6 +94,44 @@ async def test_events_follow_their_state_in_order_and_leave_the_outbox(space: Sp
             mine = [type(event) for event in got if event.aggregate_id == f"file-{number}"]
             assert mine == [FileUploaded, FileDeleted]
         await eventually(lambda: _outboxes_empty(store))
+
+
+async def test_each_stream_of_an_aggregate_is_counted_without_gaps(space: Space) -> None:
+    async with producer(space) as (_, store), space.probe("files", "datasets") as seen:
+        await store.add(Upload(id="file-a.b", tenant_id=TENANT))
+        for change in (Upload.upload, Upload.reject, Upload.delete, Upload.reject):
+            await store.update(TENANT, "file-a.b", change)
+        await eventually(lambda: len(seen.events) == 4)
+        numbers = sorted((event.topic, envelope.seq, envelope.origin) for envelope, event in seen.events)
+        assert numbers == [(topic, seq, "file-a.b") for topic in ("datasets", "files") for seq in (1, 2)]
+
+
+async def test_a_consumer_counts_gaps_and_repetitions(space: Space) -> None:
+    def counted() -> dict[str, float]:
+        return {kind: OUT_OF_SEQUENCE.labels(kind)._value.get() for kind in ("gap", "repeated")}
+
+    handled: list[str] = []
+
+    async def keep(event: FileDeleted) -> None:
+        handled.append(event.file_id)
+
+    async with consumer(space, {FileDeleted: keep}) as service:
+        before = counted()
+        event = FileDeleted(tenant_id=TENANT, file_id="file-1")
+        for seq in (1, 2, 4, 4, 5):
+            envelope = Envelope(
+                id=f"evt_{seq}",
+                source="/sartor/ingest",
+                type=event.type,
+                time=utc_now(),
+                subject="file-1",
+                seq=seq,
+                origin="file-1",
+                tenantid=TENANT,
+            )
+            await service.bus.publish("files", envelope, event.model_dump(mode="json"))
+        await eventually(lambda: len(handled) == 5)
+        assert {kind: counted()[kind] - before[kind] for kind in before} == {"gap": 1, "repeated": 1}
 
 
 async def _outboxes_empty(store: AggregateStore[Upload]) -> bool:

@@ -42,10 +42,11 @@ class Envelope(BaseModel):
     type: str = Field(description="Event type, for example `model.promoted.v1`.")
     time: datetime = Field(description="When the state changed (UTC).")
     subject: str = Field(description="The aggregate's id.")
-    seq: int = Field(ge=1, description="Position among the aggregate's events, from 1 without gaps.")
+    seq: int = Field(ge=1, description="Number of this event in its stream: origin, topic and subject; no gaps.")
     tenantid: str = Field(description="The tenant.")
     correlationid: str = Field("", description="The request this follows from.")
     causationid: str = Field("", description="The event this follows from.")
+    origin: str = Field("", description="The aggregate that counts `seq`; empty for facts that nobody stores.")
     specversion: str = Field("1.0", description="CloudEvents version.")
 
 

@@ -32,7 +32,7 @@ class Aggregate(BaseModel):
     id: str
     tenant_id: str
     version: int = 0
-    seq: int = 0
+    sent: dict[str, int] = Field(default_factory=dict)
     lease: Lease = Field(default_factory=Lease)
 
     _pending: list[Event] = PrivateAttr(default_factory=list)
@@ -40,6 +40,12 @@ class Aggregate(BaseModel):
     def record(self, event: Event) -> None:
         """Add an event to be saved with the change that caused it."""
         self._pending.append(event)
+
+    def count(self, event: Event) -> int:
+        """The number of an event in its stream, from 1: those of this aggregate with the same topic and subject."""
+        stream = f"{event.topic}/{event.aggregate_id}"
+        self.sent = self.sent | {stream: self.sent.get(stream, 0) + 1}
+        return self.sent[stream]
 
     def take_pending(self) -> list[Event]:
         """The recorded events, once."""

@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.errors import PERMANENT, Transient
 from chassis.settings import ServiceSettings
+from eventbus.continuity import Continuity
 from eventbus.parking import Held, Parking, Record
 from schemas import EVENTS, TOPICS, Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from stores.mongo import PyMongoError
@@ -24,6 +25,9 @@ log = structlog.get_logger()
 
 CONSUMED = Counter("events_consumed_total", "Events by outcome.", ["type", "outcome"])
 HANDLING = Histogram("event_handler_seconds", "Time spent in a handler, retries included.", ["type"])
+OUT_OF_SEQUENCE = Counter(
+    "events_out_of_sequence_total", "Events before which one of their stream is missing, or that came again.", ["kind"]
+)
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
 PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
 
@@ -77,6 +81,7 @@ class Bus:
         self._handlers: dict[type[Event], Handler] = {}
         self._watchers: dict[type[Event], Handler] = {}
         self._parking = parking
+        self._continuity = Continuity()
         self._dead_in_a_row = 0
         self._broker = KafkaBroker(
             settings.kafka_bootstrap.split(","),
@@ -186,21 +191,31 @@ class Bus:
         except MalformedEvent as error:
             await self._dead_letter(record, "malformed", str(error), attempts=1)
             return
+        if envelope is not None and REPLAY_FOR not in record.headers:
+            self._watch_sequence(record, envelope)
         if event is None or envelope is None:
             return
         with structlog.contextvars.bound_contextvars(**_identity(envelope)), HANDLING.labels(event.type).time():
             await self._handle(record, event)
 
     def _decode(self, record: Record, handlers: Handlers) -> tuple[Event | None, Envelope | None]:
-        """The event if it is one of `handlers`; (None, None) for a type we do not read."""
+        """The event, if it is one of `handlers`, and its envelope."""
         event_type = EVENTS.get(record.headers.get("ce_type", ""))
-        if event_type is None and "ce_type" in record.headers:
-            CONSUMED.labels("unknown", "skipped").inc()
-            return None, None
         envelope = read_envelope(record.headers)
+        if event_type is None:
+            CONSUMED.labels("unknown", "skipped").inc()
         if event_type is None or event_type not in handlers:
-            return None, None
+            return None, envelope
         return parse(event_type, record.value), envelope
+
+    def _watch_sequence(self, record: Record, envelope: Envelope) -> None:
+        if not envelope.origin:
+            return
+        stream = f"{record.topic}/{envelope.subject}/{envelope.origin}"
+        kind = self._continuity.see(stream, envelope.seq)
+        if kind != "next":
+            OUT_OF_SEQUENCE.labels(kind).inc()
+            log.warning("event_out_of_sequence", kind=kind, stream=stream, seq=envelope.seq)
 
     async def _handle(self, record: Record, event: Event) -> None:
         """Handle one message, or park it; until one of the two is done the partition waits."""

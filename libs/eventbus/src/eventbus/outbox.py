@@ -206,20 +206,17 @@ class AggregateStore(Generic[A]):
 
     def _envelop(self, aggregate: A) -> list[dict[str, Any]]:
         context = structlog.contextvars.get_contextvars()
-        records = []
-        for event in aggregate.take_pending():
-            aggregate.seq += 1
-            records.append(self._record(event, aggregate.seq, context))
-        return records
+        return [self._record(event, aggregate, context) for event in aggregate.take_pending()]
 
-    def _record(self, event: Event, seq: int, context: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> dict[str, Any]:
         envelope = Envelope(
             id=new_id("evt_"),
             source=self._source,
             type=event.type,
             time=utc_now(),
             subject=event.aggregate_id,
-            seq=seq,
+            seq=aggregate.count(event),
+            origin=aggregate.id,
             tenantid=event.tenant_id,
             correlationid=str(context.get("correlation_id") or context.get("request_id") or ""),
             causationid=str(context.get("event_id") or ""),

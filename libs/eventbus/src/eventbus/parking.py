@@ -11,7 +11,7 @@ from eventbus.leases import Leases
 from stores.mongo import Collection, DuplicateKeyError
 
 LEASE_SECONDS = 60.0
-MOST_BEHIND_ONE_KEY = 1000
+MOST_BEHIND_ONE_KEY = 100
 """Messages are small; a document holds at most 16 MiB. With more, the partition waits instead."""
 
 

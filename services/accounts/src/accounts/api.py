@@ -106,7 +106,7 @@ def tenant_view(tenant: Tenant) -> dict[str, Any]:
 
 def key_view(key: ApiKey) -> dict[str, Any]:
     """A key as shown: never the key itself."""
-    shown = key.model_dump(exclude={"tenant_id", "version", "seq", "lease", "key_hash"})
+    shown = key.model_dump(exclude={"tenant_id", "version", "sent", "lease", "key_hash"})
     return {"object": "organization.api_key", **shown}
 
 

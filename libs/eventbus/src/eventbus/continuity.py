@@ -1,0 +1,36 @@
+"""Watches that the events of each stream arrive without a gap; a watchdog, which decides nothing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+MOST_STREAMS = 10_000
+
+
+class Continuity:
+    """The last number seen in each stream, of the newest `MOST_STREAMS` streams.
+
+    It starts empty with the process, so the first event of a stream is never a gap.
+    """
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[str, int] = OrderedDict()
+
+    def see(self, stream: str, seq: int) -> Literal["next", "gap", "repeated"]:
+        """Take note of an event.
+
+        Args:
+            stream: its name.
+            seq: the event's number in it, from 1.
+
+        Returns:
+            `gap` when a number was left out, `repeated` when this one or a later one was seen before.
+        """
+        last = self._last.pop(stream, None)
+        self._last[stream] = max(seq, last or 0)
+        if len(self._last) > MOST_STREAMS:
+            self._last.popitem(last=False)
+        if last is None or seq == last + 1:
+            return "next"
+        return "gap" if seq > last else "repeated"

@@ -1,0 +1,88 @@
+"""What consumers gave up: listed, shown and sent back by the operator, over the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chassis.errors import Invalid
+from chassis.settings import ServiceSettings
+from eventbus.service import Service
+from schemas import FileDeleted
+from testkit import Space, eventually
+
+from .test_service import OPERATOR, accounts, bearer, tenant
+
+URL = "/v1/organization/dead_letters"
+
+
+class Consumers:
+    """Two services that read the same events; one of them has a bug until it is mended."""
+
+    def __init__(self, space: Space) -> None:
+        self.broken = True
+        self.handled: dict[str, list[str]] = {"registry": [], "labeling": []}
+        self.apps = []
+        for name in self.handled:
+            service = Service(name, space.settings(ServiceSettings, name))
+            service.bus.subscribe({FileDeleted: self._handler(name)})
+            self.apps.append(service.app([]))
+
+    def _handler(self, name: str):  # type: ignore[no-untyped-def]
+        async def handle(event: FileDeleted) -> None:
+            if name == "registry" and self.broken:
+                raise Invalid(f"{event.file_id} is poison", code="poison")
+            self.handled[name].append(event.file_id)
+
+        return handle
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_dead_letters_are_replayed_to_their_consumer_alone(
+    space: Space, tmp_path: Path, everything: bool
+) -> None:
+    consumers = Consumers(space)
+    operator = bearer(OPERATOR)
+    async with accounts(space, tmp_path) as http, space.publisher("ingest") as publish:
+        first, second = (app.router.lifespan_context(app) for app in consumers.apps)
+        async with first, second:
+            for number in range(3):
+                await publish(FileDeleted(tenant_id="tenant_a", file_id=f"file-{number}"))
+
+            async def letters(**wanted: str) -> list[dict[str, object]]:
+                return (await http.get(URL, params=wanted, headers=operator)).json()["data"]
+
+            await eventually(lambda: len(consumers.handled["labeling"]) == 3)
+
+            async def all_three() -> bool:
+                return len(await letters()) == 3
+
+            await eventually(all_three)
+            listed = await letters(consumer="registry", code="poison")
+            assert {letter["reason"] for letter in listed} == {f"file-{number} is poison" for number in range(3)}
+            assert await letters(consumer="labeling") == []
+            letter = (await http.get(f"{URL}/{listed[0]['id']}", headers=operator)).json()
+            assert letter["headers"]["ce_type"] == "file.deleted.v1"
+            assert letter["key"] in letter["value"]
+
+            consumers.broken = False
+            if everything:
+                done = await http.post(f"{URL}/replay", json={"consumer": "registry"}, headers=operator)
+                assert done.json()["replayed"] == 3
+            else:
+                for one in listed:
+                    done = await http.post(f"{URL}/{one['id']}/replay", headers=operator)
+                    assert done.json()["replayed_at"]
+            await eventually(lambda: sorted(consumers.handled["registry"]) == ["file-0", "file-1", "file-2"])
+            assert await letters() == []
+            assert len(consumers.handled["labeling"]) == 3
+
+
+async def test_only_the_operator_sees_dead_letters(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        owner = bearer((await tenant(http))["api_key"])
+        assert (await http.get(URL, headers=owner)).status_code == 403
+        assert (await http.post(f"{URL}/replay", json={}, headers=owner)).status_code == 403
+        absent = await http.get(f"{URL}/files.99", headers=bearer(OPERATOR))
+        assert (absent.status_code, absent.json()["error"]["code"]) == (404, "not_found")
