@@ -59,6 +59,7 @@ class LocalStack:
         base_model: id of the base model.
         models_dir: folder of converted base models; `models` in the data folder if None.
         environment: variables added to every service's.
+        environment_of: variables added to one service's, by its name.
         say: called with a line of progress.
     """
 
@@ -70,6 +71,7 @@ class LocalStack:
         base_model: str = "gemma-3-270m",
         models_dir: Path | None = None,
         environment: dict[str, str] | None = None,
+        environment_of: dict[str, dict[str, str]] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.home = Home(folder)
@@ -78,6 +80,7 @@ class LocalStack:
         given = os.environ.get("SARTOR_MODELS_DIR")
         self.models_dir = models_dir or (Path(given) if given else self.home.folder / "models")
         self._environment = environment or {}
+        self._environment_of = environment_of or {}
         self._say = say
 
     @property
@@ -264,6 +267,7 @@ class LocalStack:
         ]
         for program in programs:
             environment = {**program.environment, **(self._environment if program.ready == "/readyz" else {})}
+            environment |= self._environment_of.get(program.name, {})
             values = ",".join(f'{name}="{value}"' for name, value in environment.items())
             command = " ".join(f'"{part}"' if " " in part else part for part in program.command)
             lines += [

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
 
@@ -63,6 +64,7 @@ class Idempotency:
         if stored is not None:
             await _replay(stored, send)
             return
+        crash_point("idempotency.begun")
         token = seed.set(record_id)
 
         async def store(answer: _Recorder) -> None:
@@ -144,7 +146,9 @@ class _Recorder:
             self.body += message.get("body", b"")
             self._complete = not message.get("more_body", False)
         if self._complete and self.storable:
+            crash_point("idempotency.done")
             await self._store(self)
+            crash_point("idempotency.stored")
         await self._send(message)
 
 

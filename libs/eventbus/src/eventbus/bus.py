@@ -14,6 +14,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
 
+from chassis.crash import crash_point
 from chassis.errors import PERMANENT, Transient
 from chassis.settings import ServiceSettings
 from eventbus.continuity import Continuity
@@ -195,6 +196,7 @@ class Bus:
             self._watch_sequence(record, envelope)
         if event is None or envelope is None:
             return
+        crash_point("consumer.fetched")
         with structlog.contextvars.bound_contextvars(**_identity(envelope)), HANDLING.labels(event.type).time():
             await self._handle(record, event)
 
@@ -225,10 +227,12 @@ class Bus:
             try:
                 waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)
                 if waits and await self._parking.park(record, attempts):
+                    crash_point("consumer.parked")
                     CONSUMED.labels(event.type, "parked").inc()
                     log.warning("event_parked", type=event.type, key=record.order_key, attempts=attempts)
                     return
                 if not waits and await self._attempt(record, event, attempts):
+                    crash_point("consumer.handled")
                     return
                 attempts += not waits
             except PyMongoError as error:
@@ -265,7 +269,9 @@ class Bus:
             await parking.done(held)
             return
         with structlog.contextvars.bound_contextvars(**_identity(envelope)):
+            crash_point("parked.claimed")
             if await self._attempt(record, event, held.attempts):
+                crash_point("parked.handled")
                 await parking.done(held)
             else:
                 await parking.failed(held, _pause(held.attempts + 1))
@@ -309,6 +315,7 @@ class Bus:
             "x-original-offset": str(record.offset),
         }
         await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
+        crash_point("consumer.dead_lettered")
         self._dead_in_a_row += 1
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
         log.error("event_dead_lettered", topic=record.topic, code=code, reason=reason, attempts=attempts)

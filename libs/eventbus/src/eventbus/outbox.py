@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound
 from chassis.ids import new_id
 from eventbus.aggregate import Aggregate, Lease
@@ -280,8 +281,11 @@ class Relay:
     async def _publish(self, store: AggregateStore[Any], document: dict[str, Any], gate: asyncio.Semaphore) -> None:
         async with gate:
             for record in document["outbox"]:
+                crash_point("relay.read")
                 await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
+                crash_point("relay.acked")
                 await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
+                crash_point("relay.removed")
                 PUBLISHED.labels(record["topic"]).inc()
 
     async def _hold_lease(self) -> bool:

@@ -15,6 +15,7 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 
+from chassis.crash import crash_point
 from chassis.errors import NotFound, SartorError, Transient
 from chassis.settings import ServiceSettings
 from schemas import ObjectRef
@@ -88,6 +89,7 @@ class Objects:
     async def put_stream(self, key: str, source: BinaryIO, content_type: str = "application/octet-stream") -> ObjectRef:
         """Store a seekable file from its beginning under `key`."""
         digest, size = await self._call(_hash_stream, source)
+        crash_point("objects.hashed")
         await self._call(
             self._client.put_object,
             bucket_name=self.bucket,
@@ -96,6 +98,7 @@ class Objects:
             length=size,
             content_type=content_type,
         )
+        crash_point("objects.stored")
         return ObjectRef(bucket=self.bucket, key=key, sha256=digest, size=size)
 
     async def get_bytes(self, ref: ObjectRef) -> bytes:

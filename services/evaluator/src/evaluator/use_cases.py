@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from chassis.auth import Peer
+from chassis.crash import crash_point
 from chassis.errors import Transient
 from chassis.ids import now
 from evaluator.domain import Evaluation, Plan, System
@@ -79,6 +80,7 @@ class Evaluate:
         heldout = await self._artifacts.rows(evaluation.heldout)
         train = await self._artifacts.rows(evaluation.train)
         plan = evaluation.plan or await self._plan(evaluation, heldout, train)
+        crash_point("evaluator.planned")
         answered = {(answer.system, answer.row) for answer in await self._answers.of(evaluation)}
         for system in plan.systems:
             rows = [heldout[place] for place in plan.rows if (system, place) not in answered]
@@ -158,6 +160,7 @@ class Evaluate:
         async def ask(row: Row) -> None:
             messages = few_shot(row, examples) if system == "few_shot" else zero_shot(row)
             await self._answers.keep(evaluation, await self._answer(model, system, row, messages, plan))
+            crash_point("evaluator.answered")
 
         if not rows:
             return
@@ -196,6 +199,7 @@ class Evaluate:
             build_report, evaluation, plan, heldout, train, answers, min_rows=self._settings.evaluator_min_rows
         )
         ref = await self._artifacts.put_evidence(evaluation, report.evidence)
+        crash_point("evaluator.evidence_stored")
         verdict = report.verdict
         await self._evaluations.write(
             evaluation,
@@ -208,5 +212,6 @@ class Evaluate:
                 at=now(),
             ),
         )
+        crash_point("evaluator.completed")
         await self._answers.forget(evaluation)
         log.info("evaluation_completed", evaluation_id=evaluation.id, verdict=verdict.kind, reason=verdict.reason)

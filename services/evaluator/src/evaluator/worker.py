@@ -7,6 +7,7 @@ import asyncio
 import structlog
 from prometheus_client import Counter, Histogram
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, Transient
 from evaluator.domain import Evaluation
 from evaluator.settings import Settings
@@ -67,6 +68,7 @@ class Worker:
                 await self._release(evaluation)
 
     async def _attempt(self, evaluation: Evaluation) -> None:
+        crash_point("evaluator.claimed")
         log.info("evaluation_started", model_id=evaluation.model_id, fence=evaluation.lease.fence)
         try:
             await self._evaluate.run(evaluation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, TooLarge, Unprocessable
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import File
@@ -52,6 +53,7 @@ class Uploads:
         existing = await self._files.files.find_one(tenant_id, {"_id": file_id})
         key = f"tenants/{tenant_id}/files/{file_id}/{new_id('') if existing else 'original'}"
         stored = await self._files.objects.put_stream(key, upload.source)
+        crash_point("ingest.bytes_stored")
         if existing:
             await self._files.objects.delete(key)
             return _same(existing, stored.sha256)
@@ -66,7 +68,9 @@ class Uploads:
             expires_at=upload.expires_at,
         )
         file.announce()
-        return _same(await self._files.files.add_once(file), stored.sha256)
+        file = await self._files.files.add_once(file)
+        crash_point("ingest.accepted")
+        return _same(file, stored.sha256)
 
     async def delete(self, tenant_id: str, file_id: str) -> None:
         """Forget a file and remove its bytes; the dataset versions made from it stay with the models made from them.
@@ -76,6 +80,7 @@ class Uploads:
         """
         file = await self._files.visible(tenant_id, file_id)
         await self._files.files.update(tenant_id, file.id, File.delete)
+        crash_point("ingest.marked_deleted")
         await self._files.objects.delete_prefix(f"tenants/{tenant_id}/files/{file_id}/")
         await self._files.objects.delete_prefix(f"tenants/{tenant_id}/documents/{file_id}/")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, now
 from ingest.domain import Dataset, File, Rejection
@@ -64,10 +65,13 @@ class Worker:
     async def _work(self, file: File) -> None:
         fence = file.lease.fence
         structlog.contextvars.bind_contextvars(tenant_id=file.tenant_id, file_id=file.id)
+        crash_point("ingest.claimed")
         try:
             async with self._held(file), self._folder() as folder:
                 result = await self._parse(file, folder)
+                crash_point("ingest.parsed")
                 await self._publish(file, folder, result, fence)
+                crash_point("ingest.published")
             await self._files.files.leases.release(file.id, fence)
             log.info("file_parsed", kind=result["kind"])
         except NotFound:
@@ -131,6 +135,7 @@ class Worker:
             await update(file.tenant_id, file.id, lambda it: it.needs_labels(records, result["rows"]), fence=fence)
         else:
             dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
+            crash_point("ingest.dataset_saved")
             duplicates = result["duplicates"]
             note = f"{duplicates} exact duplicates were removed." if duplicates else None
             await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset.id, note), fence=fence)
@@ -144,6 +149,7 @@ class Worker:
         for name in PARTS:
             parts[name] = await objects.put_file(f"{prefix}/{name}.jsonl", folder / f"{name}.jsonl")
         card = await objects.put_file(f"{prefix}/card.md", folder / "card.md", "text/markdown")
+        crash_point("ingest.parts_stored")
         manifest = {
             "dataset_id": dataset_id,
             "source": {"file_id": file.id, "project_id": file.project_id, "sha256": file.object.sha256},
@@ -158,6 +164,7 @@ class Worker:
         }
         body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
         reference = await objects.put_bytes(f"{prefix}/manifest.json", body, "application/json")
+        crash_point("ingest.manifest_stored")
         dataset = Dataset(
             id=dataset_id,
             tenant_id=file.tenant_id,

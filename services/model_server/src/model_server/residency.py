@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from chassis.auth import Peer
+from chassis.crash import crash_point
 from chassis.errors import SartorError
 from model_server.adapters import AdapterRefused, Proof
 from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ModelRejected, ModelRetired, ObjectRef
@@ -103,6 +104,7 @@ class Residency:
                 await self._hold(item)
         for adapter_id in set(self._holder.proofs) - {item["adapter_id"] for item in wanted}:
             await self._holder.drop(adapter_id)
+            crash_point("model_server.dropped")
             self._told.discard(adapter_id)
             await self._publish(AdapterEvicted(tenant_id="", adapter_id=adapter_id, replica_id=self._replica_id))
             log.info("adapter_evicted", adapter_id=adapter_id)
@@ -114,7 +116,9 @@ class Residency:
             if adapter_id not in self._holder.proofs:
                 with tempfile.TemporaryDirectory(prefix="adapter-") as folder:
                     await self._fetch(ObjectRef.model_validate(item["manifest"]), Path(folder))
+                    crash_point("model_server.fetched")
                     held = await self._holder.hold(Path(folder))
+                    crash_point("model_server.loaded")
                     if held.adapter_id != adapter_id:
                         await self._holder.drop(held.adapter_id)
                         raise AdapterRefused(f"{adapter_id}: the manifest is that of {held.adapter_id}.")
@@ -137,6 +141,7 @@ class Residency:
                 base_delta=proof.base_delta,
             )
         )
+        crash_point("model_server.told")
         self._told.add(adapter_id)
         log.info("adapter_resident", adapter_id=adapter_id, fingerprint_delta=proof.fingerprint_delta)
 

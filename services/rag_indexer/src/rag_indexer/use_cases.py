@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from chassis.auth import Peer
+from chassis.crash import crash_point
 from chassis.errors import Invalid, NotFound, RateLimited
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
@@ -107,12 +108,15 @@ class Collections:
     async def _remove(self, file: StoreFile) -> None:
         """Unfindable first, then vectors by key, then texts."""
         file = await self._stores.files.update(file.tenant_id, file.id, StoreFile.delete)
+        crash_point("indexer.marked_deleted")
         await self.finish_removal(file)
 
     async def finish_removal(self, file: StoreFile) -> None:
         """Drop everything of a file that nobody finds any more."""
         await self._vectors.delete(file.chunk_ids)
+        crash_point("indexer.vectors_deleted")
         await self._stores.remove(file)
+        crash_point("indexer.removed")
 
     async def delete(self, tenant_id: str, store_id: str) -> None:
         """Delete a store with everything in it.
@@ -121,7 +125,9 @@ class Collections:
             NotFound: it is not this tenant's.
         """
         store = await self._stores.get(tenant_id, store_id)
-        await self._empty(await self._stores.stores.update(tenant_id, store.id, Store.delete))
+        store = await self._stores.stores.update(tenant_id, store.id, Store.delete)
+        crash_point("indexer.store_deleted")
+        await self._empty(store)
 
     async def _empty(self, store: Store) -> None:
         for file in await self._stores.files.find(store.tenant_id, {"store_id": store.id}):
@@ -142,6 +148,7 @@ class Collections:
             return
         if event.purpose == "user_data":
             await self._add_to_own(event)
+            crash_point("indexer.added_to_own")
         await self._stores.learn(event)
 
     async def _add_to_own(self, event: DocumentParsed) -> None:

@@ -7,6 +7,7 @@ import time
 
 import structlog
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id
 from rag_indexer.chunking import chunks
@@ -62,6 +63,7 @@ class Worker:
                 log.info("indexing_superseded", file_id=file.file_id, error=error.message)
 
     async def _work(self, file: StoreFile) -> None:
+        crash_point("indexer.claimed")
         fence = file.lease.fence
         store = await self._stores.stores.find_one(file.tenant_id, {"_id": file.store_id, "deleted": False})
         if file.state == "deleting" or store is None:
@@ -95,13 +97,16 @@ class Worker:
         fence = file.lease.fence
         update = self._stores.files.update
         await update(file.tenant_id, file.id, lambda it: it.plan(list(texts)), fence=fence)
+        crash_point("indexer.planned")
         await self._stores.write_chunks(file, document.filename, texts)
+        crash_point("indexer.texts_written")
         ids = list(texts)
         for start in range(0, len(ids), EMBEDDED_AT_ONCE):
             batch = ids[start : start + EMBEDDED_AT_ONCE]
             embedded = await self._embedding.passages([texts[chunk_id] for chunk_id in batch])
             rows = {chunk_id: vector.tolist() for chunk_id, vector in zip(batch, embedded, strict=True)}
             await self._vectors.upsert(file.tenant_id, file.store_id, file.file_id, rows)
+            crash_point("indexer.vectors_written")
             if not await self._stores.files.leases.renew(file.id, fence, self._settings.rag_lease_seconds):
                 break
         size = len(text.encode())
@@ -109,6 +114,7 @@ class Worker:
             written = await update(file.tenant_id, file.id, lambda it: it.complete(size), fence=fence)
         except NotFound:
             written = None
+        crash_point("indexer.completed")
         if written is None or written.state == "deleting":
             await self._take_back(file, ids)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from chassis.crash import crash_point
 from chassis.errors import Forbidden, Invalid, NotFound
 from chassis.ids import now
 from registry.catalogue import Base, Catalogue
@@ -29,14 +30,19 @@ class Gate:
         if existing is not None:
             return existing
         slug = await self._tenants.slug(trained.tenant_id)
-        return await self._models.register(Model.register(trained, slug, now()))
+        model = await self._models.register(Model.register(trained, slug, now()))
+        crash_point("registry.registered")
+        return model
 
     async def judge(self, completed: EvaluationCompleted) -> Model:
         """Let the gate decide on an evaluation."""
         policy = await self._tenants.policy(completed.tenant_id)
-        return await self._models.update(
+        crash_point("registry.evaluation_read")
+        model = await self._models.update(
             completed.tenant_id, completed.model_id, lambda model: model.judge(completed, policy.gate, now())
         )
+        crash_point("registry.judged")
+        return model
 
     async def hold(self, resident: AdapterResident) -> None:
         """A replica holds an adapter: promote the model that waited for that."""
@@ -49,6 +55,7 @@ class Gate:
         )
         for model in await self._models.with_adapter(resident.tenant_id, resident.adapter_id):
             await self._models.update(model.tenant_id, model.id, lambda one: one.hold(replica, replica.at))
+            crash_point("registry.held")
 
     async def drop(self, evicted: AdapterEvicted) -> None:
         """A replica no longer holds an adapter."""
@@ -82,7 +89,9 @@ class Gate:
         model = await self._models.get(tenant_id, model_id)
         if model.state not in LOADED:
             raise NotFound(f"Model '{model_id}' is {model.state} already.", code="model_not_found")
-        return await self._models.update(tenant_id, model_id, lambda one: _delete(one, by))
+        model = await self._models.update(tenant_id, model_id, lambda one: _delete(one, by))
+        crash_point("registry.deleted")
+        return model
 
 
 def _delete(model: Model, by: str) -> None:
@@ -123,9 +132,11 @@ class Naming:
                 param="model",
                 code="model_not_in_production",
             )
-        return await self._aliases.put(
+        alias = await self._aliases.put(
             Alias.create(tenant_id, name, model_id, by, now()), lambda alias: alias.point(model_id, by, now())
         )
+        crash_point("registry.alias_pointed")
+        return alias
 
     async def get(self, tenant_id: str, name: str) -> Alias:
         """The tenant's alias."""

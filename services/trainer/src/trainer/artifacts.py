@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chassis.crash import crash_point
+
 MANIFEST = "manifest.json"
 
 
@@ -32,17 +34,21 @@ def publish(target: Path, write: Callable[[Path], None], facts: dict[str, Any]) 
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     write(draft)
+    crash_point("save.written")
     paths = sorted(draft.iterdir())
     for path in paths:
         path.chmod(0o644)
         _sync(path)
+    crash_point("save.synced")
     files = {path.name: {"sha256": sha256(path), "size": path.stat().st_size} for path in paths}
     manifest = json.dumps({"files": files, **facts}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (draft / MANIFEST).write_text(manifest, encoding="utf-8")
     _sync(draft / MANIFEST)
     _sync(draft)
+    crash_point("save.manifest_written")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
+    crash_point("save.renamed")
     _sync(target.parent)
     return hashlib.sha256(manifest.encode()).hexdigest()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chassis.crash import crash_point
 from schemas import ObjectRef
 from stores.objects import Objects
 from trainer.artifacts import MANIFEST
@@ -91,4 +92,5 @@ class JobObjects:
         for path in sorted(folder.iterdir()):
             if path.name != MANIFEST:
                 await self._objects.put_file(f"{prefix}/{path.name}", path)
+        crash_point("trainer.files_stored")
         return await self._objects.put_file(f"{prefix}/{MANIFEST}", folder / MANIFEST, "application/json")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
 from trainer.domain import Job
@@ -139,8 +140,10 @@ class TrainingProcess:
             Conflict: another worker holds the job; nothing points at what was uploaded.
         """
         checkpoint = await self._objects.store_checkpoint(self._job, path, step)
+        crash_point("trainer.checkpoint_stored")
         fence = self._job.lease.fence
         await self._jobs.jobs.update(self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence)
+        crash_point("trainer.checkpoint_saved")
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
 
     async def _step(self, event: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError
 from chassis.ids import now
 from eventbus.heartbeat import Heartbeat
@@ -75,11 +76,15 @@ class Worker:
         """One attempt at a job; whatever happens, the job is left in a state from which somebody goes on."""
         fence = job.lease.fence
         log.info("attempt_started", fence=fence)
+        crash_point("trainer.claimed")
         try:
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
+            crash_point("trainer.started")
             with self._folder(job) as folder:
                 adapter = await self._attempt(job, folder)
+            crash_point("trainer.adapter_stored")
             job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
+            crash_point("trainer.job_saved")
             await self.jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
             log.info("attempt_succeeded", adapter_id=adapter.adapter_id)
         except Halted as halted:
@@ -147,6 +152,7 @@ class Worker:
                 group=group,
             ):
                 await process.follow()
+                crash_point("trainer.trained")
                 return await self._objects.store_adapter(
                     job, folder / "adapter", config.base_digest, process.last, time.monotonic() - began
                 )
