@@ -11,7 +11,9 @@ import httpx2
 import openai
 import pytest
 
+from eventbus.service import Service
 from ingest.app import build
+from ingest.domain import File
 from ingest.settings import Settings
 from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
 from testkit import Space, eventually, running
@@ -133,6 +135,27 @@ async def test_the_files_api(space: Space) -> None:
             assert (await stranger.files.list()).data == []
         with pytest.raises(openai.NotFoundError):
             await client.files.retrieve(made[0].id)
+
+
+async def test_a_delete_that_broke_off_is_finished_later(space: Space) -> None:
+    """The process ended between the word and the deed: nobody finds the file, and its bytes go too."""
+    objects = space.objects()
+    async with ingest(space) as (_, client):
+        file = await client.files.create(file=("help.md", b"# Help\n\nCall us."), purpose="assistants")
+        await settled(client, file.id)
+    orphan = Service("ingest", space.settings(Settings, "ingest")).aggregates("files", File)
+    await orphan.update(TENANT, file.id, File.delete)
+
+    async def left() -> list[str]:
+        return [key for kind in ("files", "documents") for key in await objects.keys(f"tenants/{TENANT}/{kind}/")]
+
+    assert len(await left()) == 2
+
+    async def none_left() -> bool:
+        return await left() == []
+
+    async with ingest(space):
+        await eventually(none_left)
 
 
 @pytest.mark.parametrize(

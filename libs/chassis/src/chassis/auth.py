@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -22,6 +23,9 @@ from joserfc.jwk import KeySet, OKPKey
 from chassis.errors import BY_STATUS, Forbidden, NotFound, Transient, Unauthenticated
 
 TOKEN_SECONDS = 60
+
+LONGEST_CALL_SECONDS = 30.0
+"""Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
 
 ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset({"*"}),
@@ -258,8 +262,9 @@ class Peer:
         if "request_id" in context:
             headers["x-request-id"] = str(context["request_id"])
         try:
-            response = await self._client.request(method, self._address(path, ids), headers=headers, **kwargs)
-        except httpx2.HTTPError as error:
+            async with asyncio.timeout(kwargs.get("timeout", LONGEST_CALL_SECONDS)):
+                response = await self._client.request(method, self._address(path, ids), headers=headers, **kwargs)
+        except (httpx2.HTTPError, TimeoutError) as error:
             raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
         if response.is_success:
             return response.json() if response.content else None

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.errors import Invalid, SartorError, envelope
+from chassis.errors import Invalid, SartorError, Transient, envelope
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 
@@ -110,6 +110,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 CRASHED = error_response(SartorError("Something went wrong here. Quote the x-request-id when you report it."))
+DATABASE_AWAY = error_response(Transient("The database cannot be reached; send the request again.", retry_after=1))
 
 
 def create_app(

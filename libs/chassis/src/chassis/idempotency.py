@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
-from chassis.http import error_response
+from chassis.http import DATABASE_AWAY, error_response
 
 MAX_BODY = 2 * 1024 * 1024
 KEEP = timedelta(hours=24)
@@ -37,11 +37,13 @@ class Idempotency:
     Args:
         app: the application below.
         records: a Mongo collection with a TTL index on `expires_at` (see `prepare`).
+        away: errors that say it cannot be reached; they are answered with 503.
     """
 
-    def __init__(self, app: ASGIApp, records: Any) -> None:
+    def __init__(self, app: ASGIApp, records: Any, away: tuple[type[Exception], ...] = ()) -> None:
         self.app = app
         self.records = records
+        self.away = away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the answer it had before."""
@@ -51,10 +53,20 @@ class Idempotency:
         if scope["type"] != "http" or scope["method"] != "POST" or not key or multipart:
             await self.app(scope, receive, send)
             return
+        answered = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
         try:
-            await self._once(scope, receive, send, key, headers.get(b"authorization", b""))
+            await self._once(scope, receive, send_and_note, key, headers.get(b"authorization", b""))
         except SartorError as error:
             await error_response(error)(scope, receive, send)
+        except self.away:
+            if not answered:
+                await DATABASE_AWAY(scope, receive, send)
 
     async def _once(self, scope: Scope, receive: Receive, send: Send, key: bytes, caller: bytes) -> None:
         body = await _read(receive)

@@ -54,6 +54,7 @@ REPLAY_FOR = "x-replay-for"
 """Header of a replayed dead letter: the one consumer it is for."""
 
 PUBLISH_SECONDS = 10
+START_SECONDS = 60
 HANDLER_SECONDS = 30
 
 E = TypeVar("E", bound=Event)
@@ -135,7 +136,11 @@ class Bus:
                 auto_offset_reset="latest",
                 fetch_max_wait_ms=500,
             )(self._on_watched)
-        await self._broker.start()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._broker.start()
+        except TimeoutError as error:
+            raise Transient(f"Kafka did not let the consumers in within {START_SECONDS} s.") from error
 
     async def stop(self) -> None:
         """Finish the handlers under way, then close."""

@@ -268,7 +268,7 @@ class Relay:
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def drain(self) -> None:
-        """Publish everything that waits now."""
+        """Publish everything that waits now, for as long as this replica is the one that relays."""
         for store in self._stores:
             oldest = time.time()
             documents = await store.collection.find({"outbox.0": {"$exists": True}}, {"outbox": 1}).to_list(200)
@@ -276,11 +276,17 @@ class Relay:
             for document in documents:
                 oldest = min(oldest, document["outbox"][0]["at"])
             OLDEST.labels(store.collection.name).set(time.time() - oldest)
-            await asyncio.gather(*(self._publish(store, document, gate) for document in documents))
+            work = (self._publish(store, document, gate) for document in documents)
+            # None is left running behind an error: the next sweep would publish beside it, and out of order.
+            for outcome in await asyncio.gather(*work, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     async def _publish(self, store: AggregateStore[Any], document: dict[str, Any], gate: asyncio.Semaphore) -> None:
         async with gate:
             for record in document["outbox"]:
+                if not await self._hold_lease():
+                    return
                 crash_point("relay.read")
                 await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
                 crash_point("relay.acked")

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import httpx2
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import Gauge
 
 from chassis.auth import Authenticator, Peer, Tokens
-from chassis.http import Check, create_app
+from chassis.http import DATABASE_AWAY, Check, create_app
 from chassis.idempotency import Idempotency
 from chassis.idempotency import prepare as prepare_idempotency
 from chassis.settings import ServiceSettings
@@ -116,7 +116,9 @@ class Service:
         app.state.authenticator = self.authenticator
         app.state.service = self
         if self.database is not None:
-            app.add_middleware(Idempotency, records=self.collection("idempotency"))
+            app.add_middleware(Idempotency, records=self.collection("idempotency"), away=mongo.AWAY)
+            for error in mongo.AWAY:
+                app.add_exception_handler(error, _on_database_away)
         return app
 
     async def _on_key_revoked(self, event: KeyRevoked) -> None:
@@ -172,6 +174,11 @@ class Service:
             except Exception as error:  # what stays in the outbox is published after the next start
                 log.warning("outbox_not_drained", error=f"{type(error).__name__}: {error}")
         await self.bus.stop()
+
+
+async def _on_database_away(_request: Request, error: Exception) -> Response:
+    log.warning("database_away", error=f"{type(error).__name__}: {error}")
+    return DATABASE_AWAY
 
 
 async def _keep_running(name: str, work: Hook) -> None:

@@ -6,11 +6,29 @@ from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import (
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    PyMongoError,
+    WTimeoutError,
+)
 
 from chassis.settings import ServiceSettings
 
-__all__ = ["ASCENDING", "DESCENDING", "Collection", "Database", "DuplicateKeyError", "PyMongoError", "connect"]
+__all__ = [
+    "ASCENDING",
+    "AWAY",
+    "DESCENDING",
+    "Collection",
+    "Database",
+    "DuplicateKeyError",
+    "PyMongoError",
+    "connect",
+]
+
+AWAY: tuple[type[PyMongoError], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
+"""Errors that say the database could not be reached in time; a write may have been carried out or not."""
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 Collection = AsyncIOMotorCollection[dict[str, Any]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import BinaryIO, ParamSpec, TypeVar
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
+from urllib3 import BaseHTTPResponse
 
 from chassis.crash import crash_point
 from chassis.errors import NotFound, SartorError, Transient
@@ -24,6 +26,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK = 1024 * 1024
+
+CALL_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 256 * 1024
+"""A transfer has the seconds of a call, and one more for each so many bytes."""
 
 
 class DigestMismatch(SartorError):
@@ -50,9 +56,14 @@ class Objects:
             secure=settings.objects_secure,
             region="us-east-1",
             http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=5, read=60),
+                timeout=urllib3.Timeout(connect=5, read=15),
                 maxsize=workers,
-                retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+                retries=urllib3.Retry(
+                    total=2,
+                    backoff_factor=0.2,
+                    status_forcelist=[500, 502, 503, 504],
+                    respect_retry_after_header=False,  # the store does not decide how long a thread sleeps
+                ),
             ),
         )
 
@@ -90,7 +101,8 @@ class Objects:
         """Store a seekable file from its beginning under `key`."""
         digest, size = await self._call(_hash_stream, source)
         crash_point("objects.hashed")
-        await self._call(
+        await self._within(
+            _allowed(size),
             self._client.put_object,
             bucket_name=self.bucket,
             object_name=key,
@@ -108,7 +120,7 @@ class Objects:
             NotFound: no such object.
             DigestMismatch: the bytes are not those of `ref`.
         """
-        data = await self._call(self._read, ref)
+        data = await self._within(_allowed(ref.size), self._read, ref)
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise DigestMismatch(f"{ref.key}: stored bytes do not match sha256 {ref.sha256}.")
         return data
@@ -119,7 +131,7 @@ class Objects:
         Raises:
             NotFound, DigestMismatch: as `get_bytes`.
         """
-        await self._call(self._download, ref, path)
+        await self._within(_allowed(ref.size), self._download, ref, path)
 
     async def stream(self, ref: ObjectRef) -> AsyncIterator[bytes]:
         """The object's bytes in chunks of 1 MiB, for answers; the digest is not checked."""
@@ -158,7 +170,7 @@ class Objects:
     def _read(self, ref: ObjectRef) -> bytes:
         response = self._client.get_object(bucket_name=ref.bucket, object_name=ref.key)
         try:
-            return bytes(response.read())
+            return b"".join(_chunks(response, _allowed(ref.size)))
         finally:
             response.close()
             response.release_conn()
@@ -170,7 +182,7 @@ class Objects:
         digest = hashlib.sha256()
         try:
             with partial_path.open("wb") as file:
-                while chunk := response.read(CHUNK):
+                for chunk in _chunks(response, _allowed(ref.size)):
                     digest.update(chunk)
                     file.write(chunk)
         finally:
@@ -182,15 +194,40 @@ class Objects:
         partial_path.rename(path)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._within(CALL_SECONDS, function, *args, **kwargs)
+
+    async def _within(self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call in a thread; after `seconds` nobody waits any more, and the thread ends at its next socket timeout."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+            async with asyncio.timeout(seconds):
+                return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+        except TimeoutError as error:
+            raise Transient(f"The object store did not answer within {seconds:.0f} s.") from error
         except S3Error as error:
             if error.code in ("NoSuchKey", "NoSuchBucket", "NoSuchObject"):
                 raise NotFound(f"No object {error.object_name}.") from error
             raise Transient(f"The object store refused: {error.code}.", code=error.code) from error
         except (MinioException, urllib3.exceptions.HTTPError) as error:
             raise Transient(f"The object store cannot be reached ({type(error).__name__}).") from error
+
+
+def _allowed(size: int) -> float:
+    """Seconds that a transfer of `size` bytes may take."""
+    return CALL_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+
+
+def _chunks(response: BaseHTTPResponse, seconds: float) -> Iterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        TimeoutError: it is not there after `seconds`; each read has a deadline of its own, which a trickle never meets.
+    """
+    until = time.monotonic() + seconds
+    while chunk := response.read1(CHUNK):
+        yield chunk
+        if time.monotonic() > until:
+            raise TimeoutError
 
 
 def _hash_stream(source: BinaryIO) -> tuple[str, int]:

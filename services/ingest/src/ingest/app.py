@@ -15,7 +15,7 @@ from ingest.store import Files
 from ingest.use_cases import Uploads
 from ingest.worker import Worker
 
-SWEEP_SECONDS = 60
+SWEEP_SECONDS = 15
 
 
 def build(settings: Settings) -> FastAPI:

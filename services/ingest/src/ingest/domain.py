@@ -45,6 +45,8 @@ class File(Aggregate):
     project_id: str | None = None
     dataset_id: str | None = None
     expires_at: int | None = None
+    bytes_gone: bool = False
+    excused: int = 0
 
     def announce(self) -> None:
         """Say that the bytes are stored."""
@@ -66,6 +68,7 @@ class File(Aggregate):
     def became_document(self, text: ObjectRef, title: str) -> None:
         """Its text can be indexed now."""
         if self.state != "uploaded":
+            self.bytes_gone = False  # the text was written after the delete; the sweep takes it
             return
         self.state = "processed"
         self.record(
@@ -82,6 +85,7 @@ class File(Aggregate):
     def needs_labels(self, records: ObjectRef, rows: int) -> None:
         """Its rows have no answers: people are asked for them."""
         if self.state != "uploaded":
+            self.bytes_gone = False
             return
         self.state = "processed"
         self.details = (
@@ -119,6 +123,14 @@ class File(Aggregate):
         if self.state != "deleted":
             self.state = "deleted"
             self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
+
+    def excuse(self) -> None:
+        """An attempt to read it failed for a reason that is not in the file."""
+        self.excused += 1
+
+    def lose_bytes(self) -> None:
+        """The bytes are gone."""
+        self.bytes_gone = True
 
 
 class Dataset(Aggregate):

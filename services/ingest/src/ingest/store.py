@@ -58,6 +58,10 @@ class Files:
         query = {"expires_at": {"$lte": now(), "$ne": None}, "state": {"$ne": "deleted"}}
         return [file async for file in self.files.for_service(query)]
 
+    async def half_deleted(self) -> list[File]:
+        """Files of any tenant that nobody finds any more and whose bytes may still be there."""
+        return [file async for file in self.files.for_service({"state": "deleted", "bytes_gone": {"$ne": True}})]
+
     async def claim(self, owner: str, seconds: float) -> File | None:
         """The oldest file that waits to be parsed."""
         return await self.files.claim({"state": "uploaded"}, owner, seconds)

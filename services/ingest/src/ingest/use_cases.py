@@ -79,13 +79,18 @@ class Uploads:
             NotFound: no such file.
         """
         file = await self._files.visible(tenant_id, file_id)
-        await self._files.files.update(tenant_id, file.id, File.delete)
+        await self._finish_delete(await self._files.files.update(tenant_id, file.id, File.delete))
+
+    async def _finish_delete(self, file: File) -> None:
         crash_point("ingest.marked_deleted")
-        await self._files.objects.delete_prefix(f"tenants/{tenant_id}/files/{file_id}/")
-        await self._files.objects.delete_prefix(f"tenants/{tenant_id}/documents/{file_id}/")
+        for kind in ("files", "documents"):
+            await self._files.objects.delete_prefix(f"tenants/{file.tenant_id}/{kind}/{file.id}/")
+        await self._files.files.update(file.tenant_id, file.id, File.lose_bytes)
 
     async def delete_expired(self) -> int:
-        """Delete every file whose time is over; how many."""
+        """Delete every file whose time is over, and finish deletes that a crash broke off; how many expired."""
+        for file in await self._files.half_deleted():
+            await self._finish_delete(file)
         expired = await self._files.expired()
         for file in expired:
             await self.delete(file.tenant_id, file.id)

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound
+from chassis.errors import Conflict, NotFound, Transient
 from chassis.ids import derived_id, now
 from ingest.domain import Dataset, File, Rejection
 from ingest.settings import Settings
@@ -25,6 +25,7 @@ from schemas import DatasetPrepared, ObjectRef, RowCounts
 log = structlog.get_logger()
 
 IDLE_SECONDS = 1.0
+RETRY_SECONDS = 5.0
 MOST_ATTEMPTS = 3
 SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
@@ -78,6 +79,11 @@ class Worker:
             await self._reject(file, fence, "gone", "its bytes are gone; upload the file again.")
         except Conflict as error:
             log.warning("file_claimed_elsewhere", error=error.message)
+        except Transient as error:
+            log.warning("file_not_read_yet", error=error.message)
+            with contextlib.suppress(Conflict):
+                await self._files.files.update(file.tenant_id, file.id, File.excuse, fence=fence)
+                await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
         finally:
             structlog.contextvars.unbind_contextvars("tenant_id", "file_id")
 
@@ -218,7 +224,7 @@ class Worker:
 
 def fence_over(file: File) -> bool:
     """Whether the file has been claimed so often that it must be what kills the worker."""
-    return file.lease.fence > MOST_ATTEMPTS
+    return file.lease.fence - file.excused > MOST_ATTEMPTS
 
 
 def _rejected(file: File, code: str, message: str) -> dict[str, Any]:

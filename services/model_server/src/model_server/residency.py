@@ -77,7 +77,7 @@ class Residency:
         self._every = every
         self._awake = asyncio.Event()
         self._refused: set[str] = set()
-        self._told: set[str] = set()
+        self._told: dict[str, str] = {}
 
     async def on_change(self, _event: ModelRegistered | ModelRejected | ModelRetired) -> None:
         """Something changed: look now."""
@@ -105,8 +105,8 @@ class Residency:
         for adapter_id in set(self._holder.proofs) - {item["adapter_id"] for item in wanted}:
             await self._holder.drop(adapter_id)
             crash_point("model_server.dropped")
-            self._told.discard(adapter_id)
-            await self._publish(AdapterEvicted(tenant_id="", adapter_id=adapter_id, replica_id=self._replica_id))
+            tenant_id = self._told.pop(adapter_id, "")
+            await self._publish(AdapterEvicted(tenant_id=tenant_id, adapter_id=adapter_id, replica_id=self._replica_id))
             log.info("adapter_evicted", adapter_id=adapter_id)
 
     async def _hold(self, item: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ class Residency:
             )
         )
         crash_point("model_server.told")
-        self._told.add(adapter_id)
+        self._told[adapter_id] = item["tenant_id"]
         log.info("adapter_resident", adapter_id=adapter_id, fingerprint_delta=proof.fingerprint_delta)
 
     async def _fetch(self, manifest: ObjectRef, folder: Path) -> None:

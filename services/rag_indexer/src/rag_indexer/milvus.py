@@ -17,6 +17,9 @@ from chassis.errors import Transient
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BATCH = 200
 
+CALL_SECONDS = 10.0
+"""Deadline of one call; without one, pymilvus waits for a server that says nothing, and every other call behind it."""
+
 
 class Vectors:
     """Chunk vectors by id.
@@ -40,7 +43,9 @@ class Vectors:
 
     async def ping(self) -> None:
         """Raise unless Milvus answers and the collection is there."""
-        if not self._ready or not await self._run(lambda client: client.has_collection(self._collection)):
+        if not self._ready or not await self._run(
+            lambda client: client.has_collection(self._collection, timeout=CALL_SECONDS)
+        ):
             raise Transient("The vector collection is not there yet.")
 
     async def upsert(self, tenant_id: str, store_id: str, file_id: str, vectors: dict[str, Any]) -> None:
@@ -51,13 +56,15 @@ class Vectors:
         ]
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            await self._run(lambda client, batch=batch: client.upsert(self._collection, batch))
+            await self._run(lambda client, batch=batch: client.upsert(self._collection, batch, timeout=CALL_SECONDS))
 
     async def delete(self, chunk_ids: list[str]) -> None:
         """Remove vectors by primary key; a delete by expression can miss some and not say so."""
         for start in range(0, len(chunk_ids), BATCH):
             batch = chunk_ids[start : start + BATCH]
-            await self._run(lambda client, batch=batch: client.delete(self._collection, ids=batch))
+            await self._run(
+                lambda client, batch=batch: client.delete(self._collection, ids=batch, timeout=CALL_SECONDS)
+            )
 
     async def search(
         self, tenant_id: str, store_id: str, vector: Any, *, limit: int, file_ids: list[str] | None
@@ -78,14 +85,18 @@ class Vectors:
         expression = " and ".join(conditions)
         found = await self._run(
             lambda client: client.search(
-                self._collection, data=[list(map(float, vector))], limit=limit, filter=expression
+                self._collection,
+                data=[list(map(float, vector))],
+                limit=limit,
+                filter=expression,
+                timeout=CALL_SECONDS,
             )
         )
         return [(str(hit["chunk_id"]), float(hit["distance"])) for hit in found[0]]
 
     def _create(self, client: MilvusClient, dimensions: int) -> None:
-        if client.has_collection(self._collection):
-            client.load_collection(self._collection)
+        if client.has_collection(self._collection, timeout=CALL_SECONDS):
+            client.load_collection(self._collection, timeout=CALL_SECONDS)
             return
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("chunk_id", DataType.VARCHAR, is_primary=True, max_length=64)
@@ -96,7 +107,13 @@ class Vectors:
         indexes = client.prepare_index_params()
         parameters = {"M": 16, "efConstruction": 200}
         indexes.add_index("vector", index_type="HNSW", metric_type="COSINE", params=parameters)
-        client.create_collection(self._collection, schema=schema, index_params=indexes, consistency_level="Strong")
+        client.create_collection(
+            self._collection,
+            schema=schema,
+            index_params=indexes,
+            consistency_level="Strong",
+            timeout=CALL_SECONDS,
+        )
 
     async def _run(self, call: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
@@ -104,7 +121,7 @@ class Vectors:
     def _call(self, call: Any) -> Any:
         try:
             if self._connected is None:
-                self._connected = MilvusClient(self._url, timeout=10)
+                self._connected = MilvusClient(self._url, timeout=CALL_SECONDS)
             return call(self._connected)
         except MilvusException as error:
             self._connected = None

@@ -1,0 +1,102 @@
+"""Which crash points are armed in which round of the sweep: one tenant's work passes many services, and each dies."""
+
+from __future__ import annotations
+
+ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
+    {
+        "accounts": ("relay.read",),
+        "ingest": ("ingest.bytes_stored",),
+        "trainer": ("trainer.claimed", "idempotency.begun"),
+        "evaluator": ("evaluator.claimed",),
+        "registry": ("registry.registered",),
+        "model_server": ("model_server.fetched",),
+        "rag_indexer": ("indexer.claimed", "relay.read"),
+        "labeling": ("consumer.fetched",),
+        "inference_proxy": ("relay.read",),
+    },
+    {
+        "accounts": ("relay.acked",),
+        "ingest": ("ingest.accepted", "ingest.marked_deleted"),
+        "trainer": ("save.written", "trainer.started", "idempotency.done"),
+        "evaluator": ("evaluator.planned",),
+        "registry": ("registry.evaluation_read",),
+        "model_server": ("model_server.loaded",),
+        "rag_indexer": ("indexer.planned", "consumer.fetched"),
+        "labeling": ("consumer.handled",),
+        "inference_proxy": ("relay.acked",),
+    },
+    {
+        "accounts": ("relay.removed",),
+        "ingest": ("ingest.claimed", "relay.read"),
+        "trainer": ("save.synced", "trainer.files_stored"),
+        "evaluator": ("evaluator.answered",),
+        "registry": ("registry.judged",),
+        "model_server": ("model_server.told",),
+        "rag_indexer": ("indexer.texts_written", "consumer.handled"),
+        "inference_proxy": ("relay.removed",),
+    },
+    {
+        "accounts": ("idempotency.begun",),
+        "ingest": ("ingest.parsed", "relay.acked"),
+        "trainer": ("save.manifest_written", "relay.read"),
+        "evaluator": ("evaluator.evidence_stored",),
+        "registry": ("registry.held",),
+        "model_server": ("model_server.dropped",),
+        "rag_indexer": ("indexer.vectors_written", "relay.acked"),
+        "inference_proxy": ("idempotency.done",),
+    },
+    {
+        "accounts": ("idempotency.done",),
+        "ingest": ("ingest.parts_stored", "relay.removed"),
+        "trainer": ("save.renamed", "relay.acked"),
+        "evaluator": ("evaluator.completed",),
+        "registry": ("registry.alias_pointed",),
+        "rag_indexer": ("indexer.completed", "relay.removed"),
+        "inference_proxy": ("idempotency.stored",),
+    },
+    {
+        "accounts": ("idempotency.stored",),
+        "ingest": ("ingest.manifest_stored",),
+        "trainer": ("trainer.checkpoint_stored", "consumer.fetched"),
+        "evaluator": ("relay.read",),
+        "registry": ("registry.deleted",),
+        "rag_indexer": ("indexer.marked_deleted",),
+        "inference_proxy": ("idempotency.begun",),
+    },
+    {
+        "ingest": ("ingest.dataset_saved", "consumer.fetched"),
+        "trainer": ("trainer.checkpoint_saved", "consumer.handled"),
+        "evaluator": ("relay.acked",),
+        "registry": ("relay.read",),
+        "rag_indexer": ("indexer.vectors_deleted", "idempotency.begun"),
+        "labeling": ("relay.read", "idempotency.begun"),
+    },
+    {
+        "ingest": ("ingest.published", "consumer.handled"),
+        "trainer": ("trainer.trained", "relay.removed"),
+        "evaluator": ("relay.removed",),
+        "registry": ("relay.acked",),
+        "rag_indexer": ("indexer.removed", "idempotency.done"),
+        "labeling": ("relay.acked", "idempotency.done"),
+    },
+    {
+        "ingest": ("objects.hashed",),
+        "trainer": ("trainer.adapter_stored", "objects.hashed", "idempotency.stored"),
+        "evaluator": ("consumer.fetched",),
+        "registry": ("consumer.fetched", "relay.removed"),
+        "rag_indexer": ("indexer.store_deleted", "idempotency.stored"),
+        "labeling": ("relay.removed", "idempotency.stored"),
+    },
+    {
+        "ingest": ("objects.stored",),
+        "trainer": ("trainer.job_saved", "objects.stored", "consumer.dead_lettered"),
+        "evaluator": ("consumer.handled",),
+        "registry": ("consumer.handled",),
+        "rag_indexer": ("indexer.added_to_own",),
+    },
+    {
+        "trainer": ("consumer.parked", "parked.claimed", "parked.handled"),
+    },
+)
+
+POINTS = {(service, point) for armed in ROUNDS for service, points in armed.items() for point in points}

@@ -1,0 +1,537 @@
+"""The crash-point sweep: every named point of every service ends its process once, and the work ends, once.
+
+`make sweep` runs it: real service processes under the supervisor on the tiny base model, one tenant a round. It prints
+a row for each point and fails when work was lost, had two effects, or stayed somewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from chassis.settings import ServiceSettings
+from localstack import LocalStack
+from localstack.base_models import build_tiny
+from schemas import TOPICS, Envelope, read_envelope
+from stores import mongo
+from stores.objects import Objects
+from testkit.history import History
+from testkit.injector import Message, inject, recorded
+from tests.chaos.plan import ROUNDS
+from tests.e2e.test_main_way import rows
+
+SETTINGS = {
+    "SARTOR_TRAINER_LEASE_SECONDS": "5",
+    "SARTOR_TRAINER_SAVE_EVERY_STEPS": "4",
+    "SARTOR_INGEST_LEASE_SECONDS": "4",
+    "SARTOR_RAG_LEASE_SECONDS": "5",
+    "SARTOR_EVALUATOR_LEASE_SECONDS": "6",
+    "SARTOR_EVALUATOR_RETRY_SECONDS": "2",
+    "SARTOR_EVALUATOR_POLL_SECONDS": "0.5",
+    "SARTOR_MODEL_SERVER_SYNC_SECONDS": "2",
+    "SARTOR_KAFKA_SESSION_TIMEOUT_MS": "6000",
+    "SARTOR_KEY_CACHE_SECONDS": "600",
+    "OMP_NUM_THREADS": "1",
+}
+WORK_SECONDS = 240
+QUIET_SECONDS = 40
+POISON = "poison"
+DOCUMENT = b"# Refunds\n\nRefunds take five working days.\n\n# Hours\n\nThe desk is open from 7 to 22.\n"
+ONCE_A_JOB = ("finetune.requested", "finetune.trained", "finetune.succeeded", "model.registered", "model.promoted")
+
+
+@dataclass
+class Crash:
+    """One armed point and what followed. Times are unix seconds.
+
+    Attributes:
+        fired_at: when the process ended; None if the point was not passed.
+        ready_at: when the service answered again.
+        again_at: when the point was passed the next time, in the same round.
+    """
+
+    service: str
+    point: str
+    fired_at: float | None = None
+    ready_at: float | None = None
+    again_at: float | None = None
+    violations: list[str] = field(default_factory=list)
+
+
+class Points:
+    """The folders through which points are armed, one of each service."""
+
+    def __init__(self, root: Path, services: Iterable[str]) -> None:
+        self._root = root
+        for service in services:
+            (root / service).mkdir(parents=True)
+
+    def environment(self) -> dict[str, dict[str, str]]:
+        return {folder.name: {"CRASH_AT": f"@{folder}"} for folder in self._root.iterdir()}
+
+    def arm(self, service: str, point: str) -> None:
+        (self._root / service / point).write_text("1")
+
+    def disarm(self, service: str, point: str) -> None:
+        (self._root / service / point).unlink(missing_ok=True)
+        (self._root / service / f"{point}.fired").unlink(missing_ok=True)
+
+    def fired_at(self, service: str, point: str) -> float | None:
+        try:
+            return (self._root / service / f"{point}.fired").stat().st_ctime
+        except FileNotFoundError:
+            return None
+
+    def passes(self, service: str, point: str, after: float) -> list[float]:
+        path = self._root / service / "passes"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [float(at) for at, _, name in map(str.split, lines) if name == point and float(at) > after + 0.01]
+
+
+class Client:
+    """A tenant's client that repeats what was not answered, with the same `Idempotency-Key`."""
+
+    def __init__(self, base_url: str, api_key: str, history: History, name: str) -> None:
+        self._http = httpx2.Client(
+            base_url=base_url, headers={"authorization": f"Bearer {api_key}"}, timeout=30, trust_env=False
+        )
+        self._history = history
+        self.name = name
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def call(self, method: str, path: str, *, gone: bool = False, within: float = WORK_SECONDS, **kwargs: Any) -> Any:
+        """The decoded answer.
+
+        Args:
+            method: of HTTP.
+            path: below `/v1`.
+            gone: 404 is as good as done: an attempt before did it.
+            within: seconds until it is given up.
+            kwargs: for the HTTP client.
+        """
+        with self._lock:
+            self._count += 1
+            key = f"{self.name}-{self._count}"
+        headers = {"idempotency-key": key} if method == "POST" else {}
+        deadline = time.monotonic() + within
+        while True:
+            with self._history.operation(f"{method} {path}", tenant=self.name, key=key) as operation:
+                answer = self._try(method, path, headers, kwargs)
+                operation.ids["status"] = answer.status_code if answer is not None else None
+            if answer is not None and (answer.is_success or (gone and answer.status_code == 404)):
+                return answer.json() if answer.content and answer.is_success else None
+            known = answer is not None and answer.status_code < 500 and answer.status_code not in (409, 429)
+            if known or time.monotonic() > deadline:
+                said = "no answer" if answer is None else f"{answer.status_code} {answer.text[:200]}"
+                raise Violation(f"{method} {path}: {said}")
+            time.sleep(0.5)
+
+    def _try(self, method: str, path: str, headers: dict[str, str], kwargs: Any) -> httpx2.Response | None:
+        try:
+            return self._http.request(method, path, headers=headers, **kwargs)
+        except httpx2.TransportError:
+            return None
+
+    def upload(self, name: str, body: bytes, purpose: str) -> str:
+        made = self.call("POST", "files", files={"file": (name, body)}, data={"purpose": purpose})
+        return str(made["id"])
+
+    def until(self, what: str, probe: Callable[[], Any], *, within: float = WORK_SECONDS) -> Any:
+        deadline = time.monotonic() + within
+        while not (found := probe()):
+            if time.monotonic() > deadline:
+                raise Violation(f"not within {within:.0f} s: {what}")
+            time.sleep(0.4)
+        return found
+
+
+class Violation(Exception):
+    """Something promised did not hold."""
+
+
+@dataclass
+class Work:
+    """What one tenant asked for in a round, for the checks."""
+
+    client: Client
+    tenant_id: str
+    jobs: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    feedback: int = 0
+    projects: int = 0
+
+
+class Sweep:
+    """One stack, round after round."""
+
+    def __init__(self, stack: LocalStack, points: Points, history: History) -> None:
+        self._stack = stack
+        self._points = points
+        self._history = history
+        self._operator = Client(stack.base_url, stack.home.secret("operator_key"), history, "operator")
+
+    def round(self, number: int) -> list[Crash]:
+        """Arm, work, check."""
+        work = self._tenant(f"Round {number}")
+        crashes = [Crash(service, point) for service, points in ROUNDS[number].items() for point in points]
+        for crash in crashes:
+            self._points.arm(crash.service, crash.point)
+        done = threading.Event()
+        with ThreadPoolExecutor(8) as pool:
+            watching = pool.submit(self._watch, crashes, done)
+            tasks = [pool.submit(task, work) for task in self._tasks(number)]
+            violations = [str(error) for task in tasks if (error := task.exception()) is not None]
+            done.set()
+            watching.result()
+        for crash in crashes:
+            if crash.fired_at is None:
+                crash.violations.append("the point was not passed")
+            self._points.disarm(crash.service, crash.point)
+        violations += self._settled(work)
+        for crash in crashes[:1]:
+            crash.violations += violations
+        return crashes
+
+    def _tasks(self, number: int) -> list[Callable[[Work], None]]:
+        armed = ROUNDS[number]
+        if "consumer.parked" in armed.get("trainer", ()):
+            return [self._tune_while_accounts_is_away]
+        tasks: list[Callable[[Work], None]] = [self._tune, self._know, self._second_tenant]
+        if "labeling" in armed and any(not point.startswith("consumer") for point in armed["labeling"]):
+            tasks.append(self._label)
+        if any(point.startswith("idempotency") for point in armed.get("trainer", ())):
+            tasks.append(self._ask_for_a_job)
+        if "consumer.dead_lettered" in armed.get("trainer", ()):
+            tasks.append(self._poison)
+        return tasks
+
+    def _tenant(self, name: str) -> Work:
+        asked = {"name": name, "policy": {"gate": "advisory"}}
+        made = self._operator.call("POST", "organization/tenants", json=asked)
+        return Work(Client(self._stack.base_url, made["api_key"], self._history, name), made["tenant_id"])
+
+    def _second_tenant(self, work: Work) -> None:
+        other = self._tenant(f"{work.client.name} too")
+        other.client.call("GET", "files")
+
+    def _tune(self, work: Work) -> None:
+        """Upload, automatic job, model, answer, rating, alias, and the model's end."""
+        client = work.client
+        file = client.upload("messages.jsonl", rows(45), "user_data")
+        work.files.append(file)
+        model = self._job_of(work, file)["fine_tuned_model"]
+        asked = {"model": model, "messages": [{"role": "user", "content": "bike 3 will not open"}], "max_tokens": 4}
+        answer = client.call("POST", "chat/completions", json=asked)
+        if not answer["system_fingerprint"].startswith("ad-"):
+            raise Violation(f"the base model answered for {model}")
+        client.call("POST", "feedback", json={"completion_id": answer["id"], "rating": "down"})
+        work.feedback += 1
+        client.until("feedback in the inbox", lambda: client.call("GET", "labeling/feedback")["data"])
+        client.call("PUT", "registry/aliases/mine", json={"model": model})
+        client.call("DELETE", f"models/{model}", gone=True)
+
+    def _job_of(self, work: Work, file: str) -> dict[str, Any]:
+        def ended() -> Any:
+            found = [job for job in work.client.call("GET", "fine_tuning/jobs")["data"] if job["training_file"] == file]
+            over = [job for job in found if job["status"] in ("succeeded", "failed", "cancelled")]
+            return found if found and len(over) == len(found) else None
+
+        found = work.client.until(f"the job of {file}", ended)
+        if len(found) != 1 or found[0]["status"] != "succeeded":
+            raise Violation(f"jobs of {file}: {[(job['id'], job['status'], job['error']) for job in found]}")
+        work.jobs[found[0]["id"]] = file
+        return dict(found[0])
+
+    def _ask_for_a_job(self, work: Work) -> None:
+        file = work.client.upload("tune.jsonl", rows(30), "fine-tune")
+        work.files.append(file)
+        asked = {"model": "tiny-test", "training_file": file}
+        made = work.client.call("POST", "fine_tuning/jobs", json=asked)
+        if self._job_of(work, file)["id"] != made["id"]:
+            raise Violation("the job that was answered is not the one that ran")
+
+    def _know(self, work: Work) -> None:
+        """A document in a store, found, taken out, deleted; another one goes into the tenant's own store by itself."""
+        client = work.client
+        own = client.upload("own.md", DOCUMENT, "user_data")
+        file = client.upload("help.md", DOCUMENT, "assistants")
+        store = client.call("POST", "vector_stores", json={"name": "Help"})["id"]
+        client.call("POST", f"vector_stores/{store}/files", json={"file_id": file})
+        client.until(
+            "the document is indexed",
+            lambda: client.call("GET", f"vector_stores/{store}/files/{file}")["status"] == "completed",
+        )
+        question = {"query": "How long does a refund take?"}
+        found = client.call("POST", f"vector_stores/{store}/search", json=question)["data"]
+        texts = [hit["content"][0]["text"] for hit in found if "five working days" in hit["content"][0]["text"]]
+        if len(texts) != 1:
+            raise Violation(f"the chunk was found {len(texts)} times")
+        client.call("DELETE", f"vector_stores/{store}/files/{file}", gone=True)
+        if client.call("POST", f"vector_stores/{store}/search", json=question)["data"]:
+            raise Violation("a file that was taken out is found")
+        client.call("POST", f"vector_stores/{store}/files", json={"file_id": own}, within=60)
+        client.call("DELETE", f"vector_stores/{store}", gone=True)
+        client.call("DELETE", f"files/{file}", gone=True)
+        work.deleted.append(file)
+        stores = client.until("the tenant's own store", lambda: client.call("GET", "vector_stores")["data"])
+        if len(stores) != 1:
+            raise Violation(f"{len(stores)} stores instead of the tenant's own")
+        client.until(
+            "the own document is indexed",
+            lambda: client.call("GET", f"vector_stores/{stores[0]['id']}")["file_counts"]["completed"] == 1,
+        )
+
+    def _label(self, work: Work) -> None:
+        """Rows answered by a person become a dataset and a job."""
+        client = work.client
+        texts = [f"bike {number} is {'lost' if number % 2 else 'stuck'}" for number in range(20)]
+        project = client.call(
+            "POST", "labeling/projects", json={"name": "Rows", "rows": texts, "labels": ["lost", "stuck"]}
+        )["id"]
+        for task in client.call("GET", f"labeling/projects/{project}/tasks?limit=100")["data"]:
+            answer = {"answer": "lost" if "lost" in task["text"] else "stuck"}
+            client.call("POST", f"labeling/projects/{project}/tasks/{task['id']}", json=answer)
+        client.call("POST", f"labeling/projects/{project}/publish")
+        work.projects += 1
+
+        def published() -> Any:
+            return [one for one in client.call("GET", "files")["data"] if one["filename"].startswith("labels-")]
+
+        [file] = client.until("the published labels", published)
+        work.files.append(file["id"])
+        self._job_of(work, file["id"])
+
+    def _poison(self, work: Work) -> None:
+        """A message that no release can read, on the topic of datasets."""
+        header = {"ce_subject": POISON, "ce_origin": POISON, "ce_id": f"evt_{POISON}"}
+
+        def one() -> Message | None:
+            return next((one for one in self._messages("datasets") if one.header("ce_type")), None)
+
+        sound = work.client.until("an event to spoil", one)
+        headers = {**{name: value.decode() for name, value in sound.headers}, **header}
+        spoilt = replace(
+            sound,
+            key=POISON.encode(),
+            value=b'{"dataset_id": ',
+            headers=tuple((name, value.encode()) for name, value in headers.items()),
+        )
+        asyncio.run(inject(self._kafka, [spoilt]))
+        work.client.until("the dead letter", lambda: self._messages("datasets-dlq"))
+
+    def _tune_while_accounts_is_away(self, work: Work) -> None:
+        """The trainer cannot ask for the tenant's policy: the event is parked until accounts is back."""
+        for path in ("files", "fine_tuning/jobs", "registry/models"):
+            work.client.call("GET", path)
+        supervisor = self._stack._rpc().supervisor
+        supervisor.stopProcess("accounts")
+        try:
+            file = work.client.upload("messages.jsonl", rows(45), "user_data")
+            work.files.append(file)
+            for point in ("consumer.parked", "parked.claimed"):
+                work.client.until(point, lambda point=point: self._points.fired_at("trainer", point), within=90)
+        finally:
+            self._stack._rpc().supervisor.startProcess("accounts")
+        self._job_of(work, file)
+        work.client.until("parked.handled", lambda: self._points.fired_at("trainer", "parked.handled"), within=60)
+
+    def _watch(self, crashes: list[Crash], done: threading.Event) -> None:
+        """Note when points fire and when their services answer again."""
+        ports = self._stack.home.state["ports"]
+        with httpx2.Client(timeout=5, trust_env=False) as http:
+            while True:
+                last = done.is_set()
+                for crash in crashes:
+                    crash.fired_at = crash.fired_at or self._points.fired_at(crash.service, crash.point)
+                for service in {crash.service for crash in crashes if crash.fired_at and not crash.ready_at}:
+                    if _ready(http, ports[service]):
+                        for crash in crashes:
+                            if crash.service == service and crash.fired_at:
+                                crash.ready_at = crash.ready_at or time.time()
+                if last and all(crash.ready_at or not crash.fired_at for crash in crashes):
+                    break
+                time.sleep(0.2)
+        for crash in crashes:
+            if crash.fired_at:
+                passes = self._points.passes(crash.service, crash.point, crash.fired_at)
+                crash.again_at = passes[0] if passes else None
+
+    @property
+    def _kafka(self) -> str:
+        return self._stack.addresses()["kafka_bootstrap"]
+
+    def _messages(self, *topics: str) -> list[Message]:
+        return asyncio.run(recorded(self._kafka, *topics))
+
+    def _settled(self, work: Work) -> list[str]:
+        """What is wrong once everything should be quiet."""
+        deadline = time.monotonic() + QUIET_SECONDS
+        while (found := self._unsettled(work)) and time.monotonic() < deadline:
+            time.sleep(1)
+        return found
+
+    def _unsettled(self, work: Work) -> list[str]:
+        found = asyncio.run(self._left_in_stores(work))
+        events = [one for one in self._messages(*(topic.name for topic in TOPICS)) if one.header("ce_origin") != POISON]
+        mine = [(read_envelope(dict(_texts(one))), one) for one in events]
+        mine = [(envelope, one) for envelope, one in mine if envelope.tenantid == work.tenant_id]
+        found += streams_broken([(one.topic, envelope) for envelope, one in mine])
+        counted = Counter(kind for _, kind in {(envelope.id, _kind(envelope)) for envelope, _ in mine})
+        found += [
+            f"{counted[kind]} x {kind} for {len(work.jobs)} jobs"
+            for kind in ONCE_A_JOB
+            if counted[kind] != len(work.jobs)
+        ]
+        if counted["dataset.prepared"] != len(work.files):
+            found.append(f"{counted['dataset.prepared']} x dataset.prepared for {len(work.files)} files")
+        if counted["feedback.recorded"] != work.feedback:
+            found.append(f"{counted['feedback.recorded']} x feedback.recorded for {work.feedback}")
+        letters = self._messages(*(topic.dead_letters for topic in TOPICS))
+        strange = [one for one in letters if one.header("ce_subject") != POISON]
+        found += [f"dead letter {one.header('ce_type')}: {one.header('x-error')}" for one in strange]
+        return found + self._seen_by_the_owner(work)
+
+    def _seen_by_the_owner(self, work: Work) -> list[str]:
+        client, found = work.client, []
+        datasets = Counter(one["file_id"] for one in client.call("GET", "datasets?limit=100")["data"])
+        found += [f"{datasets[file]} datasets of {file}" for file in work.files if datasets[file] != 1]
+        jobs = {job["id"] for job in client.call("GET", "fine_tuning/jobs")["data"]}
+        if jobs != set(work.jobs):
+            found.append(f"jobs nobody asked for: {jobs - set(work.jobs)}")
+        models = client.call("GET", "registry/models?limit=100")["data"]
+        if len(models) != len(work.jobs):
+            found.append(f"{len(models)} model versions for {len(work.jobs)} jobs")
+        inbox = client.call("GET", "labeling/feedback")["data"]
+        if len(inbox) != work.feedback:
+            found.append(f"{len(inbox)} ratings in the inbox for {work.feedback}")
+        projects = client.call("GET", "labeling/projects")["data"]
+        if len(projects) != work.projects:
+            found.append(f"{len(projects)} labeling projects for {work.projects}")
+        return found
+
+    async def _left_in_stores(self, work: Work) -> list[str]:
+        addresses = self._stack.addresses()
+        settings = ServiceSettings(
+            mongo_url=addresses["mongo_url"],  # type: ignore[arg-type]
+            objects_endpoint=addresses["objects_endpoint"],
+            objects_secret_key=addresses["objects_secret_key"],  # type: ignore[arg-type]
+        )
+        found = []
+        for service in ROUNDS[0]:
+            database = mongo.connect(settings, service)
+            for name in await database.list_collection_names():
+                outbox = await database[name].count_documents({"outbox.0": {"$exists": True}})
+                if outbox:
+                    found.append(f"{outbox} documents of {service}.{name} have events that were not published")
+            parked = await database["parked"].count_documents({})
+            if parked:
+                found.append(f"{parked} keys of {service} are parked")
+            database.client.close()
+        objects = Objects(settings)
+        for file in work.deleted:
+            keys = await objects.keys(f"tenants/{work.tenant_id}/files/{file}/")
+            keys += await objects.keys(f"tenants/{work.tenant_id}/documents/{file}/")
+            if keys:
+                found.append(f"bytes of a deleted file: {keys}")
+        objects.close()
+        return found
+
+
+def streams_broken(events: list[tuple[str, Envelope]]) -> list[str]:
+    """Numbers that two events share, or that are missing, in the streams of these events of (topic, envelope)."""
+    streams: dict[tuple[str, str, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for topic, envelope in events:
+        if envelope.origin:
+            streams[topic, envelope.subject, envelope.origin][envelope.seq].add(envelope.id)
+    found = []
+    for stream, numbers in streams.items():
+        found += [f"{'/'.join(stream)} has two events {seq}" for seq, ids in numbers.items() if len(ids) > 1]
+        if missing := set(range(1, max(numbers) + 1)) - set(numbers):
+            found.append(f"{'/'.join(stream)} lacks {sorted(missing)}")
+    return found
+
+
+def _texts(message: Message) -> list[tuple[str, str]]:
+    return [(name, value.decode("utf-8", "replace")) for name, value in message.headers]
+
+
+def _kind(envelope: Envelope) -> str:
+    return envelope.type.rsplit(".", 1)[0]
+
+
+def _ready(http: httpx2.Client, port: int) -> bool:
+    try:
+        return http.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def _since(crash: Crash, at: float | None) -> str:
+    return f"{at - crash.fired_at:6.1f}" if at is not None and crash.fired_at is not None else "     -"
+
+
+def main() -> int:
+    """Sweep; 1 when something promised did not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", help="numbers of the rounds to run, parted by commas; all if left out")
+    wanted = parser.parse_args().rounds
+    numbers = [int(one) for one in wanted.split(",")] if wanted else list(range(len(ROUNDS)))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        root = Path(folder)
+        build_tiny(root / "models")
+        points = Points(root / "points", [*ROUNDS[0]])
+        stack = LocalStack(
+            root / "stack",
+            base_model="tiny-test",
+            models_dir=root / "models",
+            environment=SETTINGS,
+            environment_of=points.environment(),
+        )
+        stack.up()
+        try:
+            crashes = _rounds(Sweep(stack, points, History(root / "history.jsonl")), numbers)
+            if any(crash.violations for crash in crashes):
+                kept = Path(tempfile.mkdtemp(prefix="sweep-logs-"))
+                for log in [*stack.home.logs.glob("*.log"), root / "history.jsonl"]:
+                    (kept / log.name).write_bytes(log.read_bytes())
+                print(f"logs and history: {kept}")
+        finally:
+            stack.down()
+    broken = sum(len(crash.violations) for crash in crashes)
+    waits = sorted(max(crash.ready_at or 0, crash.again_at or 0) - (crash.fired_at or 0) for crash in crashes)
+    print(f"{len(crashes)} points in {time.monotonic() - began:.0f} s: {broken} violations; ", end="")
+    print(f"ready and past the point again: median {waits[len(waits) // 2]:.1f} s, worst {waits[-1]:.1f} s")
+    return 1 if broken else 0
+
+
+def _rounds(sweep: Sweep, numbers: list[int]) -> list[Crash]:
+    print(f"{'service':16}{'point':28}{'ready s':>8}{'again s':>8}  violations", flush=True)
+    every: list[Crash] = []
+    for number in numbers:
+        started = time.monotonic()
+        for crash in (found := sweep.round(number)):
+            said = "; ".join(crash.violations) or "0"
+            times = f"{_since(crash, crash.ready_at):>8}{_since(crash, crash.again_at):>8}"
+            print(f"{crash.service:16}{crash.point:28}{times}  {said}", flush=True)
+        every += found
+        print(f"round {number}: {time.monotonic() - started:.0f} s", flush=True)
+    return every
+
+
+if __name__ == "__main__":
+    sys.exit(main())
