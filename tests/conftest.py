@@ -55,6 +55,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterat
         base_model="tiny-test",
         models_dir=tiny_models,
         environment={"SARTOR_TRAINER_LEASE_SECONDS": "5", "SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"},
+        usual_ports=False,
     )
     running.up()
     try:

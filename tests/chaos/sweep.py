@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import threading
@@ -34,7 +35,7 @@ from tests.e2e.test_main_way import rows
 
 SETTINGS = {
     "SARTOR_TRAINER_LEASE_SECONDS": "5",
-    "SARTOR_TRAINER_SAVE_EVERY_STEPS": "4",
+    "SARTOR_TRAINER_SAVE_EVERY_STEPS": "30",
     "SARTOR_INGEST_LEASE_SECONDS": "4",
     "SARTOR_RAG_LEASE_SECONDS": "5",
     "SARTOR_EVALUATOR_LEASE_SECONDS": "6",
@@ -231,7 +232,7 @@ class Sweep:
     def _tune(self, work: Work) -> None:
         """Upload, automatic job, model, answer, rating, alias, and the model's end."""
         client = work.client
-        file = client.upload("messages.jsonl", rows(45), "user_data")
+        file = client.upload("messages.jsonl", rows(30), "user_data")
         work.files.append(file)
         model = self._job_of(work, file)["fine_tuned_model"]
         asked = {"model": model, "messages": [{"role": "user", "content": "bike 3 will not open"}], "max_tokens": 4}
@@ -259,7 +260,8 @@ class Sweep:
     def _ask_for_a_job(self, work: Work) -> None:
         file = work.client.upload("tune.jsonl", rows(30), "fine-tune")
         work.files.append(file)
-        asked = {"model": "tiny-test", "training_file": file}
+        method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 15}}}
+        asked = {"model": "tiny-test", "training_file": file, "method": method}
         made = work.client.call("POST", "fine_tuning/jobs", json=asked)
         if self._job_of(work, file)["id"] != made["id"]:
             raise Violation("the job that was answered is not the one that ran")
@@ -340,7 +342,7 @@ class Sweep:
         supervisor = self._stack._rpc().supervisor
         supervisor.stopProcess("accounts")
         try:
-            file = work.client.upload("messages.jsonl", rows(45), "user_data")
+            file = work.client.upload("messages.jsonl", rows(30), "user_data")
             work.files.append(file)
             for point in ("consumer.parked", "parked.claimed"):
                 work.client.until(point, lambda point=point: self._points.fired_at("trainer", point), within=90)
@@ -489,6 +491,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", help="numbers of the rounds to run, parted by commas; all if left out")
     wanted = parser.parse_args().rounds
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped
     numbers = [int(one) for one in wanted.split(",")] if wanted else list(range(len(ROUNDS)))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
@@ -501,6 +504,7 @@ def main() -> int:
             models_dir=root / "models",
             environment=SETTINGS,
             environment_of=points.environment(),
+            usual_ports=False,
         )
         stack.up()
         try:

@@ -70,16 +70,25 @@ class Home:
         temporary.write_text(json.dumps(state, indent=2))
         temporary.replace(self.folder / "state.json")
 
-    def choose_ports(self) -> dict[str, int]:
-        """The ports of the last `up` where still free, else the usual ones, else the next free ones."""
+    def choose_ports(self, *, usual: bool = True) -> dict[str, int]:
+        """The ports of the last `up` where still free, else the usual ones, else free ones by chance.
+
+        Args:
+            usual: whether the usual ones are tried; stacks that start at the same time would take them from each other.
+        """
         before: dict[str, int] = self.state.get("ports", {})
         chosen: dict[str, int] = {}
-        for name, usual in PORTS.items():
-            port = before.get(name, usual)
+        for name, usually in PORTS.items():
+            port = before.get(name) or (usually if usual else _any_port())
             while port in chosen.values() or not is_free(port):
-                port += 100 if port < 60_000 else -50_000
+                port = _any_port()
             chosen[name] = port
         return chosen
+
+
+def _any_port() -> int:
+    """A port below those that the kernel gives to outgoing connections, so that a restart finds it free."""
+    return 10_000 + secrets.randbelow(20_000)
 
 
 def is_free(port: int) -> bool:

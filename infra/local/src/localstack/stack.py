@@ -60,6 +60,7 @@ class LocalStack:
         models_dir: folder of converted base models; `models` in the data folder if None.
         environment: variables added to every service's.
         environment_of: variables added to one service's, by its name.
+        usual_ports: whether to listen on the usual ports where they are free; tests do not, as several run at a time.
         say: called with a line of progress.
     """
 
@@ -72,9 +73,11 @@ class LocalStack:
         models_dir: Path | None = None,
         environment: dict[str, str] | None = None,
         environment_of: dict[str, dict[str, str]] | None = None,
+        usual_ports: bool = True,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.home = Home(folder)
+        self._usual_ports = usual_ports
         self._services = services
         self._base_model = base_model
         given = os.environ.get("SARTOR_MODELS_DIR")
@@ -121,7 +124,7 @@ class LocalStack:
         if self.running():
             programs = self._programs(self.home.state["ports"])
         else:
-            ports = self.home.choose_ports()
+            ports = self.home.choose_ports(usual=self._usual_ports)
             self.home.save_state(
                 {
                     "ports": ports,

@@ -30,7 +30,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
         return
     from localstack import LocalStack
 
-    stack = LocalStack(tmp_path_factory.mktemp("stack"), services=())
+    stack = LocalStack(tmp_path_factory.mktemp("stack"), services=(), usual_ports=False)
     stack.up()
     try:
         yield Addresses(**stack.addresses())

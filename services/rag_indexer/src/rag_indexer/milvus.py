@@ -6,10 +6,12 @@ Expressions are made only of identifiers of ours, checked letter by letter; no t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from chassis.errors import Transient
@@ -19,6 +21,10 @@ BATCH = 200
 
 CALL_SECONDS = 10.0
 """Deadline of one call; without one, pymilvus waits for a server that says nothing, and every other call behind it."""
+
+
+OWN_CONNECTION = {"grpc.use_local_subchannel_pool": 1}
+"""Otherwise grpc gives a new client the connection that the old one failed on."""
 
 
 class Vectors:
@@ -121,11 +127,19 @@ class Vectors:
     def _call(self, call: Any) -> Any:
         try:
             if self._connected is None:
-                self._connected = MilvusClient(self._url, timeout=CALL_SECONDS)
+                self._connected = MilvusClient(self._url, timeout=CALL_SECONDS, grpc_options=OWN_CONNECTION)
             return call(self._connected)
-        except MilvusException as error:
-            self._connected = None
-            raise Transient(f"Milvus did not do it: {error.message}") from error
+        except (MilvusException, grpc.RpcError) as error:  # past a deadline pymilvus lets grpc's own error out
+            self._drop()
+            reason = error.message if isinstance(error, MilvusException) else type(error).__name__
+            raise Transient(f"Milvus did not do it: {reason}") from error
+
+    def _drop(self) -> None:
+        """Let go of the connection: one that failed may fail for ever."""
+        client, self._connected = self._connected, None
+        if client is not None:
+            with contextlib.suppress(MilvusException, grpc.RpcError):
+                client.close()
 
 
 def checked(identifier: str) -> str:
