@@ -8,7 +8,7 @@ SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test lint types e2e bench schemas image-locks clean
+.PHONY: help venv up down status logs demo test lint types e2e sweep cells bench schemas image-locks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ test: venv ## every test that needs nothing but Python (GPU and Docker ones name
 
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e
+
+sweep: venv ## end a process at every named crash point, once each, and check that the work ends, once
+	$(BIN)/python -m tests.chaos.sweep
+
+cells: venv ## broker, database, objects and Milvus away, cut, half open or slow: the outcomes of the fault matrix
+	$(BIN)/python -m pytest tests/chaos/cells.py -s
 
 lint: venv ## style, and who may import whom
 	$(BIN)/ruff check .

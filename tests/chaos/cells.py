@@ -141,7 +141,7 @@ async def net(addresses: Addresses, tmp_path: Path) -> AsyncIterator[Net]:
         proxied = replace(
             addresses,
             kafka_bootstrap=proxies["kafka"].address,
-            mongo_url=f"mongodb://{proxies['mongo'].address}",
+            mongo_url=f"mongodb://{proxies['mongo'].address}/?directConnection=true",
             objects_endpoint=proxies["objects"].address,
             milvus_url=f"http://{proxies['milvus'].address}",
         )

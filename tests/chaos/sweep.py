@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -44,6 +45,8 @@ SETTINGS = {
     "SARTOR_MODEL_SERVER_SYNC_SECONDS": "2",
     "SARTOR_KAFKA_SESSION_TIMEOUT_MS": "6000",
     "SARTOR_KEY_CACHE_SECONDS": "600",
+    "SARTOR_TRAINER_THREADS": "1",
+    "SARTOR_MODEL_SERVER_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
 WORK_SECONDS = 240
@@ -185,8 +188,8 @@ class Sweep:
         self._history = history
         self._operator = Client(stack.base_url, stack.home.secret("operator_key"), history, "operator")
 
-    def round(self, number: int) -> list[Crash]:
-        """Arm, work, check."""
+    def round(self, number: int) -> tuple[list[Crash], list[str]]:
+        """Arm, work, check; the points with what is wrong of each, and what is wrong with the work."""
         work = self._tenant(f"Round {number}")
         crashes = [Crash(service, point) for service, points in ROUNDS[number].items() for point in points]
         for crash in crashes:
@@ -202,10 +205,7 @@ class Sweep:
             if crash.fired_at is None:
                 crash.violations.append("the point was not passed")
             self._points.disarm(crash.service, crash.point)
-        violations += self._settled(work)
-        for crash in crashes[:1]:
-            crash.violations += violations
-        return crashes
+        return crashes, violations + self._settled(work)
 
     def _tasks(self, number: int) -> list[Callable[[Work], None]]:
         armed = ROUNDS[number]
@@ -491,7 +491,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", help="numbers of the rounds to run, parted by commas; all if left out")
     wanted = parser.parse_args().rounds
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped
     numbers = [int(one) for one in wanted.split(",")] if wanted else list(range(len(ROUNDS)))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
@@ -506,35 +505,44 @@ def main() -> int:
             environment_of=points.environment(),
             usual_ports=False,
         )
+        signal.signal(signal.SIGTERM, lambda *_: _give_up(stack))
         stack.up()
         try:
-            crashes = _rounds(Sweep(stack, points, History(root / "history.jsonl")), numbers)
-            if any(crash.violations for crash in crashes):
+            crashes, broken = _rounds(Sweep(stack, points, History(root / "history.jsonl")), numbers)
+            if broken:
                 kept = Path(tempfile.mkdtemp(prefix="sweep-logs-"))
                 for log in [*stack.home.logs.glob("*.log"), root / "history.jsonl"]:
                     (kept / log.name).write_bytes(log.read_bytes())
                 print(f"logs and history: {kept}")
         finally:
             stack.down()
-    broken = sum(len(crash.violations) for crash in crashes)
     waits = sorted(max(crash.ready_at or 0, crash.again_at or 0) - (crash.fired_at or 0) for crash in crashes)
     print(f"{len(crashes)} points in {time.monotonic() - began:.0f} s: {broken} violations; ", end="")
     print(f"ready and past the point again: median {waits[len(waits) // 2]:.1f} s, worst {waits[-1]:.1f} s")
     return 1 if broken else 0
 
 
-def _rounds(sweep: Sweep, numbers: list[int]) -> list[Crash]:
+def _give_up(stack: LocalStack) -> None:
+    stack.down()
+    os._exit(1)  # clients still wait for answers
+
+
+def _rounds(sweep: Sweep, numbers: list[int]) -> tuple[list[Crash], int]:
     print(f"{'service':16}{'point':28}{'ready s':>8}{'again s':>8}  violations", flush=True)
     every: list[Crash] = []
+    broken = 0
     for number in numbers:
         started = time.monotonic()
-        for crash in (found := sweep.round(number)):
+        crashes, violations = sweep.round(number)
+        for crash in crashes:
             said = "; ".join(crash.violations) or "0"
             times = f"{_since(crash, crash.ready_at):>8}{_since(crash, crash.again_at):>8}"
             print(f"{crash.service:16}{crash.point:28}{times}  {said}", flush=True)
-        every += found
-        print(f"round {number}: {time.monotonic() - started:.0f} s", flush=True)
-    return every
+        every += crashes
+        broken += len(violations) + sum(len(crash.violations) for crash in crashes)
+        said = "; ".join(violations) or "0"
+        print(f"round {number}: {time.monotonic() - started:.0f} s, violations in the work: {said}", flush=True)
+    return every, broken
 
 
 if __name__ == "__main__":

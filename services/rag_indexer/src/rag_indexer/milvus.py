@@ -23,8 +23,8 @@ CALL_SECONDS = 10.0
 """Deadline of one call; without one, pymilvus waits for a server that says nothing, and every other call behind it."""
 
 
-OWN_CONNECTION = {"grpc.use_local_subchannel_pool": 1}
-"""Otherwise grpc gives a new client the connection that the old one failed on."""
+OWN_CONNECTION: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.use_local_subchannel_pool": 1}}
+"""Otherwise pymilvus, and below it grpc, give a new client the connection that the old one failed on."""
 
 
 class Vectors:
@@ -127,7 +127,7 @@ class Vectors:
     def _call(self, call: Any) -> Any:
         try:
             if self._connected is None:
-                self._connected = MilvusClient(self._url, timeout=CALL_SECONDS, grpc_options=OWN_CONNECTION)
+                self._connected = MilvusClient(self._url, timeout=CALL_SECONDS, **OWN_CONNECTION)
             return call(self._connected)
         except (MilvusException, grpc.RpcError) as error:  # past a deadline pymilvus lets grpc's own error out
             self._drop()
