@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.chaos.plan import POINTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +62,15 @@ def test_only_settings_read_the_environment() -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
     }
     assert readers == set(MAY_READ_THE_ENVIRONMENT)
+
+
+def test_every_crash_point_is_swept() -> None:
+    """`crash_point` takes a plain name, each stands in one place, and the sweep ends a process there."""
+    named = [
+        ast.literal_eval(node.args[0]) for source in SOURCES for name, node in calls(source) if name == "crash_point"
+    ]
+    assert len(named) == len(set(named))
+    assert set(named) == {point for _, point in POINTS}
 
 
 def test_services_and_libs_log_and_do_not_print() -> None:

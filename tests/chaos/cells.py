@@ -262,6 +262,7 @@ async def test_mongodb_cuts_the_connection_at_commit(net: Net, commit: bytes) ->
         net.mongo.set(Fault(drop_reply_to=commit))
         first = await files.upload("a.jsonl", BARE, "user_data", "once")
         assert first.status_code in (200, 503), first.text
+        await eventually(lambda: net.mongo.dropped)
         await asyncio.sleep(3)
         net.mongo.heal()
         again = await files.upload("a.jsonl", BARE, "user_data", "once")

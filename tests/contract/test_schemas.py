@@ -98,6 +98,14 @@ def test_an_envelope_survives_the_wire() -> None:
     assert read_envelope([(name, text.encode()) for name, text in headers.items()]) == envelope
 
 
+def test_an_event_of_the_installation_itself_has_no_tenant_and_can_be_read() -> None:
+    """CloudEvents knows no empty attributes, so an empty one is left out."""
+    envelope = _envelope().model_copy(update={"tenantid": ""})
+    _, _, headers = to_message(envelope, {})
+    assert "ce_tenantid" not in headers
+    assert read_envelope(headers) == envelope
+
+
 def test_a_message_without_attributes_is_malformed() -> None:
     with pytest.raises(MalformedEvent, match="source"):
         read_envelope({"ce_id": "1"})

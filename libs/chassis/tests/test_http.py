@@ -11,14 +11,16 @@ import httpx2
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel
+from pymongo.errors import AutoReconnect
 
 from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
-from chassis.idempotency import request_id_for
+from chassis.idempotency import Idempotency, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
 from eventbus.service import Service
+from stores.mongo import AWAY
 from testkit import Space
 
 
@@ -40,6 +42,8 @@ def application(space: Space) -> Any:
             raise Conflict("It is there already.")
         if body.count == 500:
             raise RuntimeError("a bug")
+        if body.count == 503:
+            raise AutoReconnect("the database is away")
         if body.count == 77:
             await asyncio.sleep(1)
         made.append(principal.tenant_id)
@@ -68,6 +72,7 @@ async def client(space: Space) -> AsyncIterator[httpx2.AsyncClient]:
         ("POST", "/v1/orders", {}, 400, "count", "invalid_value"),
         ("POST", "/v1/orders", {"count": 409}, 409, None, "conflict"),
         ("POST", "/v1/orders", {"count": 500}, 500, None, None),
+        ("POST", "/v1/orders", {"count": 503}, 503, None, "service_unavailable"),
         ("GET", "/v1/nothing", None, 404, None, "unknown_url"),
         ("GET", "/v1/orders", None, 405, None, "method_not_allowed"),
     ],
@@ -114,6 +119,22 @@ async def test_an_idempotency_key_gives_the_same_answer_once(space: Space) -> No
         assert other_body.status_code == 422
         other_key = await http.post("/v1/orders", json={"count": 1}, headers={**headers, "idempotency-key": "abd"})
         assert other_key.json()["made"] == 2
+
+
+async def test_a_database_that_is_away_is_503_under_an_idempotency_key_as_well(space: Space) -> None:
+    async with client(space) as http:
+        headers = {"idempotency-key": "away", "authorization": http.headers["authorization"]}
+        answer = await http.post("/v1/orders", json={"count": 503}, headers=headers)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+    class Away:
+        async def find_one_and_update(self, *_: object, **__: object) -> None:
+            raise AutoReconnect("away")
+
+    app = Idempotency(application(space), records=Away(), away=AWAY)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test") as http:
+        answer = await http.post("/v1/orders", json={"count": 1}, headers={"idempotency-key": "away"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
 
 
 async def test_an_idempotency_key_in_use_says_so(space: Space) -> None:

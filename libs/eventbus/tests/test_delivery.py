@@ -148,6 +148,46 @@ async def test_an_event_saved_while_nobody_relays_is_published_after_the_next_st
         assert (envelope.seq, envelope.source, envelope.tenantid) == (1, "/sartor/ingest", TENANT)
 
 
+async def test_a_relay_that_fails_leaves_nothing_running_behind(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next sweep would publish beside what is still under way, and out of order."""
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    store = service.aggregates("uploads", Upload)
+    published: list[str] = []
+
+    async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
+        if envelope.subject == "file-0":
+            raise Transient("the broker is away")
+        await asyncio.sleep(0.2)
+        published.append(envelope.subject)
+
+    monkeypatch.setattr(service.bus, "publish", publish)
+    for number in range(3):
+        await store.add(upload(number))
+    assert service._relay is not None
+    with pytest.raises(Transient):
+        await service._relay.drain()
+    assert sorted(published) == ["file-1", "file-2"]
+
+
+async def test_a_relay_without_its_lease_publishes_nothing(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood still, and another replica has taken over."""
+    async with producer(space, "one") as (first, store):
+        assert first._relay is not None
+        await store.collection.database["leases"].update_one(
+            {"_id": "relay"}, {"$set": {"owner": "two", "until_ms": 2**53}}, upsert=True
+        )
+        first._relay._until = 0.0
+        published: list[str] = []
+
+        async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
+            published.append(envelope.subject)
+
+        monkeypatch.setattr(first.bus, "publish", publish)
+        await store.add(upload())
+        await first._relay.drain()
+        assert published == []
+
+
 async def test_one_replica_relays_at_a_time(space: Space) -> None:
     async with producer(space, "one") as (first, _), producer(space, "two") as (second, _):
         relays = [service._relay for service in (first, second)]

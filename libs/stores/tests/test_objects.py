@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from chassis.errors import NotFound, Transient
 from chassis.settings import ServiceSettings
+from stores import objects as stores_objects
 from stores.objects import DigestMismatch, Objects
 from testkit import Space
+from testkit.tcp_proxy import BLACK_HOLE, Fault, tcp_proxy
 
 
 async def test_bytes_and_files_round_trip(space: Space, tmp_path: Path) -> None:
@@ -60,3 +63,18 @@ async def test_wrong_credentials_and_no_server_are_transient(space: Space) -> No
     nowhere = Objects(space.settings(ServiceSettings, "console", objects_endpoint="127.0.0.1:1"))
     with pytest.raises(Transient, match="cannot be reached"):
         await nowhere.put_bytes("x", b"1")
+
+
+@pytest.mark.parametrize("fault", [BLACK_HOLE, Fault(bytes_per_second=2000)], ids=["silent", "trickling"])
+async def test_a_call_ends_at_its_deadline(space: Space, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """A trickle meets the deadline of every read, so the whole call has one."""
+    monkeypatch.setattr(stores_objects, "CALL_SECONDS", 1.0)
+    async with tcp_proxy(space.addresses.objects_endpoint) as proxy:
+        store = Objects(space.settings(ServiceSettings, "console", objects_endpoint=proxy.address))
+        await store.prepare()
+        ref = await store.put_bytes("x", b"x" * 100_000)
+        proxy.set(fault)
+        with pytest.raises(Transient, match=r"within|TimeoutError"):
+            await asyncio.wait_for(store.get_bytes(ref), 5)
+        proxy.heal()
+        store.close()

@@ -6,16 +6,27 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 import openai
 import pytest
 
+from chassis.errors import Transient
 from eventbus.service import Service
 from ingest.app import build
 from ingest.domain import File
 from ingest.settings import Settings
-from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
+from schemas import (
+    DatasetPrepared,
+    DatasetRejected,
+    DocumentParsed,
+    FileDeleted,
+    LabelingRequested,
+    LabelsPublished,
+    ObjectRef,
+)
+from stores.objects import Objects
 from testkit import Space, eventually, running
 
 ROWS = [
@@ -135,6 +146,25 @@ async def test_the_files_api(space: Space) -> None:
             assert (await stranger.files.list()).data == []
         with pytest.raises(openai.NotFoundError):
             await client.files.retrieve(made[0].id)
+
+
+async def test_a_store_that_is_away_is_not_the_files_fault(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it cannot be fetched, the upload is read in the end."""
+    monkeypatch.setattr("ingest.worker.RETRY_SECONDS", 0.1)
+    download, failures = Objects.download, 6
+
+    async def fail_at_first(self: Objects, ref: ObjectRef, path: Path) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures > 0:
+            raise Transient("The object store did not answer.")
+        await download(self, ref, path)
+
+    monkeypatch.setattr(Objects, "download", fail_at_first)
+    async with ingest(space) as (_, client):
+        file = await client.files.create(file=("rows.jsonl", BODY), purpose="user_data")
+        assert (await settled(client, file.id)).status == "processed"
+    assert failures == 0
 
 
 async def test_a_delete_that_broke_off_is_finished_later(space: Space) -> None:

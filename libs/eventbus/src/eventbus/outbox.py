@@ -261,14 +261,15 @@ class Relay:
                 pass
             self._awake.clear()
             try:
-                if await self._hold_lease():
-                    await self.drain()
+                await self.drain()
             except Exception as error:  # the boundary of a background task: it must survive a broker or database cut
                 log.warning("relay_failed", error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def drain(self) -> None:
-        """Publish everything that waits now, for as long as this replica is the one that relays."""
+        """Publish everything that waits now, if this replica is the one that relays and for as long as it is."""
+        if not await self._hold_lease():
+            return
         for store in self._stores:
             oldest = time.time()
             documents = await store.collection.find({"outbox.0": {"$exists": True}}, {"outbox": 1}).to_list(200)

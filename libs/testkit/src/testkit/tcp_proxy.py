@@ -75,6 +75,7 @@ class TcpProxy:
     Attributes:
         port: the proxy's own.
         connections: how many were made so far.
+        dropped: how many replies to `drop_reply_to` were dropped so far.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -86,6 +87,7 @@ class TcpProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.connections = 0
+        self.dropped = 0
 
     @property
     def address(self) -> str:
@@ -176,6 +178,7 @@ class TcpProxy:
             connection.server[1].write(data)
             await connection.server[1].drain()
             if fault.drop_reply_to is not None and fault.drop_reply_to in data:
+                self.dropped += 1
                 await asyncio.sleep(TICK * 5)
                 return
 
