@@ -49,8 +49,8 @@ SETTINGS = {
     "SARTOR_MODEL_SERVER_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
-WORK_SECONDS = 240
-QUIET_SECONDS = 40
+WORK_SECONDS = 600
+QUIET_SECONDS = 60
 POISON = "poison"
 DOCUMENT = b"# Refunds\n\nRefunds take five working days.\n\n# Hours\n\nThe desk is open from 7 to 22.\n"
 ONCE_A_JOB = ("finetune.requested", "finetune.trained", "finetune.succeeded", "model.registered", "model.promoted")
