@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.auth import Principal
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
 
@@ -30,8 +31,10 @@ def request_id_for(prefix: str, fallback: str) -> str:
 class Idempotency:
     """ASGI middleware that stores the answer of each POST carrying an `Idempotency-Key` for 24 hours.
 
-    An attempt that died half-way is taken over after a minute; the services derive their ids from `seed`, so the
-    second attempt finds what the first one made. Multipart uploads and streamed answers pass through unstored.
+    Keys are the caller's own: the credential is checked first. An attempt that died half-way is taken over after a
+    minute; the services derive their ids from `seed`, so the second attempt finds what the first one made. Multipart
+    uploads and streamed answers pass through unstored; of an answer marked `cache-control: no-store`, which shows a
+    secret, only its status is kept.
 
     Args:
         app: the application below.
@@ -45,31 +48,32 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the answer it had before."""
         headers = dict(scope.get("headers", ()))
-        key = headers.get(b"idempotency-key")
+        key, credential = headers.get(b"idempotency-key"), headers.get(b"authorization")
         multipart = headers.get(b"content-type", b"").startswith(b"multipart/")
-        if scope["type"] != "http" or scope["method"] != "POST" or not key or multipart:
+        if scope["type"] != "http" or scope["method"] != "POST" or not key or not credential or multipart:
             await self.app(scope, receive, send)
             return
         try:
-            await self._once(scope, receive, send, key, headers.get(b"authorization", b""))
+            caller = await scope["app"].state.authenticator.authenticate(credential.decode("latin-1"))
+            await self._once(scope, receive, send, key, caller)
         except SartorError as error:
             await error_response(error)(scope, receive, send)
 
-    async def _once(self, scope: Scope, receive: Receive, send: Send, key: bytes, caller: bytes) -> None:
+    async def _once(self, scope: Scope, receive: Receive, send: Send, key: bytes, caller: Principal) -> None:
         body = await _read(receive)
-        record_id = hashlib.sha256(b"\x1f".join([caller, scope["path"].encode(), key])).hexdigest()
-        body_hash = hashlib.sha256(body).hexdigest()
-        stored = await self._begin(record_id, body_hash)
+        whose = [caller.tenant_id, caller.key_id, caller.user_id or "", scope["path"], key.decode("latin-1")]
+        record_id = hashlib.sha256("\x1f".join(whose).encode()).hexdigest()
+        attempt = datetime.now(UTC)
+        stored = await self._begin(record_id, hashlib.sha256(body).hexdigest(), attempt)
         if stored is not None:
             await _replay(stored, send)
             return
         token = seed.set(record_id)
+        mine = {"_id": record_id, "started_at": attempt}
 
         async def store(answer: _Recorder) -> None:
-            await self.records.update_one(
-                {"_id": record_id},
-                {"$set": {"status": answer.status, "headers": answer.headers, "body": bytes(answer.body)}},
-            )
+            shown = {"headers": answer.headers, "body": bytes(answer.body)} if not answer.secret else {}
+            await self.records.update_one(mine, {"$set": {"status": answer.status, **shown}})
 
         recorder = _Recorder(send, store)
         try:
@@ -77,11 +81,10 @@ class Idempotency:
         finally:
             seed.reset(token)
             if not recorder.storable:
-                await self.records.delete_one({"_id": record_id})
+                await self.records.delete_one(mine)
 
-    async def _begin(self, record_id: str, body_hash: str) -> dict[str, Any] | None:
-        """Claim the key for this attempt, or return the answer it already has."""
-        at = datetime.now(UTC)
+    async def _begin(self, record_id: str, body_hash: str, at: datetime) -> dict[str, Any] | None:
+        """Claim the key for the attempt that began at `at`, or return the answer it already has."""
         record = await self.records.find_one_and_update(
             {"_id": record_id},
             {"$setOnInsert": {"body_hash": body_hash, "started_at": at, "expires_at": at + KEEP}},
@@ -96,6 +99,11 @@ class Idempotency:
                 code="idempotency_key_reused",
             )
         if "status" in record:
+            if "body" not in record:
+                raise Conflict(
+                    "This was done before, under the same Idempotency-Key; its answer held a secret and was not kept.",
+                    code="answer_not_kept",
+                )
             return dict(record)
         taken = (
             await self.records.find_one_and_update(
@@ -130,6 +138,11 @@ class _Recorder:
         self.headers: list[list[str]] = []
         self.body = bytearray()
         self._complete = False
+
+    @property
+    def secret(self) -> bool:
+        """Whether the answer must not be kept."""
+        return any(name == "cache-control" and "no-store" in value for name, value in self.headers)
 
     @property
     def storable(self) -> bool:

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
+from aiokafka import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
 
-from chassis.errors import PERMANENT, Transient
+from chassis.errors import PERMANENT, SartorError, Transient
 from chassis.settings import ServiceSettings
 from eventbus.continuity import Continuity
 from eventbus.parking import Held, Parking, Record
@@ -29,6 +30,7 @@ OUT_OF_SEQUENCE = Counter(
     "events_out_of_sequence_total", "Events before which one of their stream is missing, or that came again.", ["kind"]
 )
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
+DEAD_IN_A_ROW = Gauge("dead_letters_in_a_row", "Events dead-lettered since one was last handled.")
 PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
 
 ATTEMPTS_IN_PLACE = 3
@@ -52,7 +54,7 @@ LOST_RACES = ("stale_write", "stale_fence")
 REPLAY_FOR = "x-replay-for"
 """Header of a replayed dead letter: the one consumer it is for."""
 
-PUBLISH_SECONDS = 10
+PUBLISH_SECONDS = 8
 HANDLER_SECONDS = 30
 
 E = TypeVar("E", bound=Event)
@@ -125,6 +127,7 @@ class Bus:
                 session_timeout_ms=self._settings.kafka_session_timeout_ms,
                 heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 3,
                 fetch_max_wait_ms=500,
+                listener=_OnAssignment(self._continuity),
             )(self._on_message)
         if self._watchers:
             self._broker.subscriber(
@@ -170,7 +173,10 @@ class Bus:
         return sorted({f"{self._prefix}{event.topic}" for event in handlers})
 
     async def check_consumer(self) -> None:
-        """Raise when every message of late went to the dead letters: somebody should look before all of them do."""
+        """Raise when every message of late went to the dead letters: somebody should look before all of them do.
+
+        It is told beside the service's readiness, not a part of it: its API is no worse for it.
+        """
         if self._dead_in_a_row >= DEAD_LETTERS_IN_A_ROW:
             raise Transient(f"The last {self._dead_in_a_row} events were dead-lettered; see `sartor dlq list`.")
 
@@ -287,13 +293,14 @@ class Bus:
             if isinstance(error, PERMANENT) and error.code not in LOST_RACES:
                 await self._dead_letter(record, error.code or "permanent", error.message, attempts=failed)
                 return True
-            away = isinstance(error, (Transient, PyMongoError))
+            away = isinstance(error, PyMongoError) or (isinstance(error, SartorError) and error.transient)
             last = failed >= (ATTEMPTS_WHILE_AWAY if away else ATTEMPTS)
             log.warning("event_failed", type=event.type, attempt=failed, error=reason, exc_info=last)
             if last:
                 await self._dead_letter(record, "exhausted", reason, attempts=failed)
             return last
         self._dead_in_a_row = 0
+        DEAD_IN_A_ROW.set(0)
         CONSUMED.labels(event.type, "handled").inc()
         return True
 
@@ -310,6 +317,7 @@ class Bus:
         }
         await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
         self._dead_in_a_row += 1
+        DEAD_IN_A_ROW.set(self._dead_in_a_row)
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
         log.error("event_dead_lettered", topic=record.topic, code=code, reason=reason, attempts=attempts)
 
@@ -333,11 +341,30 @@ class Bus:
                     if name not in existing
                 ]
                 if missing:
-                    await admin.create_topics(missing)
-            except TopicAlreadyExistsError:
-                pass
+                    _check_created(await admin.create_topics(missing))
             finally:
                 await admin.close()
+
+
+def _check_created(response: Any) -> None:
+    """Raise unless each topic was created, by us or by a service that starts beside us."""
+    for topic, code, *_ in response.topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise Transient(f"Kafka did not create the topic '{topic}' (error {code}).")
+
+
+class _OnAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Forgets what was seen when partitions move: meanwhile others may have read the events between."""
+
+    def __init__(self, continuity: Continuity) -> None:
+        self._continuity = continuity
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        """Nothing to do."""
+
+    def on_partitions_assigned(self, assigned: Any) -> None:  # noqa: ARG002
+        """Start to watch anew."""
+        self._continuity.clear()
 
 
 def _identity(envelope: Envelope) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +26,11 @@ class Record:
     key: bytes | None
     value: bytes
     headers: dict[str, str]
+
+    @property
+    def place(self) -> str:
+        """Where it lies in its topic, `partition:offset`."""
+        return f"{self.partition}:{self.offset}"
 
     @property
     def order_key(self) -> str:
@@ -81,14 +87,15 @@ class Parking:
             record: the message.
             attempts: how often it has failed.
         """
-        place, full = f"{record.partition}:{record.offset}", f"messages.{MOST_BEHIND_ONE_KEY - 1}"
+        place, full = record.place, f"messages.{MOST_BEHIND_ONE_KEY - 1}"
         key = {"_id": record.order_key, "messages.place": {"$ne": place}, full: {"$exists": False}}
         change: Mapping[str, Any] = {
             "$push": {"messages": {"place": place, "attempts": attempts, **asdict(record)}},
             "$setOnInsert": {
                 "created_at": now(),
                 "version": 0,
-                "lease": {"owner": "", "fence": 0, "until_ms": 0},
+                # The key may have been parked before, under fences that must not come again.
+                "lease": {"owner": "", "fence": time.time_ns() // 1000, "until_ms": 0},
             },
         }
         try:
@@ -111,21 +118,23 @@ class Parking:
 
     async def done(self, held: Held) -> None:
         """The oldest message is handled, or dead-lettered: the next one is due at once."""
-        mine = {"_id": held.id, "lease.fence": held.fence}
         change = {"$pop": {"messages": -1}, "$set": {"lease.owner": "", "lease.until_ms": 0}}
-        await self._keys.update_one(mine, change)
+        await self._keys.update_one(self._mine(held), change)
         await self._let_go(held.id)
 
     async def failed(self, held: Held, pause: float) -> None:
         """Try it again after `pause` seconds."""
-        mine = {"_id": held.id, "lease.fence": held.fence}
-        await self._keys.update_one(mine, {"$inc": {"messages.0.attempts": 1}})
+        await self._keys.update_one(self._mine(held), {"$inc": {"messages.0.attempts": 1}})
         await self._leases.delay(held.id, held.fence, pause)
 
     async def depth(self) -> tuple[int, float]:
         """Number of parked keys, and the age in seconds of the oldest."""
         oldest = await self._keys.find_one({}, sort=[("created_at", 1)])
         return await self._keys.estimated_document_count(), now() - oldest["created_at"] if oldest else 0.0
+
+    def _mine(self, held: Held) -> dict[str, Any]:
+        """Matches while nobody claimed the key after us and our message is still its oldest."""
+        return {"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}
 
     async def _let_go(self, key: str) -> None:
         await self._keys.delete_one({"_id": key, "messages": {"$size": 0}})

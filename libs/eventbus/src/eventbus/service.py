@@ -14,6 +14,7 @@ import httpx2
 import structlog
 from fastapi import APIRouter, FastAPI
 from prometheus_client import Gauge
+from starlette.middleware import Middleware
 
 from chassis.auth import Authenticator, Peer, Tokens
 from chassis.http import Check, create_app
@@ -100,23 +101,39 @@ class Service:
         """Keep `work` running; it is started again, with a log line, should it fail."""
         self._background[name] = work
 
-    def app(self, routers: Sequence[APIRouter], *, checks: dict[str, Check] | None = None) -> FastAPI:
-        """The HTTP application, with this service's lifecycle as its lifespan."""
+    def app(
+        self,
+        routers: Sequence[APIRouter],
+        *,
+        checks: dict[str, Check] | None = None,
+        streamed: Sequence[str] = (),
+    ) -> FastAPI:
+        """The HTTP application, with this service's lifecycle as its lifespan.
+
+        Args:
+            routers: the service's own routes.
+            checks: further dependencies, for `/readyz`.
+            streamed: paths of routes that read their body in pieces, under limits of their own.
+        """
         self.bus.watch({KeyRevoked: self._on_key_revoked})
-        every: dict[str, Check] = {
-            "kafka": self.bus.ping,
-            "consumer": self.bus.check_consumer,
-            "objects": self.objects.ping,
-            **(checks or {}),
-        }
+        every: dict[str, Check] = {"kafka": self.bus.ping, "objects": self.objects.ping, **(checks or {})}
+        middleware = []
         if self.database is not None:
             database = self.database
             every["mongodb"] = lambda: mongo.ping(database)
-        app = create_app(self.name, routers=routers, checks=every, lifespan=self._lifespan)
+            middleware = [Middleware(Idempotency, records=self.collection("idempotency"))]
+        app = create_app(
+            self.name,
+            routers=routers,
+            checks=every,
+            reports={"consumer": self.bus.check_consumer},
+            lifespan=self._lifespan,
+            away=(mongo.PyMongoError,),
+            middleware=middleware,
+            streamed=streamed,
+        )
         app.state.authenticator = self.authenticator
         app.state.service = self
-        if self.database is not None:
-            app.add_middleware(Idempotency, records=self.collection("idempotency"))
         return app
 
     async def _on_key_revoked(self, event: KeyRevoked) -> None:
@@ -138,11 +155,13 @@ class Service:
             yield
         finally:
             app.state.stopping = True
-            for name, task in tasks.items():
-                if name != "relay":
-                    task.cancel()
-            await asyncio.gather(*(task for name, task in tasks.items() if name != "relay"), return_exceptions=True)
-            await self._drain_bus(tasks.get("relay"))
+            relay = tasks.pop("relay", None)
+            for task in tasks.values():
+                task.cancel()
+            _, late = await asyncio.wait(tasks.values(), timeout=self.settings.stop_timeout)
+            if late:
+                log.warning("background_late", tasks=sorted(task.get_name() for task in late))
+            await self._drain_bus(relay)
             for hook in self._stopping:
                 await hook()
             await self.http.aclose()

@@ -31,7 +31,8 @@ def build(settings: Settings) -> FastAPI:
             account_routes(web, service.peer("accounts")),
             page_routes(web, watcher, service.peer, settings.base_model),
             label_routes(web, service.peer("labeling")),
-        ]
+        ],
+        streamed=["/upload"],
     )
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     web.install(app)

@@ -34,4 +34,6 @@ def build(settings: Settings) -> FastAPI:
     service.bus.subscribe(subscriptions(uploads))
     service.background("worker", worker.run)
     service.background("expiry", sweep)
-    return service.app([file_routes(files, uploads, settings, worker.wake), dataset_routes(files)])
+    return service.app(
+        [file_routes(files, uploads, settings, worker.wake), dataset_routes(files)], streamed=["/v1/files"]
+    )
