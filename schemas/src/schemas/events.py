@@ -44,6 +44,7 @@ class TenantPolicyChanged(Event):
     type, topic, key = "tenant.policy_changed.v1", "accounts", "tenant_id"
 
     policy: TenantPolicy = Field(description="The policy from now on.")
+    revision: int = Field(0, description="Rises with every change of the tenant's policy; an older one is not taken.")
 
 
 class KeyRevoked(Event):

@@ -32,6 +32,7 @@ class Tenant(Aggregate):
     name: str
     slug: str
     policy: TenantPolicy = Field(default_factory=TenantPolicy)
+    policy_revision: int = 0
 
     @classmethod
     def create(cls, tenant_id: str, name: str, policy: TenantPolicy, at: int) -> Tenant:
@@ -53,7 +54,8 @@ class Tenant(Aggregate):
         """Replace the policy."""
         if policy != self.policy:
             self.policy = policy
-            self.record(TenantPolicyChanged(tenant_id=self.id, policy=policy))
+            self.policy_revision += 1
+            self.record(TenantPolicyChanged(tenant_id=self.id, policy=policy, revision=self.policy_revision))
 
 
 def make_slug(name: str, tenant_id: str) -> str:
