@@ -8,7 +8,7 @@ SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test lint types e2e bench schemas image-locks clean
+.PHONY: help venv up down status logs demo test lint types e2e bench schemas image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -60,8 +60,11 @@ bench: venv ## print measured ratios against plain peers
 schemas: venv ## write the exported event schemas and the catalogue
 	$(BIN)/python -m schemas.export
 
-image-locks: venv ## write infra/docker/locks from requirements.lock and each service's pyproject.toml
+image-locks: venv ## write what images are made with: infra/docker/locks and the ingress' routes
 	$(BIN)/python -m localstack.image_locks
+
+base-model: venv ## convert the base model into .sartor/models, for docker-compose.yml
+	$(BIN)/python -m localstack.base_models gemma .sartor/models
 
 clean: venv ## stop the stack and delete its data
 	@$(BIN)/sartor down
