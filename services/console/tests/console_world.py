@@ -26,9 +26,17 @@ from testkit import Addresses, Space, running
 MODEL = "ft:gemma-3-270m:kumo::1a2b"
 JOB = {"id": "ftjob-1", "status": "running", "training_file": "file-1", "fine_tuned_model": None, "error": None}
 FILE = {"id": "file-1", "filename": "rows.jsonl", "bytes": 12, "status": "processed", "status_details": None}
-CARD = {"id": MODEL, "state": "promoted", "dataset_id": "ds-1"}
+CARD = {"id": MODEL, "state": "production", "waiting_for": None, "dataset_id": "ds-1"}
 KEY = {"id": "key_1", "name": "laptop", "hint": "sk-…abcd", "role": "engineer", "revoked_at": None}
-PROJECT = {"id": "lp-1", "name": "Intents", "answered": 1, "total": 3, "labels": ["refund"], "instructions": "Choose."}
+PROJECT = {
+    "id": "lp-1",
+    "name": "Intents",
+    "answered": 1,
+    "total": 3,
+    "labels": ["refund"],
+    "instructions": "Choose.",
+    "publications": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,9 @@ class World:
             ("GET", f"/v1/registry/models/{MODEL}"): CARD,
             ("GET", "/v1/datasets/ds-1"): {"system": "Name the intent."},
             ("GET", "/v1/evals/evaluations"): page(),
+            ("GET", "/v1/registry/models"): page(),
             ("GET", "/v1/labeling/projects"): page(PROJECT),
+            ("GET", "/v1/labeling/feedback"): page(),
             ("GET", "/v1/labeling/projects/lp-1"): PROJECT,
             ("POST", "/v1/labeling/projects/lp-1/next"): {"id": "lt-1", "text": "the lock stays shut"},
             ("GET", "/v1/organization/keys"): page(KEY),

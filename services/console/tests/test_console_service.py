@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -24,6 +25,7 @@ FORMS = [
     ("/labeling/lp-1/labels", {"labels": "a"}),
     ("/labeling/lp-1/publish", {}),
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),
+    ("/decide", {"model": MODEL, "approve": "1"}),
 ]
 EVIL = '<script>alert("x")</script>'
 
@@ -190,8 +192,8 @@ async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
 STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
 OVER = event("Training is over; testing the model on held-out rows.")
 RUNS = page(
-    {"job_id": "ftjob-other", "progress": {"done": 9, "total": 10}},
-    {"job_id": "ftjob-1", "progress": {"done": 3, "total": 12}},
+    {"job_id": "ftjob-other", "status": "running", "progress": {"done": 9, "total": 10}},
+    {"job_id": "ftjob-1", "status": "running", "progress": {"done": 3, "total": 12}},
 )
 
 
@@ -268,6 +270,43 @@ async def test_the_evidence_is_shown(world: World) -> None:
     assert world.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
 
 
+async def test_a_model_that_waits_for_a_decision_gets_one(world: World) -> None:
+    browser = await world.sign_in()
+    undecided = {**CARD, "state": "awaiting_approval", "waiting_for": "approval"}
+    place = f"/v1/registry/models/{MODEL}"
+    world.services.answers |= {
+        ("GET", "/v1/registry/models"): page(undecided, {**undecided, "id": "ft:loading", "waiting_for": "replica"}),
+        ("GET", place): undecided,
+        ("POST", f"{place}/approve"): CARD,
+        ("POST", f"{place}/reject"): CARD,
+        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(OVER),
+        ("GET", "/v1/evals/evaluations"): page({"job_id": "ftjob-1", "status": "completed", "model": MODEL}),
+    }
+    assert (await browser.get("/")).text.count("See the evidence and decide") == 1
+    assert "A person decides" in (await browser.get("/files/file-1")).text
+    world.services.answers["GET", "/v1/evals/evaluations"] = page()
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "Does it go into use?" in shown
+    form = {"form_token": token_of(shown), "model": MODEL, "note": "good enough"}
+    answer = await browser.post("/decide", data={**form, "approve": "1"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/models/{quote(MODEL, safe='')}")
+    assert world.services.of("POST", f"{place}/approve")[0].json == {"note": "good enough"}
+    assert world.services.of("POST", f"{place}/reject") == []
+    await browser.post("/decide", data={**form, "refuse": "1"})
+    assert len(world.services.of("POST", f"{place}/reject")) == 1
+
+
+async def test_the_inbox_shows_ratings(world: World) -> None:
+    browser = await world.sign_in()
+    assert "None yet." in (await browser.get("/labeling")).text
+    world.services.answers["GET", "/v1/labeling/feedback"] = page(
+        {"rating": "down", "has_correction": True, "model": EVIL}
+    )
+    shown = (await browser.get("/labeling")).text
+    assert "Bad answer" in shown
+    assert EVIL not in shown
+
+
 async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
     browser = await world.sign_in()
     assert 'value="Name the intent."' in (await browser.get(f"/chat?model={MODEL}")).text
@@ -337,7 +376,7 @@ async def test_labeling_forms_reach_their_task(world: World) -> None:
     assert (await browser.post("/labeling/lp-1/lt-1", data={"answer": "refund", **token})).status_code == 303
     assert (await browser.post("/labeling/lp-1/lt-1", data={"skip": "1", **token})).status_code == 303
     assert (await browser.post("/labeling/lp-1/labels", data={"labels": "a, b", **token})).status_code == 303
-    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/"
+    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/labeling/lp-1"
     assert world.services.of("POST", f"{place}/tasks/lt-1")[0].json == {"answer": "refund"}
     assert len(world.services.of("POST", f"{place}/tasks/lt-1/skip")) == 1
     world.services.answers["POST", f"{place}/tasks/lt-1"] = Conflict("Somebody else has this task.")

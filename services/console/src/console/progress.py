@@ -14,7 +14,12 @@ STAGES = ("Checking", "Training", "Testing", "Serving")
 
 @dataclass
 class Progress:
-    """One upload's way; `stage` is the index of the one under way, 4 when all is done."""
+    """One upload's way.
+
+    Attributes:
+        stage: index of the one under way, 4 when all is done.
+        undecided: the model that a person must let through before it is served.
+    """
 
     file_id: str
     filename: str = ""
@@ -23,6 +28,7 @@ class Progress:
     note: str = ""
     failed: str = ""
     model: str = ""
+    undecided: str = ""
     over: bool = False
     losses: list[list[float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
@@ -33,12 +39,13 @@ class Progress:
 
 
 class Watcher:
-    """Asks ingest, the trainer and the evaluator."""
+    """Asks ingest, the trainer, the evaluator and the registry."""
 
-    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer) -> None:
+    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, registry: Peer) -> None:
         self._ingest = ingest
         self._trainer = trainer
         self._evaluator = evaluator
+        self._registry = registry
 
     async def look(self, session: Session, file_id: str) -> Progress:
         """Where an upload stands now.
@@ -90,10 +97,23 @@ class Watcher:
             runs = (await self._evaluator.get("/v1/evals/evaluations", **who))["data"]
         except SartorError:
             return
-        counts = next((run["progress"] for run in runs if run["job_id"] == job_id), None)
-        if counts and counts["total"]:
-            progress.percent = 100 * counts["done"] / counts["total"]
-            progress.note = f"{counts['done']} of {counts['total']} answers on held-out rows"
+        run = next((run for run in runs if run["job_id"] == job_id), None)
+        if run is None:
+            return
+        if run["status"] == "completed":
+            await self._of_decision(progress, run["model"], who)
+        elif counts := run["progress"]["total"]:
+            progress.percent = 100 * run["progress"]["done"] / counts
+            progress.note = f"{run['progress']['done']} of {counts} answers on held-out rows"
+
+    async def _of_decision(self, progress: Progress, model_id: str, who: dict[str, Any]) -> None:
+        progress.stage, progress.note = 3, "Tested. It goes into use now"
+        try:
+            card = await self._registry.get("/v1/registry/models/{}", model_id, **who)
+        except SartorError:
+            return
+        if card["waiting_for"] == "approval":
+            progress.undecided, progress.note = model_id, "Tested. A person decides whether it goes into use"
 
 
 def _waiting(status: str) -> str:

@@ -25,6 +25,8 @@ const show = (state) => {
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   find("failed").hidden = !state.failed;
   find("failed").textContent = state.failed;
+  find("undecided").hidden = !state.undecided;
+  if (state.undecided) find("decide-link").href = `/models/${encodeURIComponent(state.undecided)}`;
   if (state.model) {
     find("chat-link").href = `/chat?model=${encodeURIComponent(state.model)}`;
     find("model-link").href = `/models/${encodeURIComponent(state.model)}`;
