@@ -36,6 +36,7 @@ PROJECT = {
     "labels": ["refund"],
     "instructions": "Choose.",
     "publications": 0,
+    "file_id": None,
 }
 
 

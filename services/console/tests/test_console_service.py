@@ -201,7 +201,7 @@ RUNS = page(
     ("file", "jobs", "events", "stage", "note"),
     [
         ({"status": "uploaded"}, [], [], 0, "Reading the file"),
-        ({}, [], [], 0, "Ready. Ask for a fine-tune"),
+        ({}, [], [], 0, "Read and kept."),
         ({"status_details": "3 rows have no answer yet"}, [], [], 0, "3 rows have no answer yet"),
         ({}, [{**JOB, "status": "queued"}], [], 0, "Waiting for a free worker"),
         ({}, [JOB], [], 1, "Loading the base model"),
@@ -224,6 +224,17 @@ async def test_progress_tells_the_stage(
     assert note in shown
     assert shown.count('class="done"') == stage
     assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
+
+
+async def test_progress_leads_to_the_project_of_rows_without_answers(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
+    hidden = '<p id="unanswered" hidden>'
+    assert hidden in (await browser.get("/files/file-1")).text
+    world.services.answers["GET", "/v1/labeling/projects"] = page(PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"})
+    shown = (await browser.get("/files/file-1")).text
+    assert hidden not in shown
+    assert 'href="/labeling/lp-2"' in shown
 
 
 async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:

@@ -19,6 +19,7 @@ class Progress:
     Attributes:
         stage: index of the one under way, 4 when all is done.
         undecided: the model that a person must let through before it is served.
+        project: where people answer rows that came without answers.
     """
 
     file_id: str
@@ -29,6 +30,7 @@ class Progress:
     failed: str = ""
     model: str = ""
     undecided: str = ""
+    project: str = ""
     over: bool = False
     losses: list[list[float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
@@ -39,13 +41,14 @@ class Progress:
 
 
 class Watcher:
-    """Asks ingest, the trainer, the evaluator and the registry."""
+    """Asks ingest, the trainer, the evaluator, the registry and labeling."""
 
-    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, registry: Peer) -> None:
+    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, registry: Peer, labeling: Peer) -> None:
         self._ingest = ingest
         self._trainer = trainer
         self._evaluator = evaluator
         self._registry = registry
+        self._labeling = labeling
 
     async def look(self, session: Session, file_id: str) -> Progress:
         """Where an upload stands now.
@@ -65,7 +68,16 @@ class Watcher:
             await self._of_job(progress, jobs[0], who)
         else:
             progress.note = file.get("status_details") or _waiting(file["status"])
+            if file["status"] == "processed":
+                progress.project = await self._project_of(file_id, who)
         return progress
+
+    async def _project_of(self, file_id: str, who: dict[str, Any]) -> str:
+        try:
+            projects = (await self._labeling.get("/v1/labeling/projects", params={"limit": 100}, **who))["data"]
+        except SartorError:
+            return ""
+        return next((str(project["id"]) for project in projects if project["file_id"] == file_id), "")
 
     async def _of_job(self, progress: Progress, job: dict[str, Any], who: dict[str, Any]) -> None:
         page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", job["id"], params={"limit": 100}, **who)
@@ -117,4 +129,4 @@ class Watcher:
 
 
 def _waiting(status: str) -> str:
-    return "Reading the file" if status == "uploaded" else "Ready. Ask for a fine-tune to go on."
+    return "Reading the file" if status == "uploaded" else "Read and kept. Rows wait for a fine-tuning job; a document can be searched."

@@ -9,7 +9,9 @@ const draw = (losses) => {
   const top = Math.max(...losses.map(([, loss]) => loss));
   const points = losses.map(([step, loss]) => `${(300 * (step - first)) / (last - first)},${78 - (74 * loss) / top}`);
   find("losses").firstElementChild.setAttribute("points", points.join(" "));
-  find("losses").removeAttribute("hidden");
+  const figure = ([step, loss]) => `${loss.toFixed(3)} at step ${step}`;
+  find("loss-text").textContent = `Training loss, ${figure(losses[0])}, ${figure(losses.at(-1))}: lower is closer to your data`;
+  find("loss-figure").hidden = false;
 };
 
 const show = (state) => {
@@ -25,6 +27,8 @@ const show = (state) => {
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   find("failed").hidden = !state.failed;
   find("failed").textContent = state.failed;
+  find("unanswered").hidden = !state.project;
+  if (state.project) find("answer-link").href = `/labeling/${encodeURIComponent(state.project)}`;
   find("undecided").hidden = !state.undecided;
   if (state.undecided) find("decide-link").href = `/models/${encodeURIComponent(state.undecided)}`;
   if (state.model) {
@@ -38,5 +42,7 @@ const source = new EventSource(`/files/${stages.dataset.file}/events`);
 source.onmessage = (event) => {
   const state = JSON.parse(event.data);
   show(state);
-  if (state.over) source.close();
+  if (!state.over) return;
+  source.close();
+  find("meanwhile").hidden = true;
 };
