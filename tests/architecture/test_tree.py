@@ -58,5 +58,7 @@ def test_commands_in_pages_exist(page: Path) -> None:
 def test_make_help_lists_every_target() -> None:
     phony = re.search(r"(?m)^\.PHONY: (.+)$", (ROOT / "Makefile").read_text())
     assert phony
-    listed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert {line.split()[0] for line in listed.splitlines()} == set(phony[1].split())

@@ -61,7 +61,7 @@ RECORD = """([ids]) => {
   for (const id of ids) {
     const one = document.getElementById(id);
     const keep = () => {
-      const value = one.value ?? (one.querySelector("[aria-current]") ?? one).textContent.trim();
+      const value = one.value ?? (one.querySelector("[aria-current]") ?? one).textContent;
       if (value !== window.seen[id].at(-1)) window.seen[id].push(value);
     };
     window.seen[id] = [];
@@ -158,6 +158,7 @@ class Visitor:
         """Check what holds for every page, wide and narrow, and take its pictures."""
         assert self.page.evaluate(NAMELESS) == [], f"{name}: fields without a label"
         assert self.page.locator("h1").count() == 1, f"{name}: one main heading"
+        self.page.evaluate("() => document.activeElement.blur()")
         for kind, size in (("narrow", NARROW), ("wide", WIDE)):
             self.page.set_viewport_size(size)  # type: ignore[arg-type]
             assert self.page.evaluate(TOO_WIDE) == [], f"{name}, {kind}: wider than the window"

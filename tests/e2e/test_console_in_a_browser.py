@@ -142,7 +142,7 @@ def test_the_progress_of_an_upload_moves_by_itself(tested: Visitor) -> None:
     assert stages == sorted(stages, key=["Checking", "Training", "Testing", "Serving"].index)
     assert {"Checking", "Training", "Serving"} <= set(stages)
     expect(stage(tested)).to_have_text("Serving")
-    shown(tested, "Training loss, ")
+    expect(tested.page.locator("#loss-text")).to_contain_text("at step 1,")
     shown(tested, "What happened")
     tested.look("progress-undecided")
 
@@ -177,7 +177,7 @@ def test_both_models_answer_side_by_side_as_they_think(chatted: Visitor) -> None
     asked = [happened for happened, path in chatted.traffic if path == "/chat/say"]
     assert asked[:2] == ["began", "began"], asked
     growing = [chatted.seen("base"), chatted.seen("own")]
-    assert any(len(states) >= 4 for states in growing), growing
+    assert any(len(states) >= 5 for states in growing), growing
     left, right = (chatted.page.locator(f"#{pane}").bounding_box() for pane in ("base", "own"))
     assert left is not None
     assert right is not None
@@ -254,6 +254,8 @@ def test_a_model_that_is_no_better_is_refused_with_its_reason(person: Visitor) -
     upload(person, "noise.jsonl", "\n".join(lines).encode())
     shown(person, "Stopped", timeout=TRAINING)
     expect(person.page.locator("#failed")).to_contain_text("rows")
+    expect(stage(person)).to_have_text("Testing")
+    expect(person.page.get_by_role("link", name="See the evidence")).to_be_visible()
     person.look("progress-refused")
 
 

@@ -103,7 +103,7 @@ def page(*data: Any) -> dict[str, Any]:
 
 
 def event(message: str, kind: str = "message", **data: Any) -> dict[str, Any]:
-    return {"message": message, "type": kind, "data": data}
+    return {"id": f"ftevent-{message}", "message": message, "type": kind, "data": data}
 
 
 def chunks(*parts: bytes) -> StreamingResponse:

@@ -231,7 +231,9 @@ async def test_progress_leads_to_the_project_of_rows_without_answers(world: Worl
     world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
     hidden = '<p id="unanswered" hidden>'
     assert hidden in (await browser.get("/files/file-1")).text
-    world.services.answers["GET", "/v1/labeling/projects"] = page(PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"})
+    world.services.answers["GET", "/v1/labeling/projects"] = page(
+        PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"}
+    )
     shown = (await browser.get("/files/file-1")).text
     assert hidden not in shown
     assert 'href="/labeling/lp-2"' in shown

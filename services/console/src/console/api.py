@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from chassis.auth import Peer
 from chassis.errors import NotFound, SartorError, envelope
-from console.progress import STAGES, Watcher
+from console.progress import STAGES, Known, Watcher, state_of
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
@@ -56,7 +56,8 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         by_file = {job["training_file"]: job for job in jobs["data"]}
         own = [model for model in models["data"] if model["id"].startswith("ft:")]
         waiting = [card for card in undecided["data"] if card["waiting_for"] == "approval"]
-        return web.page("home", session, files=files["data"], jobs=by_file, models=own, undecided=waiting)
+        states = {file["id"]: state_of(file, by_file.get(file["id"])) for file in files["data"]}
+        return web.page("home", session, files=files["data"], states=states, models=own, undecided=waiting)
 
     @router.post("/upload")
     async def upload(request: Request) -> Response:
@@ -92,9 +93,10 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         return StreamingResponse(_watch(session, file_id), media_type="text/event-stream")
 
     async def _watch(session: Session, file_id: str) -> AsyncIterator[bytes]:
+        known: Known = []
         for _ in range(LONGEST_WATCH):
             try:
-                progress = await watcher.look(session, file_id)
+                progress = await watcher.look(session, file_id, known)
             except SartorError:
                 yield b": a service is away\n\n"
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from chassis.auth import Peer
@@ -10,6 +11,11 @@ from chassis.errors import SartorError
 from console.sessions import Session
 
 STAGES = ("Checking", "Training", "Testing", "Serving")
+MOST_PAGES = 20
+CHART_POINTS = 150
+
+Known = list[dict[str, Any]]
+"""A job's events, newest first, as far as a watcher has read them."""
 
 
 @dataclass
@@ -19,6 +25,7 @@ class Progress:
     Attributes:
         stage: index of the one under way, 4 when all is done.
         undecided: the model that a person must let through before it is served.
+        refused: the model that was tested and not let through.
         project: where people answer rows that came without answers.
     """
 
@@ -30,14 +37,20 @@ class Progress:
     failed: str = ""
     model: str = ""
     undecided: str = ""
+    refused: str = ""
     project: str = ""
     over: bool = False
     losses: list[list[float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
+    @property
+    def waits_for_people(self) -> bool:
+        """Nothing moves until somebody does something."""
+        return bool(self.undecided or self.project)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {**asdict(self), "waits_for_people": self.waits_for_people}
 
 
 class Watcher:
@@ -50,8 +63,13 @@ class Watcher:
         self._registry = registry
         self._labeling = labeling
 
-    async def look(self, session: Session, file_id: str) -> Progress:
+    async def look(self, session: Session, file_id: str, known: Known | None = None) -> Progress:
         """Where an upload stands now.
+
+        Args:
+            session: who asks.
+            file_id: the upload.
+            known: events of an earlier look; new ones are put before them, so that only those are asked for.
 
         Raises:
             NotFound: it is not this tenant's.
@@ -65,7 +83,7 @@ class Watcher:
         wanted = {"training_file": file_id, "limit": 1}
         jobs = (await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]
         if jobs:
-            await self._of_job(progress, jobs[0], who)
+            await self._of_job(progress, jobs[0], await self._events(jobs[0]["id"], known, who), who)
         else:
             progress.note = file.get("status_details") or _waiting(file["status"])
             if file["status"] == "processed":
@@ -79,18 +97,35 @@ class Watcher:
             return ""
         return next((str(project["id"]) for project in projects if project["file_id"] == file_id), "")
 
-    async def _of_job(self, progress: Progress, job: dict[str, Any], who: dict[str, Any]) -> None:
-        page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", job["id"], params={"limit": 100}, **who)
-        events = page["data"]
+    async def _events(self, job_id: str, known: Known | None, who: dict[str, Any]) -> Known:
+        known = [] if known is None else known
+        newest = known[0]["id"] if known else None
+        fresh: Known = []
+        for _ in range(MOST_PAGES):
+            wanted = {"limit": 100, **({"after": fresh[-1]["id"]} if fresh else {})}
+            page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", job_id, params=wanted, **who)
+            new = list(takewhile(lambda event: event["id"] != newest, page["data"]))
+            fresh += new
+            if len(new) < len(page["data"]) or not page["has_more"]:
+                break
+        known[:0] = fresh
+        return known
+
+    async def _of_job(self, progress: Progress, job: dict[str, Any], events: Known, who: dict[str, Any]) -> None:
         progress.events = [event["message"] for event in events if event["type"] == "message"][:12]
         steps = [event["data"] for event in events if "total_steps" in event["data"] and "train_loss" in event["data"]]
-        progress.losses = [[step["step"], step["train_loss"]] for step in reversed(steps)]
+        every = 1 + len(steps) // CHART_POINTS
+        progress.losses = [[step["step"], step["train_loss"]] for step in reversed(steps[::every])]
         if job["status"] == "succeeded":
             progress.stage, progress.percent, progress.over = len(STAGES), 100.0, True
             progress.model, progress.note = job["fine_tuned_model"], "Your model answers."
         elif job["status"] in ("failed", "cancelled"):
+            error = job.get("error") or {}
             progress.over = True
-            progress.failed = (job.get("error") or {}).get("message") or "The job was cancelled."
+            progress.failed = error.get("message") or "The job was cancelled."
+            progress.stage = 1 if steps else 0
+            if error.get("code") == "gate_rejected":
+                progress.stage, progress.refused = 2, (await self._evaluation(job["id"], who) or {}).get("model", "")
         elif job["status"] == "running" and events and events[0]["message"].startswith("Training is over"):
             progress.stage = 2
             await self._of_evaluation(progress, job["id"], who)
@@ -105,11 +140,7 @@ class Watcher:
 
     async def _of_evaluation(self, progress: Progress, job_id: str, who: dict[str, Any]) -> None:
         progress.note = "Loading the adapter"
-        try:
-            runs = (await self._evaluator.get("/v1/evals/evaluations", **who))["data"]
-        except SartorError:
-            return
-        run = next((run for run in runs if run["job_id"] == job_id), None)
+        run = await self._evaluation(job_id, who)
         if run is None:
             return
         if run["status"] == "completed":
@@ -117,6 +148,13 @@ class Watcher:
         elif counts := run["progress"]["total"]:
             progress.percent = 100 * run["progress"]["done"] / counts
             progress.note = f"{run['progress']['done']} of {counts} answers on held-out rows"
+
+    async def _evaluation(self, job_id: str, who: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            runs = (await self._evaluator.get("/v1/evals/evaluations", params={"limit": 100}, **who))["data"]
+        except SartorError:
+            return None
+        return next((run for run in runs if run["job_id"] == job_id), None)
 
     async def _of_decision(self, progress: Progress, model_id: str, who: dict[str, Any]) -> None:
         progress.stage, progress.note = 3, "Tested. It goes into use now"
@@ -128,5 +166,23 @@ class Watcher:
             progress.undecided, progress.note = model_id, "Tested. A person decides whether it goes into use"
 
 
+def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
+    """An upload's state in the words of the first page."""
+    if job is None:
+        return {"uploaded": "being read", "error": "could not be read"}.get(file["status"], "read and kept")
+    states = {
+        "validating_files": "waits for training",
+        "queued": "waits for training",
+        "running": "model being made",
+        "succeeded": "model in use",
+        "failed": "no model: see why",
+    }
+    return states.get(job["status"], str(job["status"]))
+
+
 def _waiting(status: str) -> str:
-    return "Reading the file" if status == "uploaded" else "Read and kept. Rows wait for a fine-tuning job; a document can be searched."
+    return (
+        "Reading the file"
+        if status == "uploaded"
+        else "Read and kept. Rows wait for a fine-tuning job; a document can be searched."
+    )

@@ -25,6 +25,11 @@ const show = (state) => {
   draw(state.losses);
   find("history").hidden = !state.events.length;
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  stages.classList.toggle("stopped", Boolean(state.failed));
+  find("bar").hidden = Boolean(state.failed) || state.waits_for_people;
+  find("meanwhile").hidden = state.over || state.waits_for_people;
+  find("refused").hidden = !state.refused;
+  if (state.refused) find("refused-link").href = `/models/${encodeURIComponent(state.refused)}`;
   find("failed").hidden = !state.failed;
   find("failed").textContent = state.failed;
   find("unanswered").hidden = !state.project;
@@ -42,7 +47,5 @@ const source = new EventSource(`/files/${stages.dataset.file}/events`);
 source.onmessage = (event) => {
   const state = JSON.parse(event.data);
   show(state);
-  if (!state.over) return;
-  source.close();
-  find("meanwhile").hidden = true;
+  if (state.over) source.close();
 };
