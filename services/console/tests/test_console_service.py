@@ -279,7 +279,7 @@ async def test_the_evidence_is_shown(world: World) -> None:
     }
     world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
     shown = (await browser.get(f"/models/{MODEL}")).text
-    assert all(text in shown for text in ("0.89", "0.80 to 0.94", "72", "clearly better"))
+    assert all(text in shown for text in ("0.89", "0.80 – 0.94", "72", "clearly better"))
     assert world.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
 
 

@@ -169,7 +169,7 @@ class Watcher:
 def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
     """An upload's state in the words of the first page."""
     if job is None:
-        return {"uploaded": "being read", "error": "could not be read"}.get(file["status"], "read and kept")
+        return {"uploaded": "being read", "error": "not usable: see why"}.get(file["status"], "read and kept")
     states = {
         "validating_files": "waits for training",
         "queued": "waits for training",
