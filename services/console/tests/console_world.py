@@ -63,11 +63,13 @@ class Services:
 
     Attributes:
         answers: (method, path) -> body, error, or response; an address without an answer is a 404.
+        pages: path -> the pages of a list, given out by the `after` of the last item before.
         asked: what the console asked, in its order.
     """
 
     space: Space
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
+    pages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     def app(self) -> FastAPI:
@@ -89,6 +91,11 @@ class Services:
                     await request.body(),
                 )
             )
+            if path in self.pages:
+                pages, after = self.pages[path], request.query_params.get("after")
+                ends = [None, *(one["data"][-1]["id"] for one in pages)]
+                place = ends.index(after)
+                return {**pages[place], "has_more": place + 1 < len(pages)}
             answer = self.answers.get((request.method, path), NotFound("No such thing."))
             return error_response(answer) if isinstance(answer, SartorError) else answer
 
@@ -144,6 +151,7 @@ class World:
     def answer(self) -> None:
         """Answers with which every page can be shown."""
         self.services.asked.clear()
+        self.services.pages.clear()
         self.services.answers = {
             ("GET", "/v1/files"): page(FILE),
             ("GET", "/v1/files/file-1"): FILE,

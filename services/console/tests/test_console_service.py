@@ -239,6 +239,15 @@ async def test_progress_leads_to_the_project_of_rows_without_answers(world: Worl
     assert 'href="/labeling/lp-2"' in shown
 
 
+async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(world: World) -> None:
+    browser = await world.sign_in()
+    steps = [event(f"Step {n}/3", "metrics", step=n, total_steps=3, train_loss=4 - n) for n in (3, 2, 1)]
+    world.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
+    shown = (await browser.get("/files/file-1")).text
+    assert 'points="0.0,4.0 150.0,28.7 300.0,53.3"' in shown
+    assert "3.000 at step 1, 1.000 at step 3" in shown
+
+
 async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
     browser = await world.sign_in()
     stream = browser.stream("GET", "/files/file-1/events")

@@ -40,7 +40,7 @@ class Progress:
     refused: str = ""
     project: str = ""
     over: bool = False
-    losses: list[list[float]] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
     @property
@@ -48,9 +48,30 @@ class Progress:
         """Nothing moves until somebody does something."""
         return bool(self.undecided or self.project)
 
+    @property
+    def chart(self) -> str:
+        """The training loss as the points of a line, 300 wide and 80 high; empty where there is no line yet."""
+        if len(self.losses) < 2:
+            return ""
+        (first, _), (last, _) = self.losses[0], self.losses[-1]
+        top = max(loss for _, loss in self.losses) or 1.0
+        return " ".join(
+            f"{300 * (step - first) / max(last - first, 1):.1f},{78 - 74 * loss / top:.1f}"
+            for step, loss in self.losses
+        )
+
+    @property
+    def loss_note(self) -> str:
+        """The same in words."""
+        if not self.chart:
+            return ""
+        (first, before), (last, now) = self.losses[0], self.losses[-1]
+        return f"Training loss, {before:.3f} at step {first}, {now:.3f} at step {last}: lower is closer to your data"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "waits_for_people": self.waits_for_people}
+        shown = {"waits_for_people": self.waits_for_people, "chart": self.chart, "loss_note": self.loss_note}
+        return {**asdict(self), **shown}
 
 
 class Watcher:
@@ -115,7 +136,7 @@ class Watcher:
         progress.events = [event["message"] for event in events if event["type"] == "message"][:12]
         steps = [event["data"] for event in events if "total_steps" in event["data"] and "train_loss" in event["data"]]
         every = 1 + len(steps) // CHART_POINTS
-        progress.losses = [[step["step"], step["train_loss"]] for step in reversed(steps[::every])]
+        progress.losses = [(step["step"], step["train_loss"]) for step in reversed(steps[::every])]
         if job["status"] == "succeeded":
             progress.stage, progress.percent, progress.over = len(STAGES), 100.0, True
             progress.model, progress.note = job["fine_tuned_model"], "Your model answers."
@@ -169,7 +190,9 @@ class Watcher:
 def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
     """An upload's state in the words of the first page."""
     if job is None:
-        return {"uploaded": "being read", "error": "not usable: see why"}.get(file["status"], "read and kept")
+        return {"uploaded": "being read", "error": "not usable: see why"}.get(
+            file["status"], "see what is next" if file.get("status_details") else "read and kept"
+        )
     states = {
         "validating_files": "waits for training",
         "queued": "waits for training",

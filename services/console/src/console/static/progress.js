@@ -2,18 +2,6 @@
 const stages = document.getElementById("stages");
 const find = (id) => document.getElementById(id);
 
-const draw = (losses) => {
-  if (losses.length < 2) return;
-  const last = losses.at(-1)[0];
-  const first = losses[0][0];
-  const top = Math.max(...losses.map(([, loss]) => loss));
-  const points = losses.map(([step, loss]) => `${(300 * (step - first)) / (last - first)},${78 - (74 * loss) / top}`);
-  find("losses").firstElementChild.setAttribute("points", points.join(" "));
-  const figure = ([step, loss]) => `${loss.toFixed(3)} at step ${step}`;
-  find("loss-text").textContent = `Training loss, ${figure(losses[0])}, ${figure(losses.at(-1))}: lower is closer to your data`;
-  find("loss-figure").hidden = false;
-};
-
 const show = (state) => {
   [...stages.children].forEach((item, index) => {
     item.className = index < state.stage ? "done" : index === state.stage ? "now" : "";
@@ -22,7 +10,9 @@ const show = (state) => {
   });
   find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
   find("bar").value = state.percent;
-  draw(state.losses);
+  find("losses").firstElementChild.setAttribute("points", state.chart);
+  find("loss-text").textContent = state.loss_note;
+  find("loss-figure").hidden = !state.chart;
   find("history").hidden = !state.events.length;
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   stages.classList.toggle("stopped", Boolean(state.failed));
