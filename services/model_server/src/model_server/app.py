@@ -41,4 +41,4 @@ def build(settings: Settings) -> FastAPI:
     service.bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
     service.background("residency", residency.run)
     service.on_stop(close)
-    return service.app([routes(engine)])
+    return service.app([routes(engine)], checks={"engine": engine.ping})
