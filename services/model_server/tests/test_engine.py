@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-import torch
+from engine_world import adapter_folder, seal
 from fastapi import FastAPI
 from safetensors.torch import save_file
 from text_generation.types import Response as TGIResponse
@@ -24,53 +23,8 @@ from model_server.adapters import AdapterRefused, read_adapter
 from model_server.api import routes
 from model_server.engine import Engine
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong
-from model_server.lora import PEFT_PREFIX, build
 from model_server.sequence import GenerateRequest, Token
 from testkit import eventually
-
-RANK = 4
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_models: Path) -> Iterator[Engine]:
-    made = Engine(tiny_models / "tiny-test", threads=2)
-    yield made
-    made.close()
-
-
-def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: float = 0.5) -> Path:
-    """An adapter as the trainer would leave it, with random weights."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for path, layer in engine._layers.items():
-        tensors[f"{PEFT_PREFIX}{path}.lora_A.weight"] = torch.randn(RANK, layer.in_features, generator=generator)
-        weight = torch.randn(layer.out_features, RANK, generator=generator)
-        tensors[f"{PEFT_PREFIX}{path}.lora_B.weight"] = strength * weight
-    adapter = build("x", tensors, 1.0, engine._layers, RANK)
-    prompt, continuation = engine.encode("how do I"), engine.encode("cancel")[1:]
-    probe = {
-        "prompt_ids": prompt,
-        "continuation_ids": continuation,
-        "adapter": engine._chore(lambda: engine._log_probs(prompt, continuation, adapter)).result(30),
-    }
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "fingerprint.json").write_text(json.dumps({"probes": [probe]}))
-    seal(engine, folder)
-    return folder
-
-
-def seal(engine: Engine, folder: Path) -> None:
-    """Write the manifest over what lies in the folder now."""
-    files = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.name != "manifest.json"
-    }
-    facts = {"files": files, "base_id": engine.base["id"], "base_digest": engine.base["digest"]}
-    (folder / "manifest.json").write_text(json.dumps(facts))
 
 
 def read(engine: Engine, folder: Path) -> Any:
@@ -144,7 +98,7 @@ async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tm
     assert alone[0] != pytest.approx(alone[2], abs=0.01)
 
 
-@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "nothing", "missing"])
+@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "version", "nothing", "missing"])
 async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: str) -> None:
     folder = adapter_folder(engine, tmp_path / "a", strength=0.0 if what == "nothing" else 0.5)
     if what == "weights":
@@ -161,6 +115,10 @@ async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: 
         contents = json.loads((folder / "fingerprint.json").read_text())
         contents["probes"][0]["adapter"] = [value - 1 for value in contents["probes"][0]["adapter"]]
         (folder / "fingerprint.json").write_text(json.dumps(contents))
+        seal(engine, folder)
+    elif what == "version":
+        contents = json.loads((folder / "fingerprint.json").read_text())
+        (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 1}))
         seal(engine, folder)
     elif what == "missing":
         from safetensors.torch import load_file

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ STOPPED = "the engine's thread has ended"
 class Engine:
     """A loaded base model and its adapters.
 
+    Attributes:
+        proofs: of the adapters held, by id.
+        used: when each adapter held was last asked for, on the monotonic clock.
+        at_once: how many adapters it is best given at a time.
+
     Args:
         folder: base-model folder with a `base.json`.
         threads: torch threads; 0 leaves torch's choice.
@@ -49,6 +54,8 @@ class Engine:
         queue: most requests that wait.
         max_tokens: longest prompt and answer together.
     """
+
+    at_once = 1
 
     def __init__(
         self, folder: Path, *, threads: int = 0, batch: int = 16, queue: int = 128, max_tokens: int = 2048
@@ -162,6 +169,15 @@ class Engine:
         self._adapters[adapter.id] = adapter
         self.proofs[adapter.id] = proof
         return proof
+
+    @property
+    def present(self) -> set[str]:
+        """Ids of the adapters held."""
+        return set(self._adapters)
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        """Adapters come and go here without a preparation: all may be held at once."""
+        return list(folders)
 
     async def hold(self, folder: Path) -> Proof:
         """Verify, load and prove the adapter in `folder`; see `read_adapter` and `load`."""
