@@ -11,19 +11,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
 from model_server import tgi_agent
 from model_server import turns as turns_module
 from model_server.adapters import AdapterRefused
-from model_server.tgi_agent import AgentSettings, TGIReplica
+from model_server.tgi_agent import AgentSettings, TGIReplica, build
 from model_server.turns import Turns
+from schemas import AdapterEvicted, AdapterResident
 from stores.mongo import PyMongoError, connect
-from testkit import Space, eventually
+from testkit import Space, eventually, running
 from testkit.running import free_port
 
 LAUNCHER = """
@@ -74,7 +77,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tgi_agent, "POLL_SECONDS", 0.1)
 
 
-def adapter(replica: TGIReplica, folder: Path, **quirk: bool) -> Path:
+def adapter(base: dict[str, Any], folder: Path, **quirk: bool) -> Path:
     """An adapter's folder as the trainer leaves it; how the launcher answers with it is in its probe."""
     folder.mkdir(parents=True)
     probe = {"prompt": "q", "continuation": "a", "continuation_ids": [1, 2], "adapter": [-0.5, -0.25], **quirk}
@@ -89,28 +92,36 @@ def adapter(replica: TGIReplica, folder: Path, **quirk: bool) -> Path:
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         for name, content in contents.items()
     }
-    facts = {"files": files, "base_id": replica.base["id"], "base_digest": replica.base["digest"]}
+    facts = {"files": files, "base_id": base["id"], "base_digest": base["digest"]}
     (folder / "manifest.json").write_text(json.dumps(facts))
     return folder
+
+
+def agent_settings(space: Space, tiny_models: Path, folder: Path, **overrides: Any) -> AgentSettings:
+    folder.mkdir(exist_ok=True)
+    launcher = folder / "launcher.py"
+    launcher.write_text(LAUNCHER)
+    return space.settings(
+        AgentSettings,
+        "model_server",
+        **{
+            "models_dir": tiny_models,
+            "base_model": "tiny-test",
+            "adapters_dir": folder / "adapters",
+            "tgi_port": free_port(),
+            "tgi_restart_seconds": 0,
+            "tgi_launcher": f"{sys.executable} {launcher}",
+            "model_server_sync_seconds": 0.1,
+            **overrides,
+        },
+    )
 
 
 @asynccontextmanager
 async def agent(
     space: Space, tiny_models: Path, folder: Path, *, name: str = "tgi-1", restart_seconds: float = 0
 ) -> AsyncIterator[TGIReplica]:
-    folder.mkdir(exist_ok=True)
-    launcher = folder / "launcher.py"
-    launcher.write_text(LAUNCHER)
-    settings = space.settings(
-        AgentSettings,
-        "model_server",
-        models_dir=tiny_models,
-        base_model="tiny-test",
-        adapters_dir=folder / "adapters",
-        tgi_port=free_port(),
-        tgi_restart_seconds=restart_seconds,
-        tgi_launcher=f"{sys.executable} {launcher}",
-    )
+    settings = agent_settings(space, tiny_models, folder, tgi_restart_seconds=restart_seconds)
     async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
         replica = TGIReplica(settings, http, turns(space, name))
         await replica.begin()
@@ -153,7 +164,7 @@ def proven(replica: TGIReplica, *folders: Path) -> bool:
 
 async def test_an_adapter_is_proven_by_tgi_itself(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        one, two = adapter(replica, tmp_path / "one"), adapter(replica, tmp_path / "two", other=True)
+        one, two = adapter(replica.base, tmp_path / "one"), adapter(replica.base, tmp_path / "two", other=True)
         assert await take(replica, one) == []
         (proof,) = replica.proofs.values()
         assert (proof.fingerprint_delta, proof.base_delta) == (0.0, 8.75)
@@ -165,7 +176,7 @@ async def test_an_adapter_is_proven_by_tgi_itself(space: Space, tiny_models: Pat
 
 async def test_adapters_that_wait_share_one_start(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        folders = [adapter(replica, tmp_path / str(number), **{f"number_{number}": True}) for number in range(3)]
+        folders = [adapter(replica.base, tmp_path / str(number), **{f"number_{number}": True}) for number in range(3)]
         await take(replica, *folders)
         await take(replica, *folders)
         assert proven(replica, *folders)
@@ -174,7 +185,7 @@ async def test_adapters_that_wait_share_one_start(space: Space, tiny_models: Pat
 
 async def test_starts_for_new_adapters_keep_their_distance(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path, restart_seconds=3600) as replica:
-        one, two = adapter(replica, tmp_path / "one"), adapter(replica, tmp_path / "two", other=True)
+        one, two = adapter(replica.base, tmp_path / "one"), adapter(replica.base, tmp_path / "two", other=True)
         await take(replica, one)
         await take(replica, one, two)
         assert starts(tmp_path) == [0, 1]
@@ -187,7 +198,7 @@ async def test_starts_for_new_adapters_keep_their_distance(space: Space, tiny_mo
 
 async def test_an_adapter_that_tgi_ignores_is_refused(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        ignored = adapter(replica, tmp_path / "one", ignored=True)
+        ignored = adapter(replica.base, tmp_path / "one", ignored=True)
         await replica.prepare({id_of(ignored): ignored})
         with pytest.raises(AdapterRefused, match="off its fingerprint"):
             await replica.hold(ignored)
@@ -197,11 +208,11 @@ async def test_an_adapter_that_tgi_ignores_is_refused(space: Space, tiny_models:
 
 async def test_an_adapter_that_stops_tgi_takes_nobody_along(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        good = adapter(replica, tmp_path / "good")
+        good = adapter(replica.base, tmp_path / "good")
         await take(replica, good)
         fatal, other = (
-            adapter(replica, tmp_path / "fatal", fatal=True),
-            adapter(replica, tmp_path / "other", other=True),
+            adapter(replica.base, tmp_path / "fatal", fatal=True),
+            adapter(replica.base, tmp_path / "other", other=True),
         )
         refused = []
         for _ in range(3):
@@ -215,7 +226,7 @@ async def test_an_adapter_that_ends_tgi_when_asked_is_refused_in_the_end(
     space: Space, tiny_models: Path, tmp_path: Path
 ) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        crashing = adapter(replica, tmp_path / "crashing", crashing=True)
+        crashing = adapter(replica.base, tmp_path / "crashing", crashing=True)
         for _ in range(3):
             with pytest.raises(Transient):
                 await take(replica, crashing)
@@ -227,7 +238,7 @@ async def test_an_adapter_that_ends_tgi_when_asked_is_refused_in_the_end(
 
 async def test_a_probe_that_was_not_answered_refuses_nothing(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        one = adapter(replica, tmp_path / "one")
+        one = adapter(replica.base, tmp_path / "one")
         (tmp_path / "busy").touch()
         with pytest.raises(Transient, match="429"):
             await take(replica, one)
@@ -239,7 +250,7 @@ async def test_a_probe_that_was_not_answered_refuses_nothing(space: Space, tiny_
 
 async def test_a_tgi_that_starts_no_more_refuses_nothing(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        one = adapter(replica, tmp_path / "one")
+        one = adapter(replica.base, tmp_path / "one")
         (tmp_path / "broken").touch()
         for _ in range(4):
             with pytest.raises(Transient):
@@ -253,9 +264,9 @@ async def test_what_a_kill_left_unproven_is_not_given_to_tgi_again(
     space: Space, tiny_models: Path, tmp_path: Path
 ) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        good = adapter(replica, tmp_path / "good")
+        good = adapter(replica.base, tmp_path / "good")
         await take(replica, good)
-        shutil.copytree(adapter(replica, tmp_path / "fatal", fatal=True), tmp_path / "adapters/ad-tried")
+        shutil.copytree(adapter(replica.base, tmp_path / "fatal", fatal=True), tmp_path / "adapters/ad-tried")
         (tmp_path / "adapters/.ad-half").mkdir()
     async with agent(space, tiny_models, tmp_path) as replica:
         assert [path.name for path in (tmp_path / "adapters").iterdir()] == list(replica.present)
@@ -269,7 +280,7 @@ async def test_a_tgi_that_does_not_start_with_its_adapters_starts_without(
     space: Space, tiny_models: Path, tmp_path: Path
 ) -> None:
     async with agent(space, tiny_models, tmp_path) as replica:
-        shutil.copytree(adapter(replica, tmp_path / "fatal", fatal=True), tmp_path / "adapters/ad-proven-once")
+        shutil.copytree(adapter(replica.base, tmp_path / "fatal", fatal=True), tmp_path / "adapters/ad-proven-once")
         (tmp_path / "adapters/ad-proven-once/proven").touch()
     async with agent(space, tiny_models, tmp_path) as replica:
         assert await replica.healthy()
@@ -278,7 +289,7 @@ async def test_a_tgi_that_does_not_start_with_its_adapters_starts_without(
 
 async def test_replicas_start_again_one_at_a_time(space: Space, tiny_models: Path, tmp_path: Path) -> None:
     async with agent(space, tiny_models, tmp_path / "tgi-2", name="tgi-2") as replica:
-        one = adapter(replica, tmp_path / "one")
+        one = adapter(replica.base, tmp_path / "one")
         async with turns(space, "tgi-1").turn() as ours:
             assert ours
             await take(replica, one)
@@ -326,3 +337,36 @@ async def test_a_tgi_that_ended_is_started_again(space: Space, tiny_models: Path
         assert not await replica.healthy()
         assert await eventually(replica.healthy)
         keeper.cancel()
+
+
+async def test_the_agent_makes_tgi_hold_what_the_registry_wants(
+    space: Space, tiny_models: Path, tmp_path: Path
+) -> None:
+    wanted: list[dict[str, Any]] = []
+    registry = FastAPI()
+
+    @registry.get("/internal/adapters")
+    async def adapters() -> list[dict[str, Any]]:
+        return wanted
+
+    async with running(registry) as registry_url:
+        settings = agent_settings(space, tiny_models, tmp_path, registry_url=registry_url, replica_id="tgi-1")
+        app = build(settings)
+        objects = app.state.service.objects
+        async with running(app) as url, httpx2.AsyncClient(trust_env=False) as http, space.probe("adapters") as seen:
+            base = json.loads((tiny_models / "tiny-test/base.json").read_text())
+            folders = [adapter(base, tmp_path / str(number), **{f"number_{number}": True}) for number in range(2)]
+            for folder in folders:
+                prefix = f"tenants/tenant_a/adapters/{id_of(folder)}"
+                for path in folder.iterdir():
+                    ref = await objects.put_file(f"{prefix}/{path.name}", path)
+                    if path.name == "manifest.json":
+                        item = {"adapter_id": id_of(folder), "model_id": "ft:1", "tenant_id": "tenant_a"}
+                        wanted.append({**item, "manifest": ref.model_dump()})
+            await eventually(lambda: len(seen.of(AdapterResident)) == 2)
+            assert {event.adapter_id for event in seen.of(AdapterResident)} == {id_of(folder) for folder in folders}
+            assert (await http.get(f"{url}/readyz")).json()["tgi"] == "ok"
+            gone = wanted.pop()["adapter_id"]
+            (evicted,) = await eventually(lambda: seen.of(AdapterEvicted))
+            assert (evicted.adapter_id, evicted.tenant_id, evicted.replica_id) == (gone, "tenant_a", "tgi-1")
+            assert [path.name for path in (tmp_path / "adapters").iterdir()] == [id_of(folders[0])]

@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 ADAPTERS = Gauge("model_server_adapters", "Adapters this replica should hold, by what became of them.", ["state"])
 
+MOST_NAMED = 20
+"""Adapters named in one line of the log."""
+
 Publish = Callable[[Event], Awaitable[None]]
 
 
@@ -140,12 +143,13 @@ class Residency:
         chosen = self._chosen(wanted)
         for adapter_id in self._holder.present - chosen:
             await self._holder.drop(adapter_id)
-        await self._tell(chosen)
+        await self._say_changes()
         absent = chosen - set(self._holder.proofs)
         missing = [item for adapter_id, item in wanted.items() if adapter_id in absent]
         for begin in range(0, len(missing), self._holder.at_once):
             await self._take(missing[begin : begin + self._holder.at_once])
-            await self._tell(chosen)
+            await self._say_changes()
+        await self._say_absent(set(wanted) - chosen)
         for adapter_id in set(self._known) - set(wanted):
             self._forget(adapter_id)
         ADAPTERS.labels("resident").set(len(self._holder.proofs))
@@ -164,8 +168,8 @@ class Residency:
         able = [adapter_id for adapter_id in wanted if adapter_id not in self._refused][::-1]
         able.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
         over = set(able[self._capacity :])
-        for adapter_id in sorted(over - self._over):
-            log.warning("adapter_over_capacity", adapter_id=adapter_id, capacity=self._capacity, wanted=len(able))
+        if newly := sorted(over - self._over):
+            log.warning("adapters_over_capacity", capacity=self._capacity, wanted=len(able), newly=newly[:MOST_NAMED])
         self._over = over
         return set(able[: self._capacity])
 
@@ -222,16 +226,19 @@ class Residency:
         folder.mkdir(exist_ok=True)
         (folder / MANIFEST).write_bytes(body)
 
-    async def _tell(self, chosen: set[str]) -> None:
-        """Say what is held now, and of what is not and will not be that it is not: a start may have held it before."""
+    async def _say_changes(self) -> None:
         for adapter_id, item in list(self._known.items()):
             held = adapter_id in self._holder.proofs
-            waits = not held and adapter_id in chosen - self._refused
-            if waits or self._told.get(adapter_id) == held:
-                continue
-            await self._publish(self._resident(item) if held else self._evicted(item))
-            self._told[adapter_id] = held
-            log.info("adapter_resident" if held else "adapter_evicted", adapter_id=adapter_id)
+            if held != self._told.get(adapter_id, False):
+                await self._publish(self._resident(item) if held else self._evicted(item))
+                self._told[adapter_id] = held
+                log.info("adapter_resident" if held else "adapter_evicted", adapter_id=adapter_id)
+
+    async def _say_absent(self, unheld: set[str]) -> None:
+        """Say once of what is wanted and not held here that it is not: an earlier life may have held it."""
+        for adapter_id in unheld - set(self._told):
+            await self._publish(self._evicted(self._known[adapter_id]))
+            self._told[adapter_id] = False
 
     def _resident(self, item: dict[str, Any]) -> AdapterResident:
         proof = self._holder.proofs[item["adapter_id"]]
