@@ -37,7 +37,13 @@ def test_a_word_longer_than_a_chunk_is_cut() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["x" * 5_000_000, "長" * 2_000_000, "a\n\n" * 1_000_000, "# " + "h" * 1_000_000 + "\n" + "b " * 500_000, "\n" * 9_000_000],
+    [
+        "x" * 5_000_000,
+        "長" * 2_000_000,
+        "a\n\n" * 1_000_000,
+        "# " + "h" * 1_000_000 + "\n" + "b " * 500_000,
+        "\n" * 9_000_000,
+    ],
     ids=["one line", "one line of Japanese", "tiny paragraphs", "a long heading", "blank"],
 )
 def test_large_documents_are_cut_in_time_that_grows_with_them(text: str) -> None:
