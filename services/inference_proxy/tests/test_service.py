@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
@@ -59,6 +60,22 @@ async def test_raw_completions_are_sent_as_they_are(world: World) -> None:
     assert sorted(sent["inputs"] for sent in world.elsewhere.prompts) == ["one", "two"]
     assert {sent["parameters"]["adapter_id"] for sent in world.elsewhere.prompts} == {None}
     assert (await world.completed()).adapter_id is None
+
+
+@both_ways
+async def test_every_prompt_is_counted_once_and_every_choice_answered(world: World, stream: bool) -> None:
+    key = world.key(requests_per_minute=10, tokens_per_minute=1000)
+    body = {"model": BASE, "prompt": ["one", "two", "one"], "n": 2, "stream": stream}
+    async with world.http() as http:
+        options = {"stream_options": {"include_usage": True}} if stream else {}
+        headers = {"authorization": f"Bearer {key}"}
+        answer = await http.post("/v1/completions", json={**body, **options}, headers=headers)
+    last = json.loads(answer.text.split("data: ")[-2]) if stream else answer.json()
+    assert len(world.elsewhere.prompts) == 6
+    assert last["usage"] == {"prompt_tokens": 3 * PROMPT_TOKENS, "completion_tokens": 18, "total_tokens": 51}
+    assert answer.headers["x-ratelimit-remaining-requests"] == "7"
+    said = await world.completed()
+    assert (said.prompt_tokens, said.completion_tokens) == (3 * PROMPT_TOKENS, 18)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from inference_proxy.tgi import Sampling
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 MOST_CHOICES = 4
+MOST_ANSWERS = 16
+MOST_STORES = 10
 
 
 class Common(BaseModel):
@@ -117,13 +119,19 @@ class CompletionAsked(Common):
         """The prompts, each to be completed.
 
         Raises:
-            Invalid: an empty one, or something that is not available.
+            Invalid: an empty one, too many, or something that is not available.
         """
         if self.suffix or self.echo:
             raise Invalid("echo and suffix are not available; leave them out.", param="echo" if self.echo else "suffix")
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if not prompts or not all(prompts):
             raise Invalid("prompt: is empty.", param="prompt")
+        if len(prompts) * self.choices > MOST_ANSWERS:
+            raise Invalid(
+                f"prompt: {len(prompts)} prompts with n={self.choices} are more than {MOST_ANSWERS} answers; "
+                "send them in several requests.",
+                param="prompt",
+            )
         return prompts
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from chassis.auth import Principal
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
-from inference_proxy.answers import Generated, StopFilter
+from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.limits import Limiter
 from inference_proxy.prompts import Bases
@@ -176,9 +176,9 @@ class Answering:
     async def _record(self, answer: Answer, *, cancelled: bool) -> None:
         """Charge the tokens and keep the record, with the content only where that was asked for."""
         choices = answer.choices
-        prompt_tokens = max((choice.prompt_tokens for choice in choices), default=0)
-        completion_tokens = sum(choice.completion_tokens for choice in choices)
-        self._limiter.charge(answer.principal, prompt_tokens + completion_tokens)
+        used = usage(choices, answer.asked.choices)
+        prompt_tokens, completion_tokens = used["prompt_tokens"], used["completion_tokens"]
+        self._limiter.charge(answer.principal, used["total_tokens"])
         if not completion_tokens:
             return
         chat = Chat(
