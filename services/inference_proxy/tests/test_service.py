@@ -132,6 +132,60 @@ async def test_what_the_engine_refuses_has_its_own_status(
     assert ("retry-after" in answer.headers) is retry
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": [{"role": ["user"], "content": "x"}]},
+        {"messages": [{"role": {}, "content": "x"}]},
+        {"messages": [{"role": None, "content": "x"}]},
+        {"messages": ["x"]},
+        {"messages": [None]},
+        {"messages": [{"role": "user", "content": 7}]},
+        {"messages": [{"role": "user", "content": [None]}]},
+        {"messages": [{"role": "user", "content": [{"type": ["text"], "text": "x"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": {}}]}]},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"tools": [{"type": ["file_search"]}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": "vs_1"}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": [None]}]},
+        {"tools": ["file_search"]},
+        {"vector_store_ids": [7]},
+        {"vector_store_ids": [f"vs_{number}" for number in range(11)]},
+        {"response_format": []},
+        {"response_format": {"type": []}},
+        {"stream_options": "usage"},
+        {"metadata": {"a": {}}},
+        {"model": ["m"]},
+        {"model": "\ud800"},
+        {"stop": [[]]},
+        {"stop": ""},
+        {"n": 1e9},
+        {"max_tokens": "many"},
+        {"seed": -1},
+        {"frequency_penalty": -1},
+        {"temperature": []},
+    ],
+    ids=str,
+)
+async def test_a_malformed_chat_is_told_so(world: World, wrong: dict[str, Any]) -> None:
+    answer = await ask(world, **{"model": BASE, **wrong})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_tool_without_stores_searches_nothing(world: World) -> None:
+    for tool in ({"type": "file_search", "vector_store_ids": None}, {"type": "file_search"}):
+        assert (await ask(world, model=BASE, tools=[tool])).status_code == 200
+    assert world.elsewhere.searches == []
+
+
+@pytest.mark.parametrize("prompt", [7, [], [""], [7], [[1, 2]], {}, None, "\ud800"], ids=str)
+async def test_a_malformed_completion_is_told_so(world: World, prompt: Any) -> None:
+    async with world.http() as http:
+        answer = await http.post("/v1/completions", content=json.dumps({"model": BASE, "prompt": prompt}))
+    assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize("up", [True, False], ids=["no replica holds it", "its replica is down"])
 @both_ways
 async def test_a_model_nobody_can_serve_now_asks_to_be_tried_again(world: World, up: bool, stream: bool) -> None:
@@ -283,4 +337,4 @@ async def test_feedback_is_taken_for_ones_own_answers_only(world: World) -> None
 
 async def ask(world: World, *, tenant: str = "", **body: Any) -> httpx2.Response:
     async with world.http(tenant) as http:
-        return await http.post(CHAT, json={"messages": QUESTION, **body})
+        return await http.post(CHAT, content=json.dumps({"messages": QUESTION, **body}))

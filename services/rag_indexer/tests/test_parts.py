@@ -98,10 +98,24 @@ def test_filters(filter_: dict, expected: bool) -> None:
     assert passes(filter_, {"lang": "ja", "year": 2025}) is expected
 
 
-@pytest.mark.parametrize("filter_", [{}, {"type": "like", "key": "a", "value": 1}, {"type": "and", "filters": "x"}])
+@pytest.mark.parametrize(
+    "filter_",
+    [
+        {},
+        {"type": "like", "key": "a", "value": 1},
+        {"type": "and", "filters": "x"},
+        {"type": "or", "filters": [[]]},
+        {"type": [], "key": "a", "value": 1},
+        {"type": {}, "key": "a", "value": 1},
+        {"type": None, "key": "a", "value": 1},
+        {"type": "eq", "key": [], "value": 1},
+        {"type": "in", "key": "a", "value": "abc"},
+        {"type": "nin", "key": "a", "value": None},
+    ],
+)
 def test_bad_filters_are_told(filter_: dict) -> None:
     with pytest.raises(Invalid):
-        passes(filter_, {})
+        passes(filter_, {"a": "a"})
 
 
 @pytest.mark.parametrize("text", ['a" or tenant_id != "', "", "a b", "x" * 65, 'vs_1"]'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import struct
 import time
@@ -22,6 +23,7 @@ from chassis.errors import NotFound, SartorError
 from chassis.http import error_response
 from chassis.ids import new_id
 from rag_indexer.app import build
+from rag_indexer.domain import StoreFile
 from rag_indexer.settings import Settings
 from schemas import DocumentIndexed, DocumentParsed, FileDeleted
 from stores.mongo import Database, connect
@@ -315,6 +317,41 @@ async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothi
     assert await world.database["chunks"].count_documents({"file_id": file_id}) == 0
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"filters": {"type": [], "key": "a", "value": 1}},
+        {"filters": {"type": "in", "key": "a", "value": 5}},
+        {"filters": []},
+        {"query": ""},
+        {"query": [" "]},
+        {"query": []},
+        {"query": [7]},
+        {"query": ["x"] * 9},
+        {"query": "\ud800"},
+        {"max_num_results": 10**9},
+    ],
+    ids=str,
+)
+async def test_a_malformed_search_is_told_so(world: World, wrong: dict[str, Any]) -> None:
+    store = await searched(world)
+    async with httpx2.AsyncClient(base_url=world.url, headers=world.space.headers("rag_indexer", world.a)) as http:
+        body = json.dumps({"query": "x", **wrong})
+        answer = await http.post(f"/v1/vector_stores/{store}/search", content=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def searched(world: World) -> str:
+    """A store with a file in it, which needs no indexing: Milvus is not asked in vain."""
+    store = (await world.sdk().vector_stores.create(name="x")).id
+    file = StoreFile(
+        id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id=store, file_id=new_id("file-"), state="completed"
+    )
+    await world.database["files"].insert_one({**file.to_document(), "_id": file.id, "version": 1})
+    return store
+
+
 async def test_an_empty_document_is_indexed_and_finds_nothing(world: World) -> None:
     store, file_id = await world.stored("# Only a heading\n")
     assert (await eventually(lambda: world.indexed(file_id)))[0].chunks == 0
@@ -408,6 +445,8 @@ async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) ->
 @pytest.mark.parametrize(
     ("change", "param"),
     [
+        ({"input": [{}]}, "input"),
+        ({"input": [None]}, "input"),
         ({"input": "word " * 600}, "input"),
         ({"input": ["word " * 400] * 8}, "input"),
         ({"input": []}, "input"),

@@ -10,9 +10,17 @@ from chassis.errors import Invalid
 from inference_proxy.tgi import Sampling
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "user"}
+PARTS = ("text", "refusal")
 MOST_CHOICES = 4
 MOST_ANSWERS = 16
 MOST_STORES = 10
+
+
+class Tool(BaseModel):
+    """A tool of a chat request."""
+
+    type: str
+    vector_store_ids: list[str] | None = None
 
 
 class Common(BaseModel):
@@ -71,7 +79,7 @@ class ChatAsked(Common):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
     vector_store_ids: list[str] | None = None
@@ -84,15 +92,22 @@ class ChatAsked(Common):
         """
         if (self.response_format or {}).get("type", "text") != "text":
             raise Invalid("response_format: only 'text' is available.", param="response_format")
-        if any(tool.get("type") != "file_search" for tool in self.tools or []):
+        if any(tool.type != "file_search" for tool in self.tools or []):
             raise Invalid("tools: only 'file_search' with vector_store_ids is available.", param="tools")
         return self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens})
 
     @property
     def stores(self) -> list[str]:
-        """Vector stores to retrieve from."""
-        from_tools = [store for tool in self.tools or [] for store in tool.get("vector_store_ids", [])]
-        return list(dict.fromkeys([*(self.vector_store_ids or []), *from_tools]))
+        """Vector stores to retrieve from.
+
+        Raises:
+            Invalid: there are too many.
+        """
+        from_tools = [store for tool in self.tools or [] for store in tool.vector_store_ids or []]
+        stores = list(dict.fromkeys([*(self.vector_store_ids or []), *from_tools]))
+        if len(stores) > MOST_STORES:
+            raise Invalid(f"vector_store_ids: at most {MOST_STORES} stores.", param="vector_store_ids")
+        return stores
 
     def plain_messages(self) -> list[dict[str, str]]:
         """The messages as role and text.
@@ -137,7 +152,7 @@ class CompletionAsked(Common):
 
 def _role(message: dict[str, Any], index: int) -> str:
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise Invalid(
             f"messages[{index}].role: {role!r} is not one of {', '.join(ROLES)}.", param=f"messages[{index}].role"
         )
@@ -150,7 +165,8 @@ def _content(content: Any, index: int) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list) and all(
-        isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in content
+        isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get(part["type"]), str)
+        for part in content
     ):
-        return "".join(str(part.get("text") or part.get("refusal") or "") for part in content)
+        return "".join(part[part["type"]] for part in content)
     raise Invalid(f"messages[{index}].content: only text is understood.", param=f"messages[{index}].content")
