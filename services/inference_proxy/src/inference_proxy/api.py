@@ -131,18 +131,20 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
         asked = answer.asked
         assert isinstance(asked, ChatAsked)
         header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
-        begun: set[int] = set()
+        told: dict[int, int] = {}
         async with aclosing(answering.stream(answer)) as tokens:
             async for index, piece, shown in tokens:
-                if index not in begun:
-                    begun.add(index)
+                if index not in told:
+                    told[index] = 0
                     yield _event(chat_chunk(header, index, {"role": "assistant", "content": ""}))
                 choice = answer.choices[index]
-                logprobs = {"content": choice.logprobs[-1:], "refusal": None} if asked.logprobs and shown else None
+                new = choice.logprobs[told[index] :] if asked.logprobs else []
+                logprobs = {"content": new, "refusal": None} if new else None
                 if shown:
+                    told[index] = len(choice.logprobs)
                     yield _event(chat_chunk(header, index, {"content": shown}, None, logprobs))
                 if piece.finish_reason:
-                    yield _event(chat_chunk(header, index, {}, piece.finish_reason))
+                    yield _event(chat_chunk(header, index, {}, piece.finish_reason, None if shown else logprobs))
         if asked.wants_usage:
             last = {
                 **header,

@@ -34,10 +34,10 @@ class Common(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=0, le=2)
     user: str | None = None
 
     @property
@@ -141,6 +141,8 @@ class CompletionAsked(Common):
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if not prompts or not all(prompts):
             raise Invalid("prompt: is empty.", param="prompt")
+        for prompt in prompts:
+            _whole(prompt, "prompt")
         if len(prompts) * self.choices > MOST_ANSWERS:
             raise Invalid(
                 f"prompt: {len(prompts)} prompts with n={self.choices} are more than {MOST_ANSWERS} answers; "
@@ -163,10 +165,19 @@ def _content(content: Any, index: int) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return _whole(content, f"messages[{index}].content")
     if isinstance(content, list) and all(
         isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get(part["type"]), str)
         for part in content
     ):
-        return "".join(part[part["type"]] for part in content)
+        return _whole("".join(part[part["type"]] for part in content), f"messages[{index}].content")
     raise Invalid(f"messages[{index}].content: only text is understood.", param=f"messages[{index}].content")
+
+
+def _whole(text: str, param: str) -> str:
+    """The text, if it is Unicode: JSON can escape half of a surrogate pair, which nothing after this can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{param}: character {error.start} is half of a surrogate pair.", param=param) from error
+    return text

@@ -16,6 +16,7 @@ from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.limits import Limiter
 from inference_proxy.prompts import Bases
+from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import Route, RouteTable
@@ -67,7 +68,7 @@ class Answering:
         bases: templates of base models.
         engine: the TGI client.
         retrieval: puts documents into prompts.
-        chats: where answers are recorded.
+        records: where answers are recorded.
         limiter: charged with the tokens used.
         default_tokens: longest answer where none is named.
     """
@@ -78,7 +79,7 @@ class Answering:
         bases: Bases,
         engine: TGIClient,
         retrieval: Retrieval,
-        chats: Chats,
+        records: Records,
         limiter: Limiter,
         default_tokens: int,
     ) -> None:
@@ -86,7 +87,7 @@ class Answering:
         self._bases = bases
         self._engine = engine
         self._retrieval = retrieval
-        self._chats = chats
+        self._records = records
         self._limiter = limiter
         self._default_tokens = default_tokens
 
@@ -198,8 +199,7 @@ class Answering:
             messages=answer.messages if answer.stored else [],
             answer={"content": choices[0].text, "finish_reason": choices[0].finish_reason} if answer.stored else None,
         )
-        chat.announce()
-        await self._chats.chats.add_once(chat)
+        await self._records.keep(chat)
 
 
 class Rating:
