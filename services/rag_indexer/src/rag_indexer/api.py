@@ -58,9 +58,24 @@ class FileAsked(BaseModel):
 class SearchAsked(BaseModel):
     """A search."""
 
-    query: str | Annotated[list[str], Field(max_length=MOST_QUERIES)]
+    query: str | list[str]
     max_num_results: int = Field(10, ge=1, le=50)
     filters: dict[str, Any] | None = None
+
+    @property
+    def queries(self) -> list[str]:
+        """The questions.
+
+        Raises:
+            Invalid: an empty one, or too many.
+        """
+        queries = [self.query] if isinstance(self.query, str) else self.query
+        if not queries or len(queries) > MOST_QUERIES:
+            raise Invalid(f"query: from 1 to {MOST_QUERIES} texts.", param="query")
+        for query in queries:
+            if not query.strip() or not _is_unicode(query):
+                raise Invalid("query: is empty, or holds half of a surrogate pair.", param="query")
+        return queries
 
 
 class EmbeddingsAsked(BaseModel):
@@ -86,7 +101,18 @@ class EmbeddingsAsked(BaseModel):
         for index, text in enumerate(texts):
             if not text.strip() or len(text) > LONGEST_INPUT:
                 raise Invalid(f"input[{index}]: must have 1 to {LONGEST_INPUT} characters.", param="input")
+            if not _is_unicode(text):
+                raise Invalid(f"input[{index}]: holds half of a surrogate pair.", param="input")
         return texts
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; JSON can escape half of a surrogate pair, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -156,9 +182,7 @@ def store_routes(stores: Stores, collections: Collections, search: Search, turns
 
     @router.post("/{store_id}/search")
     async def search_store(request: Request, store_id: str, asked: SearchAsked, principal: Reads) -> dict[str, Any]:
-        queries = [asked.query] if isinstance(asked.query, str) else asked.query
-        if not queries or not all(query.strip() for query in queries):
-            raise Invalid("query: is empty.", param="query")
+        queries = asked.queries
         with turns.entered(principal.tenant_id):
             finding = search.find(
                 principal.tenant_id, store_id, queries, limit=asked.max_num_results, filter_=asked.filters
