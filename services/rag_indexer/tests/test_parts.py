@@ -56,7 +56,9 @@ def test_large_documents_are_cut_in_time_that_grows_with_them(text: str) -> None
 
 def test_headings_leave_half_of_a_chunk_to_the_text() -> None:
     page = f"# {'outer ' * 99}\n## {'内' * 999}\n### {'x' * 999}\nbody " + "word " * 999
-    for chunk in chunks(page, limit=600, most=99):
+    found = chunks(page, limit=600, most=99)
+    assert sum(chunk.text.count("word") for chunk in found) == 999
+    for chunk in found:
         title, _, body = chunk.text.partition("\n")
         assert title.endswith("x" * 99)
         assert body.strip()

@@ -64,6 +64,16 @@ async def test_a_search_gets_between_the_texts_of_a_long_request(words: Words, e
     assert [text for text in words.seen if text != "question"] == texts
 
 
+async def test_a_tenant_with_many_requests_does_not_keep_the_others_waiting(words: Words, embedding: Embedding) -> None:
+    many = [asyncio.create_task(embedding.passages([f"a{number}"], "a")) for number in range(8)]
+    await eventually(lambda: words.seen)
+    one = asyncio.create_task(embedding.passages(["b"], "b"))
+    await asyncio.sleep(0)
+    words.go.set()
+    await asyncio.gather(*many, one)
+    assert words.seen == ["a0", "a1", "b", *(f"a{number}" for number in range(2, 8))]
+
+
 async def test_work_that_nobody_waits_for_is_not_done(words: Words, embedding: Embedding) -> None:
     gone = asyncio.create_task(embedding.passages([f"{n} {'x' * 1_500}" for n in range(9)], "a"))
     await eventually(lambda: words.seen)
