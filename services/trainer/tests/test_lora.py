@@ -267,7 +267,7 @@ def test_bad_rows_name_their_line(configure: Any, tmp_path: Path) -> None:
 
 def start_process(folder: Path, config: RunConfig) -> subprocess.Popen[str]:
     config.write(folder / "run.json")
-    command = [sys.executable, "-m", "trainer.lora", str(folder)]
+    command = [sys.executable, "-m", "trainer.lora", str(folder), str(os.getpid())]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -296,8 +296,9 @@ def test_a_run_dies_with_the_process_that_started_it(configure: Any) -> None:
     folder, config = configure("run", epochs=5000)
     config.write(folder / "run.json")
     starter = (
-        "import subprocess, sys, time\n"
-        f"run = subprocess.Popen([sys.executable, '-m', 'trainer.lora', {str(folder)!r}], stdout=subprocess.PIPE)\n"
+        "import os, subprocess, sys, time\n"
+        f"command = [sys.executable, '-m', 'trainer.lora', {str(folder)!r}, str(os.getpid())]\n"
+        "run = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
         "run.stdout.readline(); print(run.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
@@ -313,6 +314,17 @@ def test_a_run_dies_with_the_process_that_started_it(configure: Any) -> None:
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_run_whose_parent_died_before_it_could_be_tied_to_it_does_nothing(configure: Any) -> None:
+    folder, config = configure("run", epochs=1)
+    config.write(folder / "run.json")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    command = [sys.executable, "-m", "trainer.lora", str(folder), str(dead.pid)]
+    orphan = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (orphan.returncode, orphan.stdout) == (1, b"")
+    assert not (folder / "adapter").exists()
 
 
 def encoded(base_dir: Path, messages: list[dict[str, Any]]) -> tuple[Example, Any]:

@@ -59,6 +59,7 @@ class TrainingProcess:
             "-m",
             "trainer.lora",
             str(self._folder),
+            str(os.getpid()),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=_environment(),
