@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -229,7 +230,8 @@ class Run:
         target = folder / f"step-{self.progress.step:08d}"
         digest = artifacts.publish(target, write, {"run": self._identity()})
         for old in sorted(folder.glob("step-*"))[:-CHECKPOINTS_KEPT]:
-            shutil.rmtree(old)
+            with contextlib.suppress(FileNotFoundError):  # the worker has moved it away to upload it
+                shutil.rmtree(old.rename(folder / f".{old.name}.old"))
         self.emit(
             "checkpoint",
             step=self.progress.step,
