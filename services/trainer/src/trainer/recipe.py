@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -75,20 +76,27 @@ class Run:
             rows=len(self.train),
             rows_too_long=self.rows_too_long,
             validation_rows=len(self.validation),
+            validation_rows_too_long=self.validation_rows_too_long,
+            max_length=self.longest,
             trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
         )
         self._train()
         self._publish_adapter()
 
     def _load_rows(self) -> None:
-        longest = min(self.config.max_length, self.base.context_length)
+        self.longest = min(self.config.max_length, self.base.context_length)
 
-        def read(path: str) -> tuple[list[Example], int]:
-            return read_examples(Path(path), self.base.tokenizer, self.base.stop_ids, longest)
+        def read(path: str | None) -> tuple[list[Example], int]:
+            return read_examples(Path(path), self.base.tokenizer, self.base.stop_ids, self.longest) if path else ([], 0)
 
         try:
             self.train, self.rows_too_long = read(self.config.train_path)
-            self.validation = read(self.config.validation_path)[0] if self.config.validation_path else []
+            self.validation, self.validation_rows_too_long = read(self.config.validation_path)
+            if not self.train:
+                raise BadTrainingData(
+                    f"{Path(self.config.train_path).name}: no row has an assistant message to learn within "
+                    f"{self.longest} tokens; {self.rows_too_long} are longer."
+                )
         except (BadTrainingData, OSError) as error:
             raise FailedForGood("invalid_training_data", str(error)) from error
         self.steps_per_epoch = math.ceil(len(self.train) / self.config.batch_size)
@@ -184,8 +192,9 @@ class Run:
         scores, metrics_now = self._validate()
         metrics |= metrics_now
         self.emit("validation", step=progress.step, epoch=progress.step // self.steps_per_epoch, **metrics)
-        if not _surely_worse(scores, progress.best_scores):
+        if not progress.best_scores or statistics.fmean(scores) < statistics.fmean(progress.best_scores):
             progress.best_scores = scores
+        if not _surely_worse(scores, progress.best_scores):
             progress.epochs_without_gain = 0
             progress.metrics = metrics
             self.best = adapter_tensors(self.layers)
@@ -221,7 +230,8 @@ class Run:
         target = folder / f"step-{self.progress.step:08d}"
         digest = artifacts.publish(target, write, {"run": self._identity()})
         for old in sorted(folder.glob("step-*"))[:-CHECKPOINTS_KEPT]:
-            shutil.rmtree(old)
+            with contextlib.suppress(FileNotFoundError):  # the worker has moved it away to upload it
+                shutil.rmtree(old.rename(folder / f".{old.name}.old"))
         self.emit(
             "checkpoint",
             step=self.progress.step,
@@ -241,7 +251,7 @@ class Run:
             if (folder / "best.safetensors").exists():
                 self.best = load_file(folder / "best.safetensors")
             self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
-        except (artifacts.CorruptArtifact, ValueError, KeyError) as error:
+        except (artifacts.CorruptArtifact, ValueError, KeyError, TypeError) as error:
             raise FailedForGood("checkpoint_corrupt", f"{error} Resume from an earlier checkpoint.") from error
 
     def _identity(self) -> dict[str, Any]:
@@ -341,7 +351,8 @@ def _surely_worse(scores: Sequence[float], best: Sequence[float]) -> bool:
 
     Args:
         scores: loss of each validation row now.
-        best: the same of the best epoch so far; empty when there is none.
+        best: the same of the epoch with the lowest mean so far; empty when there is none. Compared with the epoch kept
+            last instead, an adapter that gets worse a little every epoch would be followed to its end.
     """
     if len(best) < 2:
         return bool(best) and scores[0] > best[0]

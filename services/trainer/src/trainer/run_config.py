@@ -117,10 +117,10 @@ class Progress:
         epoch_loss: summed loss of the epoch so far.
         epoch_correct: targets of the epoch so far that were the likeliest token.
         epoch_targets: targets of the epoch so far.
-        best_scores: loss of each validation row at the best epoch so far.
-        epochs_without_gain: epochs since then.
+        best_scores: loss of each validation row at the epoch with the lowest mean so far.
+        epochs_without_gain: epochs in a row that were surely worse than that one.
         stopped_early: patience ran out.
-        metrics: of the last finished epoch; with validation, of the best one.
+        metrics: of the last finished epoch; with validation, of the one that would be published.
     """
 
     step: int = 0
