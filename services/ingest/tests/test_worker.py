@@ -20,7 +20,7 @@ from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Upload, Uploads
 from ingest.worker import Worker
-from schemas import Purpose
+from schemas import ObjectRef, Purpose
 from testkit import Space, eventually
 
 TENANT = "tenant_a"
@@ -204,6 +204,27 @@ async def test_bytes_of_an_upload_that_was_broken_off_are_removed(
         assert len(await ingest.keys()) == 2, "it may be under way still"
         await ingest.files.settle_strays(-1)
         assert await ingest.keys() == [kept.object.key]
+
+
+@pytest.mark.parametrize("purpose", ["rows", "unlabelled"])
+async def test_a_row_stays_one_line_whatever_separators_are_in_it(space: Space, purpose: str) -> None:
+    """JSON escapes line feeds; U+2028, U+2029 and U+0085 stand in it as they are and must not end a line."""
+    texts = [f"one\u2028two\u2029three\u0085four {number}" for number in range(12)]
+    rows = [{"text": text} | ({"label": f"{text[0]}\u0085"} if purpose == "rows" else {}) for text in texts]
+    body = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    async with parts(space) as ingest:
+        await ingest.upload(body)
+        await ingest.worker.work(await ingest.claim())
+        keys = [key for key in await ingest.keys() if key.endswith(".jsonl")]
+        stored = [await _read(ingest, key) for key in keys]
+        read = [json.loads(line) for lines in stored for line in lines.removesuffix("\n").split("\n")]
+        asked = [row["messages"][0]["content"] if "messages" in row else row["text"] for row in read]
+        assert sorted(asked) == sorted(texts)
+
+
+async def _read(ingest: Parts, key: str) -> str:
+    reference = ObjectRef(bucket=ingest.files.objects.bucket, key=key, sha256="0" * 64, size=0)
+    return b"".join([chunk async for chunk in ingest.files.objects.stream(reference)]).decode()
 
 
 @pytest.mark.parametrize(("body", "code"), [(BARE, "no_answers"), (b"# Words\n\nonly", "no_rows")])

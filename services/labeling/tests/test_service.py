@@ -36,7 +36,9 @@ async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
     async with labeling(space) as http, space.publisher("ingest") as publish:
         objects = space.objects()
         await objects.prepare()
-        records = await objects.put_bytes("rows.jsonl", '{"text":"一"}\n{"text":"two"}\n'.encode())
+        records = await objects.put_bytes(
+            "rows.jsonl", '{"text":"一\u2028二\u2029三\u0085四"}\n{"text":"two"}\n'.encode()
+        )
         for _ in range(2):
             await publish(
                 LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="rows.jsonl", rows=2, records=records)
@@ -46,7 +48,10 @@ async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
             data = (await http.get("/projects")).json()["data"]
             return data if data and data[0]["total"] == 2 else None
 
-        assert [project["name"] for project in await eventually(listed)] == ["Rows of rows.jsonl"]
+        [one] = await eventually(listed)
+        assert one["name"] == "Rows of rows.jsonl"
+        tasks = (await http.get(f"/projects/{one['id']}/tasks")).json()["data"]
+        assert [task["text"] for task in tasks] == ["一\u2028二\u2029三\u0085四", "two"]
 
 
 async def test_answers_are_published_as_rows(space: Space) -> None:

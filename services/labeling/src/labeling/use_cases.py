@@ -65,8 +65,8 @@ class Projects:
 
     async def create_for(self, event: LabelingRequested) -> None:
         """The project of an unlabelled file, once."""
-        lines = (await self._objects.get_bytes(event.records)).decode().splitlines()
-        texts = [str(json.loads(line)["text"]) for line in lines][: self._most]
+        lines = (await self._objects.get_bytes(event.records)).decode().split("\n")
+        texts = [str(json.loads(line)["text"]) for line in lines if line][: self._most]
         project = Project(
             id=derived_id("proj_", event.file_id),
             tenant_id=event.tenant_id,
