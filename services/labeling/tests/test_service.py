@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ import httpx2
 from labeling.app import build
 from labeling.settings import Settings
 from schemas import FeedbackRecorded, LabelingRequested, LabelsPublished
+from stores.mongo import connect
 from testkit import Space, eventually, running
 
 TENANT = "tenant_a"
@@ -19,7 +19,7 @@ TENANT = "tenant_a"
 
 @asynccontextmanager
 async def labeling(space: Space, tenant: str = TENANT) -> AsyncIterator[httpx2.AsyncClient]:
-    app = build(space.settings(Settings, "labeling", labeling_task_seconds=1))
+    app = build(space.settings(Settings, "labeling"))
     headers = space.headers("labeling", tenant)
     async with running(app) as url, httpx2.AsyncClient(base_url=f"{url}/v1/labeling", headers=headers) as http:
         yield http
@@ -30,6 +30,13 @@ async def project(http: httpx2.AsyncClient, rows: int = 3, **body: object) -> st
     answer = await http.post("/projects", json={"name": "Intents", "rows": texts, **body})
     assert answer.status_code == 200, answer.text
     return answer.json()["id"]
+
+
+async def end_holds(space: Space) -> None:
+    """As if everybody had held their task for ten minutes."""
+    tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
+    held = await tasks.update_many({"held_until_ms": {"$gt": 0}}, {"$set": {"held_until_ms": 1}})
+    assert held.modified_count > 0
 
 
 async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
@@ -88,9 +95,23 @@ async def test_two_people_do_not_get_the_same_task(space: Space) -> None:
         assert second["id"] != first["id"]
         taken = await http.post(f"/projects/{one}/tasks/{second['id']}", json={"answer": "x"})
         assert taken.status_code == 409
-        await asyncio.sleep(1.1)
+        await end_holds(space)
         freed = (await http.post(f"/projects/{one}/next", headers=other)).json()
-        assert freed["id"] in (first["id"], second["id"])
+        assert freed["id"] == first["id"]
+
+
+async def test_a_late_answer_does_not_replace_another_persons(space: Space) -> None:
+    async with labeling(space) as http:
+        one = await project(http)
+        other = {"authorization": f"Bearer {space.bearer('labeling', TENANT, role='labeler')}"}
+        task = (await http.post(f"/projects/{one}/next")).json()
+        await end_holds(space)
+        assert (await http.post(f"/projects/{one}/next", headers=other)).json()["id"] == task["id"]
+        path = f"/projects/{one}/tasks/{task['id']}"
+        assert (await http.post(path, json={"answer": "theirs"}, headers=other)).status_code == 200
+        late = await http.post(path, json={"answer": "mine"})
+        assert (late.status_code, late.json()["error"]["code"]) == (409, "task_answered")
+        assert (await http.get(f"/projects/{one}/tasks")).json()["data"][0]["answer"] == "theirs"
 
 
 async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(space: Space) -> None:

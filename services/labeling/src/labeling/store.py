@@ -84,7 +84,8 @@ class Labels:
             NotFound: no such task in the project.
             Conflict: another person holds or answered it.
         """
-        mine = {"$or": [{"holder": person}, {"answered_by": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
+        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
+        mine = {"$or": [{"answered_by": person}, {"$and": [{"answer": None}, free]}]}
         key = {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id}
         found = await self._tasks.find_one_and_update(
             {"$and": [key, mine]},
@@ -92,8 +93,11 @@ class Labels:
             return_document=True,
         )
         if found is None:
-            if await self._tasks.find_one(key) is None:
+            task = await self._tasks.find_one(key)
+            if task is None:
                 raise NotFound(f"No task '{task_id}' in this project.", param="task_id")
+            if task["answer"] is not None:
+                raise Conflict("Somebody else has answered this task; take the next one.", code="task_answered")
             raise Conflict("Somebody else is working on this task; take the next one.", code="task_held")
         return Task.model_validate(found)
 
