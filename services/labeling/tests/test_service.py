@@ -75,6 +75,21 @@ async def test_answers_are_published_as_rows(space: Space) -> None:
         assert rows[0]["messages"][0] == {"role": "system", "content": "Choose a or b."}
 
 
+async def test_the_same_answers_are_published_once(space: Space) -> None:
+    """A retry must not make a second dataset version, and so a second fine-tune; a new answer must."""
+    async with labeling(space) as http, space.probe("labels") as seen:
+        one = await project(http)
+        for publications in (1, 2):
+            task = (await http.post(f"/projects/{one}/next")).json()
+            await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": "a"})
+            for _ in range(2):
+                assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == publications
+        published = await eventually(lambda: len(seen.of(LabelsPublished)) > 1 and seen.of(LabelsPublished))
+        assert [(event.publication, event.rows) for event in published] == [(1, 1), (2, 2)]
+        objects = space.objects()
+        assert set(await objects.keys("tenants/")) == {event.records.key for event in published}
+
+
 async def test_an_answer_must_be_one_of_the_labels(space: Space) -> None:
     async with labeling(space) as http:
         one = await project(http, labels=["a", "b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -89,15 +90,21 @@ class Projects:
     async def publish(self, tenant_id: str, project_id: str) -> Project:
         """Write the answers as chat rows and say so; ingest makes the dataset version.
 
+        Published again without a new answer, as by a retry, nothing happens.
+
         Raises:
             NotFound: no such project.
             Conflict: nothing is answered.
         """
         project = await self._labels.projects.get(tenant_id, project_id)
         tasks = await self._labels.answered(project)
+        project.expect_answers(len(tasks))
         body = "\n".join(json.dumps(_row(project, task), ensure_ascii=False) for task in tasks).encode()
-        key = f"tenants/{tenant_id}/labels/{project_id}/{new_id('')}.jsonl"
-        records = await self._objects.put_bytes(key, body or b"\n", "application/jsonl")
+        sha256 = hashlib.sha256(body).hexdigest()
+        if sha256 == project.published_sha256:
+            return project
+        key = f"tenants/{tenant_id}/labels/{project_id}/{project.publications + 1}-{sha256[:24]}.jsonl"
+        records = await self._objects.put_bytes(key, body, "application/jsonl")
         return await self._labels.projects.update(tenant_id, project_id, lambda it: it.publish(records, len(tasks)))
 
     async def keep_feedback(self, event: FeedbackRecorded) -> None:
