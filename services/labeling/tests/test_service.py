@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
+import pytest
 
+from chassis.ids import derived_id
 from labeling.app import build
+from labeling.domain import Project
 from labeling.settings import Settings
+from labeling.store import Labels
 from schemas import FeedbackRecorded, LabelingRequested, LabelsPublished
 from stores.mongo import connect
 from testkit import Space, eventually, running
@@ -18,8 +23,8 @@ TENANT = "tenant_a"
 
 
 @asynccontextmanager
-async def labeling(space: Space, tenant: str = TENANT) -> AsyncIterator[httpx2.AsyncClient]:
-    app = build(space.settings(Settings, "labeling"))
+async def labeling(space: Space, tenant: str = TENANT, **overrides: object) -> AsyncIterator[httpx2.AsyncClient]:
+    app = build(space.settings(Settings, "labeling", **overrides))
     headers = space.headers("labeling", tenant)
     async with running(app) as url, httpx2.AsyncClient(base_url=f"{url}/v1/labeling", headers=headers) as http:
         yield http
@@ -59,6 +64,62 @@ async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
         assert one["name"] == "Rows of rows.jsonl"
         tasks = (await http.get(f"/projects/{one['id']}/tasks")).json()["data"]
         assert [task["text"] for task in tasks] == ["一\u2028二\u2029三\u0085四", "two"]
+
+
+@pytest.mark.parametrize(("most", "left_out"), [(2000, 500), (5000, 0)])
+async def test_a_large_file_is_filled_in_and_says_what_it_leaves_out(space: Space, most: int, left_out: int) -> None:
+    async with labeling(space, labeling_rows=most) as http, space.publisher("ingest") as publish:
+        body = b"\n".join(json.dumps({"text": f"text {n} " + "x" * 1000}).encode() for n in range(2500))
+        records = await space.objects().put_bytes("rows.jsonl", body)
+        event = LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="f.jsonl", rows=2500, records=records)
+        path, total = f"/projects/{derived_id('proj_', 'file-1')}", 2500 - left_out
+
+        async def filled() -> Any:
+            return (await http.get(path)).json().get("total") == total
+
+        await publish(event)
+        await eventually(filled, every=0.5)
+        tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
+        await tasks.delete_many({"position": {"$gte": 700}})
+        await publish(event)
+        await eventually(filled, every=0.5)
+        one = (await http.get(path)).json()
+        assert one["left_out"] == left_out
+        assert one["name"] == ("Rows of f.jsonl (the first 2000 of 2500)" if left_out else "Rows of f.jsonl")
+        texts = [task["text"].split(" x")[0] async for task in tasks.find().sort("position", 1)]
+        assert texts == [f"text {n}" for n in range(total)]
+
+
+async def test_tasks_are_written_in_few_calls(space: Space) -> None:
+    """Thousands of tasks, one call each, do not fit into the time a handler has."""
+
+    class Counted:
+        calls = 0
+
+        def __getattr__(self, name: str) -> Any:
+            self.calls += 1
+            return getattr(tasks, name)
+
+    tasks, counted = connect(space.settings(Settings, "labeling"), "labeling")["tasks"], Counted()
+    labels: Any = Labels(None, counted, None)  # type: ignore[arg-type]
+    await labels.add_tasks(Project(id="p", tenant_id=TENANT, created_at=0, name="", tasks=1), ["x"] * 2500, first=0)
+    assert await tasks.count_documents({}) == 2500
+    assert counted.calls <= 3
+
+
+async def test_a_file_that_was_deleted_makes_no_project_and_no_dead_letter(space: Space) -> None:
+    async with labeling(space) as http, space.publisher("ingest") as publish, space.probe("labeling-dlq") as dead:
+        objects = space.objects()
+        gone = (await objects.put_bytes("gone.jsonl", b'{"text":"x"}')).model_copy(update={"key": "gone"})
+        there = await objects.put_bytes("there.jsonl", b'{"text":"x"}')
+        for records in (gone, there):
+            await publish(LabelingRequested(tenant_id=TENANT, file_id="file-1", rows=1, records=records))
+
+        async def listed() -> Any:
+            return (await http.get("/projects")).json()["data"]
+
+        assert [one["total"] for one in await eventually(listed)] == [1]
+        assert dead.events == []
 
 
 async def test_answers_are_published_as_rows(space: Space) -> None:
