@@ -71,6 +71,7 @@ async def parts(space: Space, **overrides: Any) -> AsyncIterator[Parts]:
         service.aggregates("files", File),
         service.aggregates("datasets", Dataset),
         service.collection("arriving"),
+        service.collection("turns"),
         service.objects,
     )
     await service.objects.prepare()
@@ -262,6 +263,18 @@ async def test_the_key_of_a_deleted_file_does_not_bring_it_back(space: Space) ->
             await ingest.upload(key="once")
         await ingest.uploads.purge()
         assert await ingest.keys() == []
+
+
+async def test_tenants_take_turns_at_being_read(space: Space) -> None:
+    async with parts(space) as ingest:
+        for _ in range(3):
+            await ingest.upload(tenant="tenant_a")
+        await ingest.upload(tenant="tenant_b")
+        order = [(await ingest.claim()).tenant_id for _ in range(4)]
+        assert order == ["tenant_a", "tenant_b", "tenant_a", "tenant_a"]
+        await ingest.upload(tenant="tenant_a")
+        await ingest.upload(tenant="tenant_b")
+        assert (await ingest.claim()).tenant_id == "tenant_b"
 
 
 async def test_an_outage_of_the_object_store_rejects_nothing(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

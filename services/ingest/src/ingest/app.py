@@ -21,6 +21,7 @@ def build(settings: Settings) -> FastAPI:
         service.aggregates("files", File),
         service.aggregates("datasets", Dataset),
         service.collection("arriving"),
+        service.collection("turns"),
         service.objects,
     )
     uploads = Uploads(files, settings.ingest_tenant_bytes, service.replica_id, settings.ingest_lease_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, BinaryIO
 
 from chassis.errors import NotFound
@@ -20,20 +21,27 @@ class Files:
         files: the uploads.
         datasets: what was made from them.
         arriving: by object key, bytes that are being stored and that no file names yet.
+        turns: by tenant, when a file of theirs was last claimed to be parsed.
         objects: where the bytes lie.
     """
 
     def __init__(
-        self, files: AggregateStore[File], datasets: AggregateStore[Dataset], arriving: Collection, objects: Objects
+        self,
+        files: AggregateStore[File],
+        datasets: AggregateStore[Dataset],
+        arriving: Collection,
+        turns: Collection,
+        objects: Objects,
     ) -> None:
         self.files = files
         self.datasets = datasets
         self.objects = objects
         self._arriving = arriving
+        self._turns = turns
 
     async def prepare(self) -> None:
         """Create the indexes of the worker's and the sweeper's questions."""
-        await self.files.collection.create_index([("state", 1), ("created_at", 1)])
+        await self.files.collection.create_index([("state", 1), ("tenant_id", 1), ("created_at", 1)])
         await self.files.collection.create_index([("state", 1), ("purged", 1)])
         await self.files.collection.create_index("expires_at", sparse=True)
 
@@ -72,8 +80,17 @@ class Files:
         return [file async for file in self.files.for_service(query)]
 
     async def claim(self, owner: str, seconds: float) -> File | None:
-        """The oldest file that waits to be parsed."""
-        return await self.files.claim({"state": "uploaded"}, owner, seconds)
+        """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
+        waiting = await self.files.collection.distinct("tenant_id", {"state": "uploaded"})
+        if not waiting:
+            return None
+        turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
+        for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
+            file = await self.files.claim({"state": "uploaded", "tenant_id": tenant_id}, owner, seconds)
+            if file is not None:
+                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
+                return file
+        return None
 
     async def claim_deleted(self, owner: str, seconds: float) -> File | None:
         """A deleted file whose bytes may lie there still, once no worker reads it any more."""
