@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -320,6 +321,23 @@ async def test_a_file_whose_parser_dies_three_times_is_at_fault(space: Space, mo
             await ingest.end_leases()
         await ingest.worker.work(await ingest.claim())
         assert (await ingest.stored(file)).state == "error"
+
+
+async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SARTOR_OBJECTS_SECRET_KEY", "secret")
+    given: list[dict[str, str]] = []
+    start = asyncio.create_subprocess_exec
+
+    async def noted(*program: str, **kwargs: Any) -> asyncio.subprocess.Process:
+        given.append(kwargs.get("env", dict(os.environ)))
+        return await start(*program, **kwargs)
+
+    monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", noted)
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        await ingest.worker.work(await ingest.claim())
+        assert (await ingest.stored(file)).state == "processed"
+    assert [sorted(environment) for environment in given] == [["PYTHONPATH", "PYTHONUTF8"]]
 
 
 async def _begun(ingest: Parts, file: File) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -31,6 +32,8 @@ RETRY_SECONDS = 2.0
 MOST_ATTEMPTS = 3
 SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
+PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
+"""All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
 UNREADABLE = "it could not be read within the limits of time and memory. Upload it in smaller parts."
 
 
@@ -120,7 +123,13 @@ class Worker:
         (folder / "job.json").write_text(json.dumps(job))
         await self._files.files.update(file.tenant_id, file.id, File.begin_attempt, fence=file.lease.fence)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ingest.parse", str(folder), stderr=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "ingest.parse",
+            str(folder),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=PARSER_ENVIRONMENT,
         )
         reading, letting_go = asyncio.create_task(process.communicate()), asyncio.create_task(lost.wait())
         try:
