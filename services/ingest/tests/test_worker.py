@@ -21,7 +21,7 @@ from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Upload, Uploads
 from ingest.worker import Worker
-from schemas import ObjectRef, Purpose
+from schemas import LabelsPublished, ObjectRef, Purpose
 from testkit import Space, eventually
 
 TENANT = "tenant_a"
@@ -111,12 +111,21 @@ async def test_a_file_deleted_while_it_is_read_becomes_nothing(
         assert (await ingest.stored(file)).purged
 
 
-async def test_a_file_deleted_before_it_is_written_is_not_written(space: Space) -> None:
+async def test_a_file_deleted_before_it_is_written_is_not_written(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with parts(space) as ingest:
         await ingest.upload()
         file = await ingest.claim()
-        await ingest.uploads.delete(TENANT, file.id)
+        start = asyncio.create_subprocess_exec
+
+        async def delete_and_start(*program: str, **kwargs: Any) -> asyncio.subprocess.Process:
+            await ingest.uploads.delete(TENANT, file.id)
+            return await start(*program, **kwargs)
+
+        monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", delete_and_start)
         await ingest.worker.work(file)
+        assert await ingest.keys() == [file.object.key]
         await ingest.uploads.purge()
         assert await ingest.keys() == []
 
@@ -168,6 +177,17 @@ async def test_a_deleted_file_leaves_no_bytes_but_the_dataset_that_was_announced
         assert len(await ingest.files.datasets.find(TENANT)) == 1
 
 
+async def test_the_bytes_of_published_labels_go_with_their_file(space: Space) -> None:
+    async with parts(space) as ingest:
+        records = await ingest.files.objects.put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
+        event = LabelsPublished(tenant_id=TENANT, project_id="proj_1", publication=1, rows=60, records=records)
+        await ingest.uploads.take_labels(event)
+        [file] = await ingest.files.files.find(TENANT)
+        await ingest.uploads.delete(TENANT, file.id)
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
 async def test_a_delete_that_the_object_store_broke_off_is_finished(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,15 +212,16 @@ async def test_bytes_of_an_upload_that_was_broken_off_are_removed(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with parts(space) as ingest:
-        kept = await ingest.upload()
 
-        async def killed(_: File) -> File:
+        async def killed(*_: Any) -> Any:
             raise asyncio.CancelledError
 
-        with monkeypatch.context() as broken:
-            broken.setattr(ingest.files.files, "add_once", killed)
-            with pytest.raises(asyncio.CancelledError):
-                await ingest.upload()
+        for owner, method in ((ingest.files, "settle_upload"), (ingest.files.files, "add_once")):
+            with monkeypatch.context() as broken:
+                broken.setattr(owner, method, killed)
+                with pytest.raises(asyncio.CancelledError):
+                    await ingest.upload()
+        [kept] = await ingest.files.files.find(TENANT)
         assert len(await ingest.keys()) == 2
         await ingest.files.settle_strays(60)
         assert len(await ingest.keys()) == 2, "it may be under way still"
@@ -302,8 +323,9 @@ async def test_a_stopping_worker_gives_its_file_back_uncounted(space: Space, mon
         for _ in range(5):
             with monkeypatch.context() as slow:
                 _parser(slow, "import time; time.sleep(600)")
-                work = asyncio.create_task(ingest.worker.work(await ingest.claim()))
-                await eventually(lambda: _begun(ingest, file))
+                claimed = await ingest.claim()
+                work = asyncio.create_task(ingest.worker.work(claimed))
+                await _begun(ingest, claimed)
                 work.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await work
@@ -340,8 +362,11 @@ async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.Mon
     assert [sorted(environment) for environment in given] == [["PYTHONPATH", "PYTHONUTF8"]]
 
 
-async def _begun(ingest: Parts, file: File) -> bool:
-    return (await ingest.stored(file)).attempts > 0
+async def _begun(ingest: Parts, file: File) -> None:
+    async def begun() -> bool:
+        return (await ingest.stored(file)).attempts > file.attempts
+
+    await eventually(begun)
 
 
 def _parser(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
