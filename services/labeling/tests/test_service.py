@@ -78,11 +78,11 @@ async def test_a_large_file_is_filled_in_and_says_what_it_leaves_out(space: Spac
             return (await http.get(path)).json().get("total") == total
 
         await publish(event)
-        await eventually(filled, every=0.5)
+        await eventually(filled, every=0.5, within=60)
         tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
         await tasks.delete_many({"position": {"$gte": 700}})
         await publish(event)
-        await eventually(filled, every=0.5)
+        await eventually(filled, every=0.5, within=60)
         one = (await http.get(path)).json()
         assert one["left_out"] == left_out
         assert one["name"] == ("Rows of f.jsonl (the first 2000 of 2500)" if left_out else "Rows of f.jsonl")
