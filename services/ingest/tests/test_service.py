@@ -14,6 +14,7 @@ import pytest
 from ingest.app import build
 from ingest.settings import Settings
 from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
+from stores.mongo import connect
 from testkit import Space, eventually, running
 
 ROWS = [
@@ -122,8 +123,12 @@ async def test_the_files_api(space: Space) -> None:
     async with ingest(space) as (url, client), space.probe("files") as seen:
         made = [await client.files.create(file=(f"{n}.jsonl", BODY), purpose="fine-tune") for n in range(3)]
         assert await (await client.files.content(made[0].id)).aread() == BODY
-        listed = [file.id async for file in client.files.list(limit=2)]
-        assert listed == [file.id for file in reversed(made)] or set(listed) == {file.id for file in made}
+        created = connect(space.settings(Settings, "ingest"), "ingest")["files"]
+        for at, file in enumerate((made[1], made[2], made[0])):
+            await created.update_one({"_id": file.id}, {"$set": {"created_at": at}, "$inc": {"version": 1}})
+        oldest_first = [made[1].id, made[2].id, made[0].id]
+        assert [file.id async for file in client.files.list(limit=2)] == oldest_first[::-1]
+        assert [file.id async for file in client.files.list(limit=2, order="asc")] == oldest_first
         assert (await client.files.delete(made[0].id)).deleted
         await eventually(lambda: seen.of(FileDeleted))
         async with sdk(space, url, "tenant_b") as stranger:
@@ -166,6 +171,43 @@ async def test_a_3_gigabyte_upload_is_refused_before_it_is_sent(space: Space) ->
         await writer.drain()
         assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
         writer.close()
+
+
+async def test_slow_uploads_of_one_tenant_leave_room_for_the_others(space: Space) -> None:
+    async with ingest(space, ingest_uploads_at_a_time=3, ingest_uploads_of_a_tenant=2) as (url, client):
+
+        async def answer() -> str:
+            try:
+                await client.files.create(file=("a.jsonl", BODY), purpose="user_data")
+            except openai.RateLimitError as error:
+                return error.message
+            return "accepted"
+
+        async def refused() -> bool:
+            return "2 of your uploads" in await answer()
+
+        async def accepted() -> bool:
+            return await answer() == "accepted"
+
+        slow = [await slow_upload(space, url) for _ in range(2)]
+        await eventually(refused)
+        async with sdk(space, url, "tenant_b") as other:
+            await other.files.create(file=("b.jsonl", BODY), purpose="user_data")
+        for writer in slow:
+            writer.close()
+        await eventually(accepted)
+
+
+async def slow_upload(space: Space, url: str) -> asyncio.StreamWriter:
+    """An upload that has begun and does not go on."""
+    _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    authorization = space.headers("ingest", TENANT)["authorization"]
+    writer.write(
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n--b\r\n".encode()
+    )
+    await writer.drain()
+    return writer
 
 
 async def test_a_repeated_upload_under_one_key_is_one_file(space: Space) -> None:
