@@ -32,9 +32,6 @@ log = structlog.get_logger()
 
 LOOP_LAG = Gauge("event_loop_lag_seconds", "How late the event loop woke a timer.")
 
-PARALLEL_RETRIES = 2
-"""Parked keys tried at the same time, so that a slow one does not hold up the others."""
-
 A = TypeVar("A", bound=Aggregate)
 Hook = Callable[[], Awaitable[None]]
 
@@ -130,7 +127,7 @@ class Service:
         if self._relay:
             names["relay"] = self._relay.run
         if self.bus.handles:
-            names |= {f"parked_{number}": self.bus.run_parked for number in range(PARALLEL_RETRIES)}
+            names["parked"] = self.bus.run_parked
             names["parked_depth"] = self.bus.measure_parked
         tasks = {name: asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()}
         log.info("service_started", replica=self.replica_id)
