@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +210,15 @@ def lenient_envelope(strict: Callable[..., Envelope]) -> Callable[..., Envelope]
         return strict({**missing, "ce_seq": "1", "ce_tenantid": TENANT, **headers})
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Hundreds of tracebacks are expected, and would hide the figures."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger().setLevel(level)
 
 
 async def test_poison_costs_little_goes_where_it_belongs_and_comes_back(

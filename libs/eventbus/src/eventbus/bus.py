@@ -60,8 +60,9 @@ class Bus:
 
     Consumers get each event at least once, in order per aggregate; different aggregates are handled side by side. A
     handler that raises a permanent error sends the message to `<topic>-dlq` at once. Any other error is tried again in
-    place, then its key is parked: later messages of that key wait behind it, all others go on. After `patience.attempts`, or hours where the error says that something is away,
-    the message is dead-lettered too. Only when it can be put nowhere does the consumer read it again.
+    place, then its key is parked: later messages of that key wait behind it, all others go on. After
+    `patience.attempts`, or hours where the error says that something is away, the message is dead-lettered too. Only
+    when it can be put nowhere does its lane wait, and in the end the consumer.
 
     Args:
         settings: broker address and topic prefix.

@@ -84,6 +84,7 @@ class Job(Aggregate):
     validation: DatasetPrepared | None = None
     hyperparameters: dict[str, int | float | str] = Field(default_factory=dict)
     failures: int = 0
+    progressed_at: int = 0
     checkpoint: Checkpoint | None = None
     adapter: Adapter | None = None
     trained_tokens: int | None = None
@@ -132,8 +133,13 @@ class Job(Aggregate):
         self.record(FinetuneStarted(tenant_id=self.tenant_id, job_id=self.id, fence=self.lease.fence))
 
     def reach(self, checkpoint: Checkpoint) -> None:
-        """A checkpoint is stored and verified: go on from there if this attempt dies."""
+        """A checkpoint is stored and verified: go on from there if this attempt dies.
+
+        Attempts are counted from the last one that came further: only a job that stands still is given up.
+        """
         if self.state in ("running", "paused"):
+            if self.checkpoint is None or checkpoint.step > self.checkpoint.step:
+                self.failures, self.progressed_at = 0, self.lease.fence
             self.checkpoint = checkpoint
 
     def drop_checkpoint(self) -> None:
@@ -186,6 +192,11 @@ class Job(Aggregate):
         self.state, self.error, self.finished_at = "failed", failure, at
         event = FinetuneFailed(tenant_id=self.tenant_id, job_id=self.id, code=failure.code, message=failure.message)
         self.record(event)
+
+    @property
+    def fruitless_claims(self) -> int:
+        """Claims since it last came further, this one among them."""
+        return self.lease.fence - self.progressed_at
 
     def count_failure(self) -> None:
         """An attempt ended without a reason that would be final."""

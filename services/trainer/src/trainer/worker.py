@@ -127,8 +127,8 @@ class Worker:
 
     async def _attempt(self, job: Job, folder: Path) -> Adapter:
         """Prepare the run's folder, train, and store what it made."""
-        if job.lease.fence > MOST_CLAIMS:
-            message = f"{MOST_CLAIMS} workers ended while they trained this job; it was given up."
+        if job.fruitless_claims > MOST_CLAIMS:
+            message = f"{MOST_CLAIMS} workers ended while they trained this job and came no further; it was given up."
             raise FailedForGood("training_failed", message)
         config = await self._prepare(job, folder)
         await self.jobs.jobs.leases.renew(job.id, job.lease.fence, self._settings.trainer_lease_seconds)
