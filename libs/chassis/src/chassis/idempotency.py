@@ -16,6 +16,8 @@ from chassis.http import error_response
 MAX_BODY = 2 * 1024 * 1024
 KEEP = timedelta(hours=24)
 TAKE_OVER = timedelta(seconds=60)
+BOUNDARY = hashlib.sha256(b"a boundary").digest()
+"""Stands for the boundary in the digest of a form."""
 
 seed: ContextVar[str | None] = ContextVar("idempotency_seed", default=None)
 """Set while a request with an `Idempotency-Key` runs; ids made from it make a repeated attempt name the same thing."""
@@ -31,7 +33,8 @@ class Idempotency:
     """ASGI middleware that stores the answer of each POST carrying an `Idempotency-Key` for 24 hours.
 
     An attempt that died half-way is taken over after a minute; the services derive their ids from `seed`, so the
-    second attempt finds what the first one made. Multipart uploads and streamed answers pass through unstored.
+    second attempt finds what the first one made. A multipart upload is hashed as it streams by, whatever its boundary;
+    its repetition is read and compared before it is answered. Streamed answers pass through unstored.
 
     Args:
         app: the application below.
@@ -46,55 +49,85 @@ class Idempotency:
         """Serve one request, or the answer it had before."""
         headers = dict(scope.get("headers", ()))
         key = headers.get(b"idempotency-key")
-        multipart = headers.get(b"content-type", b"").startswith(b"multipart/")
-        if scope["type"] != "http" or scope["method"] != "POST" or not key or multipart:
+        if scope["type"] != "http" or scope["method"] != "POST" or not key:
             await self.app(scope, receive, send)
             return
+        caller, content_type = headers.get(b"authorization", b""), headers.get(b"content-type", b"")
+        record_id = hashlib.sha256(b"\x1f".join([caller, scope["path"].encode(), key])).hexdigest()
         try:
-            await self._once(scope, receive, send, key, headers.get(b"authorization", b""))
+            if content_type.startswith(b"multipart/"):
+                await self._upload_once(scope, receive, send, record_id, content_type)
+            else:
+                await self._once(scope, receive, send, record_id)
         except SartorError as error:
             await error_response(error)(scope, receive, send)
 
-    async def _once(self, scope: Scope, receive: Receive, send: Send, key: bytes, caller: bytes) -> None:
+    async def _once(self, scope: Scope, receive: Receive, send: Send, record_id: str) -> None:
         body = await _read(receive)
-        record_id = hashlib.sha256(b"\x1f".join([caller, scope["path"].encode(), key])).hexdigest()
         body_hash = hashlib.sha256(body).hexdigest()
-        stored = await self._begin(record_id, body_hash)
+        stored = await self._begin(record_id)
         if stored is not None:
+            _expect_hash(stored, body_hash)
             await _replay(stored, send)
             return
+        await self._attempt(scope, _replay_body(body, receive), send, record_id, lambda: body_hash)
+
+    async def _upload_once(
+        self, scope: Scope, receive: Receive, send: Send, record_id: str, content_type: bytes
+    ) -> None:
+        seen = FormDigest(content_type)
+        stored = await self._begin(record_id)
+        if stored is not None:
+            _expect_hash(stored, await _read_through(seen, receive, int(stored["body_size"] or 0)))
+            await _replay(stored, send)
+            return
+
+        async def receive_and_hash() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                seen.update(message.get("body", b""), last=not message.get("more_body", False))
+            return message
+
+        await self._attempt(scope, receive_and_hash, send, record_id, seen.hexdigest, lambda: seen.size)
+
+    async def _attempt(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        record_id: str,
+        body_hash: Callable[[], str | None],
+        body_size: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Let the application answer, and store the answer with the hash of the body it read to the end."""
         token = seed.set(record_id)
 
         async def store(answer: _Recorder) -> None:
-            await self.records.update_one(
-                {"_id": record_id},
-                {"$set": {"status": answer.status, "headers": answer.headers, "body": bytes(answer.body)}},
-            )
+            if (found := body_hash()) is None:
+                return
+            kept = {"status": answer.status, "headers": answer.headers, "body": bytes(answer.body)}
+            about = {"body_hash": found, "body_size": body_size()}
+            await self.records.update_one({"_id": record_id}, {"$set": about | kept})
 
         recorder = _Recorder(send, store)
         try:
-            await self.app(scope, _replay_body(body, receive), recorder)
+            await self.app(scope, receive, recorder)
         finally:
             seed.reset(token)
-            if not recorder.storable:
+            if not recorder.storable or body_hash() is None:
                 await self.records.delete_one({"_id": record_id})
 
-    async def _begin(self, record_id: str, body_hash: str) -> dict[str, Any] | None:
+    async def _begin(self, record_id: str) -> dict[str, Any] | None:
         """Claim the key for this attempt, or return the answer it already has."""
         at = datetime.now(UTC)
         record = await self.records.find_one_and_update(
             {"_id": record_id},
-            {"$setOnInsert": {"body_hash": body_hash, "started_at": at, "expires_at": at + KEEP}},
+            {"$setOnInsert": {"started_at": at, "expires_at": at + KEEP}},
             upsert=True,
             return_document=False,
         )
         if record is None:
             return None
-        if record["body_hash"] != body_hash:
-            raise Unprocessable(
-                "This Idempotency-Key was used with another request body. Use a new key for a new request.",
-                code="idempotency_key_reused",
-            )
         if "status" in record:
             return dict(record)
         taken = (
@@ -115,6 +148,43 @@ class Idempotency:
 async def prepare(records: Any) -> None:
     """Create the index that lets MongoDB drop answers after 24 hours."""
     await records.create_index("expires_at", expireAfterSeconds=0)
+
+
+class FormDigest:
+    """SHA-256 of a multipart body as it comes, the same whatever its boundary: a client makes a new one each time.
+
+    Args:
+        content_type: the request's, which names the boundary.
+    """
+
+    def __init__(self, content_type: bytes) -> None:
+        boundary = content_type.partition(b"boundary=")[2].split(b";")[0].strip().strip(b'"')
+        self._mark = b"--" + boundary
+        self._sha = hashlib.sha256()
+        self._tail = b""
+        self._complete = False
+        self.size = 0
+
+    def update(self, data: bytes, *, last: bool) -> None:
+        """Take the next bytes; a boundary may lie across two calls."""
+        data = self._tail + data
+        while (at := data.find(self._mark)) >= 0:
+            self._add(data[:at])
+            self._add(BOUNDARY)
+            data = data[at + len(self._mark) :]
+        keep = 0 if last else len(self._mark) - 1
+        cut = max(0, len(data) - keep)
+        self._add(data[:cut])
+        self._tail = data[cut:]
+        self._complete = last
+
+    def hexdigest(self) -> str | None:
+        """The digest; None while the body has not been read to its end."""
+        return self._sha.hexdigest() if self._complete else None
+
+    def _add(self, data: bytes) -> None:
+        self._sha.update(data)
+        self.size += len(data)
 
 
 class _Recorder:
@@ -146,6 +216,27 @@ class _Recorder:
         if self._complete and self.storable:
             await self._store(self)
         await self._send(message)
+
+
+def _expect_hash(stored: dict[str, Any], body_hash: str | None) -> None:
+    if stored["body_hash"] != body_hash:
+        raise Unprocessable(
+            "This Idempotency-Key was used with another request body. Use a new key for a new request.",
+            code="idempotency_key_reused",
+        )
+
+
+async def _read_through(seen: FormDigest, receive: Receive, size: int) -> str | None:
+    """The digest of a body that is read for nothing else; None as soon as it is longer than `size`."""
+    while seen.size <= size:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        last = not message.get("more_body", False)
+        seen.update(message.get("body", b""), last=last)
+        if last:
+            return seen.hexdigest()
+    return None
 
 
 async def _read(receive: Receive) -> bytes:
