@@ -39,11 +39,11 @@ async def test_a_killed_fine_tune_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 async def test_twenty_kills(addresses: Addresses, tmp_path: Path, tiny_models: Path) -> None:
     seed = int(os.environ.get("SEED", "7"))
-    undisturbed = await train(corner(addresses, tmp_path, "one"), tiny_models, 100, [])
-    outcome = await train(corner(addresses, tmp_path, "two"), tiny_models, 100, list(twenty(seed)))
+    undisturbed = await train(corner(addresses, tmp_path, "one"), tiny_models, 80, [])
+    outcome = await train(corner(addresses, tmp_path, "two"), tiny_models, 80, list(twenty(seed)))
     print(f"\nseed {seed}: {len(outcome.deaths)} kills, {outcome.attempts} attempts, {outcome.seconds:.0f} s")
     for number, death in enumerate(outcome.deaths, 1):
         met = " ".join(name for name, there in (("mid-save", death.draft), ("mid-upload", death.unstored)) if there)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import re
 import subprocess
@@ -14,10 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
-from pydantic import SecretStr
 
 from chassis.settings import ServiceSettings
 from eventbus.outbox import AggregateStore
@@ -25,6 +23,7 @@ from schemas import DatasetPrepared, FinetuneTrained, ObjectRef, RowCounts
 from stores import mongo
 from testkit import Space, eventually
 from testkit.running import free_port
+from tests.chaos.processes import environment
 from trainer.domain import Job
 from trainer.settings import Settings
 
@@ -49,7 +48,7 @@ class Kill:
     Attributes:
         moment: when in an attempt; `save` and `upload` are of its second checkpoint, so that it comes further.
         target: who is killed; a run also dies with its worker.
-        seconds: for `any`, after the first step.
+        seconds: for `any`, after its first checkpoint was begun.
     """
 
     moment: Moment
@@ -88,20 +87,10 @@ class Outcome:
     attempts: int = 0
 
 
-def environment(settings: ServiceSettings) -> dict[str, str]:
-    """The settings as a process reads them."""
-    values: dict[str, str] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if value is not None:
-            values[f"SARTOR_{name.upper()}"] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    return {name: value for name, value in os.environ.items() if not name.startswith("SARTOR_")} | values
-
-
 class Trainer:
     """The service's process, started again after each kill; a context manager that leaves nothing running."""
 
-    def __init__(self, space: Space, models: Path) -> None:
+    def __init__(self, space: Space, models: Path, **overrides: Any) -> None:
         self.work = space.folder / "work"
         self.settings = space.settings(
             Settings,
@@ -109,9 +98,8 @@ class Trainer:
             models_dir=models,
             base_model="tiny-test",
             trainer_work_dir=self.work,
-            trainer_lease_seconds=2,
             trainer_threads=1,
-            trainer_save_every_steps=SAVE_EVERY,
+            **{"trainer_lease_seconds": 2, "trainer_save_every_steps": SAVE_EVERY, **overrides},
         )
         self._log = (space.folder / "trainer.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,6 +109,12 @@ class Trainer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "trainer"], env=settings, stdout=self._log, stderr=self._log
         )
+
+    def terminate(self) -> None:
+        """SIGTERM, and wait for the end."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
 
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -220,7 +214,7 @@ class Watched:
 
     async def last_step(self) -> int:
         """The newest step that the history tells of."""
-        newest = self.events.find({"job_id": JOB_ID, "_id": {"$exists": True}}).sort("order", -1).limit(20)
+        newest = self.events.find({"job_id": JOB_ID}).sort("order", -1).limit(20)
         steps = [int(found[1]) async for line in newest if (found := re.match(r"Step (\d+)/", line["message"]))]
         return max(steps, default=0)
 
@@ -272,7 +266,7 @@ class Watched:
         return lambda: bool(self.folders(pattern))
 
     async def _wait(self, happened: Callable[[], bool], *, every: float) -> bool:
-        deadline, looked = time.monotonic() + 120, time.monotonic()
+        deadline, looked = time.monotonic() + 300, time.monotonic()
         while not happened():
             await asyncio.sleep(every)
             if time.monotonic() - looked > 0.5:
@@ -317,7 +311,7 @@ async def train(space: Space, models: Path, epochs: int, kills: list[Kill]) -> O
             deaths.append(death)
         if not trainer.alive():
             trainer.start()
-        await eventually(watched.over, within=240, every=0.2)
+        await eventually(watched.over, within=900, every=0.2)
         outcome = await watched.outcome()
     outcome.deaths, outcome.seconds = deaths, time.monotonic() - began
     return outcome
@@ -326,7 +320,9 @@ async def train(space: Space, models: Path, epochs: int, kills: list[Kill]) -> O
 def twenty(seed: int) -> Iterator[Kill]:
     """Kills at random moments, during saves and uploads, and at last during those of the adapter."""
     dice = random.Random(seed)
-    middle: list[Kill] = [Kill("any", dice.choice(("worker", "worker", "both")), dice.uniform(0, 2)) for _ in range(8)]
+    middle: list[Kill] = [
+        Kill("any", dice.choice(("worker", "worker", "both")), dice.uniform(0, 0.5)) for _ in range(8)
+    ]
     middle += [Kill("save", target) for target in ("worker", "both", "run", "worker", "both")]
     middle += [Kill("upload", target) for target in ("worker", "both", "worker", "run", "worker")]
     dice.shuffle(middle)

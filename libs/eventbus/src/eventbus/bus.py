@@ -137,13 +137,22 @@ class Bus:
             )(self._on_watched)
         await self._broker.start()
 
-    async def stop(self) -> None:
-        """Take no more messages, finish and commit those under way, then close."""
+    async def stop_consuming(self, seconds: float) -> None:
+        """Take no more messages, finish those under way and commit; publishing goes on."""
+        await self._lanes.drain(seconds)
+        if self._committing:
+            self._committing.cancel()
+
+    async def stop(self, seconds: float | None = None) -> None:
+        """Close, after the messages under way.
+
+        Args:
+            seconds: at most so long; `stop_timeout` if None.
+        """
+        seconds = self._settings.stop_timeout if seconds is None else seconds
         try:
-            async with asyncio.timeout(self._settings.stop_timeout):
-                await self._lanes.drain(self._settings.stop_timeout / 2)
-                if self._committing:
-                    self._committing.cancel()
+            async with asyncio.timeout(seconds):
+                await self.stop_consuming(seconds / 2)
                 await self._broker.stop()
         except TimeoutError:
             log.warning("bus_stop_timed_out")

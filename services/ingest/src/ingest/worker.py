@@ -74,6 +74,9 @@ class Worker:
             await self._reject(file, fence, "gone", "its bytes are gone; upload the file again.")
         except Conflict as error:
             log.warning("file_claimed_elsewhere", error=error.message)
+        except asyncio.CancelledError:  # this replica stops: another may begin at once
+            await asyncio.shield(self._files.files.leases.release(file.id, fence))
+            raise
         finally:
             structlog.contextvars.unbind_contextvars("tenant_id", "file_id")
 
