@@ -8,7 +8,7 @@ import pytest
 
 from chassis.errors import Conflict
 from schemas import DatasetPrepared, ObjectRef, RowCounts
-from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Failure, Job
+from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Checkpoint, Failure, Job
 
 REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
 DATASET = DatasetPrepared(
@@ -106,3 +106,16 @@ def test_every_state_has_an_openai_status() -> None:
     states: Any = Job.model_fields["state"].annotation
     assert set(OPENAI_STATUS) == set(states.__args__)
     assert {OPENAI_STATUS[state] for state in ENDED} == {"succeeded", "failed", "cancelled"}
+
+
+def test_attempts_are_counted_from_the_last_one_that_came_further() -> None:
+    running = job("enqueue", "start")
+    running.lease.fence = 15
+    running.count_failure()
+    assert (running.failures, running.fruitless_claims) == (1, 15)
+    running.reach(Checkpoint(step=5, manifest=REF))
+    assert (running.failures, running.fruitless_claims) == (0, 0)
+    running.lease.fence = 25
+    running.count_failure()
+    running.reach(Checkpoint(step=5, manifest=REF))
+    assert (running.failures, running.fruitless_claims) == (1, 10)
