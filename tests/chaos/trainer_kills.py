@@ -30,6 +30,9 @@ from trainer.settings import Settings
 TENANT = "tenant_a"
 JOB_ID = "ftjob-killed"
 SAVE_EVERY = 5
+LEASE_SECONDS = 8
+"""Long enough for a heartbeat to start on a busy machine, short enough to wait for after each kill."""
+
 ROWS, BATCH = 12, 4
 QUESTIONS = {
     "lost_card": ["I have lost my card", "my card is lost", "where is my card?", "card lost, please help"],
@@ -99,7 +102,7 @@ class Trainer:
             base_model="tiny-test",
             trainer_work_dir=self.work,
             trainer_threads=1,
-            **{"trainer_lease_seconds": 2, "trainer_save_every_steps": SAVE_EVERY, **overrides},
+            **{"trainer_lease_seconds": LEASE_SECONDS, "trainer_save_every_steps": SAVE_EVERY, **overrides},
         )
         self._log = (space.folder / "trainer.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
@@ -299,7 +302,7 @@ class Watched:
 async def train(space: Space, models: Path, epochs: int, kills: list[Kill]) -> Outcome:
     """Train the job to its end, through `kills`."""
     began = time.monotonic()
-    with Trainer(space, models) as trainer:
+    with Trainer(space, models, trainer_lease_seconds=LEASE_SECONDS if kills else 120) as trainer:
         watched = Watched(space, trainer)
         await queue_job(space, watched.jobs, epochs)
         deaths: list[Death] = []

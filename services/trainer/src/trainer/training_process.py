@@ -17,7 +17,7 @@ from chassis.errors import Conflict, NotFound
 from chassis.ids import now
 from trainer.domain import Job
 from trainer.job_objects import JobObjects
-from trainer.run_config import EXIT_STOPPED, FailedForGood
+from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
 from trainer.store import Jobs
 
 WATCH_SECONDS = 1.0
@@ -141,6 +141,7 @@ class TrainingProcess:
         checkpoint = await self._objects.store_checkpoint(self._job, path, step)
         fence = self._job.lease.fence
         await self._jobs.jobs.update(self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence)
+        stored_mark(path).touch()
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
 
     async def _step(self, event: dict[str, Any]) -> None:
