@@ -8,10 +8,10 @@ SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test lint types e2e screenshots bench schemas image-locks base-model clean
+.PHONY: help venv up down status logs demo test lint types e2e screenshots poison trainer-kills bench schemas image-locks base-model clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 venv: $(STAMP) ## make the virtual environment from requirements.lock
 
@@ -56,6 +56,12 @@ lint: venv ## style, and who may import whom
 
 types: venv ## static types
 	$(BIN)/mypy
+
+poison: venv ## 300 poison messages among 5,000 healthy ones: what they cost, where they go, how they come back
+	$(BIN)/python -m pytest -m slow -s tests/chaos/test_poison.py
+
+trainer-kills: venv ## a fine-tune killed 20 times, also while it saves and uploads, ends as if nothing had happened
+	$(BIN)/python -m pytest -m slow -s tests/chaos/test_trainer_kills.py
 
 bench: venv ## print measured ratios against plain peers
 	$(BIN)/python -m pytest bench -s -q

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
 from chassis.http import MOST_BODY_BYTES
-from chassis.idempotency import request_id_for
+from chassis.idempotency import FormDigest, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
@@ -185,3 +185,21 @@ def test_secrets_are_masked_in_logs() -> None:
     line = mask_secrets(None, "info", {"event": "called with Bearer abcdefghijkl", "key": "sk-sartor-abcdefghijklmnop"})
     assert "abcdefghijkl" not in str(line)
     assert "sk-sartor" in line["key"]
+
+
+def digest(boundary: str, content: bytes, *, chunk: int) -> str | None:
+    content_type = f'multipart/form-data; boundary="{boundary}"'.encode()
+    mark = b"--" + boundary.encode()
+    body = mark + b"\r\nname: file\r\n\r\n" + content + b"\r\n" + mark + b"--\r\n"
+    found = FormDigest(content_type)
+    for start in range(0, len(body), chunk):
+        assert found.hexdigest() is None
+        found.update(body[start : start + chunk], last=start + chunk >= len(body))
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
+def test_a_form_has_one_digest_however_it_is_cut_and_whatever_its_boundary(chunk: int) -> None:
+    content = b"text -- --bound --boundar and more"
+    assert digest("boundary", content, chunk=chunk) == digest("x1", content, chunk=1000)
+    assert digest("boundary", content, chunk=chunk) != digest("boundary", content + b".", chunk=chunk)

@@ -220,6 +220,42 @@ async def test_a_repeated_upload_under_one_key_is_one_file(space: Space) -> None
             await client.files.create(file=("a.jsonl", BODY + b"\n"), purpose="user_data", extra_headers=key)
 
 
+async def test_a_repeated_upload_has_the_answer_of_the_first_after_a_restart_too(space: Space) -> None:
+    """Byte for byte, whatever became of the file since and whatever boundary the client chose this time."""
+    headers = {**space.headers("ingest", TENANT), "idempotency-key": "once"}
+
+    async def post(url: str, content: bytes, purpose: str = "user_data", **more: str) -> httpx2.Response:
+        async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+            files = {"file": ("a.jsonl", content)}
+            return await http.post("/v1/files", headers=headers | more, files=files, data={"purpose": purpose})
+
+    large = BODY * (1 + 4 * 1024**2 // len(BODY))
+    async with ingest(space) as (url, client):
+        first = await post(url, large)
+        await settled(client, first.json()["id"])
+        second = await post(url, large)
+        assert (second.status_code, second.content) == (first.status_code, first.content)
+        assert second.headers["idempotent-replayed"] == "true"
+    async with ingest(space) as (url, client):
+        third = await post(url, large)
+        assert third.content == first.content
+        for content, purpose in ((large + b"\n", "user_data"), (large[:-1], "user_data"), (large, "fine-tune")):
+            other = await post(url, content, purpose)
+            assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+        assert len([file async for file in client.files.list()]) == 1
+        stranger = await post(url, large, authorization=space.headers("ingest", "tenant_b")["authorization"])
+        assert stranger.json()["id"] != first.json()["id"]
+
+
+async def test_an_upload_that_was_refused_unread_may_be_tried_again_under_its_key(space: Space) -> None:
+    key = {"Idempotency-Key": "once"}
+    async with ingest(space, ingest_uploads_at_a_time=0) as (_, client):
+        with pytest.raises(openai.RateLimitError):
+            await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)
+    async with ingest(space) as (_, client):
+        assert (await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)).id
+
+
 async def test_a_full_tenant_is_told(space: Space) -> None:
     async with ingest(space, ingest_tenant_bytes=100) as (_, client):
         await client.files.create(file=("a.jsonl", BODY), purpose="user_data")

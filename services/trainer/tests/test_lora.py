@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -26,7 +27,7 @@ from trainer.frozen_base import load_base
 from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
 from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
 from trainer.recipe import Run, _surely_worse
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
+from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped, stored_mark
 from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
 
 QUESTIONS = {
@@ -478,3 +479,25 @@ def test_given_hyperparameters_are_kept_or_refused_by_name() -> None:
         with pytest.raises(Invalid, match=field) as refusal:
             resolve_hyperparameters(10, {field: value})
         assert refusal.value.param == f"hyperparameters.{field}"
+
+
+def test_a_followed_run_waits_until_its_checkpoint_is_stored(configure: Any) -> None:
+    """Otherwise it loses more than one save interval to a kill, and removes checkpoints that are being uploaded."""
+    folder, config = configure("followed", followed=True, epochs=4)
+    stored: list[float] = []
+    steps: dict[int, float] = {}
+
+    def store(checkpoint: Path) -> None:
+        stored.append(time.monotonic())
+        stored_mark(checkpoint).touch()
+
+    def emit(kind: str, **fields: Any) -> None:
+        if kind == "step":
+            steps[fields["step"]] = time.monotonic()
+        if kind == "checkpoint":
+            threading.Timer(0.5, store, [Path(fields["path"])]).start()
+
+    Run(folder, config, emit, lambda: False).execute()
+    assert len(stored) == 2
+    assert steps[6] > stored[0] > steps[5] + 0.4
+    assert steps[11] > stored[1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from chassis.ids import now
 from eventbus.leases import Leases
-from stores.mongo import Collection, DuplicateKeyError
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError
 
 LEASE_SECONDS = 60.0
 MOST_BEHIND_ONE_KEY = 100
@@ -71,14 +72,34 @@ class Parking:
         self._keys = collection
         self._leases = Leases(collection)
         self._owner = owner
+        self._questions: list[tuple[str, asyncio.Future[bool]]] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         """Create the index that claims use."""
         await self._keys.create_index([("lease.until_ms", 1), ("created_at", 1)])
 
     async def holds(self, record: Record) -> bool:
-        """Whether something of the record's key waits, so that it has to wait as well."""
-        return await self._keys.find_one({"_id": record.order_key}, {"_id": 1}) is not None
+        """Whether something of the record's key waits, so that it has to wait as well.
+
+        Those who ask while a question is on its way share the next one: each answer is younger than its question.
+        """
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._questions.append((record.order_key, answer))
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await answer
+
+    async def _ask(self) -> None:
+        while self._questions:
+            questions, self._questions = self._questions, []
+            keys = list({key for key, _ in questions})
+            try:
+                held = {found["_id"] async for found in self._keys.find({"_id": {"$in": keys}}, {"_id": 1})}
+            except PyMongoError as error:
+                _answer(questions, error)
+            else:
+                _answer(questions, held)
 
     async def park(self, record: Record, attempts: int) -> bool:
         """Put a message behind those of its key; False when there is no room.
@@ -138,3 +159,13 @@ class Parking:
 
     async def _let_go(self, key: str) -> None:
         await self._keys.delete_one({"_id": key, "messages": {"$size": 0}})
+
+
+def _answer(questions: Sequence[tuple[str, asyncio.Future[bool]]], found: set[str] | PyMongoError) -> None:
+    for key, answer in questions:
+        if answer.done():  # who asked was cancelled
+            continue
+        if isinstance(found, PyMongoError):
+            answer.set_exception(found)
+        else:
+            answer.set_result(key in found)

@@ -64,6 +64,9 @@ class Worker:
                 await self._while_held(file, self._work(file))
             except (Conflict, NotFound) as error:
                 log.info("indexing_superseded", file_id=file.file_id, error=error.message)
+            except asyncio.CancelledError:  # this replica stops: another may go on at once
+                await asyncio.shield(self._stores.files.leases.release(file.id, file.lease.fence))
+                raise
 
     async def _work(self, file: StoreFile) -> None:
         fence = file.lease.fence

@@ -21,7 +21,7 @@ from trainer import artifacts
 from trainer.fingerprint import LEAST_CHANGE, continuation_log_probs, fingerprint, largest_change, likeliest_answer
 from trainer.frozen_base import load_base
 from trainer.lora_layers import CompletionHead, adapter_disabled, adapter_tensors, attach_lora, load_adapter_tensors
-from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped
+from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
 from trainer.training_data import (
     IGNORED,
     BadTrainingData,
@@ -41,6 +41,8 @@ TOKENS_AT_ONCE = 1024
 """Padded tokens of one forward pass; activations take about 1.5 MB a token at Gemma 3 270M."""
 
 CHECKPOINTS_KEPT = 2
+STORED_SECONDS = 0.02
+"""Between looks at whether the worker has stored a checkpoint."""
 
 
 class Run:
@@ -138,7 +140,7 @@ class Run:
                     self._save_checkpoint()
                     raise Stopped
                 if done % self.config.save_every_steps == 0 and done < self.total_steps:
-                    self._save_checkpoint()
+                    self._wait_until_stored(self._save_checkpoint())
 
     def _step(self, batch: Sequence[Example]) -> tuple[float, float, float]:
         """One optimizer step; mean loss and token accuracy of the batch, and the learning rate used."""
@@ -217,7 +219,12 @@ class Run:
                 count += len(targets)
         return scores, {"valid_loss": loss / count, "valid_mean_token_accuracy": correct / count}
 
-    def _save_checkpoint(self) -> None:
+    def _wait_until_stored(self, checkpoint: Path) -> None:
+        """A run that goes on meanwhile would lose more than one save interval, and drop what is not stored yet."""
+        while self.config.followed and not stored_mark(checkpoint).exists() and not self.stop():
+            time.sleep(STORED_SECONDS)
+
+    def _save_checkpoint(self) -> Path:
         folder = self.folder / "checkpoints"
 
         def write(draft: Path) -> None:
@@ -240,6 +247,7 @@ class Run:
             manifest_sha256=digest,
             metrics=self.progress.metrics,
         )
+        return target
 
     def _resume(self, folder: Path) -> None:
         try:

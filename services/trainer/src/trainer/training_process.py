@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
 from trainer.job_objects import JobObjects
-from trainer.run_config import EXIT_STOPPED, FailedForGood
+from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
 from trainer.store import Jobs
 
 log = structlog.get_logger()
@@ -182,26 +181,19 @@ class TrainingProcess:
             await self._jobs.tell(job, "left-out-of-validation", message, level="warn")
 
     async def _keep_checkpoint(self, path: Path, step: int) -> None:
-        """Take it out of the hands of the run, which deletes all but its newest; upload it, then point the job at it.
+        """Upload it, then point the job at it; the run waits for that, and goes on also where it failed.
 
         Raises:
             Conflict: the job is over, or another worker holds it; nothing points at what was uploaded.
         """
-        taken = self._folder / f"upload-{step}"
         try:
-            path.rename(taken)
-        except FileNotFoundError:
-            log.info("checkpoint_skipped", step=step)  # the last upload took longer than several saves: a newer follows
-            return
-        try:
-            await self._store_checkpoint(taken, step)
+            checkpoint = await self._objects.store_checkpoint(self._job, path, step)
+            fence = self._job.lease.fence
+            await self._jobs.jobs.update(
+                self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence
+            )
         finally:
-            shutil.rmtree(taken, ignore_errors=True)
-
-    async def _store_checkpoint(self, path: Path, step: int) -> None:
-        checkpoint = await self._objects.store_checkpoint(self._job, path, step)
-        fence = self._job.lease.fence
-        await self._jobs.jobs.update(self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence)
+            stored_mark(path).touch()
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
 
     async def _step(self, event: dict[str, Any]) -> None:

@@ -236,6 +236,7 @@ class Worker:
             dataset={"dataset_id": job.dataset.dataset_id, "manifest_sha256": job.dataset.manifest.sha256},
             code_version=_code_version(),
             created_at=job.created_at,
+            followed=True,
         )
         config.write(folder / "run.json")
         return config
