@@ -8,7 +8,7 @@ SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test lint types e2e bench schemas image-locks base-model clean
+.PHONY: help venv up down status logs demo test lint types e2e screenshots bench schemas image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test: venv ## every test that needs nothing but Python (GPU and Docker ones name
 
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e
+
+screenshots: venv ## pictures of every page of the console, taken by its browser test into .sartor/screenshots
+	SARTOR_SCREENSHOTS=$(CURDIR)/.sartor/screenshots $(BIN)/python -m pytest tests/e2e/test_console_in_a_browser.py
 
 lint: venv ## style, and who may import whom
 	$(BIN)/ruff check .

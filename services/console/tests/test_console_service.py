@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -24,6 +25,7 @@ FORMS = [
     ("/labeling/lp-1/labels", {"labels": "a"}),
     ("/labeling/lp-1/publish", {}),
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),
+    ("/decide", {"model": MODEL, "approve": "1"}),
 ]
 EVIL = '<script>alert("x")</script>'
 
@@ -190,8 +192,8 @@ async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
 STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
 OVER = event("Training is over; testing the model on held-out rows.")
 RUNS = page(
-    {"job_id": "ftjob-other", "progress": {"done": 9, "total": 10}},
-    {"job_id": "ftjob-1", "progress": {"done": 3, "total": 12}},
+    {"job_id": "ftjob-other", "status": "running", "progress": {"done": 9, "total": 10}},
+    {"job_id": "ftjob-1", "status": "running", "progress": {"done": 3, "total": 12}},
 )
 
 
@@ -199,7 +201,7 @@ RUNS = page(
     ("file", "jobs", "events", "stage", "note"),
     [
         ({"status": "uploaded"}, [], [], 0, "Reading the file"),
-        ({}, [], [], 0, "Ready. Ask for a fine-tune"),
+        ({}, [], [], 0, "Read and kept."),
         ({"status_details": "3 rows have no answer yet"}, [], [], 0, "3 rows have no answer yet"),
         ({}, [{**JOB, "status": "queued"}], [], 0, "Waiting for a free worker"),
         ({}, [JOB], [], 1, "Loading the base model"),
@@ -222,6 +224,28 @@ async def test_progress_tells_the_stage(
     assert note in shown
     assert shown.count('class="done"') == stage
     assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
+
+
+async def test_progress_leads_to_the_project_of_rows_without_answers(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
+    hidden = '<p id="unanswered" hidden>'
+    assert hidden in (await browser.get("/files/file-1")).text
+    world.services.answers["GET", "/v1/labeling/projects"] = page(
+        PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"}
+    )
+    shown = (await browser.get("/files/file-1")).text
+    assert hidden not in shown
+    assert 'href="/labeling/lp-2"' in shown
+
+
+async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(world: World) -> None:
+    browser = await world.sign_in()
+    steps = [event(f"Step {n}/3", "metrics", step=n, total_steps=3, train_loss=4 - n) for n in (3, 2, 1)]
+    world.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
+    shown = (await browser.get("/files/file-1")).text
+    assert 'points="0.0,4.0 150.0,28.7 300.0,53.3"' in shown
+    assert "3.000 at step 1, 1.000 at step 3" in shown
 
 
 async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
@@ -264,8 +288,45 @@ async def test_the_evidence_is_shown(world: World) -> None:
     }
     world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
     shown = (await browser.get(f"/models/{MODEL}")).text
-    assert all(text in shown for text in ("0.89", "0.80 to 0.94", "72", "clearly better"))
+    assert all(text in shown for text in ("0.89", "0.80 – 0.94", "72", "clearly better"))
     assert world.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
+
+
+async def test_a_model_that_waits_for_a_decision_gets_one(world: World) -> None:
+    browser = await world.sign_in()
+    undecided = {**CARD, "state": "awaiting_approval", "waiting_for": "approval"}
+    place = f"/v1/registry/models/{MODEL}"
+    world.services.answers |= {
+        ("GET", "/v1/registry/models"): page(undecided, {**undecided, "id": "ft:loading", "waiting_for": "replica"}),
+        ("GET", place): undecided,
+        ("POST", f"{place}/approve"): CARD,
+        ("POST", f"{place}/reject"): CARD,
+        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(OVER),
+        ("GET", "/v1/evals/evaluations"): page({"job_id": "ftjob-1", "status": "completed", "model": MODEL}),
+    }
+    assert (await browser.get("/")).text.count("See the evidence and decide") == 1
+    assert "A person decides" in (await browser.get("/files/file-1")).text
+    world.services.answers["GET", "/v1/evals/evaluations"] = page()
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "Does it go into use?" in shown
+    form = {"form_token": token_of(shown), "model": MODEL, "note": "good enough"}
+    answer = await browser.post("/decide", data={**form, "approve": "1"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/models/{quote(MODEL, safe='')}")
+    assert world.services.of("POST", f"{place}/approve")[0].json == {"note": "good enough"}
+    assert world.services.of("POST", f"{place}/reject") == []
+    await browser.post("/decide", data={**form, "refuse": "1"})
+    assert len(world.services.of("POST", f"{place}/reject")) == 1
+
+
+async def test_the_inbox_shows_ratings(world: World) -> None:
+    browser = await world.sign_in()
+    assert "None yet." in (await browser.get("/labeling")).text
+    world.services.answers["GET", "/v1/labeling/feedback"] = page(
+        {"rating": "down", "has_correction": True, "model": EVIL}
+    )
+    shown = (await browser.get("/labeling")).text
+    assert "Bad answer" in shown
+    assert EVIL not in shown
 
 
 async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
@@ -337,7 +398,7 @@ async def test_labeling_forms_reach_their_task(world: World) -> None:
     assert (await browser.post("/labeling/lp-1/lt-1", data={"answer": "refund", **token})).status_code == 303
     assert (await browser.post("/labeling/lp-1/lt-1", data={"skip": "1", **token})).status_code == 303
     assert (await browser.post("/labeling/lp-1/labels", data={"labels": "a, b", **token})).status_code == 303
-    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/"
+    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/labeling/lp-1"
     assert world.services.of("POST", f"{place}/tasks/lt-1")[0].json == {"answer": "refund"}
     assert len(world.services.of("POST", f"{place}/tasks/lt-1/skip")) == 1
     world.services.answers["POST", f"{place}/tasks/lt-1"] = Conflict("Somebody else has this task.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from chassis.auth import Peer
 from chassis.errors import NotFound, SartorError, envelope
-from console.progress import STAGES, Watcher
+from console.progress import STAGES, Known, Watcher, state_of
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
@@ -46,14 +47,17 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     async def home(request: Request) -> Response:
         session = await web.session(request)
         who = session.who
-        files, jobs, models = await asyncio.gather(
+        files, jobs, models, undecided = await asyncio.gather(
             ingest.get("/v1/files", params={"limit": 50}, **who),
             trainer.get("/v1/fine_tuning/jobs", params={"limit": 50}, **who),
             registry.get("/v1/models", **who),
+            registry.get("/v1/registry/models", params={"state": "awaiting_approval", "limit": 50}, **who),
         )
         by_file = {job["training_file"]: job for job in jobs["data"]}
         own = [model for model in models["data"] if model["id"].startswith("ft:")]
-        return web.page("home", session, files=files["data"], jobs=by_file, models=own)
+        waiting = [card for card in undecided["data"] if card["waiting_for"] == "approval"]
+        states = {file["id"]: state_of(file, by_file.get(file["id"])) for file in files["data"]}
+        return web.page("home", session, files=files["data"], states=states, models=own, undecided=waiting)
 
     @router.post("/upload")
     async def upload(request: Request) -> Response:
@@ -89,9 +93,10 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         return StreamingResponse(_watch(session, file_id), media_type="text/event-stream")
 
     async def _watch(session: Session, file_id: str) -> AsyncIterator[bytes]:
+        known: Known = []
         for _ in range(LONGEST_WATCH):
             try:
-                progress = await watcher.look(session, file_id)
+                progress = await watcher.look(session, file_id, known)
             except SartorError:
                 yield b": a service is away\n\n"
             else:
@@ -105,7 +110,20 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         session = await web.session(request)
         card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
         runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
-        return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None))
+        may_decide = session.principal.may("models:approve")
+        return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None), may_decide=may_decide)
+
+    @router.post("/decide")
+    async def decide(request: Request) -> Response:
+        """A person lets a tested model into use, or stops it."""
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        model_id, note = fields.get("model", ""), {"note": fields.get("note", "")}
+        if "approve" in fields:
+            await registry.post("/v1/registry/models/{}/approve", model_id, json=note, **session.who)
+        else:
+            await registry.post("/v1/registry/models/{}/reject", model_id, json=note, **session.who)
+        return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
 
     @router.get("/chat")
     async def chat_page(request: Request) -> Response:

@@ -24,7 +24,7 @@ def build(settings: Settings) -> FastAPI:
     secret = settings.session_secret_file.read_text().strip() if settings.session_secret_file else secrets.token_hex(32)
     sessions = Sessions(service.collection("sessions"), secret, settings.session_hours)
     web = Web(sessions, secure=settings.public_url.startswith("https:"))
-    watcher = Watcher(service.peer("ingest"), service.peer("trainer"), service.peer("evaluator"))
+    watcher = Watcher(*map(service.peer, ("ingest", "trainer", "evaluator", "registry", "labeling")))
     service.on_start(sessions.prepare)
     app = service.app(
         [

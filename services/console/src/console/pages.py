@@ -24,4 +24,4 @@ _environment = Environment(
 
 def render(name: str, **values: Any) -> str:
     """The page `name` as HTML."""
-    return _environment.get_template(f"{name}.html").render(**values)
+    return _environment.get_template(f"{name}.html").render(page=name, **values)

@@ -29,7 +29,7 @@ const ask = async (model, message, pane) => {
       pane.textContent = text;
     }
   }
-  pane.textContent = text || "(an empty answer)";
+  if (!text.trim()) pane.textContent = "(an empty answer)";
   return id;
 };
 
