@@ -147,7 +147,7 @@ class LocalStack:
         """Up; what had started by a failure is stopped again."""
         try:
             self.up()
-        except BaseException:
+        except BaseException:  # an interrupt leaves as much behind
             self.down()
             raise
         return self
