@@ -242,6 +242,8 @@ def test_rows_without_answers_are_answered_and_published(person: Visitor) -> Non
     person.page.get_by_role("button", name="Publish").click()
     shown(person, "Published once")
     person.look("task-published")
+    person.open("/")
+    _until_shown(person, person.page.get_by_role("link", name="unlabelled-answered-1.jsonl"))
 
 
 def test_a_refused_model_stops_where_it_was_refused(person: Visitor) -> None:
@@ -269,6 +271,26 @@ def test_a_file_that_cannot_be_read_names_its_line(person: Visitor) -> None:
     person.look("progress-bad-file")
 
 
+def test_a_document_is_kept_for_search(person: Visitor) -> None:
+    upload(person, "help.md", "# 返金\n\n五日以内".encode())
+    shown(person, "Kept as knowledge", timeout=60_000)
+    expect(stage(person)).to_be_hidden()
+    person.look("progress-document")
+
+
+def test_scripts_lead_to_sign_in_when_the_session_is_over(person: Visitor, model: str) -> None:
+    person.open("/chat")
+    person.page.context.clear_cookies()
+    person.page.get_by_label("Message", exact=True).fill("still there?")
+    person.press("Control+Enter")
+    _sign_in(person)
+    person.page.context.clear_cookies()
+    person.page.locator("#file").set_input_files(files=[{"name": "x.md", "mimeType": "text/plain", "buffer": b"# x"}])
+    person.page.get_by_role("button", name="Upload").click()
+    _sign_in(person)
+    person.complaints[:] = [line for line in person.complaints if "status of 401" not in line]
+
+
 def test_a_page_that_is_not_there_leads_back(person: Visitor) -> None:
     person.refused("/models/ft:none", 404)
     expect(person.page.get_by_role("heading", name="That did not work")).to_be_visible()
@@ -279,12 +301,16 @@ def test_a_page_that_is_not_there_leads_back(person: Visitor) -> None:
 
 def test_signing_out_and_in_again(person: Visitor) -> None:
     person.page.get_by_role("button", name="Sign out").click()
-    expect(person.page.get_by_role("heading", name="Sign in")).to_be_visible()
-    person.page.get_by_label("E-mail address").focus()
-    person.type(EMAIL, PASSWORD)
-    person.press("Enter")
-    shown(person, "messages.jsonl")
+    _sign_in(person)
     person.look("home-full")
+
+
+def _sign_in(visitor: Visitor) -> None:
+    expect(visitor.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    visitor.page.get_by_label("E-mail address").focus()
+    visitor.type(EMAIL, PASSWORD)
+    visitor.press("Enter")
+    shown(visitor, "messages.jsonl")
 
 
 def _until_shown(visitor: Visitor, wanted: Locator) -> None:

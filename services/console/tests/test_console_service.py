@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +13,9 @@ import pytest
 from console_world import CARD, FILE, JOB, KEY, MODEL, PROJECT, World, chunks, event, page, token_of
 from fastapi.responses import StreamingResponse
 
-from chassis.errors import Conflict, Invalid, NotFound, Transient
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
 from console.sessions import COOKIE
+from console.web import MOST_FIELDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,7 +49,7 @@ async def test_every_page_has_the_security_headers(world: World, path: str) -> N
     headers = (await browser.get(path)).headers
     assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'; script-src 'self';")
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "same-origin")
     assert headers["cache-control"] == "no-store"
 
 
@@ -76,8 +78,124 @@ async def test_only_the_hash_of_a_cookie_is_stored_and_signing_out_ends_it(world
     assert not any(cookie in session for session in stored)
     answer = await browser.post("/sign-out", data={"form_token": token_of((await browser.get("/")).text)})
     assert answer.headers["location"] == "/sign-in"
-    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: cookie}) as thief:
+    html = {"accept": "text/html"}
+    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: cookie}, headers=html) as thief:
         assert (await thief.get("/")).headers["location"] == "/sign-in"
+
+
+ACCOUNT = ("GET", "/internal/users/user_of_tenant_a")
+KNOWN = {"id": "user_of_tenant_a", "email": "rider@example.org", "role": "owner", "disabled": False}
+
+
+async def a_minute_later(world: World) -> None:
+    """Every session was last checked some time ago."""
+    before = datetime.now(UTC) - timedelta(seconds=61)
+    await world.database["sessions"].update_many({}, {"$set": {"checked_at": before}})
+
+
+async def test_a_changed_role_holds_within_a_minute(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = {**KNOWN, "role": "viewer"}
+    await browser.get("/keys")
+    assert world.services.of(*ACCOUNT) == []
+    await a_minute_later(world)
+    for _ in range(2):
+        await browser.get("/keys")
+        assert world.services.of("GET", "/v1/organization/keys")[-1].caller.role == "viewer"
+    [asked] = world.services.of(*ACCOUNT)
+    assert asked.caller.tenant_id == "tenant_a"
+
+
+@pytest.mark.parametrize("known", [{**KNOWN, "disabled": True}, NotFound("No such person.")])
+async def test_the_session_of_somebody_shut_out_ends_within_a_minute(world: World, known: Any) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = known
+    await a_minute_later(world)
+    assert (await browser.get("/keys")).headers["location"] == "/sign-in"
+    world.services.answers[ACCOUNT] = KNOWN
+    assert (await browser.get("/keys")).headers["location"] == "/sign-in"
+
+
+async def test_what_is_known_holds_while_accounts_is_away(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = Transient("accounts cannot be reached; try again shortly.")
+    await a_minute_later(world)
+    for _ in range(2):
+        assert (await browser.get("/keys")).status_code == 200
+    assert len(world.services.of(*ACCOUNT)) == 1
+
+
+async def test_who_watches_is_looked_at_again(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = {**KNOWN, "disabled": True}
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                await a_minute_later(world)
+    assert len(world.services.of(*ACCOUNT)) == 1
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": "null"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 303),
+        ({"origin": "{url}"}, 303),
+        ({"origin": "https://sartor.example", "sec-fetch-site": "cross-site"}, 303),
+        ({}, 303),
+    ],
+)
+async def test_nobody_is_signed_in_by_another_site(
+    world: World, path: str, headers: dict[str, str], status: int
+) -> None:
+    await world.sign_in()
+    world.services.answers["POST", "/internal/users/sign_up"] = world.services.answers[
+        "POST", "/internal/users/sign_in"
+    ]
+    world.services.asked.clear()
+    own = {name: value.format(url=world.secure_url) for name, value in headers.items()}
+    async with httpx2.AsyncClient(base_url=world.secure_url, headers={"accept": "text/html"}) as victim:
+        answer = await victim.post(path, data={"email": "thief@example.org", "password": "x"}, headers=own)
+    assert answer.status_code == status
+    assert ("set-cookie" in answer.headers) is (status == 303)
+    if status == 403:
+        assert "a page of another site" in answer.text
+        assert world.services.asked == []
+
+
+@pytest.mark.parametrize(
+    "refusal", [Forbidden("Nobody can sign up here."), RateLimited("Too many people sign up. Try again in an hour.")]
+)
+async def test_a_sign_up_that_is_not_allowed_says_so_on_its_page(world: World, refusal: SartorError) -> None:
+    world.services.answers["POST", "/internal/users/sign_up"] = refusal
+    answer = await world.http.post("/sign-up", data={"organization": "Kumo", "email": "rider@example.org"})
+    assert answer.status_code == refusal.status
+    assert refusal.message in answer.text
+    assert 'value="Kumo"' in answer.text
+
+
+async def test_a_form_has_few_fields_and_no_files(world: World) -> None:
+    world.services.answers["POST", "/internal/users/sign_in"] = Invalid("That is not right.")
+    many = {f"field{n}": (None, "x") for n in range(MOST_FIELDS + 1)}
+    for body in ({"files": many}, {"files": {"email": ("a.txt", b"x")}}):
+        answer = await world.http.post("/sign-in", **body)
+        assert (answer.status_code, "Too many" in answer.text) == (400, True)
+    assert world.services.asked == []
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/chat/say"), ("POST", "/chat/rate"), ("POST", "/upload"), ("GET", "/files/f/events")]
+)
+async def test_a_script_is_told_that_the_session_is_over(world: World, method: str, path: str, accept: str) -> None:
+    body = {"model": MODEL, "message": "hi", "completion_id": "c", "rating": "up"}
+    answer = await world.http.request(method, path, json=body, headers={"accept": accept})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "signed_out")
 
 
 @pytest.mark.parametrize("where", ["sign_in", "sign_up"])
@@ -98,7 +216,7 @@ async def test_a_form_of_another_site_does_nothing(world: World, path: str, fiel
     browser, other = await world.sign_in(), await world.sign_in("tenant_b")
     theirs = token_of((await other.get("/keys")).text)
     world.services.asked.clear()
-    for token in ({}, {"form_token": ""}, {"form_token": theirs}):
+    for token in ({}, {"form_token": ""}, {"form_token": theirs}, {"form_token": "é" * 64}):
         assert (await browser.post(path, data=fields | token)).status_code == 403
     assert world.services.asked == []
     assert (await browser.get("/")).status_code == 200
@@ -263,6 +381,56 @@ async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
                 }
                 world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
     assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, "The gate refused it.")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"), [(NotFound("No file."), "This file was deleted."), (Forbidden("Not for you."), "Not for you.")]
+)
+async def test_the_stream_ends_when_there_is_nothing_to_see_any_more(
+    world: World, answer: SartorError, says: str
+) -> None:
+    browser = await world.sign_in()
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
+        states = []
+        async for line in events.aiter_lines():
+            if line.startswith("data: "):
+                states.append(json.loads(line[6:]))
+                world.services.answers["GET", "/v1/files/file-1"] = answer
+    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, says)]
+
+
+async def test_the_stream_outlives_a_service_that_is_away(world: World) -> None:
+    browser = await world.sign_in()
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
+        lines = (line async for line in events.aiter_lines() if line)
+        assert (await anext(lines)).startswith("data: ")
+        world.services.answers["GET", "/v1/files/file-1"] = Transient("away")
+        assert await anext(lines) == ": a service is away"
+        world.services.answers["GET", "/v1/files/file-1"] = FILE
+        async for line in lines:
+            if line.startswith("data: "):
+                break
+        else:
+            pytest.fail("the stream ended")
+
+
+async def test_a_document_is_at_its_end(world: World) -> None:
+    browser = await world.sign_in()
+    document = {**FILE, "filename": "help.md", "kind": "document"}
+    world.services.answers |= {
+        ("GET", "/v1/files/file-1"): document,
+        ("GET", "/v1/files"): page(document),
+        ("GET", "/v1/fine_tuning/jobs"): page(),
+    }
+    shown = (await browser.get("/files/file-1")).text
+    assert "Kept as knowledge" in shown
+    assert "Ask with retrieval" in shown
+    assert "progress.js" not in shown
+    assert 'data-file="file-1" hidden' in shown
+    assert "kept as knowledge" in (await browser.get("/")).text
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
+        [state] = [json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")]
+    assert (state["over"], state["document"]) == (True, True)
 
 
 async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:

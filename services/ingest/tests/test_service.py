@@ -106,6 +106,8 @@ async def test_documents_and_unlabelled_rows(space: Space) -> None:
         assert (parsed.file_id, parsed.title) == (page.id, "返金")
         wanted = (await eventually(lambda: seen.of(LabelingRequested)))[0]
         assert (wanted.file_id, wanted.rows) == (bare.id, 2)
+        kinds = {file.id: file.model_extra["kind"] async for file in client.files.list() if file.model_extra}
+        assert kinds == {page.id: "document", bare.id: "unlabelled"}
 
 
 async def test_published_labels_become_a_dataset_once(space: Space) -> None:
@@ -117,6 +119,39 @@ async def test_published_labels_become_a_dataset_once(space: Space) -> None:
         prepared = (await eventually(lambda: seen.of(DatasetPrepared)))[0]
         assert prepared.project_id == "proj_1"
         assert len((await client.files.list()).data) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "has_file", "filename"),
+    [
+        ("Rows of 問い合わせ.csv", True, "問い合わせ-answered-2.jsonl"),
+        ("Tone / style", False, "Tone - style-answered-2.jsonl"),
+        ("", False, "labels-answered-2.jsonl"),
+    ],
+)
+async def test_published_labels_carry_the_name_that_people_gave(
+    space: Space, name: str, has_file: bool, filename: str
+) -> None:
+    async with ingest(space) as (_, client), space.publisher("labeling") as publish:
+        file = await client.files.create(file=("問い合わせ.csv", b"text\none\ntwo\n"), purpose="user_data")
+        records = await space.objects().put_bytes("labels.jsonl", BODY)
+        event = LabelsPublished(
+            tenant_id=TENANT,
+            project_id="proj_1",
+            publication=2,
+            file_id=file.id if has_file else None,
+            name=name,
+            rows=60,
+            records=records,
+        )
+        await publish(event)
+
+        async def published():
+            return [one for one in (await client.files.list()).data if one.id != file.id]
+
+        [made] = await eventually(published)
+        assert made.filename == filename
+        assert ((await settled(client, made.id)).model_extra or {})["kind"] == "rows"
 
 
 async def test_the_files_api(space: Space) -> None:

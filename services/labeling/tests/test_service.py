@@ -131,6 +131,7 @@ async def test_answers_are_published_as_rows(space: Space) -> None:
             assert (await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": answer})).status_code == 200
         assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == 1
         published = (await eventually(lambda: seen.of(LabelsPublished)))[0]
+        assert published.name == (await http.get(f"/projects/{one}")).json()["name"] != ""
         rows = [json.loads(line) for line in (await space.objects().get_bytes(published.records)).splitlines()]
         assert [row["messages"][-1]["content"] for row in rows] == ["a", "b"]
         assert rows[0]["messages"][0] == {"role": "system", "content": "Choose a or b."}

@@ -79,7 +79,7 @@ async def test_a_person_decides_where_the_policy_says_so(world: World) -> None:
         refused = await approver.post(f"/v1/registry/models/{no}/reject", json={"note": "wrong tone"})
         assert refused.json()["state"] == "rejected"
     [rejected] = await eventually(lambda: world.of(ModelRejected))
-    assert rejected.reason == "Rejected by user_test: wrong tone."
+    assert rejected.reason == "Refused by a person: wrong tone."
     [promoted] = world.of(ModelPromoted)
     assert promoted.decided_by == "user_test"
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from chassis.auth import Peer
 from chassis.errors import NotFound, SartorError, envelope
-from console.progress import STAGES, Known, Watcher, state_of
+from console.progress import STAGES, Known, Progress, Watcher, state_of
 from console.sessions import Session
-from console.web import SEE_OTHER, Web
+from console.web import SEE_OTHER, SignedOut, Web
 
 POLL_SECONDS = 1.0
 LONGEST_WATCH = 3600
@@ -90,20 +90,7 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     async def file_events(file_id: str, request: Request) -> Response:
         session = await web.session(request)
         await watcher.look(session, file_id)
-        return StreamingResponse(_watch(session, file_id), media_type="text/event-stream")
-
-    async def _watch(session: Session, file_id: str) -> AsyncIterator[bytes]:
-        known: Known = []
-        for _ in range(LONGEST_WATCH):
-            try:
-                progress = await watcher.look(session, file_id, known)
-            except SartorError:
-                yield b": a service is away\n\n"
-            else:
-                yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
-                if progress.over:
-                    return
-            await asyncio.sleep(POLL_SECONDS)
+        return StreamingResponse(_watch(web, watcher, request, file_id), media_type="text/event-stream")
 
     @router.get("/models/{model_id:path}")
     async def model_page(model_id: str, request: Request) -> Response:
@@ -176,3 +163,25 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         return JSONResponse(await proxy.post("/v1/feedback", json=body, **session.who))
 
     return router
+
+
+async def _watch(web: Web, watcher: Watcher, request: Request, file_id: str) -> AsyncIterator[bytes]:
+    """Server-sent states of an upload, until there is nothing more to see or nobody may see it."""
+    known: Known = []
+    for _ in range(LONGEST_WATCH):
+        try:
+            progress = await watcher.look(await web.session(request), file_id, known)
+        except SignedOut:
+            return
+        except NotFound:
+            progress = Progress(file_id, failed="This file was deleted.", over=True)
+        except SartorError as error:
+            if error.transient:
+                yield b": a service is away\n\n"
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            progress = Progress(file_id, failed=error.message, over=True)
+        yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
+        if progress.over:
+            return
+        await asyncio.sleep(POLL_SECONDS)

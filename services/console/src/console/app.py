@@ -22,8 +22,8 @@ def build(settings: Settings) -> FastAPI:
     """The console's application."""
     service = Service("console", settings)
     secret = settings.session_secret_file.read_text().strip() if settings.session_secret_file else secrets.token_hex(32)
-    sessions = Sessions(service.collection("sessions"), secret, settings.session_hours)
-    web = Web(sessions, secure=settings.public_url.startswith("https:"))
+    sessions = Sessions(service.collection("sessions"), secret, settings.session_hours, service.peer("accounts"))
+    web = Web(sessions, settings.public_url)
     watcher = Watcher(*map(service.peer, ("ingest", "trainer", "evaluator", "registry", "labeling")))
     service.on_start(sessions.prepare)
     app = service.app(

@@ -11,6 +11,7 @@ from chassis.errors import SartorError
 from console.sessions import Session
 
 STAGES = ("Checking", "Training", "Testing", "Serving")
+DOCUMENT = "Kept as knowledge: it is a document, not rows to learn from. Ask with retrieval."
 MOST_PAGES = 20
 CHART_POINTS = 150
 
@@ -27,6 +28,7 @@ class Progress:
         undecided: the model that a person must let through before it is served.
         refused: the model that was tested and not let through.
         project: where people answer rows that came without answers.
+        document: it is a text to be searched; nothing is trained on it.
     """
 
     file_id: str
@@ -39,6 +41,7 @@ class Progress:
     undecided: str = ""
     refused: str = ""
     project: str = ""
+    document: bool = False
     over: bool = False
     losses: list[tuple[int, float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
@@ -105,6 +108,8 @@ class Watcher:
         jobs = (await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]
         if jobs:
             await self._of_job(progress, jobs[0], await self._events(jobs[0]["id"], known, who), who)
+        elif file.get("kind") == "document":
+            progress.document, progress.over, progress.note = True, True, DOCUMENT
         else:
             progress.note = file.get("status_details") or _waiting(file["status"])
             if file["status"] == "processed":
@@ -190,6 +195,8 @@ class Watcher:
 def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
     """An upload's state in the words of the first page."""
     if job is None:
+        if file.get("kind") == "document":
+            return "kept as knowledge"
         return {"uploaded": "being read", "error": "not usable: see why"}.get(
             file["status"], "see what is next" if file.get("status_details") else "read and kept"
         )
@@ -204,8 +211,4 @@ def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
 
 
 def _waiting(status: str) -> str:
-    return (
-        "Reading the file"
-        if status == "uploaded"
-        else "Read and kept. Rows wait for a fine-tuning job; a document can be searched."
-    )
+    return "Reading the file" if status == "uploaded" else "Read and kept. Rows wait for a fine-tuning job."

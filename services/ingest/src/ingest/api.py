@@ -23,7 +23,7 @@ SHOWN = {"uploaded": "uploaded", "processed": "processed", "error": "error"}
 
 
 class FileObject(BaseModel):
-    """OpenAI's file object."""
+    """OpenAI's file object, and what its contents turned out to be."""
 
     id: str
     object: Literal["file"] = "file"
@@ -34,6 +34,7 @@ class FileObject(BaseModel):
     status: str
     status_details: str | None = None
     expires_at: int | None = None
+    kind: Literal["rows", "document", "unlabelled"] | None = None
 
     @classmethod
     def of(cls, file: File) -> FileObject:
@@ -47,6 +48,7 @@ class FileObject(BaseModel):
             status=SHOWN[file.state],
             status_details=file.details,
             expires_at=file.expires_at,
+            kind="rows" if file.dataset_id else file.kind,
         )
 
 

@@ -42,6 +42,7 @@ class File(Aggregate):
     state: State = "uploaded"
     details: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    kind: Literal["document", "unlabelled"] | None = None
     project_id: str | None = None
     dataset_id: str | None = None
     expires_at: int | None = None
@@ -85,7 +86,7 @@ class File(Aggregate):
         """Its text can be indexed now."""
         if self.state != "uploaded":
             return
-        self.state = "processed"
+        self.state, self.kind = "processed", "document"
         self.record(
             DocumentParsed(
                 tenant_id=self.tenant_id,
@@ -103,7 +104,7 @@ class File(Aggregate):
         """Its rows have no answers: people are asked for them."""
         if self.state != "uploaded":
             return
-        self.state = "processed"
+        self.state, self.kind = "processed", "unlabelled"
         self.details = (
             f"{rows} rows have no answer yet: answer them on the Labeling page (or under /v1/labeling), then publish."
         )

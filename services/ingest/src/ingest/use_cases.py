@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import BinaryIO
 
 from chassis.errors import Conflict, NotFound, TooLarge, Unprocessable
@@ -119,11 +120,13 @@ class Uploads:
 
     async def take_labels(self, event: LabelsPublished) -> None:
         """Published labels are a new file of rows, once per publication."""
+        original = await self._files.files.find_one(event.tenant_id, {"_id": event.file_id}) if event.file_id else None
+        name = PurePath(original.filename).stem if original else event.name.replace("/", "-") or "labels"
         file = File(
             id=derived_id("file-", event.project_id, str(event.publication)),
             tenant_id=event.tenant_id,
             created_at=now(),
-            filename=f"labels-{event.project_id}-{event.publication}.jsonl",
+            filename=f"{name}-answered-{event.publication}.jsonl",
             purpose="user_data",
             object=event.records,
             project_id=event.project_id,

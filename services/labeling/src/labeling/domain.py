@@ -69,6 +69,7 @@ class Project(Aggregate):
                 project_id=self.id,
                 publication=self.publications,
                 file_id=self.file_id,
+                name=self.name,
                 rows=rows,
                 records=records,
             )

@@ -16,7 +16,8 @@ const show = (state) => {
   find("history").hidden = !state.events.length;
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   stages.classList.toggle("stopped", Boolean(state.failed));
-  find("bar").hidden = Boolean(state.failed) || state.waits_for_people;
+  stages.hidden = state.document;
+  find("bar").hidden = Boolean(state.failed) || state.document || state.waits_for_people;
   find("meanwhile").hidden = state.over || state.waits_for_people;
   find("refused").hidden = !state.refused;
   if (state.refused) find("refused-link").href = `/models/${encodeURIComponent(state.refused)}`;
@@ -38,4 +39,7 @@ source.onmessage = (event) => {
   const state = JSON.parse(event.data);
   show(state);
   if (state.over) source.close();
+};
+source.onerror = () => {
+  if (source.readyState === EventSource.CLOSED) location.reload(); // refused: the page says why, or asks to sign in
 };
