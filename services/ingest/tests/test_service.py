@@ -225,11 +225,13 @@ async def test_slow_uploads_of_one_tenant_leave_room_for_the_others(space: Space
             return await answer() == "accepted"
 
         slow = [await slow_upload(space, url) for _ in range(2)]
-        await eventually(refused)
-        async with sdk(space, url, "tenant_b") as other:
-            await other.files.create(file=("b.jsonl", BODY), purpose="user_data")
-        for writer in slow:
-            writer.close()
+        try:
+            await eventually(refused)
+            async with sdk(space, url, "tenant_b") as other:
+                await other.files.create(file=("b.jsonl", BODY), purpose="user_data")
+        finally:
+            for writer in slow:
+                writer.close()
         await eventually(accepted)
 
 
