@@ -127,7 +127,7 @@ class Shop:
         for step in steps:
             await self.jobs.jobs.update(TENANT, job_id, step)
 
-    async def becomes(self, job_id: str, state: State, *, within: float = 90) -> Job:
+    async def becomes(self, job_id: str, state: State, *, within: float = 150) -> Job:
         async def there() -> Job | None:
             job = await self.get(job_id)
             return job if job.state == state else None
@@ -142,7 +142,7 @@ class Shop:
             job = await self.get(job_id)
             return job if job.checkpoint and job.checkpoint.step >= step else None
 
-        found: Job = await eventually(there, within=90)
+        found: Job = await eventually(there, within=150)
         return found
 
     async def let_go(self, job_id: str) -> Job:
@@ -239,7 +239,7 @@ async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Sh
 async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop) -> None:
     rarely = shop.settings.model_copy(update={"trainer_save_every_steps": 20})
     shop.worker = Worker(shop.jobs, shop.store, rarely, "worker-1")
-    job_id = await shop.queue(120)
+    job_id = await shop.queue(60)
     async with shop.working():
         before = await shop.reaches(job_id)
         await shop.change(job_id, Job.pause, Job.resume)
