@@ -28,7 +28,8 @@ A = TypeVar("A", bound=Aggregate)
 
 SWEEP_SECONDS = 2.0
 RELAY_LEASE_SECONDS = 10
-PARALLEL = 16
+PARALLEL = 64
+"""Aggregates published at the same time: what is sent together shares an acknowledgement."""
 
 
 class AggregateStore(Generic[A]):
