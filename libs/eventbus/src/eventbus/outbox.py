@@ -30,7 +30,8 @@ SWEEP_SECONDS = 2.0
 RELAY_LEASE_SECONDS = 20
 """Longer than a publish may take, twice: what this replica began is over before another one begins."""
 
-PARALLEL = 16
+PARALLEL = 64
+"""Aggregates published at the same time: what is sent together shares an acknowledgement."""
 
 
 class AggregateStore(Generic[A]):

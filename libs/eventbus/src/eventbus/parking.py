@@ -13,6 +13,9 @@ from eventbus.leases import Leases
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError
 
 LEASE_SECONDS = 60.0
+FEW = 50
+"""Parked keys that are read at once rather than asked about."""
+
 MOST_BEHIND_ONE_KEY = 100
 """Messages are small; a document holds at most 16 MiB. With more, the partition waits instead."""
 
@@ -93,13 +96,19 @@ class Parking:
     async def _ask(self) -> None:
         while self._questions:
             questions, self._questions = self._questions, []
-            keys = list({key for key, _ in questions})
             try:
-                held = {found["_id"] async for found in self._keys.find({"_id": {"$in": keys}}, {"_id": 1})}
+                held = await self._held_among({key for key, _ in questions})
             except PyMongoError as error:
                 _answer(questions, error)
             else:
                 _answer(questions, held)
+
+    async def _held_among(self, keys: set[str]) -> set[str]:
+        """Those of `keys` that are parked; mostly none is at all, which is cheaper to ask than about each key."""
+        every = {found["_id"] async for found in self._keys.find({}, {"_id": 1}).limit(FEW + 1)}
+        if len(every) <= FEW:
+            return every & keys
+        return {found["_id"] async for found in self._keys.find({"_id": {"$in": list(keys)}}, {"_id": 1})}
 
     async def park(self, record: Record, attempts: int) -> bool:
         """Put a message behind those of its key; False when there is no room.
