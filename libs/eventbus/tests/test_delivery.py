@@ -15,7 +15,7 @@ from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE
 from eventbus.heartbeat import Heartbeat
 from eventbus.outbox import AggregateStore
-from eventbus.parking import MOST_BEHIND_ONE_KEY, Parking, Record
+from eventbus.parking import FEW, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from schemas.envelope import utc_now
@@ -306,6 +306,16 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
     while again := await parking.claim():
         offsets.add((again.record.key, again.record.offset))
     assert offsets == {(b"k", 8), (b"other", 5000)}
+
+
+@pytest.mark.parametrize("parked", [3, FEW + 1])
+async def test_what_is_parked_is_known_whether_few_keys_are_or_many(space: Space, parked: int) -> None:
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    parking = Parking(service.collection("parked"), "one")
+    records = [Record("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(parked + 5)]
+    await asyncio.gather(*(parking.park(record, 1) for record in records[:parked]))
+    answers = await asyncio.gather(*(parking.holds(record) for record in records))
+    assert answers == [True] * parked + [False] * 5
 
 
 async def test_many_dead_letters_in_a_row_make_the_consumer_unready(space: Space) -> None:

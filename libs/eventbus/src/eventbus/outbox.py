@@ -11,10 +11,10 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound
+from chassis.errors import Conflict, NotFound, Transient
 from chassis.ids import new_id
 from eventbus.aggregate import Aggregate, Lease
-from eventbus.bus import Bus
+from eventbus.bus import PUBLISH_SECONDS, Bus
 from eventbus.leases import SERVER_MS, Leases
 from schemas import Envelope, Event
 from schemas.envelope import utc_now
@@ -28,8 +28,11 @@ OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet publish
 A = TypeVar("A", bound=Aggregate)
 
 SWEEP_SECONDS = 2.0
-RELAY_LEASE_SECONDS = 10
-PARALLEL = 16
+RELAY_LEASE_SECONDS = 20
+"""Longer than a publish may take, twice: what this replica began is over before another one begins."""
+
+PARALLEL = 64
+"""Aggregates published at the same time: what is sent together shares an acknowledgement."""
 
 
 class AggregateStore(Generic[A]):
@@ -267,18 +270,22 @@ class Relay:
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def drain(self) -> None:
-        """Publish everything that waits now, if this replica is the one that relays and for as long as it is."""
+        """Publish everything that waits now, if this replica is the one that relays.
+
+        Raises:
+            Transient: an event was not acknowledged, or the lease was lost half-way; the rest waits for the next sweep.
+        """
         if not await self._hold_lease():
             return
         for store in self._stores:
             oldest = time.time()
-            documents = await store.collection.find({"outbox.0": {"$exists": True}}, {"outbox": 1}).to_list(200)
+            documents = await store.collection.find({"outbox.0.id": {"$exists": True}}, {"outbox": 1}).to_list(200)
             gate = asyncio.Semaphore(PARALLEL)
             for document in documents:
                 oldest = min(oldest, document["outbox"][0]["at"])
             OLDEST.labels(store.collection.name).set(time.time() - oldest)
+            # All are waited for, so that no publish of this sweep runs beside the next one's.
             work = (self._publish(store, document, gate) for document in documents)
-            # None is left running behind an error: the next sweep would publish beside it, and out of order.
             for outcome in await asyncio.gather(*work, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -287,7 +294,7 @@ class Relay:
         async with gate:
             for record in document["outbox"]:
                 if not await self._hold_lease():
-                    return
+                    raise Transient("Another replica relays now.")
                 crash_point("relay.read")
                 await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
                 crash_point("relay.acked")
@@ -296,8 +303,8 @@ class Relay:
                 PUBLISHED.labels(record["topic"]).inc()
 
     async def _hold_lease(self) -> bool:
-        """Whether this replica is the one that relays; renewed when half of the lease is over."""
-        if time.monotonic() < self._until - RELAY_LEASE_SECONDS / 2:
+        """Whether this replica is the one that relays, for at least as long as a publish may take."""
+        if time.monotonic() < self._until - PUBLISH_SECONDS:
             return True
         asked = time.monotonic()
         try:
@@ -313,7 +320,7 @@ class Relay:
         except DuplicateKeyError:
             return False
         self._until = asked + RELAY_LEASE_SECONDS
-        return held is not None
+        return held is not None and time.monotonic() < self._until - PUBLISH_SECONDS
 
     async def release(self) -> None:
         """Give the lease back, so that another replica relays at once."""

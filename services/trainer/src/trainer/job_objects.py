@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from chassis.crash import crash_point
+from chassis.errors import NotFound
 from schemas import ObjectRef
-from stores.objects import Objects
+from stores.objects import DigestMismatch, Objects
 from trainer.artifacts import MANIFEST
 from trainer.domain import Adapter, Checkpoint, Job
+from trainer.run_config import FailedForGood
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,33 @@ class JobObjects:
         return Rows(train, validation if content.strip() else None)
 
     async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:
-        """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none."""
+        """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.
+
+        Raises:
+            FailedForGood: `checkpoint_corrupt`; the store does not hold it any more, or other bytes.
+        """
         if job.checkpoint is None:
             return None
-        manifest = await self._objects.get_bytes(job.checkpoint.manifest)
-        prefix = job.checkpoint.manifest.key.removesuffix(MANIFEST)
-        for name, facts in json.loads(manifest)["files"].items():
-            ref = ObjectRef(bucket=job.checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
-            await self._objects.download(ref, folder / name)
+        try:
+            manifest = await self._objects.get_bytes(job.checkpoint.manifest)
+            prefix = job.checkpoint.manifest.key.removesuffix(MANIFEST)
+            for name, facts in json.loads(manifest)["files"].items():
+                ref = ObjectRef(bucket=job.checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
+                await self._objects.download(ref, folder / name)
+        except (NotFound, DigestMismatch) as error:
+            message = f"The checkpoint of step {job.checkpoint.step} is not stored any more as it was: {error.message}"
+            raise FailedForGood("checkpoint_corrupt", message) from error
         (folder / MANIFEST).write_bytes(manifest)
         return folder
 
     async def store_checkpoint(self, job: Job, folder: Path, step: int) -> Checkpoint:
         """Upload a checkpoint; nothing points at it yet."""
-        prefix = f"tenants/{job.tenant_id}/jobs/{job.id}/attempt-{job.lease.fence}/checkpoint-{step}"
+        prefix = f"{_of(job)}attempt-{job.lease.fence}/checkpoint-{step}"
         return Checkpoint(step=step, manifest=await self._upload(folder, prefix))
+
+    async def delete_checkpoints(self, job: Job) -> None:
+        """Remove whatever the attempts at a job stored, the adapter excepted."""
+        await self._objects.delete_prefix(_of(job))
 
     async def store_adapter(
         self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any], seconds: float
@@ -94,3 +108,7 @@ class JobObjects:
                 await self._objects.put_file(f"{prefix}/{path.name}", path)
         crash_point("trainer.files_stored")
         return await self._objects.put_file(f"{prefix}/{MANIFEST}", folder / MANIFEST, "application/json")
+
+
+def _of(job: Job) -> str:
+    return f"tenants/{job.tenant_id}/jobs/{job.id}/"
