@@ -14,7 +14,7 @@ from labeling.domain import Project
 from schemas import FeedbackRecorded
 from stores.mongo import Collection
 
-BATCH = 1000
+BATCH = 250
 
 
 class Task(BaseModel):
