@@ -141,6 +141,7 @@ class World:
             stack.enter_context(patch("eventbus.bus.KafkaBroker", lambda *_, **__: SimulatedBroker(self.log)))
             stack.enter_context(patch.object(Bus, "_ensure_topics", _nothing))
             stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
+            stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
             stack.enter_context(patch("stores.objects.Minio", lambda **_: self.objects))
             yield
 

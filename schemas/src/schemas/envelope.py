@@ -43,7 +43,7 @@ class Envelope(BaseModel):
     time: datetime = Field(description="When the state changed (UTC).")
     subject: str = Field(description="The aggregate's id.")
     seq: int = Field(ge=1, description="Number of this event in its stream: origin, topic and subject; no gaps.")
-    tenantid: str = Field(description="The tenant.")
+    tenantid: str = Field("", description="The tenant; empty for the installation itself.")
     correlationid: str = Field("", description="The request this follows from.")
     causationid: str = Field("", description="The event this follows from.")
     origin: str = Field("", description="The aggregate that counts `seq`; empty for facts that nobody stores.")

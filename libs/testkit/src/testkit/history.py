@@ -96,6 +96,9 @@ class History:
         cancelled: ids of jobs whose cancellation was answered with success.
         proven: (adapter, replica) that was verified before it was announced.
         weights: by job, what its training must make of it whatever happens on the way.
+        learnt: by adapter, what it was trained to.
+        subscribed: by service, the event types it handles.
+        parked: by service, the keys that wait in the end.
         quiet_from: when faults stopped.
         drained_at: when nothing was left to do; None if that never came.
         left: what was still to do then.
@@ -113,6 +116,7 @@ class History:
     cancelled: set[str] = field(default_factory=set)
     proven: set[tuple[str, str]] = field(default_factory=set)
     weights: dict[str, str] = field(default_factory=dict)
+    learnt: dict[str, str] = field(default_factory=dict)
     subscribed: dict[str, frozenset[str]] = field(default_factory=dict)
     parked: dict[str, list[Document]] = field(default_factory=dict)
     quiet_from: float = 0.0

@@ -77,6 +77,7 @@ class Residency:
         self._awake = asyncio.Event()
         self._refused: set[str] = set()
         self._told: set[str] = set()
+        self._tenants: dict[str, str] = {}
 
     async def on_change(self, _event: ModelRegistered | ModelRejected | ModelRetired) -> None:
         """Something changed: look now."""
@@ -98,13 +99,16 @@ class Residency:
         """One look: load what is missing, let go of what is not wanted any more."""
         parameters = {"base_model": self._holder.base_id, "replica_id": self._replica_id}
         wanted: list[dict[str, Any]] = await self._registry.get("/internal/adapters", tenant_id="", params=parameters)
+        self._tenants |= {item["adapter_id"]: item["tenant_id"] for item in wanted}
         for item in wanted:
             if item["adapter_id"] not in self._told and item["adapter_id"] not in self._refused:
                 await self._hold(item)
         for adapter_id in set(self._holder.proofs) - {item["adapter_id"] for item in wanted}:
             await self._holder.drop(adapter_id)
             self._told.discard(adapter_id)
-            await self._publish(AdapterEvicted(tenant_id="", adapter_id=adapter_id, replica_id=self._replica_id))
+            tenant_id = self._tenants.pop(adapter_id, "")
+            evicted = AdapterEvicted(tenant_id=tenant_id, adapter_id=adapter_id, replica_id=self._replica_id)
+            await self._publish(evicted)
             log.info("adapter_evicted", adapter_id=adapter_id)
 
     async def _hold(self, item: dict[str, Any]) -> None:
