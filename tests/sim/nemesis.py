@@ -21,10 +21,11 @@ class Nemesis:
     Args:
         world: to do them to.
         chance: of its own, so that a fault more does not change all that follows.
+        most: faults to do; the others of the seed are left out.
     """
 
-    def __init__(self, world: World, chance: Random) -> None:
-        self._world, self._chance = world, chance
+    def __init__(self, world: World, chance: Random, most: int | None = None) -> None:
+        self._world, self._chance, self._most = world, chance, most
         kinds: list[Callable[[], Awaitable[None]]] = [
             self._kill,
             self._kill,
@@ -55,7 +56,8 @@ class Nemesis:
         end = self._world.loop.time() + (2.0 if self.gentle else RAGE_SECONDS)
         while (left := end - self._world.loop.time()) > 0:
             await asyncio.sleep(min(left, chance.uniform(0.2, 2) * self._pause))
-            if self._kinds and left > 0:
+            if self._kinds and self._most != 0:
+                self._most = None if self._most is None else self._most - 1
                 await chance.choice(self._kinds)()
 
     async def calm(self) -> None:

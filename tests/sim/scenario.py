@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from chassis.idempotency import seed as idempotency_seed
 from chassis.ids import derived_id
 from eventbus.bus import Bus
 from eventbus.dead_letters import DeadLetters
-from registry.domain import Model
 from schemas import (
     DatasetPrepared,
     DatasetRejected,
@@ -66,11 +66,11 @@ class Plan:
 class Scenario:
     """The users, ingest, the evaluator and the operator around the services under test."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, *, most_faults: int | None = None) -> None:
         self.world = World(seed, folder)
         self.history: History = self.world.history
         self.chance = Random(seed + 1)
-        self.nemesis = Nemesis(self.world, Random(seed + 2))
+        self.nemesis = Nemesis(self.world, Random(seed + 2), most_faults)
         self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
         self.busy = len(self.plans)
         self.over = False
@@ -82,7 +82,6 @@ class Scenario:
     def run(self) -> History:
         """Play it to its end."""
         world = self.world
-        self._rows = world.objects
         with world.running():
             for replica in world.replicas:
                 world.start(replica)
@@ -151,8 +150,6 @@ class Scenario:
         return f"{plan.dataset_id} {part}\n".encode()
 
     def _ref(self, plan: Plan, part: str) -> ObjectRef:
-        import hashlib
-
         body = self._body(plan, part)
         key = f"tenants/{plan.tenant}/datasets/{plan.dataset_id}/{part}"
         return ObjectRef(bucket="sartor", key=key, sha256=hashlib.sha256(body).hexdigest(), size=len(body))
@@ -310,9 +307,3 @@ class Scenario:
             )
             await letters.replay(letters._letter(cast(Any, record), {}))
             self._replayed.add(index)
-
-
-def models_of(world: World) -> list[Model]:
-    """The models as stored in the end."""
-    documents = world.databases["registry"]["models"].documents.values()
-    return [Model.model_validate({**one, "id": one["_id"]}) for one in documents]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,9 @@ EPOCH = 1_800_000_000.0
 """Unix time at which every simulation begins."""
 
 STUCK_STEPS = 2_000_000
+
+FIRST_PID = 1 << 30
+"""Above every number a real process can have, so that no signal meant for a simulated one can reach a real one."""
 
 
 class Process:
@@ -102,7 +106,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._runnable: list[Process] = []
         self._tasks: list[asyncio.Task[Any]] = []
-        self._pids = 1000
+        self._pids = FIRST_PID
         self.errors: list[dict[str, Any]] = []
         self.network: Network | None = None
         self.world = Process(self, "world", "world", 1)
@@ -227,13 +231,18 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.errors.append(context)
 
     def discard(self) -> None:
-        """Let go of everything, quietly: the processes are gone, nothing of theirs may run any more."""
+        """Let go of everything, quietly, while the simulation still stands in for the machine.
+
+        Coroutines of killed processes are closed here; their `finally` blocks must find nothing real.
+        """
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-        self._tasks.clear()
         self._timers.clear()
         for process in self._runnable:
             process.ready.clear()
+        self._runnable.clear()
+        self._tasks.clear()
+        gc.collect()
 
 
 class Network:
