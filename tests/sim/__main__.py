@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import os
@@ -49,6 +50,8 @@ def workspace() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="sartor-sim-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
         write_base(folder)
+        gc.collect()
+        gc.freeze()  # what is loaded by now is no garbage
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

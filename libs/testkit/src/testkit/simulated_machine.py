@@ -159,7 +159,7 @@ class ObjectServer:
         """See minio."""
         body = data.read(length)
         self.objects[object_name] = body
-        self._history.stored[object_name] = (self._loop.time(), hashlib.sha256(body).hexdigest())
+        self._history.stored.setdefault(object_name, (self._loop.time(), hashlib.sha256(body).hexdigest()))
 
     def get_object(self, *, object_name: str, **_: Any) -> Any:
         """See minio."""
