@@ -63,7 +63,11 @@ def play(seeds: range) -> Tally:
     with workspace() as folder:
         for seed in seeds:
             scenario = Scenario(seed, folder)
-            history = scenario.run()
+            try:
+                history = scenario.run()
+            except Exception as error:  # the harness itself came to grief: that seed counts as broken
+                tally.broken[seed] = [f"crashed: {type(error).__name__}: {error}"]
+                continue
             tally.steps += scenario.world.loop.steps
             tally.faults += len(history.faults)
             tally.lost_calls += scenario.world.network.lost

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from chassis.errors import Transient
 from testkit.simulated_machine import ObjectServer
 from tests.sim.world import Poisonous, Replica, World
 
@@ -51,6 +52,7 @@ class Nemesis:
             network.lose_answer = chance.choice((0.0, 0.01, 0.05))
             network.lose_request = chance.choice((0.0, 0.01))
             network.slow = chance.choice((0.0, 0.0, 0.01))
+            self._world.history.slow = network.slow > 0
             self._world.log.duplicate = chance.choice((0.0, 0.1))
             self._world.objects.garble = chance.choice((0.0, 0.02))
         end = self._world.loop.time() + (2.0 if self.gentle else RAGE_SECONDS)
@@ -162,7 +164,7 @@ class Nemesis:
         entries = [entry for entry in self._world.history.entries if entry.headers.get("ce_type") in kinds]
         keys = [f"file-{number}" for number in range(3)] + [f"ds-{number}" for number in range(3)]
         keys += [entry.headers["ce_subject"] for entry in entries]
-        key, error = self._chance.choice(keys), self._chance.choice((Poisonous, RuntimeError))
+        key, error = self._chance.choice(keys), self._chance.choice((Poisonous, RuntimeError, Transient))
         self._world.fault(f"poison ({error.__name__})", f"{service} {key}")
         self._world.poison[service, key] = error
 

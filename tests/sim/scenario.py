@@ -72,7 +72,7 @@ class Scenario:
         self.chance = Random(seed + 1)
         self.nemesis = Nemesis(self.world, Random(seed + 2), most_faults)
         self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
-        self.busy = len(self.plans)
+        self.busy = self.history.intents = len(self.plans)
         self.over = False
         self._evaluated: set[str] = set()
         self._seen = 0

@@ -30,11 +30,11 @@ EVENT_OF_MODEL_STATE = {
 STOP_SECONDS = 12.0
 """How long work may go on after its claim was lost or its job ended: a lease, and a beat."""
 
-ONE_MESSAGE_SECONDS = 25.0
+ONE_MESSAGE_SECONDS = 18.0
 """How long one message may hold its partition while the database answers."""
 
-IN_PLACE = 3
-"""Attempts at one message before its key is parked."""
+ATTEMPTS = 8
+"""Least number of attempts before a message is given up as exhausted."""
 
 
 def no_accepted_work_is_lost(history: History) -> list[str]:
@@ -75,6 +75,8 @@ def one_effect_per_intent(history: History) -> list[str]:
             if record["envelope"]["type"] != "finetune.started.v1":
                 said[write.id, record["envelope"]["type"]] += 1
     wrong += [f"I2: {key} recorded {kind} {times} times" for (key, kind), times in said.items() if times > 1]
+    if len(_final(history, "jobs")) > history.intents:
+        wrong.append(f"I2: {history.intents} jobs were asked for, there are {len(_final(history, 'jobs'))}")
     models = Counter(model["job_id"] for model in _final(history, "models").values())
     wrong += [f"I2: job {job} has {count} models" for job, count in models.items() if count > 1]
     for key, model in _final(history, "models").items():
@@ -257,11 +259,13 @@ def poison_blocks_only_its_key(history: History) -> list[str]:
                 wrong.append(f"I8: the dead letter {entry.topic}/{entry.offset} is not the message as it came")
             elif any(entry.headers.get(name) != value for name, value in original.headers.items() if name[:2] != "x-"):
                 wrong.append(f"I8: the dead letter {entry.topic}/{entry.offset} lost headers of the message")
+            if entry.headers["x-error-code"] == "exhausted" and int(entry.headers["x-attempts"]) < ATTEMPTS:
+                wrong.append(f"I8: {entry.topic}/{entry.offset} was given up after {entry.headers['x-attempts']} attempts")
     away = [fault for fault in history.faults if fault.kind in ("away", "cut off from mongo", "cut off from kafka")]
     stopped = {fault.target for fault in history.faults if fault.kind.startswith("stop")}
     for one in history.deliveries:
         took = (one.ended or one.began) - one.began
-        if took > ONE_MESSAGE_SECONDS and one.member not in stopped and not away:
+        if took > ONE_MESSAGE_SECONDS and one.member not in stopped and not away and not history.slow:
             wrong.append(f"I8: {one.member} spent {took:.0f} s on {one.entry.topic}/{one.entry.offset}")
     return wrong + _order(history)
 

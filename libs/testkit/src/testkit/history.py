@@ -99,6 +99,8 @@ class History:
         learnt: by adapter, what it was trained to.
         subscribed: by service, the event types it handles.
         parked: by service, the keys that wait in the end.
+        intents: how many jobs were asked for.
+        slow: whether calls might take seconds.
         quiet_from: when faults stopped.
         drained_at: when nothing was left to do; None if that never came.
         left: what was still to do then.
@@ -119,6 +121,8 @@ class History:
     learnt: dict[str, str] = field(default_factory=dict)
     subscribed: dict[str, frozenset[str]] = field(default_factory=dict)
     parked: dict[str, list[Document]] = field(default_factory=dict)
+    intents: int = 0
+    slow: bool = False
     quiet_from: float = 0.0
     drained_at: float | None = None
     left: str = ""

@@ -196,10 +196,15 @@ class SimulatedBroker:
         log, member = self._log, PROCESS.get().name
 
         async def commit(place: Place, offset: int) -> None:
-            try:
-                await log.network.call("kafka", lambda: log.commit(group, member, generation, place, offset))
-            except KafkaError:  # FastStream logs it; the message comes again after the next rebalance
-                return
+            while True:  # as aiokafka does, until the coordinator answers
+                try:
+                    await log.network.call("kafka", lambda: log.commit(group, member, generation, place, offset))
+                except KafkaConnectionError:
+                    await asyncio.sleep(0.1)
+                except KafkaError:  # FastStream logs it; the message comes again after the rebalance
+                    return
+                else:
+                    return
 
         while True:
             fetch = Fetch(group, member, generation, dict(positions), log.loop.create_future())
