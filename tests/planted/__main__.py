@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.planted.table import BUGS, SIM, Planted
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 1500
-SECONDS = 300
+SEEDS = 600
+SECONDS = 240
 LEFT_OUT = shutil.ignore_patterns(".venv", ".git", ".sartor", "__pycache__", ".*_cache", "shared", "*.egg-info")
 
 

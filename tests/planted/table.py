@@ -95,6 +95,19 @@ BUGS: tuple[Planted, ...] = (
         "full",
         f"{DELIVERY}::test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition",
     ),
+    bug(
+        "a late worker finishes another's message",
+        PARKING,
+        '"lease.fence": held.fence, "messages.0.place": _place(held.record)}',
+        '"lease.fence": held.fence}',
+        f"{DELIVERY}::test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message",
+    ),
+    bug(
+        "a spoilt checkpoint fails the job",
+        "services/trainer/src/trainer/job_objects.py",
+        "                if not again:\n",
+        "                if not again:\n                    raise\n",
+    ),
     # outbox and relay
     bug(
         "relay removes before the broker's ack",

@@ -31,7 +31,7 @@ from schemas import (
 from testkit.history import History
 from tests.sim.nemesis import Nemesis
 from tests.sim.programs import trained
-from tests.sim.world import BASE, World
+from tests.sim.world import BASE, Replica, World
 from trainer.domain import ENDED
 from trainer.use_cases import Asked
 
@@ -84,7 +84,7 @@ class Scenario:
         world = self.world
         with world.running():
             for replica in world.replicas:
-                world.start(replica)
+                self._start_later(replica)
             for plan in self.plans:
                 self._store_rows(plan)
                 world.loop.world.spawn(self._use(plan))
@@ -93,6 +93,16 @@ class Scenario:
             world.loop.run_until(lambda: self.over)
             world.loop.discard()
         return self.history
+
+    def _start_later(self, replica: Replica) -> None:
+        """Services come up in any order, some after the first events."""
+
+        def start() -> None:
+            if replica.process is None:
+                self.world.start(replica)
+
+        loop = self.world.loop
+        loop.call_later(self.chance.choice((0.0, 1.0, 4.0)), start, context=loop.world_context)
 
     def left(self) -> str:
         """What is still to be done; empty when everything is."""

@@ -268,6 +268,28 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
     assert offsets == {(b"k", 8), (b"other", 5000)}
 
 
+async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space: Space) -> None:
+    """Fences begin again with each parking of a key: the one who was stopped holds the fence of the one who works."""
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    keys = service.collection("parked")
+    stopped, other = Parking(keys, "stopped"), Parking(keys, "other")
+    record = Record("files", 0, 7, b"k", b"{}", {})
+    assert await stopped.park(record, 3)
+    late = await stopped.claim()
+    assert late is not None
+    await keys.update_one({"_id": late.id}, {"$set": {"lease.until_ms": 0}})
+    rightful = await other.claim()
+    assert rightful is not None
+    await other.done(rightful)
+    assert await other.park(replace(record, offset=8), 3)
+    assert await other.claim() is not None
+    await stopped.done(late)
+    await stopped.failed(late, 60.0)
+    left = await keys.find_one({})
+    assert left is not None
+    assert [(one["offset"], one["attempts"]) for one in left["messages"]] == [(8, 3)]
+
+
 async def test_many_dead_letters_in_a_row_make_the_consumer_unready(space: Space) -> None:
     poison = True
 

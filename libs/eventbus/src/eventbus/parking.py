@@ -81,7 +81,7 @@ class Parking:
             record: the message.
             attempts: how often it has failed.
         """
-        place, full = f"{record.partition}:{record.offset}", f"messages.{MOST_BEHIND_ONE_KEY - 1}"
+        place, full = _place(record), f"messages.{MOST_BEHIND_ONE_KEY - 1}"
         key = {"_id": record.order_key, "messages.place": {"$ne": place}, full: {"$exists": False}}
         change: Mapping[str, Any] = {
             "$push": {"messages": {"place": place, "attempts": attempts, **asdict(record)}},
@@ -111,14 +111,14 @@ class Parking:
 
     async def done(self, held: Held) -> None:
         """The oldest message is handled, or dead-lettered: the next one is due at once."""
-        mine = {"_id": held.id, "lease.fence": held.fence}
+        mine = _mine(held)
         change = {"$pop": {"messages": -1}, "$set": {"lease.owner": "", "lease.until_ms": 0}}
         await self._keys.update_one(mine, change)
         await self._let_go(held.id)
 
     async def failed(self, held: Held, pause: float) -> None:
         """Try it again after `pause` seconds."""
-        mine = {"_id": held.id, "lease.fence": held.fence}
+        mine = _mine(held)
         await self._keys.update_one(mine, {"$inc": {"messages.0.attempts": 1}})
         await self._leases.delay(held.id, held.fence, pause)
 
@@ -129,3 +129,12 @@ class Parking:
 
     async def _let_go(self, key: str) -> None:
         await self._keys.delete_one({"_id": key, "messages": {"$size": 0}})
+
+
+def _place(record: Record) -> str:
+    return f"{record.partition}:{record.offset}"
+
+
+def _mine(held: Held) -> dict[str, Any]:
+    """The key as claimed. Fences begin again once a key was let go, so a late worker is told by its message too."""
+    return {"_id": held.id, "lease.fence": held.fence, "messages.0.place": _place(held.record)}

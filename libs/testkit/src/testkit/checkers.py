@@ -243,7 +243,7 @@ def artifacts_are_whole(history: History) -> list[str]:
         adapter = jobs.get(job, {}).get("adapter")
         if adapter and history.learnt.get(adapter["adapter_id"]) != weights:
             wrong.append(f"I7: the adapter of {job} is not what an undisturbed run makes")
-    corrupt = [job for job in jobs.values() if job["error"] and job["error"]["code"] == "digest_mismatch"]
+    corrupt = [job for job in jobs.values() if job["error"] and "sha256" in job["error"]["message"]]
     return wrong + [f"I7: {job['_id']} failed for a spoilt checkpoint" for job in corrupt]
 
 

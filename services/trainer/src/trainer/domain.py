@@ -188,8 +188,9 @@ class Job(Aggregate):
         self.record(event)
 
     def count_failure(self) -> None:
-        """An attempt ended without a reason that would be final."""
-        self.failures += 1
+        """An attempt ended without a reason that would be final; one whose adapter is there has not failed."""
+        if self.state == "running":
+            self.failures += 1
 
     def cancel(self, at: int) -> None:
         """Its owner ends it; ending it again changes nothing.

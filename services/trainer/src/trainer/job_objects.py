@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from schemas import ObjectRef
-from stores.objects import Objects
+from stores.objects import DigestMismatch, Objects
 from trainer.artifacts import MANIFEST
 from trainer.domain import Adapter, Checkpoint, Job
+from trainer.run_config import FailedForGood
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,26 @@ class JobObjects:
         return Rows(train, validation if content.strip() else None)
 
     async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:
-        """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none."""
+        """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.
+
+        Raises:
+            FailedForGood: `checkpoint_corrupt`, when what is stored is not what was, also when read again.
+        """
         if job.checkpoint is None:
             return None
-        manifest = await self._objects.get_bytes(job.checkpoint.manifest)
-        prefix = job.checkpoint.manifest.key.removesuffix(MANIFEST)
+        for again in (True, False):
+            try:
+                return await self._download_checkpoint(job.checkpoint, folder)
+            except DigestMismatch as error:
+                if not again:
+                    raise FailedForGood("checkpoint_corrupt", error.message) from error
+        return None
+
+    async def _download_checkpoint(self, checkpoint: Checkpoint, folder: Path) -> Path:
+        manifest = await self._objects.get_bytes(checkpoint.manifest)
+        prefix = checkpoint.manifest.key.removesuffix(MANIFEST)
         for name, facts in json.loads(manifest)["files"].items():
-            ref = ObjectRef(bucket=job.checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
+            ref = ObjectRef(bucket=checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
             await self._objects.download(ref, folder / name)
         (folder / MANIFEST).write_bytes(manifest)
         return folder

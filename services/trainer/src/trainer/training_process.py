@@ -13,12 +13,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
+from stores.mongo import PyMongoError
 from trainer.domain import Job
 from trainer.job_objects import JobObjects
 from trainer.run_config import EXIT_STOPPED, FailedForGood
 from trainer.store import Jobs
+
+log = structlog.get_logger()
 
 WATCH_SECONDS = 1.0
 STOP_SECONDS = 10.0
@@ -174,6 +179,9 @@ class TrainingProcess:
             job = await self._jobs.jobs.get(self._job.tenant_id, self._job.id)
         except NotFound:
             return "the job is gone"
+        except PyMongoError as error:  # the next look may tell; the heartbeat ends the run if the lease is lost
+            log.warning("job_not_watched", job_id=self._job.id, error=f"{type(error).__name__}: {error}")
+            return None
         if job.lease.fence != self._job.lease.fence:
             return "another worker holds the job"
         return job.state if job.ended or job.state == "paused" else None
