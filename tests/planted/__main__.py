@@ -1,4 +1,4 @@
-"""`python -m tests.planted [part of a name]`: plants each bug in a copy of the tree and runs the suite that must notice."""
+"""`python -m tests.planted [part of a name]`: plants each bug in a copy and runs the suite that must notice."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def caught(bug: Planted, tree: Path) -> tuple[bool, str]:
         return False, "took too long"
     says = [line for line in done.stdout.splitlines() if line.strip()]
     mark = "with violations" if bug.suite == SIM else "failed"
-    word = next((line for line in says if line.startswith(("seed ", "FAILED"))), says[-1] if says else done.stderr[-200:])
+    word = next(
+        (line for line in says if line.startswith(("seed ", "FAILED"))), says[-1] if says else done.stderr[-200:]
+    )
     return done.returncode == 1 and any(mark in line for line in says), word
 
 

@@ -14,6 +14,15 @@ PARKING = "libs/eventbus/src/eventbus/parking.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
 
+RECORD = "                "
+PUBLISH = (
+    f'{RECORD}await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])\n'
+)
+REMOVE = (
+    f'{RECORD}await store.collection.update_one({{"_id": document["_id"]}}, '
+    '{"$pull": {"outbox": {"id": record["id"]}}})\n'
+)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -84,7 +93,13 @@ BUGS: tuple[Planted, ...] = (
         'if record.headers.get(REPLAY_FOR) == "nobody":',
         "services/accounts/tests/test_dead_letters.py",
     ),
-    bug("a failed dead letter is forgotten", BUS, "        self._dead_in_a_row += 1\n", "", f"{DELIVERY}::test_many_dead_letters_in_a_row_make_the_consumer_unready"),
+    bug(
+        "a failed dead letter is forgotten",
+        BUS,
+        "        self._dead_in_a_row += 1\n",
+        "",
+        f"{DELIVERY}::test_many_dead_letters_in_a_row_make_the_consumer_unready",
+    ),
     # parked keys
     bug("parked order reversed", PARKING, 'first = document["messages"][0]', 'first = document["messages"][-1]'),
     bug("a parked key is let go with its messages", PARKING, '{"_id": key, "messages": {"$size": 0}}', '{"_id": key}'),
@@ -109,16 +124,7 @@ BUGS: tuple[Planted, ...] = (
         "                if not again:\n                    raise\n",
     ),
     # outbox and relay
-    bug(
-        "relay removes before the broker's ack",
-        OUTBOX,
-        """                await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
-                await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
-""",
-        """                await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
-                await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
-""",
-    ),
+    bug("relay removes before the broker's ack", OUTBOX, PUBLISH + REMOVE, REMOVE + PUBLISH),
     bug(
         "relay without a lease",
         OUTBOX,

@@ -25,7 +25,7 @@ from tests.sim.trace import lines, shortest
 from tests.sim.world import write_base
 
 CHUNK = 20
-MEMORY = Path("/dev/shm")  # noqa: S108 - private folders in it, where there is one
+MEMORY = Path("/dev/shm")
 MOST_SHOWN = 3
 
 
@@ -90,7 +90,9 @@ def many(first: int, count: int, fail_fast: bool) -> Tally:
             total.broken |= tally.broken
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
-                print(f"  {total.seeds} of {count} seeds, {len(total.broken)} broken, {shown - began:.0f} s", flush=True)
+                print(
+                    f"  {total.seeds} of {count} seeds, {len(total.broken)} broken, {shown - began:.0f} s", flush=True
+                )
             if total.broken and fail_fast:
                 pool.terminate()
                 break
@@ -139,5 +141,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets must not depend on the process
-        os.execve(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
+        os.execve(
+            sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"}
+        )
     sys.exit(main())

@@ -270,25 +270,26 @@ class Scenario:
         await self.world.publish(completed, "evaluator")
         if verdict == "needs_human":
             await self._decide(event)
-        self._publishing -= 1
         if self.chance.random() < 0.3:
             await asyncio.sleep(self.chance.uniform(0, 10))
             await self.world.publish(completed, "evaluator")
+        self._publishing -= 1
 
     async def _decide(self, event: ModelRegistered) -> None:
         """A person decides, once the model waits for one."""
-        approve = self.chance.random() < 0.6
+        name = "approve" if self.chance.random() < 0.6 else "reject"
+
+        def decide(api: Any) -> Any:
+            return getattr(api.gate, name)(event.tenant_id, event.model_id, "user_p", "ok")
+
         documents = self.world.databases["registry"]["models"].documents
         while True:
             model = documents.get(event.model_id)
             if model is not None and (model["state"] not in ("candidate", "awaiting_approval") or model["promotion"]):
                 return
             if model is not None and model["state"] == "awaiting_approval":
-                name = "approve" if approve else "reject"
                 with contextlib.suppress(SartorError):
-                    await self.world.request(
-                        "registry", lambda api: getattr(api.gate, name)(event.tenant_id, event.model_id, "user_p", "ok")
-                    )
+                    await self.world.request("registry", decide)
             await asyncio.sleep(1)
 
     def _behind(self) -> list[str]:

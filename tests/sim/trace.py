@@ -15,7 +15,10 @@ def lines(history: History) -> list[str]:
     """What happened, by virtual time: faults, changes of state, claims, messages, effects."""
     told = [
         *((one.at, f"FAULT   {one.kind} {one.target}") for one in history.faults),
-        *((one.at, f"log     {one.topic}/{one.partition}/{one.offset} {_message(one.headers)}") for one in history.entries),
+        *(
+            (one.at, f"log     {one.topic}/{one.partition}/{one.offset} {_message(one.headers)}")
+            for one in history.entries
+        ),
         *((one.at, f"handled {one.service} {one.event_id}") for one in history.handled),
         *((one.at, f"trained {one.job_id} step {one.step} by {one.by}") for one in history.worked),
         *_writes(history),
@@ -25,7 +28,9 @@ def lines(history: History) -> list[str]:
 
 
 def _message(headers: dict[str, str]) -> str:
-    return f"{headers.get('ce_type')} {headers.get('ce_id')} seq {headers.get('ce_seq')} {headers.get('x-error-code', '')}"
+    return (
+        f"{headers.get('ce_type')} {headers.get('ce_id')} seq {headers.get('ce_seq')} {headers.get('x-error-code', '')}"
+    )
 
 
 def _writes(history: History) -> Iterator[tuple[float, str]]:

@@ -127,7 +127,9 @@ class World:
         def keep(collection: str, key: str, before: Document | None, after: Document | None) -> None:
             if collection in ("jobs", "models", "aliases", "parked"):
                 now = self.databases[database].now_ms()
-                self.history.writes.append(Write(self.loop.time(), now, database, collection, key, before, after, self.network.caller))
+                self.history.writes.append(
+                    Write(self.loop.time(), now, database, collection, key, before, after, self.network.caller)
+                )
 
         return keep
 
@@ -280,8 +282,10 @@ async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
     database, owner, elsewhere = world.databases["trainer"], process.name, Elsewhere(world)
     parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
     bus = Bus(world.settings, "trainer", parking)
-    store = AggregateStore(database["jobs"], Job, "trainer", lambda: relay.wake())  # type: ignore[arg-type]
-    relay = Relay(bus, [store], database["leases"], owner)  # type: ignore[arg-type]
+    stores: list[AggregateStore[Any]] = []
+    relay = Relay(bus, stores, database["leases"], owner)  # type: ignore[arg-type]
+    store = AggregateStore(database["jobs"], Job, "trainer", relay.wake)  # type: ignore[arg-type]
+    stores.append(store)
     names = ("job_events", "checkpoints", "datasets", "turns")
     jobs = Jobs(store, *(database[name] for name in names))  # type: ignore[arg-type]
     requests = Requests(jobs, elsewhere, elsewhere, 20)  # type: ignore[arg-type]
@@ -299,11 +303,10 @@ async def boot_registry(world: World, replica: Replica, process: Process) -> Any
     database, owner = world.databases["registry"], process.name
     parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
     bus = Bus(world.settings, "registry", parking)
-    stores = [
-        AggregateStore(database[name], kind, "registry", lambda: relay.wake())  # type: ignore[arg-type,var-annotated]
-        for name, kind in (("models", Model), ("aliases", Alias))
-    ]
+    stores: list[AggregateStore[Any]] = []
     relay = Relay(bus, stores, database["leases"], owner)  # type: ignore[arg-type]
+    for name, kind in (("models", Model), ("aliases", Alias)):
+        stores.append(AggregateStore(database[name], kind, "registry", relay.wake))  # type: ignore[arg-type,type-var]
     models, aliases = Models(stores[0]), Aliases(stores[1])
     tenants = Tenants(database["tenants"], Elsewhere(world))  # type: ignore[arg-type]
     catalogue = Catalogue(world.folder, default=BASE)

@@ -115,9 +115,9 @@ def one_committing_attempt(history: History) -> list[str]:
             wrong.append(f"I3: {write.id} was claimed while {old['owner']} held it for {old['until_ms']}")
         if after["version"] < before["version"]:
             wrong.append(f"I3: the version of {write.id} fell")
-        if write.collection == "jobs" and new["fence"] == old["fence"] and _is_work(before, after):
-            if not _held_by(old["owner"], write.by, history, write.id, old["fence"]):
-                wrong.append(f"I3: {write.by} wrote to {write.id}, which {old['owner']} holds (fence {old['fence']})")
+        by_its_worker = write.collection == "jobs" and new["fence"] == old["fence"] and _is_work(before, after)
+        if by_its_worker and not _held_by(old["owner"], write.by, history, write.id, old["fence"]):
+            wrong.append(f"I3: {write.by} wrote to {write.id}, which {old['owner']} holds (fence {old['fence']})")
     return wrong + _worked_too_long(history)
 
 
@@ -191,9 +191,12 @@ def one_event_per_state_change(history: History) -> list[str]:
             was = write.before["state"] if write.before else "nothing"
             wrong.append(f"I5: {write.id} went from {was} to {write.after['state']} with the events {kinds}")
         kept = {record["id"] for record in write.after["outbox"]}
-        for record in write.before["outbox"] if write.before else []:
-            if record["id"] not in kept and published.get(record["id"], float("inf")) > write.at:
-                wrong.append(f"I5: {record['envelope']['type']} left the outbox of {write.id} before it was published")
+        gone = [record for record in (write.before or {"outbox": []})["outbox"] if record["id"] not in kept]
+        wrong += [
+            f"I5: {record['envelope']['type']} left the outbox of {write.id} before it was published"
+            for record in gone
+            if published.get(record["id"], float("inf")) > write.at
+        ]
     return wrong + _gaps(history)
 
 
@@ -260,7 +263,9 @@ def poison_blocks_only_its_key(history: History) -> list[str]:
             elif any(entry.headers.get(name) != value for name, value in original.headers.items() if name[:2] != "x-"):
                 wrong.append(f"I8: the dead letter {entry.topic}/{entry.offset} lost headers of the message")
             if entry.headers["x-error-code"] == "exhausted" and int(entry.headers["x-attempts"]) < ATTEMPTS:
-                wrong.append(f"I8: {entry.topic}/{entry.offset} was given up after {entry.headers['x-attempts']} attempts")
+                wrong.append(
+                    f"I8: {entry.topic}/{entry.offset} was given up after {entry.headers['x-attempts']} attempts"
+                )
     away = [fault for fault in history.faults if fault.kind in ("away", "cut off from mongo", "cut off from kafka")]
     stopped = {fault.target for fault in history.faults if fault.kind.startswith("stop")}
     for one in history.deliveries:

@@ -40,7 +40,7 @@ class Process:
     def __init__(self, loop: SimulatedLoop, name: str, machine: str, pid: int, parent: Process | None = None) -> None:
         self.name, self.machine, self.pid = name, machine, pid
         self.alive, self.stopped = True, False
-        self.wall_offset = parent.wall_offset if parent else 0.0
+        self.wall_offset: float = parent.wall_offset if parent else 0.0
         self.ready: deque[asyncio.Handle] = deque()
         self.children: list[Process] = []
         self.exit: asyncio.Future[int] = loop.create_future()
@@ -172,19 +172,21 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Virtual seconds since the start."""
         return self._now
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         """See asyncio."""
         handle = asyncio.Handle(callback, args, self, context)
         self._enqueue(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """See asyncio."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """See asyncio."""
@@ -208,7 +210,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._tasks.append(task)
         return task
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # noqa: ARG002
+    def run_in_executor(  # type: ignore[override]
+        self,
+        executor: Any,
+        func: Any,
+        *args: Any,  # noqa: ARG002
+    ) -> Any:
         """What a thread would do is a call to the object store here."""
         assert self.network is not None
         return self.network.call("objects", lambda: func(*args))
