@@ -78,7 +78,8 @@ def play(seeds: range) -> Tally:
 
 def many(first: int, count: int, fail_fast: bool) -> Tally:
     """Run seeds on all cores; with `fail_fast` until the first that breaks."""
-    chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
+    size = 4 if fail_fast else CHUNK
+    chunks = [range(at, min(at + size, first + count)) for at in range(first, first + count, size)]
     total = Tally(0, 0, 0, 0, {})
     began = shown = time.monotonic()
     with multiprocessing.get_context("fork").Pool(min(len(chunks), os.cpu_count() or 1)) as pool:

@@ -214,7 +214,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self,
         executor: Any,
         func: Any,
-        *args: Any,  # noqa: ARG002
+        *args: Any,
     ) -> Any:
         """What a thread would do is a call to the object store here."""
         assert self.network is not None
