@@ -212,7 +212,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def run_in_executor(  # type: ignore[override]
         self,
-        executor: Any,
+        executor: Any,  # noqa: ARG002 - asyncio gives it
         func: Any,
         *args: Any,
     ) -> Any:
