@@ -48,7 +48,7 @@ sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=1
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 planted: venv ## plant each known kind of bug in a copy, and see it caught
-	$(BIN)/python -m tests.planted $(ONLY)
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.planted $(ONLY)
 
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e
