@@ -13,6 +13,7 @@ LEASES = "libs/eventbus/src/eventbus/leases.py"
 PARKING = "libs/eventbus/src/eventbus/parking.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
+WAITS = f"{DELIVERY}::test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on"
 
 RECORD = "                "
 PUBLISH = (
@@ -56,12 +57,14 @@ BUGS: tuple[Planted, ...] = (
         BUS,
         "waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)",
         "waits = await self._parking.holds(record)",
+        WAITS,
     ),
     bug(
         "later messages pass a parked one",
         BUS,
         "waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)",
         "waits = attempts >= ATTEMPTS_IN_PLACE",
+        WAITS,
     ),
     bug(
         "dead letter without the original bytes",
