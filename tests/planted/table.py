@@ -13,6 +13,7 @@ LEASES = "libs/eventbus/src/eventbus/leases.py"
 PARKING = "libs/eventbus/src/eventbus/parking.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
+STATES = "services/trainer/tests/test_domain.py"
 WAITS = f"{DELIVERY}::test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on"
 
 RECORD = "                "
@@ -207,12 +208,14 @@ BUGS: tuple[Planted, ...] = (
         "services/trainer/src/trainer/domain.py",
         '        self._expect("running")\n',
         '        self._expect("running", "cancelled")\n',
+        STATES,
     ),
     bug(
         "an ended job succeeds",
         "services/trainer/src/trainer/domain.py",
         '"""Its model answers."""\n        if self.ended:\n            return\n',
         '"""Its model answers."""\n',
+        STATES,
     ),
     bug(
         "an upload's job has a random id",
