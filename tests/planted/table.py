@@ -106,7 +106,13 @@ BUGS: tuple[Planted, ...] = (
     ),
     # parked keys
     bug("parked order reversed", PARKING, 'first = document["messages"][0]', 'first = document["messages"][-1]'),
-    bug("a parked key is let go with its messages", PARKING, '{"_id": key, "messages": {"$size": 0}}', '{"_id": key}'),
+    bug(
+        "a parked key is let go with its messages",
+        PARKING,
+        '{"_id": key, "messages": {"$size": 0}}',
+        '{"_id": key}',
+        f"{DELIVERY}::test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition",
+    ),
     bug(
         "a message read again is parked again",
         PARKING,
