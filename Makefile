@@ -9,10 +9,10 @@ SEEDS  ?= 10000
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e bench schemas image-locks clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots poison trainer-kills bench schemas image-locks base-model clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 venv: $(STAMP) ## make the virtual environment from requirements.lock
 
@@ -53,6 +53,9 @@ planted: venv ## plant each known kind of bug in a copy, and see it caught
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e
 
+screenshots: venv ## pictures of every page of the console, taken by its browser test into .sartor/screenshots
+	SARTOR_SCREENSHOTS=$(CURDIR)/.sartor/screenshots $(BIN)/python -m pytest tests/e2e/test_console_in_a_browser.py
+
 lint: venv ## style, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,14 +64,23 @@ lint: venv ## style, and who may import whom
 types: venv ## static types
 	$(BIN)/mypy
 
+poison: venv ## 300 poison messages among 5,000 healthy ones: what they cost, where they go, how they come back
+	$(BIN)/python -m pytest -m slow -s tests/chaos/test_poison.py
+
+trainer-kills: venv ## a fine-tune killed 20 times, also while it saves and uploads, ends as if nothing had happened
+	$(BIN)/python -m pytest -m slow -s tests/chaos/test_trainer_kills.py
+
 bench: venv ## print measured ratios against plain peers
 	$(BIN)/python -m pytest bench -s -q
 
 schemas: venv ## write the exported event schemas and the catalogue
 	$(BIN)/python -m schemas.export
 
-image-locks: venv ## write infra/docker/locks from requirements.lock and each service's pyproject.toml
+image-locks: venv ## write what images are made with: infra/docker/locks and the ingress' routes
 	$(BIN)/python -m localstack.image_locks
+
+base-model: venv ## convert the base model into .sartor/models, for docker-compose.yml
+	$(BIN)/python -m localstack.base_models gemma .sartor/models
 
 clean: venv ## stop the stack and delete its data
 	@$(BIN)/sartor down

@@ -56,11 +56,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterat
         models_dir=tiny_models,
         environment={"SARTOR_TRAINER_LEASE_SECONDS": "5", "SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"},
     )
-    running.up()
-    try:
+    with running:
         yield running
-    finally:
-        running.down()
 
 
 def make_tenant(stack: LocalStack, name: str, **policy: Any) -> Tenant:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 
 from localstack import image_locks
 from localstack.home import SERVICE_PORTS, write_secrets
-from localstack.ingress import ROUTES
+from localstack.ingress import ROUTES, production_caddyfile
+from testkit import eventually
+from testkit.running import free_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = sorted(SERVICE_PORTS)
+CADDY = Path(sys.executable).parent / "caddy"
 
 FINE_AS_THEY_ARE = {
     "service_host": "set in the image",
@@ -65,6 +73,9 @@ def test_containers_are_hardened() -> None:
     for name, one in COMPOSE["services"].items():
         image = one["image"]
         assert ":latest" not in image
+        if name == "volumes":  # root for a moment, without a network, to give volumes away
+            assert (one["network_mode"], one["cap_drop"]) == ("none", ["ALL"])
+            continue
         assert one["restart"] == "unless-stopped", name
         if "build" in one:
             assert one["cap_drop"] == ["ALL"], name
@@ -73,6 +84,7 @@ def test_containers_are_hardened() -> None:
             assert re.search(r"^USER \d+", dockerfile, re.MULTILINE)
         else:
             assert "healthcheck" in one, name
+            assert one["user"].split(":")[0] not in ("", "0", "root"), name
 
 
 def test_every_secret_is_made(tmp_path: Path) -> None:
@@ -84,6 +96,14 @@ def test_every_secret_is_made(tmp_path: Path) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
 
 
+def test_containers_can_read_their_secrets_and_nobody_else_can(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    write_secrets(folder, mode=0o444)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o777 == 0o444 for path in folder.iterdir())
+    write_secrets(folder, mode=0o444)
+
+
 def test_secrets_stay_the_same(tmp_path: Path) -> None:
     write_secrets(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -91,20 +111,66 @@ def test_secrets_stay_the_same(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_both_ingresses_route_the_same() -> None:
-    text = (ROOT / "infra" / "docker" / "Caddyfile").read_text()
-    for service, prefixes in ROUTES.items():
-        target = re.search(rf"reverse_proxy @(\w+) {service.replace('_', '-')}:8000", text)
-        assert target, service
-        matcher = re.search(rf"@{target[1]} path (.*)", text)
-        assert matcher
-        for prefix in prefixes:
-            assert f"{prefix}/*" in matcher[1].split(), prefix
+class Named(BaseHTTPRequestHandler):
+    """Answers with the name of the service it stands for."""
+
+    def do_GET(self) -> None:
+        body = self.server.name.encode()  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Iterator[str]:
+    """The address of the production ingress, with servers that say their name in the place of the containers."""
+    text, port = production_caddyfile(), free_port()
+    servers = []
+    for name in (*ROUTES, "console"):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Named)
+        server.name = name  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        text = text.replace(f"{name.replace('_', '-')}:8000", f"127.0.0.1:{server.server_port}")
+    text = text.replace("{$SARTOR_DOMAIN::80} {", f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1")
+    (tmp_path / "Caddyfile").write_text(text)
+    command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+        for server in servers:
+            server.shutdown()
+
+
+async def test_the_production_ingress_finds_every_service_and_hides_the_rest(production: str) -> None:
+    async with httpx2.AsyncClient(base_url=production, trust_env=False) as http:
+
+        async def up() -> bool:
+            try:
+                return (await http.get("/")).text == "console"
+            except httpx2.TransportError:
+                return False
+
+        await eventually(up)
+        for service, prefixes in ROUTES.items():
+            for prefix in prefixes:
+                for path in (prefix, f"{prefix}/one/two"):
+                    assert (await http.get(path)).text == service, path
+        for path in ("/v1", "/v1/nothing", "/internal/routes", "/metrics", "/readyz"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url"), path
+        assert (await http.get("/static/console.css")).text == "console"
 
 
 def test_the_production_ingress_is_valid() -> None:
-    caddy = Path(sys.executable).parent / "caddy"
-    command = [str(caddy), "validate", "--adapter", "caddyfile", "--config", str(ROOT / "infra/docker/Caddyfile")]
+    command = [str(CADDY), "validate", "--adapter", "caddyfile", "--config", str(ROOT / "infra/docker/Caddyfile")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -124,7 +190,7 @@ def test_alerts_name_metrics_that_exist() -> None:
             assert f'"{metric[1]}"' in code, metric[1]
 
 
-def test_image_locks_are_current() -> None:
+def test_what_images_are_made_with_is_current() -> None:
     stale = [path.name for path, text in image_locks.render().items() if not path.exists() or path.read_text() != text]
     assert stale == [], "run `make image-locks`"
 

@@ -76,13 +76,13 @@ def play(seeds: range) -> Tally:
     return tally
 
 
-def many(first: int, count: int, fail_fast: bool) -> Tally:
-    """Run seeds on all cores; with `fail_fast` until the first that breaks."""
+def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
+    """Run seeds in some processes; with `fail_fast` until the first that breaks."""
     size = 4 if fail_fast else CHUNK
     chunks = [range(at, min(at + size, first + count)) for at in range(first, first + count, size)]
     total = Tally(0, 0, 0, 0, {})
     began = shown = time.monotonic()
-    with multiprocessing.get_context("fork").Pool(min(len(chunks), os.cpu_count() or 1)) as pool:
+    with multiprocessing.get_context("fork").Pool(min(len(chunks), workers)) as pool:
         for tally in pool.imap_unordered(play, chunks):
             total.seeds += tally.seeds
             total.steps += tally.steps
@@ -122,12 +122,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="only this one, told line by line")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; all cores if left out")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first that breaks, without its trace")
     asked = parser.parse_args()
     if asked.seed is not None:
         return not tell(asked.seed, whole=True)
     began = time.monotonic()
-    total = many(asked.first, asked.seeds, asked.fail_fast)
+    total = many(asked.first, asked.seeds, asked.workers, asked.fail_fast)
     print(
         f"{total.seeds} seeds, {total.steps} steps, {total.faults} faults, {total.lost_calls} lost calls, "
         f"{len(total.broken)} seeds with violations, {time.monotonic() - began:.0f} s"

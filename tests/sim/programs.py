@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eventbus.heartbeat import Orders, beat
+from eventbus.heartbeat import Orders, beat, die_with_parent
 from model_server.adapters import CONFIG, FINGERPRINT, WEIGHTS, Proof, verify
 from testkit.history import Worked
 from testkit.simulated_machine import Subprocess
 from trainer.artifacts import MANIFEST, CorruptArtifact
 from trainer.artifacts import verify as verify_checkpoint
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig
+from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -41,8 +42,10 @@ def trained(seed: int) -> str:
     return state
 
 
-async def training(world: World, child: Subprocess, folder: Path) -> int:
+async def training(world: World, child: Subprocess, folder: Path, parent: int) -> int:
     """What `python -m trainer.lora` does, with a chain of hashes for weights."""
+    await asyncio.sleep(world.loop.random.uniform(0.05, 0.5))  # an interpreter starts
+    die_with_parent(parent)
 
     def say(**event: Any) -> None:
         world.loop.call_soon(child.stdout.write, json.dumps(event).encode(), context=world.loop.world_context)
@@ -60,6 +63,14 @@ async def training(world: World, child: Subprocess, folder: Path) -> int:
             return EXIT_FAILED_FOR_GOOD
         saved = json.loads((resume / "state.json").read_text())
         state, done = saved["state"], saved["step"]
+    say(
+        type="started",
+        rows=80,
+        max_length=config.max_length,
+        rows_too_long=0,
+        validation_rows=10,
+        validation_rows_too_long=0,
+    )
     for step in range(done + 1, STEPS + 1):
         await asyncio.sleep(world.loop.random.uniform(0.2, 0.8))
         world.history.worked.append(Worked(world.loop.time(), job_id, owner, step))
@@ -68,6 +79,8 @@ async def training(world: World, child: Subprocess, folder: Path) -> int:
         if step % SAVE_EVERY == 0 or child.terminated:
             _write(folder / f"checkpoint-{step}", {"state.json": json.dumps({"state": state, "step": step})})
             say(type="checkpoint", step=step, path=f"checkpoint-{step}")
+            while config.followed and not stored_mark(folder / f"checkpoint-{step}").exists():
+                await asyncio.sleep(0.1)
         if child.terminated:
             return EXIT_STOPPED
     _write(
@@ -99,6 +112,7 @@ def _write(folder: Path, files: dict[str, str], **facts: Any) -> None:
 async def heartbeat(child: Subprocess) -> int:
     """What `python -m eventbus.heartbeat` does: the product's own loop, on orders read from standard input."""
     orders = Orders(**json.loads(await child.stdin.read()))
+    die_with_parent(orders.parent)
     try:
         await beat(orders)
     except ProcessLookupError:
@@ -107,16 +121,25 @@ async def heartbeat(child: Subprocess) -> int:
 
 
 class Holder:
-    """An engine as far as residency goes: it verifies as the real one does, and takes its time."""
+    """An engine as far as residency goes: it proves as the real one does, and takes its time."""
 
-    base_id = "base"
+    at_once = 1
 
     def __init__(self, world: World, replica: str) -> None:
         self._world, self._replica = world, replica
+        self.base: dict[str, Any] = {"id": "base", "digest": "d" * 64}
         self.proofs: dict[str, Proof] = {}
+        self.used: dict[str, float] = {}
+
+    @property
+    def present(self) -> set[str]:
+        return set(self.proofs)
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        return list(folders)
 
     async def hold(self, folder: Path) -> Proof:
-        adapter_id = verify(folder, base_id=self.base_id, base_digest="d" * 64)
+        adapter_id = verify(folder, base_id=self.base["id"], base_digest=self.base["digest"])
         await asyncio.sleep(self._world.loop.random.uniform(0.1, 2.0))
         self._world.history.proven.add((adapter_id, self._replica))
         self.proofs[adapter_id] = Proof(adapter_id, 0.01, 1.0)

@@ -20,6 +20,7 @@ from chassis.ids import new_id
 from eventbus.bus import Bus, Handlers
 from eventbus.outbox import AggregateStore, Relay
 from eventbus.parking import Parking
+from eventbus.patience import Patience
 from eventbus.service import _keep_running
 from model_server.announce import announcer
 from model_server.residency import Residency
@@ -49,12 +50,16 @@ from trainer.worker import Worker
 
 BASE = "base"
 LEASE_SECONDS = 6.0
+HANDLER_SECONDS = 4.0
+SILENT_SECONDS = 60.0
 REPLICAS = ("trainer-a", "trainer-b", "registry-a", "registry-b", "model_server-a", "model_server-b")
 
 SHORTER = {
     "eventbus.parking.LEASE_SECONDS": 8.0,
-    "eventbus.bus.HANDLER_SECONDS": 4,
-    "eventbus.bus.LONGEST_PAUSE_SECONDS": 6.0,
+    "eventbus.bus.PUBLISH_SECONDS": 4,
+    "eventbus.outbox.PUBLISH_SECONDS": 4,
+    "eventbus.outbox.RELAY_LEASE_SECONDS": 10,
+    "eventbus.patience.LONGEST_PAUSE_SECONDS": 6.0,
     "trainer.worker.RETRY_SECONDS": 3.0,
 }
 """Durations of the product, shortened in proportion, so that a run is about a minute of virtual time."""
@@ -110,7 +115,7 @@ class World:
         self.machines = Machines(
             self.loop,
             {
-                "trainer.lora": lambda child, command: training(self, child, Path(command[-1])),
+                "trainer.lora": lambda child, command: training(self, child, Path(command[-2]), int(command[-1])),
                 "eventbus.heartbeat": lambda child, _: heartbeat(child),
             },
         )
@@ -144,6 +149,7 @@ class World:
             stack.enter_context(patch.object(Bus, "_ensure_topics", _nothing))
             stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
             stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
+            stack.enter_context(patch("tempfile.tempdir", str(self.folder)))
             stack.enter_context(patch("stores.objects.Minio", lambda **_: self.objects))
             yield
 
@@ -278,10 +284,16 @@ def _keep(work: dict[str, Callable[[], Awaitable[None]]]) -> None:
         process.spawn(_keep_running(name, task))
 
 
+def _bus(world: World, service: str, parking: Parking) -> Bus:
+    bus = Bus(world.settings, service, parking)
+    bus.patience = Patience(handler_seconds=HANDLER_SECONDS)
+    return bus
+
+
 async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
     database, owner, elsewhere = world.databases["trainer"], process.name, Elsewhere(world)
     parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
-    bus = Bus(world.settings, "trainer", parking)
+    bus = _bus(world, "trainer", parking)
     stores: list[AggregateStore[Any]] = []
     relay = Relay(bus, stores, database["leases"], owner)  # type: ignore[arg-type]
     store = AggregateStore(database["jobs"], Job, "trainer", relay.wake)  # type: ignore[arg-type]
@@ -302,16 +314,17 @@ async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
 async def boot_registry(world: World, replica: Replica, process: Process) -> Any:
     database, owner = world.databases["registry"], process.name
     parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
-    bus = Bus(world.settings, "registry", parking)
+    bus = _bus(world, "registry", parking)
     stores: list[AggregateStore[Any]] = []
     relay = Relay(bus, stores, database["leases"], owner)  # type: ignore[arg-type]
     for name, kind in (("models", Model), ("aliases", Alias)):
         stores.append(AggregateStore(database[name], kind, "registry", relay.wake))  # type: ignore[arg-type,type-var]
-    models, aliases = Models(stores[0]), Aliases(stores[1])
+    models, aliases = Models(stores[0], database["cancelled_jobs"]), Aliases(stores[1])  # type: ignore[arg-type]
     tenants = Tenants(database["tenants"], Elsewhere(world))  # type: ignore[arg-type]
     catalogue = Catalogue(world.folder, default=BASE)
-    gate = Gate(models, tenants)
-    serving = Serving(models, aliases, Replicas(database["replicas"], 60.0), catalogue)  # type: ignore[arg-type]
+    replicas = Replicas(database["replicas"], SILENT_SECONDS)  # type: ignore[arg-type]
+    gate = Gate(models, tenants, replicas)
+    serving = Serving(models, aliases, replicas, catalogue)
     bus.subscribe(world.recorded("registry", registry_subscriptions(gate, tenants)))
     await models.prepare()
     await bus.start()
@@ -329,6 +342,7 @@ async def boot_model_server(world: World, replica: Replica, process: Process) ->
         replica_id=replica.name,
         replica_url=f"http://{replica.name}",
         every=4.0,
+        capacity=32,
     )
     bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
     await bus.start()

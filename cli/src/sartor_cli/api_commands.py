@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from sartor_cli.client import Client, CommandFailed, show, stdout
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON.")]
-ApiKey = Annotated[str | None, typer.Option("--api-key", help="API key; else SARTOR_API_KEY or OPENAI_API_KEY.")]
+ApiKey = Annotated[str | None, typer.Option("--api-key", help="API key; else SARTOR_API_KEY.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the API, ending in /v1.")]
 
 POLL_SECONDS = 1.0
@@ -300,6 +300,9 @@ def promote_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = Non
 def chat(
     message: Annotated[str | None, typer.Argument(help="One message; a conversation if not given.")] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Model to talk to.")] = "",
+    system: Annotated[
+        str | None, typer.Option(help="System message; a model answers best under the one of its training rows.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
@@ -308,7 +311,7 @@ def chat(
     """Chat with a model; the answer appears as it is made."""
     client = Client(base_url=base_url, api_key=api_key)
     model = model or client.call("GET", "/models")["data"][0]["id"]
-    messages: list[dict[str, str]] = []
+    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     while True:
         asked = message if message is not None else typer.prompt("you", prompt_suffix="> ")
         messages.append({"role": "user", "content": asked})

@@ -12,6 +12,7 @@ import httpx2
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -42,7 +43,7 @@ class Client:
 
     Args:
         base_url: ending in `/v1`; else `SARTOR_BASE_URL`, the local stack's, or the usual local one.
-        api_key: else `SARTOR_API_KEY` or `OPENAI_API_KEY`.
+        api_key: else `SARTOR_API_KEY`. `OPENAI_API_KEY` is not looked at: a key of OpenAI's must not be sent here.
         operator: use the local stack's operator key instead.
     """
 
@@ -50,7 +51,7 @@ class Client:
         ports = local_state().get("ports")
         local = f"http://127.0.0.1:{ports['ingress']}/v1" if ports else LOCAL_URL
         self.base_url = (base_url or os.environ.get("SARTOR_BASE_URL") or local).rstrip("/")
-        key = api_key or os.environ.get("SARTOR_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        key = api_key or os.environ.get("SARTOR_API_KEY")
         if operator:
             key = os.environ.get("SARTOR_OPERATOR_KEY") or operator_key()
         if not key:
@@ -68,26 +69,39 @@ class Client:
         try:
             answer = self._http.request(method, f"{self.base_url}{path}", **kwargs)
         except httpx2.HTTPError as error:
-            raise CommandFailed(
-                f"{self.base_url} cannot be reached ({type(error).__name__}); is the stack up? (`sartor status`)"
-            ) from error
+            raise self._unreachable(error) from error
         if answer.is_success:
             return answer.json() if answer.content else None
         raise CommandFailed(explain(answer))
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """POST and yield the chunks of a streamed answer."""
-        with self._http.stream("POST", f"{self.base_url}{path}", json={**body, "stream": True}) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise CommandFailed(explain(answer))
-            for line in answer.iter_lines():
-                data = line.removeprefix("data: ")
-                if line.startswith("data: ") and data != "[DONE]":
-                    chunk = json.loads(data)
-                    if "error" in chunk:
-                        raise CommandFailed(chunk["error"]["message"])
-                    yield chunk
+        """POST and yield the chunks of a streamed answer.
+
+        Raises:
+            CommandFailed: the API refused, cannot be reached, or broke off.
+        """
+        try:
+            with self._http.stream("POST", f"{self.base_url}{path}", json={**body, "stream": True}) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise CommandFailed(explain(answer))
+                yield from _chunks(answer.iter_lines())
+        except httpx2.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> CommandFailed:
+        kind = type(error).__name__
+        return CommandFailed(f"{self.base_url} cannot be reached ({kind}); is the stack up? (`sartor status`)")
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        data = line.removeprefix("data: ")
+        if line.startswith("data: ") and data != "[DONE]":
+            chunk = json.loads(data)
+            if "error" in chunk:
+                raise CommandFailed(chunk["error"]["message"])
+            yield chunk
 
 
 def explain(answer: httpx2.Response) -> str:
@@ -117,5 +131,7 @@ def show(result: Any, *, as_json: bool, columns: tuple[str, ...] = ()) -> None:
     rows = result["data"] if isinstance(result, dict) and "data" in result else [result]
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
+        table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
     stdout.print(table)
+    if isinstance(result, dict) and result.get("has_more"):
+        stderr.print("There is more than is shown here; `--json` and the API's `after` go on.", style="dim")

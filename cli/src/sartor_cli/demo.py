@@ -67,6 +67,7 @@ class Demo:
             "model": model,
             "scores": evaluation["scores"],
             "verdict": evaluation["verdict"],
+            "system": next((turn["content"] for turn in question if turn["role"] == "system"), ""),
             "question": question[-1]["content"],
             "expected": expected,
             "answers": {"base": answers[base], "own": answers[model]},

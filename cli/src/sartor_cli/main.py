@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from rich.text import Text
 
 from sartor_cli import api_commands, stack_commands
 from sartor_cli.client import CommandFailed, stderr
@@ -21,7 +22,7 @@ def main() -> None:
     try:
         app()
     except CommandFailed as error:
-        stderr.print(f"[red]error:[/red] {error}", markup=True, highlight=False)
+        stderr.print(Text.assemble(("error: ", "red"), str(error)), highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

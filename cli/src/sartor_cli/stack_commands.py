@@ -61,9 +61,13 @@ def up(as_json: Json = False) -> None:
     stdout.print(f"operator key {addresses['operator_key']}", highlight=False, markup=False)
 
 
-def down() -> None:
+def down(as_json: Json = False) -> None:
     """Stop everything; the data stays."""
-    _stack().down()
+    stack = _stack()
+    ran = stack.running()
+    stack.down()
+    if as_json:
+        typer.echo(json.dumps({"stopped": ran}))
 
 
 def status(as_json: Json = False) -> None:
@@ -95,15 +99,18 @@ def status(as_json: Json = False) -> None:
     stdout.print(f"API {stack.base_url}   console {stack.console_url}", highlight=False)
 
 
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Look for what is wrong, and say what to do about it."""
-    problems = 0
-    for what, good, advice in _checks():
-        stdout.print(
-            f"{'ok  ' if good else 'BAD '} {what}" + ("" if good else f": {advice}"), highlight=False, markup=False
-        )
-        problems += not good
-    if problems:
+    checks = _checks()
+    if as_json:
+        rows = [{"check": what, "ok": good, "advice": None if good else advice} for what, good, advice in checks]
+        typer.echo(json.dumps({"checks": rows}, indent=2))
+    else:
+        for what, good, advice in checks:
+            stdout.print(
+                f"{'ok  ' if good else 'BAD '} {what}" + ("" if good else f": {advice}"), highlight=False, markup=False
+            )
+    if problems := sum(not good for _, good, _ in checks):
         raise CommandFailed(f"{problems} thing(s) need attention")
 
 
@@ -155,12 +162,13 @@ def logs(
     service: Annotated[str | None, typer.Argument(help="One service; all if not given.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the newest lines.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Lines only, as the services wrote them: JSON.")] = False,
 ) -> None:
     """Print the newest lines of the services' logs."""
     paths = sorted((home_folder() / "logs").glob(f"{service or '*'}.log"))
     if not paths:
         raise CommandFailed(f"no log of '{service or 'any service'}' in {home_folder() / 'logs'}")
-    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, paths)]
+    command = ["tail", *(["-q"] if as_json else []), "-n", str(lines), *(["-F"] if follow else []), *map(str, paths)]
     try:
         subprocess.run(command, check=False)
     except KeyboardInterrupt:
@@ -181,13 +189,18 @@ def demo(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({**result, "up_seconds": round(seconds, 1)}, ensure_ascii=False, indent=2))
         return
-    stdout.print(f"Chat with it: sartor chat --model {result['model']} --api-key {result['api_key']}", highlight=False)
+    stdout.print("Chat with it:", highlight=False)
+    command = f"sartor chat --api-key {result['api_key']} --model {result['model']} --system {result['system']!r}"
+    stdout.print(command, highlight=False, markup=False, soft_wrap=True)
     stdout.print(f"Console: {stack.console_url}", highlight=False)
 
 
-def secrets(folder: Path) -> None:
+def secrets(folder: Path, as_json: Json = False) -> None:
     """Make the secrets of an installation (for docker-compose.yml) in FOLDER; existing ones stay."""
     from localstack.home import write_secrets
 
-    write_secrets(folder)
-    stdout.print(f"{len(list(folder.iterdir()))} secrets in {folder}, readable by you only", highlight=False)
+    write_secrets(folder, mode=0o444)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "secrets": sorted(path.name for path in folder.iterdir())}))
+        return
+    stdout.print(f"{len(list(folder.iterdir()))} secrets in {folder}, which only you can enter", highlight=False)

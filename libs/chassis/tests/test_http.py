@@ -14,11 +14,13 @@ from pydantic import BaseModel
 
 from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
-from chassis.idempotency import request_id_for
+from chassis.http import MOST_BODY_BYTES
+from chassis.idempotency import FormDigest, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
 from eventbus.service import Service
+from stores import mongo
 from testkit import Space
 
 
@@ -42,6 +44,8 @@ def application(space: Space) -> Any:
             raise RuntimeError("a bug")
         if body.count == 77:
             await asyncio.sleep(1)
+        if body.count == 503:
+            raise mongo.PyMongoError("away")
         made.append(principal.tenant_id)
         return {"id": request_id_for("order-", new_id("order-")), "made": len(made)}
 
@@ -143,7 +147,59 @@ async def test_a_failed_attempt_may_be_tried_again_under_its_key(space: Space) -
         assert (await http.post("/v1/orders", json={"count": 500}, headers=headers)).status_code == 500
 
 
+async def test_a_database_that_is_away_is_worth_a_retry(space: Space) -> None:
+    async with client(space) as http:
+        for headers in ({}, {"idempotency-key": "away"}):
+            answer = await http.post("/v1/orders", json={"count": 503}, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
+            assert answer.headers["retry-after"] == "1"
+            assert "x-should-retry" not in answer.headers
+            assert answer.headers["x-request-id"]
+
+
+async def test_a_key_is_looked_at_before_its_answer_is(space: Space) -> None:
+    async with client(space) as http:
+        key = {"idempotency-key": "mine"}
+        assert (await http.post("/v1/orders", json={"count": 1}, headers=key)).status_code == 200
+        for credential in ("Bearer sk-sartor-unknown", "Bearer x.y.z"):
+            stolen = await http.post("/v1/orders", json={"count": 1}, headers={**key, "authorization": credential})
+            assert stolen.status_code in (401, 503)
+        other = await http.post("/v1/orders", json={"count": 1}, headers={**key, **space.headers("ingest", "u")})
+        assert other.json()["made"] == 2
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(space: Space) -> None:
+    async with client(space) as http:
+        whole = await http.post("/v1/orders", content=b"x" * (MOST_BODY_BYTES + 1))
+        assert (whole.status_code, whole.json()["error"]["code"]) == (413, "too_large")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(MOST_BODY_BYTES // 2**20 + 1):
+                yield b" " * 2**20
+
+        piecewise = await http.post("/v1/orders", content=pieces(), headers={"content-type": "application/json"})
+        assert (piecewise.status_code, piecewise.json()["error"]["code"]) == (413, "too_large")
+
+
 def test_secrets_are_masked_in_logs() -> None:
     line = mask_secrets(None, "info", {"event": "called with Bearer abcdefghijkl", "key": "sk-sartor-abcdefghijklmnop"})
     assert "abcdefghijkl" not in str(line)
     assert "sk-sartor" in line["key"]
+
+
+def digest(boundary: str, content: bytes, *, chunk: int) -> str | None:
+    content_type = f'multipart/form-data; boundary="{boundary}"'.encode()
+    mark = b"--" + boundary.encode()
+    body = mark + b"\r\nname: file\r\n\r\n" + content + b"\r\n" + mark + b"--\r\n"
+    found = FormDigest(content_type)
+    for start in range(0, len(body), chunk):
+        assert found.hexdigest() is None
+        found.update(body[start : start + chunk], last=start + chunk >= len(body))
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
+def test_a_form_has_one_digest_however_it_is_cut_and_whatever_its_boundary(chunk: int) -> None:
+    content = b"text -- --bound --boundar and more"
+    assert digest("boundary", content, chunk=chunk) == digest("x1", content, chunk=1000)
+    assert digest("boundary", content, chunk=chunk) != digest("boundary", content + b".", chunk=chunk)

@@ -15,7 +15,7 @@ from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE
 from eventbus.heartbeat import Heartbeat
 from eventbus.outbox import AggregateStore
-from eventbus.parking import MOST_BEHIND_ONE_KEY, Parking, Record
+from eventbus.parking import FEW, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from schemas.envelope import utc_now
@@ -288,6 +288,16 @@ async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space
     left = await keys.find_one({})
     assert left is not None
     assert [(one["offset"], one["attempts"]) for one in left["messages"]] == [(8, 3)]
+
+
+@pytest.mark.parametrize("parked", [3, FEW + 1])
+async def test_what_is_parked_is_known_whether_few_keys_are_or_many(space: Space, parked: int) -> None:
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    parking = Parking(service.collection("parked"), "one")
+    records = [Record("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(parked + 5)]
+    await asyncio.gather(*(parking.park(record, 1) for record in records[:parked]))
+    answers = await asyncio.gather(*(parking.holds(record) for record in records))
+    assert answers == [True] * parked + [False] * 5
 
 
 async def test_many_dead_letters_in_a_row_make_the_consumer_unready(space: Space) -> None:

@@ -44,6 +44,7 @@ class TenantPolicyChanged(Event):
     type, topic, key = "tenant.policy_changed.v1", "accounts", "tenant_id"
 
     policy: TenantPolicy = Field(description="The policy from now on.")
+    revision: int = Field(0, description="Rises with every change of the tenant's policy; an older one is not taken.")
 
 
 class KeyRevoked(Event):
@@ -157,6 +158,7 @@ class LabelsPublished(Event):
     project_id: str = Field(description="The labeling project.")
     publication: int = Field(ge=1, description="Counts the project's publications.")
     file_id: str | None = Field(None, description="The file the project was made from.")
+    name: str = Field("", description="The project's name, to be shown to people.")
     rows: int = Field(ge=1, description="Labelled rows.")
     records: ObjectRef = Field(description="Chat JSONL of the labelled rows.")
 

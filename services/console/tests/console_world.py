@@ -26,9 +26,18 @@ from testkit import Addresses, Space, running
 MODEL = "ft:gemma-3-270m:kumo::1a2b"
 JOB = {"id": "ftjob-1", "status": "running", "training_file": "file-1", "fine_tuned_model": None, "error": None}
 FILE = {"id": "file-1", "filename": "rows.jsonl", "bytes": 12, "status": "processed", "status_details": None}
-CARD = {"id": MODEL, "state": "promoted", "dataset_id": "ds-1"}
+CARD = {"id": MODEL, "state": "production", "waiting_for": None, "dataset_id": "ds-1"}
 KEY = {"id": "key_1", "name": "laptop", "hint": "sk-…abcd", "role": "engineer", "revoked_at": None}
-PROJECT = {"id": "lp-1", "name": "Intents", "answered": 1, "total": 3, "labels": ["refund"], "instructions": "Choose."}
+PROJECT = {
+    "id": "lp-1",
+    "name": "Intents",
+    "answered": 1,
+    "total": 3,
+    "labels": ["refund"],
+    "instructions": "Choose.",
+    "publications": 0,
+    "file_id": None,
+}
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,13 @@ class Services:
 
     Attributes:
         answers: (method, path) -> body, error, or response; an address without an answer is a 404.
+        pages: path -> the pages of a list, given out by the `after` of the last item before.
         asked: what the console asked, in its order.
     """
 
     space: Space
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
+    pages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     def app(self) -> FastAPI:
@@ -80,6 +91,11 @@ class Services:
                     await request.body(),
                 )
             )
+            if path in self.pages:
+                pages, after = self.pages[path], request.query_params.get("after")
+                ends = [None, *(one["data"][-1]["id"] for one in pages)]
+                place = ends.index(after)
+                return {**pages[place], "has_more": place + 1 < len(pages)}
             answer = self.answers.get((request.method, path), NotFound("No such thing."))
             return error_response(answer) if isinstance(answer, SartorError) else answer
 
@@ -94,7 +110,7 @@ def page(*data: Any) -> dict[str, Any]:
 
 
 def event(message: str, kind: str = "message", **data: Any) -> dict[str, Any]:
-    return {"message": message, "type": kind, "data": data}
+    return {"id": f"ftevent-{message}", "message": message, "type": kind, "data": data}
 
 
 def chunks(*parts: bytes) -> StreamingResponse:
@@ -135,6 +151,7 @@ class World:
     def answer(self) -> None:
         """Answers with which every page can be shown."""
         self.services.asked.clear()
+        self.services.pages.clear()
         self.services.answers = {
             ("GET", "/v1/files"): page(FILE),
             ("GET", "/v1/files/file-1"): FILE,
@@ -144,7 +161,9 @@ class World:
             ("GET", f"/v1/registry/models/{MODEL}"): CARD,
             ("GET", "/v1/datasets/ds-1"): {"system": "Name the intent."},
             ("GET", "/v1/evals/evaluations"): page(),
+            ("GET", "/v1/registry/models"): page(),
             ("GET", "/v1/labeling/projects"): page(PROJECT),
+            ("GET", "/v1/labeling/feedback"): page(),
             ("GET", "/v1/labeling/projects/lp-1"): PROJECT,
             ("POST", "/v1/labeling/projects/lp-1/next"): {"id": "lt-1", "text": "the lock stays shut"},
             ("GET", "/v1/organization/keys"): page(KEY),

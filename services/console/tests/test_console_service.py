@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
 from console_world import CARD, FILE, JOB, KEY, MODEL, PROJECT, World, chunks, event, page, token_of
 from fastapi.responses import StreamingResponse
 
-from chassis.errors import Conflict, Invalid, NotFound, Transient
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
 from console.sessions import COOKIE
+from console.web import MOST_FIELDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,6 +27,7 @@ FORMS = [
     ("/labeling/lp-1/labels", {"labels": "a"}),
     ("/labeling/lp-1/publish", {}),
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),
+    ("/decide", {"model": MODEL, "approve": "1"}),
 ]
 EVIL = '<script>alert("x")</script>'
 
@@ -45,7 +49,7 @@ async def test_every_page_has_the_security_headers(world: World, path: str) -> N
     headers = (await browser.get(path)).headers
     assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'; script-src 'self';")
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "same-origin")
     assert headers["cache-control"] == "no-store"
 
 
@@ -74,8 +78,124 @@ async def test_only_the_hash_of_a_cookie_is_stored_and_signing_out_ends_it(world
     assert not any(cookie in session for session in stored)
     answer = await browser.post("/sign-out", data={"form_token": token_of((await browser.get("/")).text)})
     assert answer.headers["location"] == "/sign-in"
-    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: cookie}) as thief:
+    html = {"accept": "text/html"}
+    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: cookie}, headers=html) as thief:
         assert (await thief.get("/")).headers["location"] == "/sign-in"
+
+
+ACCOUNT = ("GET", "/internal/users/user_of_tenant_a")
+KNOWN = {"id": "user_of_tenant_a", "email": "rider@example.org", "role": "owner", "disabled": False}
+
+
+async def a_minute_later(world: World) -> None:
+    """Every session was last checked some time ago."""
+    before = datetime.now(UTC) - timedelta(seconds=61)
+    await world.database["sessions"].update_many({}, {"$set": {"checked_at": before}})
+
+
+async def test_a_changed_role_holds_within_a_minute(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = {**KNOWN, "role": "viewer"}
+    await browser.get("/keys")
+    assert world.services.of(*ACCOUNT) == []
+    await a_minute_later(world)
+    for _ in range(2):
+        await browser.get("/keys")
+        assert world.services.of("GET", "/v1/organization/keys")[-1].caller.role == "viewer"
+    [asked] = world.services.of(*ACCOUNT)
+    assert asked.caller.tenant_id == "tenant_a"
+
+
+@pytest.mark.parametrize("known", [{**KNOWN, "disabled": True}, NotFound("No such person.")])
+async def test_the_session_of_somebody_shut_out_ends_within_a_minute(world: World, known: Any) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = known
+    await a_minute_later(world)
+    assert (await browser.get("/keys")).headers["location"] == "/sign-in"
+    world.services.answers[ACCOUNT] = KNOWN
+    assert (await browser.get("/keys")).headers["location"] == "/sign-in"
+
+
+async def test_what_is_known_holds_while_accounts_is_away(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = Transient("accounts cannot be reached; try again shortly.")
+    await a_minute_later(world)
+    for _ in range(2):
+        assert (await browser.get("/keys")).status_code == 200
+    assert len(world.services.of(*ACCOUNT)) == 1
+
+
+async def test_who_watches_is_looked_at_again(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers[ACCOUNT] = {**KNOWN, "disabled": True}
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                await a_minute_later(world)
+    assert len(world.services.of(*ACCOUNT)) == 1
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": "null"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 303),
+        ({"origin": "{url}"}, 303),
+        ({"origin": "https://sartor.example", "sec-fetch-site": "cross-site"}, 303),
+        ({}, 303),
+    ],
+)
+async def test_nobody_is_signed_in_by_another_site(
+    world: World, path: str, headers: dict[str, str], status: int
+) -> None:
+    await world.sign_in()
+    world.services.answers["POST", "/internal/users/sign_up"] = world.services.answers[
+        "POST", "/internal/users/sign_in"
+    ]
+    world.services.asked.clear()
+    own = {name: value.format(url=world.secure_url) for name, value in headers.items()}
+    async with httpx2.AsyncClient(base_url=world.secure_url, headers={"accept": "text/html"}) as victim:
+        answer = await victim.post(path, data={"email": "thief@example.org", "password": "x"}, headers=own)
+    assert answer.status_code == status
+    assert ("set-cookie" in answer.headers) is (status == 303)
+    if status == 403:
+        assert "a page of another site" in answer.text
+        assert world.services.asked == []
+
+
+@pytest.mark.parametrize(
+    "refusal", [Forbidden("Nobody can sign up here."), RateLimited("Too many people sign up. Try again in an hour.")]
+)
+async def test_a_sign_up_that_is_not_allowed_says_so_on_its_page(world: World, refusal: SartorError) -> None:
+    world.services.answers["POST", "/internal/users/sign_up"] = refusal
+    answer = await world.http.post("/sign-up", data={"organization": "Kumo", "email": "rider@example.org"})
+    assert answer.status_code == refusal.status
+    assert refusal.message in answer.text
+    assert 'value="Kumo"' in answer.text
+
+
+async def test_a_form_has_few_fields_and_no_files(world: World) -> None:
+    world.services.answers["POST", "/internal/users/sign_in"] = Invalid("That is not right.")
+    many = {f"field{n}": (None, "x") for n in range(MOST_FIELDS + 1)}
+    for body in ({"files": many}, {"files": {"email": ("a.txt", b"x")}}):
+        answer = await world.http.post("/sign-in", **body)
+        assert (answer.status_code, "Too many" in answer.text) == (400, True)
+    assert world.services.asked == []
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/chat/say"), ("POST", "/chat/rate"), ("POST", "/upload"), ("GET", "/files/f/events")]
+)
+async def test_a_script_is_told_that_the_session_is_over(world: World, method: str, path: str, accept: str) -> None:
+    body = {"model": MODEL, "message": "hi", "completion_id": "c", "rating": "up"}
+    answer = await world.http.request(method, path, json=body, headers={"accept": accept})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "signed_out")
 
 
 @pytest.mark.parametrize("where", ["sign_in", "sign_up"])
@@ -96,7 +216,7 @@ async def test_a_form_of_another_site_does_nothing(world: World, path: str, fiel
     browser, other = await world.sign_in(), await world.sign_in("tenant_b")
     theirs = token_of((await other.get("/keys")).text)
     world.services.asked.clear()
-    for token in ({}, {"form_token": ""}, {"form_token": theirs}):
+    for token in ({}, {"form_token": ""}, {"form_token": theirs}, {"form_token": "é" * 64}):
         assert (await browser.post(path, data=fields | token)).status_code == 403
     assert world.services.asked == []
     assert (await browser.get("/")).status_code == 200
@@ -190,8 +310,8 @@ async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
 STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
 OVER = event("Training is over; testing the model on held-out rows.")
 RUNS = page(
-    {"job_id": "ftjob-other", "progress": {"done": 9, "total": 10}},
-    {"job_id": "ftjob-1", "progress": {"done": 3, "total": 12}},
+    {"job_id": "ftjob-other", "status": "running", "progress": {"done": 9, "total": 10}},
+    {"job_id": "ftjob-1", "status": "running", "progress": {"done": 3, "total": 12}},
 )
 
 
@@ -199,7 +319,7 @@ RUNS = page(
     ("file", "jobs", "events", "stage", "note"),
     [
         ({"status": "uploaded"}, [], [], 0, "Reading the file"),
-        ({}, [], [], 0, "Ready. Ask for a fine-tune"),
+        ({}, [], [], 0, "Read and kept."),
         ({"status_details": "3 rows have no answer yet"}, [], [], 0, "3 rows have no answer yet"),
         ({}, [{**JOB, "status": "queued"}], [], 0, "Waiting for a free worker"),
         ({}, [JOB], [], 1, "Loading the base model"),
@@ -224,6 +344,28 @@ async def test_progress_tells_the_stage(
     assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
 
 
+async def test_progress_leads_to_the_project_of_rows_without_answers(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
+    hidden = '<p id="unanswered" hidden>'
+    assert hidden in (await browser.get("/files/file-1")).text
+    world.services.answers["GET", "/v1/labeling/projects"] = page(
+        PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"}
+    )
+    shown = (await browser.get("/files/file-1")).text
+    assert hidden not in shown
+    assert 'href="/labeling/lp-2"' in shown
+
+
+async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(world: World) -> None:
+    browser = await world.sign_in()
+    steps = [event(f"Step {n}/3", "metrics", step=n, total_steps=3, train_loss=4 - n) for n in (3, 2, 1)]
+    world.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
+    shown = (await browser.get("/files/file-1")).text
+    assert 'points="0.0,4.0 150.0,28.7 300.0,53.3"' in shown
+    assert "3.000 at step 1, 1.000 at step 3" in shown
+
+
 async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
     browser = await world.sign_in()
     stream = browser.stream("GET", "/files/file-1/events")
@@ -239,6 +381,56 @@ async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
                 }
                 world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
     assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, "The gate refused it.")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"), [(NotFound("No file."), "This file was deleted."), (Forbidden("Not for you."), "Not for you.")]
+)
+async def test_the_stream_ends_when_there_is_nothing_to_see_any_more(
+    world: World, answer: SartorError, says: str
+) -> None:
+    browser = await world.sign_in()
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
+        states = []
+        async for line in events.aiter_lines():
+            if line.startswith("data: "):
+                states.append(json.loads(line[6:]))
+                world.services.answers["GET", "/v1/files/file-1"] = answer
+    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, says)]
+
+
+async def test_the_stream_outlives_a_service_that_is_away(world: World) -> None:
+    browser = await world.sign_in()
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
+        lines = (line async for line in events.aiter_lines() if line)
+        assert (await anext(lines)).startswith("data: ")
+        world.services.answers["GET", "/v1/files/file-1"] = Transient("away")
+        assert await anext(lines) == ": a service is away"
+        world.services.answers["GET", "/v1/files/file-1"] = FILE
+        async for line in lines:
+            if line.startswith("data: "):
+                break
+        else:
+            pytest.fail("the stream ended")
+
+
+async def test_a_document_is_at_its_end(world: World) -> None:
+    browser = await world.sign_in()
+    document = {**FILE, "filename": "help.md", "kind": "document"}
+    world.services.answers |= {
+        ("GET", "/v1/files/file-1"): document,
+        ("GET", "/v1/files"): page(document),
+        ("GET", "/v1/fine_tuning/jobs"): page(),
+    }
+    shown = (await browser.get("/files/file-1")).text
+    assert "Kept as knowledge" in shown
+    assert "Ask with retrieval" in shown
+    assert "progress.js" not in shown
+    assert 'data-file="file-1" hidden' in shown
+    assert "kept as knowledge" in (await browser.get("/")).text
+    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
+        [state] = [json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")]
+    assert (state["over"], state["document"]) == (True, True)
 
 
 async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:
@@ -264,8 +456,45 @@ async def test_the_evidence_is_shown(world: World) -> None:
     }
     world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
     shown = (await browser.get(f"/models/{MODEL}")).text
-    assert all(text in shown for text in ("0.89", "0.80 to 0.94", "72", "clearly better"))
+    assert all(text in shown for text in ("0.89", "0.80 – 0.94", "72", "clearly better"))
     assert world.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
+
+
+async def test_a_model_that_waits_for_a_decision_gets_one(world: World) -> None:
+    browser = await world.sign_in()
+    undecided = {**CARD, "state": "awaiting_approval", "waiting_for": "approval"}
+    place = f"/v1/registry/models/{MODEL}"
+    world.services.answers |= {
+        ("GET", "/v1/registry/models"): page(undecided, {**undecided, "id": "ft:loading", "waiting_for": "replica"}),
+        ("GET", place): undecided,
+        ("POST", f"{place}/approve"): CARD,
+        ("POST", f"{place}/reject"): CARD,
+        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(OVER),
+        ("GET", "/v1/evals/evaluations"): page({"job_id": "ftjob-1", "status": "completed", "model": MODEL}),
+    }
+    assert (await browser.get("/")).text.count("See the evidence and decide") == 1
+    assert "A person decides" in (await browser.get("/files/file-1")).text
+    world.services.answers["GET", "/v1/evals/evaluations"] = page()
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "Does it go into use?" in shown
+    form = {"form_token": token_of(shown), "model": MODEL, "note": "good enough"}
+    answer = await browser.post("/decide", data={**form, "approve": "1"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/models/{quote(MODEL, safe='')}")
+    assert world.services.of("POST", f"{place}/approve")[0].json == {"note": "good enough"}
+    assert world.services.of("POST", f"{place}/reject") == []
+    await browser.post("/decide", data={**form, "refuse": "1"})
+    assert len(world.services.of("POST", f"{place}/reject")) == 1
+
+
+async def test_the_inbox_shows_ratings(world: World) -> None:
+    browser = await world.sign_in()
+    assert "None yet." in (await browser.get("/labeling")).text
+    world.services.answers["GET", "/v1/labeling/feedback"] = page(
+        {"rating": "down", "has_correction": True, "model": EVIL}
+    )
+    shown = (await browser.get("/labeling")).text
+    assert "Bad answer" in shown
+    assert EVIL not in shown
 
 
 async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
@@ -337,7 +566,7 @@ async def test_labeling_forms_reach_their_task(world: World) -> None:
     assert (await browser.post("/labeling/lp-1/lt-1", data={"answer": "refund", **token})).status_code == 303
     assert (await browser.post("/labeling/lp-1/lt-1", data={"skip": "1", **token})).status_code == 303
     assert (await browser.post("/labeling/lp-1/labels", data={"labels": "a, b", **token})).status_code == 303
-    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/"
+    assert (await browser.post("/labeling/lp-1/publish", data=token)).headers["location"] == "/labeling/lp-1"
     assert world.services.of("POST", f"{place}/tasks/lt-1")[0].json == {"answer": "refund"}
     assert len(world.services.of("POST", f"{place}/tasks/lt-1/skip")) == 1
     world.services.answers["POST", f"{place}/tasks/lt-1"] = Conflict("Somebody else has this task.")

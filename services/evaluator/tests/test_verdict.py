@@ -47,6 +47,29 @@ def test_the_verdict_follows_the_intervals(
     assert judge(candidate, base, few_shot).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("right", "commonest", "of", "kind"),
+    [
+        (20, 18, 20, "needs_human"),
+        (100, 97, 100, "needs_human"),
+        (100, 80, 100, "pass"),
+        (28, 25, 100, "fail"),
+        (25, 28, 100, "fail"),
+        (18, 18, 20, "fail"),
+    ],
+)
+def test_a_model_must_have_learned_more_than_the_commonest_answer(
+    right: int, commonest: int, of: int, kind: str
+) -> None:
+    candidate, guess, base = rows(right, of), rows(commonest, of), rows(0, of)
+    scores = {"candidate": wilson(candidate), "base": wilson(base)}
+    over_guess = bootstrap_difference(candidate, guess, 1)
+    found = decide(
+        "accuracy", scores, bootstrap_difference(candidate, base, 1), None, min_rows=10, over_guess=over_guess
+    )
+    assert found.kind == kind, found.reason
+
+
 def test_a_gain_within_the_noise_is_for_a_person() -> None:
     candidate = [1.0, 0.0] * 20 + [1.0]
     base = [0.0, 1.0] * 20 + [0.0]

@@ -44,6 +44,7 @@ class Elsewhere:
         found: by tenant and store, what a search finds.
         prompts: bodies the engine was sent.
         searches: questions the indexer was asked.
+        words: pieces that endless answers have had.
         hung_up: streams of the engine that the proxy left.
     """
 
@@ -58,6 +59,7 @@ class Elsewhere:
     found: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     prompts: list[dict[str, Any]] = field(default_factory=list)
     searches: list[str] = field(default_factory=list)
+    words: int = 0
     hung_up: int = 0
 
     def app(self) -> FastAPI:
@@ -118,6 +120,7 @@ class Elsewhere:
         try:
             while self.endless:
                 yield event("word ")
+                self.words += 1
                 await asyncio.sleep(0.02)
             last = len(self.pieces) - 1
             for place, text in enumerate(self.pieces):

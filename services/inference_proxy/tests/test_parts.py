@@ -93,6 +93,40 @@ def test_stores_are_named_in_either_way() -> None:
     assert asked.checked().stores == ["vs_1", "vs_2"]
 
 
+def test_a_request_owes_for_each_of_its_prompts() -> None:
+    limiter = Limiter(4, 1000)
+    person = Principal(tenant_id="t", key_id="k")
+    limiter.admit(person, 5)
+    with pytest.raises(RateLimited, match="requests"):
+        limiter.admit(person)
+
+
+def test_a_request_takes_a_place_for_each_of_its_answers() -> None:
+    places = InFlight(4, 3)
+    with places.entered("a", 2):
+        with pytest.raises(RateLimited), places.entered("a", 2):
+            pass
+        with pytest.raises(RateLimited), places.entered("b", 3):
+            pass
+        with places.entered("b", 2):
+            pass
+    with pytest.raises(Invalid), places.entered("a", 4):
+        pass
+    with places.entered("a", 3):
+        pass
+
+
+@pytest.mark.parametrize(("prompts", "n", "fits"), [(16, None, True), (17, None, False), (4, 4, True), (5, 4, False)])
+def test_prompts_and_choices_together_are_limited(prompts: int, n: int | None, fits: bool) -> None:
+    asked = CompletionAsked.model_validate({"model": "m", "prompt": ["x"] * prompts, "n": n})
+    if fits:
+        assert len(asked.prompts) == prompts
+        return
+    with pytest.raises(Invalid) as caught:
+        _ = asked.prompts
+    assert caught.value.param == "prompt"
+
+
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(Invalid):
         _ = CompletionAsked.model_validate({"model": "m", "prompt": ""}).prompts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -10,13 +12,18 @@ import pytest
 from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
 
 from chassis.auth import hash_key
+from eventbus.outbox import AggregateStore
+from inference_proxy.domain import Chat
+from inference_proxy.records import LOST
 from schemas import ChatCompleted, FeedbackRecorded, KeyRevoked, ModelRetired
+from stores.mongo import PyMongoError
 from testkit import eventually
 from testkit.running import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
 TOO_LONG = {"error": "Input validation error: `inputs` must have less than 512 tokens", "error_type": "validation"}
 BUSY = {"error": "Model is overloaded", "error_type": "overloaded"}
 NOT_HELD = {"error": "Adapter 'ad-1' is not loaded here.", "error_type": "adapter_not_found"}
@@ -59,6 +66,22 @@ async def test_raw_completions_are_sent_as_they_are(world: World) -> None:
     assert sorted(sent["inputs"] for sent in world.elsewhere.prompts) == ["one", "two"]
     assert {sent["parameters"]["adapter_id"] for sent in world.elsewhere.prompts} == {None}
     assert (await world.completed()).adapter_id is None
+
+
+@both_ways
+async def test_every_prompt_is_counted_once_and_every_choice_answered(world: World, stream: bool) -> None:
+    key = world.key(requests_per_minute=10, tokens_per_minute=1000)
+    body = {"model": BASE, "prompt": ["one", "two", "one"], "n": 2, "stream": stream}
+    async with world.http() as http:
+        options = {"stream_options": {"include_usage": True}} if stream else {}
+        headers = {"authorization": f"Bearer {key}"}
+        answer = await http.post("/v1/completions", json={**body, **options}, headers=headers)
+    last = json.loads(answer.text.split("data: ")[-2]) if stream else answer.json()
+    assert len(world.elsewhere.prompts) == 6
+    assert last["usage"] == {"prompt_tokens": 3 * PROMPT_TOKENS, "completion_tokens": 18, "total_tokens": 51}
+    assert answer.headers["x-ratelimit-remaining-requests"] == "7"
+    said = await world.completed()
+    assert (said.prompt_tokens, said.completion_tokens) == (3 * PROMPT_TOKENS, 18)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +138,61 @@ async def test_what_the_engine_refuses_has_its_own_status(
     assert ("retry-after" in answer.headers) is retry
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": [{"role": ["user"], "content": "x"}]},
+        {"messages": [{"role": {}, "content": "x"}]},
+        {"messages": [{"role": None, "content": "x"}]},
+        {"messages": ["x"]},
+        {"messages": [None]},
+        {"messages": [{"role": "user", "content": 7}]},
+        {"messages": [{"role": "user", "content": [None]}]},
+        {"messages": [{"role": "user", "content": [{"type": ["text"], "text": "x"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": {}}]}]},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"tools": [{"type": ["file_search"]}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": "vs_1"}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": [None]}]},
+        {"tools": ["file_search"]},
+        {"vector_store_ids": [7]},
+        {"vector_store_ids": [f"vs_{number}" for number in range(11)]},
+        {"response_format": []},
+        {"response_format": {"type": []}},
+        {"stream_options": "usage"},
+        {"metadata": {"a": {}}},
+        {"model": ["m"]},
+        {"model": "\ud800"},
+        {"stop": [[]]},
+        {"stop": ""},
+        {"n": 1e9},
+        {"max_tokens": "many"},
+        {"seed": -1},
+        {"frequency_penalty": -1},
+        {"temperature": []},
+    ],
+    ids=str,
+)
+async def test_a_malformed_chat_is_told_so(world: World, wrong: dict[str, Any]) -> None:
+    answer = await ask(world, **{"model": BASE, **wrong})
+    assert answer.status_code == 400, answer.text
+    assert (answer.json()["error"]["param"] or "").startswith(next(iter(wrong))), answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_tool_without_stores_searches_nothing(world: World) -> None:
+    for tool in ({"type": "file_search", "vector_store_ids": None}, {"type": "file_search"}):
+        assert (await ask(world, model=BASE, tools=[tool])).status_code == 200
+    assert world.elsewhere.searches == []
+
+
+@pytest.mark.parametrize("prompt", [7, [], [""], [7], [[1, 2]], {}, None, "\ud800"], ids=str)
+async def test_a_malformed_completion_is_told_so(world: World, prompt: Any) -> None:
+    async with world.http() as http:
+        answer = await http.post("/v1/completions", content=json.dumps({"model": BASE, "prompt": prompt}), headers=JSON)
+    assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize("up", [True, False], ids=["no replica holds it", "its replica is down"])
 @both_ways
 async def test_a_model_nobody_can_serve_now_asks_to_be_tried_again(world: World, up: bool, stream: bool) -> None:
@@ -148,9 +226,11 @@ async def test_a_client_that_hangs_up_stops_the_engine(world: World, stream: boo
             async with http.stream("POST", CHAT, json=body) as answer:
                 await anext(answer.aiter_lines())
         else:
-            with pytest.raises(httpx2.ReadTimeout):
-                await http.post(CHAT, json=body, timeout=1)
-    await eventually(lambda: world.elsewhere.hung_up == 1, within=5)
+            asking = asyncio.create_task(http.post(CHAT, json=body, timeout=60))
+            await eventually(lambda: world.elsewhere.words >= 20)
+            asking.cancel()
+            await asyncio.wait((asking,))
+    await eventually(lambda: world.elsewhere.hung_up == 1)
     completed = await world.completed()
     assert completed.finish_reason == "cancelled"
     assert completed.prompt_tokens == PROMPT_TOKENS
@@ -247,6 +327,51 @@ async def test_the_event_of_an_answer_carries_counts_and_lineage_and_no_content(
         await world.sdk(tenant=world.b).chat.completions.retrieve(answer.id)
 
 
+async def test_a_streamed_answer_has_the_log_probabilities_of_every_token(world: World) -> None:
+    """Also of those whose text is held back, as it may begin a stop text."""
+    world.elsewhere.pieces = ("one", " ST", "O", "X two", " STO", "P", " no")
+    asked: dict[str, Any] = {"model": BASE, "messages": QUESTION, "logprobs": True, "stop": ["STOP"], "n": 2}
+    whole = await world.sdk().chat.completions.create(**asked)
+    stream = await world.sdk().chat.completions.create(**asked, stream=True)
+    streamed: dict[int, list[str]] = {0: [], 1: []}
+    async for chunk in stream:
+        for choice in chunk.choices:
+            if choice.logprobs:
+                streamed[choice.index] += [entry.token for entry in choice.logprobs.content or []]
+    for choice in whole.choices:
+        assert choice.message.content == "one STOX two "
+        assert choice.logprobs is not None
+        assert streamed[choice.index] == [entry.token for entry in choice.logprobs.content or []]
+    assert streamed[0] == list(world.elsewhere.pieces)
+
+
+@both_ways
+async def test_an_answer_does_not_wait_for_its_record(
+    world: World, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    add, failed = AggregateStore.add, []
+
+    async def away(self: AggregateStore[Any], aggregate: Any) -> None:
+        if isinstance(aggregate, Chat) and len(failed) < 2:
+            failed.append(aggregate.take_pending())
+            raise PyMongoError("the database is away")
+        await add(self, aggregate)
+
+    monkeypatch.setattr(AggregateStore, "add", away)
+    answer = await ask(world, model=world.model(), stream=stream)
+    assert answer.status_code == 200
+    assert ("[DONE]" in answer.text) if stream else (answer.json()["usage"]["completion_tokens"] == 3)
+    assert (await world.completed()).completion_tokens == 3
+    assert [len(events) for events in failed] == [1, 1]
+
+
+async def test_an_answer_whose_record_cannot_be_stored_is_given_and_the_loss_counted(world: World) -> None:
+    before = LOST._value.get()
+    unstorable = [{**QUESTION[0], "number": 10**30}]
+    assert (await ask(world, model=world.model(), messages=unstorable, store=True)).status_code == 200
+    assert LOST._value.get() == before + 1
+
+
 async def test_feedback_is_taken_for_ones_own_answers_only(world: World) -> None:
     model = world.model()
     chat = (await ask(world, model=model)).json()["id"]
@@ -266,4 +391,4 @@ async def test_feedback_is_taken_for_ones_own_answers_only(world: World) -> None
 
 async def ask(world: World, *, tenant: str = "", **body: Any) -> httpx2.Response:
     async with world.http(tenant) as http:
-        return await http.post(CHAT, json={"messages": QUESTION, **body})
+        return await http.post(CHAT, content=json.dumps({"messages": QUESTION, **body}), headers=JSON)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ingest.cleaning import answer_of, question_key, split, task_of
-from ingest.formats import FormatError, decode, parse
+from ingest.formats import FormatError, check_jsonl, decode, parse
 
 
 def chat(question: str, answer: str = "yes") -> str:
@@ -45,6 +45,7 @@ def read(data: bytes, *, filename: str = "f.jsonl", columns: dict[str, str] | No
         (b'{"text":"\\ud800"}', "lone_surrogate", 1),
         (b'{"text":' + b"[" * 80 + b"]" * 80 + b"}", "too_deep", 1),
         (b'{"text":"' + b"a" * 1_100_000 + b'"}', "line_too_long", 1),
+        (('{"text":"' + "あ" * 400_000 + '"}').encode(), "line_too_long", 1),
         (b"PK\x03\x04 rest", "unsupported_format", None),
         (b"\x1f\x8b rest", "unsupported_format", None),
         (b"%PDF-1.7", "unsupported_format", None),
@@ -55,6 +56,14 @@ def test_bad_jsonl_says_what_and_where(data: bytes, code: str, line: int | None)
     with pytest.raises(FormatError) as caught:
         read(data)
     assert (caught.value.code, caught.value.line) == (code, line), caught.value.message
+
+
+def test_a_file_kept_as_it_is_is_held_to_the_same_lines() -> None:
+    assert check_jsonl('{"a": 1}\n\n{"a": 2}\n') == 2
+    assert check_jsonl("\n") == 0
+    with pytest.raises(FormatError) as caught:
+        check_jsonl('{"a": 1}\n{"text":"' + "あ" * 400_000 + '"}')
+    assert (caught.value.code, caught.value.line) == ("line_too_long", 2)
 
 
 def test_further_bad_lines_are_counted() -> None:

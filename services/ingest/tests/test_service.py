@@ -14,6 +14,7 @@ import pytest
 from ingest.app import build
 from ingest.settings import Settings
 from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
+from stores.mongo import connect
 from testkit import Space, eventually, running
 
 ROWS = [
@@ -105,6 +106,8 @@ async def test_documents_and_unlabelled_rows(space: Space) -> None:
         assert (parsed.file_id, parsed.title) == (page.id, "返金")
         wanted = (await eventually(lambda: seen.of(LabelingRequested)))[0]
         assert (wanted.file_id, wanted.rows) == (bare.id, 2)
+        kinds = {file.id: file.model_extra["kind"] async for file in client.files.list() if file.model_extra}
+        assert kinds == {page.id: "document", bare.id: "unlabelled"}
 
 
 async def test_published_labels_become_a_dataset_once(space: Space) -> None:
@@ -118,12 +121,49 @@ async def test_published_labels_become_a_dataset_once(space: Space) -> None:
         assert len((await client.files.list()).data) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "has_file", "filename"),
+    [
+        ("Rows of 問い合わせ.csv", True, "問い合わせ-answered-2.jsonl"),
+        ("Tone / style", False, "Tone - style-answered-2.jsonl"),
+        ("", False, "labels-answered-2.jsonl"),
+    ],
+)
+async def test_published_labels_carry_the_name_that_people_gave(
+    space: Space, name: str, has_file: bool, filename: str
+) -> None:
+    async with ingest(space) as (_, client), space.publisher("labeling") as publish:
+        file = await client.files.create(file=("問い合わせ.csv", b"text\none\ntwo\n"), purpose="user_data")
+        records = await space.objects().put_bytes("labels.jsonl", BODY)
+        event = LabelsPublished(
+            tenant_id=TENANT,
+            project_id="proj_1",
+            publication=2,
+            file_id=file.id if has_file else None,
+            name=name,
+            rows=60,
+            records=records,
+        )
+        await publish(event)
+
+        async def published():
+            return [one for one in (await client.files.list()).data if one.id != file.id]
+
+        [made] = await eventually(published)
+        assert made.filename == filename
+        assert ((await settled(client, made.id)).model_extra or {})["kind"] == "rows"
+
+
 async def test_the_files_api(space: Space) -> None:
     async with ingest(space) as (url, client), space.probe("files") as seen:
         made = [await client.files.create(file=(f"{n}.jsonl", BODY), purpose="fine-tune") for n in range(3)]
         assert await (await client.files.content(made[0].id)).aread() == BODY
-        listed = [file.id async for file in client.files.list(limit=2)]
-        assert listed == [file.id for file in reversed(made)] or set(listed) == {file.id for file in made}
+        created = connect(space.settings(Settings, "ingest"), "ingest")["files"]
+        for at, file in enumerate((made[1], made[2], made[0])):
+            await created.update_one({"_id": file.id}, {"$set": {"created_at": at}, "$inc": {"version": 1}})
+        oldest_first = [made[1].id, made[2].id, made[0].id]
+        assert [file.id async for file in client.files.list(limit=2)] == oldest_first[::-1]
+        assert [file.id async for file in client.files.list(limit=2, order="asc")] == oldest_first
         assert (await client.files.delete(made[0].id)).deleted
         await eventually(lambda: seen.of(FileDeleted))
         async with sdk(space, url, "tenant_b") as stranger:
@@ -168,6 +208,45 @@ async def test_a_3_gigabyte_upload_is_refused_before_it_is_sent(space: Space) ->
         writer.close()
 
 
+async def test_slow_uploads_of_one_tenant_leave_room_for_the_others(space: Space) -> None:
+    async with ingest(space, ingest_uploads_at_a_time=3, ingest_uploads_of_a_tenant=2) as (url, client):
+
+        async def answer() -> str:
+            try:
+                await client.files.create(file=("a.jsonl", BODY), purpose="user_data")
+            except openai.RateLimitError as error:
+                return error.message
+            return "accepted"
+
+        async def refused() -> bool:
+            return "2 of your uploads" in await answer()
+
+        async def accepted() -> bool:
+            return await answer() == "accepted"
+
+        slow = [await slow_upload(space, url) for _ in range(2)]
+        try:
+            await eventually(refused)
+            async with sdk(space, url, "tenant_b") as other:
+                await other.files.create(file=("b.jsonl", BODY), purpose="user_data")
+        finally:
+            for writer in slow:
+                writer.close()
+        await eventually(accepted)
+
+
+async def slow_upload(space: Space, url: str) -> asyncio.StreamWriter:
+    """An upload that has begun and does not go on."""
+    _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    authorization = space.headers("ingest", TENANT)["authorization"]
+    writer.write(
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n--b\r\n".encode()
+    )
+    await writer.drain()
+    return writer
+
+
 async def test_a_repeated_upload_under_one_key_is_one_file(space: Space) -> None:
     async with ingest(space) as (_, client):
         key = {"Idempotency-Key": "once"}
@@ -176,6 +255,42 @@ async def test_a_repeated_upload_under_one_key_is_one_file(space: Space) -> None
         assert first.id == second.id
         with pytest.raises(openai.UnprocessableEntityError):
             await client.files.create(file=("a.jsonl", BODY + b"\n"), purpose="user_data", extra_headers=key)
+
+
+async def test_a_repeated_upload_has_the_answer_of_the_first_after_a_restart_too(space: Space) -> None:
+    """Byte for byte, whatever became of the file since and whatever boundary the client chose this time."""
+    headers = {**space.headers("ingest", TENANT), "idempotency-key": "once"}
+
+    async def post(url: str, content: bytes, purpose: str = "user_data", **more: str) -> httpx2.Response:
+        async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+            files = {"file": ("a.jsonl", content)}
+            return await http.post("/v1/files", headers=headers | more, files=files, data={"purpose": purpose})
+
+    large = BODY * (1 + 4 * 1024**2 // len(BODY))
+    async with ingest(space) as (url, client):
+        first = await post(url, large)
+        await settled(client, first.json()["id"])
+        second = await post(url, large)
+        assert (second.status_code, second.content) == (first.status_code, first.content)
+        assert second.headers["idempotent-replayed"] == "true"
+    async with ingest(space) as (url, client):
+        third = await post(url, large)
+        assert third.content == first.content
+        for content, purpose in ((large + b"\n", "user_data"), (large[:-1], "user_data"), (large, "fine-tune")):
+            other = await post(url, content, purpose)
+            assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+        assert len([file async for file in client.files.list()]) == 1
+        stranger = await post(url, large, authorization=space.headers("ingest", "tenant_b")["authorization"])
+        assert stranger.json()["id"] != first.json()["id"]
+
+
+async def test_an_upload_that_was_refused_unread_may_be_tried_again_under_its_key(space: Space) -> None:
+    key = {"Idempotency-Key": "once"}
+    async with ingest(space, ingest_uploads_at_a_time=0) as (_, client):
+        with pytest.raises(openai.RateLimitError):
+            await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)
+    async with ingest(space) as (_, client):
+        assert (await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)).id
 
 
 async def test_a_full_tenant_is_told(space: Space) -> None:

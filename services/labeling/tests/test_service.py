@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
+import pytest
 
+from chassis.ids import derived_id
 from labeling.app import build
+from labeling.domain import Project
 from labeling.settings import Settings
+from labeling.store import Labels
 from schemas import FeedbackRecorded, LabelingRequested, LabelsPublished
+from stores.mongo import connect
 from testkit import Space, eventually, running
 
 TENANT = "tenant_a"
 
 
 @asynccontextmanager
-async def labeling(space: Space, tenant: str = TENANT) -> AsyncIterator[httpx2.AsyncClient]:
-    app = build(space.settings(Settings, "labeling", labeling_task_seconds=1))
+async def labeling(space: Space, tenant: str = TENANT, **overrides: object) -> AsyncIterator[httpx2.AsyncClient]:
+    app = build(space.settings(Settings, "labeling", **overrides))
     headers = space.headers("labeling", tenant)
     async with running(app) as url, httpx2.AsyncClient(base_url=f"{url}/v1/labeling", headers=headers) as http:
         yield http
@@ -32,11 +37,20 @@ async def project(http: httpx2.AsyncClient, rows: int = 3, **body: object) -> st
     return answer.json()["id"]
 
 
+async def end_holds(space: Space) -> None:
+    """As if everybody had held their task for ten minutes."""
+    tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
+    held = await tasks.update_many({"held_until_ms": {"$gt": 0}}, {"$set": {"held_until_ms": 1}})
+    assert held.modified_count > 0
+
+
 async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
     async with labeling(space) as http, space.publisher("ingest") as publish:
         objects = space.objects()
         await objects.prepare()
-        records = await objects.put_bytes("rows.jsonl", '{"text":"一"}\n{"text":"two"}\n'.encode())
+        records = await objects.put_bytes(
+            "rows.jsonl", '{"text":"一\u2028二\u2029三\u0085四"}\n{"text":"two"}\n'.encode()
+        )
         for _ in range(2):
             await publish(
                 LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="rows.jsonl", rows=2, records=records)
@@ -46,7 +60,66 @@ async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
             data = (await http.get("/projects")).json()["data"]
             return data if data and data[0]["total"] == 2 else None
 
-        assert [project["name"] for project in await eventually(listed)] == ["Rows of rows.jsonl"]
+        [one] = await eventually(listed)
+        assert one["name"] == "Rows of rows.jsonl"
+        tasks = (await http.get(f"/projects/{one['id']}/tasks")).json()["data"]
+        assert [task["text"] for task in tasks] == ["一\u2028二\u2029三\u0085四", "two"]
+
+
+@pytest.mark.parametrize(("most", "left_out"), [(2000, 500), (5000, 0)])
+async def test_a_large_file_is_filled_in_and_says_what_it_leaves_out(space: Space, most: int, left_out: int) -> None:
+    async with labeling(space, labeling_rows=most) as http, space.publisher("ingest") as publish:
+        body = b"\n".join(json.dumps({"text": f"text {n} " + "x" * 1000}).encode() for n in range(2500))
+        records = await space.objects().put_bytes("rows.jsonl", body)
+        event = LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="f.jsonl", rows=2500, records=records)
+        path, total = f"/projects/{derived_id('proj_', 'file-1')}", 2500 - left_out
+
+        async def filled() -> Any:
+            return (await http.get(path)).json().get("total") == total
+
+        await publish(event)
+        await eventually(filled, every=0.5, within=60)
+        tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
+        await tasks.delete_many({"position": {"$gte": 700}})
+        await publish(event)
+        await eventually(filled, every=0.5, within=60)
+        one = (await http.get(path)).json()
+        assert one["left_out"] == left_out
+        assert one["name"] == ("Rows of f.jsonl (the first 2000 of 2500)" if left_out else "Rows of f.jsonl")
+        texts = [task["text"].split(" x")[0] async for task in tasks.find().sort("position", 1)]
+        assert texts == [f"text {n}" for n in range(total)]
+
+
+async def test_tasks_are_written_in_few_calls(space: Space) -> None:
+    """Thousands of tasks, one call each, do not fit into the time a handler has."""
+
+    class Counted:
+        calls = 0
+
+        def __getattr__(self, name: str) -> Any:
+            self.calls += 1
+            return getattr(tasks, name)
+
+    tasks, counted = connect(space.settings(Settings, "labeling"), "labeling")["tasks"], Counted()
+    labels: Any = Labels(None, counted, None)  # type: ignore[arg-type]
+    await labels.add_tasks(Project(id="p", tenant_id=TENANT, created_at=0, name="", tasks=1), ["x"] * 2500, first=0)
+    assert await tasks.count_documents({}) == 2500
+    assert counted.calls <= 3
+
+
+async def test_a_file_that_was_deleted_makes_no_project_and_no_dead_letter(space: Space) -> None:
+    async with labeling(space) as http, space.publisher("ingest") as publish, space.probe("labeling-dlq") as dead:
+        objects = space.objects()
+        gone = (await objects.put_bytes("gone.jsonl", b'{"text":"x"}')).model_copy(update={"key": "gone"})
+        there = await objects.put_bytes("there.jsonl", b'{"text":"x"}')
+        for records in (gone, there):
+            await publish(LabelingRequested(tenant_id=TENANT, file_id="file-1", rows=1, records=records))
+
+        async def listed() -> Any:
+            return (await http.get("/projects")).json()["data"]
+
+        assert [one["total"] for one in await eventually(listed)] == [1]
+        assert dead.events == []
 
 
 async def test_answers_are_published_as_rows(space: Space) -> None:
@@ -58,9 +131,25 @@ async def test_answers_are_published_as_rows(space: Space) -> None:
             assert (await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": answer})).status_code == 200
         assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == 1
         published = (await eventually(lambda: seen.of(LabelsPublished)))[0]
+        assert published.name == (await http.get(f"/projects/{one}")).json()["name"] != ""
         rows = [json.loads(line) for line in (await space.objects().get_bytes(published.records)).splitlines()]
         assert [row["messages"][-1]["content"] for row in rows] == ["a", "b"]
         assert rows[0]["messages"][0] == {"role": "system", "content": "Choose a or b."}
+
+
+async def test_the_same_answers_are_published_once(space: Space) -> None:
+    """A retry must not make a second dataset version, and so a second fine-tune; a new answer must."""
+    async with labeling(space) as http, space.probe("labels") as seen:
+        one = await project(http)
+        for publications in (1, 2):
+            task = (await http.post(f"/projects/{one}/next")).json()
+            await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": "a"})
+            for _ in range(2):
+                assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == publications
+        published = await eventually(lambda: len(seen.of(LabelsPublished)) > 1 and seen.of(LabelsPublished))
+        assert [(event.publication, event.rows) for event in published] == [(1, 1), (2, 2)]
+        objects = space.objects()
+        assert set(await objects.keys("tenants/")) == {event.records.key for event in published}
 
 
 async def test_an_answer_must_be_one_of_the_labels(space: Space) -> None:
@@ -83,9 +172,23 @@ async def test_two_people_do_not_get_the_same_task(space: Space) -> None:
         assert second["id"] != first["id"]
         taken = await http.post(f"/projects/{one}/tasks/{second['id']}", json={"answer": "x"})
         assert taken.status_code == 409
-        await asyncio.sleep(1.1)
+        await end_holds(space)
         freed = (await http.post(f"/projects/{one}/next", headers=other)).json()
-        assert freed["id"] in (first["id"], second["id"])
+        assert freed["id"] == first["id"]
+
+
+async def test_a_late_answer_does_not_replace_another_persons(space: Space) -> None:
+    async with labeling(space) as http:
+        one = await project(http)
+        other = {"authorization": f"Bearer {space.bearer('labeling', TENANT, role='labeler')}"}
+        task = (await http.post(f"/projects/{one}/next")).json()
+        await end_holds(space)
+        assert (await http.post(f"/projects/{one}/next", headers=other)).json()["id"] == task["id"]
+        path = f"/projects/{one}/tasks/{task['id']}"
+        assert (await http.post(path, json={"answer": "theirs"}, headers=other)).status_code == 200
+        late = await http.post(path, json={"answer": "mine"})
+        assert (late.status_code, late.json()["error"]["code"]) == (409, "task_answered")
+        assert (await http.get(f"/projects/{one}/tasks")).json()["data"][0]["answer"] == "theirs"
 
 
 async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(space: Space) -> None:

@@ -3,75 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
+import threading
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-import torch
+from engine_world import adapter_folder, seal
 from fastapi import FastAPI
 from safetensors.torch import save_file
 from text_generation.types import Response as TGIResponse
 from text_generation.types import StreamResponse
 
-from model_server import engine as engine_module
+from model_server import groups
 from model_server.adapters import AdapterRefused, read_adapter
 from model_server.api import routes
-from model_server.engine import AdapterNotFound, Engine, InputTooLong
-from model_server.lora import PEFT_PREFIX, build
+from model_server.engine import Engine
+from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong
 from model_server.sequence import GenerateRequest, Token
-
-RANK = 4
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_models: Path) -> Iterator[Engine]:
-    made = Engine(tiny_models / "tiny-test", threads=2)
-    yield made
-    made.close()
-
-
-def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: float = 0.5) -> Path:
-    """An adapter as the trainer would leave it, with random weights."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for path, layer in engine._layers.items():
-        tensors[f"{PEFT_PREFIX}{path}.lora_A.weight"] = torch.randn(RANK, layer.in_features, generator=generator)
-        weight = torch.randn(layer.out_features, RANK, generator=generator)
-        tensors[f"{PEFT_PREFIX}{path}.lora_B.weight"] = strength * weight
-    adapter = build("x", tensors, 1.0, engine._layers, RANK)
-    prompt, continuation = engine.encode("how do I"), engine.encode("cancel")[1:]
-    probe = {
-        "prompt_ids": prompt,
-        "continuation_ids": continuation,
-        "adapter": engine._chore(lambda: engine._log_probs(prompt, continuation, adapter)).result(30),
-    }
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "fingerprint.json").write_text(json.dumps({"probes": [probe]}))
-    seal(engine, folder)
-    return folder
-
-
-def seal(engine: Engine, folder: Path) -> None:
-    """Write the manifest over what lies in the folder now."""
-    files = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.name != "manifest.json"
-    }
-    facts = {"files": files, "base_id": engine.base["id"], "base_digest": engine.base["digest"]}
-    (folder / "manifest.json").write_text(json.dumps(facts))
+from testkit import eventually
 
 
 def read(engine: Engine, folder: Path) -> Any:
     return read_adapter(folder, base_id=engine.base["id"], base_digest=engine.base["digest"])
+
+
+@contextmanager
+def at_rest(engine: Engine) -> Iterator[None]:
+    """Keeps the engine's thread busy, so that what is asked meanwhile waits."""
+    begun, go_on = threading.Event(), threading.Event()
+    engine._chore(lambda: (begun.set(), go_on.wait(20)))
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        go_on.set()
 
 
 async def tokens(engine: Engine, prompt: str, **options: Any) -> list[Token]:
@@ -94,7 +63,7 @@ async def test_greedy_answers_do_not_depend_on_company(engine: Engine) -> None:
 async def test_a_shared_beginning_changes_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = ["Where is my parcel? It should have been delivered. " * 6 + end for end in ("one", "two", "three four")]
     alone = [[token.id for token in await tokens(engine, prompt)] for prompt in prompts]
-    monkeypatch.setattr(engine_module, "WORTH_SHARING", 8)
+    monkeypatch.setattr(groups, "WORTH_SHARING", 8)
     together = await asyncio.gather(*(tokens(engine, prompt) for prompt in prompts))
     assert [[token.id for token in one] for one in together] == alone
 
@@ -129,7 +98,7 @@ async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tm
     assert alone[0] != pytest.approx(alone[2], abs=0.01)
 
 
-@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "nothing", "missing"])
+@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "version", "nothing", "missing"])
 async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: str) -> None:
     folder = adapter_folder(engine, tmp_path / "a", strength=0.0 if what == "nothing" else 0.5)
     if what == "weights":
@@ -147,6 +116,10 @@ async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: 
         contents["probes"][0]["adapter"] = [value - 1 for value in contents["probes"][0]["adapter"]]
         (folder / "fingerprint.json").write_text(json.dumps(contents))
         seal(engine, folder)
+    elif what == "version":
+        contents = json.loads((folder / "fingerprint.json").read_text())
+        (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 1}))
+        seal(engine, folder)
     elif what == "missing":
         from safetensors.torch import load_file
 
@@ -156,6 +129,75 @@ async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: 
         seal(engine, folder)
     with pytest.raises(AdapterRefused):
         await engine.load(read(engine, folder))
+
+
+SHARED = "Where is my parcel? It should have been delivered. " * 6
+
+
+async def test_an_adapter_dropped_while_requests_wait_answers_them_to_the_end(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "WORTH_SHARING", 8)
+    proof = await engine.load(read(engine, adapter_folder(engine, tmp_path / "a")))
+    prompts = [SHARED + end for end in ("1", "2")]
+    alone = [likelihoods(await tokens(engine, prompt, adapter_id=proof.adapter_id)) for prompt in prompts]
+    with at_rest(engine):
+        waiting = [asyncio.create_task(tokens(engine, prompt, adapter_id=proof.adapter_id)) for prompt in prompts]
+        await eventually(lambda: engine.queued == 2)
+        await engine.drop(proof.adapter_id)
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    for answer, expected in zip(answers, alone, strict=True):
+        assert likelihoods(answer) == pytest.approx(expected, abs=1e-3)
+    assert await asyncio.wait_for(tokens(engine, "where"), 10)
+
+
+async def test_a_prefill_that_fails_fails_its_requests_and_nobody_else(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(groups, "WORTH_SHARING", 8)
+        broken.setattr(engine, "_prefilled", lambda taken, shared: 1 / 0)
+        with at_rest(engine):
+            waiting = [asyncio.create_task(tokens(engine, SHARED + end)) for end in ("one", "two")]
+            await eventually(lambda: engine.queued == 2)
+        failed = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+        assert [type(one) for one in failed] == [ZeroDivisionError] * 2
+    assert await asyncio.wait_for(tokens(engine, "where"), 10)
+
+
+async def test_what_one_request_asks_for_fails_it_alone(engine: Engine) -> None:
+    with at_rest(engine):
+        wrong = asyncio.create_task(tokens(engine, "where", do_sample=True, temperature=1e-42))
+        right = asyncio.create_task(tokens(engine, "where"))
+        await eventually(lambda: engine.queued == 2)
+    with pytest.raises(RuntimeError, match="probability"):
+        await asyncio.wait_for(wrong, 20)
+    assert await asyncio.wait_for(right, 20)
+
+
+async def test_work_given_up_before_its_turn_does_not_end_the_engine(engine: Engine) -> None:
+    with at_rest(engine):
+        assert engine._chore(lambda: None).cancel()
+    assert await asyncio.wait_for(tokens(engine, "where"), 10)
+
+
+async def test_an_engine_whose_thread_ended_says_so(tiny_models: Path) -> None:
+    engine = Engine(tiny_models / "tiny-test", threads=2)
+    with at_rest(engine):
+        waiting = asyncio.create_task(tokens(engine, "where"))
+        await eventually(lambda: engine.queued == 1)
+        engine._stopping = True
+    with pytest.raises(EngineStopped):
+        await asyncio.wait_for(waiting, 10)
+    await asyncio.to_thread(engine._thread.join, 10)
+    with pytest.raises(EngineStopped):
+        await asyncio.wait_for(tokens(engine, "where"), 10)
+    with pytest.raises(EngineStopped):
+        await engine.ping()
+    app = FastAPI()
+    app.include_router(routes(engine))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://engine") as http:
+        assert (await http.get("/health")).status_code == 503
 
 
 async def test_stops_limits_and_seeds(engine: Engine) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import struct
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ from chassis.errors import NotFound, SartorError
 from chassis.http import error_response
 from chassis.ids import new_id
 from rag_indexer.app import build
+from rag_indexer.domain import StoreFile
 from rag_indexer.settings import Settings
 from schemas import DocumentIndexed, DocumentParsed, FileDeleted
 from stores.mongo import Database, connect
@@ -33,11 +36,15 @@ HELP = "# Help\n\n## Refunds\n\nA refund takes five days.\n\n## Locks\n\nHold th
 LONG = "\n\n".join(f"# Part {number}\n\nWhat the manual says of part {number}." for number in range(400))
 
 
+LIMITS: dict[str, Any] = {"rag_file_chunks": 500, "rag_lease_seconds": 4, "embedding_request_tokens": 2_000}
+
+
 class Ingest:
     """Ingest's `GET /v1/files/{id}`, for files that a test made up."""
 
     def __init__(self, space: Space) -> None:
         self.files: dict[tuple[str, str], str] = {}
+        self.told: dict[str, dict[str, Any]] = {}
         self._tokens = space.tokens("ingest")
 
     def app(self) -> FastAPI:
@@ -56,7 +63,8 @@ class Ingest:
             caller = self._tokens.verify(request.headers["authorization"].removeprefix("Bearer "))
             if (caller.tenant_id, file_id) not in self.files:
                 raise NotFound(f"No such file: '{file_id}'.")
-            return {"id": file_id, "purpose": self.files[caller.tenant_id, file_id], "status": "processed"}
+            file = {"id": file_id, "purpose": self.files[caller.tenant_id, file_id], "status": "processed"}
+            return file | self.told.get(file_id, {})
 
         return app
 
@@ -129,7 +137,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     ingest = Ingest(space)
     milvus = MilvusClient(addresses.milvus_url, timeout=10)
     async with running(ingest.app()) as ingest_url:
-        settings = space.settings(Settings, "rag_indexer", ingest_url=ingest_url, rag_wait_seconds=3)
+        settings = space.settings(Settings, "rag_indexer", ingest_url=ingest_url, rag_wait_seconds=3, **LIMITS)
         async with (
             running(build(settings)) as url,
             space.publisher("ingest") as publish,
@@ -252,6 +260,99 @@ async def test_only_documents_are_indexed(world: World) -> None:
     assert "not a text document" in failed.last_error.message
 
 
+async def test_a_file_waits_while_ingest_is_busy_and_fails_with_the_reason_ingest_gives(world: World) -> None:
+    slow, broken = await world.document(HELP), await world.document(HELP)
+    for event in (slow, broken):
+        world.ingest.told[event.file_id] = {"status": "uploaded"}
+    client = world.sdk().vector_stores
+    store = await client.create(name="x", file_ids=[slow.file_id, broken.file_id])
+
+    async def asked_for(seconds: float) -> bool:
+        """Longer than `rag_wait_seconds`, which says how long the text of a file that is done may take."""
+        files = await world.database["files"].find({"store_id": store.id}).to_list(None)
+        return all(file["lease"]["fence"] >= 3 and time.time() - file["created_at"] > seconds for file in files)
+
+    await eventually(lambda: asked_for(5), within=40)
+    assert (await client.retrieve(store.id)).file_counts.in_progress == 2
+    world.ingest.told[broken.file_id] = {"status": "error", "status_details": "Its bytes are no text."}
+    assert (await world.settled(store.id, broken.file_id)).last_error.message == "Its bytes are no text."
+    del world.ingest.told[slow.file_id]
+    await world.publish(slow)
+    assert (await world.settled(store.id, slow.file_id)).status == "completed"
+
+
+async def test_a_failed_file_that_is_added_again_is_tried_again(world: World) -> None:
+    event = await world.document(HELP)
+    world.ingest.told[event.file_id] = {"status": "error", "status_details": "Broken."}
+    files = world.sdk().vector_stores.files
+    store = await world.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
+    assert (await world.settled(store.id, event.file_id)).status == "failed"
+    del world.ingest.told[event.file_id]
+    await world.publish(event)
+    again = await files.create(vector_store_id=store.id, file_id=event.file_id, attributes={"lang": "en"})
+    assert (again.status, again.attributes) == ("in_progress", {"lang": "en"})
+    assert (await world.settled(store.id, event.file_id)).status == "completed"
+
+
+async def test_a_file_of_too_many_chunks_fails_and_says_what_to_do(world: World) -> None:
+    event = await world.document("# a\nb\n" * 501)
+    await world.publish(event)
+    store = await world.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
+    failed = await world.settled(store.id, event.file_id)
+    assert failed.status == "failed"
+    assert "more than 500 chunks; split it" in failed.last_error.message
+    assert await world.vectors(event.file_id) == 0
+
+
+async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothing(world: World) -> None:
+    """What is in MongoDB after the fifth worker was killed over a file that the others had half written."""
+    store, file_id = await world.stored()
+    died = {"$set": {"state": "in_progress", "attempts": 5}}
+    file = await world.database["files"].find_one_and_update({"file_id": file_id}, died)
+    assert file["attempts"] == 1
+    failed = await world.settled(store, file_id)
+    assert failed.status == "failed"
+    assert "again and again" in failed.last_error.message
+    assert await world.vectors(file_id) == 0
+    assert await world.database["chunks"].count_documents({"file_id": file_id}) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"filters": {"type": [], "key": "a", "value": 1}},
+        {"filters": {"type": "in", "key": "a", "value": 5}},
+        {"filters": []},
+        {"query": ""},
+        {"query": [" "]},
+        {"query": []},
+        {"query": [7]},
+        {"query": ["x"] * 9},
+        {"query": "\ud800"},
+        {"max_num_results": 10**9},
+    ],
+    ids=str,
+)
+async def test_a_malformed_search_is_told_so(world: World, wrong: dict[str, Any]) -> None:
+    store = await searched(world)
+    headers = world.space.headers("rag_indexer", world.a) | {"content-type": "application/json"}
+    async with httpx2.AsyncClient(base_url=world.url, headers=headers) as http:
+        body = json.dumps({"query": "x", **wrong})
+        answer = await http.post(f"/v1/vector_stores/{store}/search", content=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"], answer.text
+
+
+async def searched(world: World) -> str:
+    """A store with a file in it, which needs no indexing: Milvus is not asked in vain."""
+    store = (await world.sdk().vector_stores.create(name="x")).id
+    file = StoreFile(
+        id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id=store, file_id=new_id("file-"), state="completed"
+    )
+    await world.database["files"].insert_one({**file.to_document(), "_id": file.id, "version": 1})
+    return store
+
+
 async def test_an_empty_document_is_indexed_and_finds_nothing(world: World) -> None:
     store, file_id = await world.stored("# Only a heading\n")
     assert (await eventually(lambda: world.indexed(file_id)))[0].chunks == 0
@@ -345,6 +446,10 @@ async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) ->
 @pytest.mark.parametrize(
     ("change", "param"),
     [
+        ({"input": [{}]}, "input"),
+        ({"input": [None]}, "input"),
+        ({"input": "word " * 600}, "input"),
+        ({"input": ["word " * 400] * 8}, "input"),
         ({"input": []}, "input"),
         ({"input": ["a", " "]}, "input"),
         ({"input": [[1, 2]]}, "input"),

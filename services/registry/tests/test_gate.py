@@ -176,8 +176,18 @@ def test_a_person_rejects_and_the_job_hears_why() -> None:
     model.reject("user_1", "wrong tone", at=10)
     [event] = model.take_pending()
     assert isinstance(event, ModelRejected)
-    assert event.reason == "Rejected by user_1: wrong tone."
+    assert event.reason == "Refused by a person: wrong tone."
     assert model.state == "rejected"
+    assert model.decisions[-1].by == "user_1"
+
+
+def test_a_refusal_without_a_reason_names_no_id_either() -> None:
+    model = candidate()
+    model.judge(completed("pass"), "approval", at=3)
+    model.reject("user_1", ".", at=10)
+    [event] = model.take_pending()
+    assert isinstance(event, ModelRejected)
+    assert event.reason == "Refused by a person, who gave no reason."
 
 
 def test_what_is_decided_cannot_be_decided_again() -> None:

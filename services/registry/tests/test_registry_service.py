@@ -79,7 +79,7 @@ async def test_a_person_decides_where_the_policy_says_so(world: World) -> None:
         refused = await approver.post(f"/v1/registry/models/{no}/reject", json={"note": "wrong tone"})
         assert refused.json()["state"] == "rejected"
     [rejected] = await eventually(lambda: world.of(ModelRejected))
-    assert rejected.reason == "Rejected by user_test: wrong tone."
+    assert rejected.reason == "Refused by a person: wrong tone."
     [promoted] = world.of(ModelPromoted)
     assert promoted.decided_by == "user_test"
 
@@ -90,6 +90,41 @@ async def test_a_cancelled_job_takes_its_candidate_with_it(world: World) -> None
     [retired] = await eventually(lambda: world.of(ModelRetired))
     assert retired.model_id == model
     assert (await world.card(model))["state"] == "retired"
+
+
+async def test_a_cancelled_job_gets_no_candidate_whatever_comes_later(world: World) -> None:
+    await world.digest(FinetuneCancelled(tenant_id=world.a, job_id=world.job(1)), world.training(1))
+    await world.trained(2)
+    assert [one.job_id for one in world.of(ModelRegistered)] == [world.job(2)]
+
+
+async def test_an_older_policy_does_not_undo_a_newer_one(world: World) -> None:
+    newer = TenantPolicyChanged(tenant_id=world.a, policy=TenantPolicy(gate="approval"), revision=2)
+    older = TenantPolicyChanged(tenant_id=world.a, policy=TenantPolicy(gate="advisory"), revision=1)
+    await world.digest(newer, older)
+    model = await world.trained(1)
+    await world.digest(world.resident(1), world.evaluated(model, "pass"))
+    assert (await world.card(model))["waiting_for"] == "approval"
+
+
+async def test_a_replica_that_fell_silent_promotes_nothing(world: World) -> None:
+    dead = new_id("dead")
+    model = await world.trained(1)
+    async with world.http("") as service:
+        await service.get("/internal/adapters", params={"base_model": BASE, "replica_id": dead})
+        await world.digest(world.resident(1, replica=dead))
+        other = await world.promoted(2)
+        await world.digest(world.resident(2, replica=dead))
+
+        async def silent() -> bool:
+            async with world.http() as mine:
+                return dead not in await held_by(mine, other)
+
+        await eventually(silent)
+    await world.digest(world.evaluated(model, "pass"))
+    assert (await world.card(model))["waiting_for"] == "replica"
+    await world.digest(world.resident(1, replica=new_id("alive")))
+    await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == model])
 
 
 async def test_an_unknown_tenant_is_asked_of_accounts_once(world: World) -> None:

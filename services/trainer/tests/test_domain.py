@@ -8,7 +8,7 @@ import pytest
 
 from chassis.errors import Conflict
 from schemas import DatasetPrepared, ObjectRef, RowCounts
-from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Failure, Job
+from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Checkpoint, Failure, Job
 
 REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
 DATASET = DatasetPrepared(
@@ -100,6 +100,36 @@ def test_side_ways(steps: tuple[str, ...], state: str) -> None:
 def test_wrong_turns_are_refused(steps: tuple[str, ...]) -> None:
     with pytest.raises(Conflict):
         job(*steps)
+
+
+def test_attempts_count_against_a_job_until_one_gets_further_than_any_before() -> None:
+    reached = [Checkpoint(step=step, manifest=REF) for step in (5, 5, 9)]
+    tried = job("enqueue", "start", "start", "start")
+    assert tried.unfinished == 3, "two workers died, the third is at it"
+    tried.count_failure()
+    assert (tried.failures, tried.unfinished) == (1, 0)
+    tried.start()
+    tried.reach(reached[0])
+    assert (tried.failures, tried.unfinished) == (0, 0)
+    tried.count_failure()
+    tried.drop_checkpoint()
+    tried.reach(reached[1])
+    assert (tried.checkpoint, tried.failures) == (reached[1], 1), "the same step again is no progress"
+    tried.reach(reached[2])
+    assert tried.failures == 0
+    tried.start()
+    tried.end_attempt()
+    assert tried.unfinished == 0
+
+
+@pytest.mark.parametrize("halt", [("pause",), ("pause", "resume")])
+def test_a_checkpoint_stored_after_a_halt_is_kept_and_after_the_end_refused(halt: tuple[str, ...]) -> None:
+    checkpoint = Checkpoint(step=5, manifest=REF)
+    halted = job("enqueue", "start", *halt)
+    halted.reach(checkpoint)
+    assert halted.checkpoint == checkpoint
+    with pytest.raises(Conflict):
+        job("enqueue", "start", "cancel").reach(checkpoint)
 
 
 def test_every_state_has_an_openai_status() -> None:

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from trainer.frozen_base import load_base
 from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
 from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
 from trainer.recipe import Run, _surely_worse
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
+from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped, stored_mark
 from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
 
 QUESTIONS = {
@@ -249,6 +251,20 @@ def test_a_later_epoch_is_kept_unless_it_is_worse_beyond_the_noise(
     assert _surely_worse(scores, best) is worse
 
 
+def test_overfitting_by_small_steps_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rise = [0.05 * (epoch + 10 * (epoch % 2 == row % 2)) for epoch in range(20) for row in range(8)]
+    epochs = [rise[start : start + 8] for start in range(0, len(rise), 8)]
+    assert not any(_surely_worse(now, before) for before, now in pairwise(epochs)), "each step is within the noise"
+    run = Run(tmp_path, RunConfig("", "", "", "", 1, 1, 1.0, 1), Events(), lambda: False)
+    run.steps_per_epoch, run.validation, run.layers = 1, [Example([1], [1])], {}
+    for scores in epochs:
+        run.progress.epoch_targets = 1
+        monkeypatch.setattr(run, "_validate", lambda scores=scores: (scores, {"valid_loss": sum(scores) / 8}))
+        run._end_epoch()
+    published = next(one for one in epochs if sum(one) / 8 == run.progress.metrics["valid_loss"])
+    assert not _surely_worse(published, min(epochs, key=sum))
+
+
 def test_another_base_is_refused(configure: Any) -> None:
     folder, config = configure("run", base_digest="0" * 64)
     with pytest.raises(FailedForGood) as failure:
@@ -265,9 +281,38 @@ def test_bad_rows_name_their_line(configure: Any, tmp_path: Path) -> None:
     assert failure.value.code == "invalid_training_data"
 
 
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85"])
+def test_a_row_may_hold_any_line_separator_but_the_newline(configure: Any, tmp_path: Path, inside: str) -> None:
+    rows = tmp_path / "separators.jsonl"
+    messages = [{"role": "user", "content": f"two{inside}lines"}, {"role": "assistant", "content": "refund"}]
+    rows.write_bytes((json.dumps({"messages": messages}, ensure_ascii=False) + "\r\n").encode() * 2)
+    folder, config = configure("run", train_path=str(rows), validation_path=str(rows))
+    assert execute(folder, config)[0]["rows"] == 2
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(configure: Any, tmp_path: Path) -> None:
+    def row(words: int) -> str:
+        messages = [{"role": "user", "content": "refund " * words}, {"role": "assistant", "content": "refund"}]
+        return json.dumps({"messages": messages}) + "\n"
+
+    train, validation = tmp_path / "some.jsonl", tmp_path / "long.jsonl"
+    train.write_text(row(2) * 3 + row(200) * 2)
+    validation.write_text(row(200))
+    changes = {"train_path": str(train), "validation_path": str(validation), "max_length": 40}
+    folder, config = configure("run", **changes)
+    started = execute(folder, config)[0]
+    assert (started["rows"], started["rows_too_long"], started["max_length"]) == (3, 2, 40)
+    assert (started["validation_rows"], started["validation_rows_too_long"]) == (0, 1)
+
+    folder, config = configure("none", **{**changes, "train_path": str(validation)})
+    with pytest.raises(FailedForGood, match="within 40 tokens; 1 are longer") as failure:
+        execute(folder, config)
+    assert failure.value.code == "invalid_training_data"
+
+
 def start_process(folder: Path, config: RunConfig) -> subprocess.Popen[str]:
     config.write(folder / "run.json")
-    command = [sys.executable, "-m", "trainer.lora", str(folder)]
+    command = [sys.executable, "-m", "trainer.lora", str(folder), str(os.getpid())]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -296,8 +341,9 @@ def test_a_run_dies_with_the_process_that_started_it(configure: Any) -> None:
     folder, config = configure("run", epochs=5000)
     config.write(folder / "run.json")
     starter = (
-        "import subprocess, sys, time\n"
-        f"run = subprocess.Popen([sys.executable, '-m', 'trainer.lora', {str(folder)!r}], stdout=subprocess.PIPE)\n"
+        "import os, subprocess, sys, time\n"
+        f"command = [sys.executable, '-m', 'trainer.lora', {str(folder)!r}, str(os.getpid())]\n"
+        "run = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
         "run.stdout.readline(); print(run.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
@@ -313,6 +359,17 @@ def test_a_run_dies_with_the_process_that_started_it(configure: Any) -> None:
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_run_whose_parent_died_before_it_could_be_tied_to_it_does_nothing(configure: Any) -> None:
+    folder, config = configure("run", epochs=1)
+    config.write(folder / "run.json")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    command = [sys.executable, "-m", "trainer.lora", str(folder), str(dead.pid)]
+    orphan = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (orphan.returncode, orphan.stdout) == (1, b"")
+    assert not (folder / "adapter").exists()
 
 
 def encoded(base_dir: Path, messages: list[dict[str, Any]]) -> tuple[Example, Any]:
@@ -422,3 +479,25 @@ def test_given_hyperparameters_are_kept_or_refused_by_name() -> None:
         with pytest.raises(Invalid, match=field) as refusal:
             resolve_hyperparameters(10, {field: value})
         assert refusal.value.param == f"hyperparameters.{field}"
+
+
+def test_a_followed_run_waits_until_its_checkpoint_is_stored(configure: Any) -> None:
+    """Otherwise it loses more than one save interval to a kill, and removes checkpoints that are being uploaded."""
+    folder, config = configure("followed", followed=True, epochs=4)
+    stored: list[float] = []
+    steps: dict[int, float] = {}
+
+    def store(checkpoint: Path) -> None:
+        stored.append(time.monotonic())
+        stored_mark(checkpoint).touch()
+
+    def emit(kind: str, **fields: Any) -> None:
+        if kind == "step":
+            steps[fields["step"]] = time.monotonic()
+        if kind == "checkpoint":
+            threading.Timer(0.5, store, [Path(fields["path"])]).start()
+
+    Run(folder, config, emit, lambda: False).execute()
+    assert len(stored) == 2
+    assert steps[6] > stored[0] > steps[5] + 0.4
+    assert steps[11] > stored[1]

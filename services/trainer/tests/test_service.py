@@ -114,6 +114,13 @@ async def test_data_waits_for_a_request_where_purpose_or_policy_say_so(world: Wo
     assert [job async for job in jobs.list(extra_query={"training_file": str(event.file_id)})] == []
 
 
+async def test_data_of_a_file_that_was_deleted_since_is_not_fine_tuned_by_itself(world: World) -> None:
+    event = world.prepared(new_id("file-"), purpose="user_data")
+    await world.digest(event)
+    jobs = world.sdk().fine_tuning.jobs
+    assert [job async for job in jobs.list(extra_query={"training_file": str(event.file_id)})] == []
+
+
 async def test_jobs_are_listed_by_page_and_found_by_metadata_and_file(world: World) -> None:
     made = [await world.job(metadata={"team": "x" if n else "y", "n": str(n)}) for n in range(4)]
     jobs = world.sdk().fine_tuning.jobs

@@ -98,12 +98,17 @@ def random_base62(length: int) -> str:
     return "".join(secrets.choice(BASE62) for _ in range(length))
 
 
-def write_secrets(folder: Path) -> None:
-    """Make every secret of an installation that is not there yet, each in a file of mode 0600.
+def write_secrets(folder: Path, mode: int = 0o600) -> None:
+    """Make every secret of an installation that is not there yet; nobody else can enter the folder.
 
     `services_jwks` holds the public keys of all services, each under its package name.
+
+    Args:
+        folder: where to.
+        mode: of each file. Containers get the files one by one, as users of their own: there it is 0o444.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
     for name, prefix, length in (
         ("operator_key", "sk-sartor-", 43),
         ("objects_secret_key", "", 40),
@@ -113,20 +118,21 @@ def write_secrets(folder: Path) -> None:
         ("grafana_password", "", 24),
     ):
         if not (folder / name).exists():
-            _write_private(folder / name, prefix + random_base62(length))
+            _write(folder / name, prefix + random_base62(length), mode)
     if not (folder / "mongo_url").exists():
         password = (folder / "mongo_password").read_text()
-        _write_private(folder / "mongo_url", f"mongodb://sartor:{password}@mongodb:27017/?replicaSet=rs0")
+        _write(folder / "mongo_url", f"mongodb://sartor:{password}@mongodb:27017/?replicaSet=rs0", mode)
     public = []
     for service in SERVICE_PORTS:
         path = folder / f"{service}_key"
         if not path.exists():
-            _write_private(path, OKPKey.generate_key("Ed25519").as_pem(private=True).decode())
+            _write(path, OKPKey.generate_key("Ed25519").as_pem(private=True).decode(), mode)
         public.append({**OKPKey.import_key(path.read_bytes()).as_dict(private=False), "kid": service})
-    _write_private(folder / "services_jwks", json.dumps({"keys": public}))
+    _write(folder / "services_jwks", json.dumps({"keys": public}), mode)
 
 
-def _write_private(path: Path, text: str) -> None:
+def _write(path: Path, text: str, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+    path.chmod(mode)

@@ -1,6 +1,8 @@
-"""Writes one lock per image: exactly what a service needs, at the versions of `requirements.lock`.
+"""Writes what images are made with: a lock each, and the routes of the ingress.
 
-`python -m localstack.image_locks` writes `infra/docker/locks/`; `--check` only compares.
+A lock holds exactly what its service needs, at the versions of `requirements.lock`.
+
+`python -m localstack.image_locks` writes `infra/docker/`; `--check` only compares.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from localstack.home import SERVICE_PORTS
+from localstack.ingress import production_caddyfile
 
 ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "infra" / "docker" / "locks"
@@ -47,11 +50,11 @@ def needed(project: Path, *, without: tuple[str, ...] = ()) -> set[str]:
 
 
 def render() -> dict[Path, str]:
-    """Every lock: path -> text."""
+    """Every lock and the Caddyfile: path -> text."""
     available = pins()
     projects = {name: needed(ROOT / "services" / name) for name in SERVICE_PORTS}
     projects["tgi_agent"] = needed(ROOT / "services" / "model_server", without=ONLY_MODELS)
-    return {
+    return {FOLDER.parent / "Caddyfile": production_caddyfile()} | {
         FOLDER / f"{name}.txt": HEADER + "".join(f"{available[package]}\n" for package in sorted(packages))
         for name, packages in projects.items()
     }

@@ -20,51 +20,61 @@ def _body(message: str, kind: str, code: str) -> str:
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
+UNKNOWN = _body("No such address. See the API reference for the routes.", "invalid_request_error", "unknown_url")
+AWAY = _body("This part of Sartor is not up at the moment. Try again shortly.", "server_error", "service_unavailable")
+
+
 def caddyfile(ports: dict[str, int]) -> str:
-    """The Caddyfile for these ports; a part of the stack that is away answers 503 in the OpenAI envelope."""
-    unknown = _body("No such address. See the API reference for the routes.", "invalid_request_error", "unknown_url")
-    away = _body(
-        "This part of Sartor is not up at the moment. Try again shortly.", "server_error", "service_unavailable"
+    """The local stack's Caddyfile for these ports; a part that is away answers 503 in the OpenAI envelope."""
+    upstreams = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    port = ports["ingress"]
+    return _render(
+        ["auto_https off", "admin off", "persist_config off", "log {", "\tlevel WARN", "}"],
+        f"http://127.0.0.1:{port}, http://localhost:{port}",
+        ["bind 127.0.0.1"],
+        upstreams,
     )
-    lines = [
-        "{",
-        "\tauto_https off",
-        "\tadmin off",
-        "\tpersist_config off",
-        "\tlog {",
-        "\t\tlevel WARN",
-        "\t}",
-        "}",
-        f"http://127.0.0.1:{ports['ingress']}, http://localhost:{ports['ingress']} {{",
-        "\tbind 127.0.0.1",
-        "\thandle_errors {",
-        "\t\theader content-type application/json",
-        "\t\theader retry-after 1",
-        f"\t\trespond `{away}` 503",
-        "\t}",
-    ]
+
+
+def production_caddyfile() -> str:
+    """`infra/docker/Caddyfile`: the same routes to the containers; with a host name Caddy obtains its certificate."""
+    upstreams = {name: f"{name.replace('_', '-')}:8000" for name in (*ROUTES, "console")}
+    header = "# Made by `make image-locks`; do not edit. Set SARTOR_DOMAIN to a host name.\n"
+    return header + _render(["admin off"], "{$SARTOR_DOMAIN::80}", [], upstreams)
+
+
+def _render(options: list[str], site: str, first: list[str], upstreams: dict[str, str]) -> str:
+    lines = ["{", *_indent(options), "}", f"{site} {{", *_indent(first)]
+    lines += _indent(
+        [
+            "handle_errors {",
+            "\theader content-type application/json",
+            "\theader retry-after 1",
+            f"\trespond `{AWAY}` 503",
+            "}",
+        ]
+    )
     for service, prefixes in ROUTES.items():
         paths = " ".join(f"{prefix} {prefix}/*" for prefix in prefixes)
-        lines += [
-            f"\t@{service} path {paths}",
-            f"\thandle @{service} {{",
-            f"\t\treverse_proxy 127.0.0.1:{ports[service]} {{",
-            "\t\t\tflush_interval -1",
-            "\t\t}",
-            "\t}",
+        lines += _indent([f"@{service} path {paths}", f"handle @{service} {{", *_proxy(upstreams[service]), "}"])
+    lines += _indent(
+        [
+            "@unknown path /v1 /v1/* /internal /internal/* /metrics /readyz",
+            "handle @unknown {",
+            "\theader content-type application/json",
+            f"\trespond `{UNKNOWN}` 404",
+            "}",
+            "handle {",
+            *_proxy(upstreams["console"]),
+            "}",
         ]
-    lines += [
-        "\t@unknown path /v1 /v1/* /internal /internal/* /metrics /readyz",
-        "\thandle @unknown {",
-        "\t\theader content-type application/json",
-        f"\t\trespond `{unknown}` 404",
-        "\t}",
-        "\thandle {",
-        f"\t\treverse_proxy 127.0.0.1:{ports['console']} {{",
-        "\t\t\tflush_interval -1",
-        "\t\t}",
-        "\t}",
-        "}",
-        "",
-    ]
-    return "\n".join(lines)
+    )
+    return "\n".join([*lines, "}", ""])
+
+
+def _proxy(upstream: str) -> list[str]:
+    return _indent([f"reverse_proxy {upstream} {{", "\tflush_interval -1", "}"])
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return [f"\t{line}" for line in lines]

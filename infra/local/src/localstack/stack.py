@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
@@ -142,6 +142,19 @@ class LocalStack:
         self._start(rest)
         self._wait([*first, *rest])
         return time.monotonic() - began
+
+    def __enter__(self) -> Self:
+        """Up; what had started by a failure is stopped again."""
+        try:
+            self.up()
+        except BaseException:  # an interrupt leaves as much behind
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Down."""
+        self.down()
 
     def down(self) -> None:
         """Stop everything, services first; the data stays."""

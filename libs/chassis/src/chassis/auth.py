@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from joserfc.jwk import KeySet, OKPKey
 from chassis.errors import BY_STATUS, Forbidden, NotFound, Transient, Unauthenticated
 
 TOKEN_SECONDS = 60
+CLOCK_SKEW_SECONDS = 10
+TOKEN_REFUSED = "service_token_refused"  # noqa: S105 - an error code
 
 ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset({"*"}),
@@ -40,6 +42,19 @@ ROLES: dict[str, frozenset[str]] = {
     ),
 }
 """What each role may do, as `resource:action` scopes; `write` includes `read`, `*` is everything of the tenant."""
+
+SCOPES = frozenset(
+    f"{resource}:{action}"
+    for resource in ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
+    for action in ("read", "write")
+) | {"models:approve"}
+"""Every scope there is, spelt out."""
+
+
+def expand(granted: Iterable[str]) -> frozenset[str]:
+    """The scopes of `SCOPES` that patterns such as `*`, `files:*` or `files:write` stand for."""
+    patterns = frozenset(granted)
+    return frozenset(scope for scope in SCOPES if _covers(patterns, scope))
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,7 @@ class Tokens:
             decoded = jwt.decode(token, self._public, algorithms=["Ed25519"])
             claims = decoded.claims
             rules = jwt.JWTClaimsRegistry(
+                leeway=CLOCK_SKEW_SECONDS,
                 aud={"essential": True, "value": self.service},
                 exp={"essential": True},
                 iss={"essential": True, "value": str(decoded.header.get("kid"))},
@@ -144,7 +160,7 @@ class Tokens:
             )
             rules.validate(claims)
         except (JoseError, ValueError, KeyError) as error:
-            raise Unauthenticated(f"The service token was refused: {error}.") from error
+            raise Unauthenticated(f"The service token was refused: {error}.", code=TOKEN_REFUSED) from error
         return Principal(
             tenant_id=str(claims["tenant"]),
             user_id=claims.get("user"),
@@ -268,6 +284,8 @@ class Peer:
         except (ValueError, KeyError, TypeError):
             body = {"message": f"{self.name} answered {response.status_code}."}
         kind = BY_STATUS.get(response.status_code, Transient)
+        if body.get("code") == TOKEN_REFUSED:  # clocks or keys differ: no fault of the request, mended by operators
+            kind = Transient
         raise kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
 
     @asynccontextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -16,9 +17,10 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.errors import Invalid, SartorError, envelope
+from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 
@@ -27,6 +29,9 @@ log = structlog.get_logger()
 REQUESTS = Counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
 LATENCY = Histogram("http_request_seconds", "Time to the last byte of an answer.", ["method", "route"])
 
+MOST_BODY_BYTES = 8 * 1024 * 1024
+"""Of a request that is read whole; a long conversation with its context is far below."""
+
 Check = Callable[[], Awaitable[Any]]
 
 
@@ -34,10 +39,15 @@ class RequestContext:
     """ASGI middleware: gives each request an id, bound to the log and echoed, and measures it by route template.
 
     It is also the boundary for unexpected errors, so that even their answers carry the id.
+
+    Args:
+        app: the application below.
+        away: errors which say that a dependency is unavailable: answered 503, so that clients try again.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, away: tuple[type[Exception], ...] = ()) -> None:
         self.app = app
+        self.away = away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -68,12 +78,49 @@ class RequestContext:
             log.error("request_crashed", exc_info=error)
             if status:
                 raise
-            await CRASHED(scope, receive, send_with_ids)
+            await (AWAY if isinstance(error, self.away) else CRASHED)(scope, receive, send_with_ids)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, str(status)).inc()
             LATENCY.labels(scope["method"], route).observe(time.perf_counter() - started)
             structlog.contextvars.unbind_contextvars("request_id", "tenant_id")
+
+
+class BodyLimit:
+    """ASGI middleware: refuses a request body over `limit` bytes before more of it is read.
+
+    Args:
+        app: the application below.
+        limit: bytes.
+        streamed: paths whose routes read the body in pieces, under limits of their own.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, streamed: Sequence[str] = ()) -> None:
+        self.app = app
+        self.limit = limit
+        self.streamed = frozenset(streamed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"] in self.streamed:
+            await self.app(scope, receive, send)
+            return
+        refused = f"The request body is over {self.limit} bytes"
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self.limit:
+            await error_response(TooLarge(f"{refused}. Send less at a time."))(scope, receive, send)
+            return
+        left = self.limit
+
+        async def receive_some() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, refused)
+            return message
+
+        await self.app(scope, receive_some, send)
 
 
 def error_response(error: SartorError) -> JSONResponse:
@@ -103,12 +150,13 @@ async def _on_validation_error(_request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    codes = {404: "unknown_url", 405: "method_not_allowed"}
+    codes = {404: "unknown_url", 405: "method_not_allowed", 413: "too_large"}
     message = f"{request.method} {request.url.path}: {error.detail}."
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": codes.get(error.status_code)}
     return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
 
 
+AWAY = error_response(Transient("A part of Sartor is away at the moment. Try again shortly.", retry_after=1))
 CRASHED = error_response(SartorError("Something went wrong here. Quote the x-request-id when you report it."))
 
 
@@ -118,6 +166,10 @@ def create_app(
     routers: Sequence[APIRouter],
     checks: Mapping[str, Check],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    reports: Mapping[str, Check] | None = None,
+    away: tuple[type[Exception], ...] = (),
+    middleware: Sequence[Middleware] = (),
+    streamed: Sequence[str] = (),
 ) -> FastAPI:
     """The service's FastAPI application with health, readiness, metrics and error handling in place.
 
@@ -126,10 +178,23 @@ def create_app(
         routers: the service's own routes.
         checks: name -> coroutine function that raises when that dependency is unusable; `/readyz` runs them all.
         lifespan: starts and stops what lives as long as the application.
+        reports: as checks, but shown in `/readyz` without making the service unready.
+        away: see `RequestContext`.
+        middleware: further middleware, inside ours.
+        streamed: see `BodyLimit`.
     """
-    app = FastAPI(title=f"Sartor {service}", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=f"Sartor {service}",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        middleware=[
+            Middleware(RequestContext, away=away),
+            Middleware(BodyLimit, limit=MOST_BODY_BYTES, streamed=streamed),
+            *middleware,
+        ],
+    )
     app.state.stopping = False
-    app.add_middleware(RequestContext)
     app.add_exception_handler(SartorError, _on_sartor_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -140,11 +205,12 @@ def create_app(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        results = await asyncio.gather(*(_probe(check) for check in checks.values()))
-        report: dict[str, str] = dict(zip(checks, results, strict=True))
+        every = {**checks, **(reports or {})}
+        results = await asyncio.gather(*(_probe(check) for check in every.values()))
+        report: dict[str, str] = dict(zip(every, results, strict=True))
         if app.state.stopping:
             report["stopping"] = "draining"
-        ready = all(state == "ok" for state in report.values())
+        ready = not app.state.stopping and all(report[name] == "ok" for name in checks)
         return JSONResponse(report, status_code=200 if ready else 503)
 
     @app.get("/metrics", include_in_schema=False)
@@ -164,16 +230,33 @@ async def _probe(check: Check) -> str:
     return "ok"
 
 
+class _Server(uvicorn.Server):
+    """Tells the application of SIGTERM at once, so that it takes no new work while the last requests are answered."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._application = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn: the listening socket closes, then requests end, then the lifespan."""
+        self._application.state.stopping = True
+        super().handle_exit(sig, frame)
+
+
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
-    """Run the application until SIGTERM or SIGINT, then drain for at most `stop_timeout` seconds."""
-    uvicorn.run(
+    """Run the application until SIGTERM or SIGINT, then drain for at most `stop_timeout` seconds.
+
+    Requests under way have half of that; the other half is for what they left to be published.
+    """
+    config = uvicorn.Config(
         app,
         host=settings.service_host,
         port=settings.service_port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=int(settings.stop_timeout),
+        timeout_graceful_shutdown=max(1, int(settings.stop_timeout / 2)),
     )
+    _Server(config, app).run()
 
 
 class Page(BaseModel):
@@ -199,17 +282,3 @@ def page(items: Sequence[Any], *, limit: int) -> Page:
         last_id=ids[-1] if ids else None,
         has_more=len(items) > limit,
     )
-
-
-async def read_limited(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    """Collect a body of at most `limit` bytes.
-
-    Raises:
-        Invalid: the body is longer.
-    """
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
-            raise Invalid(f"The request body is over {limit} bytes.", code="body_too_large")
-    return bytes(body)

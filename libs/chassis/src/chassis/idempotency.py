@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.auth import Principal
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
 
 MAX_BODY = 2 * 1024 * 1024
 KEEP = timedelta(hours=24)
 TAKE_OVER = timedelta(seconds=60)
+BOUNDARY = hashlib.sha256(b"a boundary").digest()
+"""Stands for the boundary in the digest of a form."""
 
 seed: ContextVar[str | None] = ContextVar("idempotency_seed", default=None)
 """Set while a request with an `Idempotency-Key` runs; ids made from it make a repeated attempt name the same thing."""
@@ -30,8 +34,11 @@ def request_id_for(prefix: str, fallback: str) -> str:
 class Idempotency:
     """ASGI middleware that stores the answer of each POST carrying an `Idempotency-Key` for 24 hours.
 
-    An attempt that died half-way is taken over after a minute; the services derive their ids from `seed`, so the
-    second attempt finds what the first one made. Multipart uploads and streamed answers pass through unstored.
+    Keys are the caller's own: the credential is checked first. An attempt that died half-way is taken over after a
+    minute; the services derive their ids from `seed`, so the second attempt finds what the first one made. A multipart
+    upload is hashed as it streams by, whatever its boundary; its repetition is read and compared before it is answered.
+    Streamed answers pass through unstored; of an answer marked `cache-control: no-store`, which shows a secret, only
+    its status is kept.
 
     Args:
         app: the application below.
@@ -45,61 +52,92 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the answer it had before."""
         headers = dict(scope.get("headers", ()))
-        key = headers.get(b"idempotency-key")
-        multipart = headers.get(b"content-type", b"").startswith(b"multipart/")
-        if scope["type"] != "http" or scope["method"] != "POST" or not key or multipart:
+        key, credential = headers.get(b"idempotency-key"), headers.get(b"authorization")
+        if scope["type"] != "http" or scope["method"] != "POST" or not key or not credential:
             await self.app(scope, receive, send)
             return
         try:
-            await self._once(scope, receive, send, key, headers.get(b"authorization", b""))
+            caller = await scope["app"].state.authenticator.authenticate(credential.decode("latin-1"))
+            attempt = _Attempt(_record_id(caller, scope["path"], key), datetime.now(UTC))
+            content_type = headers.get(b"content-type", b"")
+            if content_type.startswith(b"multipart/"):
+                await self._upload_once(scope, receive, send, attempt, content_type)
+            else:
+                await self._once(scope, receive, send, attempt)
         except SartorError as error:
             await error_response(error)(scope, receive, send)
 
-    async def _once(self, scope: Scope, receive: Receive, send: Send, key: bytes, caller: bytes) -> None:
+    async def _once(self, scope: Scope, receive: Receive, send: Send, attempt: _Attempt) -> None:
         body = await _read(receive)
-        record_id = hashlib.sha256(b"\x1f".join([caller, scope["path"].encode(), key])).hexdigest()
         body_hash = hashlib.sha256(body).hexdigest()
-        stored = await self._begin(record_id, body_hash)
+        stored = await self._begin(attempt)
         if stored is not None:
+            _expect_hash(stored, body_hash)
             await _replay(stored, send)
             return
-        token = seed.set(record_id)
+        await self._answer(scope, _replay_body(body, receive), send, attempt, lambda: body_hash)
+
+    async def _upload_once(
+        self, scope: Scope, receive: Receive, send: Send, attempt: _Attempt, content_type: bytes
+    ) -> None:
+        seen = FormDigest(content_type)
+        stored = await self._begin(attempt)
+        if stored is not None:
+            _expect_hash(stored, await _read_through(seen, receive, int(stored["body_size"] or 0)))
+            await _replay(stored, send)
+            return
+
+        async def receive_and_hash() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                seen.update(message.get("body", b""), last=not message.get("more_body", False))
+            return message
+
+        await self._answer(scope, receive_and_hash, send, attempt, seen.hexdigest, lambda: seen.size)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        attempt: _Attempt,
+        body_hash: Callable[[], str | None],
+        body_size: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Let the application answer, and store the answer with the hash of the body it read to the end."""
+        token = seed.set(attempt.record_id)
 
         async def store(answer: _Recorder) -> None:
-            await self.records.update_one(
-                {"_id": record_id},
-                {"$set": {"status": answer.status, "headers": answer.headers, "body": bytes(answer.body)}},
-            )
+            if (found := body_hash()) is None:
+                return
+            shown = {"headers": answer.headers, "body": bytes(answer.body)} if not answer.secret else {}
+            about = {"status": answer.status, "body_hash": found, "body_size": body_size()}
+            await self.records.update_one(attempt.mine, {"$set": about | shown})
 
         recorder = _Recorder(send, store)
         try:
-            await self.app(scope, _replay_body(body, receive), recorder)
+            await self.app(scope, receive, recorder)
         finally:
             seed.reset(token)
-            if not recorder.storable:
-                await self.records.delete_one({"_id": record_id})
+            if not recorder.storable or body_hash() is None:
+                await self.records.delete_one(attempt.mine)
 
-    async def _begin(self, record_id: str, body_hash: str) -> dict[str, Any] | None:
+    async def _begin(self, attempt: _Attempt) -> dict[str, Any] | None:
         """Claim the key for this attempt, or return the answer it already has."""
-        at = datetime.now(UTC)
+        at = attempt.began_at
         record = await self.records.find_one_and_update(
-            {"_id": record_id},
-            {"$setOnInsert": {"body_hash": body_hash, "started_at": at, "expires_at": at + KEEP}},
+            {"_id": attempt.record_id},
+            {"$setOnInsert": {"started_at": at, "expires_at": at + KEEP}},
             upsert=True,
             return_document=False,
         )
         if record is None:
             return None
-        if record["body_hash"] != body_hash:
-            raise Unprocessable(
-                "This Idempotency-Key was used with another request body. Use a new key for a new request.",
-                code="idempotency_key_reused",
-            )
         if "status" in record:
             return dict(record)
         taken = (
             await self.records.find_one_and_update(
-                {"_id": record_id, "started_at": record["started_at"], "status": {"$exists": False}},
+                {"_id": attempt.record_id, "started_at": record["started_at"], "status": {"$exists": False}},
                 {"$set": {"started_at": at}},
             )
             if at - record["started_at"].replace(tzinfo=UTC) > TAKE_OVER
@@ -112,9 +150,63 @@ class Idempotency:
         return None
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at a request; a late one, whose key was taken over, matches nothing any more."""
+
+    record_id: str
+    began_at: datetime
+
+    @property
+    def mine(self) -> dict[str, Any]:
+        return {"_id": self.record_id, "started_at": self.began_at}
+
+
+def _record_id(caller: Principal, path: str, key: bytes) -> str:
+    whose = [caller.tenant_id, caller.key_id, caller.user_id or "", path, key.decode("latin-1")]
+    return hashlib.sha256("\x1f".join(whose).encode()).hexdigest()
+
+
 async def prepare(records: Any) -> None:
     """Create the index that lets MongoDB drop answers after 24 hours."""
     await records.create_index("expires_at", expireAfterSeconds=0)
+
+
+class FormDigest:
+    """SHA-256 of a multipart body as it comes, the same whatever its boundary: a client makes a new one each time.
+
+    Args:
+        content_type: the request's, which names the boundary.
+    """
+
+    def __init__(self, content_type: bytes) -> None:
+        boundary = content_type.partition(b"boundary=")[2].split(b";")[0].strip().strip(b'"')
+        self._mark = b"--" + boundary
+        self._sha = hashlib.sha256()
+        self._tail = b""
+        self._complete = False
+        self.size = 0
+
+    def update(self, data: bytes, *, last: bool) -> None:
+        """Take the next bytes; a boundary may lie across two calls."""
+        data = self._tail + data
+        while (at := data.find(self._mark)) >= 0:
+            self._add(data[:at])
+            self._add(BOUNDARY)
+            data = data[at + len(self._mark) :]
+        keep = 0 if last else len(self._mark) - 1
+        cut = max(0, len(data) - keep)
+        self._add(data[:cut])
+        self._tail = data[cut:]
+        self._complete = last
+
+    def hexdigest(self) -> str | None:
+        """The digest; None while the body has not been read to its end."""
+        return self._sha.hexdigest() if self._complete else None
+
+    def _add(self, data: bytes) -> None:
+        self._sha.update(data)
+        self.size += len(data)
 
 
 class _Recorder:
@@ -132,6 +224,11 @@ class _Recorder:
         self._complete = False
 
     @property
+    def secret(self) -> bool:
+        """Whether the answer must not be kept."""
+        return any(name == "cache-control" and "no-store" in value for name, value in self.headers)
+
+    @property
     def storable(self) -> bool:
         streamed = any(name == "content-type" and value.startswith("text/event-stream") for name, value in self.headers)
         return self._complete and not streamed and 200 <= self.status < 500 and self.status != 429
@@ -146,6 +243,27 @@ class _Recorder:
         if self._complete and self.storable:
             await self._store(self)
         await self._send(message)
+
+
+def _expect_hash(stored: dict[str, Any], body_hash: str | None) -> None:
+    if stored["body_hash"] != body_hash:
+        raise Unprocessable(
+            "This Idempotency-Key was used with another request body. Use a new key for a new request.",
+            code="idempotency_key_reused",
+        )
+
+
+async def _read_through(seen: FormDigest, receive: Receive, size: int) -> str | None:
+    """The digest of a body that is read for nothing else; None as soon as it is longer than `size`."""
+    while seen.size <= size:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        last = not message.get("more_body", False)
+        seen.update(message.get("body", b""), last=last)
+        if last:
+            return seen.hexdigest()
+    return None
 
 
 async def _read(receive: Receive) -> bytes:
@@ -173,6 +291,11 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 
 async def _replay(stored: dict[str, Any], send: Send) -> None:
+    if "body" not in stored:
+        raise Conflict(
+            "This was done before, under the same Idempotency-Key; its answer held a secret and was not kept.",
+            code="answer_not_kept",
+        )
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in stored["headers"]]
     headers.append((b"idempotent-replayed", b"true"))
     await send({"type": "http.response.start", "status": stored["status"], "headers": headers})

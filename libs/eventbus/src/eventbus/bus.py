@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
 
-from chassis.errors import PERMANENT, Transient
+from chassis.errors import PERMANENT, SartorError, Transient
 from chassis.settings import ServiceSettings
 from eventbus.continuity import Continuity
+from eventbus.lanes import Lanes, Place
 from eventbus.parking import Held, Parking, Record
+from eventbus.patience import Patience
 from schemas import EVENTS, TOPICS, Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from stores.mongo import PyMongoError
 
@@ -29,19 +32,13 @@ OUT_OF_SEQUENCE = Counter(
     "events_out_of_sequence_total", "Events before which one of their stream is missing, or that came again.", ["kind"]
 )
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
+DEAD_IN_A_ROW = Gauge("dead_letters_in_a_row", "Events dead-lettered since one was last handled.")
 PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
 
-ATTEMPTS_IN_PLACE = 3
-"""Before a message is parked: most trouble is over within a second."""
-
-ATTEMPTS = 8
-ATTEMPTS_WHILE_AWAY = 200
-"""Where a peer or the database is away: about three hours before a good event is put aside."""
-
-BACKOFF_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 60.0
-LONGEST_PAUSE_IN_PLACE_SECONDS = 5.0
 IDLE_SECONDS = 2.0
+PARALLEL_RETRIES = 16
+"""Parked keys tried at the same time, so that slow ones do not hold up the others."""
+
 MEASURE_SECONDS = 15.0
 DEAD_LETTERS_IN_A_ROW = 20
 """Poison is rare: so many in a row mean that the consumer itself is wrong."""
@@ -52,8 +49,7 @@ LOST_RACES = ("stale_write", "stale_fence")
 REPLAY_FOR = "x-replay-for"
 """Header of a replayed dead letter: the one consumer it is for."""
 
-PUBLISH_SECONDS = 10
-HANDLER_SECONDS = 30
+PUBLISH_SECONDS = 8
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[Any], Awaitable[None]]
@@ -63,10 +59,11 @@ Handlers = Mapping[type[Event], Handler]
 class Bus:
     """One service's connection to Kafka.
 
-    Consumers get each event at least once, in order per aggregate. A handler that raises a permanent error sends the
-    message to `<topic>-dlq` at once. Any other error is tried again in place, then its key is parked: later messages of
-    that key wait behind it, all others go on. After `ATTEMPTS`, or hours where the error says that something is away,
-    the message is dead-lettered too. Only when it can be put nowhere does the consumer read it again.
+    Consumers get each event at least once, in order per aggregate; different aggregates are handled side by side. A
+    handler that raises a permanent error sends the message to `<topic>-dlq` at once. Any other error is tried again in
+    place, then its key is parked: later messages of that key wait behind it, all others go on. After
+    `patience.attempts`, or hours where the error says that something is away, the message is dead-lettered too. Only
+    when it can be put nowhere does its lane wait, and in the end the consumer.
 
     Args:
         settings: broker address and topic prefix.
@@ -75,6 +72,7 @@ class Bus:
     """
 
     def __init__(self, settings: ServiceSettings, service: str, parking: Parking | None = None) -> None:
+        self.patience = Patience()
         self._settings = settings
         self._service = service
         self._prefix = settings.topic_prefix
@@ -82,6 +80,8 @@ class Bus:
         self._watchers: dict[type[Event], Handler] = {}
         self._parking = parking
         self._continuity = Continuity()
+        self._lanes = Lanes(self._settle, self._continuity.clear)
+        self._committing: asyncio.Task[None] | None = None
         self._dead_in_a_row = 0
         self._broker = KafkaBroker(
             settings.kafka_bootstrap.split(","),
@@ -120,12 +120,14 @@ class Bus:
             self._broker.subscriber(
                 *self._topics_of(self._handlers),
                 group_id=f"{self._prefix}{self._service.replace('_', '-')}",
-                ack_policy=AckPolicy.NACK_ON_ERROR,
+                ack_policy=AckPolicy.MANUAL,
                 auto_offset_reset="earliest",
                 session_timeout_ms=self._settings.kafka_session_timeout_ms,
                 heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 3,
                 fetch_max_wait_ms=500,
+                listener=self._lanes,
             )(self._on_message)
+            self._committing = asyncio.create_task(self._lanes.run_commits(), name="commits")
         if self._watchers:
             self._broker.subscriber(
                 *self._topics_of(self._watchers),
@@ -136,10 +138,22 @@ class Bus:
             )(self._on_watched)
         await self._broker.start()
 
-    async def stop(self) -> None:
-        """Finish the handlers under way, then close."""
+    async def stop_consuming(self, seconds: float) -> None:
+        """Take no more messages, finish those under way and commit; publishing goes on."""
+        await self._lanes.drain(seconds)
+        if self._committing:
+            self._committing.cancel()
+
+    async def stop(self, seconds: float | None = None) -> None:
+        """Close, after the messages under way.
+
+        Args:
+            seconds: at most so long; `stop_timeout` if None.
+        """
+        seconds = self._settings.stop_timeout if seconds is None else seconds
         try:
-            async with asyncio.timeout(self._settings.stop_timeout):
+            async with asyncio.timeout(seconds):
+                await self.stop_consuming(seconds / 2)
                 await self._broker.stop()
         except TimeoutError:
             log.warning("bus_stop_timed_out")
@@ -170,7 +184,10 @@ class Bus:
         return sorted({f"{self._prefix}{event.topic}" for event in handlers})
 
     async def check_consumer(self) -> None:
-        """Raise when every message of late went to the dead letters: somebody should look before all of them do."""
+        """Raise when every message of late went to the dead letters: somebody should look before all of them do.
+
+        It is told beside the service's readiness, not a part of it: its API is no worse for it.
+        """
         if self._dead_in_a_row >= DEAD_LETTERS_IN_A_ROW:
             raise Transient(f"The last {self._dead_in_a_row} events were dead-lettered; see `sartor dlq list`.")
 
@@ -183,7 +200,23 @@ class Bus:
             log.warning("watched_event_failed", error=f"{type(error).__name__}: {error}")
 
     async def _on_message(self, message: KafkaMessage) -> None:
-        record = self._record(message)
+        """Hand a message to the lane of its key; it is committed when it and all before it are done."""
+        raw, record = _raw(message), self._record(message)
+        await self._lanes.take(message.consumer, Place(TopicPartition(raw.topic, raw.partition), raw.offset), record)
+
+    async def _settle(self, record: Record) -> None:
+        """Bring one message to its end; the partition waits where even a dead letter cannot be written."""
+        failures = 0
+        while True:
+            try:
+                await self._consume(record)
+                return
+            except Exception as error:  # the boundary of a consumer: whatever it is, the message is not lost
+                failures += 1
+                log.error("event_not_settled", topic=record.topic, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(self.patience.pause_in_place(failures))
+
+    async def _consume(self, record: Record) -> None:
         if record.headers.get(REPLAY_FOR, self._service) != self._service:
             return
         try:
@@ -220,10 +253,10 @@ class Bus:
     async def _handle(self, record: Record, event: Event) -> None:
         """Handle one message, or park it; until one of the two is done the partition waits."""
         assert self._parking is not None
-        attempts = 0
+        attempts, began = 0, time.monotonic()
         while True:
             try:
-                waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)
+                waits = self.patience.is_over(attempts, time.monotonic() - began) or await self._parking.holds(record)
                 if waits and await self._parking.park(record, attempts):
                     CONSUMED.labels(event.type, "parked").inc()
                     log.warning("event_parked", type=event.type, key=record.order_key, attempts=attempts)
@@ -233,16 +266,21 @@ class Bus:
                 attempts += not waits
             except PyMongoError as error:
                 log.warning("event_not_parked", type=event.type, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(min(_pause(attempts), LONGEST_PAUSE_IN_PLACE_SECONDS))
+            await asyncio.sleep(self.patience.pause_in_place(attempts))
 
     async def run_parked(self) -> None:
-        """Try parked keys again as their time comes, until cancelled."""
+        """Try parked keys again as their time comes, several at a time so that a slow one holds up no other."""
         assert self._parking is not None
-        while True:
-            if held := await self._parking.claim():
-                await self._try_parked(self._parking, held)
-            else:
-                await asyncio.sleep(IDLE_SECONDS)
+        room = asyncio.Semaphore(PARALLEL_RETRIES)
+        async with asyncio.TaskGroup() as tries:
+            while True:
+                await room.acquire()
+                held = await self._parking.claim()
+                if held is None:
+                    room.release()
+                    await asyncio.sleep(IDLE_SECONDS)
+                else:
+                    tries.create_task(self._try_parked(self._parking, held, room))
 
     async def measure_parked(self) -> None:
         """Keep the gauges of parked keys current, until cancelled."""
@@ -253,7 +291,15 @@ class Bus:
             PARKED_AGE.set(age)
             await asyncio.sleep(MEASURE_SECONDS)
 
-    async def _try_parked(self, parking: Parking, held: Held) -> None:
+    async def _try_parked(self, parking: Parking, held: Held, room: asyncio.Semaphore) -> None:
+        try:
+            await self._retry(parking, held)
+        except Exception as error:  # the key stays parked, and comes again when its lease is over
+            log.error("retry_failed", key=held.id, error=f"{type(error).__name__}: {error}")
+        finally:
+            room.release()
+
+    async def _retry(self, parking: Parking, held: Held) -> None:
         record = held.record
         try:
             event, envelope = self._decode(record, self._handlers)
@@ -268,7 +314,7 @@ class Bus:
             if await self._attempt(record, event, held.attempts):
                 await parking.done(held)
             else:
-                await parking.failed(held, _pause(held.attempts + 1))
+                await parking.failed(held, self.patience.pause(held.attempts + 1))
 
     async def _attempt(self, record: Record, event: Event, attempts: int) -> bool:
         """One attempt; True when nothing is left to do, because it is handled or dead-lettered.
@@ -279,7 +325,7 @@ class Bus:
             attempts: how often it has failed before.
         """
         try:
-            async with asyncio.timeout(HANDLER_SECONDS):
+            async with asyncio.timeout(self.patience.handler_seconds):
                 await self._handlers[type(event)](event)
         except Exception as error:  # the boundary of a consumer: every failure is retried or dead-lettered
             failed = attempts + 1
@@ -287,13 +333,14 @@ class Bus:
             if isinstance(error, PERMANENT) and error.code not in LOST_RACES:
                 await self._dead_letter(record, error.code or "permanent", error.message, attempts=failed)
                 return True
-            away = isinstance(error, (Transient, PyMongoError))
-            last = failed >= (ATTEMPTS_WHILE_AWAY if away else ATTEMPTS)
+            away = isinstance(error, PyMongoError) or (isinstance(error, SartorError) and error.transient)
+            last = failed >= (self.patience.attempts_while_away if away else self.patience.attempts)
             log.warning("event_failed", type=event.type, attempt=failed, error=reason, exc_info=last)
             if last:
                 await self._dead_letter(record, "exhausted", reason, attempts=failed)
             return last
         self._dead_in_a_row = 0
+        DEAD_IN_A_ROW.set(0)
         CONSUMED.labels(event.type, "handled").inc()
         return True
 
@@ -310,11 +357,12 @@ class Bus:
         }
         await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
         self._dead_in_a_row += 1
+        DEAD_IN_A_ROW.set(self._dead_in_a_row)
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
         log.error("event_dead_lettered", topic=record.topic, code=code, reason=reason, attempts=attempts)
 
     def _record(self, message: KafkaMessage) -> Record:
-        raw = message.raw_message[0] if isinstance(message.raw_message, Sequence) else message.raw_message
+        raw = _raw(message)
         headers = {name: _text(value) for name, value in message.headers.items()}
         topic = str(raw.topic).removeprefix(self._prefix)
         return Record(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
@@ -333,21 +381,24 @@ class Bus:
                     if name not in existing
                 ]
                 if missing:
-                    await admin.create_topics(missing)
-            except TopicAlreadyExistsError:
-                pass
+                    _check_created(await admin.create_topics(missing))
             finally:
                 await admin.close()
 
 
+def _check_created(response: Any) -> None:
+    """Raise unless each topic was created, by us or by a service that starts beside us."""
+    for topic, code, *_ in response.topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise Transient(f"Kafka did not create the topic '{topic}' (error {code}).")
+
+
+def _raw(message: KafkaMessage) -> Any:
+    return message.raw_message[0] if isinstance(message.raw_message, Sequence) else message.raw_message
+
+
 def _identity(envelope: Envelope) -> dict[str, Any]:
     return {"event_id": envelope.id, "correlation_id": envelope.correlationid, "tenant_id": envelope.tenantid}
-
-
-def _pause(attempts: int) -> float:
-    """Seconds before the next attempt: exponential, with jitter so that many do not come back together."""
-    longest = min(LONGEST_PAUSE_SECONDS, BACKOFF_SECONDS * 2.0**attempts)
-    return longest * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
 
 
 def _text(value: Any) -> str:

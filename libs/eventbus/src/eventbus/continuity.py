@@ -11,7 +11,7 @@ MOST_STREAMS = 10_000
 class Continuity:
     """The last number seen in each stream, of the newest `MOST_STREAMS` streams.
 
-    It starts empty with the process, so the first event of a stream is never a gap.
+    It starts empty, so the first event of a stream is never a gap.
     """
 
     def __init__(self) -> None:
@@ -34,3 +34,7 @@ class Continuity:
         if last is None or seq == last + 1:
             return "next"
         return "gap" if seq > last else "repeated"
+
+    def clear(self) -> None:
+        """Forget all streams."""
+        self._last.clear()

@@ -107,11 +107,12 @@ class DeadLetters:
     async def _read(self) -> list[DeadLetter]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap, enable_auto_commit=False)
         try:
-            async with asyncio.timeout(READ_SECONDS):
-                await consumer.start()
-                try:
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    await consumer.start()
                     records = await self._newest(consumer)
-                finally:
+            finally:
+                async with asyncio.timeout(READ_SECONDS):
                     await consumer.stop()
         except (KafkaError, TimeoutError) as error:
             raise Transient(f"The dead letters cannot be read ({type(error).__name__}); is Kafka up?") from error

@@ -20,16 +20,23 @@ from stores.mongo import PyMongoError, connect
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux, prctl(2)); elsewhere do nothing."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux, prctl(2)), and end now if it is dead already.
+
+    Args:
+        parent: its process id, as the parent told it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 @dataclass(frozen=True)
 class Orders:
-    """Which lease to renew, how often, and the process group to end when it is lost."""
+    """Which lease to renew, how often, the process group to end when it is lost, and who gave the orders."""
 
+    parent: int
     mongo_url: str
     mongo_database_prefix: str
     service: str
@@ -65,6 +72,7 @@ class Heartbeat:
         group: int,
     ) -> None:
         self._orders = Orders(
+            parent=os.getpid(),
             mongo_url=settings.mongo_url.get_secret_value(),
             mongo_database_prefix=settings.mongo_database_prefix,
             service=service,
@@ -115,8 +123,8 @@ async def beat(orders: Orders) -> None:
 
 def main() -> None:
     """Read the orders and beat."""
-    die_with_parent()
     orders = Orders(**json.load(sys.stdin))
+    die_with_parent(orders.parent)
     try:
         asyncio.run(beat(orders))
     except ProcessLookupError:

@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge
 
-from chassis.errors import Conflict, NotFound
+from chassis.errors import Conflict, NotFound, Transient
 from chassis.ids import new_id
 from eventbus.aggregate import Aggregate, Lease
-from eventbus.bus import Bus
+from eventbus.bus import PUBLISH_SECONDS, Bus
 from eventbus.leases import SERVER_MS, Leases
 from schemas import Envelope, Event
 from schemas.envelope import utc_now
@@ -27,8 +27,11 @@ OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet publish
 A = TypeVar("A", bound=Aggregate)
 
 SWEEP_SECONDS = 2.0
-RELAY_LEASE_SECONDS = 10
-PARALLEL = 16
+RELAY_LEASE_SECONDS = 20
+"""Longer than a publish may take, twice: what this replica began is over before another one begins."""
+
+PARALLEL = 64
+"""Aggregates published at the same time: what is sent together shares an acknowledgement."""
 
 
 class AggregateStore(Generic[A]):
@@ -260,33 +263,44 @@ class Relay:
                 pass
             self._awake.clear()
             try:
-                if await self._hold_lease():
-                    await self.drain()
+                await self.drain()
             except Exception as error:  # the boundary of a background task: it must survive a broker or database cut
                 log.warning("relay_failed", error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def drain(self) -> None:
-        """Publish everything that waits now."""
+        """Publish everything that waits now, if this replica is the one that relays.
+
+        Raises:
+            Transient: an event was not acknowledged, or the lease was lost half-way; the rest waits for the next sweep.
+        """
+        if not await self._hold_lease():
+            return
         for store in self._stores:
             oldest = time.time()
-            documents = await store.collection.find({"outbox.0": {"$exists": True}}, {"outbox": 1}).to_list(200)
+            documents = await store.collection.find({"outbox.0.id": {"$exists": True}}, {"outbox": 1}).to_list(200)
             gate = asyncio.Semaphore(PARALLEL)
             for document in documents:
                 oldest = min(oldest, document["outbox"][0]["at"])
             OLDEST.labels(store.collection.name).set(time.time() - oldest)
-            await asyncio.gather(*(self._publish(store, document, gate) for document in documents))
+            # All are waited for, so that no publish of this sweep runs beside the next one's.
+            work = (self._publish(store, document, gate) for document in documents)
+            for outcome in await asyncio.gather(*work, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     async def _publish(self, store: AggregateStore[Any], document: dict[str, Any], gate: asyncio.Semaphore) -> None:
         async with gate:
             for record in document["outbox"]:
+                if not await self._hold_lease():
+                    raise Transient("Another replica relays now.")
                 await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
                 await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
                 PUBLISHED.labels(record["topic"]).inc()
 
     async def _hold_lease(self) -> bool:
-        """Whether this replica is the one that relays; renewed when half of the lease is over."""
-        if time.monotonic() < self._until - RELAY_LEASE_SECONDS / 2:
+        """Whether this replica is the one that relays, for at least as long as a publish may take."""
+        if time.monotonic() < self._until - PUBLISH_SECONDS:
             return True
         asked = time.monotonic()
         try:
@@ -302,7 +316,7 @@ class Relay:
         except DuplicateKeyError:
             return False
         self._until = asked + RELAY_LEASE_SECONDS
-        return held is not None
+        return held is not None and time.monotonic() < self._until - PUBLISH_SECONDS
 
     async def release(self) -> None:
         """Give the lease back, so that another replica relays at once."""

@@ -14,6 +14,7 @@ import httpx2
 import structlog
 from fastapi import APIRouter, FastAPI
 from prometheus_client import Gauge
+from starlette.middleware import Middleware
 
 from chassis.auth import Authenticator, Peer, Tokens
 from chassis.http import Check, create_app
@@ -32,8 +33,11 @@ log = structlog.get_logger()
 
 LOOP_LAG = Gauge("event_loop_lag_seconds", "How late the event loop woke a timer.")
 
-PARALLEL_RETRIES = 2
-"""Parked keys tried at the same time, so that a slow one does not hold up the others."""
+LOOK_SECONDS = 0.1
+"""Between looks at whether the service is to stop."""
+
+LEAST_SECONDS = 1.0
+"""What flushing and closing each have at least when a stop runs late."""
 
 A = TypeVar("A", bound=Aggregate)
 Hook = Callable[[], Awaitable[None]]
@@ -100,23 +104,39 @@ class Service:
         """Keep `work` running; it is started again, with a log line, should it fail."""
         self._background[name] = work
 
-    def app(self, routers: Sequence[APIRouter], *, checks: dict[str, Check] | None = None) -> FastAPI:
-        """The HTTP application, with this service's lifecycle as its lifespan."""
+    def app(
+        self,
+        routers: Sequence[APIRouter],
+        *,
+        checks: dict[str, Check] | None = None,
+        streamed: Sequence[str] = (),
+    ) -> FastAPI:
+        """The HTTP application, with this service's lifecycle as its lifespan.
+
+        Args:
+            routers: the service's own routes.
+            checks: further dependencies, for `/readyz`.
+            streamed: paths of routes that read their body in pieces, under limits of their own.
+        """
         self.bus.watch({KeyRevoked: self._on_key_revoked})
-        every: dict[str, Check] = {
-            "kafka": self.bus.ping,
-            "consumer": self.bus.check_consumer,
-            "objects": self.objects.ping,
-            **(checks or {}),
-        }
+        every: dict[str, Check] = {"kafka": self.bus.ping, "objects": self.objects.ping, **(checks or {})}
+        middleware = []
         if self.database is not None:
             database = self.database
             every["mongodb"] = lambda: mongo.ping(database)
-        app = create_app(self.name, routers=routers, checks=every, lifespan=self._lifespan)
+            middleware = [Middleware(Idempotency, records=self.collection("idempotency"))]
+        app = create_app(
+            self.name,
+            routers=routers,
+            checks=every,
+            reports={"consumer": self.bus.check_consumer},
+            lifespan=self._lifespan,
+            away=(mongo.PyMongoError,),
+            middleware=middleware,
+            streamed=streamed,
+        )
         app.state.authenticator = self.authenticator
         app.state.service = self
-        if self.database is not None:
-            app.add_middleware(Idempotency, records=self.collection("idempotency"))
         return app
 
     async def _on_key_revoked(self, event: KeyRevoked) -> None:
@@ -124,30 +144,48 @@ class Service:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        app.state.stopping = False
         await self._prepare()
         await self.bus.start()
         names = {"loop_lag": _measure_loop_lag, **self._background}
         if self._relay:
             names["relay"] = self._relay.run
         if self.bus.handles:
-            names |= {f"parked_{number}": self.bus.run_parked for number in range(PARALLEL_RETRIES)}
+            names["parked"] = self.bus.run_parked
             names["parked_depth"] = self.bus.measure_parked
-        tasks = {name: asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()}
+        relay = asyncio.create_task(_keep_running("relay", names.pop("relay"))) if self._relay else None
+        tasks = [asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()]
+        stopping = asyncio.create_task(self._stop_work_when_asked(app, tasks))
         log.info("service_started", replica=self.replica_id)
         try:
             yield
         finally:
             app.state.stopping = True
-            for name, task in tasks.items():
-                if name != "relay":
-                    task.cancel()
-            await asyncio.gather(*(task for name, task in tasks.items() if name != "relay"), return_exceptions=True)
-            await self._drain_bus(tasks.get("relay"))
+            ends_at = await stopping
+            await self._drain_bus(relay, ends_at)
             for hook in self._stopping:
                 await hook()
             await self.http.aclose()
             self.objects.close()
             log.info("service_stopped")
+
+    async def _stop_work_when_asked(self, app: FastAPI, tasks: Sequence[asyncio.Task[None]]) -> float:
+        """Stop claiming and consuming as soon as the service is told to stop, while its last requests are answered.
+
+        Returns:
+            When it has to be over, by the loop's clock.
+        """
+        while not app.state.stopping:  # noqa: ASYNC110 - set by a signal handler
+            await asyncio.sleep(LOOK_SECONDS)
+        ends_at = asyncio.get_running_loop().time() + self.settings.stop_timeout
+        log.info("service_stopping")
+        for task in tasks:
+            task.cancel()
+        consuming = asyncio.create_task(self.bus.stop_consuming(self.settings.stop_timeout / 2))
+        _, late = await asyncio.wait({*tasks, consuming}, timeout=self.settings.stop_timeout * 2 / 3)
+        if late:
+            log.warning("work_not_stopped", tasks=sorted(task.get_name() for task in late))
+        return ends_at
 
     async def _prepare(self) -> None:
         await self.objects.prepare()
@@ -160,18 +198,19 @@ class Service:
         for hook in self._starting:
             await hook()
 
-    async def _drain_bus(self, relay_task: asyncio.Task[None] | None) -> None:
+    async def _drain_bus(self, relay_task: asyncio.Task[None] | None, ends_at: float) -> None:
         """Publish what the last requests left in the outbox, then close the connection to Kafka."""
+        loop = asyncio.get_running_loop()
         if self._relay and relay_task:
             relay_task.cancel()
             await asyncio.gather(relay_task, return_exceptions=True)
             try:
-                async with asyncio.timeout(self.settings.stop_timeout / 2):
+                async with asyncio.timeout(max(LEAST_SECONDS, (ends_at - loop.time()) * 2 / 3)):
                     await self._relay.drain()
                     await self._relay.release()
             except Exception as error:  # what stays in the outbox is published after the next start
                 log.warning("outbox_not_drained", error=f"{type(error).__name__}: {error}")
-        await self.bus.stop()
+        await self.bus.stop(max(LEAST_SECONDS, ends_at - loop.time()))
 
 
 async def _keep_running(name: str, work: Hook) -> None:

@@ -30,12 +30,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
         return
     from localstack import LocalStack
 
-    stack = LocalStack(tmp_path_factory.mktemp("stack"), services=())
-    stack.up()
-    try:
+    with LocalStack(tmp_path_factory.mktemp("stack"), services=()) as stack:
         yield Addresses(**stack.addresses())
-    finally:
-        stack.down()
 
 
 @pytest.fixture

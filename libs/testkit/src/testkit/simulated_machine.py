@@ -23,6 +23,10 @@ from testkit.simulation import EPOCH, PROCESS, Process, SimulatedLoop
 Program = Callable[["Subprocess", tuple[str, ...]], Awaitable[int]]
 
 
+class Exited(BaseException):
+    """The process that runs this code has ended itself."""
+
+
 class Pipe:
     """Lines from one process to another; what was written is read even after the writer's death."""
 
@@ -54,6 +58,10 @@ class Pipe:
                 return
             self._news = self._loop.create_future()
             await self._news
+
+    async def readline(self) -> bytes:
+        """The next line; nothing at the end."""
+        return await anext(aiter(self), b"")
 
     async def read(self) -> bytes:
         """All of it, at the end."""
@@ -161,6 +169,14 @@ class ObjectServer:
         self.objects[object_name] = body
         self._history.stored.setdefault(object_name, (self._loop.time(), hashlib.sha256(body).hexdigest()))
 
+    def list_objects(self, *, prefix: str, **_: Any) -> list[Any]:
+        """See minio."""
+        return [SimpleNamespace(object_name=name) for name in sorted(self.objects) if name.startswith(prefix)]
+
+    def remove_object(self, *, object_name: str, **_: Any) -> None:
+        """See minio."""
+        self.objects.pop(object_name, None)
+
     def get_object(self, *, object_name: str, **_: Any) -> Any:
         """See minio."""
         if object_name not in self.objects:
@@ -181,6 +197,17 @@ def patched(loop: SimulatedLoop, machines: Machines, seed: int) -> Iterator[None
     def wall() -> float:
         return EPOCH + loop.time() + PROCESS.get(loop.world).wall_offset
 
+    def getppid() -> int:
+        parent = PROCESS.get(loop.world).parent
+        return parent.pid if parent and parent.alive else 1
+
+    def tie(*_: int) -> None:
+        PROCESS.get(loop.world).tied = True
+
+    def leave(code: int) -> None:
+        PROCESS.get(loop.world).kill(code)
+        raise Exited
+
     with ExitStack() as stack:
         for target, name, value in (
             (time, "time", wall),
@@ -191,5 +218,9 @@ def patched(loop: SimulatedLoop, machines: Machines, seed: int) -> Iterator[None
             stack.enter_context(patch.object(target, name, value))
         stack.enter_context(patch("asyncio.create_subprocess_exec", machines.create_subprocess_exec))
         stack.enter_context(patch("os.killpg", machines.killpg))
+        stack.enter_context(patch("os.getpid", lambda: PROCESS.get(loop.world).pid))
+        stack.enter_context(patch("os.getppid", getppid))
+        stack.enter_context(patch("os._exit", leave))
+        stack.enter_context(patch("ctypes.CDLL", lambda *_, **__: SimpleNamespace(prctl=tie)))
         stack.enter_context(patch("random.uniform", chance.uniform))
         yield

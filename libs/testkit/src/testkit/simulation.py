@@ -35,11 +35,13 @@ class Process:
         name: for people, unique for each start.
         machine: processes of one machine are cut off, and stopped, together.
         wall_offset: seconds by which its clock is wrong.
+        tied: whether it dies with its parent.
     """
 
     def __init__(self, loop: SimulatedLoop, name: str, machine: str, pid: int, parent: Process | None = None) -> None:
         self.name, self.machine, self.pid = name, machine, pid
-        self.alive, self.stopped = True, False
+        self.alive, self.stopped, self.tied = True, False, False
+        self.parent = parent
         self.wall_offset: float = parent.wall_offset if parent else 0.0
         self.ready: deque[asyncio.Handle] = deque()
         self.children: list[Process] = []
@@ -60,14 +62,15 @@ class Process:
         return self._loop.create_task(work, context=self.context())
 
     def kill(self, code: int = -9) -> None:
-        """End it at once, with its children: no `finally` runs, no callback comes back (SIGKILL)."""
+        """End it at once, with the children tied to it: no `finally` runs, no callback comes back (SIGKILL)."""
         if not self.alive:
             return
         self.alive = False
         self.ready.clear()
         self._loop.not_runnable(self)
         for child in self.children:
-            child.kill()
+            if child.tied:
+                child.kill()
         for told in self.on_death:
             told()
         if not self.exit.done():
@@ -259,7 +262,7 @@ def _close(work: Any) -> None:
     for _ in range(9):  # once more for each `await` in its `finally` blocks
         try:
             work.close()
-        except Exception:  # noqa: S112 - a dying coroutine has nobody to tell
+        except BaseException:  # noqa: S112 - a dying coroutine has nobody to tell; a group of GeneratorExit is no Exception
             continue
         return
 

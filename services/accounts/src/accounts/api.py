@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from accounts.domain import ApiKey, Tenant, User, first_broken
+from accounts.domain import ApiKey, Tenant, User
 from accounts.store import Accounts
 from accounts.use_cases import Keys, NewKey, People, Tenants, actor_of
 from chassis.auth import Principal, internal, require
@@ -139,7 +139,8 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
     router = APIRouter(prefix="/v1/organization", tags=["organization"])
 
     @router.post("/tenants")
-    async def create_tenant(asked: TenantAsked, principal: Writes) -> dict[str, Any]:
+    async def create_tenant(asked: TenantAsked, principal: Writes, response: Response) -> dict[str, Any]:
+        response.headers["cache-control"] = "no-store"
         tenant, secret = await tenants.create(asked.name, asked.policy, actor_of(_operator(principal)))
         return {**tenant_view(tenant), "api_key": secret}
 
@@ -159,7 +160,8 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
         return tenant_view(await tenants.change_policy(principal.tenant_id, changes, actor_of(principal)))
 
     @router.post("/keys")
-    async def create_key(asked: KeyAsked, principal: Writes) -> dict[str, Any]:
+    async def create_key(asked: KeyAsked, principal: Writes, response: Response) -> dict[str, Any]:
+        response.headers["cache-control"] = "no-store"
         wanted = NewKey(**{**asked.model_dump(), "scopes": tuple(asked.scopes)})
         key, secret = await keys.create(principal, wanted)
         return {**key_view(key), "api_key": secret}
@@ -176,8 +178,7 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
 
     @router.post("/users")
     async def add_person(asked: PersonAsked, principal: Writes) -> dict[str, Any]:
-        actor = actor_of(principal)
-        return user_view(await people.add(principal.tenant_id, asked.email, asked.password, asked.role, actor=actor))
+        return user_view(await people.add(principal, asked.email, asked.password, asked.role))
 
     @router.get("/users")
     async def list_people(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
@@ -186,22 +187,13 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
 
     @router.patch("/users/{user_id}")
     async def change_person(user_id: str, change: PersonChange, principal: Writes) -> dict[str, Any]:
-        def apply(user: User) -> None:
-            user.change_role(change.role if change.role is not None else user.role)
-            user.disable(change.disabled if change.disabled is not None else user.disabled)
-
-        user = await accounts.users.update(principal.tenant_id, user_id, apply)
-        changes = change.model_dump(exclude_none=True)
-        await accounts.audit(principal.tenant_id, actor_of(principal), "user.change", user_id, **changes)
-        return user_view(user)
+        return user_view(await people.change(principal, user_id, role=change.role, disabled=change.disabled))
 
     @router.get("/audit_logs")
     async def audit_logs(principal: Reads, limit: Limit = 20, after: str | None = None) -> dict[str, Any]:
-        trail = await accounts.audit_trail(principal.tenant_id)
-        entries = [{"id": entry.digest, **entry.model_dump()} for entry in reversed(trail)]
-        start = next((at + 1 for at, entry in enumerate(entries) if entry["id"] == after), 0)
-        shown = page(entries[start : start + limit + 1], limit=limit)
-        return {**shown.model_dump(), "intact": first_broken(trail) is None}
+        found = await accounts.audit_page(principal.tenant_id, limit=limit + 1, after=after)
+        shown = page([{"id": entry.digest, **entry.model_dump()} for entry in found], limit=limit)
+        return {**shown.model_dump(), "intact": await accounts.audit_intact(principal.tenant_id)}
 
     return router
 
@@ -278,6 +270,10 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People) -> APIRouter
     @router.get("/tenants/{tenant_id}")
     async def tenant(tenant_id: str, _: Internal) -> dict[str, Any]:
         return tenant_view(await accounts.tenants.get(tenant_id, tenant_id))
+
+    @router.get("/users/{user_id}")
+    async def person(user_id: str, caller: Internal) -> dict[str, Any]:
+        return user_view(await accounts.users.get(caller.tenant_id, user_id))
 
     @router.post("/users/sign_up")
     async def sign_up(asked: SignUp, _: Internal) -> dict[str, Any]:

@@ -35,8 +35,15 @@ def build(settings: Settings) -> FastAPI:
         service.aggregates("keys", ApiKey),
         service.collection("audit"),
         service.collection("sign_in_attempts"),
+        service.collection("audit_heads"),
     )
-    limits = Limits(settings.requests_per_minute, settings.tokens_per_minute, settings.sign_in_attempts)
+    limits = Limits(
+        settings.requests_per_minute,
+        settings.tokens_per_minute,
+        settings.sign_in_attempts,
+        settings.sign_up,
+        settings.sign_ups_per_hour,
+    )
     keys = Keys(accounts, limits)
     tenants = Tenants(accounts, keys)
     people = People(accounts, tenants, Passwords(), limits)

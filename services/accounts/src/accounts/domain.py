@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from chassis.auth import ROLES, Principal
-from chassis.errors import Forbidden, Invalid
+from chassis.auth import ROLES, SCOPES, Principal, expand
+from chassis.errors import Forbidden, Invalid, Unauthenticated
 from eventbus.aggregate import Aggregate
 from schemas import KeyRevoked, TenantCreated, TenantPolicy, TenantPolicyChanged
 
@@ -32,6 +32,7 @@ class Tenant(Aggregate):
     name: str
     slug: str
     policy: TenantPolicy = Field(default_factory=TenantPolicy)
+    policy_revision: int = 0
 
     @classmethod
     def create(cls, tenant_id: str, name: str, policy: TenantPolicy, at: int) -> Tenant:
@@ -53,7 +54,8 @@ class Tenant(Aggregate):
         """Replace the policy."""
         if policy != self.policy:
             self.policy = policy
-            self.record(TenantPolicyChanged(tenant_id=self.id, policy=policy))
+            self.policy_revision += 1
+            self.record(TenantPolicyChanged(tenant_id=self.id, policy=policy, revision=self.policy_revision))
 
 
 def make_slug(name: str, tenant_id: str) -> str:
@@ -138,6 +140,24 @@ class ApiKey(Aggregate):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
+    def reissue(self, key_hash: str, hint: str) -> None:
+        """Put another secret in the place of one whose answer never reached anybody."""
+        self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+        self.key_hash, self.hint = key_hash, hint
+
+    def scopes_for(self, owner: User | None) -> frozenset[str]:
+        """What the key allows now: its scopes, within its role, within what its owner may do today.
+
+        Raises:
+            Unauthenticated: its owner was shut out.
+        """
+        granted = expand(self.scopes)
+        if owner is None:
+            return granted
+        if owner.disabled:
+            raise Unauthenticated("The person this API key belongs to was shut out.", code="revoked_api_key")
+        return granted & expand(ROLES[owner.role])
+
     def revoke(self, at: int) -> None:
         """End the key; ending it again changes nothing."""
         if self.revoked_at is None:
@@ -149,16 +169,21 @@ def check_grant(maker: Principal, role: str, scopes: list[str]) -> None:
     """Nobody gives away more than they have.
 
     Raises:
-        Forbidden: the role or a scope goes beyond the maker's own.
-        Invalid: there is no such role.
+        Forbidden: what is granted goes beyond the maker's own.
+        Invalid: there is no such role or scope, or the role does not have the scope.
     """
-    granted = ROLES[known_role(role)]
-    wanted = granted if "*" in scopes else {scope for scope in scopes if "*" in granted or scope in granted}
-    if "*" in wanted and not maker.may("*"):
-        raise Forbidden(f"You may not make a key of role '{role}': it allows more than your own.")
-    beyond = sorted(scope for scope in wanted if not maker.may(scope))
+    of_role = expand(ROLES[known_role(role)])
+    for scope in scopes:
+        meant = expand([scope])
+        if not meant:
+            raise Invalid(
+                f"scopes: there is no '{scope}'; use '*' or some of {', '.join(sorted(SCOPES))}.", param="scopes"
+            )
+        if not meant & of_role:
+            raise Invalid(f"scopes: role '{role}' does not have '{scope}'.", param="scopes")
+    beyond = sorted(scope for scope in of_role & expand(scopes) if not maker.may(scope))
     if beyond:
-        raise Forbidden(f"You may not grant {', '.join(beyond)}: your own key does not have it.")
+        raise Forbidden(f"You may not grant {', '.join(beyond)}: you do not have it yourself.")
 
 
 class AuditEntry(BaseModel):
@@ -180,11 +205,20 @@ class AuditEntry(BaseModel):
         return self.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
 
 
-def first_broken(entries: list[AuditEntry]) -> int | None:
-    """Position of the first entry, oldest first, that was changed, removed or put in; None if the chain holds."""
-    previous = ""
-    for expected, entry in enumerate(entries, start=1):
-        if entry.position != expected or entry.previous != previous or entry.sealed().digest != entry.digest:
-            return expected
-        previous = entry.digest
-    return None
+class Chain:
+    """Checks the lines of a trail one after the other, oldest first."""
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._digest = ""
+
+    def follows(self, entry: AuditEntry) -> bool:
+        """Whether this line is the next one and nobody changed it."""
+        self._position += 1
+        intact = (
+            entry.position == self._position
+            and entry.previous == self._digest
+            and entry.sealed().digest == entry.digest
+        )
+        self._digest = entry.digest
+        return intact

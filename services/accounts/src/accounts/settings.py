@@ -18,3 +18,5 @@ class Settings(ServiceSettings):
     sign_in_attempts: int = Field(
         10, description="Failed sign-ins of one address within 15 minutes before it must wait."
     )
+    sign_up: bool = Field(True, description="Whether strangers may sign up; if not, the operator makes the tenants.")
+    sign_ups_per_hour: int = Field(200, description="Most new tenants in an hour before strangers must wait.")

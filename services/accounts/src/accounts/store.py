@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from accounts.domain import ApiKey, AuditEntry, Tenant, User
-from chassis.errors import Conflict
+from accounts.domain import ApiKey, AuditEntry, Chain, Tenant, User
+from chassis.errors import Conflict, NotFound
 from chassis.ids import now
 from eventbus.outbox import AggregateStore
 from stores.mongo import Collection, DuplicateKeyError
@@ -22,7 +23,8 @@ class Accounts:
         users: one per person.
         keys: one per API key.
         audit: the audit trail, append-only.
-        attempts: failed sign-ins, dropped by MongoDB after 15 minutes.
+        attempts: sign-ins that were not good, dropped by MongoDB after 15 minutes.
+        heads: by tenant, the newest line of its audit trail, so that a line missing at the end is noticed.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Accounts:
         keys: AggregateStore[ApiKey],
         audit: Collection,
         attempts: Collection,
+        heads: Collection,
     ) -> None:
         self.tenants = tenants
         self.users = users
         self.keys = keys
         self._audit = audit
         self._attempts = attempts
+        self._heads = heads
 
     async def prepare(self) -> None:
         """Create the indexes that keep keys, addresses and slugs unique."""
@@ -96,21 +100,60 @@ class Accounts:
                 await self._audit.insert_one(entry.model_dump())
             except DuplicateKeyError:
                 continue
+            await self._note_head(entry)
             return entry
         raise Conflict("The audit trail is too busy; try again.")
 
-    async def audit_trail(self, tenant_id: str) -> list[AuditEntry]:
-        """The tenant's whole trail, oldest first."""
-        cursor = self._audit.find({"tenant_id": tenant_id}).sort("position", 1)
+    async def _note_head(self, entry: AuditEntry) -> None:
+        older = {"_id": entry.tenant_id, "position": {"$lt": entry.position}}
+        head = {"position": entry.position, "digest": entry.digest}
+        try:
+            await self._heads.update_one(older, {"$set": head}, upsert=True)
+        except DuplicateKeyError:
+            return  # a newer line was faster
+
+    async def audit_page(self, tenant_id: str, *, limit: int, after: str | None) -> list[AuditEntry]:
+        """Lines of the tenant's trail, newest first.
+
+        Raises:
+            NotFound: `after` is no line of it.
+        """
+        query: dict[str, Any] = {"tenant_id": tenant_id}
+        if after is not None:
+            last = await self._audit.find_one({**query, "digest": after})
+            if last is None:
+                raise NotFound(f"No such line of the audit trail: '{after}'.", param="after")
+            query["position"] = {"$lt": last["position"]}
+        cursor = self._audit.find(query).sort("position", -1).limit(limit)
         return [AuditEntry.model_validate(document) async for document in cursor]
 
-    async def failed_sign_ins(self, email: str) -> int:
-        """Failed sign-ins of this address in the last 15 minutes."""
+    async def audit_intact(self, tenant_id: str) -> bool:
+        """Whether no line of the trail was changed, removed or put in, from the first to the newest."""
+        head = await self._heads.find_one({"_id": tenant_id})
+        newest = head["digest"] if head else ""
+        chain, reaches_head = Chain(), not newest
+        async for document in self._audit.find({"tenant_id": tenant_id}).sort("position", 1):
+            entry = AuditEntry.model_validate(document)
+            if not chain.follows(entry):
+                return False
+            reaches_head = reaches_head or entry.digest == newest
+        return reaches_head
+
+    async def begin_sign_in(self, email: str) -> Any:
+        """Count an attempt before it is known whether it is good, so that many at once are counted too."""
+        return (await self._attempts.insert_one({"email": email, "at": datetime.now(UTC)})).inserted_id
+
+    async def end_sign_in(self, attempt: Any) -> None:
+        """It was good: count it no more."""
+        await self._attempts.delete_one({"_id": attempt})
+
+    async def sign_ins_open(self, email: str) -> int:
+        """Attempts of this address in the last 15 minutes that were not good, or are under way."""
         return int(await self._attempts.count_documents({"email": email}))
 
-    async def note_failed_sign_in(self, email: str, at: Any) -> None:
-        """Count one."""
-        await self._attempts.insert_one({"email": email, "at": at})
+    async def tenants_since(self, at: int) -> int:
+        """Tenants made since then (unix seconds)."""
+        return int(await self.tenants.collection.count_documents({"created_at": {"$gte": at}}))
 
 
 def _same_second_before(last: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""What accounts does: tenants, people, keys; every change leaves a line in the audit trail."""
+"""What accounts does: tenants, people, keys; every change leaves a line in the audit trail.
+
+The line comes first: no change is without one, even if the service is killed between the two.
+"""
 
 from __future__ import annotations
 
 import secrets
 import string
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from accounts.domain import (
@@ -21,7 +23,7 @@ from accounts.domain import (
 from accounts.passwords import Passwords
 from accounts.store import Accounts
 from chassis.auth import Principal, hash_key
-from chassis.errors import Conflict, Invalid, RateLimited, Unauthenticated
+from chassis.errors import Conflict, Forbidden, Invalid, RateLimited, Unauthenticated
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from schemas import TenantPolicy
@@ -32,11 +34,13 @@ SECRET_CHARACTERS = 43
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key may do that names no limits of its own."""
+    """What a key may do that names no limits of its own, and what strangers may."""
 
     requests_per_minute: int
     tokens_per_minute: int
     sign_in_attempts: int
+    sign_up: bool
+    sign_ups_per_hour: int
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,15 @@ class Tenants:
 
     async def create(self, name: str, policy: TenantPolicy, actor: str) -> tuple[Tenant, str]:
         """A new tenant and its first owner key, which exists in clear only in this answer."""
-        tenant_id = request_id_for("tenant_", new_id("tenant_"))
-        tenant = await self._accounts.tenants.add_once(Tenant.create(tenant_id, name, policy, now()))
+        tenant = await self.found(request_id_for("tenant_", new_id("tenant_")), name, policy, actor)
         _, secret = await self._keys.issue(tenant.id, NewKey(name="first key"), user_id=None, actor=actor)
-        await self._accounts.audit(tenant.id, actor, "tenant.create", tenant.id, name=tenant.name)
         return tenant, secret
+
+    async def found(self, tenant_id: str, name: str, policy: TenantPolicy, actor: str) -> Tenant:
+        """The tenant of that id, made if it is not there yet."""
+        tenant = Tenant.create(tenant_id, name, policy, now())
+        await self._accounts.audit(tenant_id, actor, "tenant.create", tenant_id, name=tenant.name)
+        return await self._accounts.tenants.add_once(tenant)
 
     async def change_policy(self, tenant_id: str, changes: dict[str, Any], actor: str) -> Tenant:
         """Change some of the policy's fields."""
@@ -72,9 +80,8 @@ class Tenants:
         def change(tenant: Tenant) -> None:
             tenant.change_policy(tenant.policy.model_copy(update=changes))
 
-        tenant = await self._accounts.tenants.update(tenant_id, tenant_id, change)
         await self._accounts.audit(tenant_id, actor, "tenant.policy", tenant_id, **changes)
-        return tenant
+        return await self._accounts.tenants.update(tenant_id, tenant_id, change)
 
 
 class Keys:
@@ -97,10 +104,14 @@ class Keys:
         return await self.issue(maker.tenant_id, asked, user_id=maker.user_id, actor=actor_of(maker))
 
     async def issue(self, tenant_id: str, asked: NewKey, *, user_id: str | None, actor: str) -> tuple[ApiKey, str]:
-        """Make and store a key without asking who may."""
+        """Make and store a key without asking who may.
+
+        A request that is repeated under its `Idempotency-Key` because its answer was lost gets the same key with a new
+        secret.
+        """
         secret = KEY_PREFIX + "".join(secrets.choice(BASE62) for _ in range(SECRET_CHARACTERS))
         key = ApiKey(
-            id=new_id("key_"),
+            id=request_id_for("key_", new_id("key_")),
             tenant_id=tenant_id,
             created_at=now(),
             name=asked.name,
@@ -113,15 +124,17 @@ class Keys:
             requests_per_minute=asked.requests_per_minute,
             tokens_per_minute=asked.tokens_per_minute,
         )
-        await self._accounts.keys.add(key)
         await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role)
-        return key, secret
+        stored = await self._accounts.keys.add_once(key)
+        if stored.key_hash != key.key_hash:
+            stored = await self._accounts.keys.update(tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint))
+        return stored, secret
 
     async def revoke(self, tenant_id: str, key_id: str, actor: str) -> ApiKey:
         """End a key; every service forgets it as soon as the event reaches it."""
-        key = await self._accounts.keys.update(tenant_id, key_id, lambda it: it.revoke(now()))
+        await self._accounts.keys.get(tenant_id, key_id)
         await self._accounts.audit(tenant_id, actor, "key.revoke", key_id)
-        return key
+        return await self._accounts.keys.update(tenant_id, key_id, lambda it: it.revoke(now()))
 
     async def verify(self, key_hash: str) -> dict[str, Any]:
         """Who a key belongs to and what it may do, as the other services cache it.
@@ -136,6 +149,8 @@ class Keys:
             raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
         if key.expires_at is not None and key.expires_at <= now():
             raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
+        owner = await self._accounts.users.find_one(key.tenant_id, {"_id": key.user_id}) if key.user_id else None
+        scopes = key.scopes_for(owner)
         await self._accounts.mark_used(key)
         organization = ""
         if key.tenant_id:
@@ -145,7 +160,7 @@ class Keys:
             "key_id": key.id,
             "user_id": key.user_id,
             "role": key.role,
-            "scopes": key.scopes,
+            "scopes": sorted(scopes),
             "organization": organization,
             "requests_per_minute": key.requests_per_minute or self._limits.requests_per_minute,
             "tokens_per_minute": key.tokens_per_minute or self._limits.tokens_per_minute,
@@ -185,31 +200,57 @@ class People:
         """
         email = checked_email(email)
         checked_password(password)
+        if not self._limits.sign_up:
+            raise Forbidden("Nobody can sign up here by themselves. Ask the operator for an account.")
         if await self._accounts.user_by_email(email):
             raise Conflict("This e-mail address has an account already; sign in instead.", param="email")
-        tenant, _ = await self._tenants.create(organization, TenantPolicy(), actor=email)
-        return await self.add(tenant.id, email, password, "owner", actor=email), tenant
+        if await self._accounts.tenants_since(now() - 3600) >= self._limits.sign_ups_per_hour:
+            raise RateLimited("Too many people sign up at the moment. Try again in an hour.", retry_after=3600)
+        # The id follows from the address: who was cut off after the first write gets the same tenant next time.
+        tenant = await self._tenants.found(derived_id("tenant_", email), organization, TenantPolicy(), actor=email)
+        return await self._add(tenant.id, email, password, "owner", actor=email), tenant
 
-    async def add(self, tenant_id: str, email: str, password: str, role: str, *, actor: str) -> User:
-        """A person of an existing tenant.
+    async def add(self, maker: Principal, email: str, password: str, role: str) -> User:
+        """A person of the maker's tenant.
 
         Raises:
+            Forbidden: the role allows more than the maker may.
             Invalid, Conflict: as `sign_up`.
         """
+        check_grant(maker, role, ["*"])
+        return await self._add(maker.tenant_id, email, password, role, actor=actor_of(maker))
+
+    async def change(self, maker: Principal, user_id: str, *, role: str | None, disabled: bool | None) -> User:
+        """Give a person another role, shut them out, or let them in again.
+
+        Raises:
+            Forbidden: the role allows more than the maker may.
+        """
+        person = await self._accounts.users.get(maker.tenant_id, user_id)
+        check_grant(maker, role if role is not None else person.role, ["*"])
+        changes = {name: value for name, value in (("role", role), ("disabled", disabled)) if value is not None}
+        await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.change", user_id, **changes)
+
+        def apply(user: User) -> None:
+            user.change_role(role if role is not None else user.role)
+            user.disable(disabled if disabled is not None else user.disabled)
+
+        return await self._accounts.users.update(maker.tenant_id, user_id, apply)
+
+    async def _add(self, tenant_id: str, email: str, password: str, role: str, *, actor: str) -> User:
         user = User(
-            id=new_id("user_"),
+            id=request_id_for("user_", new_id("user_")),
             tenant_id=tenant_id,
             created_at=now(),
             email=checked_email(email),
             password_hash=await self._passwords.hash(checked_password(password)),
             role=known_role(role),
         )
+        await self._accounts.audit(tenant_id, actor, "user.create", user.id, role=role)
         try:
-            await self._accounts.users.add(user)
+            return await self._accounts.users.add_once(user)
         except Conflict as error:
             raise Conflict("This e-mail address has an account already.", param="email") from error
-        await self._accounts.audit(tenant_id, actor, "user.create", user.id, role=role)
-        return user
 
     async def sign_in(self, email: str, password: str) -> tuple[User, Tenant]:
         """The person with this address and password.
@@ -219,13 +260,15 @@ class People:
             RateLimited: too many failures of this address.
         """
         email = email.strip().casefold()
-        if await self._accounts.failed_sign_ins(email) >= self._limits.sign_in_attempts:
+        attempt = await self._accounts.begin_sign_in(email)
+        if await self._accounts.sign_ins_open(email) > self._limits.sign_in_attempts:
             raise RateLimited("Too many failed sign-ins. Wait 15 minutes and try again.", retry_after=900)
         user = await self._accounts.user_by_email(email)
         good = await self._passwords.matches(user.password_hash if user else None, password)
         if user is None or not good or user.disabled:
-            await self._accounts.note_failed_sign_in(email, datetime.now(UTC))
             raise Unauthenticated("E-mail address and password do not match.", code="wrong_credentials")
+        await self._accounts.end_sign_in(attempt)
+        await self._accounts.audit(user.tenant_id, user.id, "user.sign_in", user.id)
         return user, await self._accounts.tenants.get(user.tenant_id, user.tenant_id)
 
 

@@ -22,7 +22,7 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
 
     @router.post("/sign-up")
     async def sign_up(request: Request) -> Response:
-        fields = {name: str(value) for name, value in (await request.form()).items()}
+        fields = await web.strangers_form(request)
         wanted = {name: fields.get(name, "") for name in SIGN_UP_FIELDS}
         try:
             person = await accounts.post("/internal/users/sign_up", tenant_id="", json=wanted)
@@ -36,7 +36,7 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
 
     @router.post("/sign-in")
     async def sign_in(request: Request) -> Response:
-        fields = {name: str(value) for name, value in (await request.form()).items()}
+        fields = await web.strangers_form(request)
         wanted = {name: fields.get(name, "") for name in ("email", "password")}
         try:
             person = await accounts.post("/internal/users/sign_in", tenant_id="", json=wanted)

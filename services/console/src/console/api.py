@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
@@ -12,9 +13,9 @@ from pydantic import BaseModel
 
 from chassis.auth import Peer
 from chassis.errors import NotFound, SartorError, envelope
-from console.progress import STAGES, Watcher
+from console.progress import STAGES, Known, Progress, Watcher, state_of
 from console.sessions import Session
-from console.web import SEE_OTHER, Web
+from console.web import SEE_OTHER, SignedOut, Web
 
 POLL_SECONDS = 1.0
 LONGEST_WATCH = 3600
@@ -46,14 +47,17 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     async def home(request: Request) -> Response:
         session = await web.session(request)
         who = session.who
-        files, jobs, models = await asyncio.gather(
+        files, jobs, models, undecided = await asyncio.gather(
             ingest.get("/v1/files", params={"limit": 50}, **who),
             trainer.get("/v1/fine_tuning/jobs", params={"limit": 50}, **who),
             registry.get("/v1/models", **who),
+            registry.get("/v1/registry/models", params={"state": "awaiting_approval", "limit": 50}, **who),
         )
         by_file = {job["training_file"]: job for job in jobs["data"]}
         own = [model for model in models["data"] if model["id"].startswith("ft:")]
-        return web.page("home", session, files=files["data"], jobs=by_file, models=own)
+        waiting = [card for card in undecided["data"] if card["waiting_for"] == "approval"]
+        states = {file["id"]: state_of(file, by_file.get(file["id"])) for file in files["data"]}
+        return web.page("home", session, files=files["data"], states=states, models=own, undecided=waiting)
 
     @router.post("/upload")
     async def upload(request: Request) -> Response:
@@ -86,26 +90,27 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     async def file_events(file_id: str, request: Request) -> Response:
         session = await web.session(request)
         await watcher.look(session, file_id)
-        return StreamingResponse(_watch(session, file_id), media_type="text/event-stream")
-
-    async def _watch(session: Session, file_id: str) -> AsyncIterator[bytes]:
-        for _ in range(LONGEST_WATCH):
-            try:
-                progress = await watcher.look(session, file_id)
-            except SartorError:
-                yield b": a service is away\n\n"
-            else:
-                yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
-                if progress.over:
-                    return
-            await asyncio.sleep(POLL_SECONDS)
+        return StreamingResponse(_watch(web, watcher, request, file_id), media_type="text/event-stream")
 
     @router.get("/models/{model_id:path}")
     async def model_page(model_id: str, request: Request) -> Response:
         session = await web.session(request)
         card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
         runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
-        return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None))
+        may_decide = session.principal.may("models:approve")
+        return web.page("model", session, card=card, evaluation=next(iter(runs["data"]), None), may_decide=may_decide)
+
+    @router.post("/decide")
+    async def decide(request: Request) -> Response:
+        """A person lets a tested model into use, or stops it."""
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        model_id, note = fields.get("model", ""), {"note": fields.get("note", "")}
+        if "approve" in fields:
+            await registry.post("/v1/registry/models/{}/approve", model_id, json=note, **session.who)
+        else:
+            await registry.post("/v1/registry/models/{}/reject", model_id, json=note, **session.who)
+        return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
 
     @router.get("/chat")
     async def chat_page(request: Request) -> Response:
@@ -158,3 +163,25 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
         return JSONResponse(await proxy.post("/v1/feedback", json=body, **session.who))
 
     return router
+
+
+async def _watch(web: Web, watcher: Watcher, request: Request, file_id: str) -> AsyncIterator[bytes]:
+    """Server-sent states of an upload, until there is nothing more to see or nobody may see it."""
+    known: Known = []
+    for _ in range(LONGEST_WATCH):
+        try:
+            progress = await watcher.look(await web.session(request), file_id, known)
+        except SignedOut:
+            return
+        except NotFound:
+            progress = Progress(file_id, failed="This file was deleted.", over=True)
+        except SartorError as error:
+            if error.transient:
+                yield b": a service is away\n\n"
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            progress = Progress(file_id, failed=error.message, over=True)
+        yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
+        if progress.over:
+            return
+        await asyncio.sleep(POLL_SECONDS)

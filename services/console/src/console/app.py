@@ -22,16 +22,17 @@ def build(settings: Settings) -> FastAPI:
     """The console's application."""
     service = Service("console", settings)
     secret = settings.session_secret_file.read_text().strip() if settings.session_secret_file else secrets.token_hex(32)
-    sessions = Sessions(service.collection("sessions"), secret, settings.session_hours)
-    web = Web(sessions, secure=settings.public_url.startswith("https:"))
-    watcher = Watcher(service.peer("ingest"), service.peer("trainer"), service.peer("evaluator"))
+    sessions = Sessions(service.collection("sessions"), secret, settings.session_hours, service.peer("accounts"))
+    web = Web(sessions, settings.public_url)
+    watcher = Watcher(*map(service.peer, ("ingest", "trainer", "evaluator", "registry", "labeling")))
     service.on_start(sessions.prepare)
     app = service.app(
         [
             account_routes(web, service.peer("accounts")),
             page_routes(web, watcher, service.peer, settings.base_model),
             label_routes(web, service.peer("labeling")),
-        ]
+        ],
+        streamed=["/upload"],
     )
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     web.install(app)

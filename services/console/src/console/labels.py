@@ -1,6 +1,8 @@
-"""The labeling page: one task, its answer, the next one."""
+"""The labeling pages: projects and ratings, then one task, its answer, the next one."""
 
 from __future__ import annotations
+
+import asyncio
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -17,8 +19,11 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     async def projects_page(request: Request) -> Response:
         session = await web.session(request)
         who = session.who
-        projects = (await labeling.get("/v1/labeling/projects", params={"limit": 100}, **who))["data"]
-        return web.page("labeling", session, projects=projects)
+        projects, feedback = await asyncio.gather(
+            labeling.get("/v1/labeling/projects", params={"limit": 100}, **who),
+            labeling.get("/v1/labeling/feedback", params={"limit": 50}, **who),
+        )
+        return web.page("labeling", session, projects=projects["data"], feedback=feedback["data"])
 
     @router.get("/{project_id}")
     async def task_page(project_id: str, request: Request) -> Response:
@@ -43,7 +48,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
         await web.form(request, session)
         who = session.who
         await labeling.post("/v1/labeling/projects/{}/publish", project_id, **who)
-        return RedirectResponse("/", SEE_OTHER)
+        return RedirectResponse(f"/labeling/{project_id}", SEE_OTHER)
 
     @router.post("/{project_id}/{task_id}")
     async def submit(project_id: str, task_id: str, request: Request) -> Response:

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with no-referrer, browsers hide from us that a form is our own
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
@@ -24,4 +24,4 @@ _environment = Environment(
 
 def render(name: str, **values: Any) -> str:
     """The page `name` as HTML."""
-    return _environment.get_template(f"{name}.html").render(**values)
+    return _environment.get_template(f"{name}.html").render(page=name, **values)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chassis.auth import Principal
-from chassis.errors import Forbidden
+import structlog
+
+from chassis.auth import Peer, Principal
+from chassis.errors import Forbidden, NotFound, SartorError
 from stores.mongo import Collection
 
+log = structlog.get_logger()
+
 COOKIE = "sartor_session"
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,14 @@ class Sessions:
         records: the collection; only the cookie's hash is stored.
         secret: form tokens are made from it.
         hours: how long a sign-in lasts.
+        accounts: knows whether a person may still come in, and as what.
     """
 
-    def __init__(self, records: Collection, secret: str, hours: int) -> None:
+    def __init__(self, records: Collection, secret: str, hours: int, accounts: Peer) -> None:
         self._records = records
         self._secret = secret.encode()
         self._hours = hours
+        self._accounts = accounts
 
     async def prepare(self) -> None:
         """Let MongoDB drop what is over."""
@@ -62,17 +69,40 @@ class Sessions:
         cookie = secrets.token_urlsafe(32)
         known = ("tenant_id", "user_id", "role", "email", "organization", "name")
         session = Session(id=_hash(cookie), **{name: person[name] for name in known})
-        expires = datetime.now(UTC) + timedelta(hours=self._hours)
-        await self._records.insert_one({"_id": session.id, **asdict(session), "expires_at": expires})
+        opened = datetime.now(UTC)
+        times = {"checked_at": opened, "expires_at": opened + timedelta(hours=self._hours)}
+        await self._records.insert_one({"_id": session.id, **asdict(session), **times})
         return cookie
 
     async def find(self, cookie: str | None) -> Session | None:
-        """The session of a cookie, if it has one that is not over."""
+        """The session of a cookie, if it has one that is not over, with the role its person has by now."""
         if not cookie:
             return None
-        query = {"_id": _hash(cookie), "expires_at": {"$gt": datetime.now(UTC)}}
-        found = await self._records.find_one(query)
-        return Session(**{name: found[name] for name in Session.__dataclass_fields__}) if found else None
+        now = datetime.now(UTC)
+        found = await self._records.find_one({"_id": _hash(cookie), "expires_at": {"$gt": now}})
+        if found is None:
+            return None
+        session = Session(**{name: found[name] for name in Session.__dataclass_fields__})
+        checked_at = found.get("checked_at")
+        fresh = checked_at is not None and checked_at > now - LOOK_AGAIN_AFTER
+        return session if fresh else await self._look_again(session, now)
+
+    async def _look_again(self, session: Session, now: datetime) -> Session | None:
+        """Ask accounts about the person; what is known already holds while accounts is away."""
+        await self._records.update_one({"_id": session.id}, {"$set": {"checked_at": now}})
+        try:
+            person = await self._accounts.get("/internal/users/{}", session.user_id, tenant_id=session.tenant_id)
+        except NotFound:
+            await self.end(session)
+            return None
+        except SartorError as error:
+            log.warning("person_not_looked_up", code=error.code, error=error.message)
+            return session
+        if person["disabled"]:
+            await self.end(session)
+            return None
+        await self._records.update_one({"_id": session.id}, {"$set": {"role": person["role"]}})
+        return replace(session, role=person["role"])
 
     async def end(self, session: Session) -> None:
         """Sign out."""
@@ -88,7 +118,7 @@ class Sessions:
         Raises:
             Forbidden: the token is not this session's.
         """
-        if not hmac.compare_digest(self.form_token(session_id), token or ""):
+        if not hmac.compare_digest(self.form_token(session_id).encode(), (token or "").encode(errors="replace")):
             raise Forbidden("This form is too old. Go back, reload the page and try again.", code="stale_form")
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
-from chassis.errors import SartorError
+from chassis.errors import Forbidden, SartorError, Unauthenticated
 from chassis.http import error_response
 from console.pages import HEADERS, render
 from console.sessions import COOKIE, Session, Sessions
 
 SEE_OTHER = 303
+MOST_FIELDS = 20
 
 
 class SignedOut(Exception):
@@ -25,18 +27,19 @@ class Web:
 
     Args:
         sessions: who is signed in.
-        secure: whether cookies are for https only.
+        public_url: where people open the console; with https, cookies are for https only.
     """
 
-    def __init__(self, sessions: Sessions, *, secure: bool) -> None:
+    def __init__(self, sessions: Sessions, public_url: str) -> None:
         self.sessions = sessions
-        self._secure = secure
+        self._secure = public_url.startswith("https:")
+        self._public_host = urlsplit(public_url).netloc
 
     async def session(self, request: Request) -> Session:
         """The signed-in person.
 
         Raises:
-            SignedOut: nobody is; the browser is sent to the sign-in page.
+            SignedOut: nobody is; a page is sent to the sign-in page, a script is told.
         """
         session = await self.sessions.find(request.cookies.get(COOKIE))
         if session is None:
@@ -49,9 +52,29 @@ class Web:
         Raises:
             Forbidden: another site made it.
         """
-        fields = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+        fields = await _fields(request)
         self.sessions.check_form(session.id, fields.get("form_token"))
         return fields
+
+    async def strangers_form(self, request: Request) -> dict[str, str]:
+        """The fields of a form that somebody without a session sent from one of our own pages.
+
+        There is no session yet to bind a token to, so this goes by what browsers say themselves. Without it another
+        site could sign somebody into its own account, where what they upload is read by others. Only browsers can be
+        led astray like this: who says nothing is none.
+
+        Raises:
+            Forbidden: another site's page sent it.
+        """
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        said_ours = site in ("same-origin", "none") or (site is None and origin is None)
+        sender = (origin or "").partition("://")[2]
+        if not said_ours and (not sender or sender not in (self._public_host, request.headers.get("host"))):
+            raise Forbidden(
+                "This form was sent by a page of another site. Open this site yourself and try again there.",
+                code="foreign_form",
+            )
+        return await _fields(request)
 
     def page(self, name: str, session: Session | None, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A rendered page."""
@@ -74,12 +97,14 @@ class Web:
     def install(self, app: FastAPI) -> None:
         """Show errors as pages to browsers."""
 
-        async def on_signed_out(_request: Request, _error: Exception) -> Response:
-            return RedirectResponse("/sign-in", SEE_OTHER)
+        async def on_signed_out(request: Request, _error: Exception) -> Response:
+            if _wants_page(request):
+                return RedirectResponse("/sign-in", SEE_OTHER)
+            return error_response(Unauthenticated("You are signed out. Sign in again.", code="signed_out"))
 
         async def on_error(request: Request, error: Exception) -> Response:
             assert isinstance(error, SartorError)
-            if "text/html" not in request.headers.get("accept", ""):
+            if not _wants_page(request):
                 return error_response(error)
             session = await self.sessions.find(request.cookies.get(COOKIE))
             return self.page("problem", session, status=error.status, message=error.message)
@@ -87,8 +112,19 @@ class Web:
         async def on_missing(request: Request, error: Exception) -> Response:
             assert isinstance(error, HTTPException)
             session = await self.sessions.find(request.cookies.get(COOKIE))
-            return self.page("problem", session, status=error.status_code, message="There is no such page.")
+            message = "There is no such page." if error.status_code in (404, 405) else f"{error.detail}."
+            return self.page("problem", session, status=error.status_code, message=message)
 
         app.add_exception_handler(SignedOut, on_signed_out)
         app.add_exception_handler(SartorError, on_error)
         app.add_exception_handler(HTTPException, on_missing)
+
+
+def _wants_page(request: Request) -> bool:
+    """Whether a person looks at the answer: browsers ask for HTML where they show it, scripts do not."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    form = await request.form(max_files=0, max_fields=MOST_FIELDS)
+    return {name: value for name, value in form.items() if isinstance(value, str)}

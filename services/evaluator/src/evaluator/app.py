@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -16,6 +17,8 @@ from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Worker
 from eventbus.service import Service
+
+SWEEP_SECONDS = 60
 
 
 def build(settings: Settings, **overrides: Any) -> FastAPI:
@@ -38,10 +41,18 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     )
     registry = overrides.get("registry") or service.peer("registry")
     evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry)
-    service.bus.subscribe(subscriptions(Queue(evaluations, answers)))
+    queue = Queue(evaluations, answers)
+    service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)
     service.on_start(answers.prepare)
     service.on_stop(client.aclose)
+
+    async def sweep() -> None:
+        while True:
+            await queue.sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    service.background("sweep", sweep)
     for slot in range(settings.evaluator_slots):
         owner = f"{service.replica_id}-{slot}"
         service.background(f"worker-{slot}", Worker(settings, evaluations, evaluate, owner).run)

@@ -56,7 +56,7 @@ def parse_rows(data: bytes, name: str) -> list[Row]:
         Invalid: a line is not such a row.
     """
     rows: list[Row] = []
-    for number, line in enumerate(data.decode("utf-8").splitlines(), start=1):
+    for number, line in enumerate(data.decode("utf-8").split("\n"), start=1):
         if line.strip():
             rows.append(_parse_row(line, len(rows), f"{name}, line {number}"))
     return rows

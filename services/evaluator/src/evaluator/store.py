@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -67,6 +68,11 @@ class Evaluations:
                 f"There is no evaluation '{evaluation_id}', or it is not yours.", code="evaluation_not_found"
             )
         return found
+
+    async def ended(self, ids: list[str]) -> AsyncIterator[Evaluation]:
+        """Those of these evaluations, of all tenants, that are over: for background work only."""
+        async for evaluation in self._evaluations.for_service({"_id": {"$in": ids}, "state": {"$nin": list(OPEN)}}):
+            yield evaluation
 
     async def of_model(self, tenant_id: str, model_id: str) -> Evaluation | None:
         """The evaluation of a model, if it has one."""
@@ -132,6 +138,10 @@ class Answers:
         """How many answers there are so far."""
         return int(await self._answers.count_documents(_belongs(evaluation)))
 
+    async def owners(self) -> list[str]:
+        """Ids of the evaluations, of all tenants, that have answers: for background work only."""
+        return [str(evaluation_id) for evaluation_id in await self._answers.distinct("evaluation_id")]
+
     async def forget(self, evaluation: Evaluation) -> None:
         """Remove the answers: the evidence holds them, or nobody wants them any more."""
         await self._answers.delete_many(_belongs(evaluation))
@@ -154,7 +164,8 @@ class Artifacts:
             NotFound, DigestMismatch: the object is gone or is not the one meant.
             Invalid: a line is no row.
         """
-        return parse_rows(await self._objects.get_bytes(ref), ref.key.rsplit("/", 1)[-1])
+        data = await self._objects.get_bytes(ref)
+        return await asyncio.to_thread(parse_rows, data, ref.key.rsplit("/", 1)[-1])
 
     async def put_evidence(self, evaluation: Evaluation, evidence: dict[str, Any]) -> ObjectRef:
         """Write the report under this attempt's own key, so that a late worker cannot change what was published."""

@@ -49,6 +49,14 @@ class Queue:
         if stopped.state == "cancelled":
             await self._answers.forget(stopped)
 
+    async def sweep(self) -> None:
+        """Remove answers of evaluations that are over: a worker may have added some late, or been killed before it did.
+
+        They hold what a tenant's rows say, so none may stay.
+        """
+        async for evaluation in self._evaluations.ended(await self._answers.owners()):
+            await self._answers.forget(evaluation)
+
 
 class Evaluate:
     """Carries one claimed evaluation through, from wherever an earlier attempt left it."""
@@ -109,7 +117,9 @@ class Evaluate:
 
     async def _plan(self, evaluation: Evaluation, heldout: Sequence[Row], train: Sequence[Row]) -> Plan:
         classified = evaluation.task == "classification"
-        rows = sample(heldout, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else "")
+        rows = await asyncio.to_thread(
+            sample, heldout, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
+        )
         max_tokens = await self._answer_tokens(rows)
         examples = await self._examples(evaluation, train, rows, max_tokens) if rows else []
         systems: list[System] = ["base", "few_shot", "candidate"] if examples else ["base", "candidate"]
@@ -142,7 +152,7 @@ class Evaluate:
         room = min(self._settings.evaluator_few_shot_tokens, int(base["context_length"]) - taken)
         chosen = []
         limit = self._settings.evaluator_few_shot_examples
-        for row in choose_examples(train, evaluation.task, limit, SEED):
+        for row in await asyncio.to_thread(choose_examples, train, evaluation.task, limit, SEED):
             room -= await self._engine.count_tokens(example_text(row)) + MARGIN_TOKENS
             if room < 0:
                 break

@@ -34,8 +34,10 @@ def decide(
 
     pass: better than the base model beyond doubt (the interval of the gain lies above 0), and not worse than the base
     model with examples in its prompt beyond doubt. fail: no better than the base model beyond doubt (the interval ends
-    at or below 0), or not clearly better than always giving the commonest answer, which needs no model: a base model
-    that has never seen the labels is easily beaten. All between, and fewer rows than `min_rows`, is for a person.
+    at or below 0), or no better than always giving the commonest answer, which needs no model: a base model that has
+    never seen the labels is easily beaten. Where that is not clear, as when nearly all answers are the same, closing
+    less than half of the gap between that guess and no error at all fails too. All between, and fewer rows than
+    `min_rows`, is for a person.
 
     Args:
         metric: name of the metric of `scores`.
@@ -58,7 +60,10 @@ def decide(
         return Verdict("needs_human", f"{compared} Whether it is better is not clear: {difference}.")
     if over_guess is not None and over_guess.low <= 0:
         guess = f"{_points(over_guess)} against always giving the commonest answer"
-        return Verdict("fail", f"{compared} It has not learned the task: {guess}.")
+        room = 1 - (scores["candidate"].value - over_guess.value)
+        if over_guess.high <= 0 or over_guess.value < room / 2:
+            return Verdict("fail", f"{compared} It has not learned the task: {guess}.")
+        return Verdict("needs_human", f"{compared} Whether it has learned the task is not clear: {guess}.")
     if over_few_shot is not None and over_few_shot.high < 0:
         return Verdict(
             "needs_human",

@@ -73,15 +73,21 @@ def _logprob(piece: Piece) -> dict[str, Any]:
     }
 
 
-def usage(choices: list[Generated]) -> dict[str, int]:
-    """OpenAI's usage of an answer; the prompt counts once."""
-    prompt = max((choice.prompt_tokens for choice in choices), default=0)
+def usage(choices: list[Generated], each: int) -> dict[str, int]:
+    """OpenAI's usage of an answer.
+
+    Args:
+        choices: of all prompts, in their order.
+        each: choices of a prompt, which counts once.
+    """
+    of_prompts = (choices[start : start + each] for start in range(0, len(choices), each))
+    prompt = sum(max(choice.prompt_tokens for choice in of_prompt) for of_prompt in of_prompts)
     completion = sum(choice.completion_tokens for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def chat_completion(header: dict[str, Any], choices: list[Generated], *, logprobs: bool) -> dict[str, Any]:
-    """A whole chat answer."""
+    """A whole chat answer: choices for one prompt."""
     return {
         **header,
         "object": "chat.completion",
@@ -94,7 +100,7 @@ def chat_completion(header: dict[str, Any], choices: list[Generated], *, logprob
             }
             for index, choice in enumerate(choices)
         ],
-        "usage": usage(choices),
+        "usage": usage(choices, len(choices)),
     }
 
 
@@ -106,8 +112,8 @@ def chat_chunk(
     return {**header, "object": "chat.completion.chunk", "choices": [choice]}
 
 
-def text_completion(header: dict[str, Any], choices: list[Generated], top: int | None) -> dict[str, Any]:
-    """A whole legacy completion."""
+def text_completion(header: dict[str, Any], choices: list[Generated], each: int, top: int | None) -> dict[str, Any]:
+    """A whole legacy completion, of `each` choices for a prompt."""
     return {
         **header,
         "object": "text_completion",
@@ -120,7 +126,7 @@ def text_completion(header: dict[str, Any], choices: list[Generated], top: int |
             }
             for index, choice in enumerate(choices)
         ],
-        "usage": usage(choices),
+        "usage": usage(choices, each),
     }
 
 

@@ -43,10 +43,10 @@ def _event(payload: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n".encode()
 
 
-def _refusal(limiter: Limiter, principal: Principal) -> Response | None:
+def _refusal(limiter: Limiter, principal: Principal, prompts: int = 1) -> Response | None:
     """The answer to a caller who has reached a limit, with what is left of each."""
     try:
-        limiter.admit(principal)
+        limiter.admit(principal, prompts)
     except RateLimited as error:
         refusal = error_response(error)
         refusal.headers.update(limiter.headers(principal))
@@ -86,13 +86,14 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
 
     @router.post("/completions")
     async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
-        if refusal := _refusal(limiter, principal):
+        if refusal := _refusal(limiter, principal, len(asked.prompts)):
             return refusal
         answer = await answering.prepare_completion(principal, asked)
         if asked.stream:
             return await _streamed(answer, _text_events(answer))
         await _whole(request, answer)
-        return JSONResponse(text_completion(answer.header, answer.choices, asked.logprobs), headers=_headers(answer))
+        body = text_completion(answer.header, answer.choices, asked.choices, asked.logprobs)
+        return JSONResponse(body, headers=_headers(answer))
 
     def _headers(answer: Answer) -> dict[str, str]:
         proof = {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
@@ -100,7 +101,7 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
 
     async def _whole(request: Request, answer: Answer) -> None:
         """Generate the answer, and stop at once when the client hangs up."""
-        with in_flight.entered(answer.principal.tenant_id):
+        with in_flight.entered(answer.principal.tenant_id, len(answer.prompts)):
             generating = asyncio.ensure_future(answering.whole(answer))
             gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
             try:
@@ -130,20 +131,27 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
         asked = answer.asked
         assert isinstance(asked, ChatAsked)
         header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
-        begun: set[int] = set()
+        told: dict[int, int] = {}
         async with aclosing(answering.stream(answer)) as tokens:
             async for index, piece, shown in tokens:
-                if index not in begun:
-                    begun.add(index)
+                if index not in told:
+                    told[index] = 0
                     yield _event(chat_chunk(header, index, {"role": "assistant", "content": ""}))
                 choice = answer.choices[index]
-                logprobs = {"content": choice.logprobs[-1:], "refusal": None} if asked.logprobs and shown else None
+                new = choice.logprobs[told[index] :] if asked.logprobs else []
+                logprobs = {"content": new, "refusal": None} if new else None
                 if shown:
+                    told[index] = len(choice.logprobs)
                     yield _event(chat_chunk(header, index, {"content": shown}, None, logprobs))
                 if piece.finish_reason:
-                    yield _event(chat_chunk(header, index, {}, piece.finish_reason))
+                    yield _event(chat_chunk(header, index, {}, piece.finish_reason, None if shown else logprobs))
         if asked.wants_usage:
-            last = {**header, "object": "chat.completion.chunk", "choices": [], "usage": usage(answer.choices)}
+            last = {
+                **header,
+                "object": "chat.completion.chunk",
+                "choices": [],
+                "usage": usage(answer.choices, asked.choices),
+            }
             yield _event(last)
 
     async def _text_events(answer: Answer) -> AsyncGenerator[bytes, None]:
@@ -152,7 +160,12 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
                 if shown or piece.finish_reason:
                     yield _event(text_chunk(answer.header, index, shown, piece.finish_reason))
         if answer.asked.wants_usage:
-            last = {**answer.header, "object": "text_completion", "choices": [], "usage": usage(answer.choices)}
+            last = {
+                **answer.header,
+                "object": "text_completion",
+                "choices": [],
+                "usage": usage(answer.choices, answer.asked.choices),
+            }
             yield _event(last)
 
     return router

@@ -10,6 +10,7 @@ from inference_proxy.domain import Chat, Feedback
 from inference_proxy.events import watched
 from inference_proxy.limits import InFlight, Limiter
 from inference_proxy.prompts import Bases
+from inference_proxy.records import Records
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
@@ -29,9 +30,12 @@ def build(settings: Settings) -> FastAPI:
     limiter = Limiter(settings.requests_per_minute, settings.tokens_per_minute)
     in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
-    answering = Answering(routes, bases, engine, retrieval, chats, limiter, settings.inference_default_tokens)
+    records = Records(chats.chats)
+    answering = Answering(routes, bases, engine, retrieval, records, limiter, settings.inference_default_tokens)
     service.on_start(engine.open)
     service.on_stop(engine.close)
+    service.background("records", records.run)
+    service.on_stop(records.stop)
     service.bus.watch(watched(routes))
     return service.app(
         [inference_routes(answering, limiter, in_flight), stored_routes(chats), feedback_routes(Rating(chats))]

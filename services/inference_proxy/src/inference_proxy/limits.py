@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from chassis.auth import Principal
-from chassis.errors import RateLimited
+from chassis.errors import Invalid, RateLimited
 
 MINUTE = 60.0
 MOST_KEYS = 50_000
@@ -53,8 +53,8 @@ class Limiter:
             bucket.refill(now)
         return self._buckets[key]
 
-    def admit(self, principal: Principal) -> None:
-        """Take one request.
+    def admit(self, principal: Principal, prompts: int = 1) -> None:
+        """Take a request for each prompt; where some are left but not that many, the rest is owed.
 
         Raises:
             RateLimited: no request, or no token, is left for now.
@@ -67,7 +67,7 @@ class Limiter:
                     f"Rate limit reached: {bucket.limit} {what} a minute. Try again in {wait:.1f} s.",
                     retry_after=max(1.0, wait),
                 )
-        requests.level -= 1
+        requests.level -= prompts
 
     def charge(self, principal: Principal, tokens: int) -> None:
         """Take the tokens of an answer; a long one is owed and paid off by waiting."""
@@ -91,7 +91,7 @@ def _duration(seconds: float) -> str:
 
 
 class InFlight:
-    """How many requests are being answered, in all and by tenant."""
+    """How many answers are being generated, in all and by tenant."""
 
     def __init__(self, most: int, most_of_a_tenant: int) -> None:
         self._most = most
@@ -99,19 +99,26 @@ class InFlight:
         self._by_tenant: dict[str, int] = {}
 
     @contextmanager
-    def entered(self, tenant_id: str) -> Iterator[None]:
+    def entered(self, tenant_id: str, places: int = 1) -> Iterator[None]:
         """Be counted while the context lasts.
 
+        Args:
+            tenant_id: whose.
+            places: answers generated at the same time.
+
         Raises:
+            Invalid: that many places are never free.
             RateLimited: there are too many.
         """
+        if places > min(self._most, self._most_of_a_tenant):
+            raise Invalid(f"n: at most {min(self._most, self._most_of_a_tenant)} answers in a request.", param="n")
         mine = self._by_tenant.get(tenant_id, 0)
-        if sum(self._by_tenant.values()) >= self._most or mine >= self._most_of_a_tenant:
+        if sum(self._by_tenant.values()) + places > self._most or mine + places > self._most_of_a_tenant:
             raise RateLimited("Too many requests at the same time; try again shortly.", retry_after=1)
-        self._by_tenant[tenant_id] = mine + 1
+        self._by_tenant[tenant_id] = mine + places
         try:
             yield
         finally:
-            self._by_tenant[tenant_id] -= 1
+            self._by_tenant[tenant_id] -= places
             if not self._by_tenant[tenant_id]:
                 del self._by_tenant[tenant_id]

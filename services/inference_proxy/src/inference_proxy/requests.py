@@ -10,7 +10,17 @@ from chassis.errors import Invalid
 from inference_proxy.tgi import Sampling
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "user"}
+PARTS = ("text", "refusal")
 MOST_CHOICES = 4
+MOST_ANSWERS = 16
+MOST_STORES = 10
+
+
+class Tool(BaseModel):
+    """A tool of a chat request."""
+
+    type: str
+    vector_store_ids: list[str] | None = None
 
 
 class Common(BaseModel):
@@ -24,10 +34,10 @@ class Common(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=0, le=2)
     user: str | None = None
 
     @property
@@ -69,7 +79,7 @@ class ChatAsked(Common):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
     vector_store_ids: list[str] | None = None
@@ -82,15 +92,22 @@ class ChatAsked(Common):
         """
         if (self.response_format or {}).get("type", "text") != "text":
             raise Invalid("response_format: only 'text' is available.", param="response_format")
-        if any(tool.get("type") != "file_search" for tool in self.tools or []):
+        if any(tool.type != "file_search" for tool in self.tools or []):
             raise Invalid("tools: only 'file_search' with vector_store_ids is available.", param="tools")
         return self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens})
 
     @property
     def stores(self) -> list[str]:
-        """Vector stores to retrieve from."""
-        from_tools = [store for tool in self.tools or [] for store in tool.get("vector_store_ids", [])]
-        return list(dict.fromkeys([*(self.vector_store_ids or []), *from_tools]))
+        """Vector stores to retrieve from.
+
+        Raises:
+            Invalid: there are too many.
+        """
+        from_tools = [store for tool in self.tools or [] for store in tool.vector_store_ids or []]
+        stores = list(dict.fromkeys([*(self.vector_store_ids or []), *from_tools]))
+        if len(stores) > MOST_STORES:
+            raise Invalid(f"vector_store_ids: at most {MOST_STORES} stores.", param="vector_store_ids")
+        return stores
 
     def plain_messages(self) -> list[dict[str, str]]:
         """The messages as role and text.
@@ -117,19 +134,27 @@ class CompletionAsked(Common):
         """The prompts, each to be completed.
 
         Raises:
-            Invalid: an empty one, or something that is not available.
+            Invalid: an empty one, too many, or something that is not available.
         """
         if self.suffix or self.echo:
             raise Invalid("echo and suffix are not available; leave them out.", param="echo" if self.echo else "suffix")
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if not prompts or not all(prompts):
             raise Invalid("prompt: is empty.", param="prompt")
+        for prompt in prompts:
+            _whole(prompt, "prompt")
+        if len(prompts) * self.choices > MOST_ANSWERS:
+            raise Invalid(
+                f"prompt: {len(prompts)} prompts with n={self.choices} are more than {MOST_ANSWERS} answers; "
+                "send them in several requests.",
+                param="prompt",
+            )
         return prompts
 
 
 def _role(message: dict[str, Any], index: int) -> str:
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise Invalid(
             f"messages[{index}].role: {role!r} is not one of {', '.join(ROLES)}.", param=f"messages[{index}].role"
         )
@@ -140,9 +165,19 @@ def _content(content: Any, index: int) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return _whole(content, f"messages[{index}].content")
     if isinstance(content, list) and all(
-        isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in content
+        isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get(part["type"]), str)
+        for part in content
     ):
-        return "".join(str(part.get("text") or part.get("refusal") or "") for part in content)
+        return _whole("".join(part[part["type"]] for part in content), f"messages[{index}].content")
     raise Invalid(f"messages[{index}].content: only text is understood.", param=f"messages[{index}].content")
+
+
+def _whole(text: str, param: str) -> str:
+    """The text, if it is Unicode: JSON can escape half of a surrogate pair, which nothing after this can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{param}: character {error.start} is half of a surrogate pair.", param=param) from error
+    return text

@@ -115,8 +115,8 @@ class TGIClient(AsyncClient):  # type: ignore[misc]
             Transient: the engine is away, or does not hold the adapter (yet).
         """
         assert self._session is not None, "open() was not called"
-        request = LoraRequest(inputs=prompt, stream=True, parameters=sampling.parameters(adapter_id))
         try:
+            request = LoraRequest(inputs=prompt, stream=True, parameters=sampling.parameters(adapter_id))
             async with self._session.post(f"{url}/generate_stream", json=request.model_dump()) as answer:
                 if answer.status != 200:
                     raise parse_error(answer.status, await answer.json())

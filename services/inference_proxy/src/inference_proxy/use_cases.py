@@ -12,10 +12,11 @@ from typing import Any, Literal
 from chassis.auth import Principal
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
-from inference_proxy.answers import Generated, StopFilter
+from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.limits import Limiter
 from inference_proxy.prompts import Bases
+from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import Route, RouteTable
@@ -67,7 +68,7 @@ class Answering:
         bases: templates of base models.
         engine: the TGI client.
         retrieval: puts documents into prompts.
-        chats: where answers are recorded.
+        records: where answers are recorded.
         limiter: charged with the tokens used.
         default_tokens: longest answer where none is named.
     """
@@ -78,7 +79,7 @@ class Answering:
         bases: Bases,
         engine: TGIClient,
         retrieval: Retrieval,
-        chats: Chats,
+        records: Records,
         limiter: Limiter,
         default_tokens: int,
     ) -> None:
@@ -86,7 +87,7 @@ class Answering:
         self._bases = bases
         self._engine = engine
         self._retrieval = retrieval
-        self._chats = chats
+        self._records = records
         self._limiter = limiter
         self._default_tokens = default_tokens
 
@@ -176,9 +177,9 @@ class Answering:
     async def _record(self, answer: Answer, *, cancelled: bool) -> None:
         """Charge the tokens and keep the record, with the content only where that was asked for."""
         choices = answer.choices
-        prompt_tokens = max((choice.prompt_tokens for choice in choices), default=0)
-        completion_tokens = sum(choice.completion_tokens for choice in choices)
-        self._limiter.charge(answer.principal, prompt_tokens + completion_tokens)
+        used = usage(choices, answer.asked.choices)
+        prompt_tokens, completion_tokens = used["prompt_tokens"], used["completion_tokens"]
+        self._limiter.charge(answer.principal, used["total_tokens"])
         if not completion_tokens:
             return
         chat = Chat(
@@ -198,8 +199,7 @@ class Answering:
             messages=answer.messages if answer.stored else [],
             answer={"content": choices[0].text, "finish_reason": choices[0].finish_reason} if answer.stored else None,
         )
-        chat.announce()
-        await self._chats.chats.add_once(chat)
+        await self._records.keep(chat)
 
 
 class Rating:

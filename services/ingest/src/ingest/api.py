@@ -9,10 +9,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from chassis.auth import Principal, require
-from chassis.errors import RateLimited
 from chassis.http import Page, page
 from ingest.domain import Dataset, File
-from ingest.receive import receive
+from ingest.receive import Slots, receive
 from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Uploads
@@ -24,7 +23,7 @@ SHOWN = {"uploaded": "uploaded", "processed": "processed", "error": "error"}
 
 
 class FileObject(BaseModel):
-    """OpenAI's file object."""
+    """OpenAI's file object, and what its contents turned out to be."""
 
     id: str
     object: Literal["file"] = "file"
@@ -35,6 +34,7 @@ class FileObject(BaseModel):
     status: str
     status_details: str | None = None
     expires_at: int | None = None
+    kind: Literal["rows", "document", "unlabelled"] | None = None
 
     @classmethod
     def of(cls, file: File) -> FileObject:
@@ -48,6 +48,7 @@ class FileObject(BaseModel):
             status=SHOWN[file.state],
             status_details=file.details,
             expires_at=file.expires_at,
+            kind="rows" if file.dataset_id else file.kind,
         )
 
 
@@ -72,19 +73,13 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
 def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -> APIRouter:
     """Upload, list, read, download, delete."""
     router = APIRouter(prefix="/v1/files", tags=["files"])
-    receiving = 0
+    slots = Slots(settings.ingest_uploads_at_a_time, settings.ingest_uploads_of_a_tenant)
 
     @router.post("")
     async def create_file(request: Request, principal: Writes) -> FileObject:
-        nonlocal receiving
-        if receiving >= settings.ingest_uploads_at_a_time:
-            raise RateLimited("Too many uploads at the moment. Try again in a few seconds.", retry_after=5)
-        receiving += 1
-        try:
+        with slots.taken(principal.tenant_id):
             async with receive(request.headers, request.stream(), settings.ingest_max_file_bytes) as upload:
                 file = await uploads.accept(principal.tenant_id, upload)
-        finally:
-            receiving -= 1
         wake()
         return FileObject.of(file)
 

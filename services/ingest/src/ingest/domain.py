@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from chassis.errors import Invalid
+from chassis.errors import Conflict, Invalid
 from eventbus.aggregate import Aggregate
 from schemas import (
     DatasetPrepared,
@@ -42,9 +42,12 @@ class File(Aggregate):
     state: State = "uploaded"
     details: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    kind: Literal["document", "unlabelled"] | None = None
     project_id: str | None = None
     dataset_id: str | None = None
     expires_at: int | None = None
+    attempts: int = 0
+    purged: bool = False
 
     def announce(self) -> None:
         """Say that the bytes are stored."""
@@ -58,16 +61,32 @@ class File(Aggregate):
             )
         )
 
-    def became_dataset(self, dataset_id: str, note: str | None) -> None:
-        """Its rows are a dataset version now."""
-        if self.state == "uploaded":
-            self.state, self.dataset_id, self.details = "processed", dataset_id, note
+    def begin_attempt(self) -> None:
+        """Its parser is started: counted before, so that one that takes its worker along counts too.
+
+        Raises:
+            Conflict: it is not to be read any more.
+        """
+        if self.state != "uploaded":
+            raise Conflict(f"File '{self.id}' is {self.state}.", code="wrong_state")
+        self.attempts += 1
+
+    def forgive(self, attempts: int) -> None:
+        """The last attempt ended for a reason that is not the file's: count as before it."""
+        self.attempts = attempts
+
+    def became_dataset(self, dataset: Dataset, note: str | None) -> None:
+        """Its rows are a dataset version now; said here, so that a file deleted meanwhile never says it."""
+        if self.state != "uploaded":
+            return
+        self.state, self.dataset_id, self.details = "processed", dataset.id, note
+        self.record(dataset.prepared)
 
     def became_document(self, text: ObjectRef, title: str) -> None:
         """Its text can be indexed now."""
         if self.state != "uploaded":
             return
-        self.state = "processed"
+        self.state, self.kind = "processed", "document"
         self.record(
             DocumentParsed(
                 tenant_id=self.tenant_id,
@@ -78,12 +97,14 @@ class File(Aggregate):
                 text=text,
             )
         )
+        if self.purpose == "user_data":
+            self._has_no_dataset("no_rows", "it is a document, not rows to learn from. Upload JSONL or CSV.")
 
     def needs_labels(self, records: ObjectRef, rows: int) -> None:
         """Its rows have no answers: people are asked for them."""
         if self.state != "uploaded":
             return
-        self.state = "processed"
+        self.state, self.kind = "processed", "unlabelled"
         self.details = (
             f"{rows} rows have no answer yet: answer them on the Labeling page (or under /v1/labeling), then publish."
         )
@@ -92,6 +113,7 @@ class File(Aggregate):
                 tenant_id=self.tenant_id, file_id=self.id, filename=self.filename, rows=rows, records=records
             )
         )
+        self._has_no_dataset("no_answers", "its rows have no answers. Answer and publish them, then use the new file.")
 
     def keep_as_is(self) -> None:
         """It is used as it is."""
@@ -115,10 +137,32 @@ class File(Aggregate):
         )
 
     def delete(self) -> None:
-        """The bytes are about to go."""
+        """The bytes are about to go; a job that waits for its rows waits in vain."""
+        if self.state == "uploaded":
+            self._has_no_dataset("file_deleted", "it was deleted before it was read.")
         if self.state != "deleted":
             self.state = "deleted"
             self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
+
+    def purge(self) -> None:
+        """The bytes are gone."""
+        self.purged = True
+
+    def purge_again(self) -> None:
+        """A worker that had lost it may have written after that."""
+        if self.state == "deleted":
+            self.purged = False
+
+    def _has_no_dataset(self, code: str, reason: str) -> None:
+        self.record(
+            DatasetRejected(
+                tenant_id=self.tenant_id,
+                file_id=self.id,
+                purpose=self.purpose,
+                code=code,
+                message=f"{self.filename}: {reason}",
+            )
+        )
 
 
 class Dataset(Aggregate):
@@ -128,10 +172,6 @@ class Dataset(Aggregate):
     prepared: DatasetPrepared
     card: str
     manifest: dict[str, Any]
-
-    def announce(self) -> None:
-        """Say that it is ready."""
-        self.record(self.prepared)
 
     @property
     def rows(self) -> RowCounts:

@@ -137,7 +137,11 @@ def check_jsonl(text: str) -> int:
     Raises:
         FormatError: a line is not a JSON object.
     """
-    return sum(1 for _ in _json_lines(text))
+    rows = 0
+    for number, line in _lines(text):
+        _json_object(line, number)
+        rows += 1
+    return rows
 
 
 def _is_json(text: str) -> bool:
@@ -148,16 +152,14 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        if len(line.encode("utf-8", "surrogatepass")) > MAX_LINE_BYTES:
-            raise FormatError("line_too_long", f"the line is over {MAX_LINE_BYTES} bytes. Split the row.", number)
-        yield number, _json_object(line, number)
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that hold anything, with their numbers from 1."""
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def _json_object(line: str, number: int) -> Row:
+    if len(line.encode()) > MAX_LINE_BYTES:
+        raise FormatError("line_too_long", f"the line is over {MAX_LINE_BYTES} bytes. Split the row.", number)
     if _depth(line) > MAX_DEPTH:
         raise FormatError("too_deep", f"more than {MAX_DEPTH} levels of nesting. Flatten the row.", number)
     try:
@@ -199,12 +201,8 @@ def _parse_jsonl(text: str) -> Parsed:
     expected: str | None = None
     first: FormatError | None = None
     bad = 0
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines(text):
         try:
-            if len(line) > MAX_LINE_BYTES:
-                raise FormatError("line_too_long", f"the line is over {MAX_LINE_BYTES} bytes. Split the row.", number)
             value = _json_object(line, number)
             kind = _row_format(value, number)
             expected = expected or kind

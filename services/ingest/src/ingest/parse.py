@@ -17,6 +17,8 @@ from ingest.cleaning import FEWEST_ROWS, Row, split
 from ingest.formats import FormatError, Parsed, check_jsonl, decode, parse
 
 KEPT_AS_IS = ("evals", "batch")
+GRACE_SECONDS = 5
+"""Between the signal that says the time is over and the one that looks like any other kill."""
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text())
     resource.setrlimit(resource.RLIMIT_AS, (job["memory_bytes"], job["memory_bytes"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"] + GRACE_SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 * job["max_file_bytes"], 4 * job["max_file_bytes"]))
     try:
         result = work(folder, job)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import PurePath
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from chassis.errors import Invalid, TooLarge
+from chassis.errors import Invalid, RateLimited, TooLarge
 from chassis.ids import now
 from ingest.domain import known_purpose
 from ingest.use_cases import Upload
@@ -18,6 +19,41 @@ from ingest.use_cases import Upload
 FORM_OVERHEAD = 64 * 1024
 LONGEST_NAME = 255
 SHORTEST_EXPIRY, LONGEST_EXPIRY = 3600, 30 * 24 * 3600
+
+
+class Slots:
+    """How many uploads a replica receives at the same time, and how many of them may be one tenant's.
+
+    Args:
+        most: in all.
+        of_a_tenant: of one tenant, fewer than `most`, so that slow uploads of one leave room for the others.
+    """
+
+    def __init__(self, most: int, of_a_tenant: int) -> None:
+        self._most = most
+        self._of_a_tenant = of_a_tenant
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def taken(self, tenant_id: str) -> Iterator[None]:
+        """Hold a slot.
+
+        Raises:
+            RateLimited: there is none, or the tenant has its share.
+        """
+        if self._taken.total() >= self._most:
+            raise RateLimited("Too many uploads at the moment. Try again in a few seconds.", retry_after=5)
+        if self._taken[tenant_id] >= self._of_a_tenant:
+            raise RateLimited(
+                f"{self._of_a_tenant} of your uploads are under way. Wait until one is done.", retry_after=5
+            )
+        self._taken[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._taken[tenant_id] -= 1
+            if not self._taken[tenant_id]:
+                del self._taken[tenant_id]
 
 
 @asynccontextmanager

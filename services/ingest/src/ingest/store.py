@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, BinaryIO
 
 from chassis.errors import NotFound
-from chassis.ids import now
+from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
 from ingest.domain import Dataset, File
+from schemas import ObjectRef
+from stores.mongo import Collection
 from stores.objects import Objects
 
 
 class Files:
-    """The service's documents and objects, in its own words."""
+    """The service's documents and objects, in its own words.
 
-    def __init__(self, files: AggregateStore[File], datasets: AggregateStore[Dataset], objects: Objects) -> None:
+    Args:
+        files: the uploads.
+        datasets: what was made from them.
+        arriving: by object key, bytes that are being stored and that no file names yet.
+        turns: by tenant, when a file of theirs was last claimed to be parsed.
+        objects: where the bytes lie.
+    """
+
+    def __init__(
+        self,
+        files: AggregateStore[File],
+        datasets: AggregateStore[Dataset],
+        arriving: Collection,
+        turns: Collection,
+        objects: Objects,
+    ) -> None:
         self.files = files
         self.datasets = datasets
         self.objects = objects
+        self._arriving = arriving
+        self._turns = turns
 
     async def prepare(self) -> None:
         """Create the indexes of the worker's and the sweeper's questions."""
-        await self.files.collection.create_index([("state", 1), ("created_at", 1)])
+        await self.files.collection.create_index([("state", 1), ("tenant_id", 1), ("created_at", 1)])
+        await self.files.collection.create_index([("state", 1), ("purged", 1)])
         await self.files.collection.create_index("expires_at", sparse=True)
 
     async def visible(self, tenant_id: str, file_id: str) -> File:
@@ -59,5 +80,56 @@ class Files:
         return [file async for file in self.files.for_service(query)]
 
     async def claim(self, owner: str, seconds: float) -> File | None:
-        """The oldest file that waits to be parsed."""
-        return await self.files.claim({"state": "uploaded"}, owner, seconds)
+        """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
+        waiting = await self.files.collection.distinct("tenant_id", {"state": "uploaded"})
+        if not waiting:
+            return None
+        turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
+        for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
+            file = await self.files.claim({"state": "uploaded", "tenant_id": tenant_id}, owner, seconds)
+            if file is not None:
+                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
+                return file
+        return None
+
+    async def claim_deleted(self, owner: str, seconds: float) -> File | None:
+        """A deleted file whose bytes may lie there still, once no worker reads it any more."""
+        return await self.files.claim({"state": "deleted", "purged": {"$ne": True}}, owner, seconds)
+
+    async def hold(self, file: File, seconds: float) -> bool:
+        """Go on reading a file; False when another worker has it or it was deleted, and the work must stop."""
+        if not await self.files.leases.renew(file.id, file.lease.fence, seconds):
+            return False
+        return await self.files.find_one(file.tenant_id, {"_id": file.id, "state": "uploaded"}) is not None
+
+    async def put_upload(self, tenant_id: str, file_id: str, source: BinaryIO) -> ObjectRef:
+        """Store an upload's bytes at a place of their own, noted first, so that a crash leaves none unknown."""
+        key = f"tenants/{tenant_id}/files/{file_id}/{new_id('original-')}"
+        await self._arriving.insert_one({"_id": key, "tenant_id": tenant_id, "file_id": file_id, "at": now()})
+        return await self.objects.put_stream(key, source)
+
+    async def settle_upload(self, tenant_id: str, file_id: str, key: str) -> None:
+        """Keep the stored bytes if the file names them; remove them otherwise."""
+        if await self.files.find_one(tenant_id, {"_id": file_id, "object.key": key}) is None:
+            await self.objects.delete(key)
+        await self._arriving.delete_one({"_id": key})
+
+    async def settle_strays(self, seconds: int) -> None:
+        """Settle the uploads of all tenants that were broken off longer ago than any may take."""
+        async for stray in self._arriving.find({"at": {"$lt": now() - seconds}}):
+            await self.settle_upload(stray["tenant_id"], stray["file_id"], stray["_id"])
+
+    async def remove_bytes(self, file: File) -> None:
+        """Remove all that was stored of a file, but not a dataset version that was announced."""
+        await self.objects.delete(file.object.key)
+        await self.objects.delete_prefix(f"tenants/{file.tenant_id}/files/{file.id}/")
+        await self.objects.delete_prefix(f"tenants/{file.tenant_id}/documents/{file.id}/")
+        if file.dataset_id is None:
+            unannounced = dataset_id_of(file)
+            await self.datasets.collection.delete_one({"_id": unannounced, "tenant_id": file.tenant_id})
+            await self.objects.delete_prefix(f"tenants/{file.tenant_id}/datasets/{unannounced}/")
+
+
+def dataset_id_of(file: File) -> str:
+    """The dataset version that a file's rows make: the same however often they are read."""
+    return derived_id("ds-", file.id, file.object.sha256)

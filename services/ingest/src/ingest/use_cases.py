@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import BinaryIO
 
-from chassis.errors import Conflict, TooLarge, Unprocessable
+from chassis.errors import Conflict, NotFound, TooLarge, Unprocessable
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import File
 from ingest.store import Files
 from schemas import LabelsPublished, Purpose
+
+CHUNK = 1024 * 1024
+SWEEP_SECONDS = 15.0
+LONGEST_ARRIVAL_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,16 @@ class Uploads:
     Args:
         files: where they are kept.
         tenant_bytes: the most a tenant may have stored.
+        owner: this replica's name in leases.
+        lease_seconds: longest that removing one file's bytes may take.
     """
 
-    def __init__(self, files: Files, tenant_bytes: int) -> None:
+    def __init__(self, files: Files, tenant_bytes: int, owner: str, lease_seconds: float) -> None:
         self._files = files
         self._tenant_bytes = tenant_bytes
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._deleted = asyncio.Event()
 
     async def accept(self, tenant_id: str, upload: Upload) -> File:
         """Store the bytes, then the file that names them; a worker reads them later.
@@ -42,6 +55,7 @@ class Uploads:
         Raises:
             TooLarge: the tenant's storage is full.
             Unprocessable: the idempotency key was used with other bytes.
+            Conflict: it was used for a file that was deleted since.
         """
         if await self._files.stored_bytes(tenant_id) > self._tenant_bytes:
             raise TooLarge(
@@ -49,12 +63,9 @@ class Uploads:
                 code="storage_full",
             )
         file_id = derived_id("file-", tenant_id, upload.idempotency_key) if upload.idempotency_key else new_id("file-")
-        existing = await self._files.files.find_one(tenant_id, {"_id": file_id})
-        key = f"tenants/{tenant_id}/files/{file_id}/{new_id('') if existing else 'original'}"
-        stored = await self._files.objects.put_stream(key, upload.source)
-        if existing:
-            await self._files.objects.delete(key)
-            return _same(existing, stored.sha256)
+        if existing := await self._files.files.find_one(tenant_id, {"_id": file_id}):
+            return _same(existing, await asyncio.to_thread(_sha256, upload.source))
+        stored = await self._files.put_upload(tenant_id, file_id, upload.source)
         file = File(
             id=file_id,
             tenant_id=tenant_id,
@@ -66,33 +77,56 @@ class Uploads:
             expires_at=upload.expires_at,
         )
         file.announce()
-        return _same(await self._files.files.add_once(file), stored.sha256)
+        file = await self._files.files.add_once(file)
+        await self._files.settle_upload(tenant_id, file_id, stored.key)
+        return _same(file, stored.sha256)
 
     async def delete(self, tenant_id: str, file_id: str) -> None:
-        """Forget a file and remove its bytes; the dataset versions made from it stay with the models made from them.
+        """Forget a file; the dataset versions made from it stay with the models made from them.
+
+        From here on nobody finds it and nothing is made from it. Its bytes go at once, in `sweep`, or when the worker
+        that reads it has let go of it.
 
         Raises:
             NotFound: no such file.
         """
         file = await self._files.visible(tenant_id, file_id)
         await self._files.files.update(tenant_id, file.id, File.delete)
-        await self._files.objects.delete_prefix(f"tenants/{tenant_id}/files/{file_id}/")
-        await self._files.objects.delete_prefix(f"tenants/{tenant_id}/documents/{file_id}/")
+        self._deleted.set()
 
-    async def delete_expired(self) -> int:
-        """Delete every file whose time is over; how many."""
-        expired = await self._files.expired()
-        for file in expired:
-            await self.delete(file.tenant_id, file.id)
-        return len(expired)
+    async def sweep(self) -> None:
+        """Delete what has expired, remove the bytes of what is deleted, and settle uploads that a crash broke off."""
+        while True:
+            await self.delete_expired()
+            await self.purge()
+            await self._files.settle_strays(LONGEST_ARRIVAL_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._deleted.wait()
+            self._deleted.clear()
+
+    async def delete_expired(self) -> None:
+        """Delete every file whose time is over."""
+        for file in await self._files.expired():
+            with suppress(NotFound):
+                await self.delete(file.tenant_id, file.id)
+
+    async def purge(self) -> None:
+        """Remove the bytes of every deleted file that no worker reads."""
+        while file := await self._files.claim_deleted(self._owner, self._lease_seconds):
+            await self._files.remove_bytes(file)
+            with suppress(Conflict):
+                await self._files.files.update(file.tenant_id, file.id, File.purge, fence=file.lease.fence)
 
     async def take_labels(self, event: LabelsPublished) -> None:
         """Published labels are a new file of rows, once per publication."""
+        original = await self._files.files.find_one(event.tenant_id, {"_id": event.file_id}) if event.file_id else None
+        name = PurePath(original.filename).stem if original else event.name.replace("/", "-") or "labels"
         file = File(
             id=derived_id("file-", event.project_id, str(event.publication)),
             tenant_id=event.tenant_id,
             created_at=now(),
-            filename=f"labels-{event.project_id}-{event.publication}.jsonl",
+            filename=f"{name}-answered-{event.publication}.jsonl",
             purpose="user_data",
             object=event.records,
             project_id=event.project_id,
@@ -104,7 +138,20 @@ class Uploads:
             return
 
 
+def _sha256(source: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    source.seek(0)
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _same(file: File, sha256: str) -> File:
+    if file.state == "deleted":
+        raise Conflict(
+            "The file uploaded under this Idempotency-Key was deleted. Use a new key to upload it again.",
+            code="file_deleted",
+        )
     if file.object.sha256 != sha256:
         raise Unprocessable(
             "This Idempotency-Key was used with another file. Use a new key for a new file.",

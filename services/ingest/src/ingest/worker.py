@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,20 +16,29 @@ from typing import Any
 
 import structlog
 
-from chassis.errors import Conflict, NotFound
-from chassis.ids import derived_id, now
+from chassis.errors import Conflict, NotFound, Transient
+from chassis.ids import now
 from ingest.domain import Dataset, File, Rejection
 from ingest.settings import Settings
-from ingest.store import Files
+from ingest.store import Files, dataset_id_of
 from schemas import DatasetPrepared, ObjectRef, RowCounts
+from stores.mongo import PyMongoError
+from stores.objects import DigestMismatch
 
 log = structlog.get_logger()
 
 IDLE_SECONDS = 1.0
+RETRY_SECONDS = 2.0
 MOST_ATTEMPTS = 3
 SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
+PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
+"""All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
 UNREADABLE = "it could not be read within the limits of time and memory. Upload it in smaller parts."
+
+
+class ParserDied(Exception):
+    """The parser ended without a result."""
 
 
 class Worker:
@@ -54,32 +65,46 @@ class Worker:
         while True:
             file = await self._files.claim(self._owner, self._settings.ingest_lease_seconds)
             if file is not None:
-                await self._work(file)
+                await self.work(file)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._awake.wait()
             self._awake.clear()
 
-    async def _work(self, file: File) -> None:
+    async def work(self, file: File) -> None:
+        """Read one claimed file and say what it became; a file deleted meanwhile becomes nothing."""
         fence = file.lease.fence
         structlog.contextvars.bind_contextvars(tenant_id=file.tenant_id, file_id=file.id)
         try:
-            async with self._held(file), self._folder() as folder:
-                result = await self._parse(file, folder)
-                await self._publish(file, folder, result, fence)
-            await self._files.files.leases.release(file.id, fence)
+            async with self._held(file) as lost, self._folder() as folder:
+                result = await self._parse(file, folder, lost)
+                await self._publish(file, folder, result)
             log.info("file_parsed", kind=result["kind"])
-        except NotFound:
-            await self._reject(file, fence, "gone", "its bytes are gone; upload the file again.")
+        except (NotFound, DigestMismatch):
+            await self._reject(file, "gone", "its bytes are gone; upload the file again.")
         except Conflict as error:
-            log.warning("file_claimed_elsewhere", error=error.message)
+            log.info("file_let_go", reason=error.message)
+            await self._files.files.update(file.tenant_id, file.id, File.purge_again)
+            await self._files.files.leases.release(file.id, fence)
+        except ParserDied:
+            await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
+        except Transient as error:
+            log.warning("file_put_off", reason=error.message)
+            await self._forgive(file)
+            await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
+        except asyncio.CancelledError:
+            await self._forgive(file)
+            await self._files.files.leases.release(file.id, fence)
+            raise
+        else:
+            await self._files.files.leases.release(file.id, fence)
         finally:
             structlog.contextvars.unbind_contextvars("tenant_id", "file_id")
 
-    async def _parse(self, file: File, folder: Path) -> dict[str, Any]:
-        """Run the parser; a parser that dies again and again means the file is at fault."""
-        if fence_over(file):
+    async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> dict[str, Any]:
+        """Run the parser; a parser that dies again and again, or takes its worker along, means the file is at fault."""
+        if file.attempts >= MOST_ATTEMPTS:
             return _rejected(file, "unreadable", UNREADABLE)
         await self._files.objects.download(file.object, folder / "upload")
         limits = self._settings
@@ -96,25 +121,40 @@ class Worker:
             "max_file_bytes": limits.ingest_max_file_bytes,
         }
         (folder / "job.json").write_text(json.dumps(job))
+        await self._files.files.update(file.tenant_id, file.id, File.begin_attempt, fence=file.lease.fence)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ingest.parse", str(folder), stderr=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "ingest.parse",
+            str(folder),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=PARSER_ENVIRONMENT,
         )
+        reading, letting_go = asyncio.create_task(process.communicate()), asyncio.create_task(lost.wait())
         try:
-            _, errors = await asyncio.wait_for(process.communicate(), limits.ingest_parse_seconds)
-        except TimeoutError:
-            return _rejected(file, "unreadable", UNREADABLE)
+            done, _ = await asyncio.wait(
+                (reading, letting_go), timeout=limits.ingest_parse_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
+            letting_go.cancel()
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+            _, errors = await reading
+        if letting_go in done:
+            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
+        if reading not in done or process.returncode == -signal.SIGXCPU:
+            return _rejected(file, "unreadable", UNREADABLE)
         if process.returncode != 0:
             log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
-            return _rejected(file, "unreadable", UNREADABLE)
+            raise ParserDied
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return result
 
-    async def _publish(self, file: File, folder: Path, result: dict[str, Any], fence: int) -> None:
-        kind = result["kind"]
+    async def _publish(self, file: File, folder: Path, result: dict[str, Any]) -> None:
+        if not await self._files.hold(file, self._settings.ingest_lease_seconds):
+            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
+        kind, fence = result["kind"], file.lease.fence
         update = self._files.files.update
         if kind == "rejected":
             rejection = Rejection.model_validate(result)
@@ -133,11 +173,11 @@ class Worker:
             dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
             duplicates = result["duplicates"]
             note = f"{duplicates} exact duplicates were removed." if duplicates else None
-            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset.id, note), fence=fence)
+            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, note), fence=fence)
 
     async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
         """Write the parts, the manifest last."""
-        dataset_id = derived_id("ds-", file.id, file.object.sha256)
+        dataset_id = dataset_id_of(file)
         prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}"
         objects = self._files.objects
         parts: dict[str, ObjectRef] = {}
@@ -158,7 +198,7 @@ class Worker:
         }
         body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
         reference = await objects.put_bytes(f"{prefix}/manifest.json", body, "application/json")
-        dataset = Dataset(
+        return Dataset(
             id=dataset_id,
             tenant_id=file.tenant_id,
             created_at=now(),
@@ -177,25 +217,42 @@ class Worker:
                 **parts,
             ),
         )
-        dataset.announce()
-        return dataset
 
-    async def _reject(self, file: File, fence: int, code: str, message: str) -> None:
+    async def _reject(self, file: File, code: str, message: str) -> None:
         rejection = Rejection(code=code, message=f"{file.filename}: {message}")
-        await self._files.files.update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
+        with contextlib.suppress(Conflict):
+            await self._files.files.update(
+                file.tenant_id, file.id, lambda it: it.reject(rejection), fence=file.lease.fence
+            )
+
+    async def _forgive(self, file: File) -> None:
+        """The file is not at fault for the end of this attempt."""
+        with contextlib.suppress(Conflict):
+            await self._files.files.update(
+                file.tenant_id, file.id, lambda it: it.forgive(file.attempts), fence=file.lease.fence
+            )
 
     @contextlib.asynccontextmanager
-    async def _held(self, file: File) -> AsyncIterator[None]:
-        """Renew the lease while the work goes on; parsing happens in another process, so this loop is free to."""
+    async def _held(self, file: File) -> AsyncIterator[asyncio.Event]:
+        """Renew the lease while the work goes on; parsing happens in another process, so this loop is free to.
+
+        Yields:
+            What is set when the work must stop.
+        """
+        lost = asyncio.Event()
 
         async def renew() -> None:
-            while True:
+            while not lost.is_set():
                 await asyncio.sleep(self._settings.ingest_lease_seconds / 3)
-                await self._files.files.leases.renew(file.id, file.lease.fence, self._settings.ingest_lease_seconds)
+                try:
+                    if not await self._files.hold(file, self._settings.ingest_lease_seconds):
+                        lost.set()
+                except PyMongoError as error:
+                    log.warning("lease_not_renewed", error=type(error).__name__)
 
         task = asyncio.create_task(renew())
         try:
-            yield
+            yield lost
         finally:
             task.cancel()
 
@@ -207,11 +264,6 @@ class Worker:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def fence_over(file: File) -> bool:
-    """Whether the file has been claimed so often that it must be what kills the worker."""
-    return file.lease.fence > MOST_ATTEMPTS
 
 
 def _rejected(file: File, code: str, message: str) -> dict[str, Any]:

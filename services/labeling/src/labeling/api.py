@@ -15,6 +15,7 @@ from labeling.use_cases import NewProject, Projects
 
 Reads = Annotated[Principal, require("labeling:read")]
 Writes = Annotated[Principal, require("labeling:write")]
+SHOWN = {"id", "created_at", "name", "kind", "labels", "instructions", "file_id", "left_out"}
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -51,7 +52,7 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
     router = APIRouter(prefix="/v1/labeling", tags=["labeling"])
 
     async def view(project: Project) -> dict[str, Any]:
-        shown = project.model_dump(include={"id", "created_at", "name", "kind", "labels", "instructions", "file_id"})
+        shown = project.model_dump(include=SHOWN)
         counts = await labels.counts(project)
         return {"object": "labeling.project", **shown, **counts, "publications": project.publications}
 

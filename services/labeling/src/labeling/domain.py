@@ -23,7 +23,9 @@ class Project(Aggregate):
     instructions: str = ""
     file_id: str | None = None
     tasks: int
+    left_out: int = 0
     publications: int = 0
+    published_sha256: str = ""
 
     def checked_answer(self, answer: str) -> str:
         """An answer as it is stored.
@@ -46,21 +48,28 @@ class Project(Aggregate):
         if instructions is not None:
             self.instructions = instructions
 
-    def publish(self, records: ObjectRef, rows: int) -> None:
-        """The answers given so far become a dataset version.
+    def expect_answers(self, answered: int) -> None:
+        """Let it be published.
 
         Raises:
-            Conflict: there are none.
+            Conflict: there is no answer.
         """
-        if rows < 1:
+        if answered < 1:
             raise Conflict("No task has an answer yet; there is nothing to publish.", code="nothing_labelled")
+
+    def publish(self, records: ObjectRef, rows: int) -> None:
+        """The answers given so far become a dataset version; the same ones again are the same publication."""
+        if records.sha256 == self.published_sha256:
+            return
         self.publications += 1
+        self.published_sha256 = records.sha256
         self.record(
             LabelsPublished(
                 tenant_id=self.tenant_id,
                 project_id=self.id,
                 publication=self.publications,
                 file_id=self.file_id,
+                name=self.name,
                 rows=rows,
                 records=records,
             )

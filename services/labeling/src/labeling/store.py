@@ -12,7 +12,9 @@ from eventbus.leases import SERVER_MS
 from eventbus.outbox import AggregateStore
 from labeling.domain import Project
 from schemas import FeedbackRecorded
-from stores.mongo import Collection, DuplicateKeyError
+from stores.mongo import Collection
+
+BATCH = 1000
 
 
 class Task(BaseModel):
@@ -43,20 +45,24 @@ class Labels:
         await self._tasks.create_index([("project_id", 1), ("position", 1)])
         await self._feedback.create_index([("tenant_id", 1), ("created_at", -1)])
 
-    async def add_tasks(self, project: Project, texts: list[str]) -> None:
-        """One task per text, once however often this is called."""
-        for position, text in enumerate(texts):
-            task = Task(
-                id=derived_id("task_", project.id, str(position)),
-                project_id=project.id,
-                tenant_id=project.tenant_id,
-                position=position,
-                text=text,
-            )
-            try:
-                await self._tasks.insert_one({"_id": task.id, **task.model_dump()})
-            except DuplicateKeyError:
-                continue
+    async def filled(self, project: Project) -> int:
+        """How many tasks the project has: those of its first texts, because they are written in order."""
+        return int(await self._tasks.count_documents({"project_id": project.id, "tenant_id": project.tenant_id}))
+
+    async def add_tasks(self, project: Project, texts: list[str], *, first: int) -> None:
+        """One task per text, in order; `first` is the position of the first one, of which there is no task yet."""
+        for start in range(0, len(texts), BATCH):
+            tasks = [
+                Task(
+                    id=derived_id("task_", project.id, str(position)),
+                    project_id=project.id,
+                    tenant_id=project.tenant_id,
+                    position=position,
+                    text=text,
+                )
+                for position, text in enumerate(texts[start : start + BATCH], start=first + start)
+            ]
+            await self._tasks.insert_many([{"_id": task.id, **task.model_dump()} for task in tasks], ordered=True)
 
     async def take(self, project: Project, person: str, seconds: float) -> Task | None:
         """The first unanswered task nobody else holds, held for this person; their own one again, if they have it."""
@@ -84,7 +90,8 @@ class Labels:
             NotFound: no such task in the project.
             Conflict: another person holds or answered it.
         """
-        mine = {"$or": [{"holder": person}, {"answered_by": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
+        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
+        mine = {"$or": [{"answered_by": person}, {"$and": [{"answer": None}, free]}]}
         key = {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id}
         found = await self._tasks.find_one_and_update(
             {"$and": [key, mine]},
@@ -92,8 +99,11 @@ class Labels:
             return_document=True,
         )
         if found is None:
-            if await self._tasks.find_one(key) is None:
+            task = await self._tasks.find_one(key)
+            if task is None:
                 raise NotFound(f"No task '{task_id}' in this project.", param="task_id")
+            if task["answer"] is not None:
+                raise Conflict("Somebody else has answered this task; take the next one.", code="task_answered")
             raise Conflict("Somebody else is working on this task; take the next one.", code="task_held")
         return Task.model_validate(found)
 

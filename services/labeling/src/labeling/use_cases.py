@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from chassis.errors import Invalid
+import structlog
+
+from chassis.errors import Invalid, NotFound
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from labeling.domain import Project
 from labeling.store import Labels, Task
-from schemas import FeedbackRecorded, LabelingRequested
+from schemas import FeedbackRecorded, LabelingRequested, ObjectRef
 from stores.objects import Objects
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -60,23 +67,47 @@ class Projects:
         )
         project.change(asked.labels, None)
         project = await self._labels.projects.add_once(project)
-        await self._labels.add_tasks(project, texts)
+        there = await self._labels.filled(project)
+        await self._labels.add_tasks(project, texts[there:], first=there)
         return project
 
     async def create_for(self, event: LabelingRequested) -> None:
-        """The project of an unlabelled file, once."""
-        lines = (await self._objects.get_bytes(event.records)).decode().splitlines()
-        texts = [str(json.loads(line)["text"]) for line in lines][: self._most]
+        """The project of an unlabelled file, once; a repeated event adds the tasks that are missing."""
+        left_out = max(0, event.rows - self._most)
+        note = f" (the first {self._most} of {event.rows})" if left_out else ""
         project = Project(
             id=derived_id("proj_", event.file_id),
             tenant_id=event.tenant_id,
             created_at=now(),
-            name=f"Rows of {event.filename or event.file_id}",
+            name=f"Rows of {event.filename or event.file_id}{note}",
             file_id=event.file_id,
-            tasks=len(texts),
+            tasks=event.rows - left_out,
+            left_out=left_out,
         )
-        project = await self._labels.projects.add_once(project)
-        await self._labels.add_tasks(project, texts)
+        there, seen = await self._labels.filled(project), 0
+        try:
+            async for texts in self._texts(event.records):
+                project = project if seen else await self._labels.projects.add_once(project)
+                missing = texts[max(0, there - seen) :]
+                seen += len(texts)
+                await self._labels.add_tasks(project, missing, first=seen - len(missing))
+        except NotFound:
+            log.info("file_deleted_before_labeling", file_id=event.file_id)
+
+    async def _texts(self, records: ObjectRef) -> AsyncIterator[list[str]]:
+        """The texts of the first `most` records, in parts as they come; no more is read than these need."""
+        left, rest = self._most, b""
+        stream = cast("AsyncGenerator[bytes, None]", self._objects.stream(records))
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                texts = [str(json.loads(line)["text"]) for line in lines[:left]]
+                left -= len(texts)
+                yield texts
+                if left == 0:
+                    return
+        if rest:
+            yield [str(json.loads(rest)["text"])]
 
     async def next_task(self, project: Project, person: str) -> Task | None:
         """A task for this person, theirs for some minutes."""
@@ -89,15 +120,21 @@ class Projects:
     async def publish(self, tenant_id: str, project_id: str) -> Project:
         """Write the answers as chat rows and say so; ingest makes the dataset version.
 
+        Published again without a new answer, as by a retry, nothing happens.
+
         Raises:
             NotFound: no such project.
             Conflict: nothing is answered.
         """
         project = await self._labels.projects.get(tenant_id, project_id)
         tasks = await self._labels.answered(project)
+        project.expect_answers(len(tasks))
         body = "\n".join(json.dumps(_row(project, task), ensure_ascii=False) for task in tasks).encode()
-        key = f"tenants/{tenant_id}/labels/{project_id}/{new_id('')}.jsonl"
-        records = await self._objects.put_bytes(key, body or b"\n", "application/jsonl")
+        sha256 = hashlib.sha256(body).hexdigest()
+        if sha256 == project.published_sha256:
+            return project
+        key = f"tenants/{tenant_id}/labels/{project_id}/{project.publications + 1}-{sha256[:24]}.jsonl"
+        records = await self._objects.put_bytes(key, body, "application/jsonl")
         return await self._labels.projects.update(tenant_id, project_id, lambda it: it.publish(records, len(tasks)))
 
     async def keep_feedback(self, event: FeedbackRecorded) -> None:

@@ -22,6 +22,9 @@ WEIGHTS, CONFIG, FINGERPRINT, MANIFEST = (
 )
 HIGHEST_RANK = 256
 
+FINGERPRINT_VERSION = 2
+"""The layout of `fingerprint.json` read here; probes of another one would be measured wrongly."""
+
 
 class AdapterRefused(Exception):
     """An adapter is not what its manifest says, or not for this base model; it will not be served."""
@@ -78,17 +81,32 @@ def verify(folder: Path, *, base_id: str, base_digest: str) -> str:
     return adapter_id
 
 
+def read_probes(folder: Path) -> list[dict[str, Any]]:
+    """The trainer's probes in a verified adapter's folder.
+
+    Raises:
+        AdapterRefused: they are laid out in a way this server does not know.
+    """
+    contents = json.loads((folder / FINGERPRINT).read_text())
+    if contents.get("version") != FINGERPRINT_VERSION:
+        raise AdapterRefused(
+            f"{FINGERPRINT} is of version {contents.get('version')}, not {FINGERPRINT_VERSION}: train it again."
+        )
+    probes: list[dict[str, Any]] = contents["probes"]
+    return probes
+
+
 def read_adapter(folder: Path, *, base_id: str, base_digest: str) -> AdapterFiles:
     """Verify and read the adapter in `folder`.
 
     Raises:
-        AdapterRefused: as `verify`.
+        AdapterRefused: as `verify` and `read_probes`.
     """
     from safetensors.torch import load_file
 
     adapter_id = verify(folder, base_id=base_id, base_digest=base_digest)
     config = json.loads((folder / CONFIG).read_text())
-    probes = json.loads((folder / FINGERPRINT).read_text())["probes"]
+    probes = read_probes(folder)
     scale = float(config["lora_alpha"]) / config["r"]
     return AdapterFiles(adapter_id, load_file(folder / WEIGHTS), config["r"], scale, probes)
 

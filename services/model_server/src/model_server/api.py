@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
-from model_server.engine import AdapterNotFound, Engine, InputTooLong, Overloaded
+from model_server.engine import Engine
+from model_server.errors import AdapterNotFound, InputTooLong, Overloaded
 from model_server.sequence import GenerateRequest, Token
 
 REQUESTS = Counter("tgi_request_count", "Requests.", ["route"])
@@ -248,6 +249,8 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.get("/health")
     async def health() -> Response:
+        if not engine.alive:
+            return JSONResponse({"error": "unhealthy", "error_type": "healthcheck"}, status_code=503)
         return Response()
 
     @router.get("/adapters")

@@ -33,6 +33,7 @@ def build(settings: Settings) -> FastAPI:
         replica_id=settings.replica_id or f"model-server@{url.split('//')[-1]}",
         replica_url=url,
         every=settings.model_server_sync_seconds,
+        capacity=settings.model_server_adapters,
     )
 
     async def close() -> None:
@@ -41,4 +42,5 @@ def build(settings: Settings) -> FastAPI:
     service.bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
     service.background("residency", residency.run)
     service.on_stop(close)
-    return service.app([routes(engine)])
+    service.on_stop(residency.close)
+    return service.app([routes(engine)], checks={"engine": engine.ping})

@@ -9,56 +9,43 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from model_server.adapters import AdapterFiles, AdapterRefused, Proof, proof_of, read_adapter
+from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded
+from model_server.groups import Group, padded, shared_prefix
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.sequence import GenerateRequest, Sequence, Token
 
+log = structlog.get_logger()
+
 PREFILL_TOKENS = 4096
 """Padded tokens of one prefill; more gain no speed on a CPU and take memory."""
-
-WORTH_SHARING = 64
-"""Tokens from which a prompt's shared beginning is computed once for a group."""
 
 GATHER_SECONDS = 0.005
 """How long an idle engine waits for requests that come together with the first."""
 
 MOST_GROUPS = 8
 
-
-class AdapterNotFound(Exception):
-    """No adapter of that id is loaded; the base model never answers in its place."""
-
-
-class InputTooLong(Exception):
-    """The prompt and the answer together do not fit."""
-
-
-class Overloaded(Exception):
-    """The queue is full."""
-
-
-@dataclass
-class _Group:
-    """Sequences decoded together, with their cache (left-padded to one length)."""
-
-    sequences: list[Sequence]
-    cache: Any
-    mask: torch.Tensor
-    ids: torch.Tensor
+STOPPED = "the engine's thread has ended"
 
 
 class Engine:
     """A loaded base model and its adapters.
+
+    Attributes:
+        proofs: of the adapters held, by id.
+        used: when each adapter held was last asked for, on the monotonic clock.
+        at_once: how many adapters it is best given at a time.
 
     Args:
         folder: base-model folder with a `base.json`.
@@ -67,6 +54,8 @@ class Engine:
         queue: most requests that wait.
         max_tokens: longest prompt and answer together.
     """
+
+    at_once = 1
 
     def __init__(
         self, folder: Path, *, threads: int = 0, batch: int = 16, queue: int = 128, max_tokens: int = 2048
@@ -88,11 +77,12 @@ class Engine:
         self._end_ids = self._single_tokens(self.base["stop_tokens"]) | {self.tokenizer.eos_token_id}
         self._adapters: dict[str, Adapter] = {}
         self.proofs: dict[str, Proof] = {}
+        self.used: dict[str, float] = {}
         self._batch = batch
         self._most_waiting = queue
         self._waiting: deque[Sequence] = deque()
         self._chores: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._groups: deque[_Group] = deque()
+        self._groups: deque[Group] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -107,6 +97,16 @@ class Engine:
         """Stop tokens of the base that are more than one token, to be found in the text."""
         single = self.tokenizer(self.base["stop_tokens"], add_special_tokens=False).input_ids
         return [text for text, ids in zip(self.base["stop_tokens"], single, strict=True) if len(ids) > 1]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that answers still runs."""
+        return self._thread.is_alive()
+
+    async def ping(self) -> None:
+        """Raise unless the engine's thread runs."""
+        if not self.alive:
+            raise EngineStopped(STOPPED)
 
     @property
     def queued(self) -> int:
@@ -127,18 +127,19 @@ class Engine:
         """Generate token by token; leaving the iterator ends the generation.
 
         Raises:
-            AdapterNotFound, InputTooLong, Overloaded: as the names say; nothing was computed.
+            AdapterNotFound, InputTooLong, Overloaded, EngineStopped: as the names say; nothing was computed.
         """
-        if request.adapter_id is not None and request.adapter_id not in self.proofs:
-            raise AdapterNotFound(request.adapter_id)
+        adapter = None if request.adapter_id is None else self._adapter(request.adapter_id)
         ids = self.encode(request.inputs)
         if len(ids) + request.max_new_tokens > self.max_tokens:
             raise InputTooLong(
                 f"`inputs` tokens + `max_new_tokens` must be <= {self.max_tokens}. "
                 f"Given: {len(ids)} `inputs` tokens and {request.max_new_tokens} `max_new_tokens`"
             )
-        sequence = Sequence(request, ids, self.tokenizer, self._end_ids, asyncio.get_running_loop())
+        sequence = Sequence(request, ids, adapter, self.tokenizer, self._end_ids, asyncio.get_running_loop())
         with self._changed:
+            if self._stopping:
+                raise EngineStopped(STOPPED)
             if len(self._waiting) >= self._most_waiting:
                 raise Overloaded(f"{self._most_waiting} requests wait already")
             self._waiting.append(sequence)
@@ -169,15 +170,25 @@ class Engine:
         self.proofs[adapter.id] = proof
         return proof
 
+    @property
+    def present(self) -> set[str]:
+        """Ids of the adapters held."""
+        return set(self._adapters)
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        """Adapters come and go here without a preparation: all may be held at once."""
+        return list(folders)
+
     async def hold(self, folder: Path) -> Proof:
         """Verify, load and prove the adapter in `folder`; see `read_adapter` and `load`."""
         base = self.base
         return await self.load(read_adapter(folder, base_id=base["id"], base_digest=base["digest"]))
 
     async def drop(self, adapter_id: str) -> None:
-        """Let go of an adapter; requests under way keep it to their end."""
+        """Let go of an adapter; requests that wait or are under way keep it to their end."""
         self.proofs.pop(adapter_id, None)
         self._adapters.pop(adapter_id, None)
+        self.used.pop(adapter_id, None)
 
     def close(self) -> None:
         """Stop the thread after the step it is in."""
@@ -186,9 +197,18 @@ class Engine:
             self._changed.notify()
         self._thread.join(timeout=10)
 
+    def _adapter(self, adapter_id: str) -> Adapter:
+        adapter = self._adapters.get(adapter_id)
+        if adapter is None:
+            raise AdapterNotFound(adapter_id)
+        self.used[adapter_id] = time.monotonic()
+        return adapter
+
     def _chore(self, work: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         with self._changed:
+            if self._stopping:
+                raise EngineStopped(STOPPED)
             self._chores.append((work, future))
             self._changed.notify()
         return future
@@ -213,6 +233,28 @@ class Engine:
         return [float(log_probs[at, token]) for at, token in enumerate(continuation)]
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Whoever still waits is told, rather than left waiting for a thread that is gone."""
+        with self._changed:
+            self._stopping = True
+            left = [*self._waiting, *(sequence for group in self._groups for sequence in group.sequences)]
+            chores = [future for _, future in self._chores]
+            self._waiting.clear()
+            self._groups.clear()
+            self._chores.clear()
+        stopped = EngineStopped(STOPPED)
+        for sequence in left:
+            sequence.fail(stopped)
+        for future in chores:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(stopped)
+
+    def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting or self._chores or self._groups)
@@ -236,23 +278,24 @@ class Engine:
         while self._waiting and len(taken) < self._batch:
             sequence = self._waiting[0]
             longest = max(longest, len(sequence.prompt))
-            if taken and longest * (len(taken) + 1) > PREFILL_TOKENS and not _shared_prefix([*taken, sequence]):
+            if taken and longest * (len(taken) + 1) > PREFILL_TOKENS and not shared_prefix([*taken, sequence]):
                 break
             self._waiting.popleft()
             if not sequence.cancelled:
                 taken.append(sequence)
         if not taken:
             return
-        shared = _shared_prefix(taken)
-        own = [sequence.prompt[shared:] for sequence in taken]
-        longest = max(map(len, own))
-        ids = torch.full((len(taken), longest), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros((len(taken), shared + longest), dtype=torch.long)
-        mask[:, :shared] = 1
-        for row, prompt in enumerate(own):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, shared + longest - len(prompt) :] = 1
-        self._advance(_Group(taken, self._prefilled(taken, shared), mask, ids))
+        try:
+            group = self._grouped(taken)
+        except Exception as error:  # the boundary of the engine's thread: these requests fail, the others go on
+            _fail(taken, error)
+            return
+        self._advance(group)
+
+    def _grouped(self, taken: list[Sequence]) -> Group:
+        shared = shared_prefix(taken)
+        ids, mask = padded(taken, shared, self.tokenizer.pad_token_id or 0)
+        return Group(taken, self._prefilled(taken, shared), mask, ids)
 
     def _prefilled(self, taken: list[Sequence], shared: int) -> Any:
         """A cache for the group that holds the prompts' shared beginning, computed once."""
@@ -263,18 +306,23 @@ class Engine:
             cache.batch_repeat_interleave(len(taken))
         return cache
 
-    def _advance(self, group: _Group) -> None:
+    def _advance(self, group: Group) -> None:
         """One forward pass of a group; sequences that end leave it, and it queues up again if any is left."""
         try:
-            logits = self._forward(group)
-            chosen = [sequence.choose(row_logits) for sequence, row_logits in zip(group.sequences, logits, strict=True)]
+            left = self._stepped(group)
         except Exception as error:  # the boundary of the engine's thread: these requests fail, the others go on
-            for sequence in group.sequences:
-                sequence.fail(error)
+            _fail(group.sequences, error)
             return
+        if left:
+            self._groups.append(group)
+
+    def _stepped(self, group: Group) -> bool:
+        """Choose a token for each row and make the group ready for the next pass; whether any row is left."""
+        logits = self._forward(group)
+        chosen = [_chosen(sequence, row_logits) for sequence, row_logits in zip(group.sequences, logits, strict=True)]
         alive = [row for row, sequence in enumerate(group.sequences) if not (sequence.ended or sequence.cancelled)]
         if not alive:
-            return
+            return False
         group.ids = torch.tensor([[chosen[row]] for row in alive])
         if len(alive) < len(group.sequences):
             rows = torch.tensor(alive)
@@ -282,9 +330,9 @@ class Engine:
             group.mask = group.mask[rows]
             group.sequences = [group.sequences[row] for row in alive]
         group.mask = torch.cat([group.mask, group.mask.new_ones((len(alive), 1))], dim=1)
-        self._groups.append(group)
+        return True
 
-    def _forward(self, group: _Group) -> torch.Tensor:
+    def _forward(self, group: Group) -> torch.Tensor:
         """Logits of each row's next token, [rows, vocabulary] in float32; the head sees one position a row."""
         self._plan.uses = self._uses(group.sequences)
         positions = (group.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -group.ids.shape[1] :]
@@ -301,8 +349,6 @@ class Engine:
     def _uses(self, sequences: list[Sequence]) -> list[tuple[Adapter, torch.Tensor | None]]:
         by_adapter: dict[str, list[int]] = {}
         for row, sequence in enumerate(sequences):
-            if sequence.adapter is None and sequence.request.adapter_id is not None:
-                sequence.adapter = self._adapters[sequence.request.adapter_id]
             if sequence.adapter is not None:
                 by_adapter.setdefault(sequence.adapter.id, []).append(row)
         whole = len(sequences)
@@ -310,20 +356,24 @@ class Engine:
         return [(adapters[one], None if len(rows) == whole else torch.tensor(rows)) for one, rows in by_adapter.items()]
 
 
-def _shared_prefix(taken: list[Sequence]) -> int:
-    """Length of the beginning all prompts of one adapter have in common; 0 where it is not worth a pass of its own.
-
-    Nothing is kept from one group to the next, so that nobody learns from the time an answer takes what others asked.
-    """
-    if len(taken) == 1 or len({sequence.request.adapter_id for sequence in taken}) > 1:
+def _chosen(sequence: Sequence, logits: torch.Tensor) -> int:
+    try:
+        return sequence.choose(logits)
+    except Exception as error:  # the boundary of one request: what it asks for fails it alone, not its group
+        _fail([sequence], error)
         return 0
-    first, last = min(sequence.prompt for sequence in taken), max(sequence.prompt for sequence in taken)
-    most = min(len(sequence.prompt) for sequence in taken) - 1
-    shared = next((at for at in range(most) if first[at] != last[at]), most)
-    return shared if shared >= WORTH_SHARING else 0
+
+
+def _fail(sequences: list[Sequence], error: Exception) -> None:
+    log.error("requests_failed", requests=len(sequences), exc_info=error)
+    for sequence in sequences:
+        if not sequence.ended:
+            sequence.fail(error)
 
 
 def _do(work: Callable[[], Any], future: Future[Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         future.set_result(work())
     except Exception as error:  # handed to whoever waits for the future

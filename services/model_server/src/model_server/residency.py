@@ -5,35 +5,64 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
+from prometheus_client import Gauge
 
 from chassis.auth import Peer
 from chassis.errors import SartorError
-from model_server.adapters import AdapterRefused, Proof
+from chassis.ids import derived_id
+from model_server.adapters import MANIFEST, AdapterRefused, Proof, verify
 from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ModelRejected, ModelRetired, ObjectRef
 from stores.objects import Objects
 
 log = structlog.get_logger()
 
+ADAPTERS = Gauge("model_server_adapters", "Adapters this replica should hold, by what became of them.", ["state"])
+
+MOST_NAMED = 20
+"""Adapters named in one line of the log."""
+
 Publish = Callable[[Event], Awaitable[None]]
 
 
 class Holder(Protocol):
-    """What holds adapters: our own engine, or a TGI container."""
+    """What holds adapters: our own engine, or a TGI container.
 
-    base_id: str
+    Attributes:
+        base: contents of its base model's `base.json`.
+        proofs: of the adapters it serves, by id.
+        used: when an adapter was last asked for, on the monotonic clock, as far as it knows.
+        at_once: how many adapters it is best given at a time.
+    """
+
+    base: dict[str, Any]
     proofs: dict[str, Proof]
+    used: dict[str, float]
+    at_once: int
+
+    @property
+    def present(self) -> set[str]:
+        """Ids of all adapters it has anything of, proven or not."""
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        """Make ready to hold these verified adapters (id -> folder); returns those that can be held now.
+
+        The turn of the others comes with a later call.
+        """
 
     async def hold(self, folder: Path) -> Proof:
         """Take the adapter in `folder`, prove it, and remember the proof under its id.
 
         Raises:
             AdapterRefused: it is not what it says, or could not be proven.
+            Transient: it could not be tried; that says nothing about the adapter.
         """
 
     async def drop(self, adapter_id: str) -> None:
@@ -54,6 +83,7 @@ class Residency:
         replica_id: this replica's name.
         replica_url: where its API answers.
         every: seconds between two looks.
+        capacity: most adapters held; of more, the newest and last used are.
     """
 
     def __init__(
@@ -66,6 +96,7 @@ class Residency:
         replica_id: str,
         replica_url: str,
         every: float,
+        capacity: int,
     ) -> None:
         self._holder = holder
         self._registry = registry
@@ -74,10 +105,14 @@ class Residency:
         self._replica_id = replica_id
         self._replica_url = replica_url
         self._every = every
+        self._capacity = capacity
         self._awake = asyncio.Event()
+        self._fetched = tempfile.TemporaryDirectory(prefix="adapters-")
+        self._known: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, float] = {}
         self._refused: set[str] = set()
-        self._told: set[str] = set()
-        self._tenants: dict[str, str] = {}
+        self._over: set[str] = set()
+        self._told: dict[str, bool] = {}
 
     async def on_change(self, _event: ModelRegistered | ModelRejected | ModelRetired) -> None:
         """Something changed: look now."""
@@ -95,54 +130,92 @@ class Residency:
                     await self._awake.wait()
             self._awake.clear()
 
-    async def synchronise(self) -> None:
-        """One look: load what is missing, let go of what is not wanted any more."""
-        parameters = {"base_model": self._holder.base_id, "replica_id": self._replica_id}
-        wanted: list[dict[str, Any]] = await self._registry.get("/internal/adapters", tenant_id="", params=parameters)
-        self._tenants |= {item["adapter_id"]: item["tenant_id"] for item in wanted}
-        for item in wanted:
-            if item["adapter_id"] not in self._told and item["adapter_id"] not in self._refused:
-                await self._hold(item)
-        for adapter_id in set(self._holder.proofs) - {item["adapter_id"] for item in wanted}:
-            await self._holder.drop(adapter_id)
-            self._told.discard(adapter_id)
-            tenant_id = self._tenants.pop(adapter_id, "")
-            evicted = AdapterEvicted(tenant_id=tenant_id, adapter_id=adapter_id, replica_id=self._replica_id)
-            await self._publish(evicted)
-            log.info("adapter_evicted", adapter_id=adapter_id)
+    async def close(self) -> None:
+        """Remove what was downloaded and not held yet."""
+        self._fetched.cleanup()
 
-    async def _hold(self, item: dict[str, Any]) -> None:
-        """Load, prove and announce one adapter; a refused one is not tried again until this replica restarts."""
-        adapter_id = item["adapter_id"]
+    async def synchronise(self) -> None:
+        """One look: let go of what is not wanted any more, load what is missing, say what changed."""
+        parameters = {"base_model": self._holder.base["id"], "replica_id": self._replica_id}
+        items: list[dict[str, Any]] = await self._registry.get("/internal/adapters", tenant_id="", params=parameters)
+        wanted = {str(item["adapter_id"]): item for item in items}
+        self._known |= wanted
+        chosen = self._chosen(wanted)
+        for adapter_id in self._holder.present - chosen:
+            await self._holder.drop(adapter_id)
+        await self._say_changes()
+        absent = chosen - set(self._holder.proofs)
+        missing = [item for adapter_id, item in wanted.items() if adapter_id in absent]
+        for begin in range(0, len(missing), self._holder.at_once):
+            await self._take(missing[begin : begin + self._holder.at_once])
+            await self._say_changes()
+        await self._say_absent(set(wanted) - chosen)
+        for adapter_id in set(self._known) - set(wanted):
+            self._forget(adapter_id)
+        ADAPTERS.labels("resident").set(len(self._holder.proofs))
+        ADAPTERS.labels("refused").set(len(self._refused & set(wanted)))
+        ADAPTERS.labels("over_capacity").set(len(self._over))
+
+    def _chosen(self, wanted: Iterable[str]) -> set[str]:
+        """As many of those wanted as there is room for: the newest here and those last used.
+
+        One that does not fit is not served by this replica, and never by the base in its place.
+        """
+        now = time.monotonic()
+        for adapter_id in wanted:
+            self._seen.setdefault(adapter_id, now)
+        # The registry lists the oldest first: among those first seen together, the later ones are newer.
+        able = [adapter_id for adapter_id in wanted if adapter_id not in self._refused][::-1]
+        able.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
+        over = set(able[self._capacity :])
+        if newly := sorted(over - self._over):
+            log.warning("adapters_over_capacity", capacity=self._capacity, wanted=len(able), newly=newly[:MOST_NAMED])
+        self._over = over
+        return set(able[: self._capacity])
+
+    async def _take(self, items: list[dict[str, Any]]) -> None:
+        """Fetch, verify, hold and prove some adapters; each for itself."""
+        verified: dict[str, Path] = {}
+        for item in items:
+            folder = self._folder(item["adapter_id"])
+            if await self._tried(item["adapter_id"], self._verified(item, folder)):
+                verified[item["adapter_id"]] = folder
         try:
-            if adapter_id not in self._holder.proofs:
-                with tempfile.TemporaryDirectory(prefix="adapter-") as folder:
-                    await self._fetch(ObjectRef.model_validate(item["manifest"]), Path(folder))
-                    held = await self._holder.hold(Path(folder))
-                    if held.adapter_id != adapter_id:
-                        await self._holder.drop(held.adapter_id)
-                        raise AdapterRefused(f"{adapter_id}: the manifest is that of {held.adapter_id}.")
-        except AdapterRefused as error:
+            ready = await self._holder.prepare(verified)
+        except (SartorError, OSError) as error:
+            log.warning("adapters_wait", adapters=len(verified), error=str(error))
+            return
+        for adapter_id in ready:
+            if await self._tried(adapter_id, self._holder.hold(verified[adapter_id])):
+                shutil.rmtree(verified[adapter_id], ignore_errors=True)
+
+    async def _tried(self, adapter_id: str, work: Awaitable[Any]) -> bool:
+        """Whether `work` on one adapter was done; a refused one is not tried again until this replica restarts."""
+        try:
+            await work
+        except (SartorError, OSError) as error:
+            log.warning("adapter_waits", adapter_id=adapter_id, error=str(error))
+            return False
+        except Exception as error:  # the boundary of one adapter: whatever is wrong with it, the others are served
+            log.error("adapter_refused", adapter_id=adapter_id, reason=f"{type(error).__name__}: {error}")
             self._refused.add(adapter_id)
-            log.error("adapter_refused", adapter_id=adapter_id, reason=str(error))
-            return
-        except SartorError as error:
-            log.warning("adapter_not_fetched", adapter_id=adapter_id, error=error.message)
-            return
-        proof = self._holder.proofs[adapter_id]
-        await self._publish(
-            AdapterResident(
-                tenant_id=item["tenant_id"],
-                adapter_id=adapter_id,
-                model_id=item["model_id"],
-                replica_id=self._replica_id,
-                replica_url=self._replica_url,
-                fingerprint_delta=proof.fingerprint_delta,
-                base_delta=proof.base_delta,
-            )
-        )
-        self._told.add(adapter_id)
-        log.info("adapter_resident", adapter_id=adapter_id, fingerprint_delta=proof.fingerprint_delta)
+            shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
+            await self._holder.drop(adapter_id)
+            return False
+        return True
+
+    def _folder(self, adapter_id: str) -> Path:
+        """Where its files are kept from the download until it is held."""
+        return Path(self._fetched.name, derived_id("", adapter_id))
+
+    async def _verified(self, item: dict[str, Any], folder: Path) -> None:
+        """Have the adapter's files in `folder`, as its manifest and the registry describe them."""
+        if not (folder / MANIFEST).exists():
+            await self._fetch(ObjectRef.model_validate(item["manifest"]), folder)
+        base = self._holder.base
+        found = await asyncio.to_thread(verify, folder, base_id=base["id"], base_digest=base["digest"])
+        if found != item["adapter_id"]:
+            raise AdapterRefused(f"{item['adapter_id']}: the manifest is that of {found}.")
 
     async def _fetch(self, manifest: ObjectRef, folder: Path) -> None:
         body = await self._objects.get_bytes(manifest)
@@ -150,4 +223,39 @@ class Residency:
         for name, facts in json.loads(body)["files"].items():
             ref = ObjectRef(bucket=manifest.bucket, key=f"{prefix}/{name}", sha256=facts["sha256"], size=facts["size"])
             await self._objects.download(ref, folder / Path(name).name)
-        (folder / "manifest.json").write_bytes(body)
+        folder.mkdir(exist_ok=True)
+        (folder / MANIFEST).write_bytes(body)
+
+    async def _say_changes(self) -> None:
+        for adapter_id, item in list(self._known.items()):
+            held = adapter_id in self._holder.proofs
+            if held != self._told.get(adapter_id, False):
+                await self._publish(self._resident(item) if held else self._evicted(item))
+                self._told[adapter_id] = held
+                log.info("adapter_resident" if held else "adapter_evicted", adapter_id=adapter_id)
+
+    async def _say_absent(self, unheld: set[str]) -> None:
+        """Say once of what is wanted and not held here that it is not: an earlier life may have held it."""
+        for adapter_id in unheld - set(self._told):
+            await self._publish(self._evicted(self._known[adapter_id]))
+            self._told[adapter_id] = False
+
+    def _resident(self, item: dict[str, Any]) -> AdapterResident:
+        proof = self._holder.proofs[item["adapter_id"]]
+        return AdapterResident(
+            tenant_id=item["tenant_id"],
+            adapter_id=item["adapter_id"],
+            model_id=item["model_id"],
+            replica_id=self._replica_id,
+            replica_url=self._replica_url,
+            fingerprint_delta=proof.fingerprint_delta,
+            base_delta=proof.base_delta,
+        )
+
+    def _evicted(self, item: dict[str, Any]) -> AdapterEvicted:
+        return AdapterEvicted(tenant_id=item["tenant_id"], adapter_id=item["adapter_id"], replica_id=self._replica_id)
+
+    def _forget(self, adapter_id: str) -> None:
+        shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
+        for memory in (self._known, self._seen, self._told):
+            memory.pop(adapter_id, None)

@@ -51,6 +51,7 @@ class Sequence:
     Args:
         request: what to generate.
         prompt: its token ids.
+        adapter: answers; the base alone if None. It stays here to the answer's end even when the engine drops it.
         tokenizer: of the base model.
         end_ids: tokens that end an answer.
         loop: the event loop that reads `tokens`.
@@ -60,13 +61,14 @@ class Sequence:
         self,
         request: GenerateRequest,
         prompt: list[int],
+        adapter: Adapter | None,
         tokenizer: Any,
         end_ids: set[int],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.request = request
         self.prompt = prompt
-        self.adapter: Adapter | None = None
+        self.adapter = adapter
         self.tokens: asyncio.Queue[Token | Exception] = asyncio.Queue()
         self.cancelled = False
         self.ended = False

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from typing import Annotated, Any, Literal
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, require
-from chassis.errors import Invalid, NotFound
+from chassis.errors import Invalid, NotFound, Transient
 from chassis.http import Page, page
 from rag_indexer.domain import Store, StoreFile
-from rag_indexer.embedding import Embedding
+from rag_indexer.embedding import Embedding, Vectors
 from rag_indexer.store import Stores
+from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Search
 
 Reads = Annotated[Principal, require("retrieval:read")]
@@ -22,8 +25,11 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Literal["asc", "desc"]
 Attributes = dict[str, str | float | bool]
 
+T = TypeVar("T")
+
 MOST_INPUTS = 256
 LONGEST_INPUT = 32_000
+MOST_QUERIES = 8
 SHOWN = {"in_progress": "in_progress", "completed": "completed", "failed": "failed", "deleting": "cancelled"}
 
 
@@ -56,6 +62,21 @@ class SearchAsked(BaseModel):
     max_num_results: int = Field(10, ge=1, le=50)
     filters: dict[str, Any] | None = None
 
+    @property
+    def queries(self) -> list[str]:
+        """The questions.
+
+        Raises:
+            Invalid: an empty one, or too many.
+        """
+        queries = [self.query] if isinstance(self.query, str) else self.query
+        if not queries or len(queries) > MOST_QUERIES:
+            raise Invalid(f"query: from 1 to {MOST_QUERIES} texts.", param="query")
+        for query in queries:
+            if not query.strip() or not _is_unicode(query):
+                raise Invalid("query: is empty, or holds half of a surrogate pair.", param="query")
+        return queries
+
 
 class EmbeddingsAsked(BaseModel):
     """Texts to be embedded."""
@@ -80,10 +101,36 @@ class EmbeddingsAsked(BaseModel):
         for index, text in enumerate(texts):
             if not text.strip() or len(text) > LONGEST_INPUT:
                 raise Invalid(f"input[{index}]: must have 1 to {LONGEST_INPUT} characters.", param="input")
+            if not _is_unicode(text):
+                raise Invalid(f"input[{index}]: holds half of a surrogate pair.", param="input")
         return texts
 
 
-def store_routes(stores: Stores, collections: Collections, search: Search) -> APIRouter:
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; JSON can escape half of a surrogate pair, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of the work, which ends where the client hangs up."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Transient("The client hung up.")
+        return await working
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+def store_routes(stores: Stores, collections: Collections, search: Search, turns: Turns) -> APIRouter:
     """Stores, their files, search."""
     router = APIRouter(prefix="/v1/vector_stores", tags=["vector stores"])
 
@@ -134,13 +181,13 @@ def store_routes(stores: Stores, collections: Collections, search: Search) -> AP
         return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
     @router.post("/{store_id}/search")
-    async def search_store(store_id: str, asked: SearchAsked, principal: Reads) -> dict[str, Any]:
-        queries = [asked.query] if isinstance(asked.query, str) else asked.query
-        if not queries or not all(query.strip() for query in queries):
-            raise Invalid("query: is empty.", param="query")
-        found = await search.find(
-            principal.tenant_id, store_id, queries, limit=asked.max_num_results, filter_=asked.filters
-        )
+    async def search_store(request: Request, store_id: str, asked: SearchAsked, principal: Reads) -> dict[str, Any]:
+        queries = asked.queries
+        with turns.entered(principal.tenant_id):
+            finding = search.find(
+                principal.tenant_id, store_id, queries, limit=asked.max_num_results, filter_=asked.filters
+            )
+            found = await _unless_gone(request, finding)
         rows = [
             {
                 "file_id": chunk.file_id,
@@ -207,13 +254,16 @@ def store_file_routes(stores: Stores, collections: Collections) -> APIRouter:
     return router
 
 
-def embedding_routes(embedding: Embedding) -> APIRouter:
+def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
     """OpenAI's embeddings."""
     router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
 
+    async def embedded(texts: list[str], who: str) -> tuple[Vectors, int]:
+        tokens = await embedding.tokens(texts, who)
+        return await embedding.passages(texts, who), tokens
+
     @router.post("")
-    async def create_embeddings(asked: EmbeddingsAsked, principal: Reads) -> dict[str, Any]:
-        del principal
+    async def create_embeddings(request: Request, asked: EmbeddingsAsked, principal: Reads) -> dict[str, Any]:
         if asked.model != embedding.model:
             raise NotFound(
                 f"The model `{asked.model}` does not exist; use `{embedding.model}`.",
@@ -225,8 +275,8 @@ def embedding_routes(embedding: Embedding) -> APIRouter:
                 f"dimensions: this model has {await embedding.dimensions()}; leave it out.", param="dimensions"
             )
         texts = asked.texts
-        vectors = await embedding.passages(texts)
-        tokens = await embedding.tokens(texts)
+        with turns.entered(principal.tenant_id):
+            vectors, tokens = await _unless_gone(request, embedded(texts, principal.tenant_id))
         encoded = asked.encoding_format == "base64"
         data = [
             {

@@ -14,6 +14,7 @@ from rag_indexer.events import subscriptions
 from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
 from rag_indexer.store import Stores
+from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Search
 from rag_indexer.worker import Worker
 
@@ -27,7 +28,10 @@ def build(settings: Settings) -> FastAPI:
         service.collection("chunks"),
         service.collection("documents"),
     )
-    embedding = Embedding(settings.embedding_model, settings.embedding_threads)
+    turns = Turns(settings.embedding_waiting, settings.embedding_tenant_waiting)
+    embedding = Embedding(
+        settings.embedding_model, settings.embedding_threads, settings.embedding_request_tokens, turns
+    )
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"{settings.topic_prefix}chunks_{settings.embedding_model}")
     vectors = Vectors(settings.milvus_url, name)
     collections = Collections(stores, vectors, service.peer("ingest"), settings.rag_stores)
@@ -38,9 +42,9 @@ def build(settings: Settings) -> FastAPI:
     service.background("sweep", collections.sweep)
     return service.app(
         [
-            store_routes(stores, collections, Search(stores, vectors, embedding)),
+            store_routes(stores, collections, Search(stores, vectors, embedding), turns),
             store_file_routes(stores, collections),
-            embedding_routes(embedding),
+            embedding_routes(embedding, turns),
         ],
         checks={"milvus": vectors.ping},
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+
+from chassis.errors import TooLarge
 
 HEADING = re.compile(r"(#{1,6})\s+(.*)")
 # The end of a sentence: Japanese marks need no blank after them.
@@ -18,22 +21,40 @@ class Chunk:
     text: str
 
 
-def chunks(text: str, *, limit: int) -> list[Chunk]:
-    """Cut a document.
+def chunks(text: str, *, limit: int, most: int) -> list[Chunk]:
+    """Cut a document, in time that grows with its length.
 
     Args:
         text: Markdown or plain text.
         limit: longest chunk in characters, each Japanese one counting double (it is about as many tokens).
+        most: chunks of a document.
 
     Returns:
         Chunks in the document's order; none for a document without text.
+
+    Raises:
+        TooLarge: there would be more.
     """
-    found: list[Chunk] = []
-    for path, body in _sections(text):
-        title = " > ".join(path)
-        room = max(limit // 2, limit - _weight(title))
-        found += [Chunk(f"{title}\n{piece}" if title else piece) for piece in _pack(_pieces(body, room), room)]
+    found = list(islice(_chunks(text, limit), most + 1))
+    if len(found) > most:
+        raise TooLarge(f"The document has more than {most} chunks; split it into smaller files.")
     return found
+
+
+def _chunks(text: str, limit: int) -> Iterator[Chunk]:
+    for path, body in _sections(text):
+        title = _title(path, limit // 2)
+        room = limit - _weight(title)
+        for piece in _pack(_pieces(body, room), room):
+            yield Chunk(f"{title}\n{piece}" if title else piece)
+
+
+def _title(path: list[str], limit: int) -> str:
+    """The headings, each cut, and without the outermost where all are too long."""
+    parts = [_head(part, limit // 2) for part in path]
+    while _weight(title := " > ".join(parts)) > limit:
+        parts = parts[1:]
+    return title
 
 
 def _sections(text: str) -> Iterator[tuple[list[str], str]]:
@@ -62,28 +83,42 @@ def _pieces(body: str, limit: int) -> Iterator[str]:
             yield paragraph.strip()
             continue
         for sentence in SENTENCE.split(paragraph):
-            rest = sentence.strip()
-            while _weight(rest) > limit:
-                cut = limit // 2
-                yield rest[:cut]
-                rest = rest[cut:]
-            if rest:
-                yield rest
+            yield from _slices(sentence.strip(), limit)
+
+
+def _slices(sentence: str, limit: int) -> Iterator[str]:
+    if _weight(sentence) <= limit:
+        if sentence:
+            yield sentence
+        return
+    for start in range(0, len(sentence), limit // 2):
+        yield sentence[start : start + limit // 2]
 
 
 def _pack(pieces: Iterator[str], limit: int) -> Iterator[str]:
     """Join neighbours while they fit."""
-    packed = ""
+    packed: list[str] = []
+    weight = 0
     for piece in pieces:
-        joined = f"{packed}\n{piece}" if packed else piece
-        if packed and _weight(joined) > limit:
-            yield packed
-            packed = piece
-        else:
-            packed = joined
+        added = _weight(piece) + 1
+        if packed and weight + added > limit + 1:
+            yield "\n".join(packed)
+            packed, weight = [], 0
+        packed.append(piece)
+        weight += added
     if packed:
-        yield packed
+        yield "\n".join(packed)
+
+
+def _head(text: str, limit: int) -> str:
+    """The beginning of a text, as long as the limit allows."""
+    begin = text[:limit]
+    while _weight(begin) > limit:
+        begin = begin[: -max(1, (_weight(begin) - limit) // 2)]
+    return begin
 
 
 def _weight(text: str) -> int:
+    if text.isascii():
+        return len(text)
     return sum(2 if character >= "\u3000" else 1 for character in text)

@@ -47,6 +47,26 @@ class StoreFile(Aggregate):
     error: str | None = None
     chunk_ids: list[str] = Field(default_factory=list)
     bytes: int = 0
+    attempts: int = 0
+    ingested_at: int | None = None
+
+    def begin(self) -> None:
+        """Count an attempt before it is made, so that one that kills the process is counted."""
+        self.attempts += 1
+
+    def excuse(self) -> None:
+        """The attempt ended for a reason that lies elsewhere."""
+        self.attempts = max(0, self.attempts - 1)
+
+    def ingested(self, at: int) -> None:
+        """Ingest is done with the file: its text comes soon, or never."""
+        self.ingested_at = at
+
+    def retry(self, attributes: dict[str, Any]) -> None:
+        """It failed and is asked for again."""
+        if self.state == "failed":
+            self.state, self.error, self.attempts, self.ingested_at = "in_progress", None, 0, None
+            self.attributes = attributes
 
     def plan(self, chunk_ids: list[str]) -> None:
         """Note the chunks before they are written, so that a delete finds them whatever happens."""

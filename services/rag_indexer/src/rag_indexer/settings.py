@@ -15,7 +15,15 @@ class Settings(ServiceSettings):
         "multilingual-e5-small", description="`multilingual-e5-small` (built in), or a sentence-transformers id."
     )
     embedding_threads: int = Field(1, description="Threads of the embedder.")
+    embedding_request_tokens: int = Field(32_768, description="Most tokens of one embeddings request.")
+    embedding_waiting: int = Field(64, description="Searches and embeddings requests at the same time; more get 429.")
+    embedding_tenant_waiting: int = Field(8, description="Of those, at most this many of one tenant.")
     rag_chunk_characters: int = Field(600, description="Longest chunk; Japanese text counts double.")
+    rag_file_chunks: int = Field(10_000, description="Most chunks of a file.")
+    rag_file_bytes: int = Field(16 * 1024 * 1024, description="Longest text of a file.")
+    rag_attempts: int = Field(5, description="A file whose indexing died this often, and said nothing, fails.")
     rag_lease_seconds: float = Field(20, description="Lease on a file being indexed.")
-    rag_wait_seconds: float = Field(60, description="How long a file may take to become a document before it fails.")
+    rag_wait_seconds: float = Field(
+        60, description="How long the text of a file that ingest is done with may take to come."
+    )
     rag_stores: int = Field(100, description="Most vector stores of a tenant.")

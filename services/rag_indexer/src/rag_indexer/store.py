@@ -111,5 +111,9 @@ class Stores:
 
     async def remove(self, file: StoreFile) -> None:
         """Drop a file's chunks and the file itself."""
-        await self._chunks.delete_many({"_id": {"$in": file.chunk_ids}, "tenant_id": file.tenant_id})
+        await self.remove_chunks(file)
         await self.files.collection.delete_one({"_id": file.id, "tenant_id": file.tenant_id})
+
+    async def remove_chunks(self, file: StoreFile) -> None:
+        """Drop a file's chunks."""
+        await self._chunks.delete_many({"_id": {"$in": file.chunk_ids}, "tenant_id": file.tenant_id})

@@ -93,7 +93,23 @@ class Collections:
             file_id=file_id,
             attributes=attributes,
         )
-        return await self._stores.files.add_once(file)
+        there = await self._stores.files.add_once(file)
+        if there.state == "failed":
+            there = await self._stores.files.update(tenant_id, there.id, lambda it: it.retry(attributes))
+        return there
+
+    async def ingested(self, file: StoreFile) -> bool:
+        """Whether ingest is done with a file.
+
+        Raises:
+            Invalid: it could not read it.
+            NotFound: it has it no more.
+            Transient: it is away.
+        """
+        told = await self._ingest.get("/v1/files/{}", file.file_id, tenant_id=file.tenant_id)
+        if told["status"] == "error":
+            raise Invalid(told.get("status_details") or "The file could not be read.")
+        return bool(told["status"] == "processed")
 
     async def remove_file(self, tenant_id: str, store_id: str, file_id: str) -> None:
         """Take a file out of a store.
@@ -113,6 +129,11 @@ class Collections:
         """Drop everything of a file that nobody finds any more."""
         await self._vectors.delete(file.chunk_ids)
         await self._stores.remove(file)
+
+    async def drop_chunks(self, file: StoreFile) -> None:
+        """Drop what was written of a file that will not be searched."""
+        await self._vectors.delete(file.chunk_ids)
+        await self._stores.remove_chunks(file)
 
     async def delete(self, tenant_id: str, store_id: str) -> None:
         """Delete a store with everything in it.
@@ -160,7 +181,8 @@ class Collections:
         """A file is gone: so is everything made from it here."""
         await self._stores.forget_document(event.tenant_id, event.file_id)
         for file in await self._stores.files.find(event.tenant_id, {"file_id": event.file_id}):
-            await self._remove(file)
+            with suppress(NotFound):  # taken out meanwhile; the other stores still have it
+                await self._remove(file)
 
 
 class Search:
@@ -186,7 +208,7 @@ class Search:
             return []
         best: dict[str, float] = {}
         for query in queries:
-            vector = await self._embedding.query(query)
+            vector = await self._embedding.query(query, tenant_id)
             only = allowed if filter_ is not None else None
             for chunk_id, score in await self._vectors.search(tenant_id, store_id, vector, limit=limit, file_ids=only):
                 best[chunk_id] = max(score, best.get(chunk_id, 0.0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
 
 import structlog
 
-from chassis.errors import Conflict, NotFound
-from chassis.ids import derived_id
+from chassis.errors import Conflict, Invalid, NotFound, TooLarge, Transient
+from chassis.ids import derived_id, now
 from rag_indexer.chunking import chunks
 from rag_indexer.domain import StoreFile
 from rag_indexer.embedding import Embedding
@@ -17,12 +19,14 @@ from rag_indexer.settings import Settings
 from rag_indexer.store import Stores
 from rag_indexer.use_cases import Collections
 from schemas import DocumentParsed
+from stores.mongo import PyMongoError
 from stores.objects import Objects
 
 log = structlog.get_logger()
 
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 15.0
 EMBEDDED_AT_ONCE = 16
 
 
@@ -57,9 +61,12 @@ class Worker:
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
             try:
-                await self._work(file)
+                await self._while_held(file, self._work(file))
             except (Conflict, NotFound) as error:
                 log.info("indexing_superseded", file_id=file.file_id, error=error.message)
+            except asyncio.CancelledError:  # this replica stops: another may go on at once
+                await asyncio.shield(self._stores.files.leases.release(file.id, file.lease.fence))
+                raise
 
     async def _work(self, file: StoreFile) -> None:
         fence = file.lease.fence
@@ -71,26 +78,78 @@ class Worker:
         if document is None:
             await self._wait(file)
             return
+        if file.attempts >= self._settings.rag_attempts:
+            await self._collections.drop_chunks(file)
+            await self._fail(file, "Indexing this file broke off again and again. Split it into smaller files.")
+            return
+        await self._attempt(file, document)
+        await self._stores.files.leases.release(file.id, fence)
+
+    async def _while_held(self, file: StoreFile, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work with the lease renewed beside it; work that lost it finds out at its next write."""
+        seconds = self._settings.rag_lease_seconds
+        working = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait((working,), timeout=seconds / 4))[0]:
+                with suppress(PyMongoError):
+                    await self._stores.files.leases.renew(file.id, file.lease.fence, seconds)
+            await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _attempt(self, file: StoreFile, document: DocumentParsed) -> None:
+        """Index, with the attempt counted unless it ends for a reason that is not the file's."""
+        fence = file.lease.fence
+        update = self._stores.files.update
+        await update(file.tenant_id, file.id, StoreFile.begin, fence=fence)
         try:
             await self._index(file, document)
         except NotFound:
             await self._fail(file, "The file's text is gone.")
-        await self._stores.files.leases.release(file.id, fence)
+        except TooLarge as error:
+            await self._fail(file, error.message)
+        except (Transient, PyMongoError, asyncio.CancelledError):
+            with suppress(NotFound, Conflict, PyMongoError):
+                await update(file.tenant_id, file.id, StoreFile.excuse, fence=fence)
+                await self._stores.files.leases.delay(file.id, fence, RETRY_SECONDS)
+            raise
 
     async def _wait(self, file: StoreFile) -> None:
         """The file has not been parsed yet, or never will be."""
-        if time.time() - file.created_at > self._settings.rag_wait_seconds:
+        try:
+            comes = not await self._collections.ingested(file) or await self._may_come(file)
+        except (NotFound, Invalid) as error:
+            await self._fail(file, error.message)
+            return
+        except Transient:
+            comes = True
+        if not comes:
             await self._fail(file, "The file is not a text document. Upload text or Markdown as 'assistants'.")
             return
-        await self._stores.files.leases.delay(file.id, file.lease.fence, RETRY_SECONDS)
+        pause = min(LONGEST_RETRY_SECONDS, max(RETRY_SECONDS, (now() - file.created_at) / 10))
+        await self._stores.files.leases.delay(file.id, file.lease.fence, pause)
+
+    async def _may_come(self, file: StoreFile) -> bool:
+        """Whether the event with the text of a file that ingest is done with may be under way."""
+        if file.ingested_at is not None:
+            return now() - file.ingested_at <= self._settings.rag_wait_seconds
+        at, fence = now(), file.lease.fence
+        await self._stores.files.update(file.tenant_id, file.id, lambda it: it.ingested(at), fence=fence)
+        return True
 
     async def _fail(self, file: StoreFile, reason: str) -> None:
         fence = file.lease.fence
         await self._stores.files.update(file.tenant_id, file.id, lambda it: it.fail(reason), fence=fence)
+        await self._stores.files.leases.release(file.id, fence)
 
     async def _index(self, file: StoreFile, document: DocumentParsed) -> None:
+        settings = self._settings
+        if document.text.size > settings.rag_file_bytes:
+            raise TooLarge(f"The document's text is over {settings.rag_file_bytes} bytes; split it into smaller files.")
         text = (await self._objects.get_bytes(document.text)).decode()
-        pieces = [chunk.text for chunk in chunks(text, limit=self._settings.rag_chunk_characters)]
+        cut = asyncio.to_thread(chunks, text, limit=settings.rag_chunk_characters, most=settings.rag_file_chunks)
+        pieces = [chunk.text for chunk in await cut]
         texts = {derived_id("chunk-", file.id, str(at), piece): piece for at, piece in enumerate(pieces)}
         fence = file.lease.fence
         update = self._stores.files.update
@@ -99,7 +158,8 @@ class Worker:
         ids = list(texts)
         for start in range(0, len(ids), EMBEDDED_AT_ONCE):
             batch = ids[start : start + EMBEDDED_AT_ONCE]
-            embedded = await self._embedding.passages([texts[chunk_id] for chunk_id in batch])
+            turn = f"{file.tenant_id} indexing"
+            embedded = await self._embedding.passages([texts[chunk_id] for chunk_id in batch], turn)
             rows = {chunk_id: vector.tolist() for chunk_id, vector in zip(batch, embedded, strict=True)}
             await self._vectors.upsert(file.tenant_id, file.store_id, file.file_id, rows)
             if not await self._stores.files.leases.renew(file.id, fence, self._settings.rag_lease_seconds):

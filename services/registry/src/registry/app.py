@@ -24,12 +24,12 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
         overrides: `accounts`: what answers `GET /internal/tenants/{id}` in place of the accounts service.
     """
     service = Service("registry", settings)
-    models = Models(service.aggregates("models", Model))
+    models = Models(service.aggregates("models", Model), service.collection("cancelled_jobs"))
     aliases = Aliases(service.aggregates("aliases", Alias))
     tenants = Tenants(service.collection("tenants"), overrides.get("accounts") or service.peer("accounts"))
     replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)
     catalogue = Catalogue(settings.models_dir, default=settings.base_model)
-    gate = Gate(models, tenants)
+    gate = Gate(models, tenants, replicas)
     naming = Naming(aliases, models, catalogue)
     serving = Serving(models, aliases, replicas, catalogue)
     service.bus.subscribe(subscriptions(gate, tenants))

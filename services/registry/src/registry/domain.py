@@ -200,7 +200,9 @@ class Model(Aggregate):
         """
         if self.state not in ("candidate", "awaiting_approval"):
             raise self._unexpected("rejected", "Retire a model in production with DELETE /v1/models/{model}.")
-        self._reject(Decision(outcome="reject", by=by, at=at, note=note), f"Rejected by {by}: {note or 'no note'}.")
+        said = note.strip(" .")
+        why = f"Refused by a person: {said}." if said else "Refused by a person, who gave no reason."
+        self._reject(Decision(outcome="reject", by=by, at=at, note=note), why)
 
     def retire(self, by: str, note: str, at: int) -> None:
         """Take the model out of use for good; nothing happens to one at its end already."""

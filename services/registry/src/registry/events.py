@@ -23,7 +23,7 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
         await tenants.learn(event.tenant_id, event.slug, event.policy)
 
     async def on_tenant_policy_changed(event: TenantPolicyChanged) -> None:
-        await tenants.change_policy(event.tenant_id, event.policy)
+        await tenants.change_policy(event.tenant_id, event.policy, event.revision)
 
     async def on_finetune_trained(event: FinetuneTrained) -> None:
         await gate.register(event)

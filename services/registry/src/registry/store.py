@@ -11,14 +11,23 @@ from chassis.errors import Conflict, NotFound
 from eventbus.outbox import AggregateStore
 from registry.domain import LOADED, Alias, Model, alias_id
 from schemas import TenantPolicy
-from stores.mongo import ASCENDING, Collection
+from stores.mongo import ASCENDING, Collection, DuplicateKeyError
 
 
 class Models:
-    """Model versions."""
+    """Model versions, and the jobs that were cancelled and must not get one any more."""
 
-    def __init__(self, aggregates: AggregateStore[Model]) -> None:
+    def __init__(self, aggregates: AggregateStore[Model], cancelled: Collection) -> None:
         self._models = aggregates
+        self._cancelled = cancelled
+
+    async def note_cancelled(self, tenant_id: str, job_id: str) -> None:
+        """Remember that a job was cancelled."""
+        await self._cancelled.update_one({"_id": job_id}, {"$set": {"tenant_id": tenant_id}}, upsert=True)
+
+    async def cancelled(self, tenant_id: str, job_id: str) -> bool:
+        """Whether a job was cancelled."""
+        return await self._cancelled.find_one({"_id": job_id, "tenant_id": tenant_id}) is not None
 
     async def prepare(self) -> None:
         """Create the indexes; that on `job_id` is what keeps one job from having two models."""
@@ -174,9 +183,15 @@ class Tenants:
         await self._tenants.update_one({"_id": tenant_id, "slug": {"$exists": False}}, {"$set": {"slug": slug}})
         await self._tenants.update_one({"_id": tenant_id}, {"$setOnInsert": facts}, upsert=True)
 
-    async def change_policy(self, tenant_id: str, policy: TenantPolicy) -> None:
-        """Keep a tenant's new policy."""
-        await self._tenants.update_one({"_id": tenant_id}, {"$set": {"policy": policy.model_dump()}}, upsert=True)
+    async def change_policy(self, tenant_id: str, policy: TenantPolicy, revision: int) -> None:
+        """Keep a tenant's new policy, unless a newer one is known: events may be replayed."""
+        older = {"_id": tenant_id, "revision": {"$not": {"$gt": revision}}}
+        try:
+            await self._tenants.update_one(
+                older, {"$set": {"policy": policy.model_dump(), "revision": revision}}, upsert=True
+            )
+        except DuplicateKeyError:
+            return
 
     async def slug(self, tenant_id: str) -> str:
         """The tenant's short name."""

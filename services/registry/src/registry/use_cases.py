@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chassis.errors import Forbidden, Invalid, NotFound
@@ -19,12 +20,26 @@ ALIAS_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 class Gate:
     """Takes models from candidate to production or away, by events and by people."""
 
-    def __init__(self, models: Models, tenants: Tenants) -> None:
+    def __init__(self, models: Models, tenants: Tenants, replicas: Replicas) -> None:
         self._models = models
         self._tenants = tenants
+        self._replicas = replicas
 
-    async def register(self, trained: FinetuneTrained) -> Model:
-        """Make the candidate of a job, once."""
+    async def _change(self, tenant_id: str, model_id: str, change: Callable[[Model], None]) -> Model:
+        """Apply `change` to the model as it is held now: a replica that has been silent too long holds nothing."""
+        silent = await self._replicas.silent()
+
+        def apply(model: Model) -> None:
+            for replica_id in silent:
+                model.drop(replica_id)
+            change(model)
+
+        return await self._models.update(tenant_id, model_id, apply)
+
+    async def register(self, trained: FinetuneTrained) -> Model | None:
+        """Make the candidate of a job, once; None for a job that was cancelled."""
+        if await self._models.cancelled(trained.tenant_id, trained.job_id):
+            return None
         existing = await self._models.of_job(trained.tenant_id, trained.job_id)
         if existing is not None:
             return existing
@@ -34,7 +49,7 @@ class Gate:
     async def judge(self, completed: EvaluationCompleted) -> Model:
         """Let the gate decide on an evaluation."""
         policy = await self._tenants.policy(completed.tenant_id)
-        return await self._models.update(
+        return await self._change(
             completed.tenant_id, completed.model_id, lambda model: model.judge(completed, policy.gate, now())
         )
 
@@ -48,7 +63,7 @@ class Gate:
             at=now(),
         )
         for model in await self._models.with_adapter(resident.tenant_id, resident.adapter_id):
-            await self._models.update(model.tenant_id, model.id, lambda one: one.hold(replica, replica.at))
+            await self._change(model.tenant_id, model.id, lambda one: one.hold(replica, replica.at))
 
     async def drop(self, evicted: AdapterEvicted) -> None:
         """A replica no longer holds an adapter."""
@@ -57,6 +72,7 @@ class Gate:
 
     async def cancel(self, cancelled: FinetuneCancelled) -> None:
         """The owner ended the job: its model, if it has one already, goes too."""
+        await self._models.note_cancelled(cancelled.tenant_id, cancelled.job_id)
         model = await self._models.of_job(cancelled.tenant_id, cancelled.job_id)
         if model is not None:
             await self._models.update(
@@ -66,7 +82,7 @@ class Gate:
     async def approve(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
         """A person lets a model through."""
         await self._models.get(tenant_id, model_id)
-        return await self._models.update(tenant_id, model_id, lambda model: model.approve(by, note, now()))
+        return await self._change(tenant_id, model_id, lambda model: model.approve(by, note, now()))
 
     async def reject(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
         """A person stops a model."""

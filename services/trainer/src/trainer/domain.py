@@ -84,6 +84,9 @@ class Job(Aggregate):
     validation: DatasetPrepared | None = None
     hyperparameters: dict[str, int | float | str] = Field(default_factory=dict)
     failures: int = 0
+    unfinished: int = 0
+    furthest: int = 0
+    swept: bool = False
     checkpoint: Checkpoint | None = None
     adapter: Adapter | None = None
     trained_tokens: int | None = None
@@ -129,16 +132,29 @@ class Job(Aggregate):
         """A worker begins an attempt."""
         self._expect("queued", "running")
         self.state = "running"
+        self.unfinished += 1
         self.record(FinetuneStarted(tenant_id=self.tenant_id, job_id=self.id, fence=self.lease.fence))
 
     def reach(self, checkpoint: Checkpoint) -> None:
-        """A checkpoint is stored and verified: go on from there if this attempt dies."""
-        if self.state in ("running", "paused"):
-            self.checkpoint = checkpoint
+        """A checkpoint is stored and verified: go on from there if this attempt dies.
+
+        One that lies further than any before ends the count of attempts that came to nothing.
+
+        Raises:
+            Conflict: the job does not wait for a checkpoint any more.
+        """
+        self._expect("running", "paused", "queued")
+        self.checkpoint = checkpoint
+        if checkpoint.step > self.furthest:
+            self.furthest, self.failures, self.unfinished = checkpoint.step, 0, 0
 
     def drop_checkpoint(self) -> None:
         """Its checkpoint cannot be used: the next attempt starts over."""
-        self.checkpoint = None
+        self.checkpoint, self.unfinished = None, 0
+
+    def forget_checkpoints(self) -> None:
+        """It is over and its checkpoints are deleted."""
+        self.checkpoint, self.swept = None, True
 
     def expect_end(self, at: int) -> None:
         """About when training will be over (unix seconds)."""
@@ -189,8 +205,13 @@ class Job(Aggregate):
 
     def count_failure(self) -> None:
         """An attempt ended without a reason that would be final; one whose adapter is there has not failed."""
+        self.unfinished = 0
         if self.state == "running":
             self.failures += 1
+
+    def end_attempt(self) -> None:
+        """An attempt was stopped in good order; what `unfinished` counts are attempts whose worker died."""
+        self.unfinished = 0
 
     def cancel(self, at: int) -> None:
         """Its owner ends it; ending it again changes nothing.

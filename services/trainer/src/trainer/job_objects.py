@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chassis.errors import NotFound
 from schemas import ObjectRef
 from stores.objects import DigestMismatch, Objects
 from trainer.artifacts import MANIFEST
@@ -49,16 +50,17 @@ class JobObjects:
         """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.
 
         Raises:
-            FailedForGood: `checkpoint_corrupt`, when what is stored is not what was, also when read again.
+            FailedForGood: `checkpoint_corrupt`; the store does not hold it any more, or other bytes, also when read again.
         """
         if job.checkpoint is None:
             return None
-        for again in (True, False):
+        for last in (False, True):
             try:
                 return await self._download_checkpoint(job.checkpoint, folder)
-            except DigestMismatch as error:
-                if not again:
-                    raise FailedForGood("checkpoint_corrupt", error.message) from error
+            except (NotFound, DigestMismatch) as error:
+                if last:
+                    what = f"The checkpoint of step {job.checkpoint.step} is not stored any more as it was"
+                    raise FailedForGood("checkpoint_corrupt", f"{what}: {error.message}") from error
         return None
 
     async def _download_checkpoint(self, checkpoint: Checkpoint, folder: Path) -> Path:
@@ -72,8 +74,12 @@ class JobObjects:
 
     async def store_checkpoint(self, job: Job, folder: Path, step: int) -> Checkpoint:
         """Upload a checkpoint; nothing points at it yet."""
-        prefix = f"tenants/{job.tenant_id}/jobs/{job.id}/attempt-{job.lease.fence}/checkpoint-{step}"
+        prefix = f"{_of(job)}attempt-{job.lease.fence}/checkpoint-{step}"
         return Checkpoint(step=step, manifest=await self._upload(folder, prefix))
+
+    async def delete_checkpoints(self, job: Job) -> None:
+        """Remove whatever the attempts at a job stored, the adapter excepted."""
+        await self._objects.delete_prefix(_of(job))
 
     async def store_adapter(
         self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any], seconds: float
@@ -106,3 +112,7 @@ class JobObjects:
             if path.name != MANIFEST:
                 await self._objects.put_file(f"{prefix}/{path.name}", path)
         return await self._objects.put_file(f"{prefix}/{MANIFEST}", folder / MANIFEST, "application/json")
+
+
+def _of(job: Job) -> str:
+    return f"tenants/{job.tenant_id}/jobs/{job.id}/"

@@ -1,4 +1,4 @@
-"""The process a LoRA run lives in: `python -m trainer.lora RUN_DIR` reads `RUN_DIR/run.json` and trains.
+"""The process a LoRA run lives in: `python -m trainer.lora RUN_DIR PARENT_PID` reads `RUN_DIR/run.json` and trains.
 
 It prints one JSON event a line (`started`, `step`, `validation`, `checkpoint`, `finished`, `failed`), saves a
 checkpoint when SIGTERM comes, and dies with its parent.
@@ -6,7 +6,6 @@ checkpoint when SIGTERM comes, and dies with its parent.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eventbus.heartbeat import die_with_parent
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
 
 ENVIRONMENT = {
@@ -26,23 +26,14 @@ ENVIRONMENT = {
 """What must stand in the environment before torch and transformers are loaded."""
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends, so that no run outlives its lease."""
-    parent = os.getppid()
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main() -> int:
-    """Execute the run in the folder named on the command line.
+    """Execute the run in the folder named on the command line, as long as the process that started it lives.
 
     Returns:
         0 when the adapter is published, `EXIT_STOPPED` after SIGTERM, `EXIT_FAILED_FOR_GOOD` when another attempt would
         fail in the same way; any other end may be tried again.
     """
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]))
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     stop_requested = False

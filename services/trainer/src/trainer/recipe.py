@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -20,7 +21,7 @@ from trainer import artifacts
 from trainer.fingerprint import LEAST_CHANGE, continuation_log_probs, fingerprint, largest_change, likeliest_answer
 from trainer.frozen_base import load_base
 from trainer.lora_layers import CompletionHead, adapter_disabled, adapter_tensors, attach_lora, load_adapter_tensors
-from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped
+from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
 from trainer.training_data import (
     IGNORED,
     BadTrainingData,
@@ -40,6 +41,8 @@ TOKENS_AT_ONCE = 1024
 """Padded tokens of one forward pass; activations take about 1.5 MB a token at Gemma 3 270M."""
 
 CHECKPOINTS_KEPT = 2
+STORED_SECONDS = 0.02
+"""Between looks at whether the worker has stored a checkpoint."""
 
 
 class Run:
@@ -75,20 +78,27 @@ class Run:
             rows=len(self.train),
             rows_too_long=self.rows_too_long,
             validation_rows=len(self.validation),
+            validation_rows_too_long=self.validation_rows_too_long,
+            max_length=self.longest,
             trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
         )
         self._train()
         self._publish_adapter()
 
     def _load_rows(self) -> None:
-        longest = min(self.config.max_length, self.base.context_length)
+        self.longest = min(self.config.max_length, self.base.context_length)
 
-        def read(path: str) -> tuple[list[Example], int]:
-            return read_examples(Path(path), self.base.tokenizer, self.base.stop_ids, longest)
+        def read(path: str | None) -> tuple[list[Example], int]:
+            return read_examples(Path(path), self.base.tokenizer, self.base.stop_ids, self.longest) if path else ([], 0)
 
         try:
             self.train, self.rows_too_long = read(self.config.train_path)
-            self.validation = read(self.config.validation_path)[0] if self.config.validation_path else []
+            self.validation, self.validation_rows_too_long = read(self.config.validation_path)
+            if not self.train:
+                raise BadTrainingData(
+                    f"{Path(self.config.train_path).name}: no row has an assistant message to learn within "
+                    f"{self.longest} tokens; {self.rows_too_long} are longer."
+                )
         except (BadTrainingData, OSError) as error:
             raise FailedForGood("invalid_training_data", str(error)) from error
         self.steps_per_epoch = math.ceil(len(self.train) / self.config.batch_size)
@@ -130,7 +140,7 @@ class Run:
                     self._save_checkpoint()
                     raise Stopped
                 if done % self.config.save_every_steps == 0 and done < self.total_steps:
-                    self._save_checkpoint()
+                    self._wait_until_stored(self._save_checkpoint())
 
     def _step(self, batch: Sequence[Example]) -> tuple[float, float, float]:
         """One optimizer step; mean loss and token accuracy of the batch, and the learning rate used."""
@@ -184,8 +194,9 @@ class Run:
         scores, metrics_now = self._validate()
         metrics |= metrics_now
         self.emit("validation", step=progress.step, epoch=progress.step // self.steps_per_epoch, **metrics)
-        if not _surely_worse(scores, progress.best_scores):
+        if not progress.best_scores or statistics.fmean(scores) < statistics.fmean(progress.best_scores):
             progress.best_scores = scores
+        if not _surely_worse(scores, progress.best_scores):
             progress.epochs_without_gain = 0
             progress.metrics = metrics
             self.best = adapter_tensors(self.layers)
@@ -208,7 +219,12 @@ class Run:
                 count += len(targets)
         return scores, {"valid_loss": loss / count, "valid_mean_token_accuracy": correct / count}
 
-    def _save_checkpoint(self) -> None:
+    def _wait_until_stored(self, checkpoint: Path) -> None:
+        """A run that goes on meanwhile would lose more than one save interval, and drop what is not stored yet."""
+        while self.config.followed and not stored_mark(checkpoint).exists() and not self.stop():
+            time.sleep(STORED_SECONDS)
+
+    def _save_checkpoint(self) -> Path:
         folder = self.folder / "checkpoints"
 
         def write(draft: Path) -> None:
@@ -221,7 +237,8 @@ class Run:
         target = folder / f"step-{self.progress.step:08d}"
         digest = artifacts.publish(target, write, {"run": self._identity()})
         for old in sorted(folder.glob("step-*"))[:-CHECKPOINTS_KEPT]:
-            shutil.rmtree(old)
+            with contextlib.suppress(FileNotFoundError):  # the worker has moved it away to upload it
+                shutil.rmtree(old.rename(folder / f".{old.name}.old"))
         self.emit(
             "checkpoint",
             step=self.progress.step,
@@ -230,6 +247,7 @@ class Run:
             manifest_sha256=digest,
             metrics=self.progress.metrics,
         )
+        return target
 
     def _resume(self, folder: Path) -> None:
         try:
@@ -241,7 +259,7 @@ class Run:
             if (folder / "best.safetensors").exists():
                 self.best = load_file(folder / "best.safetensors")
             self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
-        except (artifacts.CorruptArtifact, ValueError, KeyError) as error:
+        except (artifacts.CorruptArtifact, ValueError, KeyError, TypeError) as error:
             raise FailedForGood("checkpoint_corrupt", f"{error} Resume from an earlier checkpoint.") from error
 
     def _identity(self) -> dict[str, Any]:
@@ -341,7 +359,8 @@ def _surely_worse(scores: Sequence[float], best: Sequence[float]) -> bool:
 
     Args:
         scores: loss of each validation row now.
-        best: the same of the best epoch so far; empty when there is none.
+        best: the same of the epoch with the lowest mean so far; empty when there is none. Compared with the epoch kept
+            last instead, an adapter that gets worse a little every epoch would be followed to its end.
     """
     if len(best) < 2:
         return bool(best) and scores[0] > best[0]

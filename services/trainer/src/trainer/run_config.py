@@ -15,6 +15,11 @@ EXIT_STOPPED = 75
 """Exit code of a run that SIGTERM stopped after saving a checkpoint."""
 
 
+def stored_mark(checkpoint: Path) -> Path:
+    """The file that appears beside a checkpoint's folder when the worker has stored it."""
+    return checkpoint.with_name(f".stored-{checkpoint.name}")
+
+
 class FailedForGood(Exception):
     """Trying the same run again would fail in the same way.
 
@@ -56,6 +61,7 @@ class RunConfig:
         dataset: copied into the adapter's manifest.
         code_version: copied into the adapter's manifest.
         created_at: unix seconds, copied into the adapter's manifest.
+        followed: whether a worker stores the checkpoints; the run then waits for that before it goes on.
     """
 
     base_dir: str
@@ -78,6 +84,7 @@ class RunConfig:
     dataset: Any = None
     code_version: str = ""
     created_at: int = 0
+    followed: bool = False
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
@@ -117,10 +124,10 @@ class Progress:
         epoch_loss: summed loss of the epoch so far.
         epoch_correct: targets of the epoch so far that were the likeliest token.
         epoch_targets: targets of the epoch so far.
-        best_scores: loss of each validation row at the best epoch so far.
-        epochs_without_gain: epochs since then.
+        best_scores: loss of each validation row at the epoch with the lowest mean so far.
+        epochs_without_gain: epochs in a row that were surely worse than that one.
         stopped_early: patience ran out.
-        metrics: of the last finished epoch; with validation, of the best one.
+        metrics: of the last finished epoch; with validation, of the one that would be published.
     """
 
     step: int = 0

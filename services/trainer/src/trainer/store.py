@@ -13,7 +13,7 @@ from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, DatasetRejected
 from stores.mongo import Collection, DuplicateKeyError
-from trainer.domain import CLAIMABLE, OPEN, Job
+from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
 
 
 class JobEvent(BaseModel):
@@ -69,6 +69,7 @@ class Jobs:
     async def prepare(self) -> None:
         """Create the indexes."""
         await self.jobs.collection.create_index([("state", 1), ("created_at", 1)])
+        await self.jobs.collection.create_index([("swept", 1), ("state", 1), ("created_at", 1)])
         await self._events.create_index([("job_id", 1), ("order", -1)])
         await self._checkpoints.create_index([("job_id", 1), ("step", -1)])
 
@@ -85,6 +86,10 @@ class Jobs:
                 await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
                 return job
         return None
+
+    async def claim_ended(self, owner: str, seconds: float) -> Job | None:
+        """A job that is over and whose checkpoints may still be stored; of any tenant."""
+        return await self.jobs.claim({"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}, owner, seconds)
 
     async def open_jobs(self, tenant_id: str) -> int:
         """Jobs of the tenant that are not over."""

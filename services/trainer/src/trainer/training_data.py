@@ -36,14 +36,15 @@ def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: in
     """Encode a JSONL file of `{"messages": [...]}` rows.
 
     Returns:
-        The examples in file order, and how many rows were left out for being longer than `max_length` tokens.
+        The examples in file order, perhaps none, and how many rows were left out for being longer than `max_length`
+        tokens.
 
     Raises:
-        BadTrainingData: a line is not such a row, or nothing is left to learn from.
+        BadTrainingData: a line is not such a row.
     """
     examples: list[Example] = []
     too_long = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -54,10 +55,6 @@ def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: in
             too_long += 1
         elif any(target != IGNORED for target in example.targets):
             examples.append(example)
-    if not examples:
-        raise BadTrainingData(
-            f"{path.name}: no row has an assistant message to learn within {max_length} tokens; {too_long} are longer."
-        )
     return examples, too_long
 
 

@@ -15,18 +15,20 @@ from typing import Any
 
 import structlog
 
-from chassis.errors import Conflict, NotFound
+from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
 from trainer.job_objects import JobObjects
-from trainer.run_config import EXIT_STOPPED, FailedForGood
+from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
 from trainer.store import Jobs
 
 log = structlog.get_logger()
 
 WATCH_SECONDS = 1.0
 STOP_SECONDS = 10.0
+GO_ON_LATER = ("paused", "queued")
+"""States of a job that was halted under a worker's hands and may be trained on: its run saves itself before it ends."""
 
 
 class Halted(Exception):
@@ -41,16 +43,18 @@ class TrainingProcess:
         objects: where its checkpoints go.
         job: the job, as claimed.
         folder: the run's folder, with `run.json`.
+        stall_seconds: how long it may say nothing.
 
     Attributes:
         last: its `finished` event.
     """
 
-    def __init__(self, jobs: Jobs, objects: JobObjects, job: Job, folder: Path) -> None:
+    def __init__(self, jobs: Jobs, objects: JobObjects, job: Job, folder: Path, stall_seconds: float) -> None:
         self._jobs = jobs
         self._objects = objects
         self._job = job
         self._folder = folder
+        self._stall_seconds = stall_seconds
         self._metrics: dict[str, float] = {}
         self._first_step: int | None = None
         self._failure: FailedForGood | None = None
@@ -64,6 +68,7 @@ class TrainingProcess:
             "-m",
             "trainer.lora",
             str(self._folder),
+            str(os.getpid()),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=_environment(),
@@ -88,6 +93,7 @@ class TrainingProcess:
         Raises:
             Halted: paused, cancelled, or claimed by another worker.
             FailedForGood: the run gave a reason that is final.
+            Transient: it hangs.
             RuntimeError: it died without one.
         """
         watch = asyncio.create_task(self._watch())
@@ -112,7 +118,13 @@ class TrainingProcess:
 
     async def _progress(self) -> AsyncIterator[dict[str, Any]]:
         assert self._process.stdout is not None
-        async for line in self._process.stdout:
+        line = b"\n"
+        while line:
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    line = await self._process.stdout.readline()
+            except TimeoutError as error:
+                raise Transient(f"The training hung: it reported nothing for {self._stall_seconds:.0f} s.") from error
             if line.startswith(b"{"):
                 yield json.loads(line)
 
@@ -121,8 +133,23 @@ class TrainingProcess:
         return (await self._process.stderr.read())[-2000:].decode(errors="replace")
 
     async def _take(self, event: dict[str, Any]) -> None:
+        """Keep a report; one that cannot be kept now must not end a healthy run, as a later one says more.
+
+        Raises:
+            Conflict: the job is over, or another worker holds it.
+        """
+        try:
+            await self._keep(event)
+        except (SartorError, PyMongoError, OSError) as error:
+            if isinstance(error, Conflict) and error.code != "stale_write":
+                raise
+            log.warning("report_not_kept", report=event["type"], error=f"{type(error).__name__}: {error}")
+
+    async def _keep(self, event: dict[str, Any]) -> None:
         kind = event["type"]
-        if kind == "step":
+        if kind == "started":
+            await self._tell_start(event)
+        elif kind == "step":
             await self._step(event)
         elif kind == "validation":
             self._metrics |= _numbers(event)
@@ -137,15 +164,36 @@ class TrainingProcess:
         elif kind == "finished":
             self.last = event
 
+    async def _tell_start(self, event: dict[str, Any]) -> None:
+        job, rows, longest = self._job, event["rows"], event["max_length"]
+        message = f"Training started on {rows} rows."
+        if job.checkpoint is not None:
+            message = f"Training resumed from step {job.checkpoint.step} (attempt {job.lease.fence})."
+        elif job.lease.fence > 1:
+            message = f"Training started again on {rows} rows (attempt {job.lease.fence})."
+        await self._jobs.tell(job, f"started-{job.lease.fence}", message)
+        if left_out := event["rows_too_long"]:
+            message = f"Rows left out because they are longer than {longest} tokens: {left_out} of {rows + left_out}."
+            await self._jobs.tell(job, "left-out", message, level="warn")
+        if left_out := event["validation_rows_too_long"]:
+            of = event["validation_rows"] + left_out
+            message = f"Validation rows left out because they are longer than {longest} tokens: {left_out} of {of}."
+            await self._jobs.tell(job, "left-out-of-validation", message, level="warn")
+
     async def _keep_checkpoint(self, path: Path, step: int) -> None:
-        """Upload it, then point the job at it.
+        """Upload it, then point the job at it; the run waits for that, and goes on also where it failed.
 
         Raises:
-            Conflict: another worker holds the job; nothing points at what was uploaded.
+            Conflict: the job is over, or another worker holds it; nothing points at what was uploaded.
         """
-        checkpoint = await self._objects.store_checkpoint(self._job, path, step)
-        fence = self._job.lease.fence
-        await self._jobs.jobs.update(self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence)
+        try:
+            checkpoint = await self._objects.store_checkpoint(self._job, path, step)
+            fence = self._job.lease.fence
+            await self._jobs.jobs.update(
+                self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence
+            )
+        finally:
+            stored_mark(path).touch()
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
 
     async def _step(self, event: dict[str, Any]) -> None:
@@ -165,35 +213,41 @@ class TrainingProcess:
 
     async def _watch(self) -> None:
         """Stop the process when the job's owner, or another worker, says so."""
-        while self._halted in (None, "paused"):
+        terminated_at: float | None = None
+        while self._halted is None or self._halted in GO_ON_LATER:
             await asyncio.sleep(WATCH_SECONDS)
-            reason = await self._reason_to_halt()
-            if reason == "paused" and not self._halted:
-                self._process.terminate()
-            elif reason not in (None, "paused"):
+            try:
+                self._halted = await self._reason_to_halt() or self._halted
+            except PyMongoError as error:  # asked again; should it last, the heartbeat ends the run with the lease
+                log.warning("job_not_watched", error=f"{type(error).__name__}: {error}")
+                continue
+            if self._halted in GO_ON_LATER and terminated_at is None:
+                terminated_at = time.monotonic()
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.terminate()
+            elif terminated_at is not None and time.monotonic() - terminated_at > STOP_SECONDS:
                 self._kill()
-            self._halted = reason or self._halted
+        self._kill()
 
     async def _reason_to_halt(self) -> str | None:
         try:
             job = await self._jobs.jobs.get(self._job.tenant_id, self._job.id)
         except NotFound:
             return "the job is gone"
-        except PyMongoError as error:  # the next look may tell; the heartbeat ends the run if the lease is lost
-            log.warning("job_not_watched", job_id=self._job.id, error=f"{type(error).__name__}: {error}")
-            return None
         if job.lease.fence != self._job.lease.fence:
             return "another worker holds the job"
-        return job.state if job.ended or job.state == "paused" else None
+        return job.state if job.state != "running" else None
 
     async def _stop_with_checkpoint(self) -> None:
         """The service stops: let the run save itself, and keep that."""
-        if self._process.returncode is None:
-            self._process.terminate()
-        with contextlib.suppress(TimeoutError, Conflict):
+        try:
+            if self._process.returncode is None:
+                self._process.terminate()
             async with asyncio.timeout(STOP_SECONDS):
                 async for event in self._progress():
                     await self._take(event)
+        except Exception as error:  # nothing may take the place of the cancellation that led here
+            log.warning("stopped_without_checkpoint", error=f"{type(error).__name__}: {error}")
 
 
 def _environment() -> dict[str, str]:

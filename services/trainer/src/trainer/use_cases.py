@@ -100,6 +100,14 @@ class Requests:
         await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
         return await Datasets(self._jobs).advance(job)
 
+    async def has_file(self, tenant_id: str, file_id: str) -> bool:
+        """Whether a file is there and not deleted."""
+        try:
+            await self._ingest.get("/v1/files/{}", file_id, tenant_id=tenant_id)
+        except NotFound:
+            return False
+        return True
+
     async def _check_base(self, tenant_id: str, model: str) -> None:
         try:
             await self._registry.get("/internal/base_models/{}", model, tenant_id=tenant_id)
@@ -219,11 +227,13 @@ class TuneOnUpload:
         self._default_base = default_base
 
     async def consider(self, dataset: DatasetPrepared) -> Job | None:
-        """Make the dataset's job if it was uploaded as `user_data` and the policy allows it."""
+        """Make the dataset's job if it was uploaded as `user_data`, is not deleted since, and the policy allows it."""
         if dataset.purpose != "user_data" or dataset.file_id is None:
             return None
         tenant = await self._accounts.get("/internal/tenants/{}", dataset.tenant_id, tenant_id=dataset.tenant_id)
         if not tenant["policy"]["tune_on_upload"]:
+            return None
+        if not await self._requests.has_file(dataset.tenant_id, dataset.file_id):
             return None
         base = tenant["policy"]["base_model"] or self._default_base
         return await self._requests.create_for(dataset, base, tenant["slug"])

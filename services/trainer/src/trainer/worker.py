@@ -10,15 +10,17 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from chassis.errors import Conflict, SartorError
+from chassis.errors import Conflict, NotFound, SartorError
 from chassis.ids import now
 from eventbus.heartbeat import Heartbeat
+from stores.mongo import PyMongoError
 from trainer.domain import Adapter, Failure, Job
 from trainer.hyperparameters import Hyperparameters
 from trainer.job_objects import JobObjects
@@ -34,7 +36,8 @@ IDLE_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 SWEEP_SECONDS = 15.0
 LOCK = ".held"
-MOST_CLAIMS = 20
+MOST_DEATHS = 20
+"""Workers that may die of a job, one after the other and without a checkpoint between, before it is given up."""
 
 
 class Worker:
@@ -52,13 +55,27 @@ class Worker:
         self._objects = objects
         self._settings = settings
         self._owner = owner
+        self._work_dir = settings.trainer_work_dir or Path(tempfile.gettempdir()) / f"sartor-trainer-{os.getuid()}"
 
     async def sweep(self) -> None:
-        """Bring jobs on whose request ended between being stored and meeting its data."""
+        """Bring jobs on whose request ended between being stored and meeting its data; clear away after ended ones."""
         while True:
             async for job in self.jobs.jobs.for_service({"state": "waiting_for_dataset"}):
                 await Datasets(self.jobs).advance(job)
+            await self._delete_checkpoints()
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _delete_checkpoints(self) -> None:
+        """Of jobs that are over; a claim keeps every attempt out, and one that ends half-way is made again."""
+        while job := await self.jobs.claim_ended(self._owner, self._settings.trainer_lease_seconds):
+            fence = job.lease.fence
+            try:
+                await self._objects.delete_checkpoints(job)
+                await self.jobs.jobs.update(job.tenant_id, job.id, Job.forget_checkpoints, fence=fence)
+            except SartorError as error:
+                log.warning("checkpoints_not_deleted", job_id=job.id, error=error.message)
+                return
+            await self.jobs.jobs.leases.release(job.id, fence)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -84,6 +101,8 @@ class Worker:
             log.info("attempt_succeeded", adapter_id=adapter.adapter_id)
         except Halted as halted:
             log.info("attempt_halted", reason=str(halted))
+            await self._let_go(job)
+            return
         except FailedForGood as error:
             if error.code == "checkpoint_corrupt":
                 await self._start_over(job, str(error))
@@ -91,14 +110,24 @@ class Worker:
             await self._fail(job, Failure(code=error.code, message=str(error)))
         except Conflict as error:
             log.warning("attempt_superseded", error=error.message)
+            await self._let_go(job)
             return
         except asyncio.CancelledError:
-            await asyncio.shield(self.jobs.jobs.leases.release(job.id, fence))
+            try:
+                await asyncio.shield(self._let_go(job))
+            except Exception as error:  # nothing may take the cancellation's place; the lease runs out by itself
+                log.warning("lease_not_released", error=f"{type(error).__name__}: {error}")
             raise
         except Exception as error:  # the boundary of an attempt: count it and try again, or give up with the reason
             await self._retry(job, error)
             return
         await self.jobs.jobs.leases.release(job.id, fence)
+
+    async def _let_go(self, job: Job) -> None:
+        """Give the job back as it is, for another attempt or none; no harm where somebody else holds it by now."""
+        with contextlib.suppress(Conflict, NotFound):
+            await self.jobs.jobs.update(job.tenant_id, job.id, Job.end_attempt, fence=job.lease.fence)
+        await self.jobs.jobs.leases.release(job.id, job.lease.fence)
 
     async def _retry(self, job: Job, error: Exception) -> None:
         log.warning("attempt_failed", exc_info=error)
@@ -127,13 +156,12 @@ class Worker:
 
     async def _attempt(self, job: Job, folder: Path) -> Adapter:
         """Prepare the run's folder, train, and store what it made."""
-        if job.lease.fence > MOST_CLAIMS:
-            message = f"{MOST_CLAIMS} workers ended while they trained this job; it was given up."
+        if job.unfinished > MOST_DEATHS:
+            message = f"{MOST_DEATHS} workers in a row died while they trained this job; it was given up."
             raise FailedForGood("training_failed", message)
-        config = await self._prepare(job, folder)
-        await self.jobs.jobs.leases.renew(job.id, job.lease.fence, self._settings.trainer_lease_seconds)
-        await self._tell_start(job)
-        process = TrainingProcess(self.jobs, self._objects, job, folder)
+        async with self._kept(job):
+            config = await self._prepare(job, folder)
+        process = TrainingProcess(self.jobs, self._objects, job, folder, self._settings.trainer_stall_seconds)
         group = await process.start()
         began = time.monotonic()
         try:
@@ -153,15 +181,28 @@ class Worker:
         finally:
             await process.end()
 
-    async def _tell_start(self, job: Job) -> None:
-        assert job.dataset is not None
-        rows = job.dataset.rows.train
-        message = f"Training started on {rows} rows."
-        if job.checkpoint is not None:
-            message = f"Training resumed from step {job.checkpoint.step} (attempt {job.lease.fence})."
-        elif job.lease.fence > 1:
-            message = f"Training started again on {rows} rows (attempt {job.lease.fence})."
-        await self.jobs.tell(job, f"started-{job.lease.fence}", message)
+    @contextlib.asynccontextmanager
+    async def _kept(self, job: Job) -> AsyncIterator[None]:
+        """Renew the lease as long as there is no process yet that a heartbeat could end.
+
+        Raises:
+            Conflict: it was lost; another worker may hold the job.
+        """
+        seconds = self._settings.trainer_lease_seconds
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(seconds / 4)
+                with contextlib.suppress(PyMongoError):
+                    await self.jobs.jobs.leases.renew(job.id, job.lease.fence, seconds)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+        if not await self.jobs.jobs.leases.renew(job.id, job.lease.fence, seconds):
+            raise Conflict(f"Job '{job.id}' was claimed by another worker while its run was prepared.")
 
     async def _prepare(self, job: Job, folder: Path) -> RunConfig:
         """Write everything the run reads: rows, checkpoint, `run.json`."""
@@ -195,6 +236,7 @@ class Worker:
             dataset={"dataset_id": job.dataset.dataset_id, "manifest_sha256": job.dataset.manifest.sha256},
             code_version=_code_version(),
             created_at=job.created_at,
+            followed=True,
         )
         config.write(folder / "run.json")
         return config
@@ -202,9 +244,8 @@ class Worker:
     @contextlib.contextmanager
     def _folder(self, job: Job) -> Any:
         """The run's private folder; it holds the user's rows and is gone afterwards."""
-        root = self._settings.trainer_work_dir
-        if root:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root = self._work_dir
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = Path(tempfile.mkdtemp(prefix=f"{job.id}-", dir=root))
         with (folder / LOCK).open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -215,12 +256,10 @@ class Worker:
 
     def _sweep_work_dir(self) -> None:
         """Remove what killed workers left: the rows are private and nobody comes back for them. Held folders stay."""
-        root = self._settings.trainer_work_dir
-        if root and root.exists():
-            for lock in root.glob(f"ftjob-*/{LOCK}"):
-                with lock.open("w") as held, contextlib.suppress(BlockingIOError):
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(lock.parent, ignore_errors=True)
+        for lock in self._work_dir.glob(f"ftjob-*/{LOCK}"):
+            with lock.open("w") as held, contextlib.suppress(BlockingIOError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _code_version() -> str:

@@ -3,18 +3,25 @@ const form = document.getElementById("chat");
 const find = (id) => document.getElementById(id);
 let completion = null;
 
-const post = (path, body) =>
-  fetch(path, {
+const post = async (path, body) => {
+  const answer = await fetch(path, {
     method: "POST",
     headers: { "content-type": "application/json", "x-form-token": form.dataset.token },
     body: JSON.stringify(body),
   });
+  if (answer.status === 401) location.assign("/sign-in");
+  return answer;
+};
 
 const ask = async (model, message, pane) => {
   pane.textContent = "…";
   let text = "";
   let id = null;
   const answer = await post("/chat/say", { model, message, system: find("system").value });
+  if (!answer.ok) {
+    const refusal = await answer.json().catch(() => ({}));
+    throw new Error(refusal.error?.message ?? `The message was refused (${answer.status}).`);
+  }
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
@@ -29,7 +36,7 @@ const ask = async (model, message, pane) => {
       pane.textContent = text;
     }
   }
-  pane.textContent = text || "(an empty answer)";
+  if (!text.trim()) pane.textContent = "(an empty answer)";
   return id;
 };
 

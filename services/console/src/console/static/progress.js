@@ -2,16 +2,6 @@
 const stages = document.getElementById("stages");
 const find = (id) => document.getElementById(id);
 
-const draw = (losses) => {
-  if (losses.length < 2) return;
-  const last = losses.at(-1)[0];
-  const first = losses[0][0];
-  const top = Math.max(...losses.map(([, loss]) => loss));
-  const points = losses.map(([step, loss]) => `${(300 * (step - first)) / (last - first)},${78 - (74 * loss) / top}`);
-  find("losses").firstElementChild.setAttribute("points", points.join(" "));
-  find("losses").removeAttribute("hidden");
-};
-
 const show = (state) => {
   [...stages.children].forEach((item, index) => {
     item.className = index < state.stage ? "done" : index === state.stage ? "now" : "";
@@ -20,11 +10,23 @@ const show = (state) => {
   });
   find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
   find("bar").value = state.percent;
-  draw(state.losses);
+  find("losses").firstElementChild.setAttribute("points", state.chart);
+  find("loss-text").textContent = state.loss_note;
+  find("loss-figure").hidden = !state.chart;
   find("history").hidden = !state.events.length;
   find("events").replaceChildren(...state.events.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  stages.classList.toggle("stopped", Boolean(state.failed));
+  stages.hidden = state.document;
+  find("bar").hidden = Boolean(state.failed) || state.document || state.waits_for_people;
+  find("meanwhile").hidden = state.over || state.waits_for_people;
+  find("refused").hidden = !state.refused;
+  if (state.refused) find("refused-link").href = `/models/${encodeURIComponent(state.refused)}`;
   find("failed").hidden = !state.failed;
   find("failed").textContent = state.failed;
+  find("unanswered").hidden = !state.project;
+  if (state.project) find("answer-link").href = `/labeling/${encodeURIComponent(state.project)}`;
+  find("undecided").hidden = !state.undecided;
+  if (state.undecided) find("decide-link").href = `/models/${encodeURIComponent(state.undecided)}`;
   if (state.model) {
     find("chat-link").href = `/chat?model=${encodeURIComponent(state.model)}`;
     find("model-link").href = `/models/${encodeURIComponent(state.model)}`;
@@ -37,4 +39,7 @@ source.onmessage = (event) => {
   const state = JSON.parse(event.data);
   show(state);
   if (state.over) source.close();
+};
+source.onerror = () => {
+  if (source.readyState === EventSource.CLOSED) location.reload(); // refused: the page says why, or asks to sign in
 };

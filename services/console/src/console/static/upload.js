@@ -23,6 +23,7 @@ form.addEventListener("submit", (event) => {
     let body = {};
     try { body = JSON.parse(request.responseText); } catch { /* shown below */ }
     if (body.place) location.assign(body.place);
+    else if (body.error?.code === "signed_out") location.assign("/sign-in");
     else say(body.error?.message ?? `The upload was refused (${request.status}).`);
   };
   request.send(new FormData(form));

@@ -1,0 +1,190 @@
+"""Messages of different keys side by side, those of one key one after the other, and commits of what is done only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from eventbus.parking import Record
+
+log = structlog.get_logger()
+
+MOST_AT_A_TIME = 128
+"""Messages taken and not done; with so many, the consumer waits."""
+
+COMMIT_SECONDS = 0.1
+"""Between commits: what is done since is done again after a kill."""
+
+AGAIN_SECONDS = 1.0
+"""Before a commit that failed is made again."""
+
+COMMIT_DEADLINE_SECONDS = 5.0
+LET_GO_SECONDS = 5.0
+"""How long a rebalance waits for what is under way."""
+
+
+@dataclass
+class Progress:
+    """How far a partition is done, since it was assigned.
+
+    Attributes:
+        done_until: the offset to commit; everything before it is done.
+        committed: the one committed last.
+        current: whether the partition is still ours by the assignment it was read under.
+    """
+
+    done_until: int | None = None
+    committed: int | None = None
+    current: bool = True
+    _taken: deque[int] = field(default_factory=deque)
+    _done: set[int] = field(default_factory=set)
+
+    def take(self, offset: int) -> None:
+        """A message was read."""
+        self._taken.append(offset)
+
+    def finish(self, offset: int) -> None:
+        """It is done."""
+        self._done.add(offset)
+        while self._taken and self._taken[0] in self._done:
+            first = self._taken.popleft()
+            self._done.discard(first)
+            self.done_until = first + 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a message came from, to be committed there."""
+
+    partition: TopicPartition
+    offset: int
+
+
+class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One lane for each key that has messages.
+
+    A partition is committed up to its first message that is not done, so a kill repeats messages and loses none. When
+    partitions are taken away, what has begun is finished and committed, what has not is left to the next owner.
+
+    Args:
+        settle: brings one message to its end; returns only when there is nothing left to do about it.
+        assigned: called when partitions were given out anew.
+    """
+
+    def __init__(
+        self, settle: Callable[[Record], Awaitable[None]], assigned: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settle = settle
+        self._assigned = assigned
+        self._room = asyncio.Semaphore(MOST_AT_A_TIME)
+        self._lanes: dict[str, deque[tuple[Progress, int, Record]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._progress: dict[TopicPartition, Progress] = {}
+        self._assignment = 0
+        self._closed = False
+        self._consumer: AIOKafkaConsumer | None = None
+        self._news = asyncio.Event()
+
+    async def take(self, consumer: AIOKafkaConsumer, place: Place, record: Record) -> None:
+        """Put a message behind those of its key; waits while too many are under way.
+
+        Args:
+            consumer: that read it.
+            place: where.
+            record: the message.
+        """
+        self._consumer = consumer
+        assignment = self._assignment
+        await self._room.acquire()
+        if self._closed or assignment != self._assignment:  # not begun: whoever owns the partition now reads it
+            self._room.release()
+            return
+        progress = self._progress.setdefault(place.partition, Progress())
+        progress.take(place.offset)
+        lane = self._lanes.setdefault(record.order_key, deque())
+        lane.append((progress, place.offset, record))
+        if len(lane) == 1:
+            task = asyncio.create_task(self._run(record.order_key, lane))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, key: str, lane: deque[tuple[Progress, int, Record]]) -> None:
+        try:
+            while lane:
+                progress, offset, record = lane[0]
+                if progress.current and not self._closed:
+                    await self._settle(record)
+                    progress.finish(offset)
+                    self._news.set()
+                lane.popleft()
+                self._room.release()
+        finally:
+            del self._lanes[key]
+            for _ in lane:
+                self._room.release()
+
+    async def run_commits(self) -> None:
+        """Commit as messages are done, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if await self._commit():
+                await asyncio.sleep(COMMIT_SECONDS)
+            else:
+                self._news.set()
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing more, let what has begun end, and commit."""
+        self._closed = True
+        if self._consumer is not None:
+            self._consumer.pause(*self._consumer.assignment())
+        await self._finish(seconds)
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - the interface
+        """Finish what has begun and commit it; the rest is not ours any more."""
+        before, self._progress = self._progress, {}
+        self._assignment += 1
+        for progress in before.values():
+            progress.current = False
+        await self._finish(LET_GO_SECONDS, before)
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:  # noqa: ARG002 - the interface
+        """Count anew: the partitions are read from what is committed."""
+        self._assignment += 1
+        for progress in self._progress.values():
+            progress.current = False
+        self._progress = {}
+        self._assigned()
+
+    async def _finish(self, seconds: float, partitions: dict[TopicPartition, Progress] | None = None) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+        await self._commit(partitions)
+
+    async def _commit(self, partitions: dict[TopicPartition, Progress] | None = None) -> bool:
+        """Commit what is done; False when that failed, and it is read again after a kill or a rebalance."""
+        known = self._progress if partitions is None else partitions
+        due = {
+            partition: progress.done_until
+            for partition, progress in known.items()
+            if progress.done_until is not None and progress.done_until != progress.committed
+        }
+        if not due or self._consumer is None:
+            return True
+        try:
+            async with asyncio.timeout(COMMIT_DEADLINE_SECONDS):
+                await self._consumer.commit(due)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("commit_failed", error=f"{type(error).__name__}: {error}")
+            return False
+        for partition, offset in due.items():
+            known[partition].committed = offset
+        return True

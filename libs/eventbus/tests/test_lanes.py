@@ -1,0 +1,166 @@
+"""Lanes: order within a key, no waiting between keys, and commits that never pass an unfinished message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
+
+from eventbus import lanes as module
+from eventbus.lanes import Lanes, Place
+from eventbus.parking import Record
+from testkit import eventually
+
+HERE = TopicPartition("files", 0)
+
+
+class Consumer:
+    """What lanes ask of a Kafka consumer."""
+
+    def __init__(self) -> None:
+        self.committed: list[dict[TopicPartition, int]] = []
+        self.paused: tuple[TopicPartition, ...] = ()
+        self.refuse = False
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if self.refuse:
+            raise CommitFailedError
+        self.committed.append(offsets)
+
+    def assignment(self) -> set[TopicPartition]:
+        return {HERE}
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self.paused = partitions
+
+
+class Handler:
+    """Holds each message until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.gates: dict[int, asyncio.Event] = {}
+
+    async def settle(self, record: Record) -> None:
+        self.begun.append(record.offset)
+        await self.gates.setdefault(record.offset, asyncio.Event()).wait()
+
+    def let(self, *offsets: int) -> None:
+        for offset in offsets:
+            self.gates.setdefault(offset, asyncio.Event()).set()
+
+
+@pytest.fixture
+def parts() -> tuple[Lanes, Handler, Consumer, Callable[..., Awaitable[None]]]:
+    handler, consumer = Handler(), Consumer()
+    lanes = Lanes(handler.settle)
+
+    async def take(key: str, *offsets: int) -> None:
+        for offset in offsets:
+            record = Record("files", 0, offset, key.encode(), b"", {})
+            await lanes.take(cast(AIOKafkaConsumer, consumer), Place(HERE, offset), record)
+
+    return lanes, handler, consumer, take
+
+
+async def test_one_key_is_in_order_and_another_does_not_wait(parts: Any) -> None:
+    _, handler, _, take = parts
+    await take("a", 0, 1)
+    await take("b", 2)
+    await eventually(lambda: handler.begun == [0, 2])
+    handler.let(0)
+    await eventually(lambda: handler.begun == [0, 2, 1])
+
+
+async def test_nothing_is_committed_past_an_unfinished_message(parts: Any) -> None:
+    lanes, handler, consumer, take = parts
+    committing = asyncio.create_task(lanes.run_commits())
+    await take("a", 5)
+    await take("b", 6)
+    await take("c", 7)
+    handler.let(6, 7)
+    await asyncio.sleep(0.3)
+    assert consumer.committed == []
+    handler.let(5)
+    await eventually(lambda: consumer.committed == [{HERE: 8}])
+    committing.cancel()
+
+
+async def test_a_commit_that_failed_is_made_again(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes, handler, consumer, take = parts
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
+    consumer.refuse = True
+    committing = asyncio.create_task(lanes.run_commits())
+    await take("a", 0)
+    handler.let(0)
+    await asyncio.sleep(0.2)
+    consumer.refuse = False
+    await eventually(lambda: consumer.committed == [{HERE: 1}])
+    committing.cancel()
+
+
+async def test_a_rebalance_finishes_what_began_and_leaves_the_rest(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes, handler, consumer, take = parts
+    await take("a", 0, 1)
+    await eventually(lambda: handler.begun == [0])
+    leaving = asyncio.create_task(lanes.on_partitions_revoked([HERE]))
+    await asyncio.sleep(0.05)
+    handler.let(0, 1)
+    await leaving
+    assert handler.begun == [0]
+    assert consumer.committed == [{HERE: 1}]
+    await lanes.on_partitions_assigned([HERE])
+    await take("a", 1)
+    await eventually(lambda: handler.begun == [0, 1])
+    await lanes.drain(1)
+    assert consumer.committed == [{HERE: 1}, {HERE: 2}]
+
+
+async def test_what_outlasts_a_rebalance_is_not_committed_by_it(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next owner reads it again; here that is the same consumer, and the key's order holds between the two."""
+    lanes, handler, consumer, take = parts
+    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.05)
+    await take("a", 0)
+    await eventually(lambda: handler.begun == [0])
+    await lanes.on_partitions_revoked([HERE])
+    await lanes.on_partitions_assigned([HERE])
+    await take("a", 0, 1)
+    await asyncio.sleep(0.05)
+    assert handler.begun == [0]
+    handler.let(0)
+    await eventually(lambda: handler.begun == [0, 0, 1])
+    await lanes.drain(0.05)
+    assert consumer.committed == [{HERE: 1}]
+
+
+async def test_a_message_that_waited_for_room_through_a_rebalance_is_not_begun(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes, handler, _, take = parts
+    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.05)
+    lanes._room = asyncio.Semaphore(1)
+    await take("a", 0)
+    waiting = asyncio.create_task(take("b", 1))
+    await asyncio.sleep(0.05)
+    await lanes.on_partitions_revoked([HERE])
+    handler.let(0, 1)
+    await waiting
+    assert handler.begun == [0]
+
+
+async def test_a_drained_lane_takes_nothing_more(parts: Any) -> None:
+    lanes, handler, consumer, take = parts
+    await take("a", 0, 1)
+    await eventually(lambda: handler.begun == [0])
+    draining = asyncio.create_task(lanes.drain(2))
+    await asyncio.sleep(0.05)
+    handler.let(0, 1)
+    await draining
+    await take("a", 2)
+    assert handler.begun == [0]
+    assert consumer.committed == [{HERE: 1}]
+    assert consumer.paused == (HERE,)

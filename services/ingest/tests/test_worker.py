@@ -1,0 +1,379 @@
+"""Reading and deleting, step by step and with the steps interleaved, on the real database and object store."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from chassis.errors import Conflict, Transient, Unprocessable
+from eventbus.service import Service
+from ingest import worker as worker_module
+from ingest.domain import Dataset, File
+from ingest.settings import Settings
+from ingest.store import Files
+from ingest.use_cases import Upload, Uploads
+from ingest.worker import Worker
+from schemas import LabelsPublished, ObjectRef, Purpose
+from testkit import Space, eventually
+
+TENANT = "tenant_a"
+ROWS = b"\n".join(json.dumps({"prompt": f"row {n}", "completion": f"label_{n % 3}"}).encode() for n in range(60))
+BARE = b'{"text":"one"}\n{"text":"two"}'
+
+
+@dataclass
+class Parts:
+    """Ingest taken apart: nothing runs unless a test says so."""
+
+    service: Service
+    files: Files
+    uploads: Uploads
+    worker: Worker
+
+    async def upload(
+        self, body: bytes = ROWS, *, tenant: str = TENANT, purpose: Purpose = "user_data", key: str | None = None
+    ) -> File:
+        upload = Upload("rows.jsonl", purpose, io.BytesIO(body), {}, idempotency_key=key)
+        return await self.uploads.accept(tenant, upload)
+
+    async def claim(self) -> File:
+        file = await self.files.claim("worker", 60)
+        assert file is not None
+        return file
+
+    async def stored(self, file: File) -> File:
+        return await self.files.files.get(file.tenant_id, file.id)
+
+    async def keys(self) -> list[str]:
+        return await self.files.objects.keys("tenants/")
+
+    async def said(self, file: File) -> list[str]:
+        """The events of a file, in order: there is no relay here to take them out."""
+        document = await self.files.files.collection.find_one({"_id": file.id}) or {}
+        return [record["envelope"]["type"] for record in document["outbox"]]
+
+    async def end_leases(self) -> None:
+        await self.files.files.collection.update_many({}, {"$set": {"lease.until_ms": 0}})
+
+
+@asynccontextmanager
+async def parts(space: Space, **overrides: Any) -> AsyncIterator[Parts]:
+    settings = space.settings(Settings, "ingest", **overrides)
+    service = Service("ingest", settings)
+    files = Files(
+        service.aggregates("files", File),
+        service.aggregates("datasets", Dataset),
+        service.collection("arriving"),
+        service.collection("turns"),
+        service.objects,
+    )
+    await service.objects.prepare()
+    await files.prepare()
+    try:
+        yield Parts(service, files, Uploads(files, 10**9, "sweeper", 60), Worker(files, settings, "worker"))
+    finally:
+        service.objects.close()
+        await service.http.aclose()
+
+
+@pytest.mark.parametrize("body", [ROWS, BARE, b"# Words\n\nonly"], ids=["rows", "unlabelled", "document"])
+async def test_a_file_deleted_while_it_is_read_becomes_nothing(
+    space: Space, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(space) as ingest:
+        await ingest.uploads.accept(
+            TENANT, Upload("f.md" if body.startswith(b"#") else "f.jsonl", "user_data", io.BytesIO(body), {})
+        )
+        file = await ingest.claim()
+        put_file = ingest.files.objects.put_file
+
+        async def put_and_delete(*args: Any) -> Any:
+            reference = await put_file(*args)
+            if (await ingest.stored(file)).state == "uploaded":
+                await ingest.uploads.delete(TENANT, file.id)
+                await ingest.uploads.purge()
+            return reference
+
+        monkeypatch.setattr(ingest.files.objects, "put_file", put_and_delete)
+        await ingest.worker.work(file)
+        assert await ingest.said(file) == ["file.uploaded.v1", "dataset.rejected.v1", "file.deleted.v1"]
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+        assert await ingest.files.datasets.find(TENANT) == []
+        assert (await ingest.stored(file)).purged
+
+
+async def test_a_file_deleted_before_it_is_written_is_not_written(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(space) as ingest:
+        await ingest.upload()
+        file = await ingest.claim()
+        start = asyncio.create_subprocess_exec
+
+        async def delete_and_start(*program: str, **kwargs: Any) -> asyncio.subprocess.Process:
+            await ingest.uploads.delete(TENANT, file.id)
+            return await start(*program, **kwargs)
+
+        monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", delete_and_start)
+        await ingest.worker.work(file)
+        assert await ingest.keys() == [file.object.key]
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
+async def test_a_delete_stops_the_parser(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with parts(space, ingest_lease_seconds=0.3) as ingest:
+        await ingest.upload()
+        file = await ingest.claim()
+        _parser(monkeypatch, "import time; time.sleep(600)")
+        work = asyncio.create_task(ingest.worker.work(file))
+        await ingest.uploads.delete(TENANT, file.id)
+        await asyncio.wait_for(work, 60)
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
+async def test_what_a_late_worker_writes_of_a_purged_file_goes_too(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(space) as ingest:
+        await ingest.upload(BARE)
+        file = await ingest.claim()
+        put_file = ingest.files.objects.put_file
+
+        async def purge_and_put(*args: Any) -> Any:
+            await ingest.uploads.delete(TENANT, file.id)
+            await ingest.end_leases()
+            await ingest.uploads.purge()
+            assert await ingest.keys() == []
+            return await put_file(*args)
+
+        monkeypatch.setattr(ingest.files.objects, "put_file", purge_and_put)
+        await ingest.worker.work(file)
+        assert len(await ingest.keys()) == 1
+        await ingest.end_leases()
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
+async def test_a_deleted_file_leaves_no_bytes_but_the_dataset_that_was_announced(space: Space) -> None:
+    async with parts(space) as ingest:
+        await ingest.upload()
+        file = await ingest.claim()
+        await ingest.worker.work(file)
+        assert await ingest.said(file) == ["file.uploaded.v1", "dataset.prepared.v1"]
+        await ingest.uploads.delete(TENANT, file.id)
+        await ingest.uploads.purge()
+        assert {key.split("/")[2] for key in await ingest.keys()} == {"datasets"}
+        assert len(await ingest.files.datasets.find(TENANT)) == 1
+
+
+async def test_the_bytes_of_published_labels_go_with_their_file(space: Space) -> None:
+    async with parts(space) as ingest:
+        records = await ingest.files.objects.put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
+        event = LabelsPublished(tenant_id=TENANT, project_id="proj_1", publication=1, rows=60, records=records)
+        await ingest.uploads.take_labels(event)
+        [file] = await ingest.files.files.find(TENANT)
+        await ingest.uploads.delete(TENANT, file.id)
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
+async def test_a_delete_that_the_object_store_broke_off_is_finished(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        await ingest.uploads.delete(TENANT, file.id)
+
+        async def away(_: str) -> None:
+            raise Transient("The object store cannot be reached.")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(ingest.files.objects, "delete", away)
+            with pytest.raises(Transient):
+                await ingest.uploads.purge()
+        assert len(await ingest.keys()) == 1
+        await ingest.end_leases()
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
+async def test_bytes_of_an_upload_that_was_broken_off_are_removed(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(space) as ingest:
+
+        async def killed(*_: Any) -> Any:
+            raise asyncio.CancelledError
+
+        for owner, method in ((ingest.files, "settle_upload"), (ingest.files.files, "add_once")):
+            with monkeypatch.context() as broken:
+                broken.setattr(owner, method, killed)
+                with pytest.raises(asyncio.CancelledError):
+                    await ingest.upload()
+        [kept] = await ingest.files.files.find(TENANT)
+        assert len(await ingest.keys()) == 2
+        await ingest.files.settle_strays(60)
+        assert len(await ingest.keys()) == 2, "it may be under way still"
+        await ingest.files.settle_strays(-1)
+        assert await ingest.keys() == [kept.object.key]
+
+
+@pytest.mark.parametrize("purpose", ["rows", "unlabelled"])
+async def test_a_row_stays_one_line_whatever_separators_are_in_it(space: Space, purpose: str) -> None:
+    """JSON escapes line feeds; U+2028, U+2029 and U+0085 stand in it as they are and must not end a line."""
+    texts = [f"one\u2028two\u2029three\u0085four {number}" for number in range(12)]
+    rows = [{"text": text} | ({"label": f"{text[0]}\u0085"} if purpose == "rows" else {}) for text in texts]
+    body = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    async with parts(space) as ingest:
+        await ingest.upload(body)
+        await ingest.worker.work(await ingest.claim())
+        keys = [key for key in await ingest.keys() if key.endswith(".jsonl")]
+        stored = [await _read(ingest, key) for key in keys]
+        read = [json.loads(line) for lines in stored for line in lines.removesuffix("\n").split("\n")]
+        asked = [row["messages"][0]["content"] if "messages" in row else row["text"] for row in read]
+        assert sorted(asked) == sorted(texts)
+
+
+async def _read(ingest: Parts, key: str) -> str:
+    reference = ObjectRef(bucket=ingest.files.objects.bucket, key=key, sha256="0" * 64, size=0)
+    return b"".join([chunk async for chunk in ingest.files.objects.stream(reference)]).decode()
+
+
+@pytest.mark.parametrize(("body", "code"), [(BARE, "no_answers"), (b"# Words\n\nonly", "no_rows")])
+async def test_a_job_on_rows_without_answers_or_a_document_is_told(space: Space, body: bytes, code: str) -> None:
+    """The trainer fails a job whose file's `dataset.rejected` it reads; without it the job would wait for ever."""
+    async with parts(space) as ingest:
+        await ingest.uploads.accept(
+            TENANT, Upload("f.md" if body.startswith(b"#") else "f.jsonl", "user_data", io.BytesIO(body), {})
+        )
+        file = await ingest.claim()
+        await ingest.worker.work(file)
+        assert (await ingest.stored(file)).state == "processed"
+        document = await ingest.files.files.collection.find_one({"_id": file.id}) or {}
+        told = {record["envelope"]["type"]: record["data"] for record in document["outbox"]}
+        assert told["dataset.rejected.v1"]["code"] == code
+
+
+async def test_two_uploads_at_once_under_one_key_leave_the_winners_bytes(space: Space) -> None:
+    async with parts(space) as ingest:
+        bodies = [ROWS + b"\n" * n for n in range(4)]
+        done = await asyncio.gather(*(ingest.upload(body, key="once") for body in bodies), return_exceptions=True)
+        [won] = [file for file in done if isinstance(file, File)]
+        assert all(isinstance(file, Unprocessable) for file in done if file is not won)
+        assert await ingest.keys() == [won.object.key]
+        assert await ingest.files.objects.get_bytes(won.object) == bodies[done.index(won)]
+        assert (await ingest.upload(bodies[done.index(won)], key="once")).id == won.id
+        assert await ingest.keys() == [won.object.key]
+
+
+async def test_the_key_of_a_deleted_file_does_not_bring_it_back(space: Space) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload(key="once")
+        await ingest.uploads.delete(TENANT, file.id)
+        with pytest.raises(Conflict, match="was deleted"):
+            await ingest.upload(key="once")
+        await ingest.uploads.purge()
+        assert await ingest.keys() == []
+
+
+async def test_tenants_take_turns_at_being_read(space: Space) -> None:
+    async with parts(space) as ingest:
+        for _ in range(3):
+            await ingest.upload(tenant="tenant_a")
+        await ingest.upload(tenant="tenant_b")
+        order = [(await ingest.claim()).tenant_id for _ in range(4)]
+        assert order == ["tenant_a", "tenant_b", "tenant_a", "tenant_a"]
+        await ingest.upload(tenant="tenant_a")
+        await ingest.upload(tenant="tenant_b")
+        assert (await ingest.claim()).tenant_id == "tenant_b"
+
+
+async def test_an_outage_of_the_object_store_rejects_nothing(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+
+        async def away(*_: Any) -> Any:
+            raise Transient("The object store cannot be reached.")
+
+        for method in ("download", "put_file"):
+            with monkeypatch.context() as broken:
+                broken.setattr(ingest.files.objects, method, away)
+                for _ in range(5):
+                    await ingest.worker.work(await ingest.claim())
+                    assert await ingest.files.claim("worker", 60) is None, "it is tried again only after a pause"
+                    await ingest.end_leases()
+        await ingest.worker.work(await ingest.claim())
+        assert (await ingest.stored(file)).state == "processed"
+
+
+async def test_a_stopping_worker_gives_its_file_back_uncounted(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        for _ in range(5):
+            with monkeypatch.context() as slow:
+                _parser(slow, "import time; time.sleep(600)")
+                claimed = await ingest.claim()
+                work = asyncio.create_task(ingest.worker.work(claimed))
+                await _begun(ingest, claimed)
+                work.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await work
+        await ingest.worker.work(await ingest.claim())
+        assert (await ingest.stored(file)).state == "processed"
+
+
+async def test_a_file_whose_parser_dies_three_times_is_at_fault(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        _parser(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+        for attempts in (1, 2, 3):
+            await ingest.worker.work(await ingest.claim())
+            assert ((await ingest.stored(file)).state, (await ingest.stored(file)).attempts) == ("uploaded", attempts)
+            await ingest.end_leases()
+        await ingest.worker.work(await ingest.claim())
+        assert (await ingest.stored(file)).state == "error"
+
+
+async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SARTOR_OBJECTS_SECRET_KEY", "secret")
+    given: list[dict[str, str]] = []
+    start = asyncio.create_subprocess_exec
+
+    async def noted(*program: str, **kwargs: Any) -> asyncio.subprocess.Process:
+        given.append(kwargs.get("env", dict(os.environ)))
+        return await start(*program, **kwargs)
+
+    monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", noted)
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        await ingest.worker.work(await ingest.claim())
+        assert (await ingest.stored(file)).state == "processed"
+    assert [sorted(environment) for environment in given] == [["PYTHONPATH", "PYTHONUTF8"]]
+
+
+async def _begun(ingest: Parts, file: File) -> None:
+    async def begun() -> bool:
+        return (await ingest.stored(file)).attempts > file.attempts
+
+    await eventually(begun)
+
+
+def _parser(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Have the worker run other code instead of its parser."""
+    start = asyncio.create_subprocess_exec
+
+    async def other(program: str, *_: str, **kwargs: Any) -> asyncio.subprocess.Process:
+        return await start(program, "-c", code, **kwargs)
+
+    monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", other)

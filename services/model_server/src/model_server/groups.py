@@ -1,0 +1,49 @@
+"""Sequences computed together: how their prompts are laid side by side, and the beginning they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from model_server.sequence import Sequence
+
+WORTH_SHARING = 64
+"""Tokens from which a prompt's shared beginning is computed once for a group."""
+
+
+@dataclass
+class Group:
+    """Sequences decoded together, with their cache (left-padded to one length)."""
+
+    sequences: list[Sequence]
+    cache: Any
+    mask: torch.Tensor
+    ids: torch.Tensor
+
+
+def shared_prefix(taken: list[Sequence]) -> int:
+    """Length of the beginning all prompts of one adapter have in common; 0 where it is not worth a pass of its own.
+
+    Nothing is kept from one group to the next, so that nobody learns from the time an answer takes what others asked.
+    """
+    if len(taken) == 1 or len({sequence.request.adapter_id for sequence in taken}) > 1:
+        return 0
+    first, last = min(sequence.prompt for sequence in taken), max(sequence.prompt for sequence in taken)
+    most = min(len(sequence.prompt) for sequence in taken) - 1
+    shared = next((at for at in range(most) if first[at] != last[at]), most)
+    return shared if shared >= WORTH_SHARING else 0
+
+
+def padded(taken: list[Sequence], shared: int, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What follows the shared beginning, left-padded: ids [rows, longest] and mask [rows, shared + longest]."""
+    own = [sequence.prompt[shared:] for sequence in taken]
+    longest = max(map(len, own))
+    ids = torch.full((len(taken), longest), pad)
+    mask = torch.zeros((len(taken), shared + longest), dtype=torch.long)
+    mask[:, :shared] = 1
+    for row, prompt in enumerate(own):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, shared + longest - len(prompt) :] = 1
+    return ids, mask

@@ -1,0 +1,74 @@
+"""One replica at a time: the lease under which a replica may stop serving in order to start again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from chassis.ids import now
+from eventbus.aggregate import Lease
+from eventbus.leases import Leases
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+
+log = structlog.get_logger()
+
+LEASE_SECONDS = 60.0
+
+
+class Turns:
+    """Lets one replica of a base model at a time start again, so that the others serve meanwhile.
+
+    Args:
+        collection: one document for each base model.
+        base_id: the base model whose replicas take turns.
+        owner: this replica's name.
+    """
+
+    def __init__(self, collection: Collection, base_id: str, owner: str) -> None:
+        self._collection = collection
+        self._leases = Leases(collection)
+        self._base_id = base_id
+        self._owner = owner
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        """Yields whether it is this replica's turn, which ends with the block, or soon after the death of the replica.
+
+        Nobody's turn comes while the database is away: adapters then wait, and all replicas serve those they hold.
+        """
+        fence = await self._claim()
+        if fence is None:
+            yield False
+            return
+        renewal = asyncio.create_task(self._renew(fence))
+        try:
+            yield True
+        finally:
+            renewal.cancel()
+            with contextlib.suppress(PyMongoError):  # it ends by itself
+                await self._leases.release(self._base_id, fence)
+
+    async def _claim(self) -> int | None:
+        lease = {"created_at": now(), "version": 1, "lease": Lease().model_dump()}
+        try:
+            with contextlib.suppress(DuplicateKeyError):  # another replica made it at the same moment
+                await self._collection.update_one({"_id": self._base_id}, {"$setOnInsert": lease}, upsert=True)
+            claimed = await self._leases.claim({"_id": self._base_id}, self._owner, LEASE_SECONDS)
+        except PyMongoError as error:
+            log.warning("turn_not_asked", error=f"{type(error).__name__}: {error}")
+            return None
+        return None if claimed is None else int(claimed["lease"]["fence"])
+
+    async def _renew(self, fence: int) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                if not await self._leases.renew(self._base_id, fence, LEASE_SECONDS):
+                    log.warning("turn_lost", owner=self._owner)
+                    return
+            except PyMongoError as error:  # tried again before the lease is over
+                log.warning("turn_not_renewed", error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,59 @@
+"""An engine on the tiny base model, and adapters as the trainer leaves them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model_server.engine import Engine
+from model_server.lora import PEFT_PREFIX, build
+
+RANK = 4
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_models: Path) -> Iterator[Engine]:
+    made = Engine(tiny_models / "tiny-test", threads=2)
+    yield made
+    made.close()
+
+
+def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: float = 0.5) -> Path:
+    """An adapter as the trainer would leave it, with random weights."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for path, layer in engine._layers.items():
+        tensors[f"{PEFT_PREFIX}{path}.lora_A.weight"] = torch.randn(RANK, layer.in_features, generator=generator)
+        weight = torch.randn(layer.out_features, RANK, generator=generator)
+        tensors[f"{PEFT_PREFIX}{path}.lora_B.weight"] = strength * weight
+    adapter = build("x", tensors, 1.0, engine._layers, RANK)
+    prompt, continuation = engine.encode("how do I"), engine.encode("cancel")[1:]
+    probe = {
+        "prompt_ids": prompt,
+        "continuation_ids": continuation,
+        "adapter": engine._chore(lambda: engine._log_probs(prompt, continuation, adapter)).result(30),
+    }
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "fingerprint.json").write_text(json.dumps({"version": 2, "probes": [probe]}))
+    seal(engine, folder)
+    return folder
+
+
+def seal(engine: Engine, folder: Path) -> None:
+    """Write the manifest over what lies in the folder now."""
+    files = {
+        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.name != "manifest.json"
+    }
+    facts = {"files": files, "base_id": engine.base["id"], "base_digest": engine.base["digest"]}
+    (folder / "manifest.json").write_text(json.dumps(facts))

@@ -1,0 +1,334 @@
+"""Residency on the real engine and object store; the registry before it answers what a test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from engine_world import adapter_folder
+from prometheus_client import REGISTRY
+
+from chassis.errors import Transient
+from chassis.settings import ServiceSettings
+from eventbus.bus import Bus
+from model_server.announce import announcer
+from model_server.engine import Engine
+from model_server.errors import AdapterNotFound
+from model_server.residency import Residency
+from model_server.sequence import GenerateRequest
+from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ObjectRef
+from stores.objects import Objects
+from testkit import Space, eventually
+
+
+class Registry:
+    """Says which adapters a replica must hold; it may be away."""
+
+    def __init__(self) -> None:
+        self.wanted: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
+        self.away = False
+
+    async def get(self, path: str, *, tenant_id: str, params: dict[str, Any]) -> Any:
+        if self.away:
+            raise Transient("the registry cannot be reached")
+        self.asked.append({"path": path, "tenant_id": tenant_id, **params})
+        return [dict(item) for item in self.wanted]
+
+
+class World:
+    """A replica's residency, and what it said."""
+
+    def __init__(self, engine: Engine, objects: Objects, folder: Path) -> None:
+        self.engine = engine
+        self.objects = objects
+        self.folder = folder
+        self.registry = Registry()
+        self.said: list[Event] = []
+        self.broker_away = False
+        self.residency = self.replica()
+
+    def replica(self, *, capacity: int = 100, every: float = 60) -> Residency:
+        """Another life of the replica."""
+        return Residency(
+            self.engine,
+            self.registry,  # type: ignore[arg-type]
+            self.objects,
+            self._publish,
+            replica_id="replica-1",
+            replica_url="http://replica-1",
+            every=every,
+            capacity=capacity,
+        )
+
+    async def _publish(self, event: Event) -> None:
+        if self.broker_away:
+            raise Transient("Kafka cannot be reached")
+        self.said.append(event)
+
+    async def adapter(
+        self, number: int, tenant: str = "tenant_a", *, spoil: Callable[[Path], None] = lambda folder: None
+    ) -> str:
+        """Train, store and want an adapter; `spoil` changes its folder before it is stored."""
+        folder = adapter_folder(self.engine, self.folder / str(number), seed=number)
+        spoil(folder)
+        manifest = (folder / "manifest.json").read_bytes()
+        adapter_id = f"ad-{hashlib.sha256(manifest).hexdigest()[:24]}"
+        prefix = f"tenants/{tenant}/adapters/{adapter_id}"
+        for path in folder.iterdir():
+            await self.objects.put_file(f"{prefix}/{path.name}", path)
+        ref = ObjectRef(
+            bucket=self.objects.bucket,
+            key=f"{prefix}/manifest.json",
+            sha256=hashlib.sha256(manifest).hexdigest(),
+            size=len(manifest),
+        )
+        item = {"adapter_id": adapter_id, "model_id": f"ft:{number}", "tenant_id": tenant}
+        self.registry.wanted.append({**item, "manifest": ref.model_dump()})
+        return adapter_id
+
+    def unwant(self, adapter_id: str) -> None:
+        """The registry's model is deleted or rejected."""
+        self.registry.wanted = [item for item in self.registry.wanted if item["adapter_id"] != adapter_id]
+
+    def heard(self, kind: type[AdapterResident] | type[AdapterEvicted]) -> list[tuple[str, str]]:
+        """Adapter and tenant of the events of one kind, in their order."""
+        return [(event.adapter_id, event.tenant_id) for event in self.said if isinstance(event, kind)]
+
+    async def ask(self, adapter_id: str) -> str:
+        """An answer of the adapter."""
+        request = GenerateRequest(inputs="where", adapter_id=adapter_id, max_new_tokens=2)
+        return [token async for token in self.engine.generate(request)][-1].generated_text
+
+
+@pytest_asyncio.fixture
+async def world(engine: Engine, space: Space, tmp_path: Path) -> AsyncIterator[World]:
+    objects = space.objects()
+    await objects.prepare()
+    made = World(engine, objects, tmp_path / "adapters")
+    yield made
+    await made.residency.close()
+    for adapter_id in engine.present:
+        await engine.drop(adapter_id)
+    objects.close()
+
+
+async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: World) -> None:
+    one, two = await world.adapter(1), await world.adapter(2, "tenant_b")
+    await world.residency.synchronise()
+    await world.residency.synchronise()
+    assert sorted(world.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
+    assert len(world.said) == 2
+    resident = next(event for event in world.said if isinstance(event, AdapterResident) and event.adapter_id == one)
+    assert (resident.model_id, resident.replica_id, resident.replica_url) == ("ft:1", "replica-1", "http://replica-1")
+    assert resident.fingerprint_delta < 0.01
+    assert resident.base_delta > 0.25
+    await world.ask(one)
+    assert world.registry.asked[0] == {
+        "path": "/internal/adapters",
+        "tenant_id": "",
+        "base_model": "tiny-test",
+        "replica_id": "replica-1",
+    }
+
+
+async def test_an_adapter_nobody_wants_any_more_is_evicted_under_its_tenant(world: World) -> None:
+    one, two = await world.adapter(1, "tenant_a"), await world.adapter(2, "tenant_b")
+    await world.residency.synchronise()
+    world.unwant(two)
+    await world.residency.synchronise()
+    await world.residency.synchronise()
+    assert world.heard(AdapterEvicted) == [(two, "tenant_b")]
+    with pytest.raises(AdapterNotFound):
+        await world.ask(two)
+    await world.ask(one)
+
+
+async def test_both_facts_can_be_read_from_kafka(space: Space) -> None:
+    bus = Bus(space.settings(ServiceSettings, "model_server"), "model_server")
+    await bus.start()
+    try:
+        async with space.probe("adapters") as seen:
+            publish = announcer(bus)
+            await publish(AdapterEvicted(tenant_id="tenant_b", adapter_id="ad-1", replica_id="replica-1"))
+            (envelope, event) = (await eventually(lambda: seen.events))[0]
+        assert (envelope.tenantid, envelope.subject, event.tenant_id) == ("tenant_b", "ad-1", "tenant_b")
+    finally:
+        await bus.stop()
+
+
+def _without_base(folder: Path) -> None:
+    facts = json.loads((folder / "manifest.json").read_text())
+    del facts["base_id"]
+    (folder / "manifest.json").write_text(json.dumps(facts))
+
+
+def _not_json(folder: Path) -> None:
+    (folder / "manifest.json").write_text("not a manifest")
+
+
+def _a_list(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"not tensors")
+    _seal_as_it_is(folder)
+
+
+def _one_log_prob_too_few(folder: Path) -> None:
+    contents = json.loads((folder / "fingerprint.json").read_text())
+    contents["probes"][0]["adapter"].pop()
+    (folder / "fingerprint.json").write_text(json.dumps(contents))
+    _seal_as_it_is(folder)
+
+
+def _another_version(folder: Path) -> None:
+    contents = json.loads((folder / "fingerprint.json").read_text())
+    (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 3}))
+    _seal_as_it_is(folder)
+
+
+def _seal_as_it_is(folder: Path) -> None:
+    facts = json.loads((folder / "manifest.json").read_text())
+    for name in facts["files"]:
+        content = (folder / name).read_bytes()
+        facts["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    "spoil", [_without_base, _not_json, _a_list, _no_weights, _one_log_prob_too_few, _another_version]
+)
+async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    bad = await world.adapter(1, spoil=spoil)
+    good = await world.adapter(2)
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == [(good, "tenant_a")]
+    assert world.engine.present == {good}
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 1
+    read: list[str] = []
+
+    async def never(ref: ObjectRef) -> bytes:
+        read.append(ref.key)
+        raise Transient("read again")
+
+    monkeypatch.setattr(world.objects, "get_bytes", never)
+    await world.residency.synchronise()
+    assert read == []
+    with pytest.raises(AdapterNotFound):
+        await world.ask(bad)
+
+
+async def test_files_under_the_id_of_another_adapter_are_refused(world: World) -> None:
+    one = await world.adapter(1)
+    world.registry.wanted[0]["adapter_id"] = "ad-another"
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == []
+    assert world.engine.present == set()
+    world.registry.wanted[0]["adapter_id"] = one
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == [(one, "tenant_a")]
+
+
+async def test_what_could_not_be_fetched_is_tried_again(world: World) -> None:
+    late = await world.adapter(1)
+    weights = next(key for key in await world.objects.keys("tenants/") if key.endswith(".safetensors"))
+    await world.objects.delete(weights)
+    good = await world.adapter(2)
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == [(good, "tenant_a")]
+    await world.objects.put_file(weights, world.folder / "1/adapter_model.safetensors")
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == [(good, "tenant_a"), (late, "tenant_a")]
+
+
+async def test_a_proof_that_could_not_be_tried_says_nothing_about_the_adapter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await world.adapter(1)
+
+    async def busy(folder: Path) -> Any:
+        raise Transient("a probe was not answered in time")
+
+    with monkeypatch.context() as slow:
+        slow.setattr(world.engine, "hold", busy)
+        await world.residency.synchronise()
+    assert world.said == []
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == [(one, "tenant_a")]
+
+
+async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(world: World) -> None:
+    world.residency = world.replica(capacity=2)
+    first, second, third = [await world.adapter(number) for number in (1, 2, 3)]
+    await world.residency.synchronise()
+    assert world.engine.present == {second, third}
+    assert world.heard(AdapterEvicted) == [(first, "tenant_a")]
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
+    with pytest.raises(AdapterNotFound):
+        await world.ask(first)
+    await world.ask(second)
+    fourth = await world.adapter(4)
+    await world.residency.synchronise()
+    assert world.engine.present == {second, fourth}
+    assert world.heard(AdapterEvicted) == [(first, "tenant_a"), (third, "tenant_a")]
+    world.unwant(second)
+    await world.residency.synchronise()
+    assert world.engine.present == {fourth, third}
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident)[-1] == (third, "tenant_a")
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
+
+
+async def test_a_refused_adapter_takes_no_room(world: World) -> None:
+    world.residency = world.replica(capacity=1)
+    good = await world.adapter(1)
+    await world.adapter(2, spoil=_without_base)
+    await world.residency.synchronise()
+    await world.residency.synchronise()
+    assert world.engine.present == {good}
+
+
+async def test_what_the_broker_did_not_take_is_said_later(world: World) -> None:
+    one = await world.adapter(1)
+    world.broker_away = True
+    with pytest.raises(Transient):
+        await world.residency.synchronise()
+    world.broker_away = False
+    await world.residency.synchronise()
+    assert world.heard(AdapterResident) == [(one, "tenant_a")]
+    world.unwant(one)
+    world.broker_away = True
+    with pytest.raises(Transient):
+        await world.residency.synchronise()
+    assert world.engine.present == set()
+    world.broker_away = False
+    await world.residency.synchronise()
+    assert world.heard(AdapterEvicted) == [(one, "tenant_a")]
+
+
+async def test_without_the_registry_a_replica_keeps_what_it_holds_and_looks_again_when_told(world: World) -> None:
+    one = await world.adapter(1)
+    running = asyncio.create_task(world.residency.run())
+    try:
+        await eventually(lambda: world.heard(AdapterResident) == [(one, "tenant_a")])
+        world.registry.away = True
+        two = await world.adapter(2)
+        event = ModelRegistered.model_construct(tenant_id="tenant_a", model_id="ft:2")
+        await world.residency.on_change(event)
+        await eventually(lambda: not world.residency._awake.is_set())
+        assert world.engine.present == {one}
+        world.registry.away = False
+        await world.residency.on_change(event)
+        await eventually(lambda: world.engine.present == {one, two})
+    finally:
+        running.cancel()

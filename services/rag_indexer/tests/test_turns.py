@@ -1,0 +1,135 @@
+"""The embedder's thread is shared: nobody waits for all of another's work, and nobody's work goes on for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chassis.errors import Invalid, RateLimited, Transient
+from rag_indexer.api import _unless_gone
+from rag_indexer.embedding import Embedding
+from rag_indexer.turns import Turns
+from testkit import eventually
+
+
+class Words:
+    """An embedder whose tokens are words; it notes what it embeds, and waits to be let go."""
+
+    dimensions = 2
+    longest = 4
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.go = threading.Event()
+
+    def passages(self, texts: list[str]) -> Any:
+        self.seen += texts
+        self.go.wait(20)
+        return np.zeros((len(texts), 2), dtype=np.float32)
+
+    def query(self, text: str) -> Any:
+        self.seen.append(text)
+        return np.zeros(2, dtype=np.float32)
+
+    def tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+@pytest.fixture
+def words() -> Words:
+    return Words()
+
+
+@pytest.fixture
+def embedding(words: Words) -> Embedding:
+    made = Embedding("words", 1, 10, Turns(3, 2))
+    made._embedder = words
+    return made
+
+
+async def test_a_search_gets_between_the_texts_of_a_long_request(words: Words, embedding: Embedding) -> None:
+    texts = [f"{number} {'x' * 1_500}" for number in range(9)]
+    long = asyncio.create_task(embedding.passages(texts, "a"))
+    await eventually(lambda: words.seen)
+    search = asyncio.create_task(embedding.query("question", "b"))
+    await asyncio.sleep(0)
+    words.go.set()
+    await search
+    assert words.seen.index("question") <= 2
+    assert (await long).shape == (9, 2)
+    assert [text for text in words.seen if text != "question"] == texts
+
+
+async def test_a_tenant_with_many_requests_does_not_keep_the_others_waiting(words: Words, embedding: Embedding) -> None:
+    many = [asyncio.create_task(embedding.passages([f"a{number}"], "a")) for number in range(8)]
+    await eventually(lambda: words.seen)
+    one = asyncio.create_task(embedding.passages(["b"], "b"))
+    await asyncio.sleep(0)
+    words.go.set()
+    await asyncio.gather(*many, one)
+    assert words.seen == ["a0", "a1", "b", *(f"a{number}" for number in range(2, 8))]
+
+
+async def test_work_that_nobody_waits_for_is_not_done(words: Words, embedding: Embedding) -> None:
+    gone = asyncio.create_task(embedding.passages([f"{n} {'x' * 1_500}" for n in range(9)], "a"))
+    await eventually(lambda: words.seen)
+    gone.cancel()
+    waiting = asyncio.create_task(embedding.query("never", "a"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    words.go.set()
+    await embedding.query("next", "b")
+    assert len(words.seen) == 2
+    assert words.seen[-1] == "next"
+
+
+async def test_a_failure_is_told_to_who_asked_and_the_next_one_is_served(embedding: Embedding, words: Words) -> None:
+    turns = Turns(3, 2)
+    with pytest.raises(ZeroDivisionError):
+        await turns.take("a", lambda: 1 // 0)
+    assert await turns.take("a", lambda: 7) == 7
+
+
+async def test_a_client_that_hangs_up_ends_the_work() -> None:
+    class Request:
+        async def receive(self) -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    with pytest.raises(Transient):
+        await _unless_gone(Request(), work())  # type: ignore[arg-type]
+    assert ended.is_set()
+
+
+def test_a_tenant_has_so_many_requests_at_a_time_and_all_together_too() -> None:
+    turns = Turns(3, 2)
+    with turns.entered("a"), turns.entered("a"):
+        with pytest.raises(RateLimited), turns.entered("a"):
+            pass
+        with turns.entered("b"), pytest.raises(RateLimited), turns.entered("c"):
+            pass
+    with turns.entered("a"):
+        pass
+
+
+async def test_texts_and_requests_longer_than_the_model_reads_are_refused_and_questions_cut(
+    words: Words, embedding: Embedding
+) -> None:
+    assert await embedding.tokens(["a b c d", "e"], "a") == 5
+    with pytest.raises(Invalid, match=r"input\[1\]: has 5 tokens"):
+        await embedding.tokens(["a", "a b c d e"], "a")
+    with pytest.raises(Invalid, match="may have 10 tokens"):
+        await embedding.tokens(["a b c"] * 4, "a")
+    await embedding.query("one two three four five six " * 9_000, "a")
+    assert 1 <= len(words.seen[-1].split()) <= 4

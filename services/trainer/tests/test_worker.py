@@ -1,0 +1,440 @@
+"""The worker with real training processes on the tiny model: what halts a run, what it outlives, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from chassis.errors import Transient
+from eventbus.outbox import AggregateStore
+from schemas import DatasetPrepared, ObjectRef, RowCounts
+from stores.mongo import PyMongoError, connect
+from stores.objects import Objects
+from testkit import Space, eventually
+from trainer import training_process, worker
+from trainer.domain import Checkpoint, Job, State
+from trainer.job_objects import JobObjects, Rows
+from trainer.settings import Settings
+from trainer.store import Jobs
+from trainer.worker import MOST_DEATHS, Worker
+
+TENANT = "tenant_a"
+LEASE_SECONDS = 3.0
+LONGEST = 40
+LABELS = {"lost_card": "I have lost my card", "refund": "please refund my order", "close": "close my account"}
+
+
+async def nothing(*_: Any) -> None:
+    return None
+
+
+class Store(JobObjects):
+    """The object store, with something that happens before a call."""
+
+    before_rows: Callable[[], Awaitable[None]] = staticmethod(nothing)
+    before_checkpoint: Callable[[int], Awaitable[None]] = staticmethod(nothing)
+    before_delete: Callable[[], Awaitable[None]] = staticmethod(nothing)
+
+    async def fetch_rows(self, job: Job, folder: Path) -> Rows:
+        await self.before_rows()
+        return await super().fetch_rows(job, folder)
+
+    async def store_checkpoint(self, job: Job, folder: Path, step: int) -> Checkpoint:
+        await self.before_checkpoint(step)
+        return await super().store_checkpoint(job, folder, step)
+
+    async def delete_checkpoints(self, job: Job) -> None:
+        await self.before_delete()
+        await super().delete_checkpoints(job)
+
+
+class Shop:
+    """One worker with a queue of its own, on the real stores."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        database = connect(settings, "trainer")
+        names = ("job_events", "checkpoints", "datasets", "turns")
+        store = AggregateStore(database["jobs"], Job, "trainer", lambda: None)
+        self.jobs = Jobs(store, *(database[name] for name in names))
+        self.objects = Objects(settings)
+        self.store = Store(self.objects)
+        self.worker = Worker(self.jobs, self.store, settings, "worker-1")
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(self.worker.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def queue(self, epochs: int, **facts: Any) -> str:
+        """A job that may be trained: 12 rows of which one is too long, so 3 steps an epoch."""
+        questions = [(label, f"{text}, {number}") for number in range(4) for label, text in LABELS.items()]
+        questions[-1] = ("refund", "refund " * 200)
+        messages = [
+            [{"role": "user", "content": text}, {"role": "assistant", "content": label}] for label, text in questions
+        ]
+        rows = "".join(json.dumps({"messages": one}) + "\n" for one in messages).encode()
+        train = await self.objects.put_bytes("rows/train.jsonl", rows)
+        validation = await self.objects.put_bytes("rows/validation.jsonl", b"")
+        dataset = DatasetPrepared(
+            tenant_id=TENANT,
+            dataset_id="ds-1",
+            file_id="file-1",
+            purpose="fine-tune",
+            task="classification",
+            rows=RowCounts(train=12, validation=0, heldout=0),
+            labels=3,
+            manifest=train,
+            train=train,
+            validation=validation,
+            heldout=validation,
+        )
+        number = await self.jobs.jobs.collection.count_documents({})
+        job = Job(
+            id=f"ftjob-{number}",
+            tenant_id=TENANT,
+            created_at=1767225600 + number,
+            organization="acme",
+            base_model="tiny-test",
+            training_file="file-1",
+            seed=7,
+            **facts,
+        )
+        job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0})
+        await self.jobs.jobs.add(job)
+        return job.id
+
+    async def get(self, job_id: str) -> Job:
+        return await self.jobs.jobs.get(TENANT, job_id)
+
+    async def change(self, job_id: str, *steps: Callable[[Job], None]) -> None:
+        for step in steps:
+            await self.jobs.jobs.update(TENANT, job_id, step)
+
+    async def becomes(self, job_id: str, state: State, *, within: float = 150) -> Job:
+        async def there() -> Job | None:
+            job = await self.get(job_id)
+            return job if job.state == state else None
+
+        found: Job = await eventually(there, within=within)
+        return found
+
+    async def reaches(self, job_id: str, step: int = 1) -> Job:
+        """The job once a checkpoint of that step, or a later one, is stored."""
+
+        async def there() -> Job | None:
+            job = await self.get(job_id)
+            return job if job.checkpoint and job.checkpoint.step >= step else None
+
+        found: Job = await eventually(there, within=150)
+        return found
+
+    async def let_go(self, job_id: str) -> Job:
+        """The job once nobody holds it."""
+
+        async def free() -> Job | None:
+            job = await self.get(job_id)
+            return job if job.lease.owner == "" else None
+
+        found: Job = await eventually(free, within=20)
+        return found
+
+    async def told(self, job_id: str) -> list[str]:
+        """What the owner was told, oldest first, metrics apart."""
+        lines = await self.jobs.history(await self.get(job_id), limit=0, after=None)
+        return [line.message for line in lines if line.type == "message"][::-1]
+
+    def saved(self) -> int:
+        """The newest step whose checkpoint the run has written to its folder."""
+        folders = self.settings.trainer_work_dir.glob("ftjob-*/checkpoints/step-*")  # type: ignore[union-attr]
+        return max((int(folder.name.removeprefix("step-")) for folder in folders), default=0)
+
+
+def runs() -> list[psutil.Process]:
+    """Training processes of this test that live."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "trainer.lora" in child.cmdline()
+    ]
+
+
+@pytest_asyncio.fixture
+async def shop(space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.1)
+    settings = space.settings(
+        Settings,
+        "trainer",
+        models_dir=tiny_models,
+        trainer_work_dir=tmp_path / "work",
+        trainer_lease_seconds=LEASE_SECONDS,
+        trainer_save_every_steps=5,
+        trainer_max_length=LONGEST,
+        trainer_threads=1,
+    )
+    made = Shop(settings)
+    await made.objects.prepare()
+    await made.jobs.jobs.prepare()
+    await made.jobs.prepare()
+    return made
+
+
+@pytest.fixture
+def hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the training, a process that takes one step, then hangs and ignores SIGTERM."""
+    step = json.dumps({"type": "step", "step": 1, "total_steps": 9, "train_loss": 1.0})
+    stub = tmp_path / "python"
+    stub.write_text(
+        f'#!/bin/sh\n[ "$2" = trainer.lora ] || exec {sys.executable} "$@"\n'
+        f"trap '' TERM\necho '{step}'\nwhile true; do sleep 1; done\n"
+    )
+    stub.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stub))
+
+
+async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Shop) -> None:
+    began: list[int] = []
+
+    async def trouble(step: int) -> None:
+        began.append(step)
+        if len(began) == 1:
+            raise Transient("The object store cannot be reached.")
+        if len(began) == 2:
+            await asyncio.sleep(1.5)
+            assert shop.saved() == step, "a run that goes on loses more than one save interval to a kill"
+
+    shop.store.before_checkpoint = trouble
+    job_id = await shop.queue(30)
+    async with shop.working():
+        job = await shop.becomes(job_id, "evaluating")
+        listed = await shop.jobs.checkpoints(job, limit=0, after=None)
+    assert (job.lease.fence, job.failures) == (1, 0)
+    assert [one.step for one in listed][::-1] == began[1:], "all but the failed one, the slow one too"
+    assert all(after - before == 5 for before, after in pairwise(began)), "no save is passed over"
+    assert await shop.told(job_id) == [
+        "Training started on 11 rows.",
+        f"Rows left out because they are longer than {LONGEST} tokens: 1 of 12.",
+        "Training is over; testing the model on held-out rows.",
+    ]
+
+
+async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop) -> None:
+    rarely = shop.settings.model_copy(update={"trainer_save_every_steps": 20})
+    shop.worker = Worker(shop.jobs, shop.store, rarely, "worker-1")
+    job_id = await shop.queue(60)
+    async with shop.working():
+        before = await shop.reaches(job_id)
+        await shop.change(job_id, Job.pause, Job.resume)
+        job = await shop.becomes(job_id, "evaluating")
+    assert (job.lease.fence, job.failures) == (2, 0)
+    resumed = next(line for line in await shop.told(job_id) if "resumed" in line)
+    assert before.checkpoint is not None
+    assert int(resumed.split()[4]) > before.checkpoint.step, "what was trained until the halt is kept"
+
+
+async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_training(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await shop.queue(5000)
+    get, asked = shop.jobs.jobs.get, 0
+
+    async def away(*_: Any) -> Job:
+        nonlocal asked
+        asked += 1
+        raise PyMongoError("connection closed")
+
+    async with shop.working():
+        await shop.reaches(job_id)
+        [run] = runs()
+        with monkeypatch.context() as cut:
+            cut.setattr(shop.jobs.jobs, "get", away)
+            await asyncio.sleep(2 * training_process.WATCH_SECONDS)
+        assert asked
+        assert run.is_running(), "a healthy run outlives it"
+        assert shop.jobs.jobs.get == get
+        await shop.change(job_id, lambda job: job.cancel(2))
+        job = await shop.let_go(job_id)
+    assert not runs()
+    assert (job.state, job.lease.fence, job.failures) == ("cancelled", 1, 0)
+
+
+@pytest.mark.parametrize("trouble", ["missing", "altered"])
+async def test_a_checkpoint_that_cannot_be_used_is_dropped_and_costs_no_attempt(shop: Shop, trouble: str) -> None:
+    stored = await shop.objects.put_bytes("checkpoint/manifest.json", b'{"files": {}}')
+    ref = ObjectRef(bucket=stored.bucket, key="checkpoint/none/manifest.json", sha256=stored.sha256, size=stored.size)
+    if trouble == "altered":
+        ref = stored.model_copy(update={"sha256": "0" * 64})
+    job_id = await shop.queue(12, checkpoint=Checkpoint(step=5, manifest=ref))
+    async with shop.working():
+        job = await shop.becomes(job_id, "evaluating")
+    assert (job.lease.fence, job.failures) == (2, 0)
+    assert (await shop.told(job_id))[0].endswith("Starting over.")
+    assert (await shop.told(job_id))[1] == "Training started again on 11 rows (attempt 2)."
+
+
+@pytest.mark.parametrize("database", ["there", "away"])
+async def test_a_worker_stopped_while_the_object_store_is_away_stops(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise Transient("The object store cannot be reached.")
+
+    async def cut(*_: Any, **__: Any) -> Any:
+        raise PyMongoError("connection closed")
+
+    job_id, next_id = await shop.queue(5000), await shop.queue(12)
+    task = asyncio.create_task(shop.worker.run())
+    await shop.reaches(job_id)
+    shop.store.before_checkpoint = away
+    get = shop.jobs.jobs.get
+    if database == "away":
+        monkeypatch.setattr(shop.jobs.jobs, "get", cut)
+        monkeypatch.setattr(shop.jobs.jobs.leases, "release", cut)
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=training_process.STOP_SECONDS + 5)
+    assert done
+    assert task.cancelled()
+    assert not runs()
+    monkeypatch.setattr(shop.jobs.jobs, "get", get)
+    job, other = await shop.get(job_id), await shop.get(next_id)
+    assert (job.state, job.lease.fence, job.failures) == ("running", 1, 0)
+    assert job.lease.owner == ("" if database == "there" else "worker-1")
+    assert other.lease.fence == 0, "no other job is begun"
+
+
+@pytest.mark.usefixtures("hung")
+async def test_a_paused_run_that_does_not_end_is_killed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_process, "STOP_SECONDS", 0.5)
+    job_id = await shop.queue(1)
+    async with shop.working():
+        await eventually(runs)
+        await shop.change(job_id, Job.pause)
+        job = await shop.let_go(job_id)
+    assert not runs()
+    assert (job.state, job.failures) == ("paused", 0)
+
+
+@pytest.mark.usefixtures("hung")
+async def test_a_run_that_hangs_is_ended_and_given_up_after_some_attempts(shop: Shop) -> None:
+    changed = shop.settings.model_copy(update={"trainer_stall_seconds": 0.5, "trainer_attempts": 2})
+    shop.worker = Worker(shop.jobs, shop.store, changed, "worker-1")
+    job_id = await shop.queue(1)
+    async with shop.working():
+        job = await shop.becomes(job_id, "failed")
+    assert not runs()
+    assert job.failures == 2
+    assert job.error is not None
+    assert "reported nothing for" in job.error.message
+
+
+@pytest.mark.usefixtures("hung")
+async def test_a_job_is_held_as_long_as_its_preparation_takes(shop: Shop) -> None:
+    prepared = asyncio.Event()
+    shop.store.before_rows = prepared.wait  # type: ignore[assignment]
+    job_id = await shop.queue(1)
+    async with shop.working():
+        await shop.becomes(job_id, "running")
+        await asyncio.sleep(LEASE_SECONDS * 1.5)
+        assert await shop.jobs.claim("worker-2", LEASE_SECONDS) is None
+        prepared.set()
+        await eventually(runs)
+
+
+@pytest.mark.usefixtures("hung")
+async def test_nothing_is_trained_once_the_lease_was_lost_while_preparing(shop: Shop) -> None:
+    async def lose() -> None:
+        other = {"$set": {"lease.owner": "worker-2", "lease.until_ms": 2**52}, "$inc": {"lease.fence": 1}}
+        await shop.jobs.jobs.collection.update_one({"_id": job_id}, other)
+
+    shop.store.before_rows = lose
+    job_id = await shop.queue(1)
+    job = await shop.jobs.claim("worker-1", LEASE_SECONDS)
+    assert job is not None
+    await shop.worker._see_through(job)
+    assert [path.name for path in shop.settings.trainer_work_dir.iterdir()] == []  # type: ignore[union-attr]
+    job = await shop.get(job_id)
+    assert (job.state, job.lease.owner, job.failures) == ("running", "worker-2", 0)
+    assert await shop.jobs.history(job, limit=0, after=None) == [], "no step was taken"
+
+
+@pytest.mark.usefixtures("hung")
+async def test_only_attempts_whose_worker_died_count_against_a_job(shop: Shop) -> None:
+    often_paused, deadly = await shop.queue(1), await shop.queue(1, unfinished=MOST_DEATHS)
+    halted = {"$set": {"lease.fence": 3 * MOST_DEATHS}}
+    await shop.jobs.jobs.collection.update_one({"_id": often_paused}, halted)
+    async with shop.working():
+        await eventually(runs)
+        await shop.change(often_paused, Job.pause, lambda job: job.cancel(2))
+        job = await shop.becomes(deadly, "failed")
+    assert job.error is not None
+    assert f"{MOST_DEATHS} workers in a row died" in job.error.message
+
+
+@pytest.mark.parametrize("end", ["cancel", "fail", "succeed"])
+async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_at_first(shop: Shop, end: str) -> None:
+    ends: dict[str, Callable[[Job], None]] = {
+        "cancel": lambda job: job.cancel(2),
+        "fail": lambda job: job.fail(worker.Failure(code="c", message="m"), 2),
+        "succeed": lambda job: job.succeed("ft:x", 2),
+    }
+    over, going_on = await shop.queue(1), await shop.queue(1)
+    for job_id in (over, going_on):
+        for name in ("attempt-1/checkpoint-5/a", "attempt-1/checkpoint-5/manifest.json", "attempt-2/checkpoint-9/a"):
+            await shop.objects.put_bytes(f"tenants/{TENANT}/jobs/{job_id}/{name}", b"x")
+    await shop.change(over, ends[end])
+    await shop.jobs.jobs.collection.update_one({"_id": over}, {"$unset": {"swept": ""}})
+    tries = 0
+
+    async def away_at_first() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise Transient("The object store cannot be reached.")
+
+    shop.store.before_delete = away_at_first
+    task = asyncio.create_task(shop.worker.sweep())
+    try:
+        await eventually(lambda: tries == 2)
+        job = await shop.let_go(over)
+    finally:
+        task.cancel()
+    assert job.swept
+    assert await shop.objects.keys(f"tenants/{TENANT}/jobs/{over}/") == []
+    assert len(await shop.objects.keys(f"tenants/{TENANT}/jobs/{going_on}/")) == 3
+    assert tries == 2, "once for the job that is over"
+
+
+async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = shop.settings.model_copy(update={"trainer_work_dir": None})
+    shop.worker = Worker(shop.jobs, shop.store, settings, "worker-1")
+    with shop.worker._folder(Job.model_construct(id="ftjob-0")) as held:
+        killed = held.with_name("ftjob-1-killed")
+        killed.mkdir()
+        for name in (worker.LOCK, "train.jsonl"):
+            (killed / name).touch()
+        assert held.parent != tmp_path
+        assert (held.parent.stat().st_uid, held.parent.stat().st_mode & 0o777) == (os.getuid(), 0o700)
+        async with shop.working():
+            await eventually(lambda: not killed.exists())
+        assert held.exists(), "another run of this machine goes on"
