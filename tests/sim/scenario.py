@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -40,6 +41,8 @@ DRAIN_SECONDS = 60.0
 """Two of the longest leases (10 s, the relay's), and what is left to train and to try again meanwhile."""
 
 SETTLE_SECONDS = 3.0
+"""How long nothing may be left to do until it is believed."""
+
 VERDICTS: tuple[Literal["pass", "fail", "needs_human"], ...] = ("pass", "pass", "pass", "fail", "needs_human")
 
 
@@ -78,6 +81,7 @@ class Scenario:
         self._seen = 0
         self._replayed: set[int] = set()
         self._publishing = 0
+        self._pausing: list[tuple[str, str]] = []
 
     def run(self) -> History:
         """Play it to its end."""
@@ -130,12 +134,15 @@ class Scenario:
         history.quiet_from = world.loop.time()
         while world.loop.time() < history.quiet_from + DRAIN_SECONDS:
             await self._replay()
+            await self._resume()
             history.left = self.left()
-            if not history.left:
+            if history.left:
+                history.drained_at = None
+            elif history.drained_at is None:
                 history.drained_at = world.loop.time()
+            elif world.loop.time() > history.drained_at + SETTLE_SECONDS:
                 break
             await asyncio.sleep(0.5)
-        await asyncio.sleep(SETTLE_SECONDS)
         for name in ("trainer", "registry"):
             history.parked[name] = list(world.databases[name]["parked"].documents.values())
         self.over = True
@@ -219,6 +226,7 @@ class Scenario:
             return lambda api: getattr(api.requests, name)(plan.tenant, job_id)
 
         if plan.pause_at is not None:
+            self._pausing.append((plan.tenant, job_id))
             await asyncio.sleep(plan.pause_at)
             await self._insist(lambda: self.world.request("trainer", command("pause")), or_late=True)
             await asyncio.sleep(self.chance.uniform(0.5, 6))
@@ -228,6 +236,14 @@ class Scenario:
             job = await self._insist(lambda: self.world.request("trainer", command("cancel")), or_late=True)
             if job is not None:
                 self.history.cancelled.add(job_id)
+
+    async def _resume(self) -> None:
+        """Who paused a job sees that a request for that, given up long ago, was carried out by a replica that woke."""
+        jobs = self.world.databases["trainer"]["jobs"].documents
+        for tenant, job_id in self._pausing:
+            if not self.busy and jobs.get(job_id, {}).get("state") == "paused":
+                resume = partial(_resume, tenant, job_id)
+                await self._insist(partial(self.world.request, "trainer", resume), or_late=True)
 
     async def _insist(self, call: Callable[[], Awaitable[Any]], *, or_late: bool = False) -> Any:
         """Ask until there is an answer; `or_late`: until it turns out that it is too late or too early to ask."""
@@ -318,3 +334,7 @@ class Scenario:
             )
             await letters.replay(letters._letter(cast(Any, record), {}))
             self._replayed.add(index)
+
+
+async def _resume(tenant_id: str, job_id: str, api: Any) -> Any:
+    return await api.requests.resume(tenant_id, job_id)

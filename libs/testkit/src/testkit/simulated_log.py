@@ -10,6 +10,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ Place = tuple[str, int]
 class Group:
     """One consumer group at its coordinator.
 
-    While it is `preparing`, members hand over what they have and join again; commits of the last generation still count.
+    While it is `preparing`, members hand over and join again; commits of the last generation still count.
     """
 
     name: str
@@ -84,10 +85,12 @@ class SimulatedLog:
             self.history.entries.append(entry)
         self._answer()
 
-    def join(self, group: Group, member: str) -> asyncio.Future[int]:
+    def join(self, group: Group, process: Process) -> asyncio.Future[int]:
         """Take part in the group's next generation; answered with its number once all members have joined."""
+        member = process.name
         if member not in group.members:
             group.members.append(member)
+        self.silent(process)  # what it sent may come after its death
         self.rebalance(group)
         joined: asyncio.Future[int] = self.loop.create_future()
         group.joined[member] = joined
@@ -190,7 +193,8 @@ class SimulatedConsumer:
     def __init__(self, log: SimulatedLog, group: Group, grouped: bool, listener: Any, handler: Any) -> None:
         self._log, self._group, self._grouped = log, group, grouped
         self._listener, self._handler = listener, handler
-        self._member = PROCESS.get().name
+        self._process = PROCESS.get()
+        self._member = self._process.name
         self._generation = 0
         self._dealt: list[Place] = []
         self._ours = asyncio.Event()
@@ -198,6 +202,7 @@ class SimulatedConsumer:
         self._fetch: Fetch | None = None
         self._paused = False
         self._open: list[Delivery] = []
+        self._asked = self._answered = 0
 
     def start(self) -> list[asyncio.Task[None]]:
         """Begin to take part, and to read."""
@@ -222,12 +227,19 @@ class SimulatedConsumer:
             KafkaError: the coordinator refuses, or the partitions are not ours.
         """
         places = {(place.topic, place.partition): offset for place, offset in offsets.items()}
+        self._asked += 1
+        number = self._asked
+
+        def commit(generation: int) -> None:
+            if number >= self._answered:  # a connection keeps its order: an earlier request was done before
+                self._answered = number
+                self._log.commit(self._group, self._member, generation, places)
+
         while True:
             if any(place not in self._dealt for place in places):
                 raise IllegalStateError("not assigned")
-            generation = self._generation
             try:
-                await self._call(lambda: self._log.commit(self._group, self._member, generation, places))  # noqa: B023
+                await self._call(partial(commit, self._generation))
             except KafkaConnectionError:
                 await asyncio.sleep(0.1)
             else:
@@ -266,7 +278,7 @@ class SimulatedConsumer:
 
         while True:
             try:
-                self._generation = await self._call(lambda: self._log.join(self._group, self._member))
+                self._generation = await self._call(lambda: self._log.join(self._group, self._process))
                 places = await self._call(dealt)
             except KafkaConnectionError:
                 await asyncio.sleep(AGAIN_SECONDS)

@@ -50,7 +50,7 @@ class JobObjects:
         """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.
 
         Raises:
-            FailedForGood: `checkpoint_corrupt`; the store does not hold it any more, or other bytes, also when read again.
+            FailedForGood: `checkpoint_corrupt`; the store does not hold it any more, or other bytes, read twice.
         """
         if job.checkpoint is None:
             return None
