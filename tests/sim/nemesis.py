@@ -49,6 +49,7 @@ class Nemesis:
         """Do faults until the time is up."""
         network, chance = self._world.network, self._chance
         if not self.gentle:
+            self._world.fault("calls are lost")
             network.lose_answer = chance.choice((0.0, 0.01, 0.05))
             network.lose_request = chance.choice((0.0, 0.01))
             network.slow = chance.choice((0.0, 0.0, 0.01))

@@ -51,7 +51,7 @@ from trainer.worker import Worker
 BASE = "base"
 LEASE_SECONDS = 6.0
 HANDLER_SECONDS = 4.0
-SILENT_SECONDS = 60.0
+SILENT_SECONDS = 10.0
 REPLICAS = ("trainer-a", "trainer-b", "registry-a", "registry-b", "model_server-a", "model_server-b")
 
 SHORTER = {

@@ -269,7 +269,7 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
 
 
 async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space: Space) -> None:
-    """Fences begin again with each parking of a key: the one who was stopped holds the fence of the one who works."""
+    """Who was stopped at the message before still holds a claim on the key, and must not use it."""
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     keys = service.collection("parked")
     stopped, other = Parking(keys, "stopped"), Parking(keys, "other")
