@@ -80,8 +80,8 @@ def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
     except subprocess.TimeoutExpired:
         return False, "took too long"
     says = [line for line in done.stdout.splitlines() if line.strip()] or [done.stderr[-200:]]
-    word = next((line for line in says if line.startswith("FAILED")), says[-1])
-    return done.returncode == 1 and any("failed" in line for line in says), word
+    failed = next((line for line in says if line.startswith("FAILED")), "")
+    return done.returncode == 1 and failed != "", failed or says[-1]
 
 
 def main() -> int:

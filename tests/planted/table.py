@@ -7,16 +7,22 @@ from dataclasses import dataclass
 SIM = "sim"
 """The simulation; any other suite is a pytest node."""
 
+LANES = "libs/eventbus/src/eventbus/lanes.py"
 BUS = "libs/eventbus/src/eventbus/bus.py"
 OUTBOX = "libs/eventbus/src/eventbus/outbox.py"
 LEASES = "libs/eventbus/src/eventbus/leases.py"
 PARKING = "libs/eventbus/src/eventbus/parking.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
+REGISTRY = "services/registry/tests/test_registry_service.py"
 STATES = "services/trainer/tests/test_domain.py"
 WAITS = f"{DELIVERY}::test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on"
 
+OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
+
 RECORD = "                "
+SETTLE = "                    await self._settle(record)\n"
+FINISH = "                    progress.finish(offset)\n"
 PUBLISH = (
     f'{RECORD}await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])\n'
 )
@@ -51,20 +57,37 @@ def bug(name: str, file: str, old: str, new: str, suite: str = SIM) -> Planted:
 
 BUGS: tuple[Planted, ...] = (
     # consumers
-    bug("ack before effect", BUS, "ack_policy=AckPolicy.NACK_ON_ERROR", "ack_policy=AckPolicy.ACK_FIRST"),
+    bug("ack before effect", LANES, SETTLE + FINISH, FINISH + SETTLE),
+    bug(
+        "a commit passes what is not done",
+        LANES,
+        "        self._done.add(offset)\n",
+        "        self._done.add(offset)\n        self.done_until = offset + 1\n",
+    ),
+    bug(
+        "a new owner's partition is committed by the last one",
+        LANES,
+        """        for progress in before.values():
+            progress.current = False
+        await self._finish(LET_GO_SECONDS, before)
+""",
+        """        self._progress = before
+        await self._finish(LET_GO_SECONDS, before)
+""",
+        "libs/eventbus/tests/test_lanes.py::test_a_rebalance_finishes_what_began_and_leaves_the_rest",
+    ),
     bug("a consumer begins at the end", BUS, 'auto_offset_reset="earliest"', 'auto_offset_reset="latest"'),
     bug(
         "retry blocks the partition",
         BUS,
-        "waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)",
+        OVER + " or await self._parking.holds(record)",
         "waits = await self._parking.holds(record)",
-        WAITS,
     ),
     bug(
         "later messages pass a parked one",
         BUS,
-        "waits = attempts >= ATTEMPTS_IN_PLACE or await self._parking.holds(record)",
-        "waits = attempts >= ATTEMPTS_IN_PLACE",
+        OVER + " or await self._parking.holds(record)",
+        OVER,
         WAITS,
     ),
     bug(
@@ -76,7 +99,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "dead letter before the retries",
         BUS,
-        "last = failed >= (ATTEMPTS_WHILE_AWAY if away else ATTEMPTS)",
+        "last = failed >= (self.patience.attempts_while_away if away else self.patience.attempts)",
         "last = failed >= 1",
     ),
     bug(
@@ -123,15 +146,15 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a late worker finishes another's message",
         PARKING,
-        '"lease.fence": held.fence, "messages.0.place": _place(held.record)}',
-        '"lease.fence": held.fence}',
+        '{"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}',
+        '{"_id": held.id}',
         f"{DELIVERY}::test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message",
     ),
     bug(
         "a spoilt checkpoint fails the job",
-        "services/trainer/src/trainer/job_objects.py",
-        "                if not again:\n",
-        "                if not again:\n                    raise\n",
+        "services/trainer/src/trainer/worker.py",
+        'if error.code == "checkpoint_corrupt":',
+        'if error.code == "":',
     ),
     # outbox and relay
     bug("relay removes before the broker's ack", OUTBOX, PUBLISH + REMOVE, REMOVE + PUBLISH),
@@ -141,6 +164,12 @@ BUGS: tuple[Planted, ...] = (
         "        except DuplicateKeyError:\n            return False\n",
         "        except DuplicateKeyError:\n            return True\n",
         f"{DELIVERY}::test_one_replica_relays_at_a_time",
+    ),
+    bug(
+        "relay publishes on after its lease",
+        OUTBOX,
+        "                if not await self._hold_lease():\n",
+        "                if self._until < 0:\n",
     ),
     bug(
         "relay publishes the newest first",
@@ -208,6 +237,12 @@ BUGS: tuple[Planted, ...] = (
         "    await asyncio.sleep(3600)\n",
         f"{DELIVERY}::test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost",
     ),
+    bug(
+        "a child outlives its parent",
+        "libs/eventbus/src/eventbus/heartbeat.py",
+        "if os.getppid() != parent:",
+        "if False:",
+    ),
     # trainer
     bug(
         "cancel ignored after training",
@@ -270,8 +305,22 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "promotion without a replica",
         "services/registry/src/registry/domain.py",
-        "if self.promotion is None or not self.replicas or",
+        "if self.promotion is None or not held or",
         "if self.promotion is None or",
+    ),
+    bug(
+        "a replica heard of again promotes nothing",
+        "services/registry/src/registry/use_cases.py",
+        'if model.waiting_for == "replica" and',
+        'if model.waiting_for == "nobody" and',
+        f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
+    ),
+    bug(
+        "a silent replica's word promotes",
+        "services/registry/src/registry/use_cases.py",
+        "            model.ignore(silent)\n",
+        "",
+        f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
     ),
     bug(
         "the gate decides twice",
@@ -309,8 +358,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "idempotency key ignores the body",
         "libs/chassis/src/chassis/idempotency.py",
-        'if record["body_hash"] != body_hash:',
-        'if record["body_hash"] == "":',
+        'if stored["body_hash"] != body_hash:',
+        'if stored["body_hash"] == "":',
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
     ),
     bug(
