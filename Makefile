@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
 SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src
+SEEDS  ?= 10000
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test lint types e2e screenshots sweep cells poison trainer-kills bench schemas image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots sweep cells poison trainer-kills bench schemas image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -42,6 +43,12 @@ demo: venv ## the whole way: upload, automatic fine-tune, evaluation, promotion,
 
 test: venv ## every test that needs nothing but Python (GPU and Docker ones name their reason)
 	$(BIN)/python -m pytest
+
+sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+planted: venv ## plant each known kind of bug in a copy, and see it caught
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.planted $(ONLY)
 
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e

@@ -308,6 +308,28 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
     assert offsets == {(b"k", 8), (b"other", 5000)}
 
 
+async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space: Space) -> None:
+    """Who was stopped at the message before still holds a claim on the key, and must not use it."""
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    keys = service.collection("parked")
+    stopped, other = Parking(keys, "stopped"), Parking(keys, "other")
+    record = Record("files", 0, 7, b"k", b"{}", {})
+    assert await stopped.park(record, 3)
+    late = await stopped.claim()
+    assert late is not None
+    await keys.update_one({"_id": late.id}, {"$set": {"lease.until_ms": 0}})
+    rightful = await other.claim()
+    assert rightful is not None
+    await other.done(rightful)
+    assert await other.park(replace(record, offset=8), 3)
+    assert await other.claim() is not None
+    await stopped.done(late)
+    await stopped.failed(late, 60.0)
+    left = await keys.find_one({})
+    assert left is not None
+    assert [(one["offset"], one["attempts"]) for one in left["messages"]] == [(8, 3)]
+
+
 @pytest.mark.parametrize("parked", [3, FEW + 1])
 async def test_what_is_parked_is_known_whether_few_keys_are_or_many(space: Space, parked: int) -> None:
     service = Service("registry", space.settings(ServiceSettings, "registry"))

@@ -107,7 +107,8 @@ async def test_an_older_policy_does_not_undo_a_newer_one(world: World) -> None:
     assert (await world.card(model))["waiting_for"] == "approval"
 
 
-async def test_a_replica_that_fell_silent_promotes_nothing(world: World) -> None:
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_replica_that_fell_silent_promotes_nothing(world: World, comes_back: bool) -> None:
     dead = new_id("dead")
     model = await world.trained(1)
     async with world.http("") as service:
@@ -121,9 +122,12 @@ async def test_a_replica_that_fell_silent_promotes_nothing(world: World) -> None
                 return dead not in await held_by(mine, other)
 
         await eventually(silent)
-    await world.digest(world.evaluated(model, "pass"))
-    assert (await world.card(model))["waiting_for"] == "replica"
-    await world.digest(world.resident(1, replica=new_id("alive")))
+        await world.digest(world.evaluated(model, "pass"))
+        assert (await world.card(model))["waiting_for"] == "replica"
+        if comes_back:
+            await service.get("/internal/adapters", params={"base_model": BASE, "replica_id": dead})
+        else:
+            await world.digest(world.resident(1, replica=new_id("alive")))
     await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == model])
 
 

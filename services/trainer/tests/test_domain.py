@@ -136,3 +136,12 @@ def test_every_state_has_an_openai_status() -> None:
     states: Any = Job.model_fields["state"].annotation
     assert set(OPENAI_STATUS) == set(states.__args__)
     assert {OPENAI_STATUS[state] for state in ENDED} == {"succeeded", "failed", "cancelled"}
+
+
+def test_an_attempt_whose_adapter_is_there_has_not_failed() -> None:
+    made = job("enqueue", "start")
+    made.count_failure()
+    assert made.failures == 1
+    made = job("enqueue", "start", "train")
+    made.count_failure()
+    assert (made.failures, made.state) == (0, "evaluating")

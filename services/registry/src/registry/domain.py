@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from chassis.errors import Conflict
 from chassis.ids import derived_id
@@ -119,6 +120,8 @@ class Model(Aggregate):
     promoted_at: int | None = None
     ended_at: int | None = None
 
+    _silent: frozenset[str] = PrivateAttr(frozenset())
+
     @classmethod
     def register(cls, trained: FinetuneTrained, organization: str, at: int) -> Model:
         """The candidate that follows from a trained adapter.
@@ -231,13 +234,22 @@ class Model(Aggregate):
         """A replica no longer holds the adapter."""
         self.replicas = [one for one in self.replicas if one.replica_id != replica_id]
 
+    def ignore(self, silent: Iterable[str]) -> None:
+        """Promote it on the word of none of these replicas: they may be dead, or be heard of again."""
+        self._silent = frozenset(silent)
+
+    def look_again(self, at: int) -> None:
+        """A replica that holds the adapter is heard of again: the promotion that waited for one goes through."""
+        self._promote_if_held(at)
+
     def _decide_promotion(self, decision: Decision) -> None:
         self.promotion = decision
         self._keep(decision)
         self._promote_if_held(decision.at)
 
     def _promote_if_held(self, at: int) -> None:
-        if self.promotion is None or not self.replicas or self.state == "production":
+        held = any(one.replica_id not in self._silent for one in self.replicas)
+        if self.promotion is None or not held or self.state == "production":
             return
         self.state = "production"
         self.promoted_at = at

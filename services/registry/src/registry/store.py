@@ -8,6 +8,7 @@ from typing import Any
 
 from chassis.auth import Peer
 from chassis.errors import Conflict, NotFound
+from eventbus.leases import SERVER_MS
 from eventbus.outbox import AggregateStore
 from registry.domain import LOADED, Alias, Model, alias_id
 from schemas import TenantPolicy
@@ -143,7 +144,7 @@ class Replicas:
     """When each replica of the model server last asked what it must hold, so that a dead one is not routed to.
 
     Nobody is called silent before this process has listened as long as that itself: while the registry was down,
-    nobody could be heard.
+    nobody could be heard. The clock is the database's, as those of the registry's replicas may differ.
 
     Args:
         collection: one document for each replica.
@@ -157,13 +158,14 @@ class Replicas:
 
     async def heard(self, replica_id: str) -> None:
         """A replica asked."""
-        await self._replicas.update_one({"_id": replica_id}, {"$set": {"heard_at": time.time()}}, upsert=True)
+        await self._replicas.update_one({"_id": replica_id}, [{"$set": {"heard_ms": SERVER_MS}}], upsert=True)
 
     async def silent(self) -> set[str]:
         """Ids of the replicas that asked once and have been silent too long."""
         if time.monotonic() < self._listening_since + self._seconds:
             return set()
-        found = self._replicas.find({"heard_at": {"$lt": time.time() - self._seconds}}, {"_id": 1})
+        since = {"$add": [SERVER_MS, int(-1000 * self._seconds)]}
+        found = self._replicas.find({"$expr": {"$lt": ["$heard_ms", since]}}, {"_id": 1})
         return {str(document["_id"]) async for document in found}
 
 

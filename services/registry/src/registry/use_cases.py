@@ -27,12 +27,11 @@ class Gate:
         self._replicas = replicas
 
     async def _change(self, tenant_id: str, model_id: str, change: Callable[[Model], None]) -> Model:
-        """Apply `change` to the model as it is held now: a replica that has been silent too long holds nothing."""
+        """Apply `change` to the model as it is held now: a replica that has been silent too long does not count."""
         silent = await self._replicas.silent()
 
         def apply(model: Model) -> None:
-            for replica_id in silent:
-                model.drop(replica_id)
+            model.ignore(silent)
             change(model)
 
         return await self._models.update(tenant_id, model_id, apply)
@@ -258,7 +257,11 @@ class Serving:
         """Models whose adapter a replica of `base_model` must hold; a replica that names itself is known to live."""
         if replica_id:
             await self._replicas.heard(replica_id)
-        return await self._models.to_load(tenant_id, base_model)
+        models = await self._models.to_load(tenant_id, base_model)
+        for model in models:
+            if model.waiting_for == "replica" and any(one.replica_id == replica_id for one in model.replicas):
+                await self._models.update(model.tenant_id, model.id, lambda one: one.look_again(now()))
+        return models
 
 
 def _route(model: Model, aliases: list[str], silent: set[str]) -> Route:

@@ -204,8 +204,10 @@ class Job(Aggregate):
         self.record(event)
 
     def count_failure(self) -> None:
-        """An attempt ended without a reason that would be final."""
-        self.failures, self.unfinished = self.failures + 1, 0
+        """An attempt ended without a reason that would be final; one whose adapter is there has not failed."""
+        self.unfinished = 0
+        if self.state == "running":
+            self.failures += 1
 
     def end_attempt(self) -> None:
         """An attempt was stopped in good order; what `unfinished` counts are attempts whose worker died."""

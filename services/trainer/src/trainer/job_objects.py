@@ -51,19 +51,25 @@ class JobObjects:
         """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.
 
         Raises:
-            FailedForGood: `checkpoint_corrupt`; the store does not hold it any more, or other bytes.
+            FailedForGood: `checkpoint_corrupt`; the store does not hold it any more, or other bytes, read twice.
         """
         if job.checkpoint is None:
             return None
-        try:
-            manifest = await self._objects.get_bytes(job.checkpoint.manifest)
-            prefix = job.checkpoint.manifest.key.removesuffix(MANIFEST)
-            for name, facts in json.loads(manifest)["files"].items():
-                ref = ObjectRef(bucket=job.checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
-                await self._objects.download(ref, folder / name)
-        except (NotFound, DigestMismatch) as error:
-            message = f"The checkpoint of step {job.checkpoint.step} is not stored any more as it was: {error.message}"
-            raise FailedForGood("checkpoint_corrupt", message) from error
+        for last in (False, True):
+            try:
+                return await self._download_checkpoint(job.checkpoint, folder)
+            except (NotFound, DigestMismatch) as error:
+                if last:
+                    what = f"The checkpoint of step {job.checkpoint.step} is not stored any more as it was"
+                    raise FailedForGood("checkpoint_corrupt", f"{what}: {error.message}") from error
+        return None
+
+    async def _download_checkpoint(self, checkpoint: Checkpoint, folder: Path) -> Path:
+        manifest = await self._objects.get_bytes(checkpoint.manifest)
+        prefix = checkpoint.manifest.key.removesuffix(MANIFEST)
+        for name, facts in json.loads(manifest)["files"].items():
+            ref = ObjectRef(bucket=checkpoint.manifest.bucket, key=f"{prefix}{name}", **facts)
+            await self._objects.download(ref, folder / name)
         (folder / MANIFEST).write_bytes(manifest)
         return folder
 

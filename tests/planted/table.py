@@ -1,0 +1,374 @@
+"""Bugs to plant: what the source says, what it is made to say instead, and the suite that must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIM = "sim"
+"""The simulation; any other suite is a pytest node."""
+
+LANES = "libs/eventbus/src/eventbus/lanes.py"
+BUS = "libs/eventbus/src/eventbus/bus.py"
+OUTBOX = "libs/eventbus/src/eventbus/outbox.py"
+LEASES = "libs/eventbus/src/eventbus/leases.py"
+PARKING = "libs/eventbus/src/eventbus/parking.py"
+DELIVERY = "libs/eventbus/tests/test_delivery.py"
+HTTP = "libs/chassis/tests/test_http.py"
+REGISTRY = "services/registry/tests/test_registry_service.py"
+STATES = "services/trainer/tests/test_domain.py"
+WAITS = f"{DELIVERY}::test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on"
+
+OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
+
+RECORD = "                "
+SETTLE = "                    await self._settle(record)\n"
+FINISH = "                    progress.finish(offset)\n"
+ACKED = '                crash_point("relay.acked")\n'
+PUBLISH = (
+    f'{RECORD}await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])\n'
+)
+REMOVE = (
+    f'{RECORD}await store.collection.update_one({{"_id": document["_id"]}}, '
+    '{"$pull": {"outbox": {"id": record["id"]}}})\n'
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One exact text in one file, and what stands there instead."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A bug, in one or more edits, and who must catch it."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    suite: str = SIM
+
+
+def bug(name: str, file: str, old: str, new: str, suite: str = SIM) -> Planted:
+    """A bug of one edit."""
+    return Planted(name, (Edit(file, old, new),), suite)
+
+
+BUGS: tuple[Planted, ...] = (
+    # consumers
+    bug("ack before effect", LANES, SETTLE + FINISH, FINISH + SETTLE),
+    bug(
+        "a commit passes what is not done",
+        LANES,
+        "        self._done.add(offset)\n",
+        "        self._done.add(offset)\n        self.done_until = offset + 1\n",
+    ),
+    bug(
+        "a new owner's partition is committed by the last one",
+        LANES,
+        """        for progress in before.values():
+            progress.current = False
+        await self._finish(LET_GO_SECONDS, before)
+""",
+        """        self._progress = before
+        await self._finish(LET_GO_SECONDS, before)
+""",
+        "libs/eventbus/tests/test_lanes.py::test_a_rebalance_finishes_what_began_and_leaves_the_rest",
+    ),
+    bug("a consumer begins at the end", BUS, 'auto_offset_reset="earliest"', 'auto_offset_reset="latest"'),
+    bug(
+        "retry blocks the partition",
+        BUS,
+        OVER + " or await self._parking.holds(record)",
+        "waits = await self._parking.holds(record)",
+    ),
+    bug(
+        "later messages pass a parked one",
+        BUS,
+        OVER + " or await self._parking.holds(record)",
+        OVER,
+        WAITS,
+    ),
+    bug(
+        "dead letter without the original bytes",
+        BUS,
+        'await self.send(f"{record.topic}-dlq", record.key, record.value, headers)',
+        'await self.send(f"{record.topic}-dlq", record.key, b"{}", headers)',
+    ),
+    bug(
+        "dead letter before the retries",
+        BUS,
+        "last = failed >= (self.patience.attempts_while_away if away else self.patience.attempts)",
+        "last = failed >= 1",
+    ),
+    bug(
+        "seen is written before the effect",
+        BUS,
+        """            if await self._attempt(record, event, held.attempts):
+                crash_point("parked.handled")
+                await parking.done(held)
+            else:
+""",
+        """            await parking.done(held)
+            if not await self._attempt(record, event, held.attempts):
+""",
+    ),
+    bug(
+        "a replayed letter goes to every consumer",
+        BUS,
+        "if record.headers.get(REPLAY_FOR, self._service) != self._service:",
+        'if record.headers.get(REPLAY_FOR) == "nobody":',
+        "services/accounts/tests/test_dead_letters.py",
+    ),
+    bug(
+        "a failed dead letter is forgotten",
+        BUS,
+        "        self._dead_in_a_row += 1\n",
+        "",
+        f"{DELIVERY}::test_many_dead_letters_in_a_row_make_the_consumer_unready",
+    ),
+    # parked keys
+    bug("parked order reversed", PARKING, 'first = document["messages"][0]', 'first = document["messages"][-1]'),
+    bug(
+        "a parked key is let go with its messages",
+        PARKING,
+        '{"_id": key, "messages": {"$size": 0}}',
+        '{"_id": key}',
+        f"{DELIVERY}::test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition",
+    ),
+    bug(
+        "a message read again is parked again",
+        PARKING,
+        '"messages.place": {"$ne": place}, full',
+        "full",
+        f"{DELIVERY}::test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition",
+    ),
+    bug(
+        "a late worker finishes another's message",
+        PARKING,
+        '{"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}',
+        '{"_id": held.id}',
+        f"{DELIVERY}::test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message",
+    ),
+    bug(
+        "a spoilt checkpoint fails the job",
+        "services/trainer/src/trainer/worker.py",
+        'if error.code == "checkpoint_corrupt":',
+        'if error.code == "":',
+    ),
+    # outbox and relay
+    bug("relay removes before the broker's ack", OUTBOX, PUBLISH + ACKED + REMOVE, REMOVE + PUBLISH),
+    bug(
+        "relay without a lease",
+        OUTBOX,
+        "        except DuplicateKeyError:\n            return False\n",
+        "        except DuplicateKeyError:\n            return True\n",
+        f"{DELIVERY}::test_one_replica_relays_at_a_time",
+    ),
+    bug(
+        "relay publishes on after its lease",
+        OUTBOX,
+        "                if not await self._hold_lease():\n",
+        "                if self._until < 0:\n",
+    ),
+    bug(
+        "relay publishes the newest first",
+        OUTBOX,
+        'for record in document["outbox"]:',
+        'for record in reversed(document["outbox"]):',
+    ),
+    bug(
+        "event outside the document's write",
+        OUTBOX,
+        """            change["$push"] = {"outbox": {"$each": outbox}}
+        result = await self.collection.update_one(query, change)
+""",
+        """            await self.collection.update_one({"_id": aggregate.id}, {"$push": {"outbox": {"$each": outbox}}})
+        result = await self.collection.update_one(query, change)
+""",
+    ),
+    bug("no compare-and-set on the version", OUTBOX, '            "version": aggregate.version,\n', ""),
+    Planted(
+        "no fence check",
+        (
+            Edit(OUTBOX, 'query["lease.fence"] = fence', 'query.pop("version")'),
+            Edit(OUTBOX, "if fence is not None and aggregate.lease.fence != fence:", "if fence == -1:"),
+        ),
+    ),
+    bug(
+        "a number is used twice",
+        "libs/eventbus/src/eventbus/aggregate.py",
+        """        self.sent = self.sent | {stream: self.sent.get(stream, 0) + 1}
+        return self.sent[stream]
+""",
+        "        return self.sent.get(stream, 0) + 1\n",
+    ),
+    bug(
+        "tenant missing from a query",
+        OUTBOX,
+        'document = await self.collection.find_one({**query, "tenant_id": tenant_id})',
+        "document = await self.collection.find_one(query)",
+        f"{DELIVERY}::test_another_tenant_finds_nothing",
+    ),
+    # leases
+    bug(
+        "lease by the client's clock",
+        LEASES,
+        '{"$and": [query, {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}]}',
+        '{"$and": [query, {"lease.until_ms": {"$lt": int(__import__("time").time() * 1000)}}]}',
+    ),
+    bug(
+        "claim ignores live leases",
+        LEASES,
+        '{"$and": [query, {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}]}',
+        "query",
+    ),
+    bug("the fence does not rise", LEASES, '{"$add": ["$lease.fence", 1]}', '"$lease.fence"'),
+    bug(
+        "a released lease forgets its fence",
+        LEASES,
+        '{"$set": {"lease.owner": "", "lease.until_ms": 0}}',
+        '{"$set": {"lease.owner": "", "lease.until_ms": 0, "lease.fence": 0}}',
+    ),
+    bug(
+        "heartbeat never stops the work",
+        "libs/eventbus/src/eventbus/heartbeat.py",
+        "    os.killpg(orders.group, signal.SIGKILL)\n",
+        "    await asyncio.sleep(3600)\n",
+        f"{DELIVERY}::test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost",
+    ),
+    bug(
+        "a child outlives its parent",
+        "libs/eventbus/src/eventbus/heartbeat.py",
+        "if os.getppid() != parent:",
+        "if False:",
+    ),
+    # trainer
+    bug(
+        "cancel ignored after training",
+        "services/trainer/src/trainer/domain.py",
+        '        self._expect("running")\n',
+        '        self._expect("running", "cancelled")\n',
+        STATES,
+    ),
+    bug(
+        "an ended job succeeds",
+        "services/trainer/src/trainer/domain.py",
+        '"""Its model answers."""\n        if self.ended:\n            return\n',
+        '"""Its model answers."""\n',
+        STATES,
+    ),
+    bug(
+        "an upload's job has a random id",
+        "services/trainer/src/trainer/use_cases.py",
+        'id=derived_id("ftjob-", dataset.dataset_id)',
+        'id=new_id("ftjob-")',
+    ),
+    bug(
+        "a repeated request makes another job",
+        "services/trainer/src/trainer/use_cases.py",
+        'id=request_id_for("ftjob-", new_id("ftjob-"))',
+        'id=new_id("ftjob-")',
+    ),
+    bug(
+        "a job is done before its adapter is stored",
+        "services/trainer/src/trainer/job_objects.py",
+        """            if path.name != MANIFEST:
+                await self._objects.put_file(f"{prefix}/{path.name}", path)
+""",
+        """            if path.name == MANIFEST:
+                await self._objects.put_file(f"{prefix}/{path.name}", path)
+""",
+    ),
+    bug(
+        "a checkpoint's hash is not checked",
+        "services/trainer/src/trainer/artifacts.py",
+        'if sha256(folder / name) != file["sha256"]:',
+        'if file["sha256"] == "":',
+        "services/trainer/tests/test_lora.py::test_a_damaged_or_foreign_checkpoint_is_refused",
+    ),
+    bug(
+        "a checkpoint is seen before its manifest",
+        "services/trainer/src/trainer/artifacts.py",
+        'draft = target.with_name(f".{target.name}.draft")',
+        "draft = target",
+        "services/trainer/tests/test_lora.py::test_no_checkpoint_is_seen_before_its_manifest",
+    ),
+    bug(
+        "downloads are not checked",
+        "libs/stores/src/stores/objects.py",
+        "if digest.hexdigest() != ref.sha256:",
+        'if ref.sha256 == "":',
+        "libs/stores/tests/test_objects.py::test_changed_bytes_are_refused",
+    ),
+    # registry and serving
+    bug(
+        "promotion without a replica",
+        "services/registry/src/registry/domain.py",
+        "if self.promotion is None or not held or",
+        "if self.promotion is None or",
+    ),
+    bug(
+        "a replica heard of again promotes nothing",
+        "services/registry/src/registry/use_cases.py",
+        'if model.waiting_for == "replica" and',
+        'if model.waiting_for == "nobody" and',
+        f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
+    ),
+    bug(
+        "a silent replica's word promotes",
+        "services/registry/src/registry/use_cases.py",
+        "            model.ignore(silent)\n",
+        "",
+        f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
+    ),
+    bug(
+        "the gate decides twice",
+        "services/registry/src/registry/domain.py",
+        'if self.state != "candidate" or self.evaluation is not None:',
+        'if self.state in ("rejected", "retired"):',
+    ),
+    bug(
+        "a failed evaluation is promoted",
+        "services/registry/src/registry/domain.py",
+        'if gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):',
+        'if gate in ("advisory", "auto"):',
+    ),
+    bug(
+        "adapter manifest unchecked",
+        "services/model_server/src/model_server/adapters.py",
+        "if expected is None or hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:",
+        "if expected is None:",
+        "services/model_server/tests/test_engine.py::test_a_wrong_adapter_is_refused",
+    ),
+    bug(
+        "unknown adapter answered by the base",
+        "services/inference_proxy/src/inference_proxy/routing.py",
+        """        except NotFound as error:
+            raise NotFound(
+""",
+        """        except NotFound as error:
+            if model.startswith("ft:"):
+                return Route(model, model.split(":")[1], None, (self._base_url,))
+            raise NotFound(
+""",
+        "services/inference_proxy/tests/test_service.py::test_an_unknown_model_is_not_found_and_nobody_answers_for_it",
+    ),
+    # idempotency keys
+    bug(
+        "idempotency key ignores the body",
+        "libs/chassis/src/chassis/idempotency.py",
+        'if stored["body_hash"] != body_hash:',
+        'if stored["body_hash"] == "":',
+        f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
+    ),
+    bug(
+        "idempotency answer not stored",
+        "libs/chassis/src/chassis/idempotency.py",
+        "            await self._store(self)\n",
+        "            pass\n",
+        f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
+    ),
+)

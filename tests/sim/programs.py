@@ -1,0 +1,149 @@
+"""The child processes of a simulated trainer, and what a simulated model server holds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eventbus.heartbeat import Orders, beat, die_with_parent
+from model_server.adapters import CONFIG, FINGERPRINT, WEIGHTS, Proof, verify
+from testkit.simulated_history import Worked
+from testkit.simulated_machine import Subprocess
+from trainer.artifacts import MANIFEST, CorruptArtifact
+from trainer.artifacts import verify as verify_checkpoint
+from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+STEPS = 8
+SAVE_EVERY = 2
+
+
+def after_step(state: str, step: int) -> str:
+    """The weights after one more step: a chain, so that a wrong or missing step shows in the end."""
+    return hashlib.sha256(f"{state}/{step}".encode()).hexdigest()
+
+
+def fresh(seed: int) -> str:
+    """The weights before the first step."""
+    return f"seed-{seed}"
+
+
+def trained(seed: int) -> str:
+    """The weights of an undisturbed run."""
+    state = fresh(seed)
+    for step in range(1, STEPS + 1):
+        state = after_step(state, step)
+    return state
+
+
+async def training(world: World, child: Subprocess, folder: Path, parent: int) -> int:
+    """What `python -m trainer.lora` does, with a chain of hashes for weights."""
+    await asyncio.sleep(world.loop.random.uniform(0.05, 0.5))  # an interpreter starts
+    die_with_parent(parent)
+
+    def say(**event: Any) -> None:
+        world.loop.call_soon(child.stdout.write, json.dumps(event).encode(), context=world.loop.world_context)
+
+    config = RunConfig.read(folder / "run.json")
+    owner = child.process.name.partition("/")[0]
+    job_id = folder.name.rpartition("-")[0]
+    state, done = fresh(config.seed), 0
+    if config.resume_from:
+        resume = Path(config.resume_from)
+        try:
+            verify_checkpoint(resume)
+        except CorruptArtifact as error:
+            say(type="failed", permanent=True, code="checkpoint_corrupt", message=str(error))
+            return EXIT_FAILED_FOR_GOOD
+        saved = json.loads((resume / "state.json").read_text())
+        state, done = saved["state"], saved["step"]
+    say(
+        type="started",
+        rows=80,
+        max_length=config.max_length,
+        rows_too_long=0,
+        validation_rows=10,
+        validation_rows_too_long=0,
+    )
+    for step in range(done + 1, STEPS + 1):
+        await asyncio.sleep(world.loop.random.uniform(0.2, 0.8))
+        world.history.worked.append(Worked(world.loop.time(), job_id, owner, step))
+        state = after_step(state, step)
+        say(type="step", step=step, total_steps=STEPS, train_loss=1.0 / step)
+        if step % SAVE_EVERY == 0 or child.terminated:
+            _write(folder / f"checkpoint-{step}", {"state.json": json.dumps({"state": state, "step": step})})
+            say(type="checkpoint", step=step, path=f"checkpoint-{step}")
+            while config.followed and not stored_mark(folder / f"checkpoint-{step}").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        if child.terminated:
+            return EXIT_STOPPED
+    _write(
+        folder / "adapter",
+        {
+            WEIGHTS: state,
+            CONFIG: json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}),
+            FINGERPRINT: json.dumps({"probes": []}),
+        },
+        base_id=config.base_id,
+        base_digest=config.base_digest,
+        job=job_id,
+    )
+    digest = hashlib.sha256((folder / "adapter" / MANIFEST).read_bytes()).hexdigest()
+    world.history.learnt[f"ad-{digest[:24]}"] = state
+    say(type="finished", tokens=STEPS, metrics={})
+    return 0
+
+
+def _write(folder: Path, files: dict[str, str], **facts: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    listed = {}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+        listed[name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
+    (folder / MANIFEST).write_text(json.dumps({"files": listed, **facts}, sort_keys=True))
+
+
+async def heartbeat(child: Subprocess) -> int:
+    """What `python -m eventbus.heartbeat` does: the product's own loop, on orders read from standard input."""
+    orders = Orders(**json.loads(await child.stdin.read()))
+    die_with_parent(orders.parent)
+    try:
+        await beat(orders)
+    except ProcessLookupError:
+        pass
+    return 0
+
+
+class Holder:
+    """An engine as far as residency goes: it proves as the real one does, and takes its time."""
+
+    at_once = 1
+
+    def __init__(self, world: World, replica: str) -> None:
+        self._world, self._replica = world, replica
+        self.base: dict[str, Any] = {"id": "base", "digest": "d" * 64}
+        self.proofs: dict[str, Proof] = {}
+        self.used: dict[str, float] = {}
+
+    @property
+    def present(self) -> set[str]:
+        return set(self.proofs)
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        return list(folders)
+
+    async def hold(self, folder: Path) -> Proof:
+        adapter_id = verify(folder, base_id=self.base["id"], base_digest=self.base["digest"])
+        await asyncio.sleep(self._world.loop.random.uniform(0.1, 2.0))
+        self._world.history.proven.add((adapter_id, self._replica))
+        self.proofs[adapter_id] = Proof(adapter_id, 0.01, 1.0)
+        return self.proofs[adapter_id]
+
+    async def drop(self, adapter_id: str) -> None:
+        self.proofs.pop(adapter_id, None)

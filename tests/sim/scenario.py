@@ -1,0 +1,340 @@
+"""One seed: a few jobs from request to outcome, while the seed's faults are done to the services; then quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Literal, cast
+
+from chassis.auth import Principal
+from chassis.errors import Conflict, NotFound, SartorError, Transient
+from chassis.idempotency import seed as idempotency_seed
+from chassis.ids import derived_id
+from eventbus.bus import Bus
+from eventbus.dead_letters import DeadLetters
+from schemas import (
+    DatasetPrepared,
+    DatasetRejected,
+    EvaluationCompleted,
+    Event,
+    Interval,
+    ModelRegistered,
+    ObjectRef,
+    RowCounts,
+)
+from testkit.simulated_history import History
+from tests.sim.nemesis import Nemesis
+from tests.sim.programs import trained
+from tests.sim.world import BASE, Replica, World
+from trainer.domain import ENDED
+from trainer.use_cases import Asked
+
+TENANTS = ("tenant_a", "tenant_b")
+DRAIN_SECONDS = 60.0
+"""Two of the longest leases (10 s, the relay's), and what is left to train and to try again meanwhile."""
+
+SETTLE_SECONDS = 3.0
+"""How long nothing may be left to do until it is believed."""
+
+VERDICTS: tuple[Literal["pass", "fail", "needs_human"], ...] = ("pass", "pass", "pass", "fail", "needs_human")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one user does."""
+
+    number: int
+    tenant: str
+    upload: bool
+    rejected: bool
+    cancel_at: float | None
+    pause_at: float | None
+
+    @property
+    def file_id(self) -> str:
+        return f"file-{self.number}"
+
+    @property
+    def dataset_id(self) -> str:
+        return f"ds-{self.number}"
+
+
+class Scenario:
+    """The users, ingest, the evaluator and the operator around the services under test."""
+
+    def __init__(self, seed: int, folder: Path, *, most_faults: int | None = None) -> None:
+        self.world = World(seed, folder)
+        self.history: History = self.world.history
+        self.chance = Random(seed + 1)
+        self.nemesis = Nemesis(self.world, Random(seed + 2), most_faults)
+        self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
+        self.busy = self.history.intents = len(self.plans)
+        self.over = False
+        self._evaluated: set[str] = set()
+        self._seen = 0
+        self._replayed: set[int] = set()
+        self._publishing = 0
+        self._pausing: list[tuple[str, str]] = []
+
+    def run(self) -> History:
+        """Play it to its end."""
+        world = self.world
+        with world.running():
+            for replica in world.replicas:
+                self._start_later(replica)
+            for plan in self.plans:
+                self._store_rows(plan)
+                world.loop.world.spawn(self._use(plan))
+            world.loop.world.spawn(self._evaluator())
+            world.loop.world.spawn(self._direct())
+            world.loop.run_until(lambda: self.over)
+            world.loop.discard()
+        return self.history
+
+    def _start_later(self, replica: Replica) -> None:
+        """Services come up in any order, some after the first events."""
+
+        def start() -> None:
+            if replica.process is None:
+                self.world.start(replica)
+
+        loop = self.world.loop
+        loop.call_later(self.chance.choice((0.0, 1.0, 4.0)), start, context=loop.world_context)
+
+    def left(self) -> str:
+        """What is still to be done; empty when everything is."""
+        world, history = self.world, self.history
+        found = []
+        trainer, registry = world.databases["trainer"], world.databases["registry"]
+        jobs = trainer["jobs"].documents
+        if self.busy or self._publishing:
+            found.append(f"{self.busy} users or {self._publishing} peers are busy")
+        for name, database in (("jobs", trainer), ("models", registry)):
+            found += [f"{key} has an outbox" for key, one in database[name].documents.items() if one["outbox"]]
+        found += [f"{name} is {world.log.behind(world.log.groups[name])} behind" for name in self._behind()]
+        for name in ("trainer", "registry"):
+            found += [f"{name} parks {key}" for key in world.databases[name]["parked"].documents]
+        found += [f"{key} is {one['state']}" for key, one in jobs.items() if one["state"] not in ENDED]
+        found += [f"{key} is not there" for key in history.accepted | history.expected if key not in jobs]
+        if len(self._letters()) > len(self._replayed):
+            found.append("there are dead letters")
+        return "; ".join(found)
+
+    async def _direct(self) -> None:
+        world, history = self.world, self.history
+        await self.nemesis.rage()
+        await self.nemesis.calm()
+        history.quiet_from = world.loop.time()
+        while world.loop.time() < history.quiet_from + DRAIN_SECONDS:
+            await self._replay()
+            await self._resume()
+            history.left = self.left()
+            if history.left:
+                history.drained_at = None
+            elif history.drained_at is None:
+                history.drained_at = world.loop.time()
+            elif world.loop.time() > history.drained_at + SETTLE_SECONDS:
+                break
+            await asyncio.sleep(0.5)
+        for name in ("trainer", "registry"):
+            history.parked[name] = list(world.databases[name]["parked"].documents.values())
+        self.over = True
+
+    def _plan(self, number: int) -> Plan:
+        chance = self.chance
+        upload = chance.random() < 0.4
+        return Plan(
+            number,
+            chance.choice(TENANTS),
+            upload,
+            not upload and chance.random() < 0.1,
+            chance.uniform(1, 20) if chance.random() < 0.2 else None,
+            chance.uniform(1, 10) if chance.random() < 0.2 else None,
+        )
+
+    def _store_rows(self, plan: Plan) -> None:
+        for part in ("train", "validation", "heldout", "manifest"):
+            self.world.objects.objects[self._ref(plan, part).key] = self._body(plan, part)
+
+    def _body(self, plan: Plan, part: str) -> bytes:
+        return f"{plan.dataset_id} {part}\n".encode()
+
+    def _ref(self, plan: Plan, part: str) -> ObjectRef:
+        body = self._body(plan, part)
+        key = f"tenants/{plan.tenant}/datasets/{plan.dataset_id}/{part}"
+        return ObjectRef(bucket="sartor", key=key, sha256=hashlib.sha256(body).hexdigest(), size=len(body))
+
+    def _dataset(self, plan: Plan) -> Event:
+        purpose: Any = "user_data" if plan.upload else "fine-tune"
+        if plan.rejected:
+            return DatasetRejected(
+                tenant_id=plan.tenant, file_id=plan.file_id, purpose=purpose, code="empty", message="no rows"
+            )
+        return DatasetPrepared(
+            tenant_id=plan.tenant,
+            dataset_id=plan.dataset_id,
+            file_id=plan.file_id,
+            purpose=purpose,
+            task="classification",
+            rows=RowCounts(train=80, validation=10, heldout=10),
+            manifest=self._ref(plan, "manifest"),
+            train=self._ref(plan, "train"),
+            validation=self._ref(plan, "validation"),
+            heldout=self._ref(plan, "heldout"),
+        )
+
+    async def _use(self, plan: Plan) -> None:
+        """One user's doings; a request that is not answered is sent again with its key."""
+        world = self.world
+        await asyncio.sleep(self.chance.uniform(0, 6))
+        if plan.upload:
+            await world.publish(self._dataset(plan), "ingest")
+            job_id = derived_id("ftjob-", plan.dataset_id)
+            self.history.expected.add(job_id)
+        else:
+            first = self.chance.random() < 0.5
+            if first:
+                await world.publish(self._dataset(plan), "ingest")
+            job = await self._insist(lambda: world.request("trainer", self._ask(plan)))
+            job_id = job.id
+            self.history.accepted.add(job_id)
+            self.history.weights[job_id] = trained(7)
+            if not first:
+                await asyncio.sleep(self.chance.uniform(0, 3))
+                await world.publish(self._dataset(plan), "ingest")
+        await self._steer(plan, job_id)
+        self.busy -= 1
+
+    def _ask(self, plan: Plan) -> Callable[[Any], Awaitable[Any]]:
+        async def ask(api: Any) -> Any:
+            idempotency_seed.set(f"key-{plan.number}")
+            asked = Asked(BASE, plan.file_id, seed=7)
+            principal = Principal(plan.tenant, user_id="user", role="member", organization="acme")
+            return await api.requests.create(principal, asked)
+
+        return ask
+
+    async def _steer(self, plan: Plan, job_id: str) -> None:
+        def command(name: str) -> Callable[[Any], Awaitable[Any]]:
+            return lambda api: getattr(api.requests, name)(plan.tenant, job_id)
+
+        if plan.pause_at is not None:
+            self._pausing.append((plan.tenant, job_id))
+            await asyncio.sleep(plan.pause_at)
+            await self._insist(lambda: self.world.request("trainer", command("pause")), or_late=True)
+            await asyncio.sleep(self.chance.uniform(0.5, 6))
+            await self._insist(lambda: self.world.request("trainer", command("resume")), or_late=True)
+        if plan.cancel_at is not None:
+            await asyncio.sleep(plan.cancel_at)
+            job = await self._insist(lambda: self.world.request("trainer", command("cancel")), or_late=True)
+            if job is not None:
+                self.history.cancelled.add(job_id)
+
+    async def _resume(self) -> None:
+        """Who paused a job sees that a request for that, given up long ago, was carried out by a replica that woke."""
+        jobs = self.world.databases["trainer"]["jobs"].documents
+        for tenant, job_id in self._pausing:
+            if not self.busy and jobs.get(job_id, {}).get("state") == "paused":
+                resume = partial(_resume, tenant, job_id)
+                await self._insist(partial(self.world.request, "trainer", resume), or_late=True)
+
+    async def _insist(self, call: Callable[[], Awaitable[Any]], *, or_late: bool = False) -> Any:
+        """Ask until there is an answer; `or_late`: until it turns out that it is too late or too early to ask."""
+        while True:
+            try:
+                return await call()
+            except Transient:
+                await asyncio.sleep(1)
+            except (Conflict, NotFound) as error:
+                if or_late and error.code != "stale_write":
+                    return None
+                await asyncio.sleep(1)
+
+    async def _evaluator(self) -> None:
+        """The evaluator and the approvers: they follow the log, and may say what they say more than once."""
+        while True:
+            entries = self.history.entries
+            while self._seen < len(entries):
+                entry, self._seen = entries[self._seen], self._seen + 1
+                if entry.headers.get("ce_type") == ModelRegistered.type and entry.event_id not in self._evaluated:
+                    self._evaluated.add(entry.event_id)
+                    self._publishing += 1
+                    event = ModelRegistered.model_validate_json(entry.value)
+                    self.world.loop.world.spawn(self._evaluate(event))
+            await asyncio.sleep(1)
+
+    async def _evaluate(self, event: ModelRegistered) -> None:
+        verdict = self.chance.choice(VERDICTS)
+        await asyncio.sleep(self.chance.uniform(0.5, 5))
+        completed = EvaluationCompleted(
+            tenant_id=event.tenant_id,
+            evaluation_id=derived_id("ev-", event.model_id),
+            model_id=event.model_id,
+            verdict=verdict,
+            reason="57 of 58.",
+            metric="accuracy",
+            scores={"candidate": Interval(value=0.9, low=0.8, high=1.0, n=58)},
+            evidence=ObjectRef(bucket="sartor", key="evidence", sha256="0" * 64, size=1),
+        )
+        await self.world.publish(completed, "evaluator")
+        if verdict == "needs_human":
+            await self._decide(event)
+        if self.chance.random() < 0.3:
+            await asyncio.sleep(self.chance.uniform(0, 10))
+            await self.world.publish(completed, "evaluator")
+        self._publishing -= 1
+
+    async def _decide(self, event: ModelRegistered) -> None:
+        """A person decides, once the model waits for one."""
+        name = "approve" if self.chance.random() < 0.6 else "reject"
+
+        def decide(api: Any) -> Any:
+            return getattr(api.gate, name)(event.tenant_id, event.model_id, "user_p", "ok")
+
+        documents = self.world.databases["registry"]["models"].documents
+        while True:
+            model = documents.get(event.model_id)
+            if model is not None and (model["state"] not in ("candidate", "awaiting_approval") or model["promotion"]):
+                return
+            if model is not None and model["state"] == "awaiting_approval":
+                with contextlib.suppress(SartorError):
+                    await self.world.request("registry", decide)
+            await asyncio.sleep(1)
+
+    def _behind(self) -> list[str]:
+        groups = self.world.log.groups
+        return [name for name in ("trainer", "registry") if name in groups and self.world.log.behind(groups[name])]
+
+    def _letters(self) -> list[int]:
+        return [index for index, one in enumerate(self.history.entries) if one.topic.endswith("-dlq")]
+
+    async def _replay(self) -> None:
+        """The operator sends every dead letter back, once its cause is mended."""
+        world = self.world
+        bus = Bus(world.settings, "accounts")
+        letters = DeadLetters(world.settings, bus, world.databases["accounts"]["replays"])  # type: ignore[arg-type]
+        for index in self._letters():
+            if index in self._replayed:
+                continue
+            entry = self.history.entries[index]
+            record = SimpleNamespace(
+                topic=entry.topic,
+                offset=entry.offset,
+                timestamp=0,
+                key=entry.key,
+                value=entry.value,
+                headers=[(name, value.encode()) for name, value in entry.headers.items()],
+            )
+            await letters.replay(letters._letter(cast(Any, record), {}))
+            self._replayed.add(index)
+
+
+async def _resume(tenant_id: str, job_id: str, api: Any) -> Any:
+    return await api.requests.resume(tenant_id, job_id)
