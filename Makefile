@@ -9,7 +9,7 @@ SEEDS  ?= 10000
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots sweep cells poison trainer-kills bench schemas image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots sweep cells poison trainer-kills drain bench schemas image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ poison: venv ## 300 poison messages among 5,000 healthy ones: what they cost, wh
 
 trainer-kills: venv ## a fine-tune killed 20 times, also while it saves and uploads, ends as if nothing had happened
 	$(BIN)/python -m pytest -m slow -s tests/chaos/test_trainer_kills.py
+
+drain: venv ## SIGTERM to real processes: what is under way ends, nothing new begins, nothing stays behind
+	$(BIN)/python -m pytest -m slow -s tests/chaos/test_drain.py
 
 bench: venv ## print measured ratios against plain peers
 	$(BIN)/python -m pytest bench -s -q

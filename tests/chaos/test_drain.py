@@ -21,10 +21,10 @@ from tests.chaos.processes import process, ready
 from tests.chaos.trainer_kills import JOB_ID, TENANT, Trainer, Watched, queue_job
 from trainer.domain import Job
 
-STOP_SECONDS = 8.0
+STOP_SECONDS = 20.0
 ROW = b'{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "a"}]}\n'
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class SlowForm:
@@ -50,9 +50,14 @@ async def test_a_service_that_is_told_to_stop_ends_what_it_began_and_takes_nothi
     settings = space.settings(IngestSettings, "ingest", stop_timeout=STOP_SECONDS, ingest_lease_seconds=120)
     database = mongo.connect(settings, "ingest")
     files = AggregateStore(database["files"], File, "ingest", lambda: None)
+    reference = ObjectRef(bucket=settings.objects_bucket, key="none", sha256="0" * 64, size=1)
+    labels = LabelsPublished(tenant_id=TENANT, project_id="proj_1", publication=1, rows=3, records=reference)
     with process(space, "ingest", settings) as (running, url):
         await ready(url)
-        async with httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT), timeout=60) as http:
+        async with (
+            space.publisher("labeling") as publish,
+            httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT), timeout=60) as http,
+        ):
             form = SlowForm()
             content_type = {"content-type": form.content_type}
             upload = asyncio.create_task(http.post("/v1/files", content=form, headers=content_type))
@@ -60,12 +65,7 @@ async def test_a_service_that_is_told_to_stop_ends_what_it_began_and_takes_nothi
             running.send_signal(signal.SIGTERM)
             told_at = time.monotonic()
             await eventually(lambda: _refuses(url), within=5)
-            async with space.publisher("labeling") as publish:
-                reference = ObjectRef(bucket=settings.objects_bucket, key="none", sha256="0" * 64, size=1)
-                labels = LabelsPublished(
-                    tenant_id=TENANT, project_id="proj_1", publication=1, rows=3, records=reference
-                )
-                await publish(labels)
+            await publish(labels)
             form.rest.set()
             answer = await upload
             assert answer.status_code == 200, answer.text
@@ -81,7 +81,8 @@ async def test_a_service_that_is_told_to_stop_ends_what_it_began_and_takes_nothi
     assert await files.collection.count_documents({"outbox.0": {"$exists": True}}) == 0
     assert await database["leases"].count_documents({}) == 0
     async with space.probe("files") as seen:
-        await eventually(lambda: [event.file_id for event in seen.of(FileUploaded)] == [file.id])
+        # At least once: the relay may have been stopped between the broker's answer and the removal.
+        await eventually(lambda: {event.file_id for event in seen.of(FileUploaded)} == {file.id})
 
     with process(space, "ingest", settings) as (_, url):
 

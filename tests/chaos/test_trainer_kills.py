@@ -28,6 +28,7 @@ def check(outcome: Outcome, undisturbed: Outcome) -> None:
     assert max(lost) <= SAVE_EVERY, lost
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_killed_fine_tune_ends_as_if_nothing_had_happened(
     addresses: Addresses, tmp_path: Path, tiny_models: Path
