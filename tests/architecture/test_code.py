@@ -18,8 +18,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "infra/local/src/localstack/base_models.py": "libraries must stay offline",
     "libs/chassis/src/chassis/crash.py": "points pass in processes that have no settings; no installation sets it",
     "libs/testkit/src/testkit/plugin.py": "tests may share a running stack",
-    "services/trainer/src/trainer/lora.py": "libraries must stay offline",
-    "services/trainer/src/trainer/training_process.py": "what the child process may inherit",
+    "services/trainer/src/trainer/nursery.py": "what the child process may inherit",
     "services/model_server/src/model_server/tgi_agent.py": "what the child process may inherit",
 }
 

@@ -25,6 +25,7 @@ from testkit import Space, eventually
 from testkit.running import free_port
 from tests.chaos.processes import environment
 from trainer.domain import Job
+from trainer.nursery import RUN_NAME
 from trainer.settings import Settings
 
 TENANT = "tenant_a"
@@ -127,9 +128,9 @@ class Trainer:
         if self._process is None:
             return None
         with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self._process.pid).children():
+            for child in psutil.Process(self._process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    if "trainer.lora" in child.cmdline():
+                    if child.name() == RUN_NAME:
                         return child
         return None
 

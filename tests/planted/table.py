@@ -236,7 +236,7 @@ BUGS: tuple[Planted, ...] = (
         "libs/eventbus/src/eventbus/heartbeat.py",
         "if os.getppid() != parent:",
         "if False:",
-        "services/trainer/tests/test_lora.py::test_a_run_whose_parent_died_before_it_could_be_tied_to_it_does_nothing",
+        "services/trainer/tests/test_nursery.py::test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing",
     ),
     # trainer
     bug(

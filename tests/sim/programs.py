@@ -43,8 +43,8 @@ def trained(seed: int) -> str:
 
 
 async def training(world: World, child: Subprocess, folder: Path, parent: int) -> int:
-    """What `python -m trainer.lora` does, with a chain of hashes for weights."""
-    await asyncio.sleep(world.loop.random.uniform(0.05, 0.5))  # an interpreter starts
+    """What a run forked by `trainer.nursery` does, with a chain of hashes for weights."""
+    await asyncio.sleep(world.loop.random.uniform(0.05, 0.5))  # it is forked, or torch is loaded first
     die_with_parent(parent)
 
     def say(**event: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class World:
         self.machines = Machines(
             self.loop,
             {
-                "trainer.lora": lambda child, command: training(self, child, Path(command[-2]), int(command[-1])),
+                "trainer.nursery": lambda child, command: training(self, child, Path(command[-2]), int(command[-1])),
                 "eventbus.heartbeat": lambda child, _: heartbeat(child),
             },
         )
@@ -147,6 +148,7 @@ class World:
                 stack.enter_context(patch(name, value))
             stack.enter_context(patch("eventbus.bus.KafkaBroker", lambda *_, **__: SimulatedBroker(self.log)))
             stack.enter_context(patch("eventbus.bus.ensure_topics", _nothing))
+            stack.enter_context(patch("trainer.worker.Nursery", SimulatedNursery))
             stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
             stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
             stack.enter_context(patch("tempfile.tempdir", str(self.folder)))
@@ -253,6 +255,18 @@ class Poisonous(Invalid):
 
 async def _nothing(*_: object) -> None:
     """Topics need no making here."""
+
+
+class SimulatedNursery:
+    """Starts each run as a child of the worker."""
+
+    async def start(self, folder: Path) -> Any:
+        """See `trainer.nursery`."""
+        command = ("python", "-m", "trainer.nursery", str(folder), str(os.getpid()))
+        return await asyncio.create_subprocess_exec(*command)
+
+    async def close(self) -> None:
+        """Runs end by themselves, or with the worker."""
 
 
 class Elsewhere:

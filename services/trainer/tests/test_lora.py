@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,61 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from chassis.errors import Invalid
-from localstack.base_models import build_tiny
 from trainer import artifacts
 from trainer.fingerprint import continuation_log_probs, largest_change
 from trainer.frozen_base import load_base
 from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
 from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
 from trainer.recipe import Run, _surely_worse
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped, stored_mark
+from trainer.run_config import FailedForGood, RunConfig, Stopped, stored_mark
 from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
-
-QUESTIONS = {
-    "lost_card": ["I have lost my card", "my card is lost", "where is my card?", "card lost, please help"],
-    "refund": ["please refund my order", "I want a refund", "refund the payment", "返金してください"],
-    "close_account": ["close my account", "I want to close the account", "account closing", "口座を閉じたいです"],
-}
-
-
-@pytest.fixture(scope="module")
-def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    return folder / str(build_tiny(folder)["id"])
-
-
-@pytest.fixture
-def configure(base_dir: Path, tmp_path: Path) -> Callable[..., tuple[Path, RunConfig]]:
-    base = json.loads((base_dir / "base.json").read_text())
-    rows = [
-        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": label}]}
-        for label, questions in QUESTIONS.items()
-        for question in questions
-    ]
-    data = tmp_path / "train.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-    def make(name: str, **changes: Any) -> tuple[Path, RunConfig]:
-        folder = tmp_path / name
-        folder.mkdir()
-        config = RunConfig(
-            base_dir=str(base_dir),
-            base_id=base["id"],
-            base_digest=base["digest"],
-            train_path=str(data),
-            validation_path=str(data),
-            epochs=12,
-            batch_size=4,
-            learning_rate=1e-2,
-            seed=7,
-            save_every_steps=5,
-            threads=1,
-            dataset={"dataset_id": "ds-1"},
-            created_at=1767225600,
-        )
-        return folder, dataclasses.replace(config, **changes)
-
-    return make
 
 
 class Events(list[dict[str, Any]]):
@@ -308,68 +257,6 @@ def test_rows_that_are_too_long_are_left_out_and_counted(configure: Any, tmp_pat
     with pytest.raises(FailedForGood, match="within 40 tokens; 1 are longer") as failure:
         execute(folder, config)
     assert failure.value.code == "invalid_training_data"
-
-
-def start_process(folder: Path, config: RunConfig) -> subprocess.Popen[str]:
-    config.write(folder / "run.json")
-    command = [sys.executable, "-m", "trainer.lora", str(folder), str(os.getpid())]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(configure: Any) -> None:
-    folder, config = configure("run", epochs=500, save_every_steps=10_000)
-    process = start_process(folder, config)
-    assert process.stdout is not None
-    events = []
-    for line in process.stdout:
-        events.append(json.loads(line))
-        if events[-1]["type"] == "step" and events[-1]["step"] == 2:
-            process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == EXIT_STOPPED
-    assert events[-1]["type"] == "checkpoint"
-    assert artifacts.verify(Path(events[-1]["path"]))["run"]["seed"] == config.seed
-
-    folder, config = configure("refused", base_id="another")
-    process = start_process(folder, config)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == EXIT_FAILED_FOR_GOOD
-    failed = json.loads(output.splitlines()[-1])
-    assert (failed["type"], failed["code"], failed["permanent"]) == ("failed", "base_model_differs", True)
-
-
-def test_a_run_dies_with_the_process_that_started_it(configure: Any) -> None:
-    folder, config = configure("run", epochs=5000)
-    config.write(folder / "run.json")
-    starter = (
-        "import os, subprocess, sys, time\n"
-        f"command = [sys.executable, '-m', 'trainer.lora', {str(folder)!r}, str(os.getpid())]\n"
-        "run = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
-        "run.stdout.readline(); print(run.pid, flush=True); time.sleep(600)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    os.kill(child, 0)
-    parent.kill()
-    parent.wait()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
-        if "State:\tZ" in Path(f"/proc/{child}/status").read_text():
-            break
-        time.sleep(0.05)
-    else:
-        assert not Path(f"/proc/{child}").exists()
-
-
-def test_a_run_whose_parent_died_before_it_could_be_tied_to_it_does_nothing(configure: Any) -> None:
-    folder, config = configure("run", epochs=1)
-    config.write(folder / "run.json")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    command = [sys.executable, "-m", "trainer.lora", str(folder), str(dead.pid)]
-    orphan = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    assert (orphan.returncode, orphan.stdout) == (1, b"")
-    assert not (folder / "adapter").exists()
 
 
 def encoded(base_dir: Path, messages: list[dict[str, Any]]) -> tuple[Example, Any]:

@@ -26,6 +26,7 @@ from testkit import Space, eventually
 from trainer import training_process, worker
 from trainer.domain import Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
+from trainer.nursery import RUN_NAME
 from trainer.settings import Settings
 from trainer.store import Jobs
 from trainer.worker import MOST_DEATHS, Worker
@@ -171,7 +172,7 @@ def runs() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "trainer.lora" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and child.name() == RUN_NAME
     ]
 
 
@@ -197,14 +198,29 @@ async def shop(space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pyt
     return made
 
 
+HUNG = """
+import json, signal
+from trainer import nursery
+
+def train(folder):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(json.dumps({"type": "step", "step": 1, "total_steps": 9, "train_loss": 1.0}), flush=True)
+    while True:
+        signal.pause()
+
+nursery.train = train
+nursery.main()
+"""
+
+
 @pytest.fixture
 def hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the training, a process that takes one step, then hangs and ignores SIGTERM."""
-    step = json.dumps({"type": "step", "step": 1, "total_steps": 9, "train_loss": 1.0})
+    (tmp_path / "hung.py").write_text(HUNG)
     stub = tmp_path / "python"
     stub.write_text(
-        f'#!/bin/sh\n[ "$2" = trainer.lora ] || exec {sys.executable} "$@"\n'
-        f"trap '' TERM\necho '{step}'\nwhile true; do sleep 1; done\n"
+        f'#!/bin/sh\n[ "$2" = trainer.nursery ] || exec {sys.executable} "$@"\n'
+        f'exec {sys.executable} {tmp_path / "hung.py"} "$3"\n'
     )
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))

@@ -1,19 +1,16 @@
-"""The process a LoRA run lives in: `python -m trainer.lora RUN_DIR PARENT_PID` reads `RUN_DIR/run.json` and trains.
+"""What a training process does: reads `run.json`, trains, and says how it goes.
 
-It prints one JSON event a line (`started`, `step`, `validation`, `checkpoint`, `finished`, `failed`), saves a
-checkpoint when SIGTERM comes, and dies with its parent.
+It prints one JSON event a line (`started`, `step`, `validation`, `checkpoint`, `finished`, `failed`) and saves a
+checkpoint when SIGTERM comes. `trainer.nursery` forks it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
-from eventbus.heartbeat import die_with_parent
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
 
 ENVIRONMENT = {
@@ -22,20 +19,21 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "3000",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Asking CUDA itself whether it is there would spoil it for processes that are forked afterwards.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 """What must stand in the environment before torch and transformers are loaded."""
 
 
-def main() -> int:
-    """Execute the run in the folder named on the command line, as long as the process that started it lives.
+def train(folder: Path) -> int:
+    """Execute the run in the folder; SIGTERM stops it.
 
     Returns:
-        0 when the adapter is published, `EXIT_STOPPED` after SIGTERM, `EXIT_FAILED_FOR_GOOD` when another attempt would
-        fail in the same way; any other end may be tried again.
+        The exit code: 0 when the adapter is published, `EXIT_STOPPED` after SIGTERM, `EXIT_FAILED_FOR_GOOD` when
+        another attempt would fail in the same way; any other end may be tried again.
     """
-    die_with_parent(int(sys.argv[2]))
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    from trainer.recipe import Run
+
     stop_requested = False
 
     def request_stop(_signal: int, _frame: Any) -> None:
@@ -46,10 +44,7 @@ def main() -> int:
         print(json.dumps({"type": kind, **fields}), flush=True)
 
     signal.signal(signal.SIGTERM, request_stop)
-    folder = Path(sys.argv[1])
     try:
-        from trainer.recipe import Run
-
         Run(folder, RunConfig.read(folder / "run.json"), emit, lambda: stop_requested).execute()
     except Stopped:
         return EXIT_STOPPED
@@ -60,7 +55,3 @@ def main() -> int:
         emit("failed", code="training_crashed", message=f"{type(error).__name__}: {error}", permanent=False)
         raise
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

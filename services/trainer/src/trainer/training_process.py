@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +18,7 @@ from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
 from trainer.job_objects import JobObjects
+from trainer.nursery import Nursery
 from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
 from trainer.store import Jobs
 
@@ -42,6 +40,7 @@ class TrainingProcess:
     Args:
         jobs: told of its progress.
         objects: where its checkpoints go.
+        nursery: starts it.
         job: the job, as claimed.
         folder: the run's folder, with `run.json`.
         stall_seconds: how long it may say nothing.
@@ -50,9 +49,12 @@ class TrainingProcess:
         last: its `finished` event.
     """
 
-    def __init__(self, jobs: Jobs, objects: JobObjects, job: Job, folder: Path, stall_seconds: float) -> None:
+    def __init__(
+        self, jobs: Jobs, objects: JobObjects, nursery: Nursery, job: Job, folder: Path, stall_seconds: float
+    ) -> None:
         self._jobs = jobs
         self._objects = objects
+        self._nursery = nursery
         self._job = job
         self._folder = folder
         self._stall_seconds = stall_seconds
@@ -64,29 +66,14 @@ class TrainingProcess:
 
     async def start(self) -> int:
         """Start it, in a process group of its own; returns the group."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "trainer.lora",
-            str(self._folder),
-            str(os.getpid()),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
-            limit=2**20,
-            start_new_session=True,
-        )
+        self._process = await self._nursery.start(self._folder)
         self._began = time.monotonic()
         return self._process.pid
 
     async def end(self) -> None:
         """Kill whatever still runs of it."""
-        self._kill()
+        self._process.kill()
         await self._process.wait()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def follow(self) -> None:
         """Until the process ends.
@@ -118,7 +105,6 @@ class TrainingProcess:
             raise RuntimeError(f"the training process ended with {code}: {await errors}")
 
     async def _progress(self) -> AsyncIterator[dict[str, Any]]:
-        assert self._process.stdout is not None
         line = b"\n"
         while line:
             try:
@@ -130,7 +116,6 @@ class TrainingProcess:
                 yield json.loads(line)
 
     async def _errors(self) -> str:
-        assert self._process.stderr is not None
         return (await self._process.stderr.read())[-2000:].decode(errors="replace")
 
     async def _take(self, event: dict[str, Any]) -> None:
@@ -226,11 +211,10 @@ class TrainingProcess:
                 continue
             if self._halted in GO_ON_LATER and terminated_at is None:
                 terminated_at = time.monotonic()
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.terminate()
+                self._process.terminate()
             elif terminated_at is not None and time.monotonic() - terminated_at > STOP_SECONDS:
-                self._kill()
-        self._kill()
+                self._process.kill()
+        self._process.kill()
 
     async def _reason_to_halt(self) -> str | None:
         try:
@@ -244,18 +228,12 @@ class TrainingProcess:
     async def _stop_with_checkpoint(self) -> None:
         """The service stops: let the run save itself, and keep that."""
         try:
-            if self._process.returncode is None:
-                self._process.terminate()
+            self._process.terminate()
             async with asyncio.timeout(STOP_SECONDS):
                 async for event in self._progress():
                     await self._take(event)
         except Exception as error:  # nothing may take the place of the cancellation that led here
             log.warning("stopped_without_checkpoint", error=f"{type(error).__name__}: {error}")
-
-
-def _environment() -> dict[str, str]:
-    """The run's environment: none of this service's credentials."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SARTOR_")}
 
 
 def _numbers(event: dict[str, Any]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from stores.mongo import PyMongoError
 from trainer.domain import Adapter, Failure, Job
 from trainer.hyperparameters import Hyperparameters
 from trainer.job_objects import JobObjects
+from trainer.nursery import Nursery
 from trainer.run_config import FailedForGood, RunConfig
 from trainer.settings import Settings
 from trainer.store import Jobs
@@ -56,6 +57,7 @@ class Worker:
         self._objects = objects
         self._settings = settings
         self._owner = owner
+        self._nursery = Nursery()
         self._work_dir = settings.trainer_work_dir or Path(tempfile.gettempdir()) / f"sartor-trainer-{os.getuid()}"
 
     async def sweep(self) -> None:
@@ -81,13 +83,16 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled."""
         self._sweep_work_dir()
-        while True:
-            job = await self.jobs.claim(self._owner, self._settings.trainer_lease_seconds)
-            if job is None:
-                await asyncio.sleep(IDLE_SECONDS)
-                continue
-            with structlog.contextvars.bound_contextvars(tenant_id=job.tenant_id, job_id=job.id):
-                await self._see_through(job)
+        try:
+            while True:
+                job = await self.jobs.claim(self._owner, self._settings.trainer_lease_seconds)
+                if job is None:
+                    await asyncio.sleep(IDLE_SECONDS)
+                    continue
+                with structlog.contextvars.bound_contextvars(tenant_id=job.tenant_id, job_id=job.id):
+                    await self._see_through(job)
+        finally:
+            await self._nursery.close()
 
     async def _see_through(self, job: Job) -> None:
         """One attempt at a job; whatever happens, the job is left in a state from which somebody goes on."""
@@ -166,7 +171,9 @@ class Worker:
             raise FailedForGood("training_failed", message)
         async with self._kept(job):
             config = await self._prepare(job, folder)
-        process = TrainingProcess(self.jobs, self._objects, job, folder, self._settings.trainer_stall_seconds)
+        process = TrainingProcess(
+            self.jobs, self._objects, self._nursery, job, folder, self._settings.trainer_stall_seconds
+        )
         group = await process.start()
         began = time.monotonic()
         try:
