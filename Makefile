@@ -9,7 +9,7 @@ SEEDS  ?= 10000
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots sweep cells poison trainer-kills drain bench schemas image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots chaos sweep cells poison trainer-kills drain bench schemas image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ screenshots: venv ## pictures of every page of the console, taken by its browser
 
 sweep: venv ## end a process at every named crash point, once each, and check that the work ends, once
 	$(BIN)/python -m tests.chaos.sweep
+
+chaos: venv ## 300 jobs of 10 tenants while 100 processes of the whole stack are killed at random; SEED=n for another order
+	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED))
 
 cells: venv ## broker, database, objects and Milvus away, cut, half open or slow: the outcomes of the fault matrix
 	$(BIN)/python -m pytest tests/chaos/cells.py -s

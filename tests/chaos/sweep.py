@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,14 +23,13 @@ from typing import Any
 
 import httpx2
 
-from chassis.settings import ServiceSettings
 from localstack import LocalStack
 from localstack.base_models import build_tiny
-from schemas import TOPICS, Envelope, read_envelope
-from stores import mongo
 from stores.objects import Objects
 from testkit.history import History
-from testkit.injector import Message, inject, recorded
+from testkit.injector import Message, inject
+from tests.chaos.clients import Client, Violation
+from tests.chaos.leftovers import Leftovers, kind_of, streams_broken
 from tests.chaos.plan import ROUNDS
 from tests.e2e.test_main_way import rows
 
@@ -49,7 +48,6 @@ SETTINGS = {
     "SARTOR_MODEL_SERVER_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
-WORK_SECONDS = 600
 QUIET_SECONDS = 60
 POISON = "poison"
 DOCUMENT = b"# Refunds\n\nRefunds take five working days.\n\n# Hours\n\nThe desk is open from 7 to 22.\n"
@@ -104,68 +102,6 @@ class Points:
         return [float(at) for at, _, name in map(str.split, lines) if name == point and float(at) > after + 0.01]
 
 
-class Client:
-    """A tenant's client that repeats what was not answered, with the same `Idempotency-Key`."""
-
-    def __init__(self, base_url: str, api_key: str, history: History, name: str) -> None:
-        self._http = httpx2.Client(
-            base_url=base_url, headers={"authorization": f"Bearer {api_key}"}, timeout=30, trust_env=False
-        )
-        self._history = history
-        self.name = name
-        self._count = 0
-        self._lock = threading.Lock()
-
-    def call(self, method: str, path: str, *, gone: bool = False, within: float = WORK_SECONDS, **kwargs: Any) -> Any:
-        """The decoded answer.
-
-        Args:
-            method: of HTTP.
-            path: below `/v1`.
-            gone: 404 is as good as done: an attempt before did it.
-            within: seconds until it is given up.
-            kwargs: for the HTTP client.
-        """
-        with self._lock:
-            self._count += 1
-            key = f"{self.name}-{self._count}"
-        headers = {"idempotency-key": key} if method == "POST" else {}
-        deadline = time.monotonic() + within
-        while True:
-            with self._history.operation(f"{method} {path}", tenant=self.name, key=key) as operation:
-                answer = self._try(method, path, headers, kwargs)
-                operation.ids["status"] = answer.status_code if answer is not None else None
-            if answer is not None and (answer.is_success or (gone and answer.status_code == 404)):
-                return answer.json() if answer.content and answer.is_success else None
-            known = answer is not None and answer.status_code < 500 and answer.status_code not in (409, 429)
-            if known or time.monotonic() > deadline:
-                said = "no answer" if answer is None else f"{answer.status_code} {answer.text[:200]}"
-                raise Violation(f"{method} {path}: {said}")
-            time.sleep(0.5)
-
-    def _try(self, method: str, path: str, headers: dict[str, str], kwargs: Any) -> httpx2.Response | None:
-        try:
-            return self._http.request(method, path, headers=headers, **kwargs)
-        except httpx2.TransportError:
-            return None
-
-    def upload(self, name: str, body: bytes, purpose: str) -> str:
-        made = self.call("POST", "files", files={"file": (name, body)}, data={"purpose": purpose})
-        return str(made["id"])
-
-    def until(self, what: str, probe: Callable[[], Any], *, within: float = WORK_SECONDS) -> Any:
-        deadline = time.monotonic() + within
-        while not (found := probe()):
-            if time.monotonic() > deadline:
-                raise Violation(f"not within {within:.0f} s: {what}")
-            time.sleep(0.4)
-        return found
-
-
-class Violation(Exception):
-    """Something promised did not hold."""
-
-
 @dataclass
 class Work:
     """What one tenant asked for in a round, for the checks."""
@@ -186,6 +122,7 @@ class Sweep:
         self._stack = stack
         self._points = points
         self._history = history
+        self._leftovers = Leftovers(stack)
         self._operator = Client(stack.base_url, stack.home.secret("operator_key"), history, "operator")
 
     def round(self, number: int) -> tuple[list[Crash], list[str]]:
@@ -322,7 +259,7 @@ class Sweep:
         header = {"ce_subject": POISON, "ce_origin": POISON, "ce_id": f"evt_{POISON}"}
 
         def one() -> Message | None:
-            return next((one for one in self._messages("datasets") if one.header("ce_type")), None)
+            return next((one for one in self._leftovers.messages("datasets") if one.header("ce_type")), None)
 
         sound = work.client.until("an event to spoil", one)
         headers = {**{name: value.decode() for name, value in sound.headers}, **header}
@@ -332,8 +269,8 @@ class Sweep:
             value=b'{"dataset_id": ',
             headers=tuple((name, value.encode()) for name, value in headers.items()),
         )
-        asyncio.run(inject(self._kafka, [spoilt]))
-        work.client.until("the dead letter", lambda: self._messages("datasets-dlq"))
+        asyncio.run(inject(self._leftovers.kafka, [spoilt]))
+        work.client.until("the dead letter", lambda: self._leftovers.messages("datasets-dlq"))
 
     def _tune_while_accounts_is_away(self, work: Work) -> None:
         """The trainer cannot ask for the tenant's policy: the event is parked until accounts is back."""
@@ -372,13 +309,6 @@ class Sweep:
                 passes = self._points.passes(crash.service, crash.point, crash.fired_at)
                 crash.again_at = passes[0] if passes else None
 
-    @property
-    def _kafka(self) -> str:
-        return self._stack.addresses()["kafka_bootstrap"]
-
-    def _messages(self, *topics: str) -> list[Message]:
-        return asyncio.run(recorded(self._kafka, *topics))
-
     def _settled(self, work: Work) -> list[str]:
         """What is wrong once everything should be quiet."""
         deadline = time.monotonic() + QUIET_SECONDS
@@ -387,12 +317,11 @@ class Sweep:
         return found
 
     def _unsettled(self, work: Work) -> list[str]:
-        found = asyncio.run(self._left_in_stores(work))
-        events = [one for one in self._messages(*(topic.name for topic in TOPICS)) if one.header("ce_origin") != POISON]
-        mine = [(read_envelope(dict(_texts(one))), one) for one in events]
-        mine = [(envelope, one) for envelope, one in mine if envelope.tenantid == work.tenant_id]
-        found += streams_broken([(one.topic, envelope) for envelope, one in mine])
-        counted = Counter(kind for _, kind in {(envelope.id, _kind(envelope)) for envelope, _ in mine})
+        found = asyncio.run(self._leftovers.unpublished_or_parked()) + asyncio.run(self._bytes_left(work))
+        mine = [(topic, event) for topic, event in self._leftovers.events() if event.tenantid == work.tenant_id]
+        mine = [(topic, event) for topic, event in mine if event.origin != POISON]
+        found += streams_broken(mine)
+        counted = Counter(kind for _, kind in {(event.id, kind_of(event)) for _, event in mine})
         found += [
             f"{counted[kind]} x {kind} for {len(work.jobs)} jobs"
             for kind in ONCE_A_JOB
@@ -402,8 +331,7 @@ class Sweep:
             found.append(f"{counted['dataset.prepared']} x dataset.prepared for {len(work.files)} files")
         if counted["feedback.recorded"] != work.feedback:
             found.append(f"{counted['feedback.recorded']} x feedback.recorded for {work.feedback}")
-        letters = self._messages(*(topic.dead_letters for topic in TOPICS))
-        strange = [one for one in letters if one.header("ce_subject") != POISON]
+        strange = [one for one in self._leftovers.dead_letters() if one.header("ce_subject") != POISON]
         found += [f"dead letter {one.header('ce_type')}: {one.header('x-error')}" for one in strange]
         return found + self._seen_by_the_owner(work)
 
@@ -425,25 +353,9 @@ class Sweep:
             found.append(f"{len(projects)} labeling projects for {work.projects}")
         return found
 
-    async def _left_in_stores(self, work: Work) -> list[str]:
-        addresses = self._stack.addresses()
-        settings = ServiceSettings(
-            mongo_url=addresses["mongo_url"],  # type: ignore[arg-type]
-            objects_endpoint=addresses["objects_endpoint"],
-            objects_secret_key=addresses["objects_secret_key"],  # type: ignore[arg-type]
-        )
+    async def _bytes_left(self, work: Work) -> list[str]:
         found = []
-        for service in ROUNDS[0]:
-            database = mongo.connect(settings, service)
-            for name in await database.list_collection_names():
-                outbox = await database[name].count_documents({"outbox.0": {"$exists": True}})
-                if outbox:
-                    found.append(f"{outbox} documents of {service}.{name} have events that were not published")
-            parked = await database["parked"].count_documents({})
-            if parked:
-                found.append(f"{parked} keys of {service} are parked")
-            database.client.close()
-        objects = Objects(settings)
+        objects = Objects(self._leftovers.settings)
         for file in work.deleted:
             keys = await objects.keys(f"tenants/{work.tenant_id}/files/{file}/")
             keys += await objects.keys(f"tenants/{work.tenant_id}/documents/{file}/")
@@ -451,28 +363,6 @@ class Sweep:
                 found.append(f"bytes of a deleted file: {keys}")
         objects.close()
         return found
-
-
-def streams_broken(events: list[tuple[str, Envelope]]) -> list[str]:
-    """Numbers that two events share, or that are missing, in the streams of these events of (topic, envelope)."""
-    streams: dict[tuple[str, str, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for topic, envelope in events:
-        if envelope.origin:
-            streams[topic, envelope.subject, envelope.origin][envelope.seq].add(envelope.id)
-    found = []
-    for stream, numbers in streams.items():
-        found += [f"{'/'.join(stream)} has two events {seq}" for seq, ids in numbers.items() if len(ids) > 1]
-        if missing := set(range(1, max(numbers) + 1)) - set(numbers):
-            found.append(f"{'/'.join(stream)} lacks {sorted(missing)}")
-    return found
-
-
-def _texts(message: Message) -> list[tuple[str, str]]:
-    return [(name, value.decode("utf-8", "replace")) for name, value in message.headers]
-
-
-def _kind(envelope: Envelope) -> str:
-    return envelope.type.rsplit(".", 1)[0]
 
 
 def _ready(http: httpx2.Client, port: int) -> bool:

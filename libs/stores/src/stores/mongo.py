@@ -42,6 +42,7 @@ def connect(settings: ServiceSettings, service: str) -> Database:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
         settings.mongo_url.get_secret_value(),
         w="majority",
+        journal=True,  # an answer says that the write outlives the server's process, whatever the server's defaults
         readConcernLevel="majority",
         retryWrites=True,
         serverSelectionTimeoutMS=5_000,

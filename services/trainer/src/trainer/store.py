@@ -74,7 +74,10 @@ class Jobs:
         await self._checkpoints.create_index([("job_id", 1), ("step", -1)])
 
     async def claim(self, owner: str, seconds: float) -> Job | None:
-        """The next job to train: of the tenant that waited longest for a turn, its oldest."""
+        """The next job to train: one whose worker is gone, else of the tenant that waited longest its oldest."""
+        interrupted = await self.jobs.claim({"state": "running"}, owner, seconds)
+        if interrupted is not None:  # it has had its turn, and part of its work is done
+            return interrupted
         claimable = {"state": {"$in": list(CLAIMABLE)}}
         waiting = await self.jobs.collection.distinct("tenant_id", claimable)
         if not waiting:

@@ -1,0 +1,114 @@
+"""Makes `If-Match` and `If-None-Match` of uploads true in front of an object store that ignores them.
+
+The local broker keeps its offsets in objects that it replaces under those conditions; a store that always replaces
+them would, after a kill, let it begin again at offset 0. The broker is the only writer, and this its only way.
+
+`python -m localstack.preconditions PORT STORE` with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+import httpx2
+import uvicorn
+from minio import Minio
+from minio.error import S3Error
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
+METHODS = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+ANSWER_SECONDS = 20.0
+MOST_KNOWN = 100_000
+
+FAILED = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>PreconditionFailed</Code></Error>'
+
+
+class Preconditions:
+    """Forwards requests as they are, and refuses uploads whose condition does not hold.
+
+    Args:
+        store: address of the object store.
+        access_key: to ask what an object is at present.
+        secret_key: the same.
+    """
+
+    def __init__(self, store: str, access_key: str, secret_key: str) -> None:
+        self._store = httpx2.URL(store)
+        self._http = httpx2.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False)
+        self._objects = Minio(f"{self._store.host}:{self._store.port}", access_key, secret_key, secure=False)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._known: dict[str, str] = {}
+
+    async def answer(self, request: Request) -> Response:
+        """The store's answer, or 412."""
+        expected, unexpected = request.headers.get("if-match"), request.headers.get("if-none-match")
+        if request.method in ("GET", "HEAD"):
+            return await self._forward(request)
+        key = request.url.path
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            if request.method == "PUT" and (expected or unexpected):
+                present = self._known.get(key) or await asyncio.to_thread(self._present, key)
+                if (unexpected and present) or (expected and expected.strip('"') != present):
+                    return Response(FAILED, 412, media_type="application/xml")
+            self._known.pop(key, None)  # until the store has answered, nobody knows
+            answer = await self._forward(request)
+            if request.method == "PUT" and answer.status_code == 200 and len(self._known) < MOST_KNOWN:
+                self._known[key] = answer.headers.get("etag", "").strip('"')
+            return answer
+
+    async def _forward(self, request: Request) -> Response:
+        path = request.scope["raw_path"] + (b"?" + query if (query := request.scope["query_string"]) else b"")
+        try:
+            answer = await self._http.request(
+                request.method,
+                self._store.copy_with(raw_path=path),
+                headers=[(name, value) for name, value in request.headers.raw if name.decode() not in HOP_BY_HOP],
+                content=await request.body(),
+            )
+        except (httpx2.TransportError, ClientDisconnect):
+            return Response(status_code=503)
+        response = Response(answer.content, answer.status_code)
+        response.raw_headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() != b"date"]
+        return response
+
+    def _present(self, path: str) -> str | None:
+        """The entity tag of what is stored; None where nothing is."""
+        bucket, _, key = path.lstrip("/").partition("/")
+        try:
+            return str(self._objects.stat_object(bucket_name=bucket, object_name=key).etag)
+        except S3Error as error:
+            if error.code in ("NoSuchKey", "NoSuchBucket"):
+                return None
+            raise
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._http.aclose()
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    port, store = int(sys.argv[1]), sys.argv[2]
+    preconditions = Preconditions(store, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await preconditions.close()
+
+    app = Starlette(routes=[Route("/{path:path}", preconditions.answer, methods=METHODS)], lifespan=lifespan)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

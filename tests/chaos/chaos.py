@@ -1,0 +1,309 @@
+"""Chaos: the whole stack at work for many tenants while its processes are killed at random.
+
+`make chaos` runs it: every service, the broker, the stores and the ingress as real processes, a tiny base model, and
+SIGKILLs all the time. It prints figures and fails when a job was lost, had two effects, or is stuck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from localstack import LocalStack
+from localstack.base_models import build_tiny
+from schemas import Envelope
+from stores import mongo
+from testkit.history import History
+from tests.chaos.clients import Client, Violation
+from tests.chaos.killing import Kill, Killer
+from tests.chaos.leftovers import Leftovers, kind_of, streams_broken
+from tests.e2e.test_main_way import rows
+
+SETTINGS = {
+    "SARTOR_EVALUATOR_RETRY_SECONDS": "2",
+    "SARTOR_TRAINER_THREADS": "1",
+    "SARTOR_MODEL_SERVER_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""Leases and all that decides about a recovery are as in an installation."""
+
+TENANTS, JOBS, KILLS = 10, 300, 100
+ASKED = 3
+"""Jobs that a tenant asks for in a round, beside the one that follows from an upload; one more is cancelled."""
+
+LONGEST_SECONDS = 2400
+WAIT_SECONDS = 900
+QUIET_SECONDS = 90
+MOST_LEASES = 2.0
+ENDED = ("succeeded", "failed", "cancelled")
+ONCE_A_MODEL = ("finetune.requested", "finetune.trained", "finetune.succeeded", "model.registered", "model.promoted")
+ONCE_A_CANCELLED_JOB = ("finetune.requested", "finetune.cancelled")
+
+
+@dataclass
+class Asked:
+    """What one tenant asked for, and what it was answered.
+
+    Attributes:
+        files: uploaded.
+        jobs: of each job that should have succeeded, its model.
+        cancelled: jobs whose cancellation was accepted.
+        chats: completions that were answered.
+        ratings: of completions.
+        deleted: models.
+    """
+
+    client: Client
+    tenant_id: str
+    files: list[str] = field(default_factory=list)
+    jobs: dict[str, str] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    chats: list[str] = field(default_factory=list)
+    ratings: int = 0
+    deleted: list[str] = field(default_factory=list)
+
+
+class Chaos:
+    """One run on one stack."""
+
+    def __init__(self, stack: LocalStack, history: History, seed: int, jobs: int, kills: int) -> None:
+        self._stack = stack
+        self._history = history
+        self._jobs, self._kills = jobs, kills
+        self._leftovers = Leftovers(stack)
+        self._killer = Killer(stack, seed)
+        self._began = time.monotonic()
+        self.asked: list[Asked] = []
+
+    @property
+    def kills(self) -> list[Kill]:
+        return self._killer.kills
+
+    def run(self, tenants: int) -> list[str]:
+        """Work under fire until there were enough jobs and kills; what is wrong at the end."""
+        operator = Client(self._stack.base_url, self._stack.home.secret("operator_key"), self._history, "operator")
+        for number in range(tenants):
+            policy = {"name": f"Tenant {number}", "policy": {"gate": "advisory"}}
+            made = operator.call("POST", "organization/tenants", json=policy)
+            client = Client(self._stack.base_url, made["api_key"], self._history, f"tenant-{number}")
+            self.asked.append(Asked(client, made["tenant_id"]))
+        self._began = time.monotonic()
+        self._killer.start()
+        with ThreadPoolExecutor(tenants + 1) as pool:
+            working = [pool.submit(self._work, asked) for asked in self.asked]
+            telling = pool.submit(self._tell, lambda: all(one.done() for one in working))
+            wrong = [f"stuck: {error}" for one in working if (error := one.exception()) is not None]
+            telling.result()
+        self._killer.stop(QUIET_SECONDS)
+        return wrong or self._settled()
+
+    def done(self) -> int:
+        """Jobs that are over, as they should be."""
+        return sum(len(asked.jobs) for asked in self.asked)
+
+    def _work(self, asked: Asked) -> None:
+        number = 0
+        while self.done() < self._jobs or len(self.kills) < self._kills:
+            if time.monotonic() - self._began > LONGEST_SECONDS:
+                raise Violation(f"{self.done()} jobs and {len(self.kills)} kills in {LONGEST_SECONDS} s")
+            self._round(asked, number)
+            number += 1
+
+    def _round(self, asked: Asked, number: int) -> None:
+        """An upload that makes a job by itself, jobs asked for, one of them cancelled; an answer, a rating, an end."""
+        client = asked.client
+        upload = client.upload(f"messages-{number}.jsonl", rows(24), "user_data")
+        file = client.upload(f"tune-{number}.jsonl", rows(18), "fine-tune")
+        asked.files += [upload, file]
+        jobs = [self._ask(client, file, seed) for seed in range(ASKED)]
+        regretted = self._ask(client, file, ASKED)
+        if client.call("POST", f"fine_tuning/jobs/{regretted}/cancel", accept=(400, 409)) is not None:
+            asked.cancelled.append(regretted)
+        else:
+            jobs.append(regretted)
+        jobs.append(self._automatic(client, upload))
+        models = {job: self._model(client, job) for job in jobs}
+        asked.jobs |= models
+        self._use(asked, next(iter(models.values())))
+        for model in [*models.values()][1:]:
+            client.call("DELETE", f"models/{model}", gone=True)
+            asked.deleted.append(model)
+
+    def _ask(self, client: Client, file: str, seed: int) -> str:
+        chosen = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 10}
+        method = {"type": "supervised", "supervised": {"hyperparameters": chosen}}
+        asked = {"model": "tiny-test", "training_file": file, "method": method, "seed": seed}
+        return str(client.call("POST", "fine_tuning/jobs", json=asked)["id"])
+
+    def _automatic(self, client: Client, file: str) -> str:
+        def made() -> list[str]:
+            every = client.call("GET", "fine_tuning/jobs?limit=100")["data"]
+            return [job["id"] for job in every if job["training_file"] == file]
+
+        return str(client.until(f"the job of {file}", made, within=WAIT_SECONDS)[0])
+
+    def _model(self, client: Client, job_id: str) -> str:
+        def ended() -> Any:
+            job = client.call("GET", f"fine_tuning/jobs/{job_id}")
+            return job if job["status"] in ENDED else None
+
+        job = client.until(f"job {job_id} is over", ended, within=WAIT_SECONDS, every=1.5)
+        if job["status"] != "succeeded":
+            raise Violation(f"job {job_id} {job['status']}: {job['error']}")
+        return str(job["fine_tuned_model"])
+
+    def _use(self, asked: Asked, model: str) -> None:
+        question = {"model": model, "messages": [{"role": "user", "content": "bike 3 will not open"}], "max_tokens": 4}
+        answer = asked.client.call("POST", "chat/completions", json=question)
+        if not answer["system_fingerprint"].startswith("ad-"):
+            raise Violation(f"the base model answered for {model}")
+        asked.chats.append(answer["id"])
+        asked.client.call("POST", "feedback", json={"completion_id": answer["id"], "rating": "down"})
+        asked.ratings += 1
+
+    def _tell(self, over: Any) -> None:
+        """A line every half minute."""
+        while not over():
+            time.sleep(1)
+            if int(time.monotonic() - self._began) % 30 == 0:
+                seconds = time.monotonic() - self._began
+                print(f"{seconds:5.0f} s: {self.done()} jobs over, {len(self.kills)} kills", flush=True)
+
+    def _settled(self) -> list[str]:
+        """What is wrong once everything should be quiet."""
+        deadline = time.monotonic() + QUIET_SECONDS
+        while (found := self._unsettled()) and time.monotonic() < deadline:
+            time.sleep(2)
+        return found
+
+    def _unsettled(self) -> list[str]:
+        found = asyncio.run(self._leftovers.unpublished_or_parked())
+        found += [
+            f"dead letter {one.header('ce_type')}: {one.header('x-error')}" for one in self._leftovers.dead_letters()
+        ]
+        events = self._leftovers.events()
+        found += streams_broken(events)
+        first = {envelope.id: envelope for _, envelope in events}
+        for asked in self.asked:
+            mine = [envelope for envelope in first.values() if envelope.tenantid == asked.tenant_id]
+            found += self._wrong_events(asked, mine) + self._wrong_to_its_owner(asked)
+        return found
+
+    def _wrong_events(self, asked: Asked, events: Iterable[Envelope]) -> list[str]:
+        """Every fact was told once, and no other."""
+        counted = Counter(kind_of(event) for event in events)
+        expected = {kind: len(asked.jobs) for kind in ONCE_A_MODEL}
+        expected["finetune.requested"] += len(asked.cancelled)
+        expected["finetune.cancelled"] = len(asked.cancelled)
+        expected["finetune.failed"] = 0
+        expected |= {"dataset.prepared": len(asked.files), "model.retired": len(asked.deleted)}
+        expected |= {"chat.completed": len(asked.chats), "feedback.recorded": asked.ratings}
+        return [
+            f"{asked.client.name}: {counted[kind]} x {kind} instead of {number}"
+            for kind, number in expected.items()
+            if counted[kind] != number
+        ]
+
+    def _wrong_to_its_owner(self, asked: Asked) -> list[str]:
+        """What the API shows is what was asked for."""
+        client = asked.client
+        seen = {job["id"]: job["status"] for job in client.call("GET", "fine_tuning/jobs?limit=100")["data"]}
+        expected = dict.fromkeys(asked.jobs, "succeeded") | dict.fromkeys(asked.cancelled, "cancelled")
+        found = [] if seen == expected else [f"jobs {sorted(seen.items() ^ expected.items())}"]
+        versions = client.call("GET", "registry/models?limit=100")["data"]
+        if len(versions) != len(asked.jobs):
+            found.append(f"{len(versions)} model versions for {len(asked.jobs)} jobs")
+        datasets = Counter(one["file_id"] for one in client.call("GET", "datasets?limit=100")["data"])
+        found += [f"{datasets[file]} datasets of {file}" for file in asked.files if datasets[file] != 1]
+        inbox = client.call("GET", "labeling/feedback?limit=100")["data"]
+        if len(inbox) != asked.ratings:
+            found.append(f"{len(inbox)} ratings in the inbox for {asked.ratings}")
+        return [f"{client.name}: {one}" for one in found]
+
+    async def attempts(self) -> list[int]:
+        """Of each job, how often it was claimed for training."""
+        database = mongo.connect(self._leftovers.settings, "trainer")
+        kept = [one["lease"]["fence"] async for one in database["jobs"].find({"adapter": {"$ne": None}}, {"lease": 1})]
+        database.client.close()
+        return kept
+
+
+def report(chaos: Chaos, wrong: list[str], seconds: float, attempts: list[int]) -> int:
+    """Print the figures; 1 when something promised did not hold."""
+    kills = chaos.kills
+    victims = Counter(f"{kill.victim}{' (child)' if kill.child else ''}" for kill in kills)
+    lasted = sorted(kill.leases for kill in kills if not kill.child)
+    p99 = lasted[max(0, -(-99 * len(lasted) // 100) - 1)]
+    waits = sorted(kill.whole - kill.at for kill in kills if kill.whole is not None and not kill.child)
+    cancelled = sum(len(asked.cancelled) for asked in chaos.asked)
+    print(f"{chaos.done()} jobs of {len(chaos.asked)} tenants in {seconds:.0f} s, {cancelled} more cancelled")
+    print(f"{len(kills)} kills: " + ", ".join(f"{name} {count}" for name, count in sorted(victims.items())))
+    # The last claim of a job that is over is the one that clears its checkpoints away.
+    print(f"training begun again after a kill: {sum(max(0, one - 2) for one in attempts)} times")
+    print(
+        f"recovery: median {statistics.median(waits):.1f} s, p99 {p99:.2f} leases, worst {lasted[-1]:.2f} leases "
+        f"({max(waits):.1f} s)"
+    )
+    slow = [kill for kill in kills if kill.leases > MOST_LEASES]
+    for kill in slow:
+        print(f"  slow: {kill.victim}{' (child)' if kill.child else ''}, {kill.leases:.1f} leases, held {kill.held}")
+    for line in wrong:
+        print(f"  wrong: {line}")
+    print(f"lost, doubled or stuck: {len(wrong)}")
+    return 1 if wrong or p99 > MOST_LEASES else 0
+
+
+def main() -> int:
+    """Run; 1 when something promised did not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="decides who is killed and when")
+    parser.add_argument("--jobs", type=int, default=JOBS)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--tenants", type=int, default=TENANTS)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        root = Path(folder)
+        build_tiny(root / "models")
+        stack = LocalStack(
+            root / "stack",
+            base_model="tiny-test",
+            models_dir=root / "models",
+            environment=SETTINGS,
+            usual_ports=False,
+        )
+        signal.signal(signal.SIGTERM, lambda *_: _give_up(stack))
+        with stack:
+            chaos = Chaos(stack, History(root / "history.jsonl"), chosen.seed, chosen.jobs, chosen.kills)
+            began = time.monotonic()
+            wrong = chaos.run(chosen.tenants)
+            failed = report(chaos, wrong, time.monotonic() - began, asyncio.run(chaos.attempts()))
+            if failed:
+                kept = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
+                told = [kill.__dict__ | {"held": sorted(map(str, kill.held))} for kill in chaos.kills]
+                (kept / "kills.json").write_text(json.dumps(told, indent=1))
+                for log in [*stack.home.logs.glob("*.log*"), root / "history.jsonl"]:
+                    (kept / log.name).write_bytes(log.read_bytes())
+                print(f"logs, history and kills: {kept}")
+    return failed
+
+
+def _give_up(stack: LocalStack) -> None:
+    stack.down()
+    os._exit(1)  # clients still wait for answers
+
+
+if __name__ == "__main__":
+    sys.exit(main())

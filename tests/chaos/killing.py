@@ -1,0 +1,175 @@
+"""Kills processes of a stack at random, and watches how long each takes until nothing is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from localstack import LocalStack
+from localstack.home import SERVICE_PORTS
+from localstack.programs import Program
+from localstack.stack import is_ready
+from stores import mongo
+from stores.mongo import PyMongoError
+from tests.chaos.leftovers import Leftovers
+
+LEASE_SECONDS = {"trainer": 20.0, "ingest": 15.0, "evaluator": 30.0}
+"""Leases on work by default; every other service's longest is that of its relay, as long as the trainer's."""
+
+PAUSE_SECONDS = (4.0, 9.0)
+"""Between two kills."""
+
+LOOK_SECONDS = 0.3
+WORK = ["queued", "running", "uploaded", "in_progress", "deleting", None]
+"""States, of any service's documents, in which work is left; parked keys have none."""
+
+CHILDREN_SHARE = 0.3
+"""Of the trainer's kills, how many meet one of its children: the run, its heartbeat, or what both are forked from."""
+
+
+@dataclass
+class Kill:
+    """One SIGKILL and what followed. Times are of the monotonic clock.
+
+    Attributes:
+        victim: name of the program.
+        child: whether one of its children was killed instead.
+        pid: of the process.
+        at: when.
+        held: what the process held a lease on, as (collection, document).
+        ready: when the program answered again.
+        whole: when every service had been ready once since then, and every lease had left the dead process.
+    """
+
+    victim: str
+    child: bool
+    pid: int
+    at: float
+    held: set[tuple[str, Any]] = field(default_factory=set)
+    ready: float | None = None
+    whole: float | None = None
+
+    @property
+    def lease(self) -> float:
+        """Seconds."""
+        return LEASE_SECONDS.get(self.victim, 20.0)
+
+    @property
+    def leases(self) -> float:
+        """Recovery, in leases of the service; infinite if it never came."""
+        return (self.whole - self.at) / self.lease if self.whole is not None else float("inf")
+
+
+class Killer(threading.Thread):
+    """Kills until told to stop, then waits for what is still open.
+
+    Args:
+        stack: whose processes.
+        seed: decides victims and pauses.
+    """
+
+    def __init__(self, stack: LocalStack, seed: int) -> None:
+        super().__init__(name="killer", daemon=True)
+        self._stack = stack
+        self._random = random.Random(seed)
+        self._leftovers = Leftovers(stack)
+        self._programs: dict[str, Program] = {
+            program.name: program for program in stack._programs(stack.home.state["ports"])
+        }
+        self._seen_ready: dict[str, float] = {}
+        self._enough = threading.Event()
+        self.kills: list[Kill] = []
+        self.error: BaseException | None = None
+
+    def stop(self, within: float) -> None:
+        """No more kills; wait until the last ones are over."""
+        self._enough.set()
+        self.join(within)
+        if self.error is not None:
+            raise self.error
+
+    def run(self) -> None:
+        """See `Thread`."""
+        try:
+            self._run()
+        except BaseException as error:  # told where the killer is stopped
+            self.error = error
+
+    def _run(self) -> None:
+        until = time.monotonic()
+        while not self._enough.is_set() or self._open():
+            if not self._enough.is_set() and time.monotonic() > until:
+                self._kill()
+                until = time.monotonic() + self._random.uniform(*PAUSE_SECONDS)
+            for kill in self._open():
+                self._look(kill)
+            time.sleep(LOOK_SECONDS)
+
+    def _open(self) -> list[Kill]:
+        return [kill for kill in self.kills if kill.whole is None]
+
+    def _kill(self) -> None:
+        waited_for = {kill.victim for kill in self._open() if kill.ready is None}
+        pids = {info["name"]: info["pid"] for info in self._stack._rpc().supervisor.getAllProcessInfo()}
+        victims = sorted(name for name in self._programs if pids.get(name) and name not in waited_for)
+        victim = self._random.choice(victims)
+        pid, child = pids[victim], False
+        if victim == "trainer" and self._random.random() < CHILDREN_SHARE:
+            children = [one.pid for one in psutil.Process(pid).children(recursive=True)]
+            if children:
+                pid, child = self._random.choice(children), True
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.kills.append(Kill(victim, child, pid, time.monotonic()))
+
+    def _look(self, kill: Kill) -> None:
+        began = time.monotonic()
+        if kill.ready is None:
+            if began - kill.at < 0.5 or not is_ready(self._programs[kill.victim]):
+                return  # a server whose process was just killed may still be seen listening
+            kill.ready = time.monotonic()
+        if kill.victim in SERVICE_PORTS and not kill.child and not self._leases_left(kill):
+            return
+        if kill.victim not in SERVICE_PORTS and not self._all_ready_since(kill.ready):
+            return
+        kill.whole = time.monotonic()
+
+    def _leases_left(self, kill: Kill) -> bool:
+        """Whether nothing is leased to the dead process any more, expired or not."""
+        try:
+            kill.held = asyncio.run(self._leased_to(kill))
+        except PyMongoError:  # MongoDB was killed as well
+            return False
+        return not kill.held
+
+    async def _leased_to(self, kill: Kill) -> set[tuple[str, Any]]:
+        owner = re.compile(rf"-{kill.pid}(-\d+)?$")
+        database = mongo.connect(self._leftovers.settings, kill.victim)
+        found = set()
+        try:
+            for name in await database.list_collection_names():
+                held = {"$or": [{"lease.owner": owner, "state": {"$in": WORK}}, {"_id": "relay", "owner": owner}]}
+                found |= {(name, one["_id"]) async for one in database[name].find(held, {"_id": 1})}
+        finally:
+            database.client.close()
+        return found
+
+    def _all_ready_since(self, moment: float) -> bool:
+        for service in SERVICE_PORTS:
+            if self._seen_ready.get(service, 0.0) < moment:
+                asked = time.monotonic()
+                if not is_ready(self._programs[service]):
+                    return False
+                self._seen_ready[service] = asked
+        return True
