@@ -153,6 +153,7 @@ class Service:
         if self.bus.handles:
             names["parked"] = self.bus.run_parked
             names["parked_depth"] = self.bus.measure_parked
+            names["lag"] = self.bus.measure_lag
         relay = asyncio.create_task(_keep_running("relay", names.pop("relay"))) if self._relay else None
         tasks = [asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()]
         stopping = asyncio.create_task(self._stop_work_when_asked(app, tasks))
