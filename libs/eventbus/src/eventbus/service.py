@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx2
@@ -103,6 +104,15 @@ class Service:
     def background(self, name: str, work: Hook) -> None:
         """Keep `work` running; it is started again, with a log line, should it fail."""
         self._background[name] = work
+
+    def watch_leases(self, store: AggregateStore[Any], *work: dict[str, Any]) -> None:
+        """Tell of work that a worker began and nobody goes on with.
+
+        Args:
+            store: where it lies.
+            work: the queries it is claimed by.
+        """
+        self.background(f"leases-{store.collection.name}", partial(store.leases.watch, {"$or": list(work)}))
 
     def app(
         self,

@@ -17,6 +17,8 @@ from schemas import ObjectRef
 from stores.mongo import ASCENDING, Collection
 from stores.objects import Objects
 
+TO_EVALUATE: dict[str, Any] = {"state": {"$in": list(OPEN)}}
+
 
 class Answer(BaseModel):
     """What one system answered to one row.
@@ -86,7 +88,7 @@ class Evaluations:
 
     async def claim(self, owner: str, seconds: float) -> Evaluation | None:
         """Claim the oldest evaluation that waits, or whose worker died."""
-        return await self._evaluations.claim({"state": {"$in": list(OPEN)}}, owner, seconds)
+        return await self._evaluations.claim(TO_EVALUATE, owner, seconds)
 
     async def still_ours(self, evaluation: Evaluation, seconds: float) -> bool:
         """Renew our lease; False when it was lost or the evaluation is over, and the work must stop."""

@@ -13,6 +13,9 @@ from schemas import ObjectRef
 from stores.mongo import Collection
 from stores.objects import Objects
 
+TO_PARSE: dict[str, Any] = {"state": "uploaded"}
+TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
+
 
 class Files:
     """The service's documents and objects, in its own words.
@@ -81,12 +84,12 @@ class Files:
 
     async def claim(self, owner: str, seconds: float) -> File | None:
         """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
-        waiting = await self.files.collection.distinct("tenant_id", {"state": "uploaded"})
+        waiting = await self.files.collection.distinct("tenant_id", TO_PARSE)
         if not waiting:
             return None
         turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
         for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
-            file = await self.files.claim({"state": "uploaded", "tenant_id": tenant_id}, owner, seconds)
+            file = await self.files.claim({**TO_PARSE, "tenant_id": tenant_id}, owner, seconds)
             if file is not None:
                 await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
                 return file
@@ -94,7 +97,7 @@ class Files:
 
     async def claim_deleted(self, owner: str, seconds: float) -> File | None:
         """A deleted file whose bytes may lie there still, once no worker reads it any more."""
-        return await self.files.claim({"state": "deleted", "purged": {"$ne": True}}, owner, seconds)
+        return await self.files.claim(TO_PURGE, owner, seconds)
 
     async def hold(self, file: File, seconds: float) -> bool:
         """Go on reading a file; False when another worker has it or it was deleted, and the work must stop."""

@@ -15,6 +15,9 @@ from schemas import DatasetPrepared, DatasetRejected
 from stores.mongo import Collection, DuplicateKeyError
 from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
 
+TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
+TO_SWEEP: dict[str, Any] = {"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}
+
 
 class JobEvent(BaseModel):
     """One line of a job's history."""
@@ -75,13 +78,12 @@ class Jobs:
 
     async def claim(self, owner: str, seconds: float) -> Job | None:
         """The next job to train: of the tenant that waited longest for a turn, its oldest."""
-        claimable = {"state": {"$in": list(CLAIMABLE)}}
-        waiting = await self.jobs.collection.distinct("tenant_id", claimable)
+        waiting = await self.jobs.collection.distinct("tenant_id", TO_TRAIN)
         if not waiting:
             return None
         turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
         for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
-            job = await self.jobs.claim({**claimable, "tenant_id": tenant_id}, owner, seconds)
+            job = await self.jobs.claim({**TO_TRAIN, "tenant_id": tenant_id}, owner, seconds)
             if job is not None:
                 await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
                 return job
@@ -89,7 +91,7 @@ class Jobs:
 
     async def claim_ended(self, owner: str, seconds: float) -> Job | None:
         """A job that is over and whose checkpoints may still be stored; of any tenant."""
-        return await self.jobs.claim({"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}, owner, seconds)
+        return await self.jobs.claim(TO_SWEEP, owner, seconds)
 
     async def open_jobs(self, tenant_id: str) -> int:
         """Jobs of the tenant that are not over."""
