@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from eventbus.parking import Parking
 from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
+from stores.orphans import Judge, OrphanSweep
 
 log = structlog.get_logger()
 
@@ -113,6 +114,11 @@ class Service:
             work: the queries it is claimed by.
         """
         self.background(f"leases-{store.collection.name}", partial(store.leases.watch, {"$or": list(work)}))
+
+    def sweep_orphans(self, folders: Mapping[str, Judge]) -> None:
+        """Look now and then for objects of the service that no document points at; see `OrphanSweep`."""
+        every, age = self.settings.orphan_sweep_seconds, self.settings.orphan_age_seconds
+        self.background("orphans", OrphanSweep(self.objects, self.name, folders, every=every, age=age).run)
 
     def app(
         self,

@@ -55,6 +55,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
 
     service.background("sweep", sweep)
     service.watch_leases(store, TO_EVALUATE)
+    service.sweep_orphans({"evaluations": evaluations.orphaned_evidence})
     for slot in range(settings.evaluator_slots):
         owner = f"{service.replica_id}-{slot}"
         service.background(f"worker-{slot}", Worker(settings, evaluations, evaluate, owner).run)

@@ -32,6 +32,9 @@ def build(settings: Settings) -> FastAPI:
     service.background("worker", worker.run)
     service.background("sweep", uploads.sweep)
     service.watch_leases(files.files, TO_PARSE, TO_PURGE)
+    service.sweep_orphans(
+        {"files": files.orphaned_bytes, "documents": files.orphaned_bytes, "datasets": files.orphaned_datasets}
+    )
     return service.app(
         [file_routes(files, uploads, settings, worker.wake), dataset_routes(files)], streamed=["/v1/files"]
     )

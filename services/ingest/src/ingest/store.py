@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from chassis.errors import NotFound
@@ -12,6 +13,7 @@ from ingest.domain import Dataset, File
 from schemas import ObjectRef
 from stores.mongo import Collection
 from stores.objects import Objects
+from stores.orphans import Orphans
 
 TO_PARSE: dict[str, Any] = {"state": "uploaded"}
 TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
@@ -121,6 +123,24 @@ class Files:
         """Settle the uploads of all tenants that were broken off longer ago than any may take."""
         async for stray in self._arriving.find({"at": {"$lt": now() - seconds}}):
             await self.settle_upload(stray["tenant_id"], stray["file_id"], stray["_id"])
+
+    async def orphaned_bytes(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Bytes of files that do not name them and never will; of files that were never written, those unknown."""
+        query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        files = {file.id: file async for file in self.files.for_service(query)}
+        known = [(files[file_id], key) for file_id, keys in folders.items() if file_id in files for key in keys]
+        return Orphans(
+            removable=[key for file, key in known if not file.may_name(key)],
+            unknown=[key for file_id, keys in folders.items() if file_id not in files for key in keys],
+        )
+
+    async def orphaned_datasets(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Parts of dataset versions that were never written, but for those that are being made."""
+        query = {**TO_PARSE, "tenant_id": tenant_id}
+        coming = {dataset_id_of(file) async for file in self.files.for_service(query)}
+        known = await self.datasets.collection.distinct("_id", {"_id": {"$in": list(folders)}, "tenant_id": tenant_id})
+        kept = coming.union(known)
+        return Orphans([], [key for dataset_id, keys in folders.items() if dataset_id not in kept for key in keys])
 
     async def remove_bytes(self, file: File) -> None:
         """Remove all that was stored of a file, but not a dataset version that was announced."""

@@ -33,4 +33,5 @@ def build(settings: Settings) -> FastAPI:
     service.background("worker", worker.run)
     service.background("sweep", worker.sweep)
     service.watch_leases(jobs.jobs, TO_TRAIN, TO_SWEEP)
+    service.sweep_orphans({"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters})
     return service.app([routes(jobs, requests)])
