@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,11 +11,11 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from chassis.settings import ServiceSettings
 from eventbus import lag as module
-from eventbus.lag import LAG, STALLED
+from eventbus.lag import LAG, STALLED, Lag
 from eventbus.service import Service
 from schemas import Event, FileDeleted
 from testkit import Space, eventually
@@ -130,3 +131,39 @@ async def test_what_is_done_and_cannot_be_committed_is_a_stall(space: Space, mon
         await eventually(lambda: lag() == 1 and stalled() > 1)
         monkeypatch.setattr(reader, "commit", commit)
         await found_well()
+
+
+class Rebalancing:
+    """A consumer that loses its one partition again and again and never reads on."""
+
+    def __init__(self) -> None:
+        self.at: int | None = 3
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("files", 0)}
+
+    def last_poll_timestamp(self, _: TopicPartition) -> int:
+        return int(time.time() * 1000)
+
+    def highwater(self, _: TopicPartition) -> int:
+        return 5
+
+    async def position(self, _: TopicPartition) -> int:
+        if self.at is None:
+            raise IllegalStateError
+        return self.at
+
+
+async def test_a_partition_that_comes_back_where_it_was_has_not_moved() -> None:
+    watch, reader = Lag(lambda _: None), Rebalancing()
+    began = time.monotonic()
+    for at in (3, None, 3, None, 3):
+        reader.at = at
+        await watch.measure(reader)
+        await asyncio.sleep(0.02)
+    await watch.measure(reader)
+    assert (lag(), stalled()) == (2, pytest.approx(time.monotonic() - began, abs=0.05))
+    assert stalled() > 0.09
+    reader.at = 4
+    await watch.measure(reader)
+    assert (lag(), stalled()) == (1, 0)

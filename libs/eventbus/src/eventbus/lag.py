@@ -67,7 +67,7 @@ class Lag:
                 continue
             lag += end - at if at is not None and end is not None else 0
             before = self._standing.get(partition)
-            standing[partition] = before if before is not None and before.at == at else Standing(at, now)
+            standing[partition] = before if before is not None and at in (None, before.at) else Standing(at, now)
         self._standing = standing
         LAG.set(lag)
         STALLED.set(max((now - one.since for one in standing.values()), default=0.0))
