@@ -9,7 +9,7 @@ SEEDS  ?= 10000
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots chaos sweep cells poison trainer-kills drain bench schemas image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots chaos sweep cells poison trainer-kills drain bench schemas record image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ bench: venv ## print measured ratios against plain peers
 
 schemas: venv ## write the exported event schemas and the catalogue
 	$(BIN)/python -m schemas.export
+
+record: venv ## keep what this release says, for the tests of later ones: RELEASE=0.2.0
+	$(BIN)/python -m tests.contract.record $(or $(RELEASE),$(error RELEASE=<version>))
 
 image-locks: venv ## write what images are made with: infra/docker/locks and the ingress' routes
 	$(BIN)/python -m localstack.image_locks

@@ -15,6 +15,9 @@ PARKING = "libs/eventbus/src/eventbus/parking.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
+EVENTS = "schemas/src/schemas/events.py"
+ENVELOPE = "schemas/src/schemas/envelope.py"
+RECORDINGS = "tests/contract/test_recordings.py"
 STATES = "services/trainer/tests/test_domain.py"
 
 OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
@@ -363,5 +366,59 @@ BUGS: tuple[Planted, ...] = (
         "            await self._store(self)\n",
         "            pass\n",
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
+    ),
+    # the contract with other releases
+    bug(
+        "contract: a field renamed",
+        EVENTS,
+        'suffix: str = Field("", ',
+        'name_suffix: str = Field("", ',
+        f"{RECORDINGS}::test_nothing_of_a_recorded_message_is_lost",
+    ),
+    bug(
+        "contract: a value no longer taken",
+        EVENTS,
+        'gate: Literal["auto", "approval", "advisory"]',
+        'gate: Literal["auto", "approval"]',
+        f"{RECORDINGS}::test_what_handles_takes_recorded_messages",
+    ),
+    bug(
+        "contract: a field left out at times",
+        EVENTS,
+        "key_hash: str = Field(",
+        "key_hash: str | None = Field(None, ",
+        f"{RECORDINGS}::test_a_consumer_of_the_release_reads_what_is_said_today",
+    ),
+    Planted(
+        "contract: headers renamed",
+        (
+            Edit(ENVELOPE, 'f"ce_{name}": str(value)', 'f"ce-{name}": str(value)'),
+            Edit(ENVELOPE, 'if name.startswith("ce_")', 'if name.startswith("ce-")'),
+        ),
+        f"{RECORDINGS}::test_nothing_of_a_recorded_message_is_lost",
+    ),
+    bug(
+        "contract: an attribute renamed",
+        ENVELOPE,
+        'origin: str = Field("", ',
+        'stream: str = Field("", ',
+        f"{RECORDINGS}::test_nothing_of_a_recorded_message_is_lost",
+    ),
+    bug(
+        "contract: an attribute asked for that was optional",
+        BUS,
+        "        envelope = read_envelope(record.headers)\n",
+        """        envelope = read_envelope(record.headers)
+        if not envelope.causationid:
+            raise MalformedEvent("no causationid")
+""",
+        f"{RECORDINGS}::test_what_handles_takes_recorded_messages",
+    ),
+    bug(
+        "contract: an id that follows from an event follows otherwise",
+        "services/registry/src/registry/domain.py",
+        'short = derived_id("", job_id)[:8]',
+        'short = derived_id("", job_id)[:12]',
+        f"{RECORDINGS}::test_what_handles_takes_recorded_messages",
     ),
 )

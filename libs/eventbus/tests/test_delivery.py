@@ -14,6 +14,7 @@ from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE
 from eventbus.heartbeat import Heartbeat
+from eventbus.leases import ABANDONED
 from eventbus.outbox import AggregateStore
 from eventbus.parking import FEW, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
@@ -485,6 +486,32 @@ async def test_a_released_lease_can_be_claimed_at_once_and_a_delayed_one_later(s
         await store.leases.delay("file-1", claim.lease.fence, 1)
         assert await store.claim({}, "three", 60) is None
         await eventually(lambda: store.claim({}, "three", 60), within=5)
+
+
+async def test_work_is_abandoned_once_its_lease_is_over_and_nobody_goes_on(space: Space) -> None:
+    begun = {"name": {"$ne": "done"}}
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    store = service.aggregates("uploads", Upload)
+    service.watch_leases(store, begun)
+    app = service.app([])
+    gauge = ABANDONED.labels("uploads")
+
+    async def lain(longer_than: float) -> bool:
+        return await store.leases.abandoned(begun) > longer_than
+
+    for number in range(4):
+        await store.add(upload(number))
+    assert not await lain(0), "nobody began"
+    for seconds in (0.1, 60, 0.1, 0.1):
+        assert await store.claim({"lease.fence": 0}, "worker-1", seconds)
+    await store.leases.release("file-2", 1)
+    await store.update(TENANT, "file-3", lambda it: it.rename("done"))
+    async with app.router.lifespan_context(app):
+        await eventually(lambda: lain(1), within=5)
+        await eventually(lambda: gauge._value.get() > 0)
+    assert await store.claim({}, "worker-2", 60)
+    assert await store.claim({"_id": "file-0"}, "worker-3", 60) is None
+    assert not await lain(0), "held, held, given back, over"
 
 
 async def test_many_workers_claim_each_job_once(space: Space) -> None:

@@ -18,10 +18,11 @@ from eventbus.service import Service
 from ingest import worker as worker_module
 from ingest.domain import Dataset, File
 from ingest.settings import Settings
-from ingest.store import Files
+from ingest.store import Files, dataset_id_of
 from ingest.use_cases import Upload, Uploads
 from ingest.worker import Worker
 from schemas import LabelsPublished, ObjectRef, Purpose
+from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
 
 TENANT = "tenant_a"
@@ -227,6 +228,38 @@ async def test_bytes_of_an_upload_that_was_broken_off_are_removed(
         assert len(await ingest.keys()) == 2, "it may be under way still"
         await ingest.files.settle_strays(-1)
         assert await ingest.keys() == [kept.object.key]
+
+
+async def test_bytes_that_no_file_names_and_none_will_are_removed(space: Space) -> None:
+    async with parts(space) as ingest:
+        words = Upload("f.md", "assistants", io.BytesIO(b"# Words\n\nonly"), {})
+        rejected = await ingest.upload(b"no rows")
+        read = [await ingest.upload(), await ingest.upload(BARE), await ingest.uploads.accept(TENANT, words), rejected]
+        for _ in read:
+            await ingest.worker.work(await ingest.claim())
+        assert [(await ingest.stored(file)).kind for file in read] == [None, "unlabelled", "document", None]
+        purged = await ingest.upload(b"# Gone")
+        await ingest.uploads.delete(TENANT, purged.id)
+        await ingest.uploads.purge()
+        deleted = await ingest.upload(b"# Going")
+        await ingest.uploads.delete(TENANT, deleted.id)
+        waiting = await ingest.upload()
+        root = f"tenants/{TENANT}"
+        coming = f"{root}/datasets/{dataset_id_of(waiting)}/train.jsonl"
+        nobodys = [f"{root}/files/file-x/original-1", f"{root}/datasets/ds-x/train.jsonl"]
+        for key in (coming, *nobodys):
+            await ingest.files.objects.put_bytes(key, b"x")
+        kept = await ingest.keys()
+        late = [f"{root}/documents/{purged.id}/text.md", f"{root}/files/{read[0].id}/original-late"]
+        for key in late:
+            await ingest.files.objects.put_bytes(key, b"x")
+
+        bytes_, datasets = ingest.files.orphaned_bytes, ingest.files.orphaned_datasets
+        folders = {"files": bytes_, "documents": bytes_, "datasets": datasets}
+        await OrphanSweep(ingest.files.objects, "ingest", folders, every=1, age=-60).sweep()
+        assert await ingest.keys() == kept
+        found = {folder: FOUND.labels("ingest", folder)._value.get() for folder in folders}
+        assert found == {"files": 2, "documents": 1, "datasets": 1}
 
 
 @pytest.mark.parametrize("purpose", ["rows", "unlabelled"])

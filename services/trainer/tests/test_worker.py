@@ -22,9 +22,10 @@ from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, ObjectRef, RowCounts
 from stores.mongo import PyMongoError, connect
 from stores.objects import Objects
+from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
 from trainer import training_process, worker
-from trainer.domain import Checkpoint, Job, State
+from trainer.domain import Adapter, Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
 from trainer.nursery import RUN_NAME
 from trainer.settings import Settings
@@ -436,6 +437,30 @@ async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_a
     assert await shop.objects.keys(f"tenants/{TENANT}/jobs/{over}/") == []
     assert len(await shop.objects.keys(f"tenants/{TENANT}/jobs/{going_on}/")) == 3
     assert tries == 2, "once for the job that is over"
+
+
+async def test_what_a_late_attempt_stored_of_a_job_that_was_swept_is_removed(shop: Shop) -> None:
+    swept, over, going_on = [await shop.queue(1) for _ in range(3)]
+    for job_id in (swept, over, going_on, "ftjob-unknown"):
+        await shop.objects.put_bytes(f"tenants/{TENANT}/jobs/{job_id}/attempt-1/checkpoint-5/a", b"x")
+    for adapter_id in ("ad-1", "ad-2"):
+        await shop.objects.put_bytes(f"tenants/{TENANT}/adapters/{adapter_id}/manifest.json", b"x")
+    manifest = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
+    adapter = Adapter(
+        adapter_id="ad-1", manifest=manifest, base_digest="d", trained_tokens=1, train_seconds=1, metrics={}
+    )
+    assert await shop.jobs.jobs.claim({"_id": going_on}, "worker-1", 60)
+    await shop.change(going_on, Job.start, lambda job: job.train(adapter))
+    await shop.change(swept, lambda job: job.cancel(2), Job.forget_checkpoints)
+    await shop.change(over, lambda job: job.cancel(2))
+    before = await shop.objects.keys("tenants/")
+
+    folders = {"jobs": shop.jobs.orphaned_checkpoints, "adapters": shop.jobs.orphaned_adapters}
+    await OrphanSweep(shop.objects, "trainer", folders, every=1, age=-60).sweep()
+    gone = set(before) - set(await shop.objects.keys("tenants/"))
+    assert gone == {f"tenants/{TENANT}/jobs/{swept}/attempt-1/checkpoint-5/a"}
+    found = {folder: FOUND.labels("trainer", folder)._value.get() for folder in folders}
+    assert found == {"jobs": 2, "adapters": 1}, "one of a job that nobody knows, and one adapter without a job"
 
 
 async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(

@@ -39,6 +39,8 @@ class ServiceSettings(BaseSettings):
     objects_secret_key_file: Path | None = Field(None, description="File holding the object store's secret key.")
     objects_bucket: str = Field("sartor", description="Bucket of all artifacts.")
     objects_secure: bool = Field(False, description="Use TLS towards the object store.")
+    orphan_sweep_seconds: float = Field(3600, description="Between looks for objects that nothing points at.")
+    orphan_age_seconds: float = Field(86_400, ge=7200, description="For so long an object is never taken for one.")
 
     token_private_key_file: Path | None = Field(None, description="Ed25519 private key (PEM) of this service.")
     token_public_keys_file: Path | None = Field(None, description="JWKS with the public key of every service.")

@@ -18,6 +18,7 @@ from chassis.crash import crash_point
 from chassis.errors import PERMANENT, SartorError, Transient
 from chassis.settings import ServiceSettings
 from eventbus.continuity import Continuity
+from eventbus.lag import Lag
 from eventbus.lanes import Lanes, Place
 from eventbus.parking import Held, Parking, Record
 from eventbus.patience import Patience
@@ -119,7 +120,7 @@ class Bus:
         """Create missing topics, then start the producer and the consumers."""
         await ensure_topics(self._settings, self._service)
         if self._handlers:
-            self._broker.subscriber(
+            self._subscriber = self._broker.subscriber(
                 *self._topics_of(self._handlers),
                 group_id=f"{self._prefix}{self._service.replace('_', '-')}",
                 ack_policy=AckPolicy.MANUAL,
@@ -128,7 +129,8 @@ class Bus:
                 heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 3,
                 fetch_max_wait_ms=500,
                 listener=self._lanes,
-            )(self._on_message)
+            )
+            self._subscriber(self._on_message)
             self._committing = asyncio.create_task(self._lanes.run_commits(), name="commits")
         if self._watchers:
             self._broker.subscriber(
@@ -299,6 +301,10 @@ class Bus:
             PARKED.set(keys)
             PARKED_AGE.set(age)
             await asyncio.sleep(MEASURE_SECONDS)
+
+    async def measure_lag(self) -> None:
+        """Keep the gauges of how far the consumer is behind current, until cancelled."""
+        await Lag(self._lanes.uncommitted).run(lambda: self._subscriber.consumer)
 
     async def _try_parked(self, parking: Parking, held: Held, room: asyncio.Semaphore) -> None:
         try:

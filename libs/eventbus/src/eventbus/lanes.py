@@ -43,11 +43,14 @@ class Progress:
     done_until: int | None = None
     committed: int | None = None
     current: bool = True
+    _first: int | None = None
     _taken: deque[int] = field(default_factory=deque)
     _done: set[int] = field(default_factory=set)
 
     def take(self, offset: int) -> None:
         """A message was read."""
+        if self._first is None:
+            self._first = offset
         self._taken.append(offset)
 
     def finish(self, offset: int) -> None:
@@ -57,6 +60,13 @@ class Progress:
             first = self._taken.popleft()
             self._done.discard(first)
             self.done_until = first + 1
+
+    @property
+    def uncommitted(self) -> int | None:
+        """The offset from which on messages were read and are not committed; None where there are none."""
+        if not self._taken and self.done_until == self.committed:
+            return None
+        return self._first if self.committed is None else self.committed
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,11 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
             del self._lanes[key]
             for _ in lane:
                 self._room.release()
+
+    def uncommitted(self, partition: TopicPartition) -> int | None:
+        """See `Progress.uncommitted`."""
+        progress = self._progress.get(partition)
+        return progress.uncommitted if progress else None
 
     async def run_commits(self) -> None:
         """Commit as messages are done, until cancelled."""

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from prometheus_client import Gauge
+
 from stores.mongo import Collection
+
+ABANDONED = Gauge(
+    "leases_expired_oldest_seconds", "Longest time that work somebody began has lain without a worker.", ["collection"]
+)
+
+MEASURE_SECONDS = 15.0
 
 SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
 """The database's clock in milliseconds, as an aggregation expression."""
@@ -63,3 +72,23 @@ class Leases:
             {"_id": document_id, "lease.fence": fence},
             [{"$set": {"lease.owner": "", "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
         )
+
+    async def abandoned(self, query: dict[str, Any]) -> float:
+        """For how long the work has lain without a worker whose lease ended first; 0 where all is held or given back.
+
+        Args:
+            query: which documents are work; should use an index.
+        """
+        pipeline: list[dict[str, Any]] = [
+            {"$match": {"$and": [query, {"lease.owner": {"$nin": ["", None]}}]}},
+            {"$group": {"_id": None, "until_ms": {"$min": "$lease.until_ms"}}},
+            {"$project": {"ms": {"$subtract": [SERVER_MS, "$until_ms"]}}},
+        ]
+        found = await self._collection.aggregate(pipeline).to_list(1)
+        return max(0.0, found[0]["ms"] / 1000) if found else 0.0
+
+    async def watch(self, query: dict[str, Any]) -> None:
+        """Keep the gauge of abandoned work current, until cancelled."""
+        while True:
+            ABANDONED.labels(self._collection.name).set(await self.abandoned(query))
+            await asyncio.sleep(MEASURE_SECONDS)

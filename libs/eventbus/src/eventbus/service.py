@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx2
@@ -28,6 +29,7 @@ from eventbus.parking import Parking
 from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
+from stores.orphans import Judge, OrphanSweep
 
 log = structlog.get_logger()
 
@@ -104,6 +106,20 @@ class Service:
         """Keep `work` running; it is started again, with a log line, should it fail."""
         self._background[name] = work
 
+    def watch_leases(self, store: AggregateStore[Any], *work: dict[str, Any]) -> None:
+        """Tell of work that a worker began and nobody goes on with.
+
+        Args:
+            store: where it lies.
+            work: the queries it is claimed by.
+        """
+        self.background(f"leases-{store.collection.name}", partial(store.leases.watch, {"$or": list(work)}))
+
+    def sweep_orphans(self, folders: Mapping[str, Judge]) -> None:
+        """Look now and then for objects of the service that no document points at; see `OrphanSweep`."""
+        every, age = self.settings.orphan_sweep_seconds, self.settings.orphan_age_seconds
+        self.background("orphans", OrphanSweep(self.objects, self.name, folders, every=every, age=age).run)
+
     def app(
         self,
         routers: Sequence[APIRouter],
@@ -153,6 +169,7 @@ class Service:
         if self.bus.handles:
             names["parked"] = self.bus.run_parked
             names["parked_depth"] = self.bus.measure_parked
+            names["lag"] = self.bus.measure_lag
         relay = asyncio.create_task(_keep_running("relay", names.pop("relay"))) if self._relay else None
         tasks = [asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()]
         stopping = asyncio.create_task(self._stop_work_when_asked(app, tasks))

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
@@ -154,12 +155,23 @@ class Objects:
             await self.delete(key)
         return len(keys)
 
-    async def keys(self, prefix: str) -> list[str]:
-        """The keys of all objects below `prefix`."""
+    async def keys(self, prefix: str, *, before: datetime | None = None) -> list[str]:
+        """The keys of all objects below `prefix`, or of those last written before that, by the store's clock."""
         return await self._call(
             lambda: [
                 str(item.object_name)
                 for item in self._client.list_objects(bucket_name=self.bucket, prefix=prefix, recursive=True)
+                if before is None or (item.last_modified is not None and item.last_modified < before)
+            ]
+        )
+
+    async def folders(self, prefix: str) -> list[str]:
+        """The names of the folders in the one that `prefix`, with a slash at its end, names."""
+        return await self._call(
+            lambda: [
+                str(item.object_name).removeprefix(prefix).rstrip("/")
+                for item in self._client.list_objects(bucket_name=self.bucket, prefix=prefix)
+                if item.is_dir
             ]
         )
 

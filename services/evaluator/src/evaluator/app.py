@@ -13,7 +13,7 @@ from evaluator.domain import Evaluation
 from evaluator.engine import Engine
 from evaluator.events import subscriptions
 from evaluator.settings import Settings
-from evaluator.store import Answers, Artifacts, Evaluations
+from evaluator.store import TO_EVALUATE, Answers, Artifacts, Evaluations
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Worker
 from eventbus.service import Service
@@ -29,7 +29,8 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
         overrides: `registry`: what answers `GET /internal/base_models/{id}` in place of the registry service.
     """
     service = Service("evaluator", settings)
-    evaluations = Evaluations(service.aggregates("evaluations", Evaluation))
+    store = service.aggregates("evaluations", Evaluation)
+    evaluations = Evaluations(store)
     answers = Answers(service.collection("answers"))
     artifacts = Artifacts(service.objects)
     client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=2 * settings.evaluator_parallel))
@@ -53,6 +54,8 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
             await asyncio.sleep(SWEEP_SECONDS)
 
     service.background("sweep", sweep)
+    service.watch_leases(store, TO_EVALUATE)
+    service.sweep_orphans({"evaluations": evaluations.orphaned_evidence})
     for slot in range(settings.evaluator_slots):
         owner = f"{service.replica_id}-{slot}"
         service.background(f"worker-{slot}", Worker(settings, evaluations, evaluate, owner).run)

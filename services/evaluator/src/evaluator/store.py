@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,9 @@ from eventbus.outbox import AggregateStore
 from schemas import ObjectRef
 from stores.mongo import ASCENDING, Collection
 from stores.objects import Objects
+from stores.orphans import Orphans
+
+TO_EVALUATE: dict[str, Any] = {"state": {"$in": list(OPEN)}}
 
 
 class Answer(BaseModel):
@@ -78,6 +81,17 @@ class Evaluations:
         """The evaluation of a model, if it has one."""
         return await self._evaluations.find_one(tenant_id, {"model_id": model_id})
 
+    async def orphaned_evidence(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Evidence of attempts that did not decide an evaluation which is over."""
+        query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        found = {evaluation.id: evaluation async for evaluation in self._evaluations.for_service(query)}
+        over = [evaluation for evaluation in found.values() if evaluation.state not in OPEN]
+        named = {evaluation.evidence.key for evaluation in over if evaluation.evidence}
+        return Orphans(
+            removable=[key for evaluation in over for key in folders[evaluation.id] if key not in named],
+            unknown=[key for evaluation_id, keys in folders.items() if evaluation_id not in found for key in keys],
+        )
+
     async def select(
         self, tenant_id: str, query: dict[str, Any], *, limit: int, after: str | None, order: str
     ) -> list[Evaluation]:
@@ -86,7 +100,7 @@ class Evaluations:
 
     async def claim(self, owner: str, seconds: float) -> Evaluation | None:
         """Claim the oldest evaluation that waits, or whose worker died."""
-        return await self._evaluations.claim({"state": {"$in": list(OPEN)}}, owner, seconds)
+        return await self._evaluations.claim(TO_EVALUATE, owner, seconds)
 
     async def still_ours(self, evaluation: Evaluation, seconds: float) -> bool:
         """Renew our lease; False when it was lost or the evaluation is over, and the work must stop."""

@@ -9,7 +9,7 @@ from ingest.api import dataset_routes, file_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
 from ingest.settings import Settings
-from ingest.store import Files
+from ingest.store import TO_PARSE, TO_PURGE, Files
 from ingest.use_cases import Uploads
 from ingest.worker import Worker
 
@@ -31,6 +31,10 @@ def build(settings: Settings) -> FastAPI:
     service.bus.subscribe(subscriptions(uploads))
     service.background("worker", worker.run)
     service.background("sweep", uploads.sweep)
+    service.watch_leases(files.files, TO_PARSE, TO_PURGE)
+    service.sweep_orphans(
+        {"files": files.orphaned_bytes, "documents": files.orphaned_bytes, "datasets": files.orphaned_datasets}
+    )
     return service.app(
         [file_routes(files, uploads, settings, worker.wake), dataset_routes(files)], streamed=["/v1/files"]
     )

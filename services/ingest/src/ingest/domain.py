@@ -153,6 +153,14 @@ class File(Aggregate):
         if self.state == "deleted":
             self.purged = False
 
+    def may_name(self, key: str) -> bool:
+        """Whether it names this object of its folders, or still may."""
+        if self.state == "deleted":
+            return not self.purged
+        if "/original-" in key:
+            return key == self.object.key
+        return self.state == "uploaded" or self.kind is not None
+
     def _has_no_dataset(self, code: str, reason: str) -> None:
         self.record(
             DatasetRejected(

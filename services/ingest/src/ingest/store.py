@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from chassis.errors import NotFound
@@ -12,6 +13,10 @@ from ingest.domain import Dataset, File
 from schemas import ObjectRef
 from stores.mongo import Collection
 from stores.objects import Objects
+from stores.orphans import Orphans
+
+TO_PARSE: dict[str, Any] = {"state": "uploaded"}
+TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
 
 
 class Files:
@@ -81,12 +86,12 @@ class Files:
 
     async def claim(self, owner: str, seconds: float) -> File | None:
         """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
-        waiting = await self.files.collection.distinct("tenant_id", {"state": "uploaded"})
+        waiting = await self.files.collection.distinct("tenant_id", TO_PARSE)
         if not waiting:
             return None
         turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
         for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
-            file = await self.files.claim({"state": "uploaded", "tenant_id": tenant_id}, owner, seconds)
+            file = await self.files.claim({**TO_PARSE, "tenant_id": tenant_id}, owner, seconds)
             if file is not None:
                 await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
                 return file
@@ -94,7 +99,7 @@ class Files:
 
     async def claim_deleted(self, owner: str, seconds: float) -> File | None:
         """A deleted file whose bytes may lie there still, once no worker reads it any more."""
-        return await self.files.claim({"state": "deleted", "purged": {"$ne": True}}, owner, seconds)
+        return await self.files.claim(TO_PURGE, owner, seconds)
 
     async def hold(self, file: File, seconds: float) -> bool:
         """Go on reading a file; False when another worker has it or it was deleted, and the work must stop."""
@@ -118,6 +123,24 @@ class Files:
         """Settle the uploads of all tenants that were broken off longer ago than any may take."""
         async for stray in self._arriving.find({"at": {"$lt": now() - seconds}}):
             await self.settle_upload(stray["tenant_id"], stray["file_id"], stray["_id"])
+
+    async def orphaned_bytes(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Bytes of files that do not name them and never will; of files that were never written, those unknown."""
+        query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        files = {file.id: file async for file in self.files.for_service(query)}
+        known = [(files[file_id], key) for file_id, keys in folders.items() if file_id in files for key in keys]
+        return Orphans(
+            removable=[key for file, key in known if not file.may_name(key)],
+            unknown=[key for file_id, keys in folders.items() if file_id not in files for key in keys],
+        )
+
+    async def orphaned_datasets(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Parts of dataset versions that were never written, but for those that are being made."""
+        query = {**TO_PARSE, "tenant_id": tenant_id}
+        coming = {dataset_id_of(file) async for file in self.files.for_service(query)}
+        known = await self.datasets.collection.distinct("_id", {"_id": {"$in": list(folders)}, "tenant_id": tenant_id})
+        kept = coming.union(known)
+        return Orphans([], [key for dataset_id, keys in folders.items() if dataset_id not in kept for key in keys])
 
     async def remove_bytes(self, file: File) -> None:
         """Remove all that was stored of a file, but not a dataset version that was announced."""

@@ -13,7 +13,7 @@ from rag_indexer.embedding import Embedding
 from rag_indexer.events import subscriptions
 from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
-from rag_indexer.store import Stores
+from rag_indexer.store import TO_DO, Stores
 from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Search
 from rag_indexer.worker import Worker
@@ -40,6 +40,7 @@ def build(settings: Settings) -> FastAPI:
     service.bus.subscribe(subscriptions(collections))
     service.background("worker", worker.run)
     service.background("sweep", collections.sweep)
+    service.watch_leases(stores.files, TO_DO)
     return service.app(
         [
             store_routes(stores, collections, Search(stores, vectors, embedding), turns),

@@ -11,6 +11,8 @@ from rag_indexer.domain import Store, StoreFile
 from schemas import DocumentParsed
 from stores.mongo import Collection
 
+TO_DO: dict[str, Any] = {"state": {"$in": ["in_progress", "deleting"]}}
+
 
 @dataclass(frozen=True)
 class StoredChunk:

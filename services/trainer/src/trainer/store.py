@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,7 +13,11 @@ from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, DatasetRejected
 from stores.mongo import Collection, DuplicateKeyError
+from stores.orphans import Orphans
 from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
+
+TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
+TO_SWEEP: dict[str, Any] = {"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}
 
 
 class JobEvent(BaseModel):
@@ -78,13 +82,12 @@ class Jobs:
         interrupted = await self.jobs.claim({"state": "running"}, owner, seconds)
         if interrupted is not None:  # it has had its turn, and part of its work is done
             return interrupted
-        claimable = {"state": {"$in": list(CLAIMABLE)}}
-        waiting = await self.jobs.collection.distinct("tenant_id", claimable)
+        waiting = await self.jobs.collection.distinct("tenant_id", TO_TRAIN)
         if not waiting:
             return None
         turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
         for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
-            job = await self.jobs.claim({**claimable, "tenant_id": tenant_id}, owner, seconds)
+            job = await self.jobs.claim({**TO_TRAIN, "tenant_id": tenant_id}, owner, seconds)
             if job is not None:
                 await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
                 return job
@@ -92,7 +95,22 @@ class Jobs:
 
     async def claim_ended(self, owner: str, seconds: float) -> Job | None:
         """A job that is over and whose checkpoints may still be stored; of any tenant."""
-        return await self.jobs.claim({"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}, owner, seconds)
+        return await self.jobs.claim(TO_SWEEP, owner, seconds)
+
+    async def orphaned_checkpoints(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """What late attempts stored of jobs whose checkpoints were deleted: such a job never points at one again."""
+        query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        swept = {job["_id"]: job.get("swept") async for job in self.jobs.collection.find(query, {"swept": 1})}
+        return Orphans(
+            removable=[key for job_id, keys in folders.items() if swept.get(job_id) for key in keys],
+            unknown=[key for job_id, keys in folders.items() if job_id not in swept for key in keys],
+        )
+
+    async def orphaned_adapters(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Adapters of no job. None is removed: another attempt may store the same one, and point at it, meanwhile."""
+        query = {"tenant_id": tenant_id, "adapter.adapter_id": {"$in": list(folders)}}
+        known = await self.jobs.collection.distinct("adapter.adapter_id", query)
+        return Orphans([], [key for adapter_id, keys in folders.items() if adapter_id not in known for key in keys])
 
     async def open_jobs(self, tenant_id: str) -> int:
         """Jobs of the tenant that are not over."""

@@ -1,0 +1,169 @@
+"""Records a release: one tenant's way through the whole stack, and every message that Kafka then holds.
+
+`make record RELEASE=0.1.0` runs it on the tiny base model and writes `schemas/recorded/0.1.0.jsonl`. It refuses to
+write over a recording, and to write one that lacks a type of the catalogue: give a new type an action here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from localstack import LocalStack
+from localstack.base_models import build_tiny
+from schemas import EVENTS, TOPICS
+from testkit.injector import Message, recorded
+from tests.chaos.sweep import DOCUMENT, SETTINGS
+from tests.conftest import Tenant, make_tenant
+from tests.contract.recordings import FOLDER, Recording
+from tests.e2e.test_main_way import ended_job, rows, wait_for
+
+CHAT = [{"role": "user", "content": "bike 3 will not open"}]
+
+
+class Tour:
+    """One tenant's way past everything that says something."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._sdk = tenant.sdk
+        self._tenant = tenant
+        self._http = tenant.http
+
+    def walk(self) -> None:
+        """Do everything once; the gate lets the first model through and a person refuses the second."""
+        model = self._tune()
+        self._chat(model)
+        self._call("DELETE", f"models/{model}")
+        self._know()
+        self._upload("bad.jsonl", b'{"messages": [', "user_data", until="error")
+        self._cancel_a_job()
+        self._call("PATCH", "organization", json={"gate": "approval"})
+        self._refuse(self._label())
+        self._revoke_a_key()
+
+    def _tune(self) -> str:
+        job = self._ended_job(self._upload("messages.jsonl", rows(30), "user_data"))
+        assert job.status == "succeeded", job.error
+        return str(job.fine_tuned_model)
+
+    def _chat(self, model: str) -> None:
+        answer = self._sdk.chat.completions.create(model=model, messages=CHAT, max_tokens=4)
+        self._call("POST", "feedback", json={"completion_id": answer.id, "rating": "down", "correction": "lost_item"})
+        self._sdk.chat.completions.create(model="tiny-test", messages=CHAT, max_tokens=4)
+
+    def _know(self) -> None:
+        own = self._upload("own.md", DOCUMENT, "user_data")
+        file = self._upload("help.md", DOCUMENT, "assistants")
+        store = self._sdk.vector_stores.create(name="Help").id
+        self._sdk.vector_stores.files.create(store, file_id=file)
+        wait_for(lambda: self._sdk.vector_stores.files.retrieve(file, vector_store_id=store).status == "completed")
+        self._sdk.vector_stores.delete(store)
+        for one in (own, file):
+            self._sdk.files.delete(one)
+
+    def _cancel_a_job(self) -> None:
+        file = self._upload("tune.jsonl", rows(30), "fine-tune")
+        job = self._sdk.fine_tuning.jobs.create(model="tiny-test", training_file=file, suffix="cancelled")
+        self._sdk.fine_tuning.jobs.cancel(job.id)
+
+    def _label(self) -> str:
+        """Rows without answers get them, and become a dataset; the file it is made from."""
+        texts = [f"bike {number} is {'lost' if number % 2 else 'stuck'}" for number in range(30)]
+        body = "\n".join(json.dumps({"text": text}) for text in texts).encode()
+        file = self._upload("questions.jsonl", body, "user_data")
+
+        def project() -> Any:
+            found = self._call("GET", "labeling/projects")["data"]
+            return next((one["id"] for one in found if one["file_id"] == file), None)
+
+        path = f"labeling/projects/{wait_for(project)}"
+        wait_for(lambda: len(self._call("GET", f"{path}/tasks?limit=100")["data"]) == len(texts))
+        self._call("PATCH", path, json={"labels": ["lost", "stuck"]})
+        for task in self._call("GET", f"{path}/tasks?limit=100")["data"]:
+            answer = {"answer": "lost" if "lost" in task["text"] else "stuck"}
+            self._call("POST", f"{path}/tasks/{task['id']}", json=answer)
+        self._call("POST", f"{path}/publish")
+        return str(
+            wait_for(lambda: next((one.id for one in self._sdk.files.list() if "answered" in one.filename), None))
+        )
+
+    def _refuse(self, file: str) -> None:
+        def waiting() -> Any:
+            found = self._call("GET", "registry/models?limit=100")["data"]
+            return next((one["id"] for one in found if one["state"] == "awaiting_approval"), None)
+
+        self._call("POST", f"registry/models/{wait_for(waiting)}/reject", json={"note": "Recorded."})
+        assert self._ended_job(file).status == "failed"
+
+    def _revoke_a_key(self) -> None:
+        key = self._call("POST", "organization/keys", json={"name": "short-lived"})
+        self._call("DELETE", f"organization/keys/{key['id']}")
+
+    def _upload(self, name: str, body: bytes, purpose: Any, *, until: str = "processed") -> str:
+        file = self._sdk.files.create(file=(name, body), purpose=purpose).id
+        wait_for(lambda: self._sdk.files.retrieve(file).status == until)
+        return file
+
+    def _ended_job(self, file: str) -> Any:
+        return wait_for(lambda: ended_job(self._tenant, file))
+
+    def _call(self, method: str, path: str, **body: Any) -> Any:
+        answer: httpx2.Response = self._http.request(method, f"/{path}", **body)
+        assert answer.is_success, f"{method} {path}: {answer.text}"
+        return answer.json()
+
+
+def missing(messages: list[Message]) -> list[str]:
+    """The types of the catalogue that none of `messages` has."""
+    return sorted(set(EVENTS) - {message.header("ce_type") for message in messages})
+
+
+def record() -> list[Message]:
+    """Every message of a tour, once all types are there or three minutes have passed."""
+    with tempfile.TemporaryDirectory(prefix="record-") as folder:
+        root = Path(folder)
+        build_tiny(root / "models")
+        stack = LocalStack(
+            root / "stack",
+            base_model="tiny-test",
+            models_dir=root / "models",
+            environment=SETTINGS,
+            usual_ports=False,
+            say=print,
+        )
+        with stack:
+            Tour(make_tenant(stack, "Recorded")).walk()
+            kafka, topics = stack.addresses()["kafka_bootstrap"], [topic.name for topic in TOPICS]
+            with contextlib.suppress(AssertionError):  # who calls says which are missing
+                wait_for(lambda: not missing(asyncio.run(recorded(kafka, *topics))))
+            return asyncio.run(recorded(kafka, *topics))
+
+
+def main() -> int:
+    """Record; 1 when there is one of that release, or a type is missing."""
+    parser = argparse.ArgumentParser(prog="make record", description=__doc__)
+    parser.add_argument("release", help="version of the release, for example 0.1.0")
+    release = parser.parse_args().release
+    path = FOLDER / f"{release}.jsonl"
+    if path.exists():
+        print(f"{path} is there already; what a release said does not change", file=sys.stderr)
+        return 1
+    messages = record()
+    if missing(messages):
+        print(f"nothing was recorded: the run made no {', '.join(missing(messages))}", file=sys.stderr)
+        return 1
+    Recording.of_now(release, messages).save(path)
+    print(f"{path}: {len(messages)} messages, {path.stat().st_size // 1024} KiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
