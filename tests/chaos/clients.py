@@ -36,7 +36,7 @@ class Client:
         path: str,
         *,
         gone: bool = False,
-        accept: tuple[int, ...] = (),
+        accept: tuple[str, ...] = (),
         within: float = WORK_SECONDS,
         **kwargs: Any,
     ) -> Any:
@@ -46,7 +46,7 @@ class Client:
             method: of HTTP.
             path: below `/v1`.
             gone: 404 is as good as done: an attempt before did it.
-            accept: refusals that are an answer as well; they give None.
+            accept: codes of refusals that are an answer as well; they give None.
             within: seconds until it is given up.
             kwargs: for the HTTP client.
         """
@@ -60,7 +60,7 @@ class Client:
                 answer = self._try(method, path, headers, kwargs)
                 operation.ids["status"] = answer.status_code if answer is not None else None
             if answer is not None and (
-                answer.is_success or answer.status_code in accept or (gone and answer.status_code == 404)
+                answer.is_success or _code(answer) in accept or (gone and answer.status_code == 404)
             ):
                 return answer.json() if answer.content and answer.is_success else None
             known = answer is not None and answer.status_code < 500 and answer.status_code not in (409, 429)
@@ -87,3 +87,13 @@ class Client:
                 raise Violation(f"not within {within:.0f} s: {what}")
             time.sleep(every)
         return found
+
+
+def _code(answer: httpx2.Response) -> str | None:
+    """The slug of a refusal."""
+    if answer.status_code // 100 != 4:
+        return None
+    try:
+        return str(answer.json()["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -22,15 +23,15 @@ from stores import mongo
 from stores.mongo import PyMongoError
 from tests.chaos.leftovers import Leftovers
 
-LEASE_SECONDS = {"trainer": 20.0, "ingest": 15.0, "evaluator": 30.0}
-"""Leases on work by default; every other service's longest is that of its relay, as long as the trainer's."""
+LEASE_SECONDS = {"ingest": 20.0, "evaluator": 30.0}
+"""The longest lease of a service's that a kill may leave: on work, or of its relay, 20 s where nothing else is said."""
 
 PAUSE_SECONDS = (4.0, 9.0)
 """Between two kills."""
 
 LOOK_SECONDS = 0.3
-WORK = ["queued", "running", "uploaded", "in_progress", "deleting", None]
-"""States, of any service's documents, in which work is left; parked keys have none."""
+WORK = ["queued", "running", "uploaded", "in_progress", "deleting"]
+"""States, of any service's documents, in which somebody waits for the work that is left."""
 
 CHILDREN_SHARE = 0.3
 """Of the trainer's kills, how many meet one of its children: the run, its heartbeat, or what both are forked from."""
@@ -45,7 +46,7 @@ class Kill:
         child: whether one of its children was killed instead.
         pid: of the process.
         at: when.
-        held: what the process held a lease on, as (collection, document).
+        held: what the process was seen to hold a lease on, as (collection, document).
         ready: when the program answered again.
         whole: when every service had been ready once since then, and every lease had left the dead process.
     """
@@ -90,12 +91,12 @@ class Killer(threading.Thread):
         self.kills: list[Kill] = []
         self.error: BaseException | None = None
 
-    def stop(self, within: float) -> None:
-        """No more kills; wait until the last ones are over."""
+    def stop(self, within: float) -> list[str]:
+        """No more kills; wait until the last ones are over. Returns what is wrong with them."""
         self._enough.set()
         self.join(within)
-        if self.error is not None:
-            raise self.error
+        wrong = [f"not recovered from: {kill.victim}, killed with {kill.held}" for kill in self._open()]
+        return wrong + ([f"the killer ended: {self.error!r}"] if self.error is not None else [])
 
     def run(self) -> None:
         """See `Thread`."""
@@ -124,9 +125,10 @@ class Killer(threading.Thread):
         victim = self._random.choice(victims)
         pid, child = pids[victim], False
         if victim == "trainer" and self._random.random() < CHILDREN_SHARE:
-            children = [one.pid for one in psutil.Process(pid).children(recursive=True)]
-            if children:
-                pid, child = self._random.choice(children), True
+            with contextlib.suppress(psutil.Error):
+                children = [one.pid for one in psutil.Process(pid).children(recursive=True)]
+                if children:
+                    pid, child = self._random.choice(children), True
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -139,19 +141,20 @@ class Killer(threading.Thread):
             if began - kill.at < 0.5 or not is_ready(self._programs[kill.victim]):
                 return  # a server whose process was just killed may still be seen listening
             kill.ready = time.monotonic()
-        if kill.victim in SERVICE_PORTS and not kill.child and not self._leases_left(kill):
+        if kill.victim in SERVICE_PORTS and not kill.child and self._leases_left(kill):
             return
         if kill.victim not in SERVICE_PORTS and not self._all_ready_since(kill.ready):
             return
         kill.whole = time.monotonic()
 
     def _leases_left(self, kill: Kill) -> bool:
-        """Whether nothing is leased to the dead process any more, expired or not."""
+        """Whether something is leased to the dead process, expired or not."""
         try:
-            kill.held = asyncio.run(self._leased_to(kill))
+            left = asyncio.run(self._leased_to(kill))
         except PyMongoError:  # MongoDB was killed as well
-            return False
-        return not kill.held
+            return True
+        kill.held |= left
+        return bool(left)
 
     async def _leased_to(self, kill: Kill) -> set[tuple[str, Any]]:
         owner = re.compile(rf"-{kill.pid}(-\d+)?$")

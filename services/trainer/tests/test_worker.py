@@ -375,6 +375,14 @@ async def test_a_job_is_held_as_long_as_its_preparation_takes(shop: Shop) -> Non
         await eventually(runs)
 
 
+async def test_a_job_whose_worker_died_goes_on_before_others_begin(shop: Shop) -> None:
+    first, interrupted, third = [await shop.queue(1) for _ in range(3)]
+    died = {"$set": {"state": "running", "lease": {"owner": "dead", "fence": 1, "until_ms": 1}}}
+    await shop.jobs.jobs.collection.update_one({"_id": interrupted}, died)
+    claimed = [await shop.jobs.claim("worker-1", LEASE_SECONDS) for _ in range(4)]
+    assert [job.id if job else None for job in claimed] == [interrupted, first, third, None]
+
+
 @pytest.mark.usefixtures("hung")
 async def test_nothing_is_trained_once_the_lease_was_lost_while_preparing(shop: Shop) -> None:
     async def lose() -> None:

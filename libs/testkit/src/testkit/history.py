@@ -32,7 +32,7 @@ class History:
     """
 
     def __init__(self, path: Path, *, refusals: tuple[type[Exception], ...] = ()) -> None:
-        self._path = path
+        self.path = path
         self._refusals = refusals
         self._count = 0
 
@@ -60,7 +60,7 @@ class History:
             **operation.ids,
             **more,
         }
-        with self._path.open("a") as file:
+        with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
 
