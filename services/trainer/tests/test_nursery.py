@@ -155,6 +155,23 @@ def test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing() -> N
         assert subprocess.run(command, stdin=its, timeout=30, check=False).returncode == 1
 
 
+async def test_a_start_that_is_cancelled_leaves_no_run_for_the_next(kept: Nursery, configure: Any) -> None:
+    first, config = configure("first", epochs=5000)
+    config.write(first / "run.json")
+    starting = asyncio.create_task(kept.start(first))
+    await eventually(lambda: _there(psutil.Process().children()), within=10)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    second = await started(kept, *configure("second", epochs=3))
+    assert Path((await said(second))[-1]["path"]).parent == first.parent / "second"
+    [nursery] = psutil.Process().children()
+    assert not nursery.children(), "the first never ran, or is over"
+
+
+async def _there(found: list[psutil.Process]) -> bool:
+    return bool(found)
+
+
 async def test_a_nursery_that_cannot_live_is_an_error_of_the_attempt(
     kept: Nursery, configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

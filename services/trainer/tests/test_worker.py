@@ -375,12 +375,29 @@ async def test_a_job_is_held_as_long_as_its_preparation_takes(shop: Shop) -> Non
         await eventually(runs)
 
 
+async def test_a_job_is_held_as_long_as_its_process_takes_to_start(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text(
+        f'#!/bin/sh\n[ "$2" = trainer.nursery ] && sleep {LEASE_SECONDS * 1.5}\nexec {sys.executable} "$@"\n'
+    )
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    job_id = await shop.queue(12)
+    async with shop.working():
+        job = await shop.becomes(job_id, "evaluating")
+    assert (job.lease.fence, job.failures) == (1, 0)
+
+
 async def test_a_job_whose_worker_died_goes_on_before_others_begin(shop: Shop) -> None:
-    first, interrupted, third = [await shop.queue(1) for _ in range(3)]
-    died = {"$set": {"state": "running", "lease": {"owner": "dead", "fence": 1, "until_ms": 1}}}
-    await shop.jobs.jobs.collection.update_one({"_id": interrupted}, died)
-    claimed = [await shop.jobs.claim("worker-1", LEASE_SECONDS) for _ in range(4)]
-    assert [job.id if job else None for job in claimed] == [interrupted, first, third, None]
+    first, interrupted, failing, last = [await shop.queue(1) for _ in range(4)]
+    died = {"state": "running", "lease": {"owner": "dead", "fence": 1, "until_ms": 1}}
+    jobs = shop.jobs.jobs.collection
+    await jobs.update_one({"_id": interrupted}, {"$set": {**died, "unfinished": 1}})
+    await jobs.update_one({"_id": failing}, {"$set": {**died, "failures": 1}})
+    claimed = [await shop.jobs.claim("worker-1", LEASE_SECONDS) for _ in range(5)]
+    assert [job.id if job else None for job in claimed] == [interrupted, first, failing, last, None]
 
 
 @pytest.mark.usefixtures("hung")

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 import httpx2
+import urllib3
 import uvicorn
 from minio import Minio
 from minio.error import S3Error
@@ -24,10 +25,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
+NOT_PASSED_ON = {b"accept-encoding", b"connection", b"date", b"keep-alive", b"transfer-encoding"}
 METHODS = ["GET", "HEAD", "PUT", "POST", "DELETE"]
 ANSWER_SECONDS = 20.0
-MOST_KNOWN = 100_000
 
 FAILED = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>PreconditionFailed</Code></Error>'
 
@@ -44,41 +44,53 @@ class Preconditions:
     def __init__(self, store: str, access_key: str, secret_key: str) -> None:
         self._store = httpx2.URL(store)
         self._http = httpx2.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False)
-        self._objects = Minio(f"{self._store.host}:{self._store.port}", access_key, secret_key, secure=False)
+        pool = urllib3.PoolManager(timeout=ANSWER_SECONDS, retries=False)
+        address = f"{self._store.host}:{self._store.port}"
+        self._objects = Minio(address, access_key, secret_key, secure=False, http_client=pool)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._known: dict[str, str] = {}
 
     async def answer(self, request: Request) -> Response:
         """The store's answer, or 412."""
+        try:
+            if request.method in ("GET", "HEAD"):
+                return await self._forward(request)
+            return await self._change(request)
+        except (httpx2.TransportError, urllib3.exceptions.HTTPError, ClientDisconnect):
+            return Response(status_code=503)
+
+    async def _change(self, request: Request) -> Response:
+        """One change of a key at a time; what a conditional upload left is known until the next change."""
         expected, unexpected = request.headers.get("if-match"), request.headers.get("if-none-match")
-        if request.method in ("GET", "HEAD"):
-            return await self._forward(request)
+        conditional = request.method == "PUT" and bool(expected or unexpected)
         key = request.url.path
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            if request.method == "PUT" and (expected or unexpected):
+            if conditional:
                 present = self._known.get(key) or await asyncio.to_thread(self._present, key)
                 if (unexpected and present) or (expected and expected.strip('"') != present):
                     return Response(FAILED, 412, media_type="application/xml")
             self._known.pop(key, None)  # until the store has answered, nobody knows
+            if request.method == "POST":  # it may be about any key
+                self._known.clear()
             answer = await self._forward(request)
-            if request.method == "PUT" and answer.status_code == 200 and len(self._known) < MOST_KNOWN:
+            if conditional and answer.status_code == 200:
                 self._known[key] = answer.headers.get("etag", "").strip('"')
             return answer
 
     async def _forward(self, request: Request) -> Response:
         path = request.scope["raw_path"] + (b"?" + query if (query := request.scope["query_string"]) else b"")
-        try:
-            answer = await self._http.request(
-                request.method,
-                self._store.copy_with(raw_path=path),
-                headers=[(name, value) for name, value in request.headers.raw if name.decode() not in HOP_BY_HOP],
-                content=await request.body(),
-            )
-        except (httpx2.TransportError, ClientDisconnect):
-            return Response(status_code=503)
+        headers = [(name, value) for name, value in request.headers.raw if name not in NOT_PASSED_ON]
+        answer = await self._http.request(
+            request.method,
+            self._store.copy_with(raw_path=path),
+            headers=[*headers, (b"accept-encoding", b"identity")],
+            content=await request.body(),
+        )
         response = Response(answer.content, answer.status_code)
-        response.raw_headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() != b"date"]
+        response.raw_headers = [
+            (name.lower(), value) for name, value in answer.headers.raw if name.lower() not in NOT_PASSED_ON
+        ]
         return response
 
     def _present(self, path: str) -> str | None:

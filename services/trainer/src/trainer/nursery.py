@@ -30,6 +30,9 @@ IDLE_SECONDS = 120.0
 RUN_NAME = "sartor-train"
 """Name of a run among the machine's processes."""
 
+START_SECONDS = 180.0
+"""Within which a run is to be forked, the loading of torch included."""
+
 LONGEST_MESSAGE = 65_536
 LONGEST_LINE = 2**20
 
@@ -77,7 +80,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Expected:
+class _Order:
     """The run that was ordered last."""
 
     forked: asyncio.Future[Run]
@@ -89,86 +92,99 @@ class Nursery:
     """The worker's side: starts the process when a run needs it, and again when it is gone."""
 
     def __init__(self) -> None:
-        self._process: Process | None = None
-        self._orders: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._expected: _Expected | None = None
-        self._runs: dict[int, Run] = {}
+        self._order: _Order | None = None
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self, folder: Path) -> Run:
-        """Start the run described by `folder / "run.json"`.
+        """Start the run described by `folder / "run.json"`; seconds where torch is to be loaded first.
 
         Raises:
             RuntimeError: no process could be forked.
         """
         async with self._one_at_a_time:
-            for _ in range(2):  # the first may have just gone to rest
-                with contextlib.suppress(ConnectionError):
-                    return await self._fork(folder)
-        raise RuntimeError("the process that training runs are forked from ended at once")
+            try:
+                for _ in range(2):  # the first may have just gone to rest
+                    with contextlib.suppress(ConnectionError):
+                        return await self._fork(folder)
+            except asyncio.CancelledError:  # nobody would know of a run that is forked now
+                await self.close()
+                raise
+        raise RuntimeError(
+            "the process that training runs are forked from ended at once; its last words are in the log"
+        )
 
     async def close(self) -> None:
         """End it, and whatever it still trains."""
-        if self._orders is not None:
-            self._orders.shutdown(socket.SHUT_RDWR)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         if self._listening is not None:
-            await self._listening
+            await asyncio.gather(self._listening, return_exceptions=True)
 
     async def _fork(self, folder: Path) -> Run:
-        if self._orders is None:
+        if self._socket is None:
             await self._wake()
-        (stdout, said), (stderr, wailed) = os.pipe(), os.pipe()
-        try:
-            forked: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-            self._expected = _Expected(forked, await _reader(stdout), await _reader(stderr))
-            if self._orders is None:
+        with contextlib.ExitStack() as said:
+            readers = []
+            for _ in range(2):
+                reading, writing = os.pipe()
+                said.callback(os.close, writing)
+                readers.append((await _reader(reading), writing))
+            (stdout, out), (stderr, err) = readers
+            if self._socket is None:
                 raise ConnectionError
-            socket.send_fds(self._orders, [str(folder).encode()], [said, wailed])
-        finally:
-            os.close(said)
-            os.close(wailed)
-        return await forked
+            self._order = _Order(asyncio.get_running_loop().create_future(), stdout, stderr)
+            socket.send_fds(self._socket, [str(folder).encode()], [out, err])
+        return await self._order.forked
 
     async def _wake(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
         with its:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "trainer.nursery",
-                str(os.getpid()),
-                stdin=its.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                env=_environment(),
-                start_new_session=True,
-            )
-        self._orders = ours
-        self._listening = asyncio.create_task(self._listen(ours, self._process))
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "trainer.nursery",
+                    str(os.getpid()),
+                    stdin=its.fileno(),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    env=_environment(),
+                    start_new_session=True,
+                )
+            except BaseException:  # also where it was cancelled
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._socket = ours
+        self._listening = asyncio.create_task(self._listen(ours, process))
 
     async def _listen(self, orders: socket.socket, process: Process) -> None:
         """Until it is gone; with it go its runs."""
         loop = asyncio.get_running_loop()
-        with orders, contextlib.suppress(ConnectionError):
-            while message := await loop.sock_recv(orders, LONGEST_MESSAGE):
-                pid, code = json.loads(message)
-                if code is not None:
-                    self._runs.pop(pid).end(code)
-                elif self._expected is not None:
-                    self._runs[pid] = Run(pid, self._expected.stdout, self._expected.stderr)
-                    if not self._expected.forked.done():
-                        self._expected.forked.set_result(self._runs[pid])
-        self._orders = None
-        if self._expected is not None and not self._expected.forked.done():
-            self._expected.forked.set_exception(ConnectionError())
-        if process.returncode is None:  # asyncio's own kill() may take the exit code from those who wait for it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
-        for run in self._runs.values():
-            run.end(-signal.SIGKILL)
-        self._runs.clear()
+        runs: dict[int, Run] = {}
+        try:
+            with orders, contextlib.suppress(ConnectionError):
+                while message := await loop.sock_recv(orders, LONGEST_MESSAGE):
+                    pid, code = json.loads(message)
+                    if code is not None:
+                        runs.pop(pid).end(code)
+                    elif self._order is not None:
+                        runs[pid] = Run(pid, self._order.stdout, self._order.stderr)
+                        if not self._order.forked.done():
+                            self._order.forked.set_result(runs[pid])
+        finally:
+            if self._socket is orders:
+                self._socket = None
+                if self._order is not None and not self._order.forked.done():
+                    self._order.forked.set_exception(ConnectionError())
+            if process.returncode is None:  # asyncio's own kill() may take the exit code from those who wait for it
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            await process.wait()
+            for run in runs.values():
+                run.end(-signal.SIGKILL)
 
 
 async def _reader(pipe: int) -> asyncio.StreamReader:
@@ -180,7 +196,7 @@ async def _reader(pipe: int) -> asyncio.StreamReader:
 
 def _environment() -> dict[str, str]:
     """None of this service's credentials."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SARTOR_")} | ENVIRONMENT
+    return ENVIRONMENT | {name: value for name, value in os.environ.items() if not name.startswith("SARTOR_")}
 
 
 def main() -> None:
@@ -215,7 +231,8 @@ def _fork(folder: Path, orders: socket.socket, pipes: list[int]) -> int:
     pid = os.fork()
     if pid == 0:
         os._exit(_run(folder, own, orders, pipes))
-    os.setpgid(pid, pid)  # here as well as there: whoever is told of it may kill the group
+    with contextlib.suppress(OSError):  # it may be over
+        os.setpgid(pid, pid)  # here as well as there: whoever is told of it may kill the group
     for pipe in pipes:
         os.close(pipe)
     orders.send(json.dumps([pid, None]).encode())
@@ -229,7 +246,7 @@ def _run(folder: Path, parent: int, orders: socket.socket, pipes: list[int]) -> 
         die_with_parent(parent)
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text(RUN_NAME)
-        signal.set_wakeup_fd(-1)
+        os.close(signal.set_wakeup_fd(-1))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for pipe, number in zip(pipes, (1, 2), strict=True):
             os.dup2(pipe, number)
@@ -256,7 +273,7 @@ def _load_architecture(folder: Path) -> None:
     """Load the code of the run's base model; a run whose base is not as it should be says so itself."""
     import transformers
 
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
+    with contextlib.suppress(Exception):
         base: dict[str, Any] = json.loads((folder / "run.json").read_text())
         config = json.loads((Path(base["base_dir"]) / "config.json").read_text())
         for name in config["architectures"]:

@@ -17,6 +17,9 @@ from stores.orphans import Orphans
 from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
 
 TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
+INTERRUPTED: dict[str, Any] = {"state": "running", "failures": 0, "unfinished": {"$lte": 2}}
+"""Has had its turn, and part of its work is done; one that fails, or is the end of its workers, waits for the next."""
+
 TO_SWEEP: dict[str, Any] = {"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}
 
 
@@ -79,8 +82,8 @@ class Jobs:
 
     async def claim(self, owner: str, seconds: float) -> Job | None:
         """The next job to train: one whose worker is gone, else of the tenant that waited longest its oldest."""
-        interrupted = await self.jobs.claim({"state": "running"}, owner, seconds)
-        if interrupted is not None:  # it has had its turn, and part of its work is done
+        interrupted = await self.jobs.claim(INTERRUPTED, owner, seconds)
+        if interrupted is not None:
             return interrupted
         waiting = await self.jobs.collection.distinct("tenant_id", TO_TRAIN)
         if not waiting:

@@ -169,14 +169,14 @@ class Worker:
         if job.unfinished > MOST_DEATHS:
             message = f"{MOST_DEATHS} workers in a row died while they trained this job; it was given up."
             raise FailedForGood("training_failed", message)
-        async with self._kept(job):
-            config = await self._prepare(job, folder)
-        process = TrainingProcess(
-            self.jobs, self._objects, self._nursery, job, folder, self._settings.trainer_stall_seconds
-        )
-        group = await process.start()
-        began = time.monotonic()
-        try:
+        stall = self._settings.trainer_stall_seconds
+        process = TrainingProcess(self.jobs, self._objects, self._nursery, job, folder, stall)
+        async with contextlib.AsyncExitStack() as whatever_comes:
+            async with self._kept(job):
+                config = await self._prepare(job, folder)
+                group = await process.start()
+                whatever_comes.push_async_callback(process.end)
+            began = time.monotonic()
             async with Heartbeat(
                 self._settings,
                 service="trainer",
@@ -191,12 +191,10 @@ class Worker:
                 return await self._objects.store_adapter(
                     job, folder / "adapter", config.base_digest, process.last, time.monotonic() - began
                 )
-        finally:
-            await process.end()
 
     @contextlib.asynccontextmanager
     async def _kept(self, job: Job) -> AsyncIterator[None]:
-        """Renew the lease as long as there is no process yet that a heartbeat could end.
+        """Renew the lease until there is a process that a heartbeat can end.
 
         Raises:
             Conflict: it was lost; another worker may hold the job.
