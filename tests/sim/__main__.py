@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ MOST_SHOWN = 3
 
 @dataclass
 class Tally:
-    """Sums over seeds; `broken` holds the seeds that broke an invariant, and how."""
+    """Sums over seeds; `broken` has the seeds that broke an invariant, and how, `ended` the jobs by last state."""
 
     seeds: int
     steps: int
     faults: int
     lost_calls: int
     broken: dict[int, list[str]]
+    ended: Counter[str]
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def workspace() -> Iterator[Path]:
 
 def play(seeds: range) -> Tally:
     """Run some seeds in this process."""
-    tally = Tally(len(seeds), 0, 0, 0, {})
+    tally = Tally(len(seeds), 0, 0, 0, {}, Counter())
     with workspace() as folder:
         for seed in seeds:
             scenario = Scenario(seed, folder)
@@ -71,6 +73,7 @@ def play(seeds: range) -> Tally:
             tally.steps += scenario.world.loop.steps
             tally.faults += len(history.faults)
             tally.lost_calls += scenario.world.network.lost
+            tally.ended.update(job["state"] for job in scenario.world.databases["trainer"]["jobs"].documents.values())
             if wrong := violations(history):
                 tally.broken[seed] = wrong
     return tally
@@ -80,7 +83,7 @@ def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
     """Run seeds in some processes; with `fail_fast` until the first that breaks."""
     size = 4 if fail_fast else CHUNK
     chunks = [range(at, min(at + size, first + count)) for at in range(first, first + count, size)]
-    total = Tally(0, 0, 0, 0, {})
+    total = Tally(0, 0, 0, 0, {}, Counter())
     began = shown = time.monotonic()
     with multiprocessing.get_context("fork").Pool(min(len(chunks), workers)) as pool:
         for tally in pool.imap_unordered(play, chunks):
@@ -88,6 +91,7 @@ def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
             total.steps += tally.steps
             total.faults += tally.faults
             total.lost_calls += tally.lost_calls
+            total.ended += tally.ended
             total.broken |= tally.broken
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
@@ -133,6 +137,10 @@ def main() -> int:
         f"{total.seeds} seeds, {total.steps} steps, {total.faults} faults, {total.lost_calls} lost calls, "
         f"{len(total.broken)} seeds with violations, {time.monotonic() - began:.0f} s"
     )
+    print("jobs: " + ", ".join(f"{count} {state}" for state, count in total.ended.most_common()))
+    if total.ended["succeeded"] <= total.ended["failed"]:
+        print("more jobs failed than succeeded: whatever holds here, it is not the product at work")
+        return 1
     for seed in sorted(total.broken)[:MOST_SHOWN]:
         print(f"seed {seed}: {total.broken[seed][:3]}  (make sim SEED={seed})")
     if total.broken and not asked.fail_fast:

@@ -186,7 +186,7 @@ class ObjectServer:
             place = self._loop.random.randrange(len(body))
             body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
         stream = io.BytesIO(body)
-        return SimpleNamespace(read=stream.read, close=stream.close, release_conn=lambda: None)
+        return SimpleNamespace(read=stream.read, read1=stream.read1, close=stream.close, release_conn=lambda: None)
 
 
 @contextmanager

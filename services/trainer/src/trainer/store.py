@@ -17,7 +17,7 @@ from stores.orphans import Orphans
 from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
 
 TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
-INTERRUPTED: dict[str, Any] = {"state": "running", "failures": 0, "unfinished": {"$lte": 2}}
+INTERRUPTED: dict[str, Any] = {"state": "running", "failures": 0, "unfinished": {"$lt": 3}}
 """Has had its turn, and part of its work is done; one that fails, or is the end of its workers, waits for the next."""
 
 TO_SWEEP: dict[str, Any] = {"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}
