@@ -56,8 +56,8 @@ class Upload(Aggregate):
         self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
 
 
-def upload(number: int = 1) -> Upload:
-    made = Upload(id=f"file-{number}", tenant_id=TENANT, created_at=number, name="a.jsonl")
+def upload(number: int = 1, tenant_id: str = TENANT) -> Upload:
+    made = Upload(id=f"file-{number}", tenant_id=tenant_id, created_at=number, name="a.jsonl")
     made.upload()
     return made
 
@@ -457,6 +457,22 @@ async def test_lists_page_by_creation(space: Space) -> None:
         assert [it.id for it in newest] == ["file-4", "file-3"]
         assert [it.id for it in await store.find(TENANT, limit=2, after="file-3")] == ["file-2", "file-1"]
         assert [it.id for it in await store.find(TENANT, newest_first=False, after="file-3")] == ["file-4"]
+
+
+async def test_the_many_of_one_tenant_do_not_hold_up_the_few_of_another(space: Space) -> None:
+    async with producer(space) as (_, store):
+        turns = store.collection.database["turns"]
+        for number, tenant_id in enumerate(["many", "many", "many", "few", "few"]):
+            await store.add(upload(number, tenant_id))
+        claimed = [await store.claim_in_turn({}, turns, "one", 60) for _ in range(6)]
+    assert [(it.tenant_id, it.id) if it else None for it in claimed] == [
+        ("few", "file-3"),
+        ("many", "file-0"),
+        ("few", "file-4"),
+        ("many", "file-1"),
+        ("many", "file-2"),
+        None,
+    ]
 
 
 async def test_a_lease_is_exclusive_and_its_fence_refuses_late_writers(space: Space) -> None:

@@ -205,6 +205,26 @@ class AggregateStore(Generic[A]):
         document = await self.leases.claim(query, owner, seconds)
         return self._load(document) if document else None
 
+    async def claim_in_turn(self, query: dict[str, Any], turns: Collection, owner: str, seconds: float) -> A | None:
+        """Claim the oldest that matches of the tenant that waited longest for a turn: nobody's many hold up one's few.
+
+        Args:
+            query: which aggregates are work; should use an index.
+            turns: by tenant, when it last had one.
+            owner: the worker's name, for people.
+            seconds: length of the lease.
+        """
+        waiting = await self.collection.distinct("tenant_id", query)
+        if not waiting:
+            return None
+        had = {turn["_id"]: turn["at"] async for turn in turns.find({"_id": {"$in": waiting}})}
+        for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), tenant)):
+            aggregate = await self.claim({**query, "tenant_id": tenant_id}, owner, seconds)
+            if aggregate is not None:
+                await turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
+                return aggregate
+        return None
+
     def _load(self, document: dict[str, Any]) -> A:
         return self.kind.model_validate({**document, "id": document["_id"]})
 

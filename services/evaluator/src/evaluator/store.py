@@ -45,10 +45,16 @@ class Answer(BaseModel):
 
 
 class Evaluations:
-    """Evaluations and their leases."""
+    """Evaluations and their leases.
 
-    def __init__(self, aggregates: AggregateStore[Evaluation]) -> None:
+    Args:
+        aggregates: the evaluations.
+        turns: by tenant, when it last had one run.
+    """
+
+    def __init__(self, aggregates: AggregateStore[Evaluation], turns: Collection) -> None:
         self._evaluations = aggregates
+        self._turns = turns
 
     async def prepare(self) -> None:
         """Create the indexes."""
@@ -100,7 +106,7 @@ class Evaluations:
 
     async def claim(self, owner: str, seconds: float) -> Evaluation | None:
         """Claim the oldest evaluation that waits, or whose worker died."""
-        return await self._evaluations.claim(TO_EVALUATE, owner, seconds)
+        return await self._evaluations.claim_in_turn(TO_EVALUATE, self._turns, owner, seconds)
 
     async def still_ours(self, evaluation: Evaluation, seconds: float) -> bool:
         """Renew our lease; False when it was lost or the evaluation is over, and the work must stop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -86,16 +85,7 @@ class Files:
 
     async def claim(self, owner: str, seconds: float) -> File | None:
         """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
-        waiting = await self.files.collection.distinct("tenant_id", TO_PARSE)
-        if not waiting:
-            return None
-        turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
-        for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
-            file = await self.files.claim({**TO_PARSE, "tenant_id": tenant_id}, owner, seconds)
-            if file is not None:
-                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
-                return file
-        return None
+        return await self.files.claim_in_turn(TO_PARSE, self._turns, owner, seconds)
 
     async def claim_deleted(self, owner: str, seconds: float) -> File | None:
         """A deleted file whose bytes may lie there still, once no worker reads it any more."""

@@ -27,6 +27,7 @@ def build(settings: Settings) -> FastAPI:
         service.aggregates("files", StoreFile),
         service.collection("chunks"),
         service.collection("documents"),
+        service.collection("turns"),
     )
     turns = Turns(settings.embedding_waiting, settings.embedding_tenant_waiting)
     embedding = Embedding(

@@ -25,7 +25,15 @@ class StoredChunk:
 
 
 class Stores:
-    """The service's documents, in its own words."""
+    """The service's documents, in its own words.
+
+    Args:
+        stores: the vector stores.
+        files: files in them.
+        chunks: their texts.
+        documents: by file, the document parsed from it.
+        turns: by tenant, when it last had a file indexed.
+    """
 
     def __init__(
         self,
@@ -33,17 +41,23 @@ class Stores:
         files: AggregateStore[StoreFile],
         chunks: Collection,
         documents: Collection,
+        turns: Collection,
     ) -> None:
         self.stores = stores
         self.files = files
         self._chunks = chunks
         self._documents = documents
+        self._turns = turns
 
     async def prepare(self) -> None:
         """Create the indexes."""
         await self.files.collection.create_index([("state", 1), ("created_at", 1)])
         await self.files.collection.create_index([("tenant_id", 1), ("store_id", 1)])
         await self.files.collection.create_index([("tenant_id", 1), ("file_id", 1)])
+
+    async def claim(self, owner: str, seconds: float) -> StoreFile | None:
+        """The next file to be indexed or taken out."""
+        return await self.files.claim_in_turn(TO_DO, self._turns, owner, seconds)
 
     async def get(self, tenant_id: str, store_id: str) -> Store:
         """A store that is not deleted.

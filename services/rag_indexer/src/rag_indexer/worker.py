@@ -17,7 +17,7 @@ from rag_indexer.domain import StoreFile
 from rag_indexer.embedding import Embedding
 from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
-from rag_indexer.store import TO_DO, Stores
+from rag_indexer.store import Stores
 from rag_indexer.use_cases import Collections
 from schemas import DocumentParsed
 from stores.mongo import PyMongoError
@@ -56,7 +56,7 @@ class Worker:
         """Work until cancelled."""
         await self._vectors.prepare(await self._embedding.dimensions())
         while True:
-            file = await self._stores.files.claim(TO_DO, self._owner, self._settings.rag_lease_seconds)
+            file = await self._stores.claim(self._owner, self._settings.rag_lease_seconds)
             if file is None:
                 await asyncio.sleep(IDLE_SECONDS)
                 continue

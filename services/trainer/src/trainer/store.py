@@ -83,18 +83,7 @@ class Jobs:
     async def claim(self, owner: str, seconds: float) -> Job | None:
         """The next job to train: one whose worker is gone, else of the tenant that waited longest its oldest."""
         interrupted = await self.jobs.claim(INTERRUPTED, owner, seconds)
-        if interrupted is not None:
-            return interrupted
-        waiting = await self.jobs.collection.distinct("tenant_id", TO_TRAIN)
-        if not waiting:
-            return None
-        turns = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
-        for tenant_id in sorted(waiting, key=lambda tenant: (turns.get(tenant, 0), tenant)):
-            job = await self.jobs.claim({**TO_TRAIN, "tenant_id": tenant_id}, owner, seconds)
-            if job is not None:
-                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
-                return job
-        return None
+        return interrupted or await self.jobs.claim_in_turn(TO_TRAIN, self._turns, owner, seconds)
 
     async def claim_ended(self, owner: str, seconds: float) -> Job | None:
         """A job that is over and whose checkpoints may still be stored; of any tenant."""
