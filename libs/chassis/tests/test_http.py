@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from pymongo.errors import AutoReconnect
 
+from chassis import idempotency
 from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
 from chassis.http import MOST_BODY_BYTES
@@ -21,6 +22,7 @@ from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
 from eventbus.service import Service
+from stores.mongo import connect
 from testkit import Space
 
 
@@ -129,6 +131,29 @@ async def test_an_idempotency_key_in_use_says_so(space: Space) -> None:
         assert meanwhile.status_code == 409
         assert "x-should-retry" not in meanwhile.headers
         assert (await slow).status_code == 200
+
+
+async def test_a_key_is_held_as_long_as_its_attempt_lives_and_no_longer(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "LEASE_MS", 300)
+    async with client(space) as http:
+        headers = {"idempotency-key": "slow", "authorization": http.headers["authorization"]}
+        slow = asyncio.create_task(http.post("/v1/orders", json={"count": 77}, headers=headers))
+        await asyncio.sleep(0.6)
+        meanwhile = await http.post("/v1/orders", json={"count": 77}, headers=headers)
+        assert meanwhile.json()["error"]["code"] == "idempotency_key_in_use"
+        assert not slow.done()
+
+        records = connect(space.settings(ServiceSettings, "ingest"), "ingest")["idempotency"]
+        await records.update_one({}, {"$set": {"attempt": "of a process that is dead"}})
+        await asyncio.sleep(0.4)
+        taken_over = await http.post("/v1/orders", json={"count": 77}, headers=headers)
+        repeated = await http.post("/v1/orders", json={"count": 77}, headers=headers)
+        late = await slow
+    assert (taken_over.status_code, late.status_code) == (200, 200)
+    assert repeated.headers["idempotent-replayed"] == "true"
+    assert repeated.content == taken_over.content, "not the answer of the late one"
 
 
 async def test_an_answer_survives_a_restart_under_its_key(space: Space) -> None:

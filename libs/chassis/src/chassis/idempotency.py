@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -15,10 +17,15 @@ from chassis.auth import Principal
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
+from chassis.ids import new_id
 
 MAX_BODY = 2 * 1024 * 1024
 KEEP = timedelta(hours=24)
-TAKE_OVER = timedelta(seconds=60)
+LEASE_MS = 15_000
+"""How long an attempt may be silent before another takes its key over; it renews that three times as often."""
+
+SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
+"""The database's clock in milliseconds."""
 BOUNDARY = hashlib.sha256(b"a boundary").digest()
 """Stands for the boundary in the digest of a form."""
 
@@ -35,11 +42,11 @@ def request_id_for(prefix: str, fallback: str) -> str:
 class Idempotency:
     """ASGI middleware that stores the answer of each POST carrying an `Idempotency-Key` for 24 hours.
 
-    Keys are the caller's own: the credential is checked first. An attempt that died half-way is taken over after a
-    minute; the services derive their ids from `seed`, so the second attempt finds what the first one made. A multipart
-    upload is hashed as it streams by, whatever its boundary; its repetition is read and compared before it is answered.
-    Streamed answers pass through unstored; of an answer marked `cache-control: no-store`, which shows a secret, only
-    its status is kept.
+    Keys are the caller's own: the credential is checked first. An attempt that died half-way is taken over when its
+    lease is over; the services derive their ids from `seed`, so the second attempt finds what the first one made. A
+    multipart upload is hashed as it streams by, whatever its boundary; its repetition is read and compared before it is
+    answered. Streamed answers pass through unstored; of an answer marked `cache-control: no-store`, which shows a
+    secret, only its status is kept.
 
     Args:
         app: the application below.
@@ -59,7 +66,7 @@ class Idempotency:
             return
         try:
             caller = await scope["app"].state.authenticator.authenticate(credential.decode("latin-1"))
-            attempt = _Attempt(_record_id(caller, scope["path"], key), datetime.now(UTC))
+            attempt = _Attempt(_record_id(caller, scope["path"], key), new_id(""))
             content_type = headers.get(b"content-type", b"")
             if content_type.startswith(b"multipart/"):
                 await self._upload_once(scope, receive, send, attempt, content_type)
@@ -117,39 +124,41 @@ class Idempotency:
             await self.records.update_one(attempt.mine, {"$set": about | shown})
 
         recorder = _Recorder(send, store)
+        holding = asyncio.create_task(self._hold(attempt))
         try:
             await self.app(scope, receive, recorder)
         finally:
+            holding.cancel()
             seed.reset(token)
             if not recorder.storable or body_hash() is None:
                 await self.records.delete_one(attempt.mine)
 
     async def _begin(self, attempt: _Attempt) -> dict[str, Any] | None:
         """Claim the key for this attempt, or return the answer it already has."""
-        at = attempt.began_at
         record = await self.records.find_one_and_update(
             {"_id": attempt.record_id},
-            {"$setOnInsert": {"started_at": at, "expires_at": at + KEEP}},
+            {"$setOnInsert": {"attempt": "", "until_ms": 0, "expires_at": datetime.now(UTC) + KEEP}},
             upsert=True,
             return_document=False,
         )
-        if record is None:
-            return None
-        if "status" in record:
+        if record is not None and "status" in record:
             return dict(record)
-        taken = (
-            await self.records.find_one_and_update(
-                {"_id": attempt.record_id, "started_at": record["started_at"], "status": {"$exists": False}},
-                {"$set": {"started_at": at}},
-            )
-            if at - record["started_at"].replace(tzinfo=UTC) > TAKE_OVER
-            else None
+        free = {"status": {"$exists": False}, "$expr": {"$lt": ["$until_ms", SERVER_MS]}}
+        taken = await self.records.update_one(
+            {"_id": attempt.record_id, **free}, [{"$set": {"attempt": attempt.token, **_held()}}]
         )
-        if taken is None:
+        if taken.matched_count == 0:
             error = Conflict("A request with this Idempotency-Key is still running.", code="idempotency_key_in_use")
             error.retry_after, error.transient = 1, True
             raise error
         return None
+
+    async def _hold(self, attempt: _Attempt) -> None:
+        """Keep the key while the attempt runs."""
+        while True:
+            await asyncio.sleep(LEASE_MS / 3000)
+            with contextlib.suppress(Exception):  # whatever it is: should it last, the lease runs out
+                await self.records.update_one(attempt.mine, [{"$set": _held()}])
 
 
 @dataclass(frozen=True)
@@ -157,11 +166,15 @@ class _Attempt:
     """One attempt at a request; a late one, whose key was taken over, matches nothing any more."""
 
     record_id: str
-    began_at: datetime
+    token: str
 
     @property
     def mine(self) -> dict[str, Any]:
-        return {"_id": self.record_id, "started_at": self.began_at}
+        return {"_id": self.record_id, "attempt": self.token}
+
+
+def _held() -> dict[str, Any]:
+    return {"until_ms": {"$add": [SERVER_MS, LEASE_MS]}}
 
 
 def _record_id(caller: Principal, path: str, key: bytes) -> str:
