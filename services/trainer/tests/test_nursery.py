@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from testkit import eventually
-from trainer import artifacts
+from trainer import artifacts, nursery
 from trainer.nursery import Nursery, Run
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig
 
@@ -170,6 +170,21 @@ async def test_a_start_that_is_cancelled_leaves_no_run_for_the_next(kept: Nurser
 
 async def _there(found: list[psutil.Process]) -> bool:
     return bool(found)
+
+
+async def test_a_nursery_that_does_not_wake_is_given_up_and_the_next_is_a_new_one(
+    kept: Nursery, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep = tmp_path / "asleep"
+    asleep.write_text("#!/bin/sh\nexec sleep 600\n")
+    asleep.chmod(0o755)
+    with monkeypatch.context() as dull:
+        dull.setattr(sys, "executable", str(asleep))
+        dull.setattr(nursery, "START_SECONDS", 0.3)
+        with pytest.raises(TimeoutError):
+            await started(kept, *configure("run"))
+    assert not psutil.Process().children()
+    assert (await said(await started(kept, *configure("again", epochs=3))))[-1]["type"] == "finished"
 
 
 async def test_a_nursery_that_cannot_live_is_an_error_of_the_attempt(

@@ -102,8 +102,9 @@ class Nursery:
 
         Raises:
             RuntimeError: no process could be forked.
+            TimeoutError: not within `START_SECONDS`.
         """
-        async with self._one_at_a_time:
+        async with self._one_at_a_time, asyncio.timeout(START_SECONDS):
             try:
                 for _ in range(2):  # the first may have just gone to rest
                     with contextlib.suppress(ConnectionError):
