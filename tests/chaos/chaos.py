@@ -100,7 +100,7 @@ class Chaos:
         operator = Client(self._stack.base_url, self._stack.home.secret("operator_key"), self._history, "operator")
         for number in range(tenants):
             policy = {"name": f"Tenant {number}", "policy": {"gate": "advisory"}}
-            made = operator.call("POST", "organization/tenants", json=policy)
+            made = operator.call("POST", "organization/tenants", json=policy)  # nobody is killed yet
             client = Client(self._stack.base_url, made["api_key"], self._history, f"tenant-{number}")
             self.asked.append(Asked(client, made["tenant_id"]))
         self._began = time.monotonic()
