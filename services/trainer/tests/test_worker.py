@@ -375,6 +375,23 @@ async def test_a_job_is_held_as_long_as_its_preparation_takes(shop: Shop) -> Non
         await eventually(runs)
 
 
+async def test_an_outage_is_no_failure_of_the_jobs_it_meets(shop: Shop) -> None:
+    tries = 0
+
+    async def away() -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= shop.settings.trainer_attempts + 1:
+            raise Transient("The object store cannot be reached.") if tries % 2 else PyMongoError("connection closed")
+
+    shop.store.before_rows = away
+    job_id = await shop.queue(12)
+    async with shop.working():
+        job = await shop.becomes(job_id, "evaluating")
+    assert (job.failures, job.lease.fence) == (0, shop.settings.trainer_attempts + 2)
+    assert "A part of Sartor is away; trying again from the last checkpoint." in await shop.told(job_id)
+
+
 async def test_a_job_is_held_as_long_as_its_process_takes_to_start(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

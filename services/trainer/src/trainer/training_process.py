@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, SartorError, Transient
+from chassis.errors import Conflict, NotFound, SartorError
 from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
@@ -32,6 +32,10 @@ GO_ON_LATER = ("paused", "queued")
 
 class Halted(Exception):
     """The run stopped because its owner paused or cancelled the job, or another worker holds it."""
+
+
+class Hung(SartorError):
+    """The run said nothing for too long."""
 
 
 class TrainingProcess:
@@ -81,7 +85,7 @@ class TrainingProcess:
         Raises:
             Halted: paused, cancelled, or claimed by another worker.
             FailedForGood: the run gave a reason that is final.
-            Transient: it hangs.
+            Hung: it says nothing any more.
             RuntimeError: it died without one.
         """
         watch = asyncio.create_task(self._watch())
@@ -111,7 +115,7 @@ class TrainingProcess:
                 async with asyncio.timeout(self._stall_seconds):
                     line = await self._process.stdout.readline()
             except TimeoutError as error:
-                raise Transient(f"The training hung: it reported nothing for {self._stall_seconds:.0f} s.") from error
+                raise Hung(f"The training hung: it reported nothing for {self._stall_seconds:.0f} s.") from error
             if line.startswith(b"{"):
                 yield json.loads(line)
 

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, SartorError
+from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.ids import now
 from eventbus.heartbeat import Heartbeat
 from stores.mongo import PyMongoError
@@ -143,6 +143,12 @@ class Worker:
         log.warning("attempt_failed", exc_info=error)
         fence = job.lease.fence
         with contextlib.suppress(Conflict):
+            if isinstance(error, (Transient, PyMongoError)):  # something is away: the job is not at fault
+                await self.jobs.jobs.update(job.tenant_id, job.id, Job.end_attempt, fence=fence)
+                message = "A part of Sartor is away; trying again from the last checkpoint."
+                await self.jobs.tell(job, f"attempt-{fence}-failed", message, level="warn")
+                await self.jobs.jobs.leases.delay(job.id, fence, RETRY_SECONDS)
+                return
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.count_failure, fence=fence)
             if job.failures >= self._settings.trainer_attempts:
                 reason = error.message if isinstance(error, SartorError) else "The training process kept dying."
