@@ -352,6 +352,13 @@ BUGS: tuple[Planted, ...] = (
 """,
         "services/inference_proxy/tests/test_service.py::test_an_unknown_model_is_not_found_and_nobody_answers_for_it",
     ),
+    bug(
+        "the client library drops what it cannot decode",
+        "libs/eventbus/src/eventbus/as_it_came.py",
+        "    return bytes(message.body)\n",
+        "    return message.decode()  # type: ignore[attr-defined,return-value]\n",
+        f"{DELIVERY}::test_a_message_that_the_client_library_cannot_read_is_a_dead_letter",
+    ),
     # idempotency keys
     bug(
         "idempotency key ignores the body",

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.settings import ServiceSettings
@@ -377,6 +378,28 @@ async def test_a_malformed_message_is_kept_as_it_came(space: Space) -> None:
         await service.bus.send("files", b"k", b"not json", {"ce_type": "file.uploaded.v1"})
         letter = await _dead_letter(space, "files")
         assert letter["value"] == "not json"
+        assert letter["x-error-code"] == "malformed"
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [("content-type", b"application/json"), ("ce_source", b"\xff\xfe"), ("x-nothing", None)],
+    ids=["a body that is not what it says", "a header that is no text", "a header that is empty"],
+)
+async def test_a_message_that_the_client_library_cannot_read_is_a_dead_letter(
+    space: Space, strange: tuple[str, bytes | None]
+) -> None:
+    async def never(_: Event) -> None:
+        raise AssertionError("a malformed message reached a handler")
+
+    async with consumer(space, {FileUploaded: never}):
+        headers = [("ce_type", b"file.uploaded.v1"), strange]
+        producer = AIOKafkaProducer(bootstrap_servers=space.addresses.kafka_bootstrap)
+        await producer.start()
+        await producer.send_and_wait(f"{space.prefix}-files", b'{"file_id": ', b"k", headers=headers)
+        await producer.stop()
+        letter = await _dead_letter(space, "files")
+        assert letter["value"] == '{"file_id": '
         assert letter["x-error-code"] == "malformed"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from chassis.crash import crash_point
 from chassis.errors import PERMANENT, SartorError, Transient
 from chassis.settings import ServiceSettings
+from eventbus import as_it_came
 from eventbus.continuity import Continuity
 from eventbus.lag import Lag
 from eventbus.lanes import Lanes, Place
@@ -129,6 +130,8 @@ class Bus:
                 heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 3,
                 fetch_max_wait_ms=500,
                 listener=self._lanes,
+                parser=as_it_came.parse,
+                decoder=as_it_came.decode,
             )
             self._subscriber(self._on_message)
             self._committing = asyncio.create_task(self._lanes.run_commits(), name="commits")
@@ -139,6 +142,8 @@ class Bus:
                 ack_policy=AckPolicy.MANUAL,
                 auto_offset_reset="latest",
                 fetch_max_wait_ms=500,
+                parser=as_it_came.parse,
+                decoder=as_it_came.decode,
             )(self._on_watched)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -209,7 +214,7 @@ class Bus:
 
     async def _on_message(self, message: KafkaMessage) -> None:
         """Hand a message to the lane of its key; it is committed when it and all before it are done."""
-        raw, record = _raw(message), self._record(message)
+        raw, record = as_it_came.raw_of(message), self._record(message)
         await self._lanes.take(message.consumer, Place(TopicPartition(raw.topic, raw.partition), raw.offset), record)
 
     async def _settle(self, record: Record) -> None:
@@ -380,19 +385,11 @@ class Bus:
         log.error("event_dead_lettered", topic=record.topic, code=code, reason=reason, attempts=attempts)
 
     def _record(self, message: KafkaMessage) -> Record:
-        raw = _raw(message)
-        headers = {name: _text(value) for name, value in message.headers.items()}
+        raw = as_it_came.raw_of(message)
+        headers = {name: as_it_came.text_of(value) for name, value in message.headers.items()}
         topic = str(raw.topic).removeprefix(self._prefix)
         return Record(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
 
 
-def _raw(message: KafkaMessage) -> Any:
-    return message.raw_message[0] if isinstance(message.raw_message, Sequence) else message.raw_message
-
-
 def _identity(envelope: Envelope) -> dict[str, Any]:
     return {"event_id": envelope.id, "correlation_id": envelope.correlationid, "tenant_id": envelope.tenantid}
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
