@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from localstack import LocalStack
-from localstack.base_models import build_tiny
 from schemas import Envelope
 from testkit.history import History, read_history
 from tests.chaos.clients import Client, Violation
 from tests.chaos.killing import Kill, Killer
 from tests.chaos.leftovers import Leftovers, kind_of, streams_broken
 from tests.e2e.test_main_way import rows
+from tests.tiny_stack import tiny_stack
 
 SETTINGS = {
     "SARTOR_EVALUATOR_RETRY_SECONDS": "2",
@@ -290,14 +290,7 @@ def main() -> int:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
-        build_tiny(root / "models")
-        stack = LocalStack(
-            root / "stack",
-            base_model="tiny-test",
-            models_dir=root / "models",
-            environment=SETTINGS,
-            usual_ports=False,
-        )
+        stack = tiny_stack(root, SETTINGS)
         signal.signal(signal.SIGTERM, lambda *_: _give_up(stack))
         with stack:
             chaos = Chaos(stack, History(root / "history.jsonl"), chosen.seed, chosen.jobs, chosen.kills)

@@ -24,7 +24,6 @@ from typing import Any
 import httpx2
 
 from localstack import LocalStack
-from localstack.base_models import build_tiny
 from stores.objects import Objects
 from testkit.history import History
 from testkit.injector import Message, inject
@@ -32,6 +31,7 @@ from tests.chaos.clients import Client, Violation
 from tests.chaos.leftovers import Leftovers, kind_of, streams_broken
 from tests.chaos.plan import ROUNDS
 from tests.e2e.test_main_way import rows
+from tests.tiny_stack import tiny_stack
 
 SETTINGS = {
     "SARTOR_TRAINER_LEASE_SECONDS": "5",
@@ -387,16 +387,8 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         root = Path(folder)
-        build_tiny(root / "models")
         points = Points(root / "points", [*ROUNDS[0]])
-        stack = LocalStack(
-            root / "stack",
-            base_model="tiny-test",
-            models_dir=root / "models",
-            environment=SETTINGS,
-            environment_of=points.environment(),
-            usual_ports=False,
-        )
+        stack = tiny_stack(root, SETTINGS, environment_of=points.environment())
         signal.signal(signal.SIGTERM, lambda *_: _give_up(stack))
         stack.up()
         try:

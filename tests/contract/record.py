@@ -17,14 +17,13 @@ from typing import Any
 
 import httpx2
 
-from localstack import LocalStack
-from localstack.base_models import build_tiny
 from schemas import EVENTS, TOPICS
 from testkit.injector import Message, recorded
 from tests.chaos.sweep import DOCUMENT, SETTINGS
 from tests.conftest import Tenant, make_tenant
 from tests.contract.recordings import FOLDER, Recording
 from tests.e2e.test_main_way import ended_job, rows, wait_for
+from tests.tiny_stack import tiny_stack
 
 CHAT = [{"role": "user", "content": "bike 3 will not open"}]
 
@@ -130,15 +129,7 @@ def record() -> list[Message]:
     """Every message of a tour, once all types are there or three minutes have passed."""
     with tempfile.TemporaryDirectory(prefix="record-") as folder:
         root = Path(folder)
-        build_tiny(root / "models")
-        stack = LocalStack(
-            root / "stack",
-            base_model="tiny-test",
-            models_dir=root / "models",
-            environment=SETTINGS,
-            usual_ports=False,
-            say=print,
-        )
+        stack = tiny_stack(root, SETTINGS, say=print)
         with stack:
             Tour(make_tenant(stack, "Recorded")).walk()
             kafka, topics = stack.addresses()["kafka_bootstrap"], [topic.name for topic in TOPICS]
