@@ -92,6 +92,28 @@ async def test_the_broker_goes_on_where_it_was_when_it_or_its_storage_is_killed_
     assert set(sent) <= kept
 
 
+async def test_the_first_message_is_the_earliest_though_its_upload_ended_after_the_second(stack: LocalStack) -> None:
+    addresses, topic = stack.addresses(), "overtaken"
+    await made(addresses["kafka_bootstrap"], topic)
+    producer = AIOKafkaProducer(bootstrap_servers=addresses["kafka_bootstrap"], acks="all")
+    await producer.start()
+    for value in (b"first", b"second"):
+        await producer.send_and_wait(topic, value, partition=0)
+    await producer.stop()
+    objects = Minio(
+        addresses["objects_endpoint"], addresses["objects_access_key"], addresses["objects_secret_key"], secure=False
+    )
+    [first] = [
+        one.object_name or ""
+        for one in objects.list_objects(bucket_name="kafka", recursive=True)
+        if f"/{topic}/" in (name := one.object_name or "") and name.endswith(f"{0:020}.batch")
+    ]
+    body = objects.get_object(bucket_name="kafka", object_name=first).read()
+    objects.put_object(bucket_name="kafka", object_name=first, data=io.BytesIO(body), length=len(body))
+    kept = [message.value for message in await recorded(addresses["kafka_bootstrap"], topic)]
+    assert kept == [b"first", b"second"]
+
+
 async def test_the_database_keeps_what_it_acknowledged(stack: LocalStack) -> None:
     settings = ServiceSettings(mongo_url=stack.addresses()["mongo_url"])  # type: ignore[arg-type]
     documents = mongo.connect(settings, "kills")["documents"]

@@ -1,7 +1,9 @@
-"""Makes `If-Match` and `If-None-Match` of uploads true in front of an object store that ignores them.
+"""Makes what the local broker expects of an object store true in front of one that does not keep it.
 
-The local broker keeps its offsets in objects that it replaces under those conditions; a store that always replaces
-them would, after a kill, let it begin again at offset 0. The broker is the only writer, and this its only way.
+The broker keeps its offsets in objects that it replaces under `If-Match` and `If-None-Match`; a store that always
+replaces them would, after a kill, let it begin again at offset 0. And it takes the object written first for the
+earliest offset of a partition, though of two uploads at once the later offset's may end first: listings give times that
+rise with the names. The broker is the only writer, and this its only way.
 
 `python -m localstack.preconditions PORT STORE` with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` set.
 """
@@ -10,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
 
 import httpx2
@@ -31,9 +35,23 @@ ANSWER_SECONDS = 20.0
 
 FAILED = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>PreconditionFailed</Code></Error>'
 
+LAST_MODIFIED = re.compile(rb"(?<=<LastModified>)[^<]+")
+
+
+def in_order(listing: bytes) -> bytes:
+    """A listing in which every object was modified after those named before it, where needed by a millisecond."""
+    latest = datetime.min.replace(tzinfo=UTC)
+
+    def later(match: re.Match[bytes]) -> bytes:
+        nonlocal latest
+        latest = max(datetime.fromisoformat(match[0].decode()), latest + timedelta(milliseconds=1))
+        return latest.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+    return LAST_MODIFIED.sub(later, listing)
+
 
 class Preconditions:
-    """Forwards requests as they are, and refuses uploads whose condition does not hold.
+    """Forwards requests, refuses uploads whose condition does not hold, and lists objects in the order of their times.
 
     Args:
         store: address of the object store.
@@ -80,17 +98,20 @@ class Preconditions:
 
     async def _forward(self, request: Request) -> Response:
         path = request.scope["raw_path"] + (b"?" + query if (query := request.scope["query_string"]) else b"")
-        headers = [(name, value) for name, value in request.headers.raw if name not in NOT_PASSED_ON]
+        asked = [(name, value) for name, value in request.headers.raw if name not in NOT_PASSED_ON]
         answer = await self._http.request(
             request.method,
             self._store.copy_with(raw_path=path),
-            headers=[*headers, (b"accept-encoding", b"identity")],
+            headers=[*asked, (b"accept-encoding", b"identity")],
             content=await request.body(),
         )
-        response = Response(answer.content, answer.status_code)
-        response.raw_headers = [
-            (name.lower(), value) for name, value in answer.headers.raw if name.lower() not in NOT_PASSED_ON
-        ]
+        headers = {name.lower(): value for name, value in answer.headers.raw if name.lower() not in NOT_PASSED_ON}
+        content = answer.content
+        if request.method == "GET" and "list-type" in request.query_params:
+            content = in_order(content)
+            headers[b"content-length"] = str(len(content)).encode()
+        response = Response(content, answer.status_code)
+        response.raw_headers = list(headers.items())
         return response
 
     def _present(self, path: str) -> str | None:
