@@ -159,15 +159,17 @@ class Nemesis:
                 one.wall_offset = offset
 
     async def _poison(self) -> None:
-        """A key that its consumer cannot handle, for good or by a mistake that somebody mends later."""
+        """A key whose messages, all or those of a kind, its consumer cannot handle, for good or until somebody mends it."""
         service = self._chance.choice(("trainer", "registry"))
         kinds = self._world.history.subscribed.get(service, frozenset())
+        some = self._chance.choice((kinds, kinds, *({kind} for kind in sorted(kinds))))
         entries = [entry for entry in self._world.history.entries if entry.headers.get("ce_type") in kinds]
         keys = [f"file-{number}" for number in range(3)] + [f"ds-{number}" for number in range(3)]
         keys += [entry.headers["ce_subject"] for entry in entries]
         key, error = self._chance.choice(keys), self._chance.choice((Poisonous, RuntimeError, Transient))
-        self._world.fault(f"poison ({error.__name__})", f"{service} {key}")
-        self._world.poison[service, key] = error
+        which = "" if some == kinds else " ".join(some)
+        self._world.fault(f"poison ({error.__name__}) {which}".rstrip(), f"{service} {key}")
+        self._world.poison[service, key] = error, frozenset(some)
 
     async def _spoil_checkpoint(self) -> None:
         """A bit of a stored checkpoint turns over."""

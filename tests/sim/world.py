@@ -89,14 +89,14 @@ class World:
 
     Attributes:
         folder: with the base model's `base.json`, and where training runs keep their files.
-        poison: by (service, key), the error its handler raises until the operator mends it.
+        poison: by (service, key), the error its handlers of these events raise until the operator mends it.
     """
 
     seed: int
     folder: Path
     loop: SimulatedLoop = field(init=False)
     history: History = field(default_factory=History)
-    poison: dict[tuple[str, str], type[Exception]] = field(default_factory=dict)
+    poison: dict[tuple[str, str], tuple[type[Exception], frozenset[str]]] = field(default_factory=dict)
     starts: int = 0
 
     def __post_init__(self) -> None:
@@ -237,8 +237,8 @@ class World:
 
         def wrap(handler: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
             async def handle(event: Event) -> None:
-                error = self.poison.get((service, event.aggregate_id))
-                if error is not None:
+                error, kinds = self.poison.get((service, event.aggregate_id), (Exception, frozenset()))
+                if event.type in kinds:
                     raise error(f"{event.type} is poison")
                 await handler(event)
                 event_id = structlog.contextvars.get_contextvars()["event_id"]
