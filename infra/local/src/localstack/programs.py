@@ -42,6 +42,15 @@ def _script(name: str) -> str:
     return found
 
 
+def mongo_url(ports: dict[str, int]) -> str:
+    """Where the local MongoDB answers.
+
+    Its driver does not ask for retryable writes: once this server remembers 10,000 of them, it sorts them at every
+    write, and of a thousand writes a second sixty are left. Services bring their work to its end without them too.
+    """
+    return f"mongodb://127.0.0.1:{ports['mongodb']}/?retryWrites=false"
+
+
 def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
     """Object store, MongoDB protocol, Milvus, and Kafka protocol on the object store."""
     objects = f"http://127.0.0.1:{ports['objects']}"
@@ -146,7 +155,7 @@ def services(
         "SARTOR_KAFKA_BOOTSTRAP": f"127.0.0.1:{ports['kafka']}",
         "SARTOR_KAFKA_IDEMPOTENT": "false",
         "SARTOR_KAFKA_SESSION_TIMEOUT_MS": "9000",
-        "SARTOR_MONGO_URL": f"mongodb://127.0.0.1:{ports['mongodb']}",
+        "SARTOR_MONGO_URL": mongo_url(ports),
         "SARTOR_OBJECTS_ENDPOINT": f"127.0.0.1:{ports['objects']}",
         "SARTOR_OBJECTS_SECRET_KEY_FILE": str(home.secrets / "objects_secret_key"),
         "SARTOR_TOKEN_PUBLIC_KEYS_FILE": str(home.secrets / "services_jwks"),

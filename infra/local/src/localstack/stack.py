@@ -25,7 +25,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from chassis.settings import ServiceSettings
 from localstack.home import SERVICE_PORTS, Home
 from localstack.ingress import caddyfile
-from localstack.programs import Program, infrastructure, ingress, services
+from localstack.programs import Program, infrastructure, ingress, mongo_url, services
 from stores.objects import Objects
 
 READY_SECONDS = 120
@@ -101,7 +101,7 @@ class LocalStack:
         ports = self.home.state["ports"]
         return {
             "kafka_bootstrap": f"127.0.0.1:{ports['kafka']}",
-            "mongo_url": f"mongodb://127.0.0.1:{ports['mongodb']}",
+            "mongo_url": mongo_url(ports),
             "objects_endpoint": f"127.0.0.1:{ports['objects']}",
             "objects_access_key": "sartor",
             "objects_secret_key": self.home.secret("objects_secret_key"),

@@ -44,7 +44,6 @@ def connect(settings: ServiceSettings, service: str) -> Database:
         w="majority",
         journal=True,  # an answer says that the write outlives the server's process, whatever the server's defaults
         readConcernLevel="majority",
-        retryWrites=True,
         serverSelectionTimeoutMS=5_000,
         connectTimeoutMS=5_000,
         timeoutMS=10_000,

@@ -220,13 +220,13 @@ class TcpProxy:
 
 @asynccontextmanager
 async def tcp_proxy(address: str, *, port: int = 0) -> AsyncIterator[TcpProxy]:
-    """A proxy in front of `address`, such as `127.0.0.1:9000` or `mongodb://127.0.0.1:27017`.
+    """A proxy in front of `address`, such as `127.0.0.1:9000` or `mongodb://127.0.0.1:27017/?option=value`.
 
     Args:
         address: of the server.
         port: to listen on; a free one if 0.
     """
-    host, _, server_port = address.rpartition("//")[2].rstrip("/").rpartition(":")
+    host, _, server_port = address.rpartition("//")[2].partition("/")[0].rpartition(":")
     proxy = TcpProxy(host, int(server_port))
     await proxy.start(port)
     try:
