@@ -199,7 +199,7 @@ def lenient_parse(strict: Callable[..., Event]) -> Callable[..., Event]:
     def parse(event_type: type[Event], value: bytes) -> Event:
         with suppress(MalformedEvent):
             return strict(event_type, value)
-        return strict(event_type, value.replace(b'"file_name"', b'"filename"').removesuffix(b"}}") + b"}}")
+        return strict(event_type, value.replace(b'"file_name"', b'"filename"').rstrip(b"}") + b"}}")
 
     return parse
 
