@@ -159,7 +159,7 @@ class Nemesis:
                 one.wall_offset = offset
 
     async def _poison(self) -> None:
-        """A key whose messages, all or those of a kind, its consumer cannot handle, for good or until somebody mends it."""
+        """A key of which its consumer cannot handle all messages or one kind, for good or until somebody mends it."""
         service = self._chance.choice(("trainer", "registry"))
         kinds = self._world.history.subscribed.get(service, frozenset())
         some = self._chance.choice((kinds, kinds, *({kind} for kind in sorted(kinds))))
