@@ -31,11 +31,13 @@ async def test_the_ten_thousandth_write_is_as_fast_as_the_first(addresses: Addre
     assert "retryWrites=false" in addresses.mongo_url
     kept = {}
     for retryable, url in ((False, addresses.mongo_url), (True, addresses.mongo_url.replace("=false", "=true"))):
-        documents = AsyncIOMotorClient[dict[str, Any]](url)["bench"][f"pace_{retryable}"]
+        client = AsyncIOMotorClient[dict[str, Any]](url)
+        documents = client["bench"][f"pace_{retryable}"]
         await documents.insert_one({"_id": 1})
         first = await rate(documents, MEASURED)
         await rate(documents, BEFORE)
         last = await rate(documents, MEASURED)
+        client.close()
         kept[retryable] = last / first
         name = "retryable" if retryable else "plain"
         print(f"\n{name} writes: the first {first:.0f} /s, after {BEFORE} {last:.0f} /s, {last / first:.2f} of that")

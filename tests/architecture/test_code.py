@@ -16,7 +16,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "cli/src/sartor_cli/client.py": "the command's own three variables",
     "infra/local/src/localstack/stack.py": "where base models are shared between checkouts",
     "infra/local/src/localstack/base_models.py": "libraries must stay offline",
-    "infra/local/src/localstack/preconditions.py": "the store's key, as the broker beside it gets it",
+    "infra/local/src/localstack/broker_storage.py": "the store's key, as the broker beside it gets it",
     "libs/chassis/src/chassis/crash.py": "points pass in processes that have no settings; no installation sets it",
     "libs/testkit/src/testkit/plugin.py": "tests may share a running stack",
     "services/trainer/src/trainer/nursery.py": "what the child process may inherit",

@@ -154,6 +154,12 @@ BUGS: tuple[Planted, ...] = (
         f"{DELIVERY}::test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message",
     ),
     bug(
+        "the simulation lacks what is asked of a server",
+        PARKING,
+        '{"$inc": {"messages.0.attempts": 1}}',
+        '{"$mul": {"messages.0.attempts": 2}}',
+    ),
+    bug(
         "a spoilt checkpoint fails the job",
         "services/trainer/src/trainer/worker.py",
         'if error.code == "checkpoint_corrupt":',

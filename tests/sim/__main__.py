@@ -74,7 +74,7 @@ def play(seeds: range) -> Tally:
             tally.faults += len(history.faults)
             tally.lost_calls += scenario.world.network.lost
             tally.ended.update(job["state"] for job in scenario.world.databases["trainer"]["jobs"].documents.values())
-            if wrong := scenario.world.network.unable[:1] + violations(history):
+            if wrong := violations(history):
                 tally.broken[seed] = wrong
     return tally
 
@@ -107,9 +107,8 @@ def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
 def tell(seed: int, *, whole: bool) -> bool:
     """Print a seed's violations and its course, the shortest that breaks unless `whole`; whether it held."""
     with workspace() as folder:
-        scenario = Scenario(seed, folder)
-        history = scenario.run()
-        wrong = scenario.world.network.unable[:1] + violations(history)
+        history = Scenario(seed, folder).run()
+        wrong = violations(history)
         if wrong and not whole:
             history = shortest(seed, folder, len(history.faults))
             wrong = violations(history)

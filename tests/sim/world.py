@@ -107,7 +107,7 @@ class World:
             "objects": lambda: Transient("The object store cannot be reached."),
             "peer": lambda: Transient("A peer cannot be reached."),
         }
-        self.network = Network(self.loop, errors)
+        self.network = Network(self.loop, errors, self.history.unanswered)
         self.log = SimulatedLog(self.loop, self.network, self.history)
         self.objects = ObjectServer(self.loop, self.history)
         self.databases = {

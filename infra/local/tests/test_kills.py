@@ -46,7 +46,7 @@ async def made(bootstrap: str, topic: str) -> None:
     await admin.close()
 
 
-@pytest.mark.parametrize("victim", ["kafka", "objects", "preconditions"])
+@pytest.mark.parametrize("victim", ["kafka", "objects", "broker_storage"])
 async def test_the_broker_goes_on_where_it_was_when_it_or_its_storage_is_killed_under_load(
     stack: LocalStack, victim: str
 ) -> None:
@@ -134,7 +134,7 @@ async def test_the_database_keeps_what_it_acknowledged(stack: LocalStack) -> Non
 
 
 def test_uploads_with_a_condition_that_does_not_hold_are_refused(stack: LocalStack) -> None:
-    port, addresses = stack.home.state["ports"]["preconditions"], stack.addresses()
+    port, addresses = stack.home.state["ports"]["broker_storage"], stack.addresses()
     client = Minio(f"127.0.0.1:{port}", addresses["objects_access_key"], addresses["objects_secret_key"], secure=False)
     client.make_bucket(bucket_name="conditions")
 

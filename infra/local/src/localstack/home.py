@@ -32,7 +32,7 @@ PORTS = {
     "kafka": 8121,
     "mongodb": 8122,
     "milvus": 8123,
-    "preconditions": 8124,
+    "broker_storage": 8124,
     **SERVICE_PORTS,
 }
 

@@ -56,7 +56,7 @@ def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
     objects = f"http://127.0.0.1:{ports['objects']}"
     kafka = f"tcp://127.0.0.1:{ports['kafka']}"
     password = home.secret("objects_secret_key")
-    storage = f"http://127.0.0.1:{ports['preconditions']}"
+    storage = f"http://127.0.0.1:{ports['broker_storage']}"
     credentials = {"AWS_ACCESS_KEY_ID": "sartor", "AWS_SECRET_ACCESS_KEY": password}
     return [
         Program(
@@ -114,9 +114,9 @@ def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
             order=1,
         ),
         Program(
-            "preconditions",
-            [sys.executable, "-m", "localstack.preconditions", str(ports["preconditions"]), objects],
-            ports["preconditions"],
+            "broker_storage",
+            [sys.executable, "-m", "localstack.broker_storage", str(ports["broker_storage"]), objects],
+            ports["broker_storage"],
             order=2,
             environment=credentials,
         ),

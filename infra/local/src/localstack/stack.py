@@ -142,7 +142,7 @@ class LocalStack:
         self._start(first)
         self._wait([by_name["objects"], by_name["mongodb"]])
         asyncio.run(self._make_bucket("kafka"))
-        for name in ("preconditions", "kafka"):
+        for name in ("broker_storage", "kafka"):
             self._start([by_name[name]])
             self._wait([by_name[name]])
         rest = [program for program in programs if program.order >= 10]

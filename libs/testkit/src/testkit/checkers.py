@@ -321,7 +321,13 @@ def everything_drains(history: History) -> list[str]:
     return []
 
 
+def servers_answer(history: History) -> list[str]:
+    """Before all else: no server was asked what its simulation lacks, which the product may take for an outage."""
+    return [f"unanswered: {first}" for first in history.unanswered[:1]]
+
+
 CHECKERS: tuple[Callable[[History], list[str]], ...] = (
+    servers_answer,
     no_accepted_work_is_lost,
     one_effect_per_intent,
     one_committing_attempt,

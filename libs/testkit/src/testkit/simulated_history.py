@@ -99,6 +99,7 @@ class History:
         learnt: by adapter, what it was trained to.
         subscribed: by service, the event types it handles.
         parked: by service, the keys that wait in the end.
+        unanswered: what was asked of a server that its simulation has no answer to.
         intents: how many jobs were asked for.
         slow: whether calls might take seconds.
         quiet_from: when faults stopped.
@@ -121,6 +122,7 @@ class History:
     learnt: dict[str, str] = field(default_factory=dict)
     subscribed: dict[str, frozenset[str]] = field(default_factory=dict)
     parked: dict[str, list[Document]] = field(default_factory=dict)
+    unanswered: list[str] = field(default_factory=list)
     intents: int = 0
     slow: bool = False
     quiet_from: float = 0.0

@@ -267,8 +267,9 @@ def _close(work: Any) -> None:
         return
 
 
-NO_ANSWER = (AttributeError, KeyError, NotImplementedError, TypeError)
-"""What no server says: the simulation of one lacks something that the product asks for."""
+def _no_answer(error: Exception) -> bool:
+    """Whether a server's simulation lacks something: what a server says is an error of its client or the system."""
+    return type(error).__module__ == "builtins" and not isinstance(error, OSError)
 
 
 class Network:
@@ -281,10 +282,12 @@ class Network:
         lose_answer: probability that it has its effect and the caller is not told.
         slow: probability that it takes seconds.
         caller: name of the process whose call the server is carrying out.
-        unable: what was asked of a server that the simulation has no answer to; the product may well hide it.
+        unanswered: what was asked of a server that the simulation has no answer to; the product may well hide it.
     """
 
-    def __init__(self, loop: SimulatedLoop, errors: dict[str, Callable[[], BaseException]]) -> None:
+    def __init__(
+        self, loop: SimulatedLoop, errors: dict[str, Callable[[], BaseException]], unanswered: list[str]
+    ) -> None:
         self._loop = loop
         self._errors = errors
         self.away: set[str] = set()
@@ -292,7 +295,7 @@ class Network:
         self.lose_request = self.lose_answer = self.slow = 0.0
         self.lost = 0
         self.caller = ""
-        self.unable: list[str] = []
+        self.unanswered = unanswered
         loop.network = self
 
     def call(self, server: str, operation: Callable[[], Any]) -> asyncio.Future[Any]:
@@ -315,8 +318,8 @@ class Network:
                 value, set_it = operation(), answer.set_result
             except Exception as error:  # whatever the server says is for the caller
                 value, set_it = error, answer.set_exception
-                if isinstance(error, NO_ANSWER):
-                    self.unable.append(f"{server}: {type(error).__name__}: {error}")
+                if _no_answer(error):
+                    self.unanswered.append(f"{server}: {type(error).__name__}: {error}")
             if self.lose_answer and random.random() < self.lose_answer:
                 give_up(random.uniform(0.1, 3.0))
             elif isinstance(value, asyncio.Future):

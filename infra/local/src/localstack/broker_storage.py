@@ -5,7 +5,7 @@ replaces them would, after a kill, let it begin again at offset 0. And it takes 
 earliest offset of a partition, though of two uploads at once the later offset's may end first: listings give times that
 rise with the names. The broker is the only writer, and this its only way.
 
-`python -m localstack.preconditions PORT STORE` with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` set.
+`python -m localstack.broker_storage PORT STORE` with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` set.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def in_order(listing: bytes) -> bytes:
     return LAST_MODIFIED.sub(later, listing)
 
 
-class Preconditions:
+class BrokerStorage:
     """Forwards requests, refuses uploads whose condition does not hold, and lists objects in the order of their times.
 
     Args:
@@ -132,14 +132,14 @@ class Preconditions:
 def main() -> None:
     """Serve until told to stop."""
     port, store = int(sys.argv[1]), sys.argv[2]
-    preconditions = Preconditions(store, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    storage = BrokerStorage(store, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await preconditions.close()
+        await storage.close()
 
-    app = Starlette(routes=[Route("/{path:path}", preconditions.answer, methods=METHODS)], lifespan=lifespan)
+    app = Starlette(routes=[Route("/{path:path}", storage.answer, methods=METHODS)], lifespan=lifespan)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
