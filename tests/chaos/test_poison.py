@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TENANT = "tenant_a"
 KEYS, EACH = 1000, 5
-ROUNDS = 3
+ROUNDS = 5
 """Both sides are run alternately, and the best of each is compared: the machine may be busy with something else."""
 
 NOT_JSON, REFUSED, HEADERLESS, UNKNOWN, PERMANENT, EXHAUSTS, HANGS, TRANSIENT = KINDS = (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -13,11 +16,11 @@ from aiokafka import AIOKafkaProducer
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
-from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE
+from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
 from eventbus.heartbeat import Heartbeat
 from eventbus.leases import ABANDONED
 from eventbus.outbox import AggregateStore
-from eventbus.parking import FEW, MOST_BEHIND_ONE_KEY, Parking, Record
+from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from schemas.envelope import utc_now
@@ -221,6 +224,39 @@ async def test_a_permanent_error_is_dead_lettered_at_once_and_the_next_event_is_
         assert letter["ce_type"] == "file.uploaded.v1"
 
 
+async def test_a_swarm_of_dead_letters_is_written_together_and_when_the_broker_takes_it(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for them: the broker refuses the first, and the next event of each key is handled meanwhile."""
+    handled: Counter[tuple[str, bool]] = Counter()
+    written: list[float] = []
+
+    async def refuse_uploads(event: FileUploaded | FileDeleted) -> None:
+        handled[event.file_id, bool(written)] += 1
+        if isinstance(event, FileUploaded):
+            raise Invalid("poison", code="poison")
+
+    handlers: dict[type[Event], object] = {FileUploaded: refuse_uploads, FileDeleted: refuse_uploads}
+    async with producer(space) as (_, store), consumer(space, handlers) as service:
+        send, refusals = service.bus.send, 40
+
+        async def sometimes(topic: str, *message: Any) -> None:
+            nonlocal refusals
+            refusals -= 1
+            if refusals >= 0:
+                raise Transient("the broker is away")
+            written.append(asyncio.get_running_loop().time())
+            await send(topic, *message)
+
+        monkeypatch.setattr(service.bus, "send", sometimes)
+        await asyncio.gather(*(store.add(upload(number)) for number in range(40)))
+        await asyncio.gather(*(store.update(TENANT, f"file-{number}", Upload.delete) for number in range(40)))
+        await eventually(lambda: len(written) == 40, within=30)
+        assert handled == {(f"file-{number}", False): 2 for number in range(40)}
+        assert {round(moment % POST_SECONDS, 1) % POST_SECONDS for moment in written} == {0.0}
+        assert (await _dead_letter(space, "files"))["x-error-code"] == "poison"
+
+
 async def test_a_transient_error_is_tried_again(space: Space) -> None:
     attempts: list[str] = []
 
@@ -303,7 +339,7 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
         assert await parking.park(replace(record, offset=offset), 0)
     assert not await parking.park(replace(record, offset=5000), 0)
     assert await parking.park(replace(record, key=b"other", offset=5000), 0)
-    await parking.done(held)
+    assert await parking.done(held, LEASE_SECONDS) is None
     offsets = set()
     while again := await parking.claim():
         offsets.add((again.record.key, again.record.offset))
@@ -322,24 +358,59 @@ async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space
     await keys.update_one({"_id": late.id}, {"$set": {"lease.until_ms": 0}})
     rightful = await other.claim()
     assert rightful is not None
-    await other.done(rightful)
+    await other.done(rightful, 1)
     assert await other.park(replace(record, offset=8), 3)
     assert await other.claim() is not None
-    await stopped.done(late)
+    assert await stopped.done(late, 1) is None
     await stopped.failed(late, 60.0)
     left = await keys.find_one({})
     assert left is not None
     assert [(one["offset"], one["attempts"]) for one in left["messages"]] == [(8, 3)]
 
 
-@pytest.mark.parametrize("parked", [3, FEW + 1])
-async def test_what_is_parked_is_known_whether_few_keys_are_or_many(space: Space, parked: int) -> None:
+async def test_the_messages_of_a_parked_key_follow_each_other_under_one_lease(space: Space) -> None:
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    keys = service.collection("parked")
+    parking, other = Parking(keys, "one"), Parking(keys, "other")
+    record = Record("files", 0, 7, b"k", b"{}", {})
+    for offset in (7, 8, 9):
+        await parking.park(replace(record, offset=offset), offset)
+    first = await parking.claim()
+    assert first is not None
+    second = await parking.done(first, 1)
+    assert second is not None
+    assert (second.record.offset, second.attempts, second.fence) == (8, 8, first.fence)
+    assert await other.claim() is None
+    await parking.failed(second, 0.0)
+    again = await eventually(other.claim)
+    assert (again.record.offset, again.attempts) == (8, 9)
+    assert await other.done(replace(again, ends_at=time.monotonic()), 1) is None
+    third = await parking.claim()
+    assert third is not None
+    assert third.record.offset == 9
+    assert await parking.done(third, 1) is None
+    assert await keys.count_documents({}) == 0
+
+
+async def test_a_parked_message_that_failed_waits_for_its_pause(space: Space) -> None:
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     parking = Parking(service.collection("parked"), "one")
-    records = [Record("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(parked + 5)]
-    await asyncio.gather(*(parking.park(record, 1) for record in records[:parked]))
+    await parking.park(Record("files", 0, 7, b"k", b"{}", {}), 3)
+    held = await parking.claim()
+    assert held is not None
+    began = time.monotonic()
+    await parking.failed(held, 1.0)
+    await eventually(parking.claim, every=0.02)
+    assert 0.9 < time.monotonic() - began < 2.0
+
+
+async def test_what_is_parked_is_known(space: Space) -> None:
+    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    parking = Parking(service.collection("parked"), "one")
+    records = [Record("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(8)]
+    await asyncio.gather(*(parking.park(record, 1) for record in records[:3]))
     answers = await asyncio.gather(*(parking.holds(record) for record in records))
-    assert answers == [True] * parked + [False] * 5
+    assert answers == [True] * 3 + [False] * 5
 
 
 async def test_many_dead_letters_in_a_row_make_the_consumer_unready(space: Space) -> None:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
 from eventbus import lanes as module
-from eventbus.lanes import Lanes, Place
+from eventbus.lanes import Lanes, Place, Rest
 from eventbus.parking import Record
 from testkit import eventually
 
@@ -44,10 +44,18 @@ class Handler:
     def __init__(self) -> None:
         self.begun: list[int] = []
         self.gates: dict[int, asyncio.Event] = {}
+        self.later: set[int] = set()
 
-    async def settle(self, record: Record) -> None:
+    async def settle(self, record: Record) -> Rest | None:
         self.begun.append(record.offset)
-        await self.gates.setdefault(record.offset, asyncio.Event()).wait()
+        gate = self.gates.setdefault(record.offset, asyncio.Event())
+        if record.offset in self.later:
+            return self.rest(gate)
+        await gate.wait()
+        return None
+
+    async def rest(self, gate: asyncio.Event) -> None:
+        await gate.wait()
 
     def let(self, *offsets: int) -> None:
         for offset in offsets:
@@ -88,6 +96,37 @@ async def test_nothing_is_committed_past_an_unfinished_message(parts: Any) -> No
     handler.let(5)
     await eventually(lambda: consumer.committed == [{HERE: 8}])
     committing.cancel()
+
+
+async def test_what_is_left_to_do_holds_the_commit_and_its_room_but_not_the_key(parts: Any) -> None:
+    lanes, handler, consumer, take = parts
+    lanes._room = asyncio.Semaphore(2)
+    committing = asyncio.create_task(lanes.run_commits())
+    handler.later.add(5)
+    await take("a", 5, 6)
+    await eventually(lambda: handler.begun == [5, 6])
+    handler.let(6)
+    waiting = asyncio.create_task(take("b", 7, 8))
+    await eventually(lambda: handler.begun == [5, 6, 7])
+    await asyncio.sleep(0.2)
+    assert consumer.committed == []
+    assert handler.begun == [5, 6, 7]
+    handler.let(5, 7, 8)
+    await waiting
+    await eventually(lambda: consumer.committed[-1:] == [{HERE: 9}])
+    committing.cancel()
+
+
+async def test_a_rebalance_waits_for_what_lanes_left_to_do(parts: Any) -> None:
+    lanes, handler, consumer, take = parts
+    handler.later.add(0)
+    await take("a", 0)
+    leaving = asyncio.create_task(lanes.on_partitions_revoked([HERE]))
+    await eventually(lambda: handler.begun == [0])
+    await asyncio.sleep(0.05)
+    handler.let(0)
+    await leaving
+    assert consumer.committed == [{HERE: 1}]
 
 
 async def test_a_commit_that_failed_is_made_again(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:

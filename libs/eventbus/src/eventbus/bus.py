@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -20,7 +22,8 @@ from chassis.settings import ServiceSettings
 from eventbus import as_it_came
 from eventbus.continuity import Continuity
 from eventbus.lag import Lag
-from eventbus.lanes import Lanes, Place
+from eventbus.lanes import Lanes, Place, Rest
+from eventbus.letter import REPLAY_FOR, Letter, Outcome
 from eventbus.parking import Held, Parking, Record
 from eventbus.patience import Patience
 from eventbus.topics import ensure_topics
@@ -34,28 +37,29 @@ HANDLING = Histogram("event_handler_seconds", "Time spent in a handler, retries 
 OUT_OF_SEQUENCE = Counter(
     "events_out_of_sequence_total", "Events before which one of their stream is missing, or that came again.", ["kind"]
 )
-PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
 DEAD_IN_A_ROW = Gauge("dead_letters_in_a_row", "Events dead-lettered since one was last handled.")
-PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
 
 IDLE_SECONDS = 2.0
 PARALLEL_RETRIES = 16
 """Parked keys tried at the same time, so that slow ones do not hold up the others."""
 
-MEASURE_SECONDS = 15.0
+YIELD_SECONDS = 0.25
+"""Between parked keys while new messages wait for room: what fails takes little from what does not."""
+
 DEAD_LETTERS_IN_A_ROW = 20
 """Poison is rare: so many in a row mean that the consumer itself is wrong."""
 
 LOST_RACES = ("stale_write", "stale_fence")
 """Conflicts that the next attempt, on the newer document, need not have."""
 
-REPLAY_FOR = "x-replay-for"
-"""Header of a replayed dead letter: the one consumer it is for."""
+POST_SECONDS = 0.5
+"""Dead letters wait for the next multiple of this, and go to the broker in one request: poison comes in swarms."""
 
 PUBLISH_SECONDS = 8
 START_SECONDS = 60
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 Handler = Callable[[Any], Awaitable[None]]
 Handlers = Mapping[type[Event], Handler]
 
@@ -217,33 +221,37 @@ class Bus:
         raw, record = as_it_came.raw_of(message), self._record(message)
         await self._lanes.take(message.consumer, Place(TopicPartition(raw.topic, raw.partition), raw.offset), record)
 
-    async def _settle(self, record: Record) -> None:
-        """Bring one message to its end; the partition waits where even a dead letter cannot be written."""
+    async def _settle(self, record: Record) -> Rest | None:
+        """Bring one message to its end, but for a dead letter, for which its key need not wait."""
+        letter = await self._insist(record, self._consume)
+        return self._insist(record, partial(self._dead_letter, letter=letter)) if letter else None
+
+    async def _insist(self, record: Record, work: Callable[[Record], Awaitable[T]]) -> T:
+        """Do it until it is done; the partition is not committed beyond the message meanwhile."""
         failures = 0
         while True:
             try:
-                await self._consume(record)
-                return
+                return await work(record)
             except Exception as error:  # the boundary of a consumer: whatever it is, the message is not lost
                 failures += 1
                 log.error("event_not_settled", topic=record.topic, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(self.patience.pause_in_place(failures))
 
-    async def _consume(self, record: Record) -> None:
+    async def _consume(self, record: Record) -> Letter | None:
+        """Handle a message, park it, or say why it is given up."""
         if record.headers.get(REPLAY_FOR, self._service) != self._service:
-            return
+            return None
         try:
             event, envelope = self._decode(record, self._handlers)
         except MalformedEvent as error:
-            await self._dead_letter(record, "malformed", str(error), attempts=1)
-            return
+            return self._give_up("malformed", str(error), 1)
         if envelope is not None and REPLAY_FOR not in record.headers:
             self._watch_sequence(record, envelope)
         if event is None or envelope is None:
-            return
+            return None
         crash_point("consumer.fetched")
         with structlog.contextvars.bound_contextvars(**_identity(envelope)), HANDLING.labels(event.type).time():
-            await self._handle(record, event)
+            return await self._handle(record, event)
 
     def _decode(self, record: Record, handlers: Handlers) -> tuple[Event | None, Envelope | None]:
         """The event, if it is one of `handlers`, and its envelope."""
@@ -264,8 +272,8 @@ class Bus:
             OUT_OF_SEQUENCE.labels(kind).inc()
             log.warning("event_out_of_sequence", kind=kind, stream=stream, seq=envelope.seq)
 
-    async def _handle(self, record: Record, event: Event) -> None:
-        """Handle one message, or park it; until one of the two is done the partition waits."""
+    async def _handle(self, record: Record, event: Event) -> Letter | None:
+        """Handle one message, or park it; until one of the two is done, or it is given up, the partition waits."""
         assert self._parking is not None
         attempts, began = 0, time.monotonic()
         while True:
@@ -275,11 +283,13 @@ class Bus:
                     crash_point("consumer.parked")
                     CONSUMED.labels(event.type, "parked").inc()
                     log.warning("event_parked", type=event.type, key=record.order_key, attempts=attempts)
-                    return
-                if not waits and await self._attempt(record, event, attempts):
-                    crash_point("consumer.handled")
-                    return
-                attempts += not waits
+                    return None
+                if not waits:
+                    outcome = await self._attempt(event, attempts)
+                    if outcome is not Outcome.FAILED:
+                        crash_point("consumer.handled")
+                        return outcome if isinstance(outcome, Letter) else None
+                    attempts += 1
             except PyMongoError as error:
                 log.warning("event_not_parked", type=event.type, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(self.patience.pause_in_place(attempts))
@@ -297,15 +307,8 @@ class Bus:
                     await asyncio.sleep(IDLE_SECONDS)
                 else:
                     tries.create_task(self._try_parked(self._parking, held, room))
-
-    async def measure_parked(self) -> None:
-        """Keep the gauges of parked keys current, until cancelled."""
-        assert self._parking is not None
-        while True:
-            keys, age = await self._parking.depth()
-            PARKED.set(keys)
-            PARKED_AGE.set(age)
-            await asyncio.sleep(MEASURE_SECONDS)
+                    if self._lanes.full:
+                        await asyncio.sleep(YIELD_SECONDS)
 
     async def measure_lag(self) -> None:
         """Keep the gauges of how far the consumer is behind current, until cancelled."""
@@ -320,30 +323,35 @@ class Bus:
             room.release()
 
     async def _retry(self, parking: Parking, held: Held) -> None:
-        record = held.record
-        try:
-            event, envelope = self._decode(record, self._handlers)
-        except MalformedEvent as error:  # this release reads it differently from the one that parked it
-            await self._dead_letter(record, "malformed", str(error), attempts=held.attempts)
-            await parking.done(held)
-            return
-        if event is None or envelope is None:
-            await parking.done(held)
-            return
-        with structlog.contextvars.bound_contextvars(**_identity(envelope)):
+        """Try the messages of a key in their order, until one fails."""
+        following: Held | None = held
+        while following is not None:
+            held = following
             crash_point("parked.claimed")
-            if await self._attempt(record, event, held.attempts):
-                crash_point("parked.handled")
-                await parking.done(held)
-            else:
+            outcome = await self._attempt_parked(held)
+            if outcome is Outcome.FAILED:
                 await parking.failed(held, self.patience.pause(held.attempts + 1))
+                return
+            if isinstance(outcome, Letter):
+                await self._dead_letter(held.record, outcome)
+            crash_point("parked.handled")
+            following = await parking.done(held, self.patience.handler_seconds + PUBLISH_SECONDS)
 
-    async def _attempt(self, record: Record, event: Event, attempts: int) -> bool:
-        """One attempt; True when nothing is left to do, because it is handled or dead-lettered.
+    async def _attempt_parked(self, held: Held) -> Outcome | Letter:
+        try:
+            event, envelope = self._decode(held.record, self._handlers)
+        except MalformedEvent as error:  # this release reads it differently from the one that parked it
+            return self._give_up("malformed", str(error), held.attempts)
+        if event is None or envelope is None:
+            return Outcome.HANDLED
+        with structlog.contextvars.bound_contextvars(**_identity(envelope)):
+            return await self._attempt(event, held.attempts)
+
+    async def _attempt(self, event: Event, attempts: int) -> Outcome | Letter:
+        """One attempt, which handles the event, fails, or gives it up.
 
         Args:
-            record: the message.
-            event: what it says.
+            event: what the message says.
             attempts: how often it has failed before.
         """
         try:
@@ -353,36 +361,30 @@ class Bus:
             failed = attempts + 1
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, PERMANENT) and error.code not in LOST_RACES:
-                await self._dead_letter(record, error.code or "permanent", error.message, attempts=failed)
-                return True
+                return self._give_up(error.code or "permanent", error.message, failed)
             away = isinstance(error, PyMongoError) or (isinstance(error, SartorError) and error.transient)
             last = failed >= (self.patience.attempts_while_away if away else self.patience.attempts)
             log.warning("event_failed", type=event.type, attempt=failed, error=reason, exc_info=last)
-            if last:
-                await self._dead_letter(record, "exhausted", reason, attempts=failed)
-            return last
+            return self._give_up("exhausted", reason, failed) if last else Outcome.FAILED
         self._dead_in_a_row = 0
         DEAD_IN_A_ROW.set(0)
         CONSUMED.labels(event.type, "handled").inc()
-        return True
+        return Outcome.HANDLED
 
-    async def _dead_letter(self, record: Record, code: str, reason: str, *, attempts: int) -> None:
-        """Keep the message as it came, with why; raise if even that fails, so that it is read again."""
-        headers = record.headers | {
-            "x-error-code": code,
-            "x-error": reason[:2000],
-            "x-attempts": str(attempts),
-            "x-consumer": self._service,
-            "x-original-topic": record.topic,
-            "x-original-partition": str(record.partition),
-            "x-original-offset": str(record.offset),
-        }
-        await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
-        crash_point("consumer.dead_lettered")
+    def _give_up(self, code: str, reason: str, attempts: int) -> Letter:
         self._dead_in_a_row += 1
         DEAD_IN_A_ROW.set(self._dead_in_a_row)
+        return Letter(code, reason, attempts)
+
+    async def _dead_letter(self, record: Record, letter: Letter) -> None:
+        """Keep the message as it came, with why; raise if that fails."""
+        await asyncio.sleep(POST_SECONDS - asyncio.get_running_loop().time() % POST_SECONDS)
+        headers = letter.headers(record, self._service)
+        await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
+        crash_point("consumer.dead_lettered")
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
-        log.error("event_dead_lettered", topic=record.topic, code=code, reason=reason, attempts=attempts)
+        event_id, tenant_id = record.headers.get("ce_id"), record.headers.get("ce_tenantid")
+        log.error("event_dead_lettered", topic=record.topic, event_id=event_id, tenant_id=tenant_id, **asdict(letter))
 
     def _record(self, message: KafkaMessage) -> Record:
         raw = as_it_came.raw_of(message)

@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaError
 from chassis.errors import NotFound, Transient
 from chassis.ids import now
 from chassis.settings import ServiceSettings
-from eventbus.bus import REPLAY_FOR, Bus
+from eventbus.bus import Bus
+from eventbus.letter import REPLAY_FOR
 from schemas import TOPICS
 from stores.mongo import Collection
 

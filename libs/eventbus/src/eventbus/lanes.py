@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,8 @@ from eventbus.parking import Record
 
 log = structlog.get_logger()
 
-MOST_AT_A_TIME = 128
-"""Messages taken and not done; with so many, the consumer waits."""
+MOST_AT_A_TIME = 256
+"""Messages taken and not done; with so many, the consumer waits. Enough that those being tried again leave room."""
 
 COMMIT_SECONDS = 0.1
 """Between commits: what is done since is done again after a kill."""
@@ -28,6 +28,10 @@ AGAIN_SECONDS = 1.0
 COMMIT_DEADLINE_SECONDS = 5.0
 LET_GO_SECONDS = 5.0
 """How long a rebalance waits for what is under way."""
+
+
+Rest = Coroutine[Any, Any, None]
+"""Work that is still to be done."""
 
 
 @dataclass
@@ -84,12 +88,13 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
     partitions are taken away, what has begun is finished and committed, what has not is left to the next owner.
 
     Args:
-        settle: brings one message to its end; returns only when there is nothing left to do about it.
+        settle: brings one message to its end. What it returns, if anything, is left to do before the message may be
+            committed, and does not hold up those of its key.
         assigned: called when partitions were given out anew.
     """
 
     def __init__(
-        self, settle: Callable[[Record], Awaitable[None]], assigned: Callable[[], None] = lambda: None
+        self, settle: Callable[[Record], Awaitable[Rest | None]], assigned: Callable[[], None] = lambda: None
     ) -> None:
         self._settle = settle
         self._assigned = assigned
@@ -121,24 +126,42 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         lane = self._lanes.setdefault(record.order_key, deque())
         lane.append((progress, place.offset, record))
         if len(lane) == 1:
-            task = asyncio.create_task(self._run(record.order_key, lane))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._run(record.order_key, lane))
+
+    def _start(self, work: Rest) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _run(self, key: str, lane: deque[tuple[Progress, int, Record]]) -> None:
         try:
             while lane:
                 progress, offset, record = lane[0]
-                if progress.current and not self._closed:
-                    await self._settle(record)
-                    progress.finish(offset)
-                    self._news.set()
+                if not progress.current or self._closed:
+                    self._room.release()
+                elif rest := await self._settle(record):
+                    self._start(self._finish_after(rest, progress, offset))
+                else:
+                    self._finish(progress, offset)
                 lane.popleft()
-                self._room.release()
         finally:
             del self._lanes[key]
             for _ in lane:
                 self._room.release()
+
+    async def _finish_after(self, rest: Rest, progress: Progress, offset: int) -> None:
+        await rest
+        self._finish(progress, offset)
+
+    def _finish(self, progress: Progress, offset: int) -> None:
+        progress.finish(offset)
+        self._news.set()
+        self._room.release()
+
+    @property
+    def full(self) -> bool:
+        """Whether as many messages are under way as may be."""
+        return self._room.locked()
 
     def uncommitted(self, partition: TopicPartition) -> int | None:
         """See `Progress.uncommitted`."""
@@ -161,7 +184,7 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         self._closed = True
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
-        await self._finish(seconds)
+        await self._let_end(seconds)
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - the interface
         """Finish what has begun and commit it; the rest is not ours any more."""
@@ -169,7 +192,7 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment += 1
         for progress in before.values():
             progress.current = False
-        await self._finish(LET_GO_SECONDS, before)
+        await self._let_end(LET_GO_SECONDS, before)
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:  # noqa: ARG002 - the interface
         """Count anew: the partitions are read from what is committed."""
@@ -179,9 +202,11 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         self._progress = {}
         self._assigned()
 
-    async def _finish(self, seconds: float, partitions: dict[TopicPartition, Progress] | None = None) -> None:
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=seconds)
+    async def _let_end(self, seconds: float, partitions: dict[TopicPartition, Progress] | None = None) -> None:
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + seconds
+        while self._tasks and clock() < ends_at:  # a lane that ends may leave something to do
+            await asyncio.wait(set(self._tasks), timeout=ends_at - clock())
         await self._commit(partitions)
 
     async def _commit(self, partitions: dict[TopicPartition, Progress] | None = None) -> bool:

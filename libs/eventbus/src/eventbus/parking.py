@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from prometheus_client import Gauge
+
 from chassis.ids import now
 from eventbus.leases import Leases
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError
 
-LEASE_SECONDS = 60.0
-FEW = 50
-"""Parked keys that are read at once rather than asked about."""
+PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
+PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
 
+MEASURE_SECONDS = 15.0
+LEASE_SECONDS = 60.0
 MOST_BEHIND_ONE_KEY = 100
 """Messages are small; a document holds at most 16 MiB. With more, the partition waits instead."""
 
@@ -52,12 +55,29 @@ class Held:
         fence: of the lease.
         record: the oldest of its messages.
         attempts: how often that one has failed.
+        ends_at: when the lease is over, by `time.monotonic`.
+        until_ms: the same by the database's clock.
     """
 
     id: str
     fence: int
     record: Record
     attempts: int
+    ends_at: float
+    until_ms: int
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], ends_at: float) -> Held:
+        """What a claimed key's document says.
+
+        Args:
+            document: its `_id`, `lease` and `messages`, of which there is at least one.
+            ends_at: see above.
+        """
+        first = document["messages"][0]
+        record = Record(**{name: first[name] for name in Record.__dataclass_fields__})
+        lease = document["lease"]
+        return cls(document["_id"], lease["fence"], record, first["attempts"], ends_at, lease["until_ms"])
 
 
 class Parking:
@@ -96,19 +116,13 @@ class Parking:
     async def _ask(self) -> None:
         while self._questions:
             questions, self._questions = self._questions, []
+            keys = sorted({key for key, _ in questions})
             try:
-                held = await self._held_among({key for key, _ in questions})
+                held = {found["_id"] async for found in self._keys.find({"_id": {"$in": keys}}, {"_id": 1})}
             except PyMongoError as error:
                 _answer(questions, error)
             else:
                 _answer(questions, held)
-
-    async def _held_among(self, keys: set[str]) -> set[str]:
-        """Those of `keys` that are parked; mostly none is at all, which is cheaper to ask than about each key."""
-        every = {found["_id"] async for found in self._keys.find({}, {"_id": 1}).limit(FEW + 1)}
-        if len(every) <= FEW:
-            return every & keys
-        return {found["_id"] async for found in self._keys.find({"_id": {"$in": list(keys)}}, {"_id": 1})}
 
     async def park(self, record: Record, attempts: int) -> bool:
         """Put a message behind those of its key; False when there is no room.
@@ -136,38 +150,53 @@ class Parking:
 
     async def claim(self) -> Held | None:
         """A key whose time has come, if there is one; nobody else tries it meanwhile."""
+        ends_at = time.monotonic() + LEASE_SECONDS
         document = await self._leases.claim({}, self._owner, LEASE_SECONDS)
         if document is None:
             return None
-        if not document["messages"]:
-            await self._let_go(document["_id"])
+        if not document["messages"]:  # emptied by a release that let go in two steps
+            await self._keys.delete_one({"_id": document["_id"], "messages": {"$size": 0}})
             return None
-        first = document["messages"][0]
-        record = Record(**{name: first[name] for name in Record.__dataclass_fields__})
-        return Held(document["_id"], document["lease"]["fence"], record, first["attempts"])
+        return Held.of(document, ends_at)
 
-    async def done(self, held: Held) -> None:
-        """The oldest message is handled, or dead-lettered: the next one is due at once."""
-        change = {"$pop": {"messages": -1}, "$set": {"lease.owner": "", "lease.until_ms": 0}}
-        await self._keys.update_one(self._mine(held), change)
-        await self._let_go(held.id)
+    async def done(self, held: Held, seconds: float) -> Held | None:
+        """The oldest message is handled, or dead-lettered.
+
+        Args:
+            held: whose.
+            seconds: what an attempt may take.
+
+        Returns:
+            The key's next message under the same lease. None where there is none, or where the lease may end within
+            `seconds`: then the next one is due at once.
+        """
+        last = await self._keys.delete_one({**self._mine(held), "messages.1": {"$exists": False}})
+        if last.deleted_count:
+            return None
+        change: Mapping[str, Any] = {"$pop": {"messages": -1}}
+        if time.monotonic() + seconds < held.ends_at:
+            document = await self._keys.find_one_and_update(self._mine(held), change, return_document=True)
+            return Held.of(document, held.ends_at) if document else None
+        await self._keys.update_one(self._mine(held), {**change, "$set": {"lease.owner": "", "lease.until_ms": 0}})
+        return None
 
     async def failed(self, held: Held, pause: float) -> None:
         """Try it again after `pause` seconds."""
-        await self._keys.update_one(self._mine(held), {"$inc": {"messages.0.attempts": 1}})
-        await self._leases.delay(held.id, held.fence, pause)
+        due_ms = held.until_ms + int((time.monotonic() + pause - held.ends_at) * 1000)
+        change = {"$inc": {"messages.0.attempts": 1}, "$set": {"lease.owner": "", "lease.until_ms": due_ms}}
+        await self._keys.update_one(self._mine(held), change)
 
-    async def depth(self) -> tuple[int, float]:
-        """Number of parked keys, and the age in seconds of the oldest."""
-        oldest = await self._keys.find_one({}, sort=[("created_at", 1)])
-        return await self._keys.estimated_document_count(), now() - oldest["created_at"] if oldest else 0.0
+    async def watch(self) -> None:
+        """Keep the gauges of parked keys current, until cancelled."""
+        while True:
+            oldest = await self._keys.find_one({}, sort=[("created_at", 1)])
+            PARKED.set(await self._keys.estimated_document_count())
+            PARKED_AGE.set(now() - oldest["created_at"] if oldest else 0.0)
+            await asyncio.sleep(MEASURE_SECONDS)
 
     def _mine(self, held: Held) -> dict[str, Any]:
         """Matches while nobody claimed the key after us and our message is still its oldest."""
         return {"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}
-
-    async def _let_go(self, key: str) -> None:
-        await self._keys.delete_one({"_id": key, "messages": {"$size": 0}})
 
 
 def _answer(questions: Sequence[tuple[str, asyncio.Future[bool]]], found: set[str] | PyMongoError) -> None:

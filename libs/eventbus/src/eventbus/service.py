@@ -166,9 +166,9 @@ class Service:
         names = {"loop_lag": _measure_loop_lag, **self._background}
         if self._relay:
             names["relay"] = self._relay.run
-        if self.bus.handles:
+        if self._parking and self.bus.handles:
             names["parked"] = self.bus.run_parked
-            names["parked_depth"] = self.bus.measure_parked
+            names["parked_depth"] = self._parking.watch
             names["lag"] = self.bus.measure_lag
         relay = asyncio.create_task(_keep_running("relay", names.pop("relay"))) if self._relay else None
         tasks = [asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()]

@@ -18,9 +18,10 @@ Journal = Callable[[str, str, Document | None, Document | None], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What pymongo says of an update."""
+    """What pymongo says of a write: to how many documents it was done."""
 
-    matched_count: int
+    matched_count: int = 0
+    deleted_count: int = 0
 
 
 def copy(value: Any) -> Any:
@@ -168,15 +169,17 @@ class SimulatedCollection:
 
         await self.call(replace)
 
-    async def delete_one(self, query: Document) -> None:
+    async def delete_one(self, query: Document) -> Result:
         """See MongoDB."""
 
-        def delete() -> None:
-            for document in self.select(query)[:1]:
+        def delete() -> int:
+            found = self.select(query)[:1]
+            for document in found:
                 del self.documents[document["_id"]]
                 self._database.journal(self.name, document["_id"], document, None)
+            return len(found)
 
-        await self.call(delete)
+        return Result(deleted_count=await self.call(delete))
 
     def _change(self, query: Document, change: Any, upsert: bool, sort: Any) -> tuple[Document | None, Document | None]:
         now = self._database.now_ms()
