@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -49,6 +50,9 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
 }
 QUIET_SECONDS = 60
+LATE_SECONDS = 20
+"""What is not waited for by the work, a replica that lets a deleted model go, passes its point after it."""
+
 POISON = "poison"
 DOCUMENT = b"# Refunds\n\nRefunds take five working days.\n\n# Hours\n\nThe desk is open from 7 to 22.\n"
 ONCE_A_JOB = ("finetune.requested", "finetune.trained", "finetune.succeeded", "model.registered", "model.promoted")
@@ -293,9 +297,12 @@ class Sweep:
     def _watch(self, crashes: list[Crash], done: threading.Event) -> None:
         """Note when points fire and when their services answer again."""
         ports = self._stack.home.state["ports"]
+        deadline = math.inf
         with httpx2.Client(timeout=5, trust_env=False) as http:
             while True:
-                last = done.is_set()
+                if done.is_set():
+                    deadline = min(deadline, time.monotonic() + LATE_SECONDS)
+                late = time.monotonic() >= deadline
                 for crash in crashes:
                     crash.fired_at = crash.fired_at or self._points.fired_at(crash.service, crash.point)
                 for service in {crash.service for crash in crashes if crash.fired_at and not crash.ready_at}:
@@ -303,7 +310,7 @@ class Sweep:
                         for crash in crashes:
                             if crash.service == service and crash.fired_at:
                                 crash.ready_at = crash.ready_at or time.time()
-                if last and all(crash.ready_at or not crash.fired_at for crash in crashes):
+                if done.is_set() and all(crash.ready_at or (late and not crash.fired_at) for crash in crashes):
                     break
                 time.sleep(0.2)
         for crash in crashes:

@@ -113,11 +113,11 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "seen is written before the effect",
-        BUS,
-        """            outcome = await self._attempt_parked(held)
+        "libs/eventbus/src/eventbus/retries.py",
+        """            outcome = await self._attempt(held)
 """,
-        """            await parking.done(held, 0)
-            outcome = await self._attempt_parked(held)
+        """            await self._parking.done(held, math.inf)
+            outcome = await self._attempt(held)
 """,
     ),
     bug(
@@ -156,6 +156,13 @@ BUGS: tuple[Planted, ...] = (
         '{"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}',
         '{"_id": held.id}',
         f"{DELIVERY}::test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message",
+    ),
+    bug(
+        "a late worker goes on with the next message",
+        PARKING,
+        "if time.monotonic() + CALL_SECONDS + seconds < held.ends_at:",
+        "if True:",
+        f"{DELIVERY}::test_the_messages_of_a_parked_key_follow_each_other_under_one_lease",
     ),
     bug(
         "the simulation lacks what is asked of a server",

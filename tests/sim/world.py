@@ -56,7 +56,8 @@ SILENT_SECONDS = 10.0
 REPLICAS = ("trainer-a", "trainer-b", "registry-a", "registry-b", "model_server-a", "model_server-b")
 
 SHORTER = {
-    "eventbus.parking.LEASE_SECONDS": 8.0,
+    "eventbus.parking.LEASE_SECONDS": 14.0,
+    "eventbus.parking.CALL_SECONDS": 2.0,
     "eventbus.bus.PUBLISH_SECONDS": 4,
     "eventbus.outbox.PUBLISH_SECONDS": 4,
     "eventbus.outbox.RELAY_LEASE_SECONDS": 10,

@@ -129,6 +129,36 @@ async def test_a_rebalance_waits_for_what_lanes_left_to_do(parts: Any) -> None:
     assert consumer.committed == [{HERE: 1}]
 
 
+async def test_what_is_left_to_do_too_late_is_left_to_the_next_owner_and_gives_its_room_back(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes, handler, consumer, take = parts
+    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.05)
+    lanes._room = asyncio.Semaphore(1)
+    handler.later.add(0)
+    await take("a", 0)
+    await eventually(lambda: lanes._rests)
+    await lanes.on_partitions_revoked([HERE])
+    await lanes.on_partitions_assigned([HERE])
+    await asyncio.wait_for(take("a", 0), 1)
+    handler.let(0)
+    await lanes.drain(1)
+    assert consumer.committed == [{HERE: 1}]
+
+
+async def test_new_messages_press_only_while_others_are_done(parts: Any) -> None:
+    lanes, handler, _, take = parts
+    lanes._room = asyncio.Semaphore(1)
+    await take("a", 0)
+    waiting = asyncio.create_task(take("b", 1))
+    await asyncio.sleep(0.05)
+    assert not lanes.are_pressed()
+    handler.let(0)
+    await waiting
+    assert lanes.are_pressed()
+    assert not lanes.are_pressed()
+
+
 async def test_a_commit_that_failed_is_made_again(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lanes, handler, consumer, take = parts
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)

@@ -26,6 +26,7 @@ from eventbus.lanes import Lanes, Place, Rest
 from eventbus.letter import REPLAY_FOR, Letter, Outcome
 from eventbus.parking import Held, Parking, Record
 from eventbus.patience import Patience
+from eventbus.retries import Retries
 from eventbus.topics import ensure_topics
 from schemas import EVENTS, Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from stores.mongo import PyMongoError
@@ -39,13 +40,6 @@ OUT_OF_SEQUENCE = Counter(
 )
 DEAD_IN_A_ROW = Gauge("dead_letters_in_a_row", "Events dead-lettered since one was last handled.")
 
-IDLE_SECONDS = 2.0
-PARALLEL_RETRIES = 16
-"""Parked keys tried at the same time, so that slow ones do not hold up the others."""
-
-YIELD_SECONDS = 0.25
-"""Between parked keys while new messages wait for room: what fails takes little from what does not."""
-
 DEAD_LETTERS_IN_A_ROW = 20
 """Poison is rare: so many in a row mean that the consumer itself is wrong."""
 
@@ -53,7 +47,7 @@ LOST_RACES = ("stale_write", "stale_fence")
 """Conflicts that the next attempt, on the newer document, need not have."""
 
 POST_SECONDS = 0.5
-"""Dead letters wait for the next multiple of this, and go to the broker in one request: poison comes in swarms."""
+"""Dead letters are collected for so long, and sent together: poison comes in swarms, and each request is work."""
 
 PUBLISH_SECONDS = 8
 START_SECONDS = 60
@@ -70,8 +64,8 @@ class Bus:
     Consumers get each event at least once, in order per aggregate; different aggregates are handled side by side. A
     handler that raises a permanent error sends the message to `<topic>-dlq` at once. Any other error is tried again in
     place, then its key is parked: later messages of that key wait behind it, all others go on. After
-    `patience.attempts`, or hours where the error says that something is away, the message is dead-lettered too. Only
-    when it can be put nowhere does its lane wait, and in the end the consumer.
+    `patience.attempts`, or hours where the error says that something is away, the message is dead-lettered too. Where
+    neither can be written it is tried on, uncommitted; with many such messages the consumer waits.
 
     Args:
         settings: broker address and topic prefix.
@@ -90,6 +84,7 @@ class Bus:
         self._continuity = Continuity()
         self._lanes = Lanes(self._settle, self._continuity.clear)
         self._committing: asyncio.Task[None] | None = None
+        self._post: asyncio.Task[None] | None = None
         self._dead_in_a_row = 0
         self._broker = KafkaBroker(
             settings.kafka_bootstrap.split(","),
@@ -206,7 +201,7 @@ class Bus:
         It is told beside the service's readiness, not a part of it: its API is no worse for it.
         """
         if self._dead_in_a_row >= DEAD_LETTERS_IN_A_ROW:
-            raise Transient(f"The last {self._dead_in_a_row} events were dead-lettered; see `sartor dlq list`.")
+            raise Transient(f"The last {self._dead_in_a_row} events were given up; see `sartor dlq list`.")
 
     async def _on_watched(self, message: KafkaMessage) -> None:
         try:
@@ -224,7 +219,7 @@ class Bus:
     async def _settle(self, record: Record) -> Rest | None:
         """Bring one message to its end, but for a dead letter, for which its key need not wait."""
         letter = await self._insist(record, self._consume)
-        return self._insist(record, partial(self._dead_letter, letter=letter)) if letter else None
+        return self._insist(record, partial(self._post_letter, letter=letter)) if letter else None
 
     async def _insist(self, record: Record, work: Callable[[Record], Awaitable[T]]) -> T:
         """Do it until it is done; the partition is not committed beyond the message meanwhile."""
@@ -295,47 +290,16 @@ class Bus:
             await asyncio.sleep(self.patience.pause_in_place(attempts))
 
     async def run_parked(self) -> None:
-        """Try parked keys again as their time comes, several at a time so that a slow one holds up no other."""
+        """Try parked keys again as their time comes, until cancelled."""
         assert self._parking is not None
-        room = asyncio.Semaphore(PARALLEL_RETRIES)
-        async with asyncio.TaskGroup() as tries:
-            while True:
-                await room.acquire()
-                held = await self._parking.claim()
-                if held is None:
-                    room.release()
-                    await asyncio.sleep(IDLE_SECONDS)
-                else:
-                    tries.create_task(self._try_parked(self._parking, held, room))
-                    if self._lanes.full:
-                        await asyncio.sleep(YIELD_SECONDS)
+        patience, stop_seconds = self.patience, self._settings.stop_timeout / 2
+        attempt_seconds = patience.handler_seconds + PUBLISH_SECONDS
+        retries = Retries(self._parking, self._lanes, self._attempt_parked, self._dead_letter, patience.pause)
+        await retries.run(attempt_seconds, stop_seconds)
 
     async def measure_lag(self) -> None:
         """Keep the gauges of how far the consumer is behind current, until cancelled."""
         await Lag(self._lanes.uncommitted).run(lambda: self._subscriber.consumer)
-
-    async def _try_parked(self, parking: Parking, held: Held, room: asyncio.Semaphore) -> None:
-        try:
-            await self._retry(parking, held)
-        except Exception as error:  # the key stays parked, and comes again when its lease is over
-            log.error("retry_failed", key=held.id, error=f"{type(error).__name__}: {error}")
-        finally:
-            room.release()
-
-    async def _retry(self, parking: Parking, held: Held) -> None:
-        """Try the messages of a key in their order, until one fails."""
-        following: Held | None = held
-        while following is not None:
-            held = following
-            crash_point("parked.claimed")
-            outcome = await self._attempt_parked(held)
-            if outcome is Outcome.FAILED:
-                await parking.failed(held, self.patience.pause(held.attempts + 1))
-                return
-            if isinstance(outcome, Letter):
-                await self._dead_letter(held.record, outcome)
-            crash_point("parked.handled")
-            following = await parking.done(held, self.patience.handler_seconds + PUBLISH_SECONDS)
 
     async def _attempt_parked(self, held: Held) -> Outcome | Letter:
         try:
@@ -376,15 +340,22 @@ class Bus:
         DEAD_IN_A_ROW.set(self._dead_in_a_row)
         return Letter(code, reason, attempts)
 
+    async def _post_letter(self, record: Record, letter: Letter) -> None:
+        """Send a dead letter with all those that come up meanwhile, in their order."""
+        if self._post is None or self._post.done():
+            self._post = asyncio.create_task(asyncio.sleep(POST_SECONDS))
+        await asyncio.shield(self._post)
+        await self._dead_letter(record, letter)
+
     async def _dead_letter(self, record: Record, letter: Letter) -> None:
         """Keep the message as it came, with why; raise if that fails."""
-        await asyncio.sleep(POST_SECONDS - asyncio.get_running_loop().time() % POST_SECONDS)
         headers = letter.headers(record, self._service)
         await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
         crash_point("consumer.dead_lettered")
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
-        event_id, tenant_id = record.headers.get("ce_id"), record.headers.get("ce_tenantid")
-        log.error("event_dead_lettered", topic=record.topic, event_id=event_id, tenant_id=tenant_id, **asdict(letter))
+        names = {"event_id": "ce_id", "correlation_id": "ce_correlationid", "tenant_id": "ce_tenantid"}
+        identity = {name: record.headers.get(header) for name, header in names.items()}
+        log.error("event_dead_lettered", topic=record.topic, **identity, **asdict(letter))
 
     def _record(self, message: KafkaMessage) -> Record:
         raw = as_it_came.raw_of(message)

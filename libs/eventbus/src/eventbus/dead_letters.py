@@ -118,7 +118,7 @@ class DeadLetters:
         except (KafkaError, TimeoutError) as error:
             raise Transient(f"The dead letters cannot be read ({type(error).__name__}); is Kafka up?") from error
         replayed = {found["_id"]: found["at"] async for found in self._replays.find({})}
-        letters = [self._letter(record, replayed) for record in records]
+        letters = [self._letter(record, replayed) for record in records[::-1]]
         return sorted(letters, key=lambda letter: letter.died_at, reverse=True)
 
     async def _newest(self, consumer: AIOKafkaConsumer) -> list[ConsumerRecord[bytes, bytes]]:

@@ -101,6 +101,8 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         self._room = asyncio.Semaphore(MOST_AT_A_TIME)
         self._lanes: dict[str, deque[tuple[Progress, int, Record]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rests: dict[asyncio.Task[None], Progress] = {}
+        self._ended_since_asked = False
         self._progress: dict[TopicPartition, Progress] = {}
         self._assignment = 0
         self._closed = False
@@ -128,10 +130,11 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         if len(lane) == 1:
             self._start(self._run(record.order_key, lane))
 
-    def _start(self, work: Rest) -> None:
+    def _start(self, work: Rest) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _run(self, key: str, lane: deque[tuple[Progress, int, Record]]) -> None:
         try:
@@ -140,9 +143,12 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
                 if not progress.current or self._closed:
                     self._room.release()
                 elif rest := await self._settle(record):
-                    self._start(self._finish_after(rest, progress, offset))
+                    task = self._start(self._finish_after(rest, progress, offset))
+                    self._rests[task] = progress
+                    task.add_done_callback(self._end_rest)
                 else:
                     self._finish(progress, offset)
+                    self._room.release()
                 lane.popleft()
         finally:
             del self._lanes[key]
@@ -156,12 +162,21 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
     def _finish(self, progress: Progress, offset: int) -> None:
         progress.finish(offset)
         self._news.set()
+        self._ended_since_asked = True
+
+    def _end_rest(self, task: asyncio.Task[None]) -> None:
+        del self._rests[task]
         self._room.release()
 
     @property
-    def full(self) -> bool:
-        """Whether as many messages are under way as may be."""
-        return self._room.locked()
+    def closed(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._closed
+
+    def are_pressed(self) -> bool:
+        """Whether new messages wait for room while others are done; they do not where all under way are stuck."""
+        moving, self._ended_since_asked = self._ended_since_asked, False
+        return moving and self._room.locked()
 
     def uncommitted(self, partition: TopicPartition) -> int | None:
         """See `Progress.uncommitted`."""
@@ -207,6 +222,9 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         ends_at = clock() + seconds
         while self._tasks and clock() < ends_at:  # a lane that ends may leave something to do
             await asyncio.wait(set(self._tasks), timeout=ends_at - clock())
+        for rest, progress in self._rests.items():
+            if self._closed or not progress.current:  # the next owner reads the message again
+                rest.cancel()
         await self._commit(partitions)
 
     async def _commit(self, partitions: dict[TopicPartition, Progress] | None = None) -> bool:

@@ -19,6 +19,9 @@ PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited long
 
 MEASURE_SECONDS = 15.0
 LEASE_SECONDS = 60.0
+CALL_SECONDS = 10.0
+"""What a call of the database may take; see `stores.mongo`."""
+
 MOST_BEHIND_ONE_KEY = 100
 """Messages are small; a document holds at most 16 MiB. With more, the partition waits instead."""
 
@@ -167,14 +170,14 @@ class Parking:
             seconds: what an attempt may take.
 
         Returns:
-            The key's next message under the same lease. None where there is none, or where the lease may end within
-            `seconds`: then the next one is due at once.
+            The key's next message under the same lease. None where there is none, or where the lease may end before
+            that has been tried: then the next one is due at once.
         """
         last = await self._keys.delete_one({**self._mine(held), "messages.1": {"$exists": False}})
         if last.deleted_count:
             return None
         change: Mapping[str, Any] = {"$pop": {"messages": -1}}
-        if time.monotonic() + seconds < held.ends_at:
+        if time.monotonic() + CALL_SECONDS + seconds < held.ends_at:
             document = await self._keys.find_one_and_update(self._mine(held), change, return_document=True)
             return Held.of(document, held.ends_at) if document else None
         await self._keys.update_one(self._mine(held), {**change, "$set": {"lease.owner": "", "lease.until_ms": 0}})

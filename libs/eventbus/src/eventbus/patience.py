@@ -34,7 +34,7 @@ class Patience:
 
     def pause(self, attempts: int) -> float:
         """Seconds before the next attempt: exponential, with jitter so that many do not come back together."""
-        longest = min(LONGEST_PAUSE_SECONDS, BACKOFF_SECONDS * 2.0**attempts)
+        longest = min(LONGEST_PAUSE_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempts, 30))
         return longest * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
 
     def pause_in_place(self, attempts: int) -> float:

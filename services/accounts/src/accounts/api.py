@@ -235,7 +235,7 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
     @router.post("/replay")
     async def replay_all(asked: LettersAsked, principal: Writes) -> dict[str, Any]:
         found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
-        await replay(_operator(principal), found)
+        await replay(_operator(principal), found[::-1])  # in the order they died: those of a key follow each other
         return {"object": "list", "replayed": len(found)}
 
     @router.get("/{letter_id}")
