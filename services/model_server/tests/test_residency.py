@@ -289,6 +289,20 @@ async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
 
 
+async def test_an_adapter_whose_evaluation_waits_goes_before_those_in_production(world: World) -> None:
+    """Else it would wait for ever, once more models are in production than a replica holds."""
+    world.residency = world.replica(capacity=2)
+    first, second, third, fourth = [await world.adapter(number) for number in (1, 2, 3, 4)]
+    waiting = (first, second, third)
+    for item in world.registry.wanted:
+        item["awaited"] = item["adapter_id"] in waiting
+    await world.residency.synchronise()
+    assert world.engine.present == {first, second}
+    world.registry.wanted[0]["awaited"] = world.registry.wanted[1]["awaited"] = False
+    await world.residency.synchronise()
+    assert world.engine.present == {third, fourth}
+
+
 async def test_a_refused_adapter_takes_no_room(world: World) -> None:
     world.residency = world.replica(capacity=1)
     good = await world.adapter(1)

@@ -320,6 +320,9 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         assert {one["model_id"] for one in load} >= {model, theirs, candidate}
         assert gone not in {one["model_id"] for one in load}
         assert load[0]["manifest"]["sha256"] == "0" * 64
+        awaited = {one["model_id"]: one["awaited"] for one in load}
+        assert awaited[candidate] is True
+        assert awaited[model] is False
         assert (await service.get("/internal/adapters", params={"base_model": "other"})).json() == []
 
         evicted = AdapterEvicted(tenant_id=world.a, adapter_id=f"ad-{world.a}-1", replica_id="r1")

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,7 +84,7 @@ class Residency:
         replica_id: this replica's name.
         replica_url: where its API answers.
         every: seconds between two looks.
-        capacity: most adapters held; of more, the newest and last used are.
+        capacity: most adapters held; of more, those that are awaited, the newest and the last used are.
     """
 
     def __init__(
@@ -158,17 +158,22 @@ class Residency:
         ADAPTERS.labels("refused").set(len(self._refused & set(wanted)))
         ADAPTERS.labels("over_capacity").set(len(self._over))
 
-    def _chosen(self, wanted: Iterable[str]) -> set[str]:
-        """As many of those wanted as there is room for: the newest here and those last used.
+    def _chosen(self, wanted: Mapping[str, dict[str, Any]]) -> set[str]:
+        """As many of those wanted as there is room for.
 
-        One that does not fit is not served by this replica, and never by the base in its place.
+        First those whose evaluation or promotion waits, as they would wait for ever: the oldest of them, which go on
+        and make room. Then the newest here and those last used. One that does not fit is not served by this replica,
+        and never by the base in its place.
         """
         now = time.monotonic()
         for adapter_id in wanted:
             self._seen.setdefault(adapter_id, now)
+        able = [adapter_id for adapter_id in wanted if adapter_id not in self._refused]
         # The registry lists the oldest first: among those first seen together, the later ones are newer.
-        able = [adapter_id for adapter_id in wanted if adapter_id not in self._refused][::-1]
+        able.reverse()
         able.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
+        awaited = [one for one in wanted if one not in self._refused and wanted[one].get("awaited")]
+        able = list(dict.fromkeys([*awaited, *able]))
         over = set(able[self._capacity :])
         if newly := sorted(over - self._over):
             log.warning("adapters_over_capacity", capacity=self._capacity, wanted=len(able), newly=newly[:MOST_NAMED])

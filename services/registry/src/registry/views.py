@@ -155,12 +155,13 @@ class RouteView(BaseModel):
 
 
 class LoadView(BaseModel):
-    """An adapter a replica must hold."""
+    """An adapter a replica must hold; `awaited` where the model's evaluation or promotion waits for one that does."""
 
     adapter_id: str
     model_id: str
     tenant_id: str
     manifest: ObjectRef
+    awaited: bool
 
     @classmethod
     def of(cls, model: Model) -> LoadView:
@@ -170,4 +171,5 @@ class LoadView(BaseModel):
             model_id=model.id,
             tenant_id=model.tenant_id,
             manifest=model.adapter_manifest,
+            awaited=model.waiting_for in ("evaluation", "replica"),
         )
