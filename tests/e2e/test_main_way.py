@@ -191,6 +191,8 @@ def test_a_killed_service_costs_only_time(stack: LocalStack, victim: str) -> Non
     job = wait_for(lambda: ended_job(tenant, file.id))
     assert job.status == "succeeded", job.error
     wait_for(lambda: _answers(tenant, job.fine_tuned_model), seconds=60)
+    # What ingest had done before may have gone on without it: the next test needs it back.
+    wait_for(lambda: tenant.sdk.files.retrieve(file.id).status == "processed", seconds=60)
 
 
 def _answers(tenant: Tenant, model: str) -> Any:
