@@ -8,6 +8,7 @@ import pytest
 
 from chassis.errors import Invalid
 from chassis.settings import ServiceSettings
+from eventbus.dead_letters import DeadLetter, DeadLetters
 from eventbus.service import Service
 from schemas import FileDeleted
 from testkit import Space, eventually
@@ -40,8 +41,15 @@ class Consumers:
 
 @pytest.mark.parametrize("everything", [False, True])
 async def test_dead_letters_are_replayed_to_their_consumer_alone(
-    space: Space, tmp_path: Path, everything: bool
+    space: Space, tmp_path: Path, everything: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    replay, replayed = DeadLetters.replay, list[str]()
+
+    async def remember(self: DeadLetters, letter: DeadLetter) -> None:
+        replayed.append(letter.id)
+        await replay(self, letter)
+
+    monkeypatch.setattr(DeadLetters, "replay", remember)
     consumers = Consumers(space)
     operator = bearer(OPERATOR)
     async with accounts(space, tmp_path) as http, space.publisher("ingest") as publish:
@@ -70,6 +78,7 @@ async def test_dead_letters_are_replayed_to_their_consumer_alone(
             if everything:
                 done = await http.post(f"{URL}/replay", json={"consumer": "registry"}, headers=operator)
                 assert done.json()["replayed"] == 3
+                assert replayed == ["files.0", "files.1", "files.2"]  # the order they died in
             else:
                 for one in listed:
                     done = await http.post(f"{URL}/{one['id']}/replay", headers=operator)

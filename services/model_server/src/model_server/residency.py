@@ -168,12 +168,11 @@ class Residency:
         now = time.monotonic()
         for adapter_id in wanted:
             self._seen.setdefault(adapter_id, now)
-        able = [adapter_id for adapter_id in wanted if adapter_id not in self._refused]
-        # The registry lists the oldest first: among those first seen together, the later ones are newer.
-        able.reverse()
-        able.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
-        awaited = [one for one in wanted if one not in self._refused and wanted[one].get("awaited")]
-        able = list(dict.fromkeys([*awaited, *able]))
+        oldest_first = [adapter_id for adapter_id in wanted if adapter_id not in self._refused]
+        awaited = [one for one in oldest_first if wanted[one].get("awaited")]
+        recent = oldest_first[::-1]  # among those first seen together, the later ones are newer
+        recent.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
+        able = list(dict.fromkeys([*awaited, *recent]))
         over = set(able[self._capacity :])
         if newly := sorted(over - self._over):
             log.warning("adapters_over_capacity", capacity=self._capacity, wanted=len(able), newly=newly[:MOST_NAMED])
