@@ -62,7 +62,7 @@ sweep: venv ## end a process at every named crash point, once each, and check th
 chaos: venv ## 300 jobs of 10 tenants while 100 processes of the whole stack are killed at random; SEED=n for another order
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED))
 
-cells: venv ## broker, database, objects and Milvus away, cut, half open or slow: the outcomes of the fault matrix
+cells: venv ## broker, database, objects and Milvus away, cut, half open, slow or on a full disk: the outcomes of the fault matrix
 	$(BIN)/python -m pytest tests/chaos/cells.py -s
 
 lint: venv ## style, and who may import whom

@@ -1,4 +1,4 @@
-"""The network cells of the fault matrix: each once, on real services behind a proxy, with its outcome and its deadline.
+"""The cells of the fault matrix: network and disk, each once, on real services, with its outcome and its deadline.
 
 `make cells` runs them; they are slow and no part of `make test`. Every call of a client has a deadline: a hang fails.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -28,12 +29,15 @@ from chassis.errors import NotFound, Transient
 from chassis.settings import ServiceSettings
 from ingest.settings import Settings as IngestSettings
 from labeling.settings import Settings as LabelingSettings
+from localstack import LocalStack
+from localstack.home import Home
 from rag_indexer.settings import Settings as IndexerSettings
 from schemas import DocumentParsed
 from stores import mongo, objects
-from stores.objects import Objects
+from stores.objects import CALL_SECONDS, Objects
 from testkit import Addresses, Space, eventually, running
 from testkit.running import free_port
+from testkit.small_disk import SmallDisk, small_disk
 from testkit.tcp_proxy import BLACK_HOLE, RESET, UNAVAILABLE, Fault, TcpProxy, tcp_proxy
 
 pytestmark = pytest.mark.timeout(400)
@@ -46,6 +50,9 @@ BROKER_DOWN_SECONDS = 60.0
 BLACK_HOLE_SECONDS = 25.0
 ANSWER_SECONDS = 20.0
 """Every answer of an API, good or bad, whatever is broken behind it."""
+
+OBJECTS_ANSWER_SECONDS = CALL_SECONDS + 10.0
+"""The same of one that waits for the object store."""
 
 
 class Broker:
@@ -156,15 +163,15 @@ async def net(addresses: Addresses, tmp_path: Path) -> AsyncIterator[Net]:
 class Client:
     """Calls one service; each answer comes within its deadline."""
 
-    def __init__(self, url: str, space: Space, service: str) -> None:
-        self._url, self._space, self._service = url, space, service
+    def __init__(self, url: str, space: Space, service: str, *, within: float = ANSWER_SECONDS) -> None:
+        self.url, self._space, self._service, self._within = url, space, service, within
         self.slowest = 0.0
 
     async def __call__(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         headers = {**self._space.headers(self._service, TENANT), **kwargs.pop("headers", {})}
         began = time.monotonic()
-        async with httpx2.AsyncClient(base_url=f"{self._url}/v1/", timeout=ANSWER_SECONDS) as http:
-            answer = await asyncio.wait_for(http.request(method, path, headers=headers, **kwargs), ANSWER_SECONDS)
+        async with httpx2.AsyncClient(base_url=f"{self.url}/v1/", timeout=self._within) as http:
+            answer = await asyncio.wait_for(http.request(method, path, headers=headers, **kwargs), self._within)
         self.slowest = max(self.slowest, time.monotonic() - began)
         return answer
 
@@ -174,17 +181,19 @@ class Client:
 
 
 @asynccontextmanager
-async def ingesting(net: Net) -> AsyncIterator[Client]:
-    settings = net.space.settings(IngestSettings, "ingest", ingest_lease_seconds=3)
+async def ingesting(space: Space, *, within: float = ANSWER_SECONDS) -> AsyncIterator[Client]:
+    settings = space.settings(IngestSettings, "ingest", ingest_lease_seconds=3)
     async with running(ingest.app.build(settings)) as url:
-        yield Client(url, net.space, "ingest")
+        yield Client(url, space, "ingest", within=within)
 
 
 @asynccontextmanager
-async def ingesting_and_labeling(net: Net) -> AsyncIterator[tuple[Client, Client]]:
-    settings = net.space.settings(LabelingSettings, "labeling")
-    async with ingesting(net) as files, running(labeling.app.build(settings)) as url:
-        yield files, Client(url, net.space, "labeling")
+async def ingesting_and_labeling(
+    space: Space, *, within: float = ANSWER_SECONDS
+) -> AsyncIterator[tuple[Client, Client]]:
+    settings = space.settings(LabelingSettings, "labeling")
+    async with ingesting(space, within=within) as files, running(labeling.app.build(settings)) as url:
+        yield files, Client(url, space, "labeling")
 
 
 async def projects(labels: Client) -> int:
@@ -212,7 +221,7 @@ def say(cell: str, **figures: float) -> None:
 
 async def through(net: Net, cell: str, seconds: float, break_it: Callable[[], Any], mend: Callable[[], Any]) -> None:
     """Uploads are taken before, while and after the broker is away; each has one effect, soon after."""
-    async with ingesting_and_labeling(net) as (files, labels):
+    async with ingesting_and_labeling(net.space) as (files, labels):
         assert (await files.upload("a.jsonl", BARE, "user_data", "before")).status_code == 200
         await drained(labels, 1, within=30)
         await _perhaps(break_it())
@@ -258,7 +267,7 @@ def command(name: str, collection: str) -> bytes:
 @pytest.mark.parametrize("commit", [command("insert", "files"), command("update", "files")], ids=["insert", "update"])
 async def test_mongodb_cuts_the_connection_at_commit(net: Net, commit: bytes) -> None:
     """503 or the same result, never two."""
-    async with ingesting_and_labeling(net) as (files, labels):
+    async with ingesting_and_labeling(net.space) as (files, labels):
         net.mongo.set(Fault(drop_reply_to=commit))
         first = await files.upload("a.jsonl", BARE, "user_data", "once")
         assert first.status_code in (200, 503), first.text
@@ -276,7 +285,7 @@ async def test_mongodb_cuts_the_connection_at_commit(net: Net, commit: bytes) ->
 
 @pytest.mark.parametrize("fault", [BLACK_HOLE, RESET], ids=["black hole", "reset"])
 async def test_mongodb_is_away(net: Net, fault: Fault) -> None:
-    async with ingesting_and_labeling(net) as (files, labels):
+    async with ingesting_and_labeling(net.space) as (files, labels):
         assert (await files.upload("a.jsonl", BARE, "user_data", "before")).status_code == 200
         await drained(labels, 1, within=30)
         net.mongo.set(fault)
@@ -298,7 +307,7 @@ async def test_mongodb_is_away(net: Net, fault: Fault) -> None:
 
 
 async def test_mongodb_half_open(net: Net) -> None:
-    async with ingesting(net) as files:
+    async with ingesting(net.space) as files:
         assert (await files("GET", "files")).status_code == 200
         net.mongo.half_open()
         began = time.monotonic()
@@ -312,7 +321,7 @@ async def test_mongodb_half_open(net: Net) -> None:
 
 async def test_object_store_answers_503(net: Net) -> None:
     """No file without its bytes; and what waited is read once the store is back, however often it failed before."""
-    async with ingesting_and_labeling(net) as (files, labels):
+    async with ingesting_and_labeling(net.space) as (files, labels):
         assert (await files.upload("a.jsonl", BARE, "user_data", "before")).status_code == 200
         await drained(labels, 1, within=30)
         net.objects.set(UNAVAILABLE)
@@ -327,7 +336,7 @@ async def test_object_store_answers_503(net: Net) -> None:
 
 async def test_object_store_cuts_bodies(net: Net) -> None:
     """A download that breaks off again and again is the store's fault, not the file's."""
-    async with ingesting_and_labeling(net) as (files, labels):
+    async with ingesting_and_labeling(net.space) as (files, labels):
         net.objects.set(Fault(cut_after=700))
         body = BARE + b"\n" + b"\n".join(b'{"text":"%d %s"}' % (n, b"x" * 50) for n in range(200))
         assert (await files.upload("a.jsonl", body, "user_data", "once")).status_code in (200, 503)
@@ -361,6 +370,80 @@ async def test_object_store_is_silent_or_slow(net: Net, monkeypatch: pytest.Monk
     assert len(await asyncio.wait_for(store.get_bytes(ref), 30)) == 400_000
     assert max(figures.values()) < 8
     say("object store silent, trickling", **figures)
+
+
+@dataclass
+class Tight:
+    """An infrastructure of a test's own with a disk that it can fill."""
+
+    stack: LocalStack
+    space: Space
+    disk: SmallDisk
+
+
+@pytest.fixture
+def tight(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tight]:
+    (folder := tmp_path / "stack").mkdir()
+    (keys := tmp_path / "keys").mkdir()
+    on_disk = folder if request.param == "everything" else Home(folder).path(request.param)
+    on_disk.parent.mkdir(parents=True, exist_ok=True)
+    if on_disk.exists():
+        on_disk.rmdir()
+    with small_disk(on_disk, 2**28) as disk, LocalStack(folder, services=(), usual_ports=False) as stack:
+        yield Tight(stack, Space(Addresses(**stack.addresses()), keys), disk)
+
+
+@pytest.mark.parametrize("tight", ["objects"], indirect=True)
+async def test_the_disk_of_the_object_store_is_full(tight: Tight) -> None:
+    """503 within the deadline of its calls and no file without bytes; afterwards everything goes on by itself."""
+    async with ingesting_and_labeling(tight.space, within=OBJECTS_ANSWER_SECONDS) as (files, labels):
+        assert (await files.upload("a.jsonl", BARE, "user_data", "before")).status_code == 200
+        await drained(labels, 1, within=30)
+        tight.disk.fill()
+        for key in ("first", "second"):
+            refused = await files.upload("b.jsonl", BARE, "user_data", key)
+            assert refused.status_code == 503, refused.text
+        assert len((await files("GET", "files")).json()["data"]) == 1
+        tight.disk.free()
+        began = time.monotonic()
+
+        async def taken() -> bool:
+            return (await files.upload("b.jsonl", BARE, "user_data", "first")).status_code == 200
+
+        await eventually(taken, within=60, every=1)
+        back = time.monotonic() - began
+        took = await drained(labels, 2, within=60)
+        say("disk of the object store full", back_after=back, drained_after=took, slowest_answer=files.slowest)
+
+
+@pytest.mark.parametrize("tight", ["everything"], indirect=True)
+async def test_the_disk_of_every_store_is_full(tight: Tight) -> None:
+    """Nothing acknowledged is lost; the database ends with its disk, and is started again once there is room."""
+    async with ingesting_and_labeling(tight.space, within=OBJECTS_ANSWER_SECONDS) as (files, labels):
+        accepted = (await files.upload("a.jsonl", BARE, "user_data", "before")).json()["id"]
+        await drained(labels, 1, within=30)
+        tight.disk.fill()
+        for key in ("first", "second", "third"):
+            refused = await files.upload("b.jsonl", BARE, "user_data", key)
+            assert refused.status_code == 503, refused.text
+        assert (await files("GET", "files")).status_code == 503
+        async with httpx2.AsyncClient(timeout=ANSWER_SECONDS) as http:
+            ready = await http.get(f"{files.url}/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["mongodb"] != "ok"
+        tight.disk.free()
+        [database] = [process for process in tight.stack.status() if process.name == "mongodb"]
+        os.kill(database.pid, signal.SIGKILL)
+        began = time.monotonic()
+
+        async def taken() -> bool:
+            return (await files.upload("b.jsonl", BARE, "user_data", "first")).status_code == 200
+
+        await eventually(taken, within=90, every=1)
+        back = time.monotonic() - began
+        took = await drained(labels, 2, within=60)
+        assert accepted in [file["id"] for file in (await files("GET", "files")).json()["data"]]
+        say("every disk full", back_after=back, drained_after=took, slowest_answer=files.slowest)
 
 
 class Ingest:

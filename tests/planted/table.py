@@ -15,6 +15,7 @@ PARKING = "libs/eventbus/src/eventbus/parking.py"
 LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
+ERRORS = "libs/chassis/src/chassis/errors.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 EVENTS = "schemas/src/schemas/events.py"
 ENVELOPE = "schemas/src/schemas/envelope.py"
@@ -375,6 +376,13 @@ BUGS: tuple[Planted, ...] = (
         "    return bytes(message.body)\n",
         '    return __import__("faststream.message").message.decode_message(message)\n',
         f"{DELIVERY}::test_a_message_that_the_client_library_cannot_read_is_a_dead_letter",
+    ),
+    bug(
+        "a full disk passes for a bug",
+        ERRORS,
+        "if error.errno not in EXHAUSTION:",
+        "if error.errno in EXHAUSTION:",
+        f"{HTTP}::test_a_full_disk_is_worth_a_later_retry",
     ),
     # idempotency keys
     bug(

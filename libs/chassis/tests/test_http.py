@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import httpx2
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from chassis import idempotency
 from chassis.auth import Principal, require
@@ -48,6 +49,10 @@ def application(space: Space) -> Any:
             await asyncio.sleep(1)
         if body.count == 503:
             raise AutoReconnect("away")
+        if body.count == 14031:
+            raise OperationFailure("out of disk space", code=body.count)
+        if body.count == 28:
+            raise OSError(errno.ENOSPC, "No space left on device")
         made.append(principal.tenant_id)
         return {"id": request_id_for("order-", new_id("order-")), "made": len(made)}
 
@@ -172,14 +177,23 @@ async def test_a_failed_attempt_may_be_tried_again_under_its_key(space: Space) -
         assert (await http.post("/v1/orders", json={"count": 500}, headers=headers)).status_code == 500
 
 
-async def test_a_database_that_is_away_is_worth_a_retry(space: Space) -> None:
+@pytest.mark.parametrize("trouble", [503, 14031], ids=["away", "its disk is full"])
+async def test_a_database_that_cannot_answer_is_worth_a_retry(space: Space, trouble: int) -> None:
     async with client(space) as http:
         for headers in ({}, {"idempotency-key": "away"}):
-            answer = await http.post("/v1/orders", json={"count": 503}, headers=headers)
+            answer = await http.post("/v1/orders", json={"count": trouble}, headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
             assert answer.headers["retry-after"] == "1"
             assert "x-should-retry" not in answer.headers
             assert answer.headers["x-request-id"]
+
+
+async def test_a_full_disk_is_worth_a_later_retry(space: Space) -> None:
+    async with client(space) as http:
+        answer = await http.post("/v1/orders", json={"count": 28})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "machine_exhausted")
+        assert "No space left on device" in answer.json()["error"]["message"]
+        assert answer.headers["retry-after"] == "10"
 
 
 async def test_a_key_is_looked_at_before_its_answer_is(space: Space) -> None:

@@ -15,6 +15,7 @@ from testkit import Space
 from testkit.history import History, read_history
 from testkit.injector import Message, duplicated, inject, recorded, reordered
 from testkit.pausing import paused
+from testkit.small_disk import small_disk
 
 LOOP = (
     "from chassis.crash import crash_point\nfor at in range(4):\n    crash_point('a.done')\n    print(at, flush=True)"
@@ -111,3 +112,14 @@ async def test_recorded_messages_can_be_sent_again(space: Space) -> None:
     await inject(kafka, duplicated(first, 2))
     again = await recorded(kafka, topic)
     assert sorted(one.value for one in again) == sorted(one.value for one in first * 3)
+
+
+def test_a_small_disk_is_as_full_as_a_test_says(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2**16) as disk:
+        disk.fill(leave=4096)
+        (disk.folder / "first").write_bytes(b"x" * 4096)
+        with pytest.raises(OSError, match="No space left"):
+            (disk.folder / "second").write_bytes(b"x")
+        disk.free()
+        (disk.folder / "second").write_bytes(b"x")
+    assert list((tmp_path / "disk").iterdir()) == [], "nothing of it stays"

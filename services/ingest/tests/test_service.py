@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 import openai
@@ -16,6 +18,7 @@ from ingest.settings import Settings
 from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
 from stores.mongo import connect
 from testkit import Space, eventually, running
+from testkit.small_disk import small_disk
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"row {n}"}, {"role": "assistant", "content": f"label_{n % 3}"}]}
@@ -291,6 +294,26 @@ async def test_an_upload_that_was_refused_unread_may_be_tried_again_under_its_ke
             await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)
     async with ingest(space) as (_, client):
         assert (await client.files.create(file=("a.jsonl", BODY), purpose="user_data", extra_headers=key)).id
+
+
+async def test_an_upload_that_the_disk_cannot_hold_may_be_sent_again(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = BODY + b"\n" * 2**21
+    key = {"Idempotency-Key": "once"}
+    with small_disk(tmp_path / "tmp", 2**23) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+        async with ingest(space, ingest_work_dir=tmp_path) as (_, client):
+            disk.fill(leave=2**20)
+            for _ in range(2):
+                with pytest.raises(openai.InternalServerError, match="No space left") as refused:
+                    await client.files.create(file=("a.jsonl", large), purpose="user_data", extra_headers=key)
+                assert refused.value.status_code == 503
+            small = await client.files.create(file=("b.jsonl", BODY), purpose="user_data")
+            assert [file.id async for file in client.files.list()] == [small.id], "what was refused takes no room"
+            disk.free()
+            file = await client.files.create(file=("a.jsonl", large), purpose="user_data", extra_headers=key)
+            assert (await settled(client, file.id)).status == "processed"
 
 
 async def test_a_full_tenant_is_told(space: Space) -> None:

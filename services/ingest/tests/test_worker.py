@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from ingest.worker import Worker
 from schemas import LabelsPublished, ObjectRef, Purpose
 from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
+from testkit.small_disk import small_disk
 
 TENANT = "tenant_a"
 ROWS = b"\n".join(json.dumps({"prompt": f"row {n}", "completion": f"label_{n % 3}"}).encode() for n in range(60))
@@ -207,6 +209,24 @@ async def test_a_delete_that_the_object_store_broke_off_is_finished(
         await ingest.end_leases()
         await ingest.uploads.purge()
         assert await ingest.keys() == []
+
+
+@pytest.mark.parametrize("pages", [0, 2], ids=["for the upload", "for what is made of it"])
+async def test_no_room_on_the_disk_is_no_fault_of_the_file(space: Space, tmp_path: Path, pages: int) -> None:
+    with small_disk(tmp_path / "work", 2**18) as disk:
+        async with parts(space, ingest_work_dir=disk.folder) as ingest:
+            disk.fill(leave=pages * 4096)
+            await ingest.upload()
+            for _ in range(worker_module.MOST_ATTEMPTS + 1):
+                file = await ingest.claim()
+                await ingest.worker.work(file)
+                assert (file.attempts, (await ingest.stored(file)).state) == (0, "uploaded")
+                assert await ingest.files.claim("worker", 60) is None, "nobody makes room within a moment"
+                await ingest.end_leases()
+            disk.free()
+            await ingest.worker.work(await ingest.claim())
+            assert await ingest.said(file) == ["file.uploaded.v1", "dataset.prepared.v1"]
+            assert list(disk.folder.iterdir()) == []
 
 
 async def test_bytes_of_an_upload_that_was_broken_off_are_removed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from model_server.sequence import GenerateRequest
 from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ObjectRef
 from stores.objects import Objects
 from testkit import Space, eventually
+from testkit.small_disk import small_disk
 
 
 class Registry:
@@ -249,6 +251,26 @@ async def test_what_could_not_be_fetched_is_tried_again(world: World) -> None:
     await world.objects.put_file(weights, world.folder / "1/adapter_model.safetensors")
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(good, "tenant_a"), (late, "tenant_a")]
+
+
+@pytest.mark.parametrize("room", ["for nothing", "for all but the manifest"])
+async def test_an_adapter_that_the_disk_cannot_hold_waits_for_room(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    one = await world.adapter(1)
+    files = [path for path in (world.folder / "1").iterdir() if path.name != "manifest.json"]
+    pages = sum(-(-path.stat().st_size // 4096) for path in files) if room == "for all but the manifest" else 0
+    with small_disk(tmp_path / "tmp", 2**24) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+        replica = world.replica()
+        disk.fill(leave=pages * 4096)
+        await replica.synchronise()
+        await replica.synchronise()
+        assert world.said == []
+        disk.free()
+        await replica.synchronise()
+        assert world.heard(AdapterResident) == [(one, "tenant_a")]
+        await replica.close()
 
 
 async def test_a_proof_that_could_not_be_tried_says_nothing_about_the_adapter(

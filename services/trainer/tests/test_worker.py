@@ -17,6 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from chassis import errors
 from chassis.errors import Transient
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, ObjectRef, RowCounts
@@ -24,6 +25,7 @@ from stores.mongo import PyMongoError, connect
 from stores.objects import Objects
 from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
+from testkit.small_disk import small_disk
 from trainer import training_process, worker
 from trainer.domain import Adapter, Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
@@ -390,6 +392,38 @@ async def test_an_outage_is_no_failure_of_the_jobs_it_meets(shop: Shop) -> None:
         job = await shop.becomes(job_id, "evaluating")
     assert (job.failures, job.lease.fence) == (0, shop.settings.trainer_attempts + 2)
     assert "A part of Sartor is away; trying again from the last checkpoint." in await shop.told(job_id)
+
+
+async def test_a_full_disk_is_no_failure_of_a_job_and_loses_no_stored_checkpoint(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (training_process, errors):
+        monkeypatch.setattr(module, "EXHAUSTED_SECONDS", 0.5)
+    job_id = await shop.queue(12)
+    with small_disk(tmp_path / "work", 2**24) as disk:
+
+        async def fill(step: int) -> None:
+            if step == 15:
+                disk.fill()
+
+        shop.store.before_checkpoint = fill
+
+        async def often() -> bool:
+            return (await shop.get(job_id)).lease.fence > shop.settings.trainer_attempts + 1
+
+        async with shop.working():
+            await eventually(often, within=150)
+            assert (await shop.get(job_id)).state == "running"
+            disk.free()
+            job = await shop.becomes(job_id, "evaluating")
+        assert sorted(path.name for path in disk.folder.iterdir()) == []
+    assert job.failures == 0
+    told = await shop.told(job_id)
+    assert "The machine is out of resources; trying again from the last checkpoint." in told
+    resumed = [int(line.split()[4]) for line in told if "resumed from step" in line]
+    assert len(resumed) == job.lease.fence - 1, "every attempt but the first"
+    assert resumed == sorted(resumed)
+    assert resumed[0] >= 15
 
 
 async def test_a_job_is_held_as_long_as_its_process_takes_to_start(

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
+from chassis.errors import Exhausted, Invalid, SartorError, TooLarge, Transient, envelope, exhaustion_named
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 
@@ -42,10 +42,10 @@ class RequestContext:
 
     Args:
         app: the application below.
-        away: errors which say that a dependency is unavailable: answered 503, so that clients try again.
+        away: whether an error says that a dependency is unavailable: answered 503, so that clients try again.
     """
 
-    def __init__(self, app: ASGIApp, away: tuple[type[Exception], ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, away: Callable[[Exception], bool]) -> None:
         self.app = app
         self.away = away
 
@@ -73,12 +73,16 @@ class RequestContext:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_ids)
+            with exhaustion_named():
+                await self.app(scope, receive, send_with_ids)
         except Exception as error:  # the boundary of a request: whoever asked gets an answer and an id to quote
             log.error("request_crashed", exc_info=error)
             if status:
                 raise
-            await (AWAY if isinstance(error, self.away) else CRASHED)(scope, receive, send_with_ids)
+            answer = AWAY if self.away(error) else CRASHED
+            if isinstance(error, Exhausted):
+                answer = error_response(error)
+            await answer(scope, receive, send_with_ids)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, str(status)).inc()
@@ -167,7 +171,7 @@ def create_app(
     checks: Mapping[str, Check],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     reports: Mapping[str, Check] | None = None,
-    away: tuple[type[Exception], ...] = (),
+    away: Callable[[Exception], bool] = lambda _: False,
     middleware: Sequence[Middleware] = (),
     streamed: Sequence[str] = (),
 ) -> FastAPI:

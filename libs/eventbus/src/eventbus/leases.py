@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from stores.mongo import Collection
 
 ABANDONED = Gauge(
     "leases_expired_oldest_seconds", "Longest time that work somebody began has lain without a worker.", ["collection"]
 )
+PUT_OFF = Counter("work_put_off_total", "Attempts that ended without result and are to be made again.", ["collection"])
 
 MEASURE_SECONDS = 15.0
 
@@ -68,6 +69,7 @@ class Leases:
 
     async def delay(self, document_id: str, fence: int, seconds: float) -> None:
         """Let nobody claim the document for some seconds: the wait before another attempt."""
+        PUT_OFF.labels(self._collection.name).inc()
         await self._collection.update_one(
             {"_id": document_id, "lease.fence": fence},
             [{"$set": {"lease.owner": "", "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],

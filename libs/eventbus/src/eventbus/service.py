@@ -138,16 +138,16 @@ class Service:
         every: dict[str, Check] = {"kafka": self.bus.ping, "objects": self.objects.ping, **(checks or {})}
         middleware = []
         if self.database is not None:
-            database = self.database
-            every["mongodb"] = lambda: mongo.ping(database)
-            middleware = [Middleware(Idempotency, records=self.collection("idempotency"))]
+            records = self.collection("idempotency")
+            every["mongodb"] = lambda: mongo.ping(records)
+            middleware = [Middleware(Idempotency, records=records)]
         app = create_app(
             self.name,
             routers=routers,
             checks=every,
             reports={"consumer": self.bus.check_consumer},
             lifespan=self._lifespan,
-            away=mongo.AWAY,
+            away=mongo.is_away,
             middleware=middleware,
             streamed=streamed,
         )

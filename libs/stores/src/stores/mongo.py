@@ -10,6 +10,7 @@ from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
     ExecutionTimeout,
+    OperationFailure,
     PyMongoError,
     WTimeoutError,
 )
@@ -18,17 +19,17 @@ from chassis.settings import ServiceSettings
 
 __all__ = [
     "ASCENDING",
-    "AWAY",
     "DESCENDING",
     "Collection",
     "Database",
     "DuplicateKeyError",
     "PyMongoError",
     "connect",
+    "is_away",
 ]
 
-AWAY: tuple[type[PyMongoError], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
-"""Errors that say the database could not be reached in time; a write may have been carried out or not."""
+SERVER_FAILED = (1, 14031)
+"""InternalError and OutOfDiskSpace, from https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml."""
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 Collection = AsyncIOMotorCollection[dict[str, Any]]
@@ -55,6 +56,13 @@ def connect(settings: ServiceSettings, service: str) -> Database:
     return client[f"{settings.mongo_database_prefix}{service}"]
 
 
-async def ping(database: Database) -> None:
-    """Raise unless the server answers."""
-    await database.command("ping")
+def is_away(error: Exception) -> bool:
+    """Whether the database could not be reached in time, or failed itself; a write may have been carried out or not."""
+    if isinstance(error, OperationFailure) and error.code in SERVER_FAILED:
+        return True
+    return isinstance(error, (ConnectionFailure, ExecutionTimeout, WTimeoutError))
+
+
+async def ping(collection: Collection) -> None:
+    """Raise unless the server reads; one whose disk is full may still answer MongoDB's own ping."""
+    await collection.find_one({}, {"_id": 1})

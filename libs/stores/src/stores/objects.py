@@ -197,6 +197,9 @@ class Objects:
                 for chunk in _chunks(response, _allowed(ref.size)):
                     digest.update(chunk)
                     file.write(chunk)
+        except BaseException:  # half a file must not take the last room of a full disk
+            partial_path.unlink(missing_ok=True)
+            raise
         finally:
             response.close()
             response.release_conn()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chassis.errors import EXIT_EXHAUSTED, Exhausted, exhaustion_named
 from ingest.card import write_card
 from ingest.cleaning import FEWEST_ROWS, Row, split
 from ingest.formats import FormatError, Parsed, check_jsonl, decode, parse
@@ -21,9 +22,19 @@ GRACE_SECONDS = 5
 """Between the signal that says the time is over and the one that looks like any other kill."""
 
 
-def main() -> None:
-    """Read the job, limit this process, do the work."""
-    folder = Path(sys.argv[1])
+def main() -> int:
+    """Do the work; the exit code says whether it was done, or what the machine lacks is to blame."""
+    try:
+        with exhaustion_named():
+            leave_result(Path(sys.argv[1]))
+    except Exhausted as error:
+        sys.stderr.write(error.message)
+        return EXIT_EXHAUSTED
+    return 0
+
+
+def leave_result(folder: Path) -> None:
+    """Read the job, limit this process, work, and write what came of it."""
     job = json.loads((folder / "job.json").read_text())
     resource.setrlimit(resource.RLIMIT_AS, (job["memory_bytes"], job["memory_bytes"]))
     resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"] + GRACE_SECONDS))
@@ -100,4 +111,4 @@ def _write_rows(path: Path, rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, Transient
+from chassis.errors import EXHAUSTED_SECONDS, EXIT_EXHAUSTED, Conflict, Exhausted, NotFound, Transient, exhaustion_named
 from chassis.ids import now
 from ingest.domain import Dataset, File, Rejection
 from ingest.settings import Settings
@@ -79,11 +79,12 @@ class Worker:
         structlog.contextvars.bind_contextvars(tenant_id=file.tenant_id, file_id=file.id)
         crash_point("ingest.claimed")
         try:
-            async with self._held(file) as lost, self._folder() as folder:
-                result = await self._parse(file, folder, lost)
-                crash_point("ingest.parsed")
-                await self._publish(file, folder, result)
-                crash_point("ingest.published")
+            with exhaustion_named():
+                async with self._held(file) as lost, self._folder() as folder:
+                    result = await self._parse(file, folder, lost)
+                    crash_point("ingest.parsed")
+                    await self._publish(file, folder, result)
+                    crash_point("ingest.published")
             log.info("file_parsed", kind=result["kind"])
         except (NotFound, DigestMismatch):
             await self._reject(file, "gone", "its bytes are gone; upload the file again.")
@@ -96,7 +97,7 @@ class Worker:
         except Transient as error:
             log.warning("file_put_off", reason=error.message)
             await self._forgive(file)
-            await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
+            await self._files.files.leases.delay(file.id, fence, error.retry_after or RETRY_SECONDS)
         except asyncio.CancelledError:
             await self._forgive(file)
             await self._files.files.leases.release(file.id, fence)
@@ -149,6 +150,8 @@ class Worker:
             raise Conflict(f"File {file.id} was deleted, or another worker has it.")
         if reading not in done or process.returncode == -signal.SIGXCPU:
             return _rejected(file, "unreadable", UNREADABLE)
+        if process.returncode == EXIT_EXHAUSTED:
+            raise Exhausted(errors.decode(errors="replace").strip(), retry_after=EXHAUSTED_SECONDS)
         if process.returncode != 0:
             log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
             raise ParserDied

@@ -232,7 +232,9 @@ class Residency:
             ref = ObjectRef(bucket=manifest.bucket, key=f"{prefix}/{name}", sha256=facts["sha256"], size=facts["size"])
             await self._objects.download(ref, folder / Path(name).name)
         folder.mkdir(exist_ok=True)
-        (folder / MANIFEST).write_bytes(body)
+        draft = folder / f".{MANIFEST}"
+        draft.write_bytes(body)  # a full disk leaves half of it
+        draft.rename(folder / MANIFEST)
 
     async def _say_changes(self) -> None:
         for adapter_id, item in list(self._known.items()):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.crash import crash_point
+from chassis.errors import exhaustion_named
 
 MANIFEST = "manifest.json"
 
@@ -60,10 +61,11 @@ def verify(folder: Path) -> dict[str, Any]:
         CorruptArtifact: the manifest or a file is missing or altered.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        for name, file in manifest["files"].items():
-            if sha256(folder / name) != file["sha256"]:
-                raise CorruptArtifact(f"{folder.name}/{name} is not the file its manifest describes.")
+        with exhaustion_named():
+            manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            for name, file in manifest["files"].items():
+                if sha256(folder / name) != file["sha256"]:
+                    raise CorruptArtifact(f"{folder.name}/{name} is not the file its manifest describes.")
     except (OSError, ValueError, KeyError) as error:
         raise CorruptArtifact(f"{folder.name} is incomplete: {error}.") from error
     return manifest

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from chassis.errors import exhaustion_named
 from trainer.artifacts import sha256
 from trainer.run_config import FailedForGood, RunConfig
 
@@ -67,8 +68,9 @@ def load_base(config: RunConfig) -> FrozenBase:
 
 def _verified(folder: Path, config: RunConfig) -> dict[str, Any]:
     try:
-        base: dict[str, Any] = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-        altered = [name for name, digest in base["files"].items() if sha256(folder / name) != digest]
+        with exhaustion_named():
+            base: dict[str, Any] = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+            altered = [name for name, digest in base["files"].items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError) as error:
         raise FailedForGood("base_model_missing", f"{folder} is no finished base-model folder: {error}.") from error
     if altered:

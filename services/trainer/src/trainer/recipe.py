@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from trainer import artifacts
@@ -99,7 +99,7 @@ class Run:
                     f"{Path(self.config.train_path).name}: no row has an assistant message to learn within "
                     f"{self.longest} tokens; {self.rows_too_long} are longer."
                 )
-        except (BadTrainingData, OSError) as error:
+        except BadTrainingData as error:
             raise FailedForGood("invalid_training_data", str(error)) from error
         self.steps_per_epoch = math.ceil(len(self.train) / self.config.batch_size)
         self.total_steps = self.steps_per_epoch * self.config.epochs
@@ -228,10 +228,10 @@ class Run:
         folder = self.folder / "checkpoints"
 
         def write(draft: Path) -> None:
-            save_file(adapter_tensors(self.layers), draft / "adapter.safetensors")
-            save_file(_optimizer_tensors(self.optimizer), draft / "optimizer.safetensors")
+            _write(draft / "adapter.safetensors", adapter_tensors(self.layers))
+            _write(draft / "optimizer.safetensors", _optimizer_tensors(self.optimizer))
             if self.best:
-                save_file(self.best, draft / "best.safetensors")
+                _write(draft / "best.safetensors", self.best)
             (draft / "progress.json").write_text(json.dumps(asdict(self.progress)))
 
         target = folder / f"step-{self.progress.step:08d}"
@@ -285,7 +285,7 @@ class Run:
             )
 
         def write(draft: Path) -> None:
-            save_file(adapter_tensors(self.layers), draft / "adapter_model.safetensors", metadata={"format": "pt"})
+            _write(draft / "adapter_model.safetensors", adapter_tensors(self.layers), {"format": "pt"})
             (draft / "adapter_config.json").write_text(json.dumps(self._adapter_config(), indent=2))
             (draft / "fingerprint.json").write_text(json.dumps(probes, indent=2, ensure_ascii=False), encoding="utf-8")
 
@@ -374,6 +374,11 @@ def _rate_at(step: int, total_steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """What `save_file` writes; its own error of a full disk has no errno."""
+    path.write_bytes(save(tensors, metadata))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, SartorError
+from chassis.errors import EXHAUSTED_SECONDS, EXIT_EXHAUSTED, Conflict, Exhausted, NotFound, SartorError
 from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
@@ -86,6 +86,7 @@ class TrainingProcess:
             Halted: paused, cancelled, or claimed by another worker.
             FailedForGood: the run gave a reason that is final.
             Hung: it says nothing any more.
+            Exhausted: the machine lacks what it needs.
             RuntimeError: it died without one.
         """
         watch = asyncio.create_task(self._watch())
@@ -105,6 +106,8 @@ class TrainingProcess:
             raise self._failure
         if code == EXIT_STOPPED:
             raise Halted("stopped")
+        if code == EXIT_EXHAUSTED:
+            raise Exhausted((await errors).strip(), retry_after=EXHAUSTED_SECONDS)
         if code != 0:
             raise RuntimeError(f"the training process ended with {code}: {await errors}")
 

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, SartorError, Transient
+from chassis.errors import Conflict, Exhausted, NotFound, SartorError, Transient, exhaustion_named
 from chassis.ids import now
 from eventbus.heartbeat import Heartbeat
 from stores.mongo import PyMongoError
@@ -102,7 +102,7 @@ class Worker:
         try:
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
             crash_point("trainer.started")
-            with self._folder(job) as folder:
+            with exhaustion_named(), self._folder(job) as folder:
                 adapter = await self._attempt(job, folder)
             crash_point("trainer.adapter_stored")
             job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
@@ -145,9 +145,11 @@ class Worker:
         with contextlib.suppress(Conflict):
             if isinstance(error, (Transient, PyMongoError)):  # something is away: the job is not at fault
                 await self.jobs.jobs.update(job.tenant_id, job.id, Job.end_attempt, fence=fence)
-                message = "A part of Sartor is away; trying again from the last checkpoint."
+                what = "The machine is out of resources" if isinstance(error, Exhausted) else "A part of Sartor is away"
+                message = f"{what}; trying again from the last checkpoint."
                 await self.jobs.tell(job, f"attempt-{fence}-failed", message, level="warn")
-                await self.jobs.jobs.leases.delay(job.id, fence, RETRY_SECONDS)
+                pause = getattr(error, "retry_after", None) or RETRY_SECONDS
+                await self.jobs.jobs.leases.delay(job.id, fence, pause)
                 return
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.count_failure, fence=fence)
             if job.failures >= self._settings.trainer_attempts:

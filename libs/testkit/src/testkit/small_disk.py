@@ -1,0 +1,46 @@
+"""A file system so small that a test can fill it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BALLAST = ".ballast"
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """One that is mounted."""
+
+    folder: Path
+
+    def fill(self, *, leave: int = 0) -> None:
+        """Take all room but `leave` bytes, rounded down to pages."""
+        state = os.statvfs(self.folder)
+        with (self.folder / BALLAST).open("ab", buffering=0) as ballast:
+            for _ in range(state.f_bavail - -(-leave // state.f_frsize)):
+                ballast.write(bytes(state.f_frsize))
+
+    def free(self) -> None:
+        """Give it back."""
+        (self.folder / BALLAST).unlink()
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[SmallDisk]:
+    """A tmpfs of `size` bytes at `folder`, gone afterwards; the test is skipped where nobody may mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
