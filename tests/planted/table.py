@@ -187,6 +187,13 @@ BUGS: tuple[Planted, ...] = (
         f"{DELIVERY}::test_one_replica_relays_at_a_time",
     ),
     bug(
+        "a relay asks for its lease only once",
+        OUTBOX,
+        "                if not await self._hold_lease():\n",
+        "                if False:\n",
+        f"{DELIVERY}::test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more",
+    ),
+    bug(
         "relay publishes the newest first",
         OUTBOX,
         'for record in document["outbox"]:',

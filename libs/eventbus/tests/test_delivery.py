@@ -16,11 +16,12 @@ from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.settings import ServiceSettings
+from eventbus import outbox
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
 from eventbus.heartbeat import Heartbeat
 from eventbus.leases import ABANDONED
-from eventbus.outbox import AggregateStore
+from eventbus.outbox import AggregateStore, Relay
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
@@ -201,6 +202,41 @@ async def test_one_replica_relays_at_a_time(space: Space) -> None:
             held = [await relay._hold_lease() for relay in relays if relay]
             assert sorted(held) == [False, True]
             await asyncio.sleep(0.3)
+
+
+class Broker:
+    """Takes events; the first one only once it is let."""
+
+    def __init__(self) -> None:
+        self.took: list[str] = []
+        self.let = asyncio.Event()
+
+    async def publish(self, _topic: str, envelope: Envelope, _data: object) -> None:
+        self.took.append(envelope.type)
+        await self.let.wait()
+
+
+async def test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what another replica publishes meanwhile could be followed by something older."""
+    monkeypatch.setattr(outbox, "RELAY_LEASE_SECONDS", 1)
+    monkeypatch.setattr(outbox, "PUBLISH_SECONDS", 0.1)
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    store, leases = service.aggregates("uploads", Upload), service.collection("leases")
+    await store.add(upload())
+    await store.update(TENANT, "file-1", Upload.delete)
+    slow, quick = Broker(), Broker()
+    quick.let.set()
+    paused = asyncio.create_task(Relay(slow, [store], leases, "one").drain())  # type: ignore[arg-type]
+    await eventually(lambda: slow.took)
+    await asyncio.sleep(1.5)
+    await Relay(quick, [store], leases, "two").drain()  # type: ignore[arg-type]
+    slow.let.set()
+    with pytest.raises(Transient, match="Another replica relays now"):
+        await paused
+    assert (slow.took, quick.took) == ([FileUploaded.type], [FileUploaded.type, FileDeleted.type])
+    assert await _outboxes_empty(store)
 
 
 async def test_a_permanent_error_is_dead_lettered_at_once_and_the_next_event_is_handled(space: Space) -> None:
