@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from chassis.errors import Conflict, Transient, Unprocessable
+from chassis.private_folders import HELD
 from eventbus.service import Service
 from ingest import worker as worker_module
 from ingest.domain import Dataset, File
@@ -227,6 +228,16 @@ async def test_no_room_on_the_disk_is_no_fault_of_the_file(space: Space, tmp_pat
             await ingest.worker.work(await ingest.claim())
             assert await ingest.said(file) == ["file.uploaded.v1", "dataset.prepared.v1"]
             assert list(disk.folder.iterdir()) == []
+
+
+async def test_the_upload_that_a_killed_worker_read_does_not_stay_on_its_disk(space: Space, tmp_path: Path) -> None:
+    async with parts(space, ingest_work_dir=tmp_path) as ingest:
+        (killed := tmp_path / "file-1-x").mkdir()
+        for name in (HELD, "upload"):
+            (killed / name).touch()
+        work = asyncio.create_task(ingest.worker.run())
+        await eventually(lambda: not killed.exists())
+        work.cancel()
 
 
 async def test_bytes_of_an_upload_that_was_broken_off_are_removed(

@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from chassis import errors
 from chassis.errors import Transient
+from chassis.private_folders import HELD
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, ObjectRef, RowCounts
 from stores.mongo import PyMongoError, connect
@@ -545,10 +546,10 @@ async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     settings = shop.settings.model_copy(update={"trainer_work_dir": None})
     shop.worker = Worker(shop.jobs, shop.store, settings, "worker-1")
-    with shop.worker._folder(Job.model_construct(id="ftjob-0")) as held:
+    with shop.worker._folders.folder("ftjob-0") as held:
         killed = held.with_name("ftjob-1-killed")
         killed.mkdir()
-        for name in (worker.LOCK, "train.jsonl"):
+        for name in (HELD, "train.jsonl"):
             (killed / name).touch()
         assert held.parent != tmp_path
         assert (held.parent.stat().st_uid, held.parent.stat().st_mode & 0o777) == (os.getuid(), 0o700)

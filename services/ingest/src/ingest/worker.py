@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import structlog
 from chassis.crash import crash_point
 from chassis.errors import EXHAUSTED_SECONDS, EXIT_EXHAUSTED, Conflict, Exhausted, NotFound, Transient, exhaustion_named
 from chassis.ids import now
+from chassis.private_folders import PrivateFolders
 from ingest.domain import Dataset, File, Rejection
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
@@ -55,6 +54,7 @@ class Worker:
         self._files = files
         self._settings = settings
         self._owner = owner
+        self._folders = PrivateFolders(settings.ingest_work_dir, "ingest")
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
@@ -63,6 +63,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        self._folders.sweep()
         while True:
             file = await self._files.claim(self._owner, self._settings.ingest_lease_seconds)
             if file is not None:
@@ -79,8 +80,8 @@ class Worker:
         structlog.contextvars.bind_contextvars(tenant_id=file.tenant_id, file_id=file.id)
         crash_point("ingest.claimed")
         try:
-            with exhaustion_named():
-                async with self._held(file) as lost, self._folder() as folder:
+            with exhaustion_named(), self._folders.folder(file.id) as folder:
+                async with self._held(file) as lost:
                     result = await self._parse(file, folder, lost)
                     crash_point("ingest.parsed")
                     await self._publish(file, folder, result)
@@ -265,15 +266,6 @@ class Worker:
             yield lost
         finally:
             task.cancel()
-
-    @contextlib.asynccontextmanager
-    async def _folder(self) -> AsyncIterator[Path]:
-        """A private folder that is gone afterwards, with the upload in it."""
-        folder = Path(tempfile.mkdtemp(prefix="ingest-", dir=self._settings.ingest_work_dir))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rejected(file: File, code: str, message: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from chassis.auth import Peer
 from chassis.crash import crash_point
 from chassis.errors import SartorError
 from chassis.ids import derived_id
+from chassis.private_folders import PrivateFolders
 from model_server.adapters import MANIFEST, AdapterRefused, Proof, verify
 from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ModelRejected, ModelRetired, ObjectRef
 from stores.objects import Objects
@@ -108,7 +108,10 @@ class Residency:
         self._every = every
         self._capacity = capacity
         self._awake = asyncio.Event()
-        self._fetched = tempfile.TemporaryDirectory(prefix="adapters-")
+        folders = PrivateFolders(None, "model_server")
+        folders.sweep()
+        self._closing = contextlib.ExitStack()
+        self._fetched = self._closing.enter_context(folders.folder("adapters"))
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}
         self._refused: set[str] = set()
@@ -133,7 +136,7 @@ class Residency:
 
     async def close(self) -> None:
         """Remove what was downloaded and not held yet."""
-        self._fetched.cleanup()
+        self._closing.close()
 
     async def synchronise(self) -> None:
         """One look: let go of what is not wanted any more, load what is missing, say what changed."""
@@ -213,7 +216,7 @@ class Residency:
 
     def _folder(self, adapter_id: str) -> Path:
         """Where its files are kept from the download until it is held."""
-        return Path(self._fetched.name, derived_id("", adapter_id))
+        return Path(self._fetched, derived_id("", adapter_id))
 
     async def _verified(self, item: dict[str, Any], folder: Path) -> None:
         """Have the adapter's files in `folder`, as its manifest and the registry describe them."""

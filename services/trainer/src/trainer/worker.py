@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from chassis.crash import crash_point
 from chassis.errors import Conflict, Exhausted, NotFound, SartorError, Transient, exhaustion_named
 from chassis.ids import now
+from chassis.private_folders import PrivateFolders
 from eventbus.heartbeat import Heartbeat
 from stores.mongo import PyMongoError
 from trainer.domain import Adapter, Failure, Job
@@ -37,7 +34,6 @@ log = structlog.get_logger()
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 SWEEP_SECONDS = 15.0
-LOCK = ".held"
 MOST_DEATHS = 20
 """Workers that may die of a job, one after the other and without a checkpoint between, before it is given up."""
 
@@ -58,7 +54,7 @@ class Worker:
         self._settings = settings
         self._owner = owner
         self._nursery = Nursery()
-        self._work_dir = settings.trainer_work_dir or Path(tempfile.gettempdir()) / f"sartor-trainer-{os.getuid()}"
+        self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 
     async def sweep(self) -> None:
         """Bring jobs on whose request ended between being stored and meeting its data; clear away after ended ones."""
@@ -82,7 +78,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._sweep_work_dir()
+        self._folders.sweep()
         try:
             while True:
                 job = await self.jobs.claim(self._owner, self._settings.trainer_lease_seconds)
@@ -102,7 +98,7 @@ class Worker:
         try:
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
             crash_point("trainer.started")
-            with exhaustion_named(), self._folder(job) as folder:
+            with exhaustion_named(), self._folders.folder(job.id) as folder:
                 adapter = await self._attempt(job, folder)
             crash_point("trainer.adapter_stored")
             job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
@@ -259,26 +255,6 @@ class Worker:
         )
         config.write(folder / "run.json")
         return config
-
-    @contextlib.contextmanager
-    def _folder(self, job: Job) -> Any:
-        """The run's private folder; it holds the user's rows and is gone afterwards."""
-        root = self._work_dir
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(prefix=f"{job.id}-", dir=root))
-        with (folder / LOCK).open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _sweep_work_dir(self) -> None:
-        """Remove what killed workers left: the rows are private and nobody comes back for them. Held folders stay."""
-        for lock in self._work_dir.glob(f"ftjob-*/{LOCK}"):
-            with lock.open("w") as held, contextlib.suppress(BlockingIOError):
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _code_version() -> str:
