@@ -72,6 +72,7 @@ lint: venv ## style, and who may import whom
 
 types: venv ## static types
 	$(BIN)/mypy
+	$(BIN)/mypy bench
 
 poison: venv ## 300 poison messages among 5,000 healthy ones: what they cost, where they go, how they come back
 	$(BIN)/python -m pytest -m slow -s tests/chaos/test_poison.py

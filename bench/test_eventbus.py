@@ -212,7 +212,7 @@ async def read_bus(space: Space, effect: bool, look_up: bool) -> float:
     service.bus.subscribe({FileUploaded: handle})
     assert service._parking is not None
     if not look_up:
-        service._parking.holds = nothing_waits  # type: ignore[method-assign]
+        service._parking.holds = nothing_waits  # type: ignore[method-assign,assignment]
     app = service.app([])
     async with app.router.lifespan_context(app):
         await eventually(lambda: len(moments) >= MANY, within=300)

@@ -73,7 +73,7 @@ def ours() -> Callable[[], float]:
         hidden = plain.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
         total, _ = head.loss(hidden.index_select(0, learned), targets.flatten()[learned])
         loss = total / len(learned)
-        loss.backward()
+        torch.autograd.backward(loss)
         for parameter in trained:
             parameter.grad = None
         return float(loss)

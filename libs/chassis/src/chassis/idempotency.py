@@ -17,15 +17,13 @@ from chassis.auth import Principal
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
-from chassis.ids import new_id
+from chassis.ids import SERVER_MS, new_id
 
 MAX_BODY = 2 * 1024 * 1024
 KEEP = timedelta(hours=24)
 LEASE_MS = 15_000
 """How long an attempt may be silent before another takes its key over; it renews that three times as often."""
 
-SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
-"""The database's clock in milliseconds."""
 BOUNDARY = hashlib.sha256(b"a boundary").digest()
 """Stands for the boundary in the digest of a form."""
 

@@ -1,10 +1,13 @@
-"""Identifiers: random ones for new things, derived ones where the same cause must give the same thing."""
+"""Identifiers, random or derived so that the same cause gives the same thing, and the two clocks."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import time
+
+SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
+"""The database's clock in milliseconds, as an aggregation expression: whatever several machines compare is by it."""
 
 
 def new_id(prefix: str) -> str:

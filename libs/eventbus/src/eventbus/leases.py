@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
+from chassis.ids import SERVER_MS
 from stores.mongo import Collection
 
 ABANDONED = Gauge(
@@ -15,9 +16,6 @@ ABANDONED = Gauge(
 PUT_OFF = Counter("work_put_off_total", "Attempts that ended without result and are to be made again.", ["collection"])
 
 MEASURE_SECONDS = 15.0
-
-SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
-"""The database's clock in milliseconds, as an aggregation expression."""
 
 
 class Leases:

@@ -12,10 +12,10 @@ from prometheus_client import Counter, Gauge
 
 from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound, Transient
-from chassis.ids import new_id
+from chassis.ids import SERVER_MS, new_id
 from eventbus.aggregate import Aggregate, Lease
 from eventbus.bus import PUBLISH_SECONDS, Bus
-from eventbus.leases import SERVER_MS, Leases
+from eventbus.leases import Leases
 from schemas import Envelope, Event
 from schemas.envelope import utc_now
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, PyMongoError

@@ -7,8 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from chassis.errors import Conflict, NotFound
-from chassis.ids import derived_id, now
-from eventbus.leases import SERVER_MS
+from chassis.ids import SERVER_MS, derived_id, now
 from eventbus.outbox import AggregateStore
 from labeling.domain import Project
 from schemas import FeedbackRecorded

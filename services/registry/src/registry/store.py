@@ -8,7 +8,7 @@ from typing import Any
 
 from chassis.auth import Peer
 from chassis.errors import Conflict, NotFound
-from eventbus.leases import SERVER_MS
+from chassis.ids import SERVER_MS
 from eventbus.outbox import AggregateStore
 from registry.domain import LOADED, Alias, Model, alias_id
 from schemas import TenantPolicy
