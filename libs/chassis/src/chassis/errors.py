@@ -95,23 +95,14 @@ class Transient(SartorError):
 
 
 class Exhausted(Transient):
-    """This machine has no disk space, files, processes or memory left, or its disk fails; the work is not at fault."""
+    """This machine has no disk space or file descriptors left, or its disk fails; the work is not at fault."""
 
     default_code = "machine_exhausted"
 
 
-EXHAUSTION = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EIO,
-        errno.EROFS,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-        errno.EAGAIN,
-    }
-)
+EXHAUSTION = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
+"""Not ENOMEM: a parser's memory is limited by us, and what reaches that limit is the file's doing."""
+
 EXHAUSTED_SECONDS = 10.0
 """Until another try; nobody makes room within a moment."""
 

@@ -24,6 +24,7 @@ class PrivateFolders:
 
     def __init__(self, root: Path | None, service: str) -> None:
         self.root = root or Path(tempfile.gettempdir()) / f"sartor-{service}-{os.getuid()}"
+        self._shared_parent = root is None
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -31,8 +32,11 @@ class PrivateFolders:
 
         Args:
             name: what its own name begins with.
+
+        Raises:
+            PermissionError: as `sweep`.
         """
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_root()
         folder = Path(tempfile.mkdtemp(prefix=".", dir=self.root))
         try:
             with (folder / HELD).open("w") as held:
@@ -43,8 +47,18 @@ class PrivateFolders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left, as nobody comes back for it; folders that are held stay."""
+        """Remove what killed processes left, as nobody comes back for it; folders that are held stay.
+
+        Raises:
+            PermissionError: somebody else made the root, and could put other folders in the place of ours.
+        """
+        self._make_root()
         for lock in self.root.glob(f"[!.]*/{HELD}"):
-            with suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as held:
+            with suppress(OSError), lock.open("r+") as held:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(lock.parent, ignore_errors=True)
+
+    def _make_root(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._shared_parent and (self.root.is_symlink() or self.root.stat().st_uid != os.getuid()):
+            raise PermissionError(f"{self.root} is not ours: somebody else made it. Remove it, or name another folder.")
