@@ -18,6 +18,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "infra/local/src/localstack/base_models.py": "libraries must stay offline",
     "infra/local/src/localstack/broker_storage.py": "the store's key, as the broker beside it gets it",
     "libs/chassis/src/chassis/crash.py": "points pass in processes that have no settings; no installation sets it",
+    "libs/chassis/src/chassis/private_folders.py": "the temporary folder, on a full disk as well",
     "libs/testkit/src/testkit/plugin.py": "tests may share a running stack",
     "services/trainer/src/trainer/nursery.py": "what the child process may inherit",
     "services/model_server/src/model_server/tgi_agent.py": "what the child process may inherit",

@@ -15,7 +15,6 @@ PARKING = "libs/eventbus/src/eventbus/parking.py"
 LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 HTTP = "libs/chassis/tests/test_http.py"
-ERRORS = "libs/chassis/src/chassis/errors.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 EVENTS = "schemas/src/schemas/events.py"
 ENVELOPE = "schemas/src/schemas/envelope.py"
@@ -261,7 +260,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a child outlives its parent",
-        "libs/eventbus/src/eventbus/heartbeat.py",
+        "libs/chassis/src/chassis/children.py",
         "if os.getppid() != parent:",
         "if False:",
         "services/trainer/tests/test_nursery.py::test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing",
@@ -386,10 +385,10 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a full disk passes for a bug",
-        ERRORS,
-        "if error.errno not in EXHAUSTION:",
-        "if error.errno in EXHAUSTION:",
-        f"{HTTP}::test_a_full_disk_is_worth_a_later_retry",
+        "libs/chassis/src/chassis/exhaustion.py",
+        "if found is None and not always:",
+        "if not always:",
+        f"{HTTP}::test_an_exhausted_machine_is_worth_a_later_retry",
     ),
     # idempotency keys
     bug(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eventbus.heartbeat import Orders, beat, die_with_parent
+from chassis.children import die_with_parent
+from eventbus.heartbeat import Orders, beat
 from model_server.adapters import CONFIG, FINGERPRINT, WEIGHTS, Proof, verify
 from testkit.simulated_history import Worked
 from testkit.simulated_machine import Subprocess

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -11,12 +12,14 @@ from typing import Annotated, Any
 import httpx2
 import pytest
 from fastapi import APIRouter
+from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from chassis import idempotency
 from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
+from chassis.exhaustion import EXHAUSTION
 from chassis.http import MOST_BODY_BYTES
 from chassis.idempotency import FormDigest, request_id_for
 from chassis.ids import new_id
@@ -51,8 +54,8 @@ def application(space: Space) -> Any:
             raise AutoReconnect("away")
         if body.count == 14031:
             raise OperationFailure("out of disk space", code=body.count)
-        if body.count == 28:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        if body.count in EXHAUSTION:
+            raise OSError("could not write") from OSError(body.count, os.strerror(body.count))
         made.append(principal.tenant_id)
         return {"id": request_id_for("order-", new_id("order-")), "made": len(made)}
 
@@ -188,12 +191,18 @@ async def test_a_database_that_cannot_answer_is_worth_a_retry(space: Space, trou
             assert answer.headers["x-request-id"]
 
 
-async def test_a_full_disk_is_worth_a_later_retry(space: Space) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "disk_full"), (errno.EMFILE, "machine_exhausted"), (errno.EIO, "machine_exhausted")],
+)
+async def test_an_exhausted_machine_is_worth_a_later_retry(space: Space, number: int, code: str) -> None:
     async with client(space) as http:
-        answer = await http.post("/v1/orders", json={"count": 28})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "machine_exhausted")
-        assert "No space left on device" in answer.json()["error"]["message"]
+        before = REGISTRY.get_sample_value("machine_exhausted_total", {"code": code}) or 0
+        answer = await http.post("/v1/orders", json={"count": number})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, code)
+        assert os.strerror(number) in answer.json()["error"]["message"]
         assert answer.headers["retry-after"] == "10"
+        assert REGISTRY.get_sample_value("machine_exhausted_total", {"code": code}) == before + 1
 
 
 async def test_a_key_is_looked_at_before_its_answer_is(space: Space) -> None:

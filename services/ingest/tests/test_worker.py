@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -222,12 +223,40 @@ async def test_no_room_on_the_disk_is_no_fault_of_the_file(space: Space, tmp_pat
                 file = await ingest.claim()
                 await ingest.worker.work(file)
                 assert (file.attempts, (await ingest.stored(file)).state) == (0, "uploaded")
+                await ingest.files.files.collection.update_many({}, {"$inc": {"lease.until_ms": -5000}})
                 assert await ingest.files.claim("worker", 60) is None, "nobody makes room within a moment"
                 await ingest.end_leases()
             disk.free()
             await ingest.worker.work(await ingest.claim())
             assert await ingest.said(file) == ["file.uploaded.v1", "dataset.prepared.v1"]
             assert list(disk.folder.iterdir()) == []
+
+
+async def test_a_file_that_no_empty_disk_can_hold_is_rejected(space: Space, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "work", 2**15) as disk:
+        async with parts(space, ingest_work_dir=disk.folder) as ingest:
+            await ingest.upload(BARE + b"\n" * 2**16)
+            for _ in range(worker_module.MOST_ATTEMPTS + 1):
+                file = await ingest.claim()
+                assert await ingest.worker.work(file), "the machine is well"
+                await ingest.end_leases()
+            assert await ingest.said(file) == ["file.uploaded.v1", "dataset.rejected.v1"]
+
+
+async def test_a_parser_that_cannot_be_started_is_no_fault_of_the_file(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_more(*_: Any, **__: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async with parts(space) as ingest:
+        await ingest.upload()
+        monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", no_more)
+        for _ in range(worker_module.MOST_ATTEMPTS + 1):
+            file = await ingest.claim()
+            assert not await ingest.worker.work(file)
+            await ingest.end_leases()
+        assert ((await ingest.stored(file)).attempts, (await ingest.stored(file)).state) == (0, "uploaded")
 
 
 async def test_the_upload_that_a_killed_worker_read_does_not_stay_on_its_disk(space: Space, tmp_path: Path) -> None:

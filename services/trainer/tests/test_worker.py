@@ -17,7 +17,6 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from chassis import errors
 from chassis.errors import Transient
 from chassis.private_folders import HELD
 from eventbus.outbox import AggregateStore
@@ -398,8 +397,7 @@ async def test_an_outage_is_no_failure_of_the_jobs_it_meets(shop: Shop) -> None:
 async def test_a_full_disk_is_no_failure_of_a_job_and_loses_no_stored_checkpoint(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (training_process, errors):
-        monkeypatch.setattr(module, "EXHAUSTED_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "EXHAUSTED_SECONDS", 0.1)
     job_id = await shop.queue(12)
     with small_disk(tmp_path / "work", 2**24) as disk:
 
@@ -425,6 +423,16 @@ async def test_a_full_disk_is_no_failure_of_a_job_and_loses_no_stored_checkpoint
     assert len(resumed) == job.lease.fence - 1, "every attempt but the first"
     assert resumed == sorted(resumed)
     assert resumed[0] >= 15
+
+
+async def test_a_run_that_no_empty_disk_can_hold_is_given_up_with_the_reason(shop: Shop, tmp_path: Path) -> None:
+    job_id = await shop.queue(12)
+    with small_disk(tmp_path / "work", 2**17):
+        async with shop.working():
+            job = await shop.becomes(job_id, "failed")
+    assert job.failures == shop.settings.trainer_attempts
+    assert job.error is not None
+    assert "it filled a disk of 0 MiB that was half empty" in job.error.message
 
 
 async def test_a_job_is_held_as_long_as_its_process_takes_to_start(

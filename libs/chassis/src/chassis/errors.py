@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class SartorError(Exception):
     """A failure with a stable code and a message a person can act on.
@@ -92,34 +87,6 @@ class Transient(SartorError):
 
     status, type, default_code = 503, "server_error", "service_unavailable"
     transient = True
-
-
-class Exhausted(Transient):
-    """This machine has no disk space or file descriptors left, or its disk fails; the work is not at fault."""
-
-    default_code = "machine_exhausted"
-
-
-EXHAUSTION = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
-"""Not ENOMEM: a parser's memory is limited by us, and what reaches that limit is the file's doing."""
-
-EXHAUSTED_SECONDS = 10.0
-"""Until another try; nobody makes room within a moment."""
-
-EXIT_EXHAUSTED = os.EX_IOERR
-"""Exit code of a child process that ended for want of the machine's resources."""
-
-
-@contextmanager
-def exhaustion_named() -> Iterator[None]:
-    """Turn an `OSError` that tells of the machine's exhaustion into `Exhausted`; every other error passes."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in EXHAUSTION:
-            raise
-        message = f"The machine that does this is out of resources ({error.strerror}). Try again shortly."
-        raise Exhausted(message, retry_after=EXHAUSTED_SECONDS) from error
 
 
 PERMANENT = (Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, Unprocessable)

@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.errors import Exhausted, Invalid, SartorError, TooLarge, Transient, envelope, exhaustion_named
+from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
+from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 

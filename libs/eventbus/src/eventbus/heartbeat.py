@@ -6,30 +6,16 @@ Run by `Heartbeat`; `python -m eventbus.heartbeat` reads its orders as JSON from
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
 import sys
 from dataclasses import asdict, dataclass
 
+from chassis.children import die_with_parent
 from chassis.settings import ServiceSettings
 from eventbus.leases import Leases
 from stores.mongo import PyMongoError, connect
-
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux, prctl(2)), and end now if it is dead already.
-
-    Args:
-        parent: its process id, as the parent told it.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 @dataclass(frozen=True)

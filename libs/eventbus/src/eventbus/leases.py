@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from chassis.ids import SERVER_MS
 from stores.mongo import Collection
@@ -13,7 +13,6 @@ from stores.mongo import Collection
 ABANDONED = Gauge(
     "leases_expired_oldest_seconds", "Longest time that work somebody began has lain without a worker.", ["collection"]
 )
-PUT_OFF = Counter("work_put_off_total", "Attempts that ended without result and are to be made again.", ["collection"])
 
 MEASURE_SECONDS = 15.0
 
@@ -67,7 +66,6 @@ class Leases:
 
     async def delay(self, document_id: str, fence: int, seconds: float) -> None:
         """Let nobody claim the document for some seconds: the wait before another attempt."""
-        PUT_OFF.labels(self._collection.name).inc()
         await self._collection.update_one(
             {"_id": document_id, "lease.fence": fence},
             [{"$set": {"lease.owner": "", "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],

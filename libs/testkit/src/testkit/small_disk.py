@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,11 @@ class SmallDisk:
     folder: Path
 
     def fill(self, *, leave: int = 0) -> None:
-        """Take all room but `leave` bytes, rounded down to pages."""
+        """Take all room but `leave` bytes, whole pages."""
         state = os.statvfs(self.folder)
-        with (self.folder / BALLAST).open("ab", buffering=0) as ballast:
-            for _ in range(state.f_bavail - -(-leave // state.f_frsize)):
+        pages = state.f_bavail - leave // state.f_frsize if leave else state.f_blocks  # what others write counts too
+        with (self.folder / BALLAST).open("ab", buffering=0) as ballast, suppress(OSError):
+            for _ in range(pages):
                 ballast.write(bytes(state.f_frsize))
 
     def free(self) -> None:

@@ -71,8 +71,8 @@ class File(Aggregate):
             raise Conflict(f"File '{self.id}' is {self.state}.", code="wrong_state")
         self.attempts += 1
 
-    def forgive(self, attempts: int) -> None:
-        """The last attempt ended for a reason that is not the file's: count as before it."""
+    def recount(self, attempts: int) -> None:
+        """So many attempts count: not the last one, where it ended for a reason that is not the file's."""
         self.attempts = attempts
 
     def became_dataset(self, dataset: Dataset, note: str | None) -> None:

@@ -1,7 +1,7 @@
-"""The disposable process that reads one upload: `python -m ingest.parse FOLDER`.
+"""The disposable process that reads one upload: `python -m ingest.parse FOLDER PARENT`.
 
 FOLDER holds `job.json` and `upload`; it leaves `result.json` and the parts it names. Memory, CPU time and file size are
-limited, so a hostile file ends this process and nothing else.
+limited, so a hostile file ends this process and nothing else. It ends with its worker, PARENT.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from chassis.errors import EXIT_EXHAUSTED, Exhausted, exhaustion_named
+from chassis.children import die_with_parent
+from chassis.exhaustion import Exhausted, exhaustion_named
 from ingest.card import write_card
 from ingest.cleaning import FEWEST_ROWS, Row, split
 from ingest.formats import FormatError, Parsed, check_jsonl, decode, parse
@@ -24,12 +25,12 @@ GRACE_SECONDS = 5
 
 def main() -> int:
     """Do the work; the exit code says whether it was done, or what the machine lacks is to blame."""
+    die_with_parent(int(sys.argv[2]))
     try:
         with exhaustion_named():
             leave_result(Path(sys.argv[1]))
     except Exhausted as error:
-        sys.stderr.write(error.message)
-        return EXIT_EXHAUSTED
+        return error.exit_code
     return 0
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import EXHAUSTED_SECONDS, EXIT_EXHAUSTED, Conflict, Exhausted, NotFound, Transient, exhaustion_named
+from chassis.errors import Conflict, NotFound, Transient
+from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted, exhaustion_named, raise_for_exit
 from chassis.ids import now
-from chassis.private_folders import PrivateFolders
+from chassis.private_folders import OutgrewDisk, PrivateFolders
 from ingest.domain import Dataset, File, Rejection
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
@@ -34,7 +35,7 @@ SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
 PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
 """All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
-UNREADABLE = "it could not be read within the limits of time and memory. Upload it in smaller parts."
+UNREADABLE = "it could not be read within the limits of time, memory and disk. Upload it in smaller parts."
 
 
 class ParserDied(Exception):
@@ -67,20 +68,25 @@ class Worker:
         while True:
             file = await self._files.claim(self._owner, self._settings.ingest_lease_seconds)
             if file is not None:
-                await self.work(file)
+                if not await self.work(file):
+                    await asyncio.sleep(EXHAUSTED_SECONDS)  # others may have room
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._awake.wait()
             self._awake.clear()
 
-    async def work(self, file: File) -> None:
-        """Read one claimed file and say what it became; a file deleted meanwhile becomes nothing."""
+    async def work(self, file: File) -> bool:
+        """Read one claimed file and say what it became; a file deleted meanwhile becomes nothing.
+
+        Returns:
+            Whether this machine is able to read files at all at the moment.
+        """
         fence = file.lease.fence
         structlog.contextvars.bind_contextvars(tenant_id=file.tenant_id, file_id=file.id)
         crash_point("ingest.claimed")
         try:
-            with exhaustion_named(), self._folders.folder(file.id) as folder:
+            with self._folders.folder(file.id) as folder:
                 async with self._held(file) as lost:
                     result = await self._parse(file, folder, lost)
                     crash_point("ingest.parsed")
@@ -95,10 +101,18 @@ class Worker:
             await self._files.files.leases.release(file.id, fence)
         except ParserDied:
             await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
-        except Transient as error:
-            log.warning("file_put_off", reason=error.message)
+        except OutgrewDisk as error:
+            log.warning("file_outgrew_disk", reason=error.message)
+            await self._count(file, file.attempts + 1)
+            await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
+        except (Transient, PyMongoError) as error:
+            log.warning("file_put_off", reason=str(error))
+            if isinstance(error, PyMongoError):
+                await asyncio.sleep(RETRY_SECONDS)
             await self._forgive(file)
-            await self._files.files.leases.delay(file.id, fence, error.retry_after or RETRY_SECONDS)
+            pause = EXHAUSTED_SECONDS if isinstance(error, Exhausted) else RETRY_SECONDS
+            await self._files.files.leases.delay(file.id, fence, pause)
+            return not isinstance(error, Exhausted)
         except asyncio.CancelledError:
             await self._forgive(file)
             await self._files.files.leases.release(file.id, fence)
@@ -107,6 +121,7 @@ class Worker:
             await self._files.files.leases.release(file.id, fence)
         finally:
             structlog.contextvars.unbind_contextvars("tenant_id", "file_id")
+        return True
 
     async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> dict[str, Any]:
         """Run the parser; a parser that dies again and again, or takes its worker along, means the file is at fault."""
@@ -128,15 +143,17 @@ class Worker:
         }
         (folder / "job.json").write_text(json.dumps(job))
         await self._files.files.update(file.tenant_id, file.id, File.begin_attempt, fence=file.lease.fence)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ingest.parse",
-            str(folder),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=PARSER_ENVIRONMENT,
-        )
+        with exhaustion_named(always=True):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "ingest.parse",
+                str(folder),
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=PARSER_ENVIRONMENT,
+            )
         reading, letting_go = asyncio.create_task(process.communicate()), asyncio.create_task(lost.wait())
         try:
             done, _ = await asyncio.wait(
@@ -151,8 +168,7 @@ class Worker:
             raise Conflict(f"File {file.id} was deleted, or another worker has it.")
         if reading not in done or process.returncode == -signal.SIGXCPU:
             return _rejected(file, "unreadable", UNREADABLE)
-        if process.returncode == EXIT_EXHAUSTED:
-            raise Exhausted(errors.decode(errors="replace").strip(), retry_after=EXHAUSTED_SECONDS)
+        raise_for_exit(process.returncode)
         if process.returncode != 0:
             log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
             raise ParserDied
@@ -238,9 +254,12 @@ class Worker:
 
     async def _forgive(self, file: File) -> None:
         """The file is not at fault for the end of this attempt."""
+        await self._count(file, file.attempts)
+
+    async def _count(self, file: File, attempts: int) -> None:
         with contextlib.suppress(Conflict):
             await self._files.files.update(
-                file.tenant_id, file.id, lambda it: it.forgive(file.attempts), fence=file.lease.fence
+                file.tenant_id, file.id, lambda it: it.recount(attempts), fence=file.lease.fence
             )
 
     @contextlib.asynccontextmanager

@@ -108,10 +108,9 @@ class Residency:
         self._every = every
         self._capacity = capacity
         self._awake = asyncio.Event()
-        folders = PrivateFolders(None, "model_server")
-        folders.sweep()
+        self._folders = PrivateFolders(None, "model_server")
         self._closing = contextlib.ExitStack()
-        self._fetched = self._closing.enter_context(folders.folder("adapters"))
+        self._fetched: Path | None = None
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}
         self._refused: set[str] = set()
@@ -216,7 +215,10 @@ class Residency:
 
     def _folder(self, adapter_id: str) -> Path:
         """Where its files are kept from the download until it is held."""
-        return Path(self._fetched, derived_id("", adapter_id))
+        if self._fetched is None:
+            self._folders.sweep()
+            self._fetched = self._closing.enter_context(self._folders.folder("adapters"))
+        return self._fetched / derived_id("", adapter_id)
 
     async def _verified(self, item: dict[str, Any], folder: Path) -> None:
         """Have the adapter's files in `folder`, as its manifest and the registry describe them."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.crash import crash_point
-from chassis.errors import exhaustion_named
+from chassis.exhaustion import exhaustion_named
 
 MANIFEST = "manifest.json"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from chassis.errors import exhaustion_named
+from chassis.exhaustion import exhaustion_named
 from trainer.artifacts import sha256
 from trainer.run_config import FailedForGood, RunConfig
 

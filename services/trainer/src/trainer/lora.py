@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
-from chassis.errors import EXIT_EXHAUSTED, Exhausted, exhaustion_named
+from chassis.exhaustion import Exhausted, exhaustion_named
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
 
 ENVIRONMENT = {
@@ -32,8 +31,8 @@ def train(folder: Path) -> int:
 
     Returns:
         The exit code: 0 when the adapter is published, `EXIT_STOPPED` after SIGTERM, `EXIT_FAILED_FOR_GOOD` when
-        another attempt would fail in the same way, `EXIT_EXHAUSTED` when the machine is to blame; any other end may be
-        tried again.
+        another attempt would fail in the same way, that of `Exhausted` when the machine is to blame; any other end may
+        be tried again.
     """
     from trainer.recipe import Run
 
@@ -56,8 +55,7 @@ def train(folder: Path) -> int:
         emit("failed", code=error.code, message=str(error), permanent=True)
         return EXIT_FAILED_FOR_GOOD
     except Exhausted as error:
-        print(error.message, file=sys.stderr)
-        return EXIT_EXHAUSTED
+        return error.exit_code
     except Exception as error:  # the boundary of the process: the parent decides about another attempt
         emit("failed", code="training_crashed", message=f"{type(error).__name__}: {error}", permanent=False)
         raise

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eventbus.heartbeat import die_with_parent
+from chassis.children import die_with_parent
+from chassis.exhaustion import exhaustion_named
 from trainer.lora import ENVIRONMENT, train
 
 IDLE_SECONDS = 120.0
@@ -144,16 +145,17 @@ class Nursery:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "trainer.nursery",
-                    str(os.getpid()),
-                    stdin=its.fileno(),
-                    stdout=asyncio.subprocess.DEVNULL,
-                    env=_environment(),
-                    start_new_session=True,
-                )
+                with exhaustion_named(always=True):
+                    process = await asyncio.create_subprocess_exec(
+                        sys.executable,
+                        "-m",
+                        "trainer.nursery",
+                        str(os.getpid()),
+                        stdin=its.fileno(),
+                        stdout=asyncio.subprocess.DEVNULL,
+                        env=_environment(),
+                        start_new_session=True,
+                    )
             except BaseException:  # also where it was cancelled
                 ours.close()
                 raise

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer import artifacts
@@ -254,10 +254,10 @@ class Run:
             manifest = artifacts.verify(folder)
             if manifest["run"] != self._identity():
                 raise artifacts.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
-            load_adapter_tensors(self.layers, load_file(folder / "adapter.safetensors"))
-            _load_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"))
+            load_adapter_tensors(self.layers, load((folder / "adapter.safetensors").read_bytes()))
+            _load_optimizer(self.optimizer, load((folder / "optimizer.safetensors").read_bytes()))
             if (folder / "best.safetensors").exists():
-                self.best = load_file(folder / "best.safetensors")
+                self.best = load((folder / "best.safetensors").read_bytes())
             self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
         except (artifacts.CorruptArtifact, ValueError, KeyError, TypeError) as error:
             raise FailedForGood("checkpoint_corrupt", f"{error} Resume from an earlier checkpoint.") from error
@@ -377,7 +377,7 @@ def _rate_at(step: int, total_steps: int) -> float:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """What `save_file` writes; its own error of a full disk has no errno."""
+    """What `save_file` writes; its own error of a full disk has no number, nor has `load_file`'s of a failing one."""
     path.write_bytes(save(tensors, metadata))
 
 

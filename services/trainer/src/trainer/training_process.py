@@ -13,7 +13,8 @@ from typing import Any
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import EXHAUSTED_SECONDS, EXIT_EXHAUSTED, Conflict, Exhausted, NotFound, SartorError
+from chassis.errors import Conflict, NotFound, SartorError
+from chassis.exhaustion import Exhausted, exhaustion_named, raise_for_exit
 from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
@@ -106,8 +107,7 @@ class TrainingProcess:
             raise self._failure
         if code == EXIT_STOPPED:
             raise Halted("stopped")
-        if code == EXIT_EXHAUSTED:
-            raise Exhausted((await errors).strip(), retry_after=EXHAUSTED_SECONDS)
+        raise_for_exit(code)
         if code != 0:
             raise RuntimeError(f"the training process ended with {code}: {await errors}")
 
@@ -130,9 +130,12 @@ class TrainingProcess:
 
         Raises:
             Conflict: the job is over, or another worker holds it.
+            Exhausted: the run waits for a mark that cannot be made.
         """
         try:
             await self._keep(event)
+        except Exhausted:
+            raise
         except (SartorError, PyMongoError, OSError) as error:
             if isinstance(error, Conflict) and error.code != "stale_write":
                 raise
@@ -187,7 +190,8 @@ class TrainingProcess:
                 self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence
             )
         finally:
-            stored_mark(path).touch()
+            with exhaustion_named():
+                stored_mark(path).touch()
         crash_point("trainer.checkpoint_saved")
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
 

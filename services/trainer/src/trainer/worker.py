@@ -14,7 +14,8 @@ from pathlib import Path
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, Exhausted, NotFound, SartorError, Transient, exhaustion_named
+from chassis.errors import Conflict, NotFound, SartorError, Transient
+from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
 from chassis.ids import now
 from chassis.private_folders import PrivateFolders
 from eventbus.heartbeat import Heartbeat
@@ -98,7 +99,7 @@ class Worker:
         try:
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
             crash_point("trainer.started")
-            with exhaustion_named(), self._folders.folder(job.id) as folder:
+            with self._folders.folder(job.id) as folder:
                 adapter = await self._attempt(job, folder)
             crash_point("trainer.adapter_stored")
             job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
@@ -143,9 +144,11 @@ class Worker:
                 await self.jobs.jobs.update(job.tenant_id, job.id, Job.end_attempt, fence=fence)
                 what = "The machine is out of resources" if isinstance(error, Exhausted) else "A part of Sartor is away"
                 message = f"{what}; trying again from the last checkpoint."
-                await self.jobs.tell(job, f"attempt-{fence}-failed", message, level="warn")
-                pause = getattr(error, "retry_after", None) or RETRY_SECONDS
-                await self.jobs.jobs.leases.delay(job.id, fence, pause)
+                step = job.checkpoint.step if job.checkpoint else 0
+                await self.jobs.tell(job, f"put-off-at-{step}", message, level="warn")  # however often, one line
+                await self.jobs.jobs.leases.delay(job.id, fence, RETRY_SECONDS)
+                if isinstance(error, Exhausted):
+                    await asyncio.sleep(EXHAUSTED_SECONDS)  # other workers may have room
                 return
             job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.count_failure, fence=fence)
             if job.failures >= self._settings.trainer_attempts:
