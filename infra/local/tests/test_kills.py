@@ -125,7 +125,7 @@ async def test_the_database_keeps_what_it_acknowledged(stack: LocalStack) -> Non
 
     async def answers() -> bool:
         with contextlib.suppress(mongo.PyMongoError):
-            await mongo.ping(documents.database)
+            await mongo.ping(documents)
             return True
         return False
 

@@ -164,6 +164,7 @@ async def test_a_start_that_is_cancelled_leaves_no_run_for_the_next(kept: Nurser
     await asyncio.gather(starting, return_exceptions=True)
     second = await started(kept, *configure("second", epochs=3))
     assert Path((await said(second))[-1]["path"]).parent == first.parent / "second"
+    await second.wait()
     [nursery] = psutil.Process().children()
     assert not nursery.children(), "the first never ran, or is over"
 
