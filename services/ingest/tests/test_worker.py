@@ -438,6 +438,20 @@ async def test_a_file_whose_parser_dies_three_times_is_at_fault(space: Space, mo
         assert (await ingest.stored(file)).state == "error"
 
 
+@pytest.mark.parametrize(("more", "state"), [(-1, "processed"), (0, "error")])
+async def test_workers_that_are_killed_are_no_fault_of_the_file_they_read_until_many_were(
+    space: Space, more: int, state: str
+) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        for _ in range(worker_module.MOST_DEATHS + more):
+            fence = (await ingest.claim()).lease.fence
+            await ingest.files.files.update(TENANT, file.id, File.begin_attempt, fence=fence)
+            await ingest.end_leases()
+        await ingest.worker.work(await ingest.claim())
+        assert (await ingest.stored(file)).state == state
+
+
 async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SARTOR_OBJECTS_SECRET_KEY", "secret")
     given: list[dict[str, str]] = []
@@ -457,7 +471,7 @@ async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.Mon
 
 async def _begun(ingest: Parts, file: File) -> None:
     async def begun() -> bool:
-        return (await ingest.stored(file)).attempts > file.attempts
+        return (await ingest.stored(file)).unfinished > file.unfinished
 
     await eventually(begun)
 

@@ -47,6 +47,7 @@ class File(Aggregate):
     dataset_id: str | None = None
     expires_at: int | None = None
     attempts: int = 0
+    unfinished: int = 0
     purged: bool = False
 
     def announce(self) -> None:
@@ -62,18 +63,18 @@ class File(Aggregate):
         )
 
     def begin_attempt(self) -> None:
-        """Its parser is started: counted before, so that one that takes its worker along counts too.
+        """Its parser is started: noted before, so that one that takes its worker along is seen by it.
 
         Raises:
             Conflict: it is not to be read any more.
         """
         if self.state != "uploaded":
             raise Conflict(f"File '{self.id}' is {self.state}.", code="wrong_state")
-        self.attempts += 1
+        self.unfinished += 1
 
-    def recount(self, attempts: int) -> None:
-        """So many attempts count: not the last one, where it ended for a reason that is not the file's."""
-        self.attempts = attempts
+    def end_attempt(self, attempts: int) -> None:
+        """Its parser ended; so many attempts count, those that ended for another reason than the file do not."""
+        self.attempts, self.unfinished = attempts, 0
 
     def became_dataset(self, dataset: Dataset, note: str | None) -> None:
         """Its rows are a dataset version now; said here, so that a file deleted meanwhile never says it."""

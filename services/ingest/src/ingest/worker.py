@@ -31,6 +31,8 @@ log = structlog.get_logger()
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 MOST_ATTEMPTS = 3
+MOST_DEATHS = 20
+"""Workers that may die while they read a file, one after the other, before it is given up."""
 SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
 PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
@@ -100,6 +102,7 @@ class Worker:
             await self._files.files.update(file.tenant_id, file.id, File.purge_again)
             await self._files.files.leases.release(file.id, fence)
         except ParserDied:
+            await self._count(file, file.attempts + 1)
             await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
         except OutgrewDisk as error:
             log.warning("file_outgrew_disk", reason=error.message)
@@ -125,7 +128,7 @@ class Worker:
 
     async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> dict[str, Any]:
         """Run the parser; a parser that dies again and again, or takes its worker along, means the file is at fault."""
-        if file.attempts >= MOST_ATTEMPTS:
+        if file.attempts >= MOST_ATTEMPTS or file.unfinished >= MOST_DEATHS:
             return _rejected(file, "unreadable", UNREADABLE)
         await self._files.objects.download(file.object, folder / "upload")
         limits = self._settings
@@ -259,7 +262,7 @@ class Worker:
     async def _count(self, file: File, attempts: int) -> None:
         with contextlib.suppress(Conflict):
             await self._files.files.update(
-                file.tenant_id, file.id, lambda it: it.recount(attempts), fence=file.lease.fence
+                file.tenant_id, file.id, lambda it: it.end_attempt(attempts), fence=file.lease.fence
             )
 
     @contextlib.asynccontextmanager
