@@ -393,6 +393,19 @@ def tight(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tight]:
         yield Tight(stack, Space(Addresses(**stack.addresses()), keys), disk)
 
 
+async def refused_upload_is_taken(cell: str, files: Client, labels: Client, *, within: float) -> None:
+    """The upload sent first while the disk was full is taken under its key, and has its one effect."""
+    began = time.monotonic()
+
+    async def taken() -> bool:
+        return (await files.upload("b.jsonl", BARE, "user_data", "first")).status_code == 200
+
+    await eventually(taken, within=within, every=1)
+    back = time.monotonic() - began
+    took = await drained(labels, 2, within=60)
+    say(cell, back_after=back, drained_after=took, slowest_answer=files.slowest)
+
+
 @pytest.mark.parametrize("tight", ["objects"], indirect=True)
 async def test_the_disk_of_the_object_store_is_full(tight: Tight) -> None:
     """503 within the deadline of its calls and no file without bytes; afterwards everything goes on by itself."""
@@ -405,15 +418,7 @@ async def test_the_disk_of_the_object_store_is_full(tight: Tight) -> None:
             assert refused.status_code == 503, refused.text
         assert len((await files("GET", "files")).json()["data"]) == 1
         tight.disk.free()
-        began = time.monotonic()
-
-        async def taken() -> bool:
-            return (await files.upload("b.jsonl", BARE, "user_data", "first")).status_code == 200
-
-        await eventually(taken, within=60, every=1)
-        back = time.monotonic() - began
-        took = await drained(labels, 2, within=60)
-        say("disk of the object store full", back_after=back, drained_after=took, slowest_answer=files.slowest)
+        await refused_upload_is_taken("disk of the object store full", files, labels, within=60)
 
 
 @pytest.mark.timeout(600)
@@ -436,16 +441,8 @@ async def test_the_disk_of_every_store_is_full(tight: Tight) -> None:
         [database] = [process for process in tight.stack.status() if process.name == "mongodb"]
         if database.pid:  # else it ended by itself, and is started again
             os.kill(database.pid, signal.SIGKILL)
-        began = time.monotonic()
-
-        async def taken() -> bool:
-            return (await files.upload("b.jsonl", BARE, "user_data", "first")).status_code == 200
-
-        await eventually(taken, within=90, every=1)
-        back = time.monotonic() - began
-        took = await drained(labels, 2, within=60)
+        await refused_upload_is_taken("every disk full", files, labels, within=90)
         assert accepted in [file["id"] for file in (await files("GET", "files")).json()["data"]]
-        say("every disk full", back_after=back, drained_after=took, slowest_answer=files.slowest)
 
 
 class Ingest:

@@ -53,17 +53,22 @@ def test_other_users_see_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_that_somebody_else_prepared_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["another user's", "a link to another"])
+def test_a_folder_that_somebody_else_prepared_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    if how == "another user's":
+        mine = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     folders = PrivateFolders(None, "ingest")
-    folders.root.mkdir()
-    os.chown(folders.root, 12345, 12345)
+    if how == "another user's":
+        folders.root.mkdir()
+    else:
+        folders.root.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError, match="somebody else"):
         folders.sweep()
-    folders.root.rmdir()
-    (tmp_path / "elsewhere").mkdir()
-    folders.root.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError, match="somebody else"), folders.folder("file-1"):
         pass
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -267,6 +267,7 @@ async def test_the_upload_that_a_killed_worker_read_does_not_stay_on_its_disk(sp
         work = asyncio.create_task(ingest.worker.run())
         await eventually(lambda: not killed.exists())
         work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def test_bytes_of_an_upload_that_was_broken_off_are_removed(

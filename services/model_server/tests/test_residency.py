@@ -267,6 +267,7 @@ async def test_an_adapter_that_the_disk_cannot_hold_waits_for_room(
         await replica.synchronise()
         await replica.synchronise()
         assert world.said == []
+        assert list(disk.folder.rglob("*.partial")) == [], "half a file takes no room from others"
         disk.free()
         await replica.synchronise()
         assert world.heard(AdapterResident) == [(one, "tenant_a")]

@@ -17,7 +17,7 @@ HELD = ".held"
 """The file in a folder that its process holds a lock on."""
 
 ROOMY = 0.5
-"""Share of a disk that is free before work of which more cannot be expected."""
+"""Share of a disk: where more was free before, nobody could have made enough room."""
 
 
 class OutgrewDisk(SartorError):

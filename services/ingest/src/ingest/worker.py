@@ -102,22 +102,22 @@ class Worker:
             await self._files.files.update(file.tenant_id, file.id, File.purge_again)
             await self._files.files.leases.release(file.id, fence)
         except ParserDied:
-            await self._count(file, file.attempts + 1)
+            await self._end_attempt(file, file.attempts + 1)
             await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
         except OutgrewDisk as error:
             log.warning("file_outgrew_disk", reason=error.message)
-            await self._count(file, file.attempts + 1)
+            await self._end_attempt(file, file.attempts + 1)
             await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
         except (Transient, PyMongoError) as error:
             log.warning("file_put_off", reason=str(error))
             if isinstance(error, PyMongoError):
                 await asyncio.sleep(RETRY_SECONDS)
-            await self._forgive(file)
+            await self._end_attempt(file, file.attempts)
             pause = EXHAUSTED_SECONDS if isinstance(error, Exhausted) else RETRY_SECONDS
             await self._files.files.leases.delay(file.id, fence, pause)
             return not isinstance(error, Exhausted)
         except asyncio.CancelledError:
-            await self._forgive(file)
+            await self._end_attempt(file, file.attempts)
             await self._files.files.leases.release(file.id, fence)
             raise
         else:
@@ -255,11 +255,8 @@ class Worker:
                 file.tenant_id, file.id, lambda it: it.reject(rejection), fence=file.lease.fence
             )
 
-    async def _forgive(self, file: File) -> None:
-        """The file is not at fault for the end of this attempt."""
-        await self._count(file, file.attempts)
-
-    async def _count(self, file: File, attempts: int) -> None:
+    async def _end_attempt(self, file: File, attempts: int) -> None:
+        """Have so many count: those it had where the file is not at fault, else one more."""
         with contextlib.suppress(Conflict):
             await self._files.files.update(
                 file.tenant_id, file.id, lambda it: it.end_attempt(attempts), fence=file.lease.fence
