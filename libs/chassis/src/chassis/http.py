@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.bodies import UNKNOWN_FIELD, known_query
 from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
@@ -149,8 +150,13 @@ async def _on_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    message = f"{where}: {first['msg']}" if where else str(first["msg"])
-    return error_response(Invalid(message, param=where or None, code="invalid_value"))
+    where = ".".join(part for part in (where, first.get("ctx", {}).get("param")) if part)[:200]
+    unknown = first["type"] == "extra_forbidden"
+    said = UNKNOWN_FIELD if unknown else str(first["msg"])
+    message = f"{where}: {said}" if where else said
+    return error_response(
+        Invalid(message, param=where or None, code="unknown_parameter" if unknown else "invalid_value")
+    )
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -193,6 +199,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(known_query)],
         middleware=[
             Middleware(RequestContext, away=away),
             Middleware(BodyLimit, limit=MOST_BODY_BYTES, streamed=streamed),

@@ -1,0 +1,104 @@
+"""What clients send: each field is honoured, is advice by the API's own definition, or is refused by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+from chassis.errors import Invalid
+
+UNKNOWN_FIELD = "is not understood here. Leave it out."
+
+
+class Body(BaseModel):
+    """Base of every request body, and of the models nested in one.
+
+    A field that a model does not name is refused, unless it says nothing: it is null, `ADVICE`, or has a value that
+    `UNASKED` lists as the one that asks for nothing. Text must be Unicode, in every key and value.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    ADVICE: ClassVar[frozenset[str]] = frozenset()
+    """Fields that may be ignored by the API's own definition, such as `user` and `service_tier`."""
+
+    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Field -> values by which a client spells out that it does not ask for what is not offered: `{"tools": ([],)}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_asked(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for where, text in _texts(data):
+            if not _is_unicode(text):
+                raise PydanticCustomError(
+                    "not_unicode", "holds half of a surrogate pair, which is no Unicode text.", {"param": where}
+                )
+        known = cls._names()
+        return {name: value for name, value in data.items() if name in known or not cls._says_nothing(name, value)}
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        return {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
+
+    @classmethod
+    def _says_nothing(cls, name: str, value: Any) -> bool:
+        return value is None or name in cls.ADVICE or any(_same(value, one) for one in cls.UNASKED.get(name, ()))
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal, and `1` is not `True`."""
+    return isinstance(value, bool) == isinstance(other, bool) and value == other
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in decoded JSON with the place it stands at; a key stands at its own place."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            shown = key if _is_unicode(key) else ascii(key)[1:-1]
+            at = f"{where}.{shown}" if where else shown
+            yield at, key
+            yield from _texts(inner, at)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, f"{where}[{index}]")
+
+
+async def known_query(request: Request) -> None:
+    """Refuse a query parameter that the route does not read: a filter nobody reads would list everything.
+
+    A route that reads parameters of variable names says so by `openapi_extra={"x-query-prefixes": [...]}`.
+
+    Raises:
+        Invalid: it names the parameter.
+    """
+    route = request.scope.get("route")
+    dependant = getattr(route, "dependant", None)
+    if dependant is None or not request.url.path.startswith("/v1/"):
+        return
+    known = _query_names(dependant)
+    prefixes = tuple((getattr(route, "openapi_extra", None) or {}).get("x-query-prefixes", ()))
+    for name in request.query_params:
+        if name not in known and not name.startswith(prefixes or ("\0",)):
+            raise Invalid(f"{name[:100]}: {UNKNOWN_FIELD}", param=name[:100], code="unknown_parameter")
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*(_query_names(inner) for inner in dependant.dependencies))

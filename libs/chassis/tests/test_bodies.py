@@ -1,0 +1,112 @@
+"""What a request may say: nothing that is sent is dropped without a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, ClassVar
+
+import httpx2
+import pytest
+from fastapi import APIRouter, FastAPI, Query
+from pydantic import Field
+
+from chassis.bodies import Body
+from chassis.http import create_app
+
+HALF = "cut \ud83d"
+
+
+class Shelf(Body):
+    height: int = 1
+
+
+class Order(Body):
+    """A request body."""
+
+    ADVICE: ClassVar = frozenset({"user"})
+    UNASKED: ClassVar = {"parallel": (True,), "gifts": ([],), "copies": (1,)}
+
+    count: int = 1
+    note: str | None = None
+    shelves: list[Shelf] = Field(default_factory=list)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+@pytest.fixture
+def client() -> httpx2.AsyncClient:
+    router = APIRouter()
+
+    @router.post("/v1/orders")
+    async def make(body: Order) -> dict[str, Any]:
+        return body.model_dump()
+
+    @router.get("/v1/orders", openapi_extra={"x-query-prefixes": ["labels["]})
+    async def find(limit: Annotated[int, Query()] = 20) -> dict[str, int]:
+        return {"limit": limit}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    app = create_app("orders", routers=[router], checks={}, lifespan=lifespan)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://orders")
+
+
+async def post(client: httpx2.AsyncClient, body: Any) -> httpx2.Response:
+    return await client.post("/v1/orders", content=json.dumps(body), headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"parallel": False}, "parallel"),
+        ({"gifts": [1]}, "gifts"),
+        ({"copies": True}, "copies"),
+        ({"shelves": [{"height": 2}, {"depth": 2}]}, "shelves.1.depth"),
+    ],
+)
+async def test_a_field_that_is_not_read_is_refused_by_its_name(
+    client: httpx2.AsyncClient, body: Any, param: str
+) -> None:
+    answer = await post(client, body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == (param, "unknown_parameter")
+    assert error["message"] == f"{param}: is not understood here. Leave it out."
+
+
+@pytest.mark.parametrize(
+    "body", [{"colour": None}, {"user": "u-1"}, {"parallel": True}, {"gifts": []}, {"copies": 1}, {"count": 1}]
+)
+async def test_a_field_that_asks_for_nothing_is_taken(client: httpx2.AsyncClient, body: Any) -> None:
+    assert (await post(client, body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"note": HALF}, "note"),
+        ({"labels": {"a": HALF}}, "labels.a"),
+        ({"labels": {HALF: "a"}}, "labels.cut \\ud83d"),
+        ({"shelves": [{"height": HALF}]}, "shelves[0].height"),
+        ({HALF: 1}, "cut \\ud83d"),
+    ],
+)
+async def test_text_that_is_not_unicode_is_refused_wherever_it_stands(
+    client: httpx2.AsyncClient, body: Any, param: str
+) -> None:
+    answer = await post(client, body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == param
+    assert "surrogate" in error["message"]
+
+
+async def test_a_query_parameter_that_is_not_read_is_refused_by_its_name(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/v1/orders?limit=3&labels[a]=b")).status_code == 200
+    answer = await client.get("/v1/orders?limit=3&colour=red")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "colour"
