@@ -9,7 +9,7 @@ SEEDS  ?= 10000
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e screenshots chaos sweep cells poison trainer-kills drain bench schemas record image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e clients screenshots chaos sweep cells poison trainer-kills drain bench schemas record image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ planted: venv ## plant each known kind of bug in a copy, and see it caught
 
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e
+
+clients: venv ## clients of others against a whole stack: LangChain's standard tests, the Node SDK (needs npm)
+	$(BIN)/python -m tests.clients
 
 screenshots: venv ## pictures of every page of the console, taken by its browser test into .sartor/screenshots
 	SARTOR_SCREENSHOTS=$(CURDIR)/.sartor/screenshots $(BIN)/python -m pytest tests/e2e/test_console_in_a_browser.py

@@ -1,7 +1,7 @@
 """The pytest plugin: one infrastructure per session, one space per test, the tiny base model.
 
 `SARTOR_TEST_STACK` may name a JSON file with `Addresses` of an infrastructure that already runs; it is then used
-instead of starting one.
+instead of starting one. Where pytest runs several processes (`-n`), they share one that way.
 """
 
 from __future__ import annotations
@@ -9,29 +9,70 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from chassis.logging import configure_logging
 from testkit.space import Addresses, Space
 
+GIVEN = "SARTOR_TEST_STACK"
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Log as a service on a terminal does; pytest shows it for failed tests."""
     configure_logging("test", as_json=False)
+    if config.pluginmanager.hasplugin("dsession"):
+        config.pluginmanager.register(SharedInfrastructure())
+
+
+class SharedInfrastructure:
+    """In the process that starts the others: one infrastructure for them all, and how tests are shared out."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def pytest_sessionstart(self) -> None:
+        """Start the infrastructure, before the other processes, which find its addresses in the environment."""
+        if GIVEN in os.environ:
+            return
+        folder = Path(self._open.enter_context(TemporaryDirectory(prefix="sartor-tests-")))
+        addresses = self._open.enter_context(running_infrastructure(folder / "stack"))
+        (folder / "addresses.json").write_text(json.dumps(asdict(addresses)))
+        os.environ[GIVEN] = str(folder / "addresses.json")
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """See `InOneProcess`."""
+        from testkit.side_by_side import InOneProcess
+
+        return InOneProcess(config, log)
+
+    def pytest_unconfigure(self) -> None:
+        """Stop the infrastructure once all processes have ended."""
+        self._open.close()
+
+
+@contextmanager
+def running_infrastructure(folder: Path) -> Iterator[Addresses]:
+    """Kafka, object store, MongoDB and Milvus as real processes, without a service."""
+    from localstack import LocalStack
+
+    with LocalStack(folder, services=(), usual_ports=False) as stack:
+        yield Addresses(**stack.addresses())
 
 
 @pytest.fixture(scope="session")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
-    """The session's infrastructure: Kafka, object store, MongoDB and Milvus as real processes."""
-    if given := os.environ.get("SARTOR_TEST_STACK"):
+    """The session's infrastructure."""
+    if given := os.environ.get(GIVEN):
         yield Addresses(**json.loads(Path(given).read_text()))
         return
-    from localstack import LocalStack
-
-    with LocalStack(tmp_path_factory.mktemp("stack"), services=(), usual_ports=False) as stack:
-        yield Addresses(**stack.addresses())
+    with running_infrastructure(tmp_path_factory.mktemp("stack")) as addresses:
+        yield addresses
 
 
 @pytest.fixture
