@@ -51,8 +51,14 @@ def mongo_url(ports: dict[str, int]) -> str:
     return f"mongodb://127.0.0.1:{ports['mongodb']}/?retryWrites=false"
 
 
-def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
-    """Object store, MongoDB protocol, Milvus, and Kafka protocol on the object store."""
+def infrastructure(home: Home, ports: dict[str, int], *, durable_log: bool = True) -> list[Program]:
+    """Object store, MongoDB protocol, Milvus, and Kafka protocol on the object store, or on nothing that lasts.
+
+    Args:
+        home: folders and secrets.
+        ports: by program.
+        durable_log: whether what Kafka acknowledged outlives the broker; at a thousandth of the time if not.
+    """
     objects = f"http://127.0.0.1:{ports['objects']}"
     kafka = f"tcp://127.0.0.1:{ports['kafka']}"
     password = home.secret("objects_secret_key")
@@ -130,7 +136,7 @@ def infrastructure(home: Home, ports: dict[str, int]) -> list[Program]:
                 "--advertised-listener-url",
                 kafka,
                 "--storage-engine",
-                "s3://kafka/",
+                "s3://kafka/" if durable_log else "memory://kafka/",
             ],
             ports["kafka"],
             order=3,

@@ -61,6 +61,7 @@ class LocalStack:
         environment: variables added to every service's.
         environment_of: variables added to one service's, by its name.
         usual_ports: whether to listen on the usual ports where they are free; tests do not, as several run at a time.
+        durable_log: see `infrastructure`.
         say: called with a line of progress.
     """
 
@@ -74,10 +75,12 @@ class LocalStack:
         environment: dict[str, str] | None = None,
         environment_of: dict[str, dict[str, str]] | None = None,
         usual_ports: bool = True,
+        durable_log: bool = True,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.home = Home(folder)
         self._usual_ports = usual_ports
+        self._durable_log = durable_log
         self._services = services
         self._base_model = base_model
         given = os.environ.get("SARTOR_MODELS_DIR")
@@ -209,7 +212,7 @@ class LocalStack:
         ]
 
     def _programs(self, ports: dict[str, int]) -> list[Program]:
-        found = infrastructure(self.home, ports)
+        found = infrastructure(self.home, ports, durable_log=self._durable_log)
         if self._services:
             url = f"http://127.0.0.1:{ports['ingress']}"
             found += services(

@@ -58,10 +58,13 @@ class SharedInfrastructure:
 
 @contextmanager
 def running_infrastructure(folder: Path) -> Iterator[Addresses]:
-    """Kafka, object store, MongoDB and Milvus as real processes, without a service."""
+    """Kafka, object store, MongoDB and Milvus as real processes, without a service; the log lives as long as the broker.
+
+    Each test makes its topics anew, which on the object store takes longer than most tests.
+    """
     from localstack import LocalStack
 
-    with LocalStack(folder, services=(), usual_ports=False) as stack:
+    with LocalStack(folder, services=(), usual_ports=False, durable_log=False) as stack:
         yield Addresses(**stack.addresses())
 
 
