@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
 SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src
 SEEDS  ?= 10000
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)))')
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
@@ -42,7 +43,7 @@ demo: venv ## the whole way: upload, automatic fine-tune, evaluation, promotion,
 	@$(BIN)/sartor demo
 
 test: venv ## every test that needs nothing but Python (GPU and Docker ones name their reason)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

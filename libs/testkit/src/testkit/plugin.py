@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
@@ -21,6 +20,7 @@ from chassis.logging import configure_logging
 from testkit.space import Addresses, Space
 
 GIVEN = "SARTOR_TEST_STACK"
+WHOLE_STACK = "stack"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,13 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class SharedInfrastructure:
-    """In the process that starts the others: one infrastructure for them all, and how tests are shared out."""
+    """In the process that starts the others: one infrastructure for them all."""
 
     def __init__(self) -> None:
         self._open = ExitStack()
 
     def pytest_sessionstart(self) -> None:
-        """Start the infrastructure, before the other processes, which find its addresses in the environment."""
+        """Start it before the other processes, which find its addresses in the environment."""
         if GIVEN in os.environ:
             return
         folder = Path(self._open.enter_context(TemporaryDirectory(prefix="sartor-tests-")))
@@ -45,20 +45,26 @@ class SharedInfrastructure:
         (folder / "addresses.json").write_text(json.dumps(asdict(addresses)))
         os.environ[GIVEN] = str(folder / "addresses.json")
 
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        """See `InOneProcess`."""
-        from testkit.side_by_side import InOneProcess
-
-        return InOneProcess(config, log)
-
     def pytest_unconfigure(self) -> None:
-        """Stop the infrastructure once all processes have ended."""
+        """Stop it once all processes have ended."""
         self._open.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process what shares something that runs: the whole stack, or a service of one file's tests."""
+    for item in items:
+        found = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - pytest has no public way
+        scopes = {(fixtures[-1].scope, fixtures[-1].argname) for fixtures in found if fixtures}
+        if ("session", WHOLE_STACK) in scopes:
+            item.add_marker(pytest.mark.xdist_group(WHOLE_STACK))
+        elif any(scope == "module" for scope, _ in scopes):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::", 1)[0]))
 
 
 @contextmanager
 def running_infrastructure(folder: Path) -> Iterator[Addresses]:
-    """Kafka, object store, MongoDB and Milvus as real processes, without a service; the log lives as long as the broker.
+    """Kafka, object store, MongoDB and Milvus as real processes, and no service; the log ends with the broker.
 
     Each test makes its topics anew, which on the object store takes longer than most tests.
     """
