@@ -185,7 +185,7 @@ async def test_the_files_api(space: Space) -> None:
         ({"data": {}, "files": {"file": ("a", b"x")}}, 400, "purpose"),
         ({"data": {"purpose": "user_data"}, "files": {"other": ("a", b"x")}}, 400, "file"),
         ({"content": b"not a form"}, 400, "multipart"),
-        ({"data": {"purpose": "user_data", "columns": "x"}, "files": {"file": ("a", b"x")}}, 400, "columns"),
+        ({"data": {"purpose": "user_data", "delimiter": ";"}, "files": {"file": ("a", b"x")}}, 400, "delimiter: "),
         ({"data": {"purpose": "user_data"}, "files": {"file": ("a", b"x" * 200_000)}}, 413, "MiB"),
     ],
 )
@@ -195,6 +195,69 @@ async def test_bad_uploads_are_refused_at_the_door(space: Space, request_: dict,
         answer = await http.post("/v1/files", headers=headers, **request_)
         assert answer.status_code == status, answer.text
         assert says in answer.json()["error"]["message"]
+
+
+async def test_an_expiry_is_kept_as_the_sdk_sends_it(space: Space) -> None:
+    async with ingest(space) as (_, client):
+        after = {"anchor": "created_at", "seconds": 7200}
+        file = await client.files.create(file=("a.jsonl", BODY), purpose="user_data", expires_after=after)
+        assert file.expires_at is not None
+        assert 7199 <= file.expires_at - file.created_at <= 7201
+        plain = await client.files.create(file=("a.jsonl", BODY), purpose="user_data", expires_after=openai.omit)
+        assert plain.expires_at is None
+
+
+async def test_bad_rows_are_left_out_and_named_where_the_sender_says_so(space: Space) -> None:
+    async with ingest(space) as (_, client), space.probe("datasets") as seen:
+        body = BODY + b'\n{\n{"messages": []}'
+        skip = {"on_bad_rows": "skip"}
+        refused = await client.files.create(file=("a.jsonl", body), purpose="fine-tune")
+        taken = await client.files.create(file=("b.jsonl", body), purpose="fine-tune", extra_body=skip)
+        assert (await settled(client, refused.id)).status == "error"
+        file = await settled(client, taken.id)
+        assert (file.status, (file.status_details or "").split(": ")[0]) == ("processed", "2 bad rows were left out")
+        assert "line 61: not valid JSON" in (file.status_details or "")
+        rows = (await eventually(lambda: seen.of(DatasetPrepared)))[0].rows
+        assert rows.train + rows.validation + rows.heldout == 60
+
+
+async def test_what_is_not_read_is_named_and_rows_that_teach_nothing_are_counted(space: Space) -> None:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": "Renew it."}, {"role": "assistant", "content": "Done."}],
+            "tools": [{"type": "function", "function": {"name": f"renew_{number % 12}"}}],
+        }
+        for number in range(24)
+    ]
+    silent = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "weight": 0}]}
+    bare = b'{"text": "one", "id": 1}\n{"text": "two", "id": 2}'
+    async with ingest(space) as (_, client), space.probe("datasets") as seen:
+        body = "\n".join(map(json.dumps, [*rows, silent])).encode()
+        made = await client.files.create(file=("a.jsonl", body), purpose="fine-tune")
+        file = await settled(client, made.id)
+        assert file.status_details == (
+            "Not read, in so many rows: 'tools' (24). 12 exact duplicates were removed. "
+            "1 row was removed because every answer has the weight 0 and nothing is learned."
+        )
+        rows_ = (await eventually(lambda: seen.of(DatasetPrepared)))[0].rows
+        assert rows_.train + rows_.validation + rows_.heldout == 12
+        unlabelled = await client.files.create(file=("b.jsonl", bare), purpose="user_data")
+        assert "'id' (2)" in ((await settled(client, unlabelled.id)).status_details or "")
+
+
+async def test_a_file_to_validate_with_may_have_one_row(space: Space) -> None:
+    one = b'{"prompt": "q", "completion": "a"}'
+    async with ingest(space) as (_, client), space.probe("datasets") as seen:
+        made = await client.files.create(file=("one.jsonl", one), purpose="fine-tune")
+        file = await settled(client, made.id)
+        assert (file.status, file.status_details) == (
+            "processed",
+            "1 row can validate a model; 10 are needed to train one.",
+        )
+        rows = (await eventually(lambda: seen.of(DatasetPrepared)))[0].rows
+        assert (rows.train, rows.validation, rows.heldout) == (1, 0, 0)
+        made = await client.files.create(file=("one.jsonl", one), purpose="user_data")
+        assert "1 different row is too few" in ((await settled(client, made.id)).status_details or "")
 
 
 async def test_a_3_gigabyte_upload_is_refused_before_it_is_sent(space: Space) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ingest.grouping import groups_of, question_key
+
 Row = dict[str, Any]
 Task = Literal["classification", "generation"]
+Part = Literal["train", "validation", "heldout"]
 
-FEWEST_ROWS = 10
 LONGEST_LABEL = 60
 MOST_LABELS = 200
 ROWS_PER_LABEL = 3
+SMALL_CLASS = 8
+"""A class of fewer rows gives one group at most away from training."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Splits:
     Attributes:
         train, validation, heldout: chat rows.
         duplicates: rows dropped because an equal one stood before.
+        teach_nothing: rows dropped because every answer in them has the weight 0.
         task: what kind of answers there are.
         labels: answer -> rows, for a classification; empty otherwise.
     """
@@ -33,8 +39,14 @@ class Splits:
     validation: list[Row]
     heldout: list[Row]
     duplicates: int
+    teach_nothing: int
     task: Task
     labels: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all splits."""
+        return len(self.train) + len(self.validation) + len(self.heldout)
 
     @property
     def system(self) -> str:
@@ -61,10 +73,14 @@ def answer_of(row: Row) -> str:
     return str(row["messages"][-1]["content"])
 
 
-def question_key(row: Row) -> str:
-    """What a row asks, folded so that trivial variants meet in one split."""
-    asked = [[message["role"], message["content"].casefold().split()] for message in row["messages"][:-1]]
-    return json.dumps(asked, ensure_ascii=False)
+def teaches(row: Row) -> bool:
+    """Whether an answer in it is learned."""
+    return any(message["role"] == "assistant" and message.get("weight") != 0 for message in row["messages"])
+
+
+def is_reference(row: Row) -> bool:
+    """Whether its last answer is one to compare answers with: its sender did not say that it is not to be learned."""
+    return bool(row["messages"][-1].get("weight") != 0)
 
 
 def task_of(rows: list[Row]) -> Task:
@@ -75,47 +91,103 @@ def task_of(rows: list[Row]) -> Task:
     return "classification" if short and repeated and len(answers) <= MOST_LABELS else "generation"
 
 
-def split(rows: list[Row], *, validation_share: float, heldout_share: float, seed: str) -> Splits:
+def split(
+    rows: Sequence[Row], *, unread: Sequence[str] = (), validation_share: float, heldout_share: float, seed: str
+) -> Splits:
     """Clean, drop exact duplicates, and split; the same rows and seed always give the same splits.
 
-    Rows that ask the same go to the same split. In a classification every answer is split in the same shares, as far
-    as its rows allow; each share has at least one row where there are three.
+    Rows that ask the same, or of which one begins with all of the other, go to the same split. In a classification
+    every answer is split in the same shares, as far as its rows allow; a small class keeps most of its rows for
+    training.
+
+    Args:
+        rows: chat rows.
+        unread: for each row what was not read of it; rows that differ there are no duplicates. None says all was read.
+        validation_share: of the rows, about.
+        heldout_share: of the rows, about.
+        seed: of the order in which rows are dealt.
     """
-    unique: dict[str, Row] = {}
-    for row in map(clean, rows):
-        unique.setdefault(json.dumps(row, ensure_ascii=False, sort_keys=True), row)
-    kept = list(unique.values())
+    unique: dict[tuple[str, str], Row] = {}
+    for row, beside in zip(map(clean, rows), unread or [""] * len(rows), strict=True):
+        unique.setdefault((_spelled(row), beside), row)
+    kept = [row for row in unique.values() if teaches(row)]
     task = task_of(kept)
-    strata: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    home: dict[str, str] = {}
-    for row in kept:
-        key = question_key(row)
-        stratum = home.setdefault(key, answer_of(row) if task == "classification" else "")
-        strata[stratum][key].append(row)
-    parts: dict[str, list[Row]] = {"train": [], "validation": [], "heldout": []}
-    for stratum in sorted(strata):
-        groups = sorted(strata[stratum].items(), key=lambda item: _order(seed, item[0]))
-        for position, (_, members) in enumerate(groups):
-            parts[_part(position, len(groups), validation_share, heldout_share)] += members
+    strata: dict[str, list[list[Row]]] = defaultdict(list)
+    parts: dict[Part, list[Row]] = {"train": [], "validation": [], "heldout": []}
+    for group in groups_of(kept):
+        if all(map(is_reference, group)):
+            strata[_most_common_answer(group) if task == "classification" else ""].append(group)
+        else:
+            parts["train"] += group
+    wanted = _wanted(strata, validation_share, heldout_share, seed)
+    for stratum, groups in strata.items():
+        for part, group in _deal(groups, wanted[stratum], seed):
+            parts[part] += group
     for part in parts.values():
-        part.sort(key=lambda row: _order(seed, json.dumps(row, ensure_ascii=False, sort_keys=True)))
-    labels: dict[str, int] = {}
-    if task == "classification":
-        for row in kept:
-            labels[answer_of(row)] = labels.get(answer_of(row), 0) + 1
-    return Splits(**parts, duplicates=len(rows) - len(kept), task=task, labels=dict(sorted(labels.items())))
+        part.sort(key=lambda row: _order(seed, _spelled(row)))
+    labels = Counter(map(answer_of, kept)) if task == "classification" else {}
+    return Splits(
+        **parts,
+        duplicates=len(rows) - len(unique),
+        teach_nothing=len(unique) - len(kept),
+        task=task,
+        labels=dict(sorted(labels.items())),
+    )
+
+
+Wanted = dict[Part, int]
+
+
+def _wanted(
+    strata: dict[str, list[list[Row]]], validation_share: float, heldout_share: float, seed: str
+) -> dict[str, Wanted]:
+    """How many rows of each stratum are wanted for what; small ones give one, most of them to be held out."""
+    sizes = {stratum: sum(map(len, groups)) for stratum, groups in strata.items() if len(groups) >= 3}
+    large = {stratum: rows for stratum, rows in sizes.items() if rows >= SMALL_CLASS}
+    small = sorted(sizes.keys() - large.keys(), key=lambda stratum: _order(seed, stratum))
+    wanted: dict[str, Wanted] = {stratum: {} for stratum in strata}
+    for stratum, rows in large.items():
+        wanted[stratum] = {"heldout": _share(rows, heldout_share), "validation": _share(rows, validation_share)}
+    away = validation_share + heldout_share
+    to_validate = round(len(small) * validation_share / away) if away else 0
+    if not large and len(small) > 1:
+        to_validate = max(to_validate, _share(len(small), validation_share))
+    for place, stratum in enumerate(small):
+        wanted[stratum] = {"validation" if place < to_validate else "heldout": 1}
+    return wanted
+
+
+def _share(rows: int, share: float) -> int:
+    return max(1, round(rows * share)) if share else 0
+
+
+def _deal(groups: list[list[Row]], wanted: Wanted, seed: str) -> list[tuple[Part, list[Row]]]:
+    """Each group with its part: as many rows as wanted, or the smallest group, while two thirds are learned."""
+    order = sorted(groups, key=lambda group: _order(seed, min(map(question_key, group))))
+    may_go = sum(map(len, groups)) // 3
+    dealt: dict[int, Part] = {}
+    for part, rows in wanted.items():
+        left = [place for place in range(len(order)) if place not in dealt]
+        room = max(rows, min(len(order[place]) for place in left)) if rows else 0
+        for place in left:
+            size = len(order[place])
+            if size <= min(room, may_go):
+                dealt[place] = part
+                room, may_go = room - size, may_go - size
+    return [(dealt.get(place, "train"), group) for place, group in enumerate(order)]
+
+
+def _most_common_answer(group: list[Row]) -> str:
+    counts = Counter(map(answer_of, group))
+    return min(counts, key=lambda answer: (-counts[answer], answer))
+
+
+def _spelled(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True)
 
 
 def _order(seed: str, text: str) -> str:
     return hashlib.sha256(f"{seed}\x1f{text}".encode()).hexdigest()
-
-
-def _part(position: int, total: int, validation_share: float, heldout_share: float) -> str:
-    heldout = max(1, round(total * heldout_share)) if total >= 3 else 0
-    validation = max(1, round(total * validation_share)) if total >= 3 else 0
-    if position < heldout:
-        return "heldout"
-    return "validation" if position < heldout + validation else "train"
 
 
 def japanese_share(rows: list[Row]) -> float:

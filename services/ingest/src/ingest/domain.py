@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from chassis.errors import Conflict, Invalid
+from chassis.text import quoted
 from eventbus.aggregate import Aggregate
+from ingest.readers import BadRows
 from schemas import (
     DatasetPrepared,
     DatasetRejected,
@@ -42,6 +44,7 @@ class File(Aggregate):
     state: State = "uploaded"
     details: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    on_bad_rows: BadRows = "refuse"
     kind: Literal["document", "unlabelled"] | None = None
     project_id: str | None = None
     dataset_id: str | None = None
@@ -101,13 +104,14 @@ class File(Aggregate):
         if self.purpose == "user_data":
             self._has_no_dataset("no_rows", "it is a document, not rows to learn from. Upload JSONL or CSV.")
 
-    def needs_labels(self, records: ObjectRef, rows: int) -> None:
+    def needs_labels(self, records: ObjectRef, rows: int, note: str | None) -> None:
         """Its rows have no answers: people are asked for them."""
         if self.state != "uploaded":
             return
         self.state, self.kind = "processed", "unlabelled"
         self.details = (
             f"{rows} rows have no answer yet: answer them on the Labeling page (or under /v1/labeling), then publish."
+            + (f" {note}" if note else "")
         )
         self.record(
             LabelingRequested(
@@ -197,5 +201,5 @@ def known_purpose(purpose: str | None) -> Purpose:
     for known in PURPOSES:
         if purpose == known:
             return known
-    given = f"'{purpose}' is not a purpose" if purpose else "say what the file is for"
+    given = f"{quoted(purpose)} is not a purpose" if purpose else "say what the file is for"
     raise Invalid(f"purpose: {given}; use one of {', '.join(PURPOSES)}.", param="purpose", code="invalid_purpose")

@@ -15,10 +15,11 @@ from typing import Any
 from chassis.children import die_with_parent
 from chassis.exhaustion import Exhausted, exhaustion_named
 from ingest.card import write_card
-from ingest.cleaning import FEWEST_ROWS, Row, split
-from ingest.formats import FormatError, Parsed, check_jsonl, decode, parse
+from ingest.cleaning import Splits, split
+from ingest.readers import FormatError, Parsed, Row, check_jsonl, decode, parse
 
 KEPT_AS_IS = ("evals", "batch")
+FEWEST_ROWS = 10
 GRACE_SECONDS = 5
 """Between the signal that says the time is over and the one that looks like any other kill."""
 
@@ -62,14 +63,20 @@ def work(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "kept", "rows": check_jsonl(text)}
     if job["purpose"] == "vision":
         raise FormatError("unsupported_purpose", "files of purpose 'vision' cannot be used yet.")
-    parsed = parse(text, filename=job["filename"], columns=job["columns"], purpose=job["purpose"])
+    parsed = parse(
+        text,
+        filename=job["filename"],
+        columns=job["columns"],
+        purpose=job["purpose"],
+        bad_rows=job["bad_rows"],
+    )
     if parsed.kind == "document":
         return _document(folder, job, parsed)
     if parsed.kind == "unlabelled":
         if job["purpose"] == "fine-tune":
             raise FormatError("no_answers", "the rows have no answers to learn. Add them, or upload as 'user_data'.")
         _write_rows(folder / "records.jsonl", parsed.rows)
-        return {"kind": "unlabelled", "rows": len(parsed.rows)}
+        return {"kind": "unlabelled", "rows": len(parsed.rows), "note": _note(parsed.left_out, parsed.unread_note())}
     return _dataset(folder, job, parsed)
 
 
@@ -82,15 +89,12 @@ def _document(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, An
 def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
     splits = split(
         parsed.rows,
+        unread=parsed.unread,
         validation_share=job["validation_share"],
         heldout_share=job["heldout_share"],
         seed=job["seed"],
     )
-    total = len(splits.train) + len(splits.validation) + len(splits.heldout)
-    if total < FEWEST_ROWS:
-        raise FormatError(
-            "too_few_rows", f"{total} different rows are too few to learn and to test from; at least {FEWEST_ROWS}."
-        )
+    _check_rows(splits, job["purpose"])
     for name in ("train", "validation", "heldout"):
         _write_rows(folder / f"{name}.jsonl", getattr(splits, name))
     (folder / "card.md").write_text(write_card(job, parsed.format, splits))
@@ -101,8 +105,46 @@ def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any
         "labels": len(splits.labels),
         "system": splits.system,
         "duplicates": splits.duplicates,
+        "teach_nothing": splits.teach_nothing,
         "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "heldout")},
+        "note": _note(
+            parsed.left_out,
+            parsed.unread_note(),
+            _removed(splits.duplicates, "exact duplicate"),
+            _removed(splits.teach_nothing, "row", " because every answer has the weight 0 and nothing is learned"),
+            f"{_counted(splits.rows, 'row')} can validate a model; {FEWEST_ROWS} are needed to train one."
+            if splits.rows < FEWEST_ROWS
+            else None,
+        ),
     }
+
+
+def _check_rows(splits: Splits, purpose: str) -> None:
+    """Refuse what no use can be made of: a file that was uploaded for a job may be there to validate with.
+
+    Raises:
+        FormatError: there are too few rows.
+    """
+    if not splits.rows:
+        raise FormatError("nothing_to_learn", "every answer has the weight 0, so there is nothing to learn.")
+    if splits.rows < FEWEST_ROWS and purpose != "fine-tune":
+        raise FormatError(
+            "too_few_rows",
+            f"{_counted(splits.rows, 'different row')} {'is' if splits.rows == 1 else 'are'} too few to learn and to "
+            f"test from; at least {FEWEST_ROWS}.",
+        )
+
+
+def _removed(count: int, what: str, why: str = "") -> str | None:
+    return f"{_counted(count, what)} {'was' if count == 1 else 'were'} removed{why}." if count else None
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _note(*sentences: str | None) -> str | None:
+    return " ".join(sentence for sentence in sentences if sentence) or None
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:

@@ -7,18 +7,54 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import PurePath
+from typing import Annotated, Any, Literal
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from chassis.bodies import Body
 from chassis.errors import Invalid, RateLimited, TooLarge
 from chassis.ids import now
 from ingest.domain import known_purpose
+from ingest.readers import BadRows
 from ingest.use_cases import Upload
 
 FORM_OVERHEAD = 64 * 1024
+LONGEST_FIELD = 16 * 1024
 LONGEST_NAME = 255
 SHORTEST_EXPIRY, LONGEST_EXPIRY = 3600, 30 * 24 * 3600
+FOR_ROWS = ("fine-tune", "user_data")
+
+Column = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Columns(Body):
+    """Which column of a table, or field of a flat row, holds what; each role has two names, and one may be used."""
+
+    text: Column | None = None
+    prompt: Column | None = None
+    input: Column | None = None
+    label: Column | None = None
+    completion: Column | None = None
+    system: Column | None = None
+
+
+class ExpiresAfter(Body):
+    """When a file goes by itself, as OpenAI's clients spell it."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: int = Field(ge=SHORTEST_EXPIRY, le=LONGEST_EXPIRY)
+
+
+class Form(Body):
+    """The fields of an upload but for the file itself."""
+
+    purpose: Annotated[str, Field(max_length=100)] | None = None
+    columns: Columns | None = None
+    on_bad_rows: BadRows = "refuse"
+    expires_after: ExpiresAfter | None = None
 
 
 class Slots:
@@ -58,7 +94,7 @@ class Slots:
 
 @asynccontextmanager
 async def receive(headers: Headers, body: AsyncGenerator[bytes, None], max_bytes: int) -> AsyncIterator[Upload]:
-    """Read a form with the fields `purpose`, `file` and perhaps `columns` and `expires_after[…]`.
+    """Read a form with the fields `purpose`, `file` and perhaps `columns`, `on_bad_rows` and `expires_after[…]`.
 
     Args:
         headers: of the request.
@@ -70,6 +106,7 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], max_bytes
 
     Raises:
         Invalid: not such a form.
+        RequestValidationError: a field is unknown, or has a value that it cannot have.
         TooLarge: the request is over the limit, by its declared or by its real length.
     """
     declared = int(headers.get("content-length") or 0)
@@ -77,7 +114,9 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], max_bytes
         raise too_large(max_bytes)
     if not headers.get("content-type", "").startswith("multipart/form-data"):
         raise Invalid("Send the upload as multipart/form-data with the fields 'purpose' and 'file'.", param="file")
-    parser = MultiPartParser(headers, _limited(body, max_bytes), max_files=1, max_fields=16)
+    parser = MultiPartParser(
+        headers, _limited(body, max_bytes), max_files=1, max_fields=16, max_part_size=LONGEST_FIELD
+    )
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -110,50 +149,68 @@ def _upload(form: FormData, idempotency_key: str | None) -> Upload:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise Invalid("file: is missing. Send the bytes in a form field named 'file'.", param="file")
+    asked = _form(form)
+    purpose = known_purpose(asked.purpose)
+    if purpose not in FOR_ROWS:
+        about_rows = {"columns": bool(asked.columns), "on_bad_rows": asked.on_bad_rows != "refuse"}
+        for name in (name for name, is_given in about_rows.items() if is_given):
+            raise Invalid(f"{name}: files with the purpose '{purpose}' are not read as rows. Leave it out.", param=name)
     return Upload(
         filename=_label(file.filename),
-        purpose=known_purpose(_text(form, "purpose")),
+        purpose=purpose,
         source=file.file,
-        columns=_columns(_text(form, "columns")),
-        expires_at=_expiry(form),
+        columns=_roles(asked.columns),
+        on_bad_rows=asked.on_bad_rows,
+        expires_at=now() + asked.expires_after.seconds if asked.expires_after else None,
         idempotency_key=idempotency_key,
     )
 
 
-def _text(form: FormData, name: str) -> str | None:
-    value = form.get(name)
-    return value if isinstance(value, str) else None
+def _form(form: FormData) -> Form:
+    """The fields as they were sent, each once; `expires_after[seconds]` is a field of a field."""
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        outer, bracket, inner = name.partition("[")
+        nested = bool(bracket) and inner.endswith("]")
+        place = fields.setdefault(outer, {}) if nested else fields
+        key = inner[:-1] if nested else name
+        if not isinstance(place, dict) or key in place:
+            raise Invalid(f"{name[:100]}: is sent twice. Send it once.", param=name[:100])
+        place[key] = value
+    fields.pop("file", None)
+    if "columns" in fields:
+        fields["columns"] = _json(fields["columns"])
+    try:
+        return Form.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from error
+
+
+def _json(value: Any) -> Any:
+    try:
+        return json.loads(value) if value else None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Invalid('columns: must be JSON like {"text": "message", "label": "intent"}.', param="columns") from error
+
+
+def _roles(columns: Columns | None) -> dict[str, str]:
+    """Role -> column, each role by its first name.
+
+    Raises:
+        Invalid: a role is given under both of its names, or two roles are given one column.
+    """
+    given = columns.model_dump(exclude_none=True) if columns else {}
+    for other, role in (("prompt", "text"), ("completion", "label")):
+        if other in given and role in given:
+            raise Invalid(f"columns: '{role}' and '{other}' mean the same. Send one.", param=f"columns.{other}")
+        if other in given:
+            given[role] = given.pop(other)
+    if len(set(given.values())) < len(given):
+        raise Invalid(f"columns: {' and '.join(given)} name the same column. Name one for each.", param="columns")
+    return given
 
 
 def _label(filename: str | None) -> str:
     """The file's name as a label: no folders, no control characters."""
     name = PurePath((filename or "upload").replace("\\", "/")).name or "upload"
     return "".join(character for character in name if character.isprintable())[-LONGEST_NAME:] or "upload"
-
-
-def _columns(value: str | None) -> dict[str, str]:
-    if not value:
-        return {}
-    try:
-        columns = json.loads(value)
-    except ValueError:
-        columns = None
-    allowed = {"text", "label", "prompt", "completion", "system"}
-    if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
-        raise Invalid('columns: must be JSON like {"text": "message", "label": "intent"}.', param="columns")
-    if unknown := set(columns) - allowed:
-        raise Invalid(
-            f"columns: {', '.join(sorted(unknown))} is not one of {', '.join(sorted(allowed))}.", param="columns"
-        )
-    return columns
-
-
-def _expiry(form: FormData) -> int | None:
-    seconds = _text(form, "expires_after[seconds]")
-    if seconds is None:
-        return None
-    if not seconds.isdigit() or not SHORTEST_EXPIRY <= int(seconds) <= LONGEST_EXPIRY:
-        raise Invalid(
-            f"expires_after.seconds: from {SHORTEST_EXPIRY} to {LONGEST_EXPIRY}.", param="expires_after[seconds]"
-        )
-    return now() + int(seconds)

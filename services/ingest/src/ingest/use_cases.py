@@ -13,6 +13,7 @@ from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound, TooLarge, Unprocessable
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import File
+from ingest.readers import BadRows
 from ingest.store import Files
 from schemas import LabelsPublished, Purpose
 
@@ -29,6 +30,7 @@ class Upload:
     purpose: Purpose
     source: BinaryIO
     columns: dict[str, str]
+    on_bad_rows: BadRows = "refuse"
     expires_at: int | None = None
     idempotency_key: str | None = None
 
@@ -76,6 +78,7 @@ class Uploads:
             purpose=upload.purpose,
             object=stored,
             columns=upload.columns,
+            on_bad_rows=upload.on_bad_rows,
             expires_at=upload.expires_at,
         )
         file.announce()

@@ -136,6 +136,7 @@ class Worker:
             "filename": file.filename,
             "purpose": file.purpose,
             "columns": file.columns,
+            "bad_rows": file.on_bad_rows,
             "sha256": file.object.sha256,
             "seed": SPLIT_SEED,
             "validation_share": limits.ingest_validation_share,
@@ -195,13 +196,16 @@ class Worker:
         elif kind == "unlabelled":
             key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
             records = await self._files.objects.put_file(key, folder / "records.jsonl")
-            await update(file.tenant_id, file.id, lambda it: it.needs_labels(records, result["rows"]), fence=fence)
+            await update(
+                file.tenant_id,
+                file.id,
+                lambda it: it.needs_labels(records, result["rows"], result["note"]),
+                fence=fence,
+            )
         else:
             dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
             crash_point("ingest.dataset_saved")
-            duplicates = result["duplicates"]
-            note = f"{duplicates} exact duplicates were removed." if duplicates else None
-            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, note), fence=fence)
+            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
 
     async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
         """Write the parts, the manifest last."""
