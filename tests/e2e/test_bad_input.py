@@ -69,6 +69,22 @@ def wrong_purpose(tenant: Tenant) -> str:
     return refused(lambda: tenant.sdk.files.create(file=("a.jsonl", rows(3)), purpose="training"))  # type: ignore[arg-type]
 
 
+def form(**fields: object) -> Case:
+    """An upload with further form fields."""
+    return lambda tenant: refused(
+        lambda: tenant.sdk.files.create(file=("a.jsonl", rows(3)), purpose="fine-tune", extra_body=fields)
+    )
+
+
+def few_rows(tenant: Tenant) -> str:
+    file = tenant.sdk.files.create(file=("a.jsonl", rows(3)), purpose="fine-tune")
+    made = tenant.sdk.fine_tuning.jobs.create(model="tiny-test", training_file=file.id)
+    wait_for(lambda: tenant.sdk.fine_tuning.jobs.retrieve(made.id).status == "failed", seconds=60)
+    error = tenant.sdk.fine_tuning.jobs.retrieve(made.id).error
+    assert error is not None
+    return f"job status `failed`, code `{error.code}`: {error.message}"
+
+
 def job(**wrong: object) -> Case:
     """A fine-tuning job that is asked for in a wrong way."""
 
@@ -121,14 +137,23 @@ CASES: dict[str, Case] = {
     "a role that does not exist": sample("wrong_role.jsonl"),
     "no answer to learn": sample("no_answer.jsonl"),
     "two formats in one file": sample("mixed_formats.jsonl"),
+    "a tool call": sample("tool_calls.jsonl"),
+    "chosen and rejected answers": sample("preferences.jsonl"),
+    "a field that stands twice in a row": sample("field_twice.jsonl"),
+    "nothing to learn": sample("weight_zero.jsonl"),
     "one JSON array": sample("json_array.jsonl"),
     "empty file": sample("empty.jsonl"),
     "prose where rows are needed": sample("plain_text.txt"),
     "unknown column": sample("unknown_column.csv", columns={"text": "question", "label": "intent"}),
+    "two columns that could be the text": sample("two_text_columns.csv"),
+    "a quote that stays open": sample("open_quote.csv"),
     "a CSV line with a field too few": sample("short_line.csv"),
     "zip bomb named .jsonl": refused_file(zip_bomb(), "train.jsonl"),
     "3 GB upload": three_gigabytes,
     "wrong purpose": wrong_purpose,
+    "a form field that is not read": form(delimiter=";"),
+    "a role of a column that does not exist": form(columns='{"question": "a"}'),
+    "too few rows to train on": few_rows,
     "unknown base model": job(model="gpt-none"),
     "unknown file": job(training_file="file-none"),
     "epochs below 1": job(method=supervised(n_epochs=0)),

@@ -20,6 +20,11 @@ EVENTS = "schemas/src/schemas/events.py"
 ENVELOPE = "schemas/src/schemas/envelope.py"
 RECORDINGS = "tests/contract/test_recordings.py"
 STATES = "services/trainer/tests/test_domain.py"
+READERS = "services/ingest/src/ingest/readers"
+READERS_TEST = "services/ingest/tests/test_readers.py"
+CLEANING = "services/ingest/src/ingest/cleaning.py"
+GROUPING = "services/ingest/src/ingest/grouping.py"
+CLEANING_TEST = "services/ingest/tests/test_cleaning.py"
 
 OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
 
@@ -458,5 +463,69 @@ BUGS: tuple[Planted, ...] = (
         'short = derived_id("", job_id)[:8]',
         'short = derived_id("", job_id)[:12]',
         f"{RECORDINGS}::test_what_handles_takes_recorded_messages",
+    ),
+    # what people upload
+    bug(
+        "upload: an instruction without its input",
+        f"{READERS}/roles.py",
+        'asked = f"{asked}\\n\\n{context}"',
+        "pass",
+        f"{READERS_TEST}::test_all_of_an_instruction_row_is_read",
+    ),
+    bug(
+        "upload: a tool call is cut off its answer",
+        f"{READERS}/conversation.py",
+        '    _refuse_calls(message, where, number)\n    read = {"role": role,',
+        '    read = {"role": role,',
+        f"{READERS_TEST}::test_a_tool_call_is_refused_by_its_name",
+    ),
+    bug(
+        "upload: rows that differ in what is not read become one",
+        CLEANING,
+        "unique.setdefault((_spelled(row), beside), row)",
+        'unique.setdefault((_spelled(row), ""), row)',
+        f"{CLEANING_TEST}::test_rows_that_differ_only_in_what_is_not_read_stay_apart",
+    ),
+    bug(
+        "upload: the blank rows of a spreadsheet are bad rows",
+        f"{READERS}/table.py",
+        "if any(map(says_something, record)):",
+        "if record:",
+        f"{READERS_TEST}::test_what_a_spreadsheet_leaves_behind_is_no_row",
+    ),
+    bug(
+        "upload: the first of two columns that could be the text is taken",
+        f"{READERS}/roles.py",
+        "        if len(found) > 1:\n",
+        "        if len(found) > 9:\n",
+        f"{READERS_TEST}::test_columns_that_could_be_the_same_are_refused_with_both_places",
+    ),
+    bug(
+        "upload: a brace makes rows of a document",
+        f"{READERS}/formats.py",
+        "(not prose and JSON_OBJECT.match(text))",
+        'text.startswith("{")',
+        f"{READERS_TEST}::test_a_document_by_its_name_is_one_however_it_begins",
+    ),
+    bug(
+        "split: a row and the one that goes on from it are apart",
+        GROUPING,
+        "        for beginning in list(_beginnings(row))[:-1]:\n",
+        "        for beginning in list(_beginnings(row))[:-3]:\n",
+        f"{CLEANING_TEST}::test_no_row_is_in_another_split_than_one_that_begins_with_all_of_it",
+    ),
+    bug(
+        "split: what is not to be learned is a reference",
+        CLEANING,
+        "        if all(map(is_reference, group)):\n",
+        "        if group:\n",
+        f"{CLEANING_TEST}::test_an_answer_that_is_not_to_be_learned_is_no_reference",
+    ),
+    bug(
+        "split: small classes give what large ones give",
+        CLEANING,
+        "SMALL_CLASS = 8\n",
+        "SMALL_CLASS = 3\n",
+        f"{CLEANING_TEST}::test_a_class_of_a_few_rows_gives_one_of_them",
     ),
 )

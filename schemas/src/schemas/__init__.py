@@ -31,11 +31,12 @@ from schemas.events import (
     TenantPolicy,
     TenantPolicyChanged,
 )
-from schemas.refs import Interval, ObjectRef, RowCounts
+from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, RowCounts
 from schemas.topics import EVENTS, TOPICS, Topic
 
 __all__ = [
     "EVENTS",
+    "FEWEST_TRAINING_ROWS",
     "TOPICS",
     "AdapterEvicted",
     "AdapterResident",

@@ -16,6 +16,10 @@ class ObjectRef(BaseModel):
     size: int = Field(ge=0, description="Size in bytes.")
 
 
+FEWEST_TRAINING_ROWS = 10
+"""Of all splits: with fewer there is nothing to learn from and to test on. A validation file needs one."""
+
+
 class RowCounts(BaseModel):
     """Rows in each split of a dataset version."""
 
@@ -24,6 +28,11 @@ class RowCounts(BaseModel):
     train: int = Field(ge=0, description="Rows trained on.")
     validation: int = Field(ge=0, description="Rows for validation loss and early stop.")
     heldout: int = Field(ge=0, description="Rows never trained on, for the evaluation.")
+
+    @property
+    def total(self) -> int:
+        """Rows in all splits."""
+        return self.train + self.validation + self.heldout
 
 
 class Interval(BaseModel):

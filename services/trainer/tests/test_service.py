@@ -15,6 +15,7 @@ from schemas import (
     FinetuneFailed,
     FinetuneRequested,
     FinetuneSucceeded,
+    RowCounts,
     TenantPolicy,
 )
 from testkit import eventually
@@ -54,6 +55,22 @@ async def test_a_file_that_cannot_be_trained_on_fails_its_job_with_the_reason(wo
     assert (failed.error.code, failed.error.param) == ("invalid_training_file", "training_file")
     assert failed.error.message == "rows.jsonl, line 3"
     assert (await eventually(lambda: world.of(FinetuneFailed)))[0].code == "invalid_training_file"
+
+
+async def test_a_file_of_a_few_rows_can_validate_and_not_train(world: World) -> None:
+    few = RowCounts(train=6, validation=1, heldout=2)
+    job = await world.job(validation_file=world.file())
+    await world.publish(world.prepared(str(job.validation_file), rows=RowCounts(train=1, validation=0, heldout=0)))
+    await world.publish(world.prepared(job.training_file, rows=few.model_copy(update={"train": 7})))
+    await world.becomes(job, "queued")
+    refused = await world.job()
+    await world.publish(world.prepared(refused.training_file, rows=few))
+    failed = await world.becomes(refused, "failed")
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.param) == ("invalid_training_file", "training_file")
+    assert failed.error.message == (
+        "training_file: 9 different rows are too few to learn and to test from; at least 10."
+    )
 
 
 @pytest.mark.parametrize(

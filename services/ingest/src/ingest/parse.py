@@ -19,7 +19,6 @@ from ingest.cleaning import Splits, split
 from ingest.readers import FormatError, Parsed, Row, check_jsonl, decode, parse
 
 KEPT_AS_IS = ("evals", "batch")
-FEWEST_ROWS = 10
 GRACE_SECONDS = 5
 """Between the signal that says the time is over and the one that looks like any other kill."""
 
@@ -94,7 +93,7 @@ def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any
         heldout_share=job["heldout_share"],
         seed=job["seed"],
     )
-    _check_rows(splits, job["purpose"])
+    _check_rows(splits, job)
     for name in ("train", "validation", "heldout"):
         _write_rows(folder / f"{name}.jsonl", getattr(splits, name))
     (folder / "card.md").write_text(write_card(job, parsed.format, splits))
@@ -112,14 +111,14 @@ def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any
             parsed.unread_note(),
             _removed(splits.duplicates, "exact duplicate"),
             _removed(splits.teach_nothing, "row", " because every answer has the weight 0 and nothing is learned"),
-            f"{_counted(splits.rows, 'row')} can validate a model; {FEWEST_ROWS} are needed to train one."
-            if splits.rows < FEWEST_ROWS
+            f"{_counted(splits.rows, 'row')} can validate a model; {job['fewest_rows']} are needed to train one."
+            if splits.rows < job["fewest_rows"]
             else None,
         ),
     }
 
 
-def _check_rows(splits: Splits, purpose: str) -> None:
+def _check_rows(splits: Splits, job: dict[str, Any]) -> None:
     """Refuse what no use can be made of: a file that was uploaded for a job may be there to validate with.
 
     Raises:
@@ -127,11 +126,11 @@ def _check_rows(splits: Splits, purpose: str) -> None:
     """
     if not splits.rows:
         raise FormatError("nothing_to_learn", "every answer has the weight 0, so there is nothing to learn.")
-    if splits.rows < FEWEST_ROWS and purpose != "fine-tune":
+    if splits.rows < job["fewest_rows"] and job["purpose"] != "fine-tune":
         raise FormatError(
             "too_few_rows",
             f"{_counted(splits.rows, 'different row')} {'is' if splits.rows == 1 else 'are'} too few to learn and to "
-            f"test from; at least {FEWEST_ROWS}.",
+            f"test from; at least {job['fewest_rows']}.",
         )
 
 

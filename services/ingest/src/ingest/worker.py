@@ -22,7 +22,7 @@ from chassis.private_folders import OutgrewDisk, PrivateFolders
 from ingest.domain import Dataset, File, Rejection
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
-from schemas import DatasetPrepared, ObjectRef, RowCounts
+from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef, RowCounts
 from stores.mongo import PyMongoError
 from stores.objects import DigestMismatch
 
@@ -139,6 +139,7 @@ class Worker:
             "bad_rows": file.on_bad_rows,
             "sha256": file.object.sha256,
             "seed": SPLIT_SEED,
+            "fewest_rows": FEWEST_TRAINING_ROWS,
             "validation_share": limits.ingest_validation_share,
             "heldout_share": limits.ingest_heldout_share,
             "memory_bytes": limits.ingest_parse_memory_bytes,

@@ -10,7 +10,7 @@ from chassis.auth import Peer, Principal
 from chassis.errors import Conflict, Invalid, NotFound, RateLimited
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
-from schemas import DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected
+from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected
 from trainer.domain import Failure, Job, Trigger
 from trainer.hyperparameters import resolve_hyperparameters
 from trainer.store import Jobs
@@ -180,6 +180,13 @@ class Datasets:
                 return await self._fail(job, Failure(code=f"invalid_{param}", message=dataset.message, param=param))
         if not isinstance(training, DatasetPrepared) or (job.validation_file and validation is None):
             return job
+        if training.rows.total < FEWEST_TRAINING_ROWS:
+            message = (
+                f"training_file: {training.rows.total} different rows are too few to learn and to test from; at least "
+                f"{FEWEST_TRAINING_ROWS}."
+            )
+            failure = Failure(code="invalid_training_file", message=message, param="training_file")
+            return await self._fail(job, failure)
         try:
             resolved = resolve_hyperparameters(training.rows.train, job.requested)
         except Invalid as error:
@@ -205,13 +212,12 @@ class Datasets:
 
 def _split_line(training: DatasetPrepared, validation: DatasetPrepared | None) -> str:
     rows = training.rows
-    total = rows.train + rows.validation + rows.heldout
     if validation is None:
         return (
-            f"No validation file was given: of {total} rows, {rows.validation} were held out for validation and "
+            f"No validation file was given: of {rows.total} rows, {rows.validation} were held out for validation and "
             f"{rows.heldout} for the evaluation; {rows.train} are trained on."
         )
-    return f"Of {total} rows, {rows.heldout} were held out for the evaluation; {rows.train} are trained on."
+    return f"Of {rows.total} rows, {rows.heldout} were held out for the evaluation; {rows.train} are trained on."
 
 
 def _chosen_line(chosen: dict[str, int | float | str]) -> str:

@@ -88,7 +88,9 @@ def find_roles(
     folded = {name.casefold() for name in names}
     if any(pair <= folded for pair in PREFERENCES) and "label" not in wanted:
         raise FormatError(
-            "preferences", "these are pairs of a chosen and a rejected answer, and those cannot be learned from.", line
+            "preferences",
+            "pairs of a chosen and a rejected answer cannot be learned from. Send one answer: prompt + completion.",
+            line,
         )
     for name in wanted.values():
         if name not in names:

@@ -88,7 +88,7 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
             raise FormatError("invalid_csv", f"not valid CSV ({error}). Check the quotes.", begins) from error
         raise FormatError(
             "invalid_csv",
-            f"a quote opens a field on this line and is not closed before a separator or the end ({error}). Close it, "
+            "a quote opens a field on this line and is not closed before a separator or the end of a line. Close it, "
             "or write quotes inside a field twice.",
             skipped + opened,
         ) from error
