@@ -318,6 +318,8 @@ def test_the_sender_says_which_column_or_field_is_meant() -> None:
     ):
         assert said(parsed.rows[0]) == ["s", "r", "b"]
         assert parsed.unread_note() == "Not read, in so many rows: 'text' (1), 'label' (1)."
+    some = read(jsonl(row, {"message": "r", "intent": "b"}), columns=columns)
+    assert [said(one) for one in some.rows] == [["s", "r", "b"], ["r", "b"]]
     with pytest.raises(FormatError, match=r"there is no field 'body'\. The fields are: text, message, label"):
         read(jsonl(row), columns={"text": "body"})
 

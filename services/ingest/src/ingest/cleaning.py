@@ -123,11 +123,13 @@ def split(
     for stratum, groups in strata.items():
         for part, group in _deal(groups, wanted[stratum], seed):
             parts[part] += group
-    for part in parts.values():
-        part.sort(key=lambda row: _order(seed, _spelled(row)))
+    for members in parts.values():
+        members.sort(key=lambda row: _order(seed, _spelled(row)))
     labels = Counter(map(answer_of, kept)) if task == "classification" else {}
     return Splits(
-        **parts,
+        train=parts["train"],
+        validation=parts["validation"],
+        heldout=parts["heldout"],
         duplicates=len(rows) - len(unique),
         teach_nothing=len(unique) - len(kept),
         task=task,

@@ -11,10 +11,21 @@ from ingest.readers.content import blank, content
 from ingest.readers.faults import FormatError, listed
 from ingest.readers.parsed import Row, Unread, unread_of
 
-TEXTS = ("text", "message", "input", "prompt", "question", "query", "utterance", "sentence", "user", "instruction")
+TEXTS: tuple[str, ...] = (
+    "text",
+    "message",
+    "input",
+    "prompt",
+    "question",
+    "query",
+    "utterance",
+    "sentence",
+    "user",
+    "instruction",
+)
 CLASSES = ("label", "intent", "category", "class")
-ANSWERS = (*CLASSES, "answer", "output", "completion", "response", "assistant")
-CONTEXTS = ("input", "context")
+ANSWERS: tuple[str, ...] = (*CLASSES, "answer", "output", "completion", "response", "assistant")
+CONTEXTS: tuple[str, ...] = ("input", "context")
 PAIRS = (("instruction", "output"), ("prompt", "completion"), ("question", "answer"))
 """Where both are there, a `text` beside them is their rendering, and a class is about the row: neither is meant."""
 
@@ -92,8 +103,8 @@ def find_roles(
             "pairs of a chosen and a rejected answer cannot be learned from. Send one answer: prompt + completion.",
             line,
         )
-    for name in wanted.values():
-        if name not in names:
+    for role, name in wanted.items():
+        if name not in names and (kind == "column" or role in ("text", "label")):
             raise FormatError(
                 f"unknown_{kind}", f"there is no {kind} {quoted(name)}. The {kind}s are: {listed(names)}.", line
             )
