@@ -14,7 +14,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
 from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.domain import Chat, Feedback
-from inference_proxy.limits import Limiter
+from inference_proxy.limits import Spending
 from inference_proxy.prompts import Bases
 from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
@@ -69,7 +69,7 @@ class Answering:
         engine: the TGI client.
         retrieval: puts documents into prompts.
         records: where answers are recorded.
-        limiter: charged with the tokens used.
+        spending: charged with the tokens used.
         default_tokens: longest answer where none is named.
     """
 
@@ -80,7 +80,7 @@ class Answering:
         engine: TGIClient,
         retrieval: Retrieval,
         records: Records,
-        limiter: Limiter,
+        spending: Spending,
         default_tokens: int,
     ) -> None:
         self._routes = routes
@@ -88,7 +88,7 @@ class Answering:
         self._engine = engine
         self._retrieval = retrieval
         self._records = records
-        self._limiter = limiter
+        self._spending = spending
         self._default_tokens = default_tokens
 
     async def prepare_chat(self, principal: Principal, asked: ChatAsked) -> Answer:
@@ -179,7 +179,7 @@ class Answering:
         choices = answer.choices
         used = usage(choices, answer.asked.choices)
         prompt_tokens, completion_tokens = used["prompt_tokens"], used["completion_tokens"]
-        self._limiter.charge(answer.principal, used["total_tokens"])
+        self._spending.charge(answer.principal, used["total_tokens"])
         if not completion_tokens:
             return
         chat = Chat(
