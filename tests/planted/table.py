@@ -409,12 +409,12 @@ BUGS: tuple[Planted, ...] = (
         "unknown adapter answered by the base",
         "services/inference_proxy/src/inference_proxy/routing.py",
         """        except NotFound as error:
-            raise NotFound(
+            raise _not_found(model) from error
 """,
         """        except NotFound as error:
             if model.startswith("ft:"):
                 return Route(model, model.split(":")[1], None, (self._base_url,))
-            raise NotFound(
+            raise _not_found(model) from error
 """,
         "services/inference_proxy/tests/test_service.py::test_an_unknown_model_is_not_found_and_nobody_answers_for_it",
     ),

@@ -47,6 +47,11 @@ class Accounts:
         ("approver", {"*"}, "models:approve", True),
         ("engineer", {"*"}, "models:approve", False),
         ("nobody", {"*"}, "files:read", False),
+        ("labeler", {"*"}, "labeling:annotate", True),
+        ("labeler", {"*"}, "labeling:write", False),
+        ("labeler", {"*"}, "labeling:read", False),
+        ("engineer", {"labeling:write"}, "labeling:annotate", True),
+        ("viewer", {"*"}, "labeling:annotate", False),
     ],
 )
 def test_a_role_and_a_scope_must_both_allow(role: str, scopes: set[str], asked: str, allowed: bool) -> None:
@@ -153,6 +158,24 @@ def test_a_token_carries_the_persons_role(space: Space) -> None:
     principal = space.tokens("ingest").verify(space.tokens("console").sign("ingest", "t", person))
     assert principal.user_id == "user_1"
     assert not principal.may("files:write")
+
+
+def test_a_token_carries_what_the_caller_may_and_whose_their_things_are(space: Space) -> None:
+    key = Principal(tenant_id="t", key_id="key_1", role="engineer", scopes=frozenset({"chat:write"}))
+    principal = space.tokens("rag_indexer").verify(space.tokens("inference_proxy").sign("rag_indexer", "t", key))
+    assert (principal.may("chat:write"), principal.may("retrieval:read")) == (True, False)
+    assert (principal.owner, principal.caller) == ("key_1", "inference_proxy")
+    again = space.tokens("ingest").verify(space.tokens("rag_indexer").sign("ingest", "t", principal))
+    assert (again.scopes, again.owner) == (principal.scopes, "key_1")
+    service = space.tokens("ingest").verify(space.tokens("trainer").sign("ingest", "t"))
+    assert (service.may("files:read"), service.only) == (True, {})
+
+
+@pytest.mark.parametrize("role", ["owner", "engineer", "viewer", "operator"])
+def test_only_end_users_see_their_own_alone(role: str) -> None:
+    assert Principal(tenant_id="t", key_id="key_1", role=role).only == {}
+    assert Principal(tenant_id="t", key_id="key_1", role="end_user").only == {"owner": "key_1"}
+    assert Principal(tenant_id="t", key_id="key_1", user_id="user_1", role="end_user").only == {"owner": "user_1"}
 
 
 def test_a_token_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

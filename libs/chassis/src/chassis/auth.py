@@ -43,7 +43,7 @@ ROLES: dict[str, frozenset[str]] = {
         | {"evals:write"}
     ),
     "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read"}),
-    "labeler": frozenset({"labeling:write"}),
+    "labeler": frozenset({"labeling:annotate"}),
     "viewer": frozenset(
         {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
     ),
@@ -51,13 +51,16 @@ ROLES: dict[str, frozenset[str]] = {
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
     ),
 }
-"""What each role may do, as `resource:action` scopes; `write` includes `read`, `*` is everything of the tenant."""
+"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant.
+
+`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
+"""
 
 SCOPES = frozenset(
     f"{resource}:{action}"
     for resource in ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
     for action in ("read", "write")
-) | {"models:approve"}
+) | {"models:approve", "labeling:annotate"}
 """Every scope there is, spelt out."""
 
 
@@ -85,6 +88,16 @@ class Principal:
     expires_at: int | None = None
     allowances: tuple[Allowance, ...] = ()
 
+    @property
+    def owner(self) -> str:
+        """Whose things are that it makes: its person's, or its own where a key belongs to nobody."""
+        return self.user_id or self.key_id
+
+    @property
+    def only(self) -> dict[str, str]:
+        """The condition that leaves what it may see of its tenant's: an end user sees their own."""
+        return {"owner": self.owner} if self.role == "end_user" else {}
+
     def may(self, scope: str) -> bool:
         """Whether both the role and the key's own scopes allow `scope`."""
         role = ROLES.get(self.role, frozenset())
@@ -97,7 +110,7 @@ def _covers(granted: frozenset[str], scope: str) -> bool:
         "*" in granted
         or scope in granted
         or f"{resource}:*" in granted
-        or (action == "read" and f"{resource}:write" in granted)
+        or (action in ("read", "annotate") and f"{resource}:write" in granted)
     )
 
 
@@ -137,7 +150,7 @@ class Tokens:
         Args:
             audience: package name of the service called.
             tenant_id: the tenant acted for.
-            user: the person it acts for; their role then limits what the token may do.
+            user: whom it acts for; their role and scopes then limit what the token may do.
         """
         issued = int(time.time())
         claims = {
@@ -145,7 +158,9 @@ class Tokens:
             "aud": audience,
             "tenant": tenant_id,
             "user": user.user_id if user else None,
+            "key": user.key_id if user else "",
             "role": user.role if user else "operator",
+            "scopes": sorted(user.scopes) if user else ["*"],
             "organization": user.organization if user else "",
             "iat": issued,
             "exp": issued + TOKEN_SECONDS,
@@ -175,9 +190,10 @@ class Tokens:
             tenant_id=str(claims["tenant"]),
             user_id=claims.get("user"),
             role=str(claims.get("role")),
+            scopes=frozenset(claims.get("scopes", ["*"])),
             organization=str(claims.get("organization")),
             caller=str(claims["iss"]),
-            key_id=f"service:{claims['iss']}",
+            key_id=str(claims.get("key") or f"service:{claims['iss']}"),
         )
 
 
@@ -365,8 +381,8 @@ def limit_headers(scope: Scope) -> dict[str, str]:
     return {name: value for limiter in limiters for name, value in limiter.headers(principal.allowances).items()}
 
 
-def require(scope: str) -> Any:
-    """A FastAPI dependency giving the `Principal` if it may do `scope`.
+def require(*scopes: str) -> Any:
+    """A FastAPI dependency giving the `Principal` if it may do one of `scopes`.
 
     Use as `principal: Annotated[Principal, require("files:write")]`.
 
@@ -376,11 +392,11 @@ def require(scope: str) -> Any:
 
     async def dependency(request: Request) -> Principal:
         principal = await caller_of(request.scope)
-        if not principal.may(scope):
+        if not any(principal.may(scope) for scope in scopes):
             raise Forbidden(
-                f"This key has role '{principal.role}' and may not do '{scope}'. Use a key with that permission."
+                f"This key has role '{principal.role}' and may not do '{scopes[0]}'. Use a key with that permission."
             )
-        if not principal.tenant_id and not scope.startswith("organization"):
+        if not principal.tenant_id and not scopes[0].startswith("organization"):
             raise Forbidden("An operator key acts on tenants, not as one. Use a key of the tenant.")
         return principal
 

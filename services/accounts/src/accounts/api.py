@@ -76,6 +76,7 @@ class KeyAsked(Body):
     expires_at: Seconds | None = None
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
+    user_id: Word | None = None
 
 
 class LettersAsked(Body):

@@ -161,6 +161,7 @@ class NewKey:
     expires_at: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    user_id: str | None = None
     makers: tuple[Allowance, ...] = ()
 
 
@@ -241,6 +242,10 @@ class ApiKey(Aggregate):
         if owner.disabled:
             raise Unauthenticated("The person this API key belongs to was shut out.", code="revoked_api_key")
         return granted & expand(ROLES[owner.role])
+
+    def role_for(self, owner: User | None) -> str:
+        """The key's role; that of an end user if its owner is one today, who sees their own things only."""
+        return "end_user" if owner is not None and owner.role == "end_user" else self.role
 
     def revoke(self, at: int) -> None:
         """End the key; ending it again changes nothing."""

@@ -132,7 +132,11 @@ class Keys:
             raise Forbidden(
                 f"Your organization has {ceiling.keys} keys, the most it may have. Revoke some.", code="too_many_keys"
             )
-        return await self.issue(maker.tenant_id, asked, user_id=maker.user_id, actor=actor_of(maker))
+        if asked.user_id is not None:
+            person = await self._accounts.users.get(maker.tenant_id, asked.user_id)
+            check_grant(maker, person.role, ["*"])
+        user_id = asked.user_id or maker.user_id
+        return await self.issue(maker.tenant_id, asked, user_id=user_id, actor=actor_of(maker))
 
     async def issue(self, tenant_id: str, asked: NewKey, *, user_id: str | None, actor: str) -> tuple[ApiKey, str]:
         """Make and store a key without asking who may.
@@ -192,7 +196,7 @@ class Keys:
             "tenant_id": key.tenant_id,
             "key_id": key.id,
             "user_id": key.user_id,
-            "role": key.role,
+            "role": key.role_for(owner),
             "scopes": sorted(scopes),
             "organization": organization,
             "expires_at": key.expires_at,

@@ -170,25 +170,23 @@ def stored_routes(chats: Chats) -> APIRouter:
         order: Literal["asc", "desc"] = "asc",
     ) -> Page:
         newest_first = order == "desc"
-        found = await chats.stored_page(
-            principal.tenant_id, model, limit=limit + 1, after=after, newest_first=newest_first
-        )
+        found = await chats.stored_page(principal, model, limit=limit + 1, after=after, newest_first=newest_first)
         return page([_stored_view(chat) for chat in found], limit=limit)
 
     @router.get("/{chat_id}")
     async def retrieve_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
-        return _stored_view(await chats.stored(principal.tenant_id, chat_id))
+        return _stored_view(await chats.stored(principal, chat_id))
 
     @router.get("/{chat_id}/messages")
     async def stored_messages(chat_id: str, principal: Chatting, limit: Limit = 20, after: str | None = None) -> Page:
-        chat = await chats.stored(principal.tenant_id, chat_id)
+        chat = await chats.stored(principal, chat_id)
         messages = [{**message, "id": f"{chat.id}-{index}"} for index, message in enumerate(chat.messages)]
         start = next((index + 1 for index, message in enumerate(messages) if message["id"] == after), 0)
         return page(messages[start : start + limit + 1], limit=limit)
 
     @router.delete("/{chat_id}")
     async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
-        await chats.stored(principal.tenant_id, chat_id)
+        await chats.stored(principal, chat_id)
         await chats.chats.update(principal.tenant_id, chat_id, Chat.forget_content)
         return {"object": "chat.completion.deleted", "id": chat_id, "deleted": True}
 

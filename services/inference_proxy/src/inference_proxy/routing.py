@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from chassis.auth import Peer
+from chassis.auth import Peer, Principal
 from chassis.believed import Believed
 from chassis.errors import NotFound, Transient
 from inference_proxy.prompts import Bases
@@ -23,12 +23,14 @@ class Route:
         model: the name it was asked for by.
         adapter_id: None for a base model.
         replicas: addresses of the engines that proved they hold the adapter.
+        owner: whose model it is among the tenant's people.
     """
 
     model: str
     base_id: str
     adapter_id: str | None
     replicas: tuple[str, ...]
+    owner: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -53,15 +55,18 @@ class RouteTable:
         self._known: Believed[tuple[str, str], Route] = Believed(BELIEVED_SECONDS, stale_seconds)
         self._turn = 0
 
-    async def find(self, tenant_id: str, model: str) -> Route:
-        """The route to a tenant's model, an alias, or a base model.
+    async def find(self, principal: Principal, model: str) -> Route:
+        """The route to one of the caller's models, an alias of the tenant, or a base model.
 
         Raises:
-            NotFound: no such model for this tenant; never answered by a base model instead.
+            NotFound: no such model for this caller; never answered by a base model instead.
             Transient: the model is in production but no replica holds it at the moment.
         """
+        tenant_id = principal.tenant_id
         key = (tenant_id, model)
         route = await self._known.get(key, lambda patience: self._ask(tenant_id, model, patience))
+        if model.startswith("ft:") and principal.only.get("owner", route.owner) != route.owner:
+            raise _not_found(model)
         if not route.replicas:
             self._known.forget(key)
             raise Transient(
@@ -88,15 +93,11 @@ class RouteTable:
                 "/internal/routes/{}", model, tenant_id=tenant_id, **deadline
             )
         except NotFound as error:
-            raise NotFound(
-                f"The model `{model}` does not exist or you do not have access to it.",
-                code="model_not_found",
-                param="model",
-            ) from error
+            raise _not_found(model) from error
         if told["tenant_id"] != tenant_id or not told["adapter_id"]:
-            raise NotFound(f"The model `{model}` does not exist.", code="model_not_found", param="model")
+            raise _not_found(model)
         replicas = tuple(replica["replica_url"].rstrip("/") for replica in told["replicas"])
-        return Route(model, told["base_model"], told["adapter_id"], replicas)
+        return Route(model, told["base_model"], told["adapter_id"], replicas, told.get("owner", ""))
 
     async def on_change(
         self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
@@ -105,3 +106,11 @@ class RouteTable:
         ended = isinstance(event, (ModelRejected, ModelRetired, AdapterEvicted))
         drop = self._known.forget_all if ended else self._known.doubt
         drop(lambda _key, route: route.adapter_id in (None, event.adapter_id))
+
+
+def _not_found(model: str) -> NotFound:
+    return NotFound(
+        f"The model `{model[:200]}` does not exist or you do not have access to it.",
+        code="model_not_found",
+        param="model",
+    )

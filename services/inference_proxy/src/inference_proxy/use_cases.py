@@ -99,9 +99,9 @@ class Answering:
         """
         asked = asked.checked()
         messages = asked.plain_messages()
-        route = await self._routes.find(principal.tenant_id, asked.model)
+        route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
-        augmented, retrieved = await self._retrieval.augment(principal.tenant_id, asked.stores, messages)
+        augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
         prompt = base.render(augmented)
         return Answer(
             id=request_id_for("chatcmpl-", new_id("chatcmpl-")),
@@ -120,7 +120,7 @@ class Answering:
     async def prepare_completion(self, principal: Principal, asked: CompletionAsked) -> Answer:
         """As `prepare_chat`, for raw prompts."""
         prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
-        route = await self._routes.find(principal.tenant_id, asked.model)
+        route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
         return Answer(
             id=request_id_for("cmpl-", new_id("cmpl-")),
@@ -185,6 +185,7 @@ class Answering:
         chat = Chat(
             id=answer.id,
             tenant_id=answer.principal.tenant_id,
+            owner=answer.principal.owner,
             created_at=answer.created,
             model=answer.asked.model,
             adapter_id=answer.route.adapter_id,
@@ -222,10 +223,11 @@ class Rating:
         Raises:
             NotFound: this tenant got no such answer.
         """
-        chat = await self._chats.chats.get(principal.tenant_id, chat_id)
+        chat = await self._chats.chats.get(principal.tenant_id, chat_id, principal.only)
         feedback = Feedback(
             id=request_id_for("fb_", new_id("fb_")),
             tenant_id=principal.tenant_id,
+            owner=principal.owner,
             created_at=now(),
             chat_id=chat_id,
             model=chat.model,
