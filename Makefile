@@ -67,7 +67,7 @@ chaos: venv ## 300 jobs of 10 tenants while 100 processes of the whole stack are
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED))
 
 cells: venv ## broker, database, objects and Milvus away, cut, half open, slow or on a full disk: the outcomes of the fault matrix
-	$(BIN)/python -m pytest tests/chaos/cells.py -s
+	$(BIN)/python -m pytest tests/chaos/cells.py tests/chaos/hot_path.py -s
 
 lint: venv ## style, and who may import whom
 	$(BIN)/ruff check .

@@ -9,7 +9,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from chassis.auth import Principal
 from chassis.ids import new_id
+from chassis.limits import Allowance
 from localstack.ingress import caddyfile
 from testkit.space import SERVICES
 
@@ -41,6 +43,35 @@ async def test_no_route_answers_a_stranger(service: str, key: str | None, built:
         }
     assert len(answers) > 2
     assert {route: status for route, status in answers.items() if status != 401} == {}
+
+
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK))
+async def test_every_route_counts_against_the_keys_limit(service: str, built: Built) -> None:
+    app = built(service)
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service")
+    async with client:
+        for method, path in routes(app):
+            app.state.authenticator = OneRequest(f"key of {method} {path}")
+            headers = {"authorization": "Bearer sk-x", "idempotency-key": "i"}
+            answers = [
+                await client.request(method, path, headers=h) for h in ({"authorization": "Bearer sk-x"}, headers)
+            ]
+            assert answers[0].status_code == 403, (method, path)
+            assert answers[1].status_code == 429, (method, path)
+            told = answers[1].headers
+            assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("1", "0")
+            assert int(told["retry-after"]) > 1
+
+
+class OneRequest:
+    """Knows everybody for a key that may do nothing, once a minute."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    async def authenticate(self, _: str | None) -> Principal:
+        allowances = (Allowance(self.key, 1, 1),)
+        return Principal(tenant_id="t", key_id=self.key, scopes=frozenset(), allowances=allowances)
 
 
 def test_no_ingress_leads_to_what_trusts_the_network() -> None:

@@ -369,15 +369,57 @@ BUGS: tuple[Planted, ...] = (
         "services/model_server/tests/test_engine.py::test_a_wrong_adapter_is_refused",
     ),
     bug(
+        "a route is not believed while the registry is away",
+        "libs/chassis/src/chassis/believed.py",
+        "if known is None or not usable or self._answers.get(key) is not known:",
+        "if known is not None:",
+        "services/inference_proxy/tests/test_neighbours_away.py::test_what_was_seen_is_answered_and_what_ended_is_not",
+    ),
+    bug(
+        "a revoked key is believed while accounts is away",
+        "libs/chassis/src/chassis/auth.py",
+        "        self._known.forget(key_hash)\n        self._revoked[key_hash] = None\n",
+        "        self._known.doubt(lambda one, _: one == key_hash)\n",
+        "libs/chassis/tests/test_auth.py::test_a_revoked_key_is_refused_though_accounts_is_away",
+    ),
+    bug(
+        "a limit holds in one service only",
+        "libs/chassis/src/chassis/auth.py",
+        "            app_state.limiters[0].admit(principal.allowances)",
+        "            pass",
+        "tests/contract/test_rights.py::test_every_route_counts_against_the_keys_limit",
+    ),
+    bug(
+        "a key makes one without its limits",
+        "services/accounts/src/accounts/use_cases.py",
+        "            asked = own.bind(asked, self._limits.usual_key)",
+        "            own.bind(asked, self._limits.usual_key)",
+        "services/accounts/tests/test_service.py::test_a_key_never_makes_one_that_outgrows_it",
+    ),
+    bug(
+        "a limited key makes many that have as much each",
+        "services/accounts/src/accounts/domain.py",
+        "            makers=makers,",
+        "            makers=(),",
+        "services/accounts/tests/test_service.py::test_a_key_never_makes_one_that_outgrows_it",
+    ),
+    bug(
+        "a key is verified behind a write",
+        "services/accounts/src/accounts/use_cases.py",
+        "        self._accounts.last_used.note(key)",
+        "        await self._accounts.keys.update(key.tenant_id, key.id, lambda _: None)",
+        "services/accounts/tests/test_service.py::test_a_key_is_verified_though_nothing_can_be_written",
+    ),
+    bug(
         "unknown adapter answered by the base",
         "services/inference_proxy/src/inference_proxy/routing.py",
         """        except NotFound as error:
-            raise NotFound(
+            raise _not_found(model) from error
 """,
         """        except NotFound as error:
             if model.startswith("ft:"):
                 return Route(model, model.split(":")[1], None, (self._base_url,))
-            raise NotFound(
+            raise _not_found(model) from error
 """,
         "services/inference_proxy/tests/test_service.py::test_an_unknown_model_is_not_found_and_nobody_answers_for_it",
     ),

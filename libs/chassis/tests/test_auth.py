@@ -9,7 +9,8 @@ import httpx2
 import pytest
 
 from chassis.auth import ROLES, Authenticator, Peer, Principal, hash_key
-from chassis.errors import NotFound, Unauthenticated
+from chassis.errors import NotFound, Transient, Unauthenticated
+from chassis.limits import Allowance
 from testkit import Space
 
 API_KEY = "sk-sartor-" + "a" * 43
@@ -22,9 +23,12 @@ class Accounts:
         self.answer = {"tenant_id": "t", "key_id": "key_1", "role": "owner", "scopes": ["*"], **answer}
         self.asked = 0
         self.refuse = False
+        self.away = False
 
-    async def post(self, path: str, *, json: dict[str, str], tenant_id: str) -> dict[str, Any]:
+    async def post(self, path: str, *, json: dict[str, str], tenant_id: str, timeout: float = 30.0) -> dict[str, Any]:
         self.asked += 1
+        if self.away:
+            raise Transient("accounts cannot be reached")
         if self.refuse or json["key_hash"] != hash_key(API_KEY):
             raise Unauthenticated("no such key")
         return self.answer
@@ -43,6 +47,11 @@ class Accounts:
         ("approver", {"*"}, "models:approve", True),
         ("engineer", {"*"}, "models:approve", False),
         ("nobody", {"*"}, "files:read", False),
+        ("labeler", {"*"}, "labeling:annotate", True),
+        ("labeler", {"*"}, "labeling:write", False),
+        ("labeler", {"*"}, "labeling:read", False),
+        ("engineer", {"labeling:write"}, "labeling:annotate", True),
+        ("viewer", {"*"}, "labeling:annotate", False),
     ],
 )
 def test_a_role_and_a_scope_must_both_allow(role: str, scopes: set[str], asked: str, allowed: bool) -> None:
@@ -63,6 +72,55 @@ async def test_a_key_is_asked_once_and_forgotten_when_revoked(space: Space) -> N
     authenticator.forget(hash_key(API_KEY))
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(f"Bearer {API_KEY}")
+
+
+async def test_a_key_once_verified_works_while_accounts_is_away(space: Space) -> None:
+    accounts = Accounts()
+    authenticator = Authenticator(space.tokens("ingest"), accounts, cache_seconds=0)
+    await authenticator.authenticate(f"Bearer {API_KEY}")
+    accounts.away = True
+    assert (await authenticator.authenticate(f"Bearer {API_KEY}")).tenant_id == "t"
+    with pytest.raises(Transient):
+        await authenticator.authenticate(f"Bearer {API_KEY}x")
+
+
+async def test_a_key_is_not_believed_for_longer_than_that(space: Space) -> None:
+    accounts = Accounts()
+    authenticator = Authenticator(space.tokens("ingest"), accounts, cache_seconds=0, stale_seconds=0)
+    await authenticator.authenticate(f"Bearer {API_KEY}")
+    accounts.away = True
+    with pytest.raises(Transient):
+        await authenticator.authenticate(f"Bearer {API_KEY}")
+
+
+async def test_a_revoked_key_is_refused_though_accounts_is_away(space: Space) -> None:
+    accounts = Accounts()
+    authenticator = Authenticator(space.tokens("ingest"), accounts, cache_seconds=0)
+    await authenticator.authenticate(f"Bearer {API_KEY}")
+    accounts.away = True
+    authenticator.forget(hash_key(API_KEY))
+    with pytest.raises(Unauthenticated) as caught:
+        await authenticator.authenticate(f"Bearer {API_KEY}")
+    assert caught.value.code == "revoked_api_key"
+
+
+async def test_a_key_revoked_while_it_is_asked_about_is_refused(space: Space) -> None:
+    class Late(Accounts):
+        async def post(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            answer = await super().post(*args, **kwargs)
+            authenticator.forget(hash_key(API_KEY))
+            return answer
+
+    authenticator = Authenticator(space.tokens("ingest"), Late())
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            await authenticator.authenticate(f"Bearer {API_KEY}")
+
+
+async def test_what_a_newer_accounts_adds_does_not_matter(space: Space) -> None:
+    accounts = Accounts(shoe_size=42, allowances=[{"of": "key_1", "requests_per_minute": 5, "tokens_per_minute": 7}])
+    principal = await Authenticator(space.tokens("ingest"), accounts).authenticate(f"Bearer {API_KEY}")
+    assert principal.allowances == (Allowance("key_1", 5, 7),)
 
 
 async def test_a_cached_key_still_expires(space: Space) -> None:
@@ -100,6 +158,24 @@ def test_a_token_carries_the_persons_role(space: Space) -> None:
     principal = space.tokens("ingest").verify(space.tokens("console").sign("ingest", "t", person))
     assert principal.user_id == "user_1"
     assert not principal.may("files:write")
+
+
+def test_a_token_carries_what_the_caller_may_and_whose_their_things_are(space: Space) -> None:
+    key = Principal(tenant_id="t", key_id="key_1", role="engineer", scopes=frozenset({"chat:write"}))
+    principal = space.tokens("rag_indexer").verify(space.tokens("inference_proxy").sign("rag_indexer", "t", key))
+    assert (principal.may("chat:write"), principal.may("retrieval:read")) == (True, False)
+    assert (principal.owner, principal.caller) == ("key_1", "inference_proxy")
+    again = space.tokens("ingest").verify(space.tokens("rag_indexer").sign("ingest", "t", principal))
+    assert (again.scopes, again.owner) == (principal.scopes, "key_1")
+    service = space.tokens("ingest").verify(space.tokens("trainer").sign("ingest", "t"))
+    assert (service.may("files:read"), service.only) == (True, {})
+
+
+@pytest.mark.parametrize("role", ["owner", "engineer", "viewer", "operator"])
+def test_only_end_users_see_their_own_alone(role: str) -> None:
+    assert Principal(tenant_id="t", key_id="key_1", role=role).only == {}
+    assert Principal(tenant_id="t", key_id="key_1", role="end_user").only == {"owner": "key_1"}
+    assert Principal(tenant_id="t", key_id="key_1", user_id="user_1", role="end_user").only == {"owner": "user_1"}
 
 
 def test_a_token_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

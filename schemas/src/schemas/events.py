@@ -97,6 +97,7 @@ class DatasetPrepared(Event):
     train: ObjectRef = Field(description="Training rows, chat JSONL.")
     validation: ObjectRef = Field(description="Validation rows, chat JSONL.")
     heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
+    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class DatasetRejected(Event):
@@ -124,6 +125,7 @@ class DocumentParsed(Event):
     title: str = Field(description="First heading, or the file's name.")
     purpose: Purpose = Field(description="Purpose of the file.")
     text: ObjectRef = Field(description="The document as UTF-8 text or Markdown.")
+    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class DocumentIndexed(Event):
@@ -208,6 +210,7 @@ class FinetuneTrained(Event):
     metrics: dict[str, float] = Field(description="Final training metrics.")
     hyperparameters: dict[str, float | int | str] = Field(description="As resolved.")
     seed: int = Field(description="Seed of the run.")
+    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class FinetuneSucceeded(Event):
@@ -253,6 +256,7 @@ class ModelRegistered(Event):
     heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
     train: ObjectRef = Field(description="Training rows, for few-shot examples.")
     task: Literal["classification", "generation"] = Field(description="Kind of answers.")
+    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class ModelPromoted(Event):

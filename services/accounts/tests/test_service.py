@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +12,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 
+from accounts import store
 from accounts.app import build
 from accounts.domain import AuditEntry, Chain, make_slug
 from accounts.settings import Settings
 from chassis.auth import Principal, hash_key
+from eventbus.dead_letters import DeadLetters
 from schemas import KeyRevoked, TenantCreated, TenantPolicyChanged
 from stores import mongo
 from testkit import Space, eventually, running
@@ -87,9 +93,10 @@ async def test_a_revoked_key_is_refused_and_announced(space: Space, tmp_path: Pa
 )
 async def test_nobody_grants_more_than_they_have(space: Space, tmp_path: Path, asked: dict, status: int) -> None:
     async with accounts(space, tmp_path) as http:
-        headers = space.headers("accounts", "tenant_x", role="owner")
+        tenant_id = (await tenant(http))["tenant_id"]
+        headers = space.headers("accounts", tenant_id, role="owner")
         if asked.get("role") == "owner":
-            headers = space.headers("accounts", "tenant_x", role="engineer")
+            headers = space.headers("accounts", tenant_id, role="engineer")
         answer = await http.post("/v1/organization/keys", json={"name": "k", **asked}, headers=headers)
         assert answer.status_code == status, answer.text
 
@@ -105,6 +112,193 @@ async def test_a_key_of_few_scopes_grants_no_others(space: Space, tmp_path: Path
         person = {"email": "a@b.example", "password": PASSWORD, "role": "owner"}
         assert (await http.post("/v1/organization/users", json=person, headers=admin)).status_code == 403
         assert (await http.post("/v1/organization/users", json=person, headers=owner)).status_code == 200
+
+
+async def make_key(http: httpx2.AsyncClient, maker: str, **asked: Any) -> httpx2.Response:
+    return await http.post("/v1/organization/keys", json={"role": "owner", **asked}, headers=bearer(maker))
+
+
+async def allowed(http: httpx2.AsyncClient, space: Space, key: str) -> dict[str, tuple[int, int]]:
+    """By name, requests and tokens a minute of everything a key counts under."""
+    known = (await verify(http, space, key)).json()["allowances"]
+    return {one["of"]: (one["requests_per_minute"], one["tokens_per_minute"]) for one in known}
+
+
+async def test_a_key_never_makes_one_that_outgrows_it(space: Space, tmp_path: Path) -> None:
+    until = int(time.time()) + 3600
+    mine = {"requests_per_minute": 50, "tokens_per_minute": 70, "expires_at": until}
+    async with accounts(space, tmp_path) as http:
+        first = await tenant(http)
+        small = (await make_key(http, first["api_key"], **mine)).json()
+        for more in ({"requests_per_minute": 51}, {"tokens_per_minute": 71}, {"expires_at": until + 1}):
+            refused = await make_key(http, small["api_key"], **more)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (403, next(iter(more)))
+        silent = (await make_key(http, small["api_key"])).json()
+        assert {name: silent[name] for name in mine} == mine
+        less = {"requests_per_minute": 40, "tokens_per_minute": 1, "expires_at": until - 1}
+        lesser = (await make_key(http, small["api_key"], **less)).json()
+        assert {name: lesser[name] for name in less} == less
+        least = (await make_key(http, lesser["api_key"])).json()
+        # All it made counts as its own: ten keys of fifty requests have fifty.
+        assert await allowed(http, space, least["api_key"]) == {
+            least["id"]: (40, 1),
+            lesser["id"]: (40, 1),
+            small["id"]: (50, 70),
+            first["tenant_id"]: (6000, 1_000_000),
+        }
+        usual = (await make_key(http, first["api_key"])).json()
+        assert await allowed(http, space, usual["api_key"]) == {
+            usual["id"]: (3000, 200_000),
+            first["tenant_id"]: (6000, 1_000_000),
+        }
+
+
+async def test_a_limited_key_lets_nobody_in(space: Space, tmp_path: Path) -> None:
+    limits = ({"requests_per_minute": 50}, {"tokens_per_minute": 5}, {"expires_at": 2**33})
+    person = {"email": "a@b.example", "password": PASSWORD, "role": "owner"}
+    async with accounts(space, tmp_path) as http:
+        owner = (await tenant(http))["api_key"]
+        user = (await http.post("/v1/organization/users", json=person, headers=bearer(owner))).json()
+        url = f"/v1/organization/users/{user['id']}"
+        for limit in limits:
+            key = (await make_key(http, owner, **limit)).json()["api_key"]
+            made = (await make_key(http, key)).json()["api_key"]
+            for maker in (key, made):
+                wanted = {**person, "email": "c@d.example"}
+                assert (
+                    await http.post("/v1/organization/users", json=wanted, headers=bearer(maker))
+                ).status_code == 403
+            assert (await http.patch(url, json={"role": "owner"}, headers=bearer(key))).status_code == 403
+
+
+async def test_only_the_operator_changes_what_a_tenant_has_in_all(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path, tenant_requests_per_minute=50) as http:
+        first = await tenant(http)
+        over = await make_key(http, first["api_key"], requests_per_minute=51)
+        assert (over.status_code, over.json()["error"]["param"]) == (403, "requests_per_minute")
+        url = f"/v1/organization/tenants/{first['tenant_id']}"
+        raised = {"requests_per_minute": 80, "tokens_per_minute": 9, "keys": 3, "people": 1}
+        assert (await http.patch(url, json=raised, headers=bearer(first["api_key"]))).status_code == 403
+        shown = (await http.patch(url, json=raised, headers=bearer(OPERATOR))).json()
+        assert shown["limits"] == raised
+        own = (await http.get("/v1/organization", headers=bearer(first["api_key"]))).json()
+        assert own["limits"] == raised
+        assert (await allowed(http, space, first["api_key"]))[first["tenant_id"]] == (80, 9)
+        trail = (await http.get("/v1/organization/audit_logs", headers=bearer(first["api_key"]))).json()["data"]
+        assert (trail[0]["action"], trail[0]["details"]) == ("tenant.ceiling", raised)
+
+        made = [await make_key(http, first["api_key"], requests_per_minute=80) for _ in range(3)]
+        assert [answer.status_code for answer in made] == [200, 200, 403]
+        assert made[-1].json()["error"]["code"] == "too_many_keys"
+        revoked = f"/v1/organization/keys/{made[0].json()['id']}"
+        assert (await http.delete(revoked, headers=bearer(first["api_key"]))).status_code == 200
+        assert (await make_key(http, first["api_key"])).status_code == 200
+
+        people = [
+            await http.post(
+                "/v1/organization/users",
+                json={"email": f"{name}@b.example", "password": PASSWORD},
+                headers=bearer(first["api_key"]),
+            )
+            for name in "ab"
+        ]
+        assert [answer.status_code for answer in people] == [200, 403]
+        assert people[-1].json()["error"]["code"] == "too_many_people"
+
+
+async def test_the_limit_of_a_key_holds_here_too(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        key = (await make_key(http, (await tenant(http))["api_key"], requests_per_minute=2)).json()["api_key"]
+        answers = [await http.get("/v1/organization/keys", headers=bearer(key)) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0"]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+
+
+async def test_a_key_is_verified_though_nothing_can_be_written(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise mongo.PyMongoError("no space left on device")
+
+    async with accounts(space, tmp_path) as http:
+        key = (await make_key(http, (await tenant(http))["api_key"])).json()["api_key"]
+        for write in ("update_one", "insert_one", "find_one_and_update", "bulk_write"):
+            monkeypatch.setattr(mongo.AsyncIOMotorCollection, write, full)
+        assert (await verify(http, space, key)).status_code == 200
+
+
+async def test_the_last_use_of_a_key_is_noted(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "LAST_USED_WRITTEN_EVERY", 0.05)
+    async with accounts(space, tmp_path) as http:
+        owner = (await tenant(http))["api_key"]
+        key = (await make_key(http, owner)).json()
+        assert key["last_used_at"] is None
+        await verify(http, space, key["api_key"])
+
+        async def noted() -> bool:
+            listed = (await http.get("/v1/organization/keys", headers=bearer(owner))).json()["data"]
+            return next(one for one in listed if one["id"] == key["id"])["last_used_at"] is not None
+
+        await eventually(noted)
+
+
+async def test_the_operator_is_asked_for_before_anything_is_done(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def done(*_: Any, **__: Any) -> Any:
+        raise AssertionError("done before it was asked who calls")
+
+    for name in ("find", "get", "replay"):
+        monkeypatch.setattr(DeadLetters, name, done)
+    async with accounts(space, tmp_path) as http:
+        owner = bearer((await tenant(http))["api_key"])
+        url = "/v1/organization/dead_letters"
+        for method, path in (("GET", ""), ("GET", "/a.1"), ("POST", "/replay"), ("POST", "/a.1/replay")):
+            answer = await http.request(method, url + path, json={} if method == "POST" else None, headers=owner)
+            assert answer.status_code == 403, (method, path)
+
+
+async def test_a_policy_names_a_base_model_that_is_there(space: Space, tmp_path: Path) -> None:
+    registry = FastAPI()
+
+    @registry.get("/internal/base_models/{name}")
+    async def base(name: str) -> Response:
+        known = name == "tiny-test"
+        error = {"error": {"message": "There is no such base model.", "code": "model_not_found"}}
+        return JSONResponse({"id": name} if known else error, status_code=200 if known else 404)
+
+    async with running(registry) as there, accounts(space, tmp_path, registry_url=there) as http:
+        owner = bearer((await tenant(http))["api_key"])
+        for base_model in ("tiny-test", "", "gpt-4o", "../../etc", "/etc", "a/b", "..", "x" * 300):
+            status = 200 if base_model in ("tiny-test", "") else 400
+            made = {"name": f"x {base_model}"[:50], "policy": {"base_model": base_model}}
+            for answer in (
+                await http.patch("/v1/organization", json={"base_model": base_model}, headers=owner),
+                await http.post("/v1/organization/tenants", json=made, headers=bearer(OPERATOR)),
+            ):
+                assert answer.status_code == status, (base_model, answer.text)
+                if status == 400:
+                    assert "base_model" in answer.json()["error"]["param"]
+                    assert len(answer.text) < 1000
+
+
+async def test_what_strangers_send_is_bounded_text(space: Space, tmp_path: Path) -> None:
+    good = {"email": "a@b.example", "password": PASSWORD}
+    bad: list[tuple[str, dict[str, Any]]] = [
+        ("sign_up", {**good, "organization": "Org", "password": "correct horse \ud83d battery"}),
+        ("sign_up", {**good, "organization": "Org", "password": "p" * 5000}),
+        ("sign_up", {**good, "organization": "O" * 5000}),
+        ("sign_in", {**good, "email": "a\udc00@b.example"}),
+        ("sign_in", {**good, "email": "a" * 5000}),
+        ("sign_in", {**good, "remember": True}),
+    ]
+    async with accounts(space, tmp_path) as http:
+        headers = {**space.headers("accounts", ""), "content-type": "application/json"}
+        for path, body in bad:
+            answer = await http.post(f"/internal/users/{path}", content=json.dumps(body), headers=headers)
+            assert answer.status_code == 400, answer.text
+            assert len(answer.text) < 1000
 
 
 async def test_a_person_shut_out_or_demoted_loses_it_with_their_keys(space: Space, tmp_path: Path) -> None:
@@ -213,9 +407,36 @@ async def test_policy_and_audit_trail(space: Space, tmp_path: Path) -> None:
         older = (await http.get("/v1/organization/audit_logs", params=next_page, headers=owner)).json()
         assert [entry["action"] for entry in older["data"]] == ["key.create"]
         assert older["has_more"]
+        assert (await http.patch("/v1/organization", json={"gate": "approval"}, headers=owner)).status_code == 200
+        assert (await http.get("/v1/organization/audit_logs", headers=owner)).json()["data"] == trail["data"]
+
         lines = mongo.connect(space.settings(Settings, "accounts"), "accounts")["audit"]
-        await lines.delete_one({"digest": trail["data"][0]["digest"]})
-        assert not (await http.get("/v1/organization/audit_logs", headers=owner)).json()["intact"]
+
+        async def intact(**asked: Any) -> bool:
+            return bool((await http.get("/v1/organization/audit_logs", params=asked, headers=owner)).json()["intact"])
+
+        for _ in range(3):
+            await make_key(http, owner["authorization"].removeprefix("Bearer "))
+        assert await intact(verify=True)
+        first = await lines.find_one({"position": 1})
+        await lines.update_one({"position": 1}, {"$set": {"actor": "nobody"}})
+        # A page is as long as it is, however long the trail: it vouches for its own lines.
+        assert await intact(limit=2)
+        assert not await intact(limit=100)
+        assert not await intact(limit=2, verify=True)
+        await lines.replace_one({"position": 1}, first)
+        assert await intact(verify=True)
+        assert not await intact_without(lines, http, owner, trail["data"][0]["digest"])
+        newest = (await http.get("/v1/organization/audit_logs", headers=owner)).json()["data"][0]["digest"]
+        assert not await intact_without(lines, http, owner, newest)
+
+
+async def intact_without(lines: Any, http: httpx2.AsyncClient, owner: dict[str, str], digest: str) -> bool:
+    """What a page says of a trail that lost a line."""
+    lost = await lines.find_one_and_delete({"digest": digest})
+    said = (await http.get("/v1/organization/audit_logs", headers=owner)).json()["intact"]
+    await lines.insert_one(lost)
+    return bool(said)
 
 
 async def test_a_new_operator_key_replaces_the_old(space: Space, tmp_path: Path) -> None:

@@ -173,12 +173,13 @@ class World:
     def key(self, tenant: str = "", **limits: int) -> str:
         """An API key that accounts knows."""
         key = new_id("sk-")
+        allowed = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, **limits}
         self.elsewhere.keys[hash_key(key)] = {
             "tenant_id": tenant or self.a,
             "key_id": f"key_{key[-6:]}",
             "role": "owner",
             "scopes": ["*"],
-            **limits,
+            "allowances": [{"of": key, **allowed}],
         }
         return key
 

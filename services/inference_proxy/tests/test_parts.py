@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from transformers import AutoTokenizer
 
 from chassis.auth import Principal
 from chassis.errors import Invalid, RateLimited
+from chassis.limits import Allowance, Limiter
 from inference_proxy.answers import StopFilter
-from inference_proxy.limits import InFlight, Limiter
+from inference_proxy.limits import InFlight, Spending
 from inference_proxy.prompts import Base
 from inference_proxy.requests import ChatAsked, CompletionAsked
 
@@ -34,28 +36,40 @@ def test_stop_texts_never_show(pieces: list[str], stops: list[str], shown: str) 
     assert seen == shown
 
 
-def test_limits_count_by_key_and_say_when_to_come_back() -> None:
-    limiter = Limiter(2, 100)
-    one, other = (Principal(tenant_id="t", key_id=key) for key in ("1", "2"))
-    for _ in range(2):
-        limiter.admit(one)
-    with pytest.raises(RateLimited) as caught:
-        limiter.admit(one)
-    assert caught.value.retry_after is not None
-    limiter.admit(other)
-    headers = limiter.headers(one)
-    assert headers["x-ratelimit-limit-requests"] == "2"
-    assert headers["x-ratelimit-remaining-requests"] == "0"
-    assert headers["x-ratelimit-reset-requests"]
+BY_KEY = Principal(tenant_id="t", key_id="k", allowances=(Allowance("k", 4, 50), Allowance("t", 8, 80)))
+BY_CONSOLE = Principal(tenant_id="t", user_id="user_1", caller="console")
 
 
-def test_tokens_spent_are_owed() -> None:
-    limiter = Limiter(100, 50)
-    person = Principal(tenant_id="t", key_id="k")
-    limiter.admit(person)
-    limiter.charge(person, 500)
+def spending(requests: Limiter | None = None) -> Spending:
+    return Spending(requests or Limiter("requests"), Limiter("tokens"), Allowance("", 4, 50))
+
+
+@pytest.mark.parametrize("who", [BY_KEY, BY_CONSOLE])
+def test_tokens_spent_are_owed(who: Principal) -> None:
+    spent = spending()
+    spent.admit(who)
+    spent.charge(who, 500)
     with pytest.raises(RateLimited, match="tokens"):
-        limiter.admit(person)
+        spent.admit(who)
+
+
+def test_the_tokens_of_a_tenants_keys_are_counted_together() -> None:
+    spent = spending()
+    other = replace(BY_KEY, key_id="l", allowances=(Allowance("l", 4, 50), BY_KEY.allowances[1]))
+    for who in (BY_KEY, other):
+        spent.admit(who)
+        spent.charge(who, 40)
+    with pytest.raises(RateLimited, match="80 tokens"):
+        spent.admit(BY_KEY)
+
+
+def test_people_without_a_key_are_counted_here_each_for_themselves() -> None:
+    spent = spending()
+    for _ in range(4):
+        spent.admit(BY_CONSOLE)
+    with pytest.raises(RateLimited, match="requests"):
+        spent.admit(BY_CONSOLE)
+    spent.admit(replace(BY_CONSOLE, user_id="user_2"))
 
 
 def test_one_tenant_cannot_take_every_place() -> None:
@@ -94,11 +108,11 @@ def test_stores_are_named_in_either_way() -> None:
 
 
 def test_a_request_owes_for_each_of_its_prompts() -> None:
-    limiter = Limiter(4, 1000)
-    person = Principal(tenant_id="t", key_id="k")
-    limiter.admit(person, 5)
+    requests = Limiter("requests")
+    requests.admit(BY_KEY.allowances)  # as the key is read
+    spending(requests).admit(BY_KEY, 5)
     with pytest.raises(RateLimited, match="requests"):
-        limiter.admit(person)
+        requests.admit(BY_KEY.allowances)
 
 
 def test_a_request_takes_a_place_for_each_of_its_answers() -> None:

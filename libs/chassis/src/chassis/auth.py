@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +19,18 @@ from fastapi import Depends, Request
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
+from starlette.types import Scope
 
+from chassis.believed import Believed
 from chassis.errors import BY_STATUS, Forbidden, NotFound, Transient, Unauthenticated
+from chassis.limits import Allowance
 
 TOKEN_SECONDS = 60
 CLOCK_SKEW_SECONDS = 10
 TOKEN_REFUSED = "service_token_refused"  # noqa: S105 - an error code
+
+MOST_REVOKED = 10_000
+"""Revoked keys that are remembered, so that they are refused while accounts is away."""
 
 LONGEST_CALL_SECONDS = 30.0
 """Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
@@ -37,7 +43,7 @@ ROLES: dict[str, frozenset[str]] = {
         | {"evals:write"}
     ),
     "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read"}),
-    "labeler": frozenset({"labeling:write"}),
+    "labeler": frozenset({"labeling:annotate"}),
     "viewer": frozenset(
         {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
     ),
@@ -45,13 +51,16 @@ ROLES: dict[str, frozenset[str]] = {
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
     ),
 }
-"""What each role may do, as `resource:action` scopes; `write` includes `read`, `*` is everything of the tenant."""
+"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant.
+
+`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
+"""
 
 SCOPES = frozenset(
     f"{resource}:{action}"
     for resource in ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
     for action in ("read", "write")
-) | {"models:approve"}
+) | {"models:approve", "labeling:annotate"}
 """Every scope there is, spelt out."""
 
 
@@ -66,6 +75,7 @@ class Principal:
     """The authenticated caller of one request.
 
     `tenant_id` is what every query below the API carries. `caller` names the service for calls between services.
+    `allowances` are what a key may use in a minute: its own, its makers' where they are limited, its tenant's.
     """
 
     tenant_id: str
@@ -75,9 +85,18 @@ class Principal:
     scopes: frozenset[str] = frozenset({"*"})
     caller: str | None = None
     organization: str = ""
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
     expires_at: int | None = None
+    allowances: tuple[Allowance, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """Whose things are that it makes: its person's, or its own where a key belongs to nobody."""
+        return self.user_id or self.key_id
+
+    @property
+    def only(self) -> dict[str, str]:
+        """The condition that leaves what it may see of its tenant's: an end user sees their own."""
+        return {"owner": self.owner} if self.role == "end_user" else {}
 
     def may(self, scope: str) -> bool:
         """Whether both the role and the key's own scopes allow `scope`."""
@@ -91,7 +110,7 @@ def _covers(granted: frozenset[str], scope: str) -> bool:
         "*" in granted
         or scope in granted
         or f"{resource}:*" in granted
-        or (action == "read" and f"{resource}:write" in granted)
+        or (action in ("read", "annotate") and f"{resource}:write" in granted)
     )
 
 
@@ -131,7 +150,7 @@ class Tokens:
         Args:
             audience: package name of the service called.
             tenant_id: the tenant acted for.
-            user: the person it acts for; their role then limits what the token may do.
+            user: whom it acts for; their role and scopes then limit what the token may do.
         """
         issued = int(time.time())
         claims = {
@@ -139,7 +158,9 @@ class Tokens:
             "aud": audience,
             "tenant": tenant_id,
             "user": user.user_id if user else None,
+            "key": user.key_id if user else "",
             "role": user.role if user else "operator",
+            "scopes": sorted(user.scopes) if user else ["*"],
             "organization": user.organization if user else "",
             "iat": issued,
             "exp": issued + TOKEN_SECONDS,
@@ -169,30 +190,28 @@ class Tokens:
             tenant_id=str(claims["tenant"]),
             user_id=claims.get("user"),
             role=str(claims.get("role")),
+            scopes=frozenset(claims.get("scopes", ["*"])),
             organization=str(claims.get("organization")),
             caller=str(claims["iss"]),
-            key_id=f"service:{claims['iss']}",
+            key_id=str(claims.get("key") or f"service:{claims['iss']}"),
         )
-
-
-@dataclass
-class _Known:
-    principal: Principal
-    until: float = field(default=0.0)
 
 
 class Authenticator:
     """Turns the `Authorization` header into a `Principal`.
 
-    API keys are asked of accounts once and believed for `cache_seconds`; `forget` (called on `key.revoked`) ends
-    that at once. Only good answers are cached, so a new key works immediately.
+    API keys are asked of accounts once and believed for `cache_seconds`, and for `stale_seconds` while accounts cannot
+    be asked; `forget` (called on `key.revoked`) ends that at once. Only good answers are kept, so a new key works
+    immediately.
     """
 
-    def __init__(self, tokens: Tokens, accounts: Any, *, cache_seconds: float = 30.0) -> None:
+    def __init__(
+        self, tokens: Tokens, accounts: Any, *, cache_seconds: float = 30.0, stale_seconds: float = 600.0
+    ) -> None:
         self._tokens = tokens
         self._accounts = accounts
-        self._cache_seconds = cache_seconds
-        self._known: dict[str, _Known] = {}
+        self._known: Believed[str, Principal] = Believed(cache_seconds, stale_seconds)
+        self._revoked: dict[str, None] = {}
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller named by an `Authorization: Bearer …` header.
@@ -210,32 +229,39 @@ class Authenticator:
         if not credential.startswith("sk-"):
             return self._tokens.verify(credential)
         hashed = hash_key(credential)
-        known = self._known.get(hashed)
-        if known and known.until > time.monotonic():
-            _check_expiry(known.principal)
-            return known.principal
-        principal = await self._ask(hashed)
-        self._known[hashed] = _Known(principal, time.monotonic() + self._cache_seconds)
-        if len(self._known) > 10_000:
-            self._known.pop(next(iter(self._known)))
+        self._check_revoked(hashed)
+        principal = await self._known.get(hashed, lambda patience: self._ask(hashed, patience))
+        self._check_revoked(hashed)  # perhaps while it was asked
+        if principal.expires_at is not None and principal.expires_at <= time.time():
+            raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
         return principal
 
-    async def _ask(self, hashed: str) -> Principal:
-        answer = await self._accounts.post("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="")
-        return Principal(**{**answer, "scopes": frozenset(answer["scopes"])})
+    async def _ask(self, hashed: str, patience: float | None) -> Principal:
+        deadline = {"timeout": patience} if patience else {}
+        answer = await self._accounts.post("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **deadline)
+        return _principal(answer)
+
+    def _check_revoked(self, hashed: str) -> None:
+        if hashed in self._revoked:
+            raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
 
     def ask(self, accounts: Any) -> None:
         """Verify keys with `accounts` instead of the peer: for the accounts service itself."""
         self._accounts = accounts
 
     def forget(self, key_hash: str) -> None:
-        """Drop one key from the cache: it was revoked or changed."""
-        self._known.pop(key_hash, None)
+        """Believe a key no more, whoever can be asked about it: it was revoked."""
+        self._known.forget(key_hash)
+        self._revoked[key_hash] = None
+        if len(self._revoked) > MOST_REVOKED:
+            self._revoked.pop(next(iter(self._revoked)))
 
 
-def _check_expiry(principal: Principal) -> None:
-    if principal.expires_at is not None and principal.expires_at <= time.time():
-        raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
+def _principal(answer: Mapping[str, Any]) -> Principal:
+    """What accounts says of a key; fields that a newer accounts adds are left out."""
+    known = {name: value for name, value in answer.items() if name in Principal.__dataclass_fields__}
+    allowances = tuple(Allowance(**one) for one in answer.get("allowances", ()))
+    return Principal(**{**known, "scopes": frozenset(answer["scopes"]), "allowances": allowances})
 
 
 class Peer:
@@ -324,24 +350,53 @@ class Peer:
         return self.url + path.format(*(quote(one, safe="") for one in ids))
 
 
-def require(scope: str) -> Any:
-    """A FastAPI dependency giving the `Principal` if it may do `scope`.
+async def caller_of(scope: Scope) -> Principal:
+    """Who sent a request: authenticated and counted once, however often it is asked.
+
+    A call that another service makes was counted where that service was called.
+
+    Raises:
+        Unauthenticated: see `Authenticator`.
+        RateLimited: nothing is left of one of the caller's allowances.
+    """
+    state = scope.setdefault("state", {})
+    if "principal" not in state:
+        app_state = scope["app"].state
+        credential = dict(scope["headers"]).get(b"authorization")
+        principal = await app_state.authenticator.authenticate(credential.decode("latin-1") if credential else None)
+        structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
+        state["principal"] = principal
+        if principal.caller is None:
+            app_state.limiters[0].admit(principal.allowances)
+    found: Principal = state["principal"]
+    return found
+
+
+def limit_headers(scope: Scope) -> dict[str, str]:
+    """What is left of the caller's allowances, once the caller is known."""
+    principal = scope.get("state", {}).get("principal")
+    if principal is None:
+        return {}
+    limiters = scope["app"].state.limiters
+    return {name: value for limiter in limiters for name, value in limiter.headers(principal.allowances).items()}
+
+
+def require(*scopes: str) -> Any:
+    """A FastAPI dependency giving the `Principal` if it may do one of `scopes`.
 
     Use as `principal: Annotated[Principal, require("files:write")]`.
 
     Raises:
-        Unauthenticated, Forbidden: as the names say.
+        Unauthenticated, Forbidden, RateLimited: as the names say.
     """
 
     async def dependency(request: Request) -> Principal:
-        principal: Principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
-        structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
-        request.state.principal = principal
-        if not principal.may(scope):
+        principal = await caller_of(request.scope)
+        if not any(principal.may(scope) for scope in scopes):
             raise Forbidden(
-                f"This key has role '{principal.role}' and may not do '{scope}'. Use a key with that permission."
+                f"This key has role '{principal.role}' and may not do '{scopes[0]}'. Use a key with that permission."
             )
-        if not principal.tenant_id and not scope.startswith("organization"):
+        if not principal.tenant_id and not scopes[0].startswith("organization"):
             raise Forbidden("An operator key acts on tenants, not as one. Use a key of the tenant.")
         return principal
 
@@ -352,7 +407,7 @@ def internal() -> Any:
     """A FastAPI dependency that admits only other services' tokens."""
 
     async def dependency(request: Request) -> Principal:
-        principal: Principal = await request.app.state.authenticator.authenticate(request.headers.get("authorization"))
+        principal = await caller_of(request.scope)
         if principal.caller is None:
             raise Forbidden("This address is for services only.")
         return principal

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.auth import limit_headers
 from chassis.bodies import UNKNOWN_FIELD, known_query
 from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
@@ -72,6 +73,7 @@ class RequestContext:
                     *message.get("headers", []),
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(elapsed).encode()),
+                    *((name.encode(), value.encode()) for name, value in limit_headers(scope).items()),
                 ]
             await send(message)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.auth import Principal
+from chassis.auth import Principal, caller_of
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
@@ -63,7 +63,7 @@ class Idempotency:
             await self.app(scope, receive, send)
             return
         try:
-            caller = await scope["app"].state.authenticator.authenticate(credential.decode("latin-1"))
+            caller = await caller_of(scope)
             attempt = _Attempt(_record_id(caller, scope["path"], key), new_id(""))
             content_type = headers.get(b"content-type", b"")
             if content_type.startswith(b"multipart/"):

@@ -56,6 +56,9 @@ class ServiceSettings(BaseSettings):
     model_server_url: str = "http://127.0.0.1:8109"
 
     key_cache_seconds: float = Field(30.0, description="How long a verified API key is believed without asking.")
+    key_stale_seconds: float = Field(
+        600.0, description="How long a verified API key is believed while accounts cannot be asked."
+    )
     http_timeout: float = Field(10.0, description="Deadline of one call to another service.")
     stop_timeout: float = Field(15.0, description="How long a stopping service may take to drain.")
 

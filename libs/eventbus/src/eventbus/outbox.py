@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -92,13 +92,13 @@ class AggregateStore(Generic[A]):
         document = await self.collection.find_one({**query, "tenant_id": tenant_id})
         return self._load(document) if document else None
 
-    async def get(self, tenant_id: str, aggregate_id: str) -> A:
-        """The tenant's aggregate of that id.
+    async def get(self, tenant_id: str, aggregate_id: str, where: Mapping[str, Any] | None = None) -> A:
+        """The tenant's aggregate of that id, if it meets the further conditions of `where`.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
         """
-        found = await self.find_one(tenant_id, {"_id": aggregate_id})
+        found = await self.find_one(tenant_id, {**(where or {}), "_id": aggregate_id})
         if found is None:
             raise NotFound(f"No such {self.kind.__name__.lower()}: '{aggregate_id}'.")
         return found

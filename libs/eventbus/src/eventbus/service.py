@@ -21,6 +21,7 @@ from chassis.auth import Authenticator, Peer, Tokens
 from chassis.http import Check, create_app
 from chassis.idempotency import Idempotency
 from chassis.idempotency import prepare as prepare_idempotency
+from chassis.limits import Limiter
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import Bus
@@ -61,7 +62,13 @@ class Service:
         self.tokens = Tokens.from_files(name, settings.token_private_key_file, settings.token_public_keys_file)
         self.http = httpx2.AsyncClient(timeout=settings.http_timeout)
         self.objects = Objects(settings)
-        self.authenticator = Authenticator(self.tokens, self.peer("accounts"), cache_seconds=settings.key_cache_seconds)
+        self.authenticator = Authenticator(
+            self.tokens,
+            self.peer("accounts"),
+            cache_seconds=settings.key_cache_seconds,
+            stale_seconds=settings.key_stale_seconds,
+        )
+        self.limiters = [Limiter("requests")]
         self.database = mongo.connect(settings, name) if documents else None
         self._parking = Parking(self.collection("parked"), self.replica_id) if documents else None
         self.bus = Bus(settings, name, self._parking)
@@ -152,6 +159,7 @@ class Service:
             streamed=streamed,
         )
         app.state.authenticator = self.authenticator
+        app.state.limiters = self.limiters
         app.state.service = self
         return app
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
 
-from accounts.domain import ApiKey, Tenant, User
+from accounts.domain import ApiKey, Ceiling, NewKey, Tenant, User
 from accounts.store import Accounts
-from accounts.use_cases import Keys, NewKey, People, Tenants, actor_of
+from accounts.use_cases import Keys, People, Tenants, actor_of
 from chassis.auth import Principal, internal, require
+from chassis.bodies import Body
 from chassis.errors import Forbidden
 from chassis.http import Page, page
 from eventbus.dead_letters import DeadLetter, DeadLetters
@@ -22,76 +23,106 @@ Internal = Annotated[Principal, internal()]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-class TenantAsked(BaseModel):
+Name = Annotated[str, Field(max_length=200)]
+Word = Annotated[str, Field(max_length=100)]
+Email = Annotated[str, Field(max_length=320)]
+Password = Annotated[str, Field(max_length=1024)]
+BaseModelId = Annotated[str, Field(max_length=200, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+"""A folder's name in the catalogue, never a path; empty for the installation's default."""
+
+PerMinute = Annotated[int, Field(ge=1, le=1_000_000_000)]
+HowMany = Annotated[int, Field(ge=1, le=1_000_000)]
+Seconds = Annotated[int, Field(ge=0, le=2**40)]
+
+
+class PolicyAsked(Body):
+    """A tenant's policy; what is left out is as `TenantPolicy` says."""
+
+    tune_on_upload: bool = True
+    gate: Literal["auto", "approval", "advisory"] = "auto"
+    base_model: BaseModelId = ""
+
+
+class TenantAsked(Body):
     """A tenant to be made."""
 
-    name: str
-    policy: TenantPolicy = Field(default_factory=TenantPolicy)
+    name: Name
+    policy: PolicyAsked = Field(default_factory=PolicyAsked)
 
 
-class PolicyChange(BaseModel):
+class PolicyChange(Body):
     """The fields of a policy to be changed."""
 
     tune_on_upload: bool | None = None
     gate: Literal["auto", "approval", "advisory"] | None = None
-    base_model: str | None = None
+    base_model: BaseModelId | None = None
 
 
-class KeyAsked(BaseModel):
+class CeilingChange(Body):
+    """What a tenant may use in all, where that changes."""
+
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+    keys: HowMany | None = None
+    people: HowMany | None = None
+
+
+class KeyAsked(Body):
     """A key to be made."""
 
     name: str = Field("key", min_length=1, max_length=100)
-    role: str = "engineer"
-    scopes: list[str] = Field(default_factory=lambda: ["*"])
-    expires_at: int | None = None
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
+    role: Word = "engineer"
+    scopes: list[Word] = Field(default_factory=lambda: ["*"], max_length=100)
+    expires_at: Seconds | None = None
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+    user_id: Word | None = None
 
 
-class LettersAsked(BaseModel):
+class LettersAsked(Body):
     """Which dead letters to send back; all of them if nothing is given."""
 
-    consumer: str | None = None
-    code: str | None = None
+    consumer: Word | None = None
+    code: Word | None = None
 
 
-class PersonAsked(BaseModel):
+class PersonAsked(Body):
     """A person to be added to the tenant."""
 
-    email: str
-    password: str
-    role: str = "end_user"
+    email: Email
+    password: Password
+    role: Word = "end_user"
 
 
-class PersonChange(BaseModel):
+class PersonChange(Body):
     """What to change about a person."""
 
-    role: str | None = None
+    role: Word | None = None
     disabled: bool | None = None
 
 
-class KeyHash(BaseModel):
+class KeyHash(Body):
     """A key to be verified, by its SHA-256."""
 
-    key_hash: str
+    key_hash: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class SignUp(BaseModel):
+class SignUp(Body):
     """A new organisation and its owner."""
 
-    organization: str
-    email: str
-    password: str
+    organization: Name
+    email: Email
+    password: Password
 
 
-class SignIn(BaseModel):
+class SignIn(Body):
     """Who wants in."""
 
-    email: str
-    password: str
+    email: Email
+    password: Password
 
 
-def tenant_view(tenant: Tenant) -> dict[str, Any]:
+def tenant_view(tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
     """A tenant as shown."""
     return {
         "object": "organization.tenant",
@@ -101,12 +132,13 @@ def tenant_view(tenant: Tenant) -> dict[str, Any]:
         "name": tenant.name,
         "slug": tenant.slug,
         "policy": tenant.policy.model_dump(),
+        "limits": tenant.ceiling(usual).model_dump(),
     }
 
 
 def key_view(key: ApiKey) -> dict[str, Any]:
     """A key as shown: never the key itself."""
-    shown = key.model_dump(exclude={"tenant_id", "version", "sent", "lease", "key_hash"})
+    shown = key.model_dump(exclude={"tenant_id", "version", "sent", "lease", "key_hash", "makers"})
     return {"object": "organization.api_key", **shown}
 
 
@@ -128,36 +160,56 @@ def person_view(user: User, tenant: Tenant) -> dict[str, Any]:
     }
 
 
-def _operator(principal: Principal) -> Principal:
+async def operator(principal: Reads) -> Principal:
+    """The caller, who is the operator; asked before anything is done.
+
+    Raises:
+        Forbidden: it is somebody else.
+    """
     if principal.role != "operator" or principal.caller is not None:
         raise Forbidden("Only the operator may do this. Use the operator key that the first start made.")
     return principal
 
 
-def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people: People) -> APIRouter:
-    """Tenants (operator), one's own organisation, its keys, people and audit trail."""
-    router = APIRouter(prefix="/v1/organization", tags=["organization"])
+Operator = Annotated[Principal, Depends(operator)]
 
-    @router.post("/tenants")
-    async def create_tenant(asked: TenantAsked, principal: Writes, response: Response) -> dict[str, Any]:
+
+def tenant_routes(accounts: Accounts, tenants: Tenants, usual: Ceiling) -> APIRouter:
+    """Tenants, for the operator."""
+    router = APIRouter(prefix="/v1/organization/tenants", tags=["organization"])
+
+    @router.post("")
+    async def create_tenant(asked: TenantAsked, principal: Operator, response: Response) -> dict[str, Any]:
         response.headers["cache-control"] = "no-store"
-        tenant, secret = await tenants.create(asked.name, asked.policy, actor_of(_operator(principal)))
-        return {**tenant_view(tenant), "api_key": secret}
+        policy = TenantPolicy(**asked.policy.model_dump())
+        tenant, secret = await tenants.create(asked.name, policy, actor_of(principal))
+        return {**tenant_view(tenant, usual), "api_key": secret}
 
-    @router.get("/tenants")
-    async def list_tenants(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
-        _operator(principal)
+    @router.get("")
+    async def list_tenants(_: Operator, limit: Limit = 20, after: str | None = None) -> Page:
         found = await accounts.all_tenants(limit=limit + 1, after=after)
-        return page([tenant_view(tenant) for tenant in found], limit=limit)
+        return page([tenant_view(tenant, usual) for tenant in found], limit=limit)
+
+    @router.patch("/{tenant_id}")
+    async def change_ceiling(tenant_id: str, change: CeilingChange, principal: Operator) -> dict[str, Any]:
+        changes = change.model_dump(exclude_none=True)
+        return tenant_view(await tenants.change_ceiling(tenant_id, changes, actor_of(principal)), usual)
+
+    return router
+
+
+def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people: People, usual: Ceiling) -> APIRouter:
+    """One's own organisation, its keys, people and audit trail."""
+    router = APIRouter(prefix="/v1/organization", tags=["organization"])
 
     @router.get("")
     async def own_organization(principal: Reads) -> dict[str, Any]:
-        return tenant_view(await accounts.tenants.get(principal.tenant_id, principal.tenant_id))
+        return tenant_view(await accounts.tenants.get(principal.tenant_id, principal.tenant_id), usual)
 
     @router.patch("")
     async def change_policy(change: PolicyChange, principal: Writes) -> dict[str, Any]:
         changes = change.model_dump(exclude_none=True)
-        return tenant_view(await tenants.change_policy(principal.tenant_id, changes, actor_of(principal)))
+        return tenant_view(await tenants.change_policy(principal.tenant_id, changes, actor_of(principal)), usual)
 
     @router.post("/keys")
     async def create_key(asked: KeyAsked, principal: Writes, response: Response) -> dict[str, Any]:
@@ -190,10 +242,15 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
         return user_view(await people.change(principal, user_id, role=change.role, disabled=change.disabled))
 
     @router.get("/audit_logs")
-    async def audit_logs(principal: Reads, limit: Limit = 20, after: str | None = None) -> dict[str, Any]:
+    async def audit_logs(
+        principal: Reads, limit: Limit = 20, after: str | None = None, verify: bool = False
+    ) -> dict[str, Any]:
         found = await accounts.audit_page(principal.tenant_id, limit=limit + 1, after=after)
         shown = page([{"id": entry.digest, **entry.model_dump()} for entry in found], limit=limit)
-        return {**shown.model_dump(), "intact": await accounts.audit_intact(principal.tenant_id)}
+        intact = await accounts.audit_page_intact(principal.tenant_id, found, newest=after is None)
+        if verify:
+            intact = await accounts.audit_intact(principal.tenant_id)
+        return {**shown.model_dump(), "intact": intact}
 
     return router
 
@@ -226,21 +283,19 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
 
     @router.get("")
     async def list_letters(
-        principal: Reads, limit: Limit = 20, consumer: str | None = None, code: str | None = None
+        _: Operator, limit: Limit = 20, consumer: Word | None = None, code: Word | None = None
     ) -> Page:
-        _operator(principal)
         found = await dead_letters.find(consumer=consumer, code=code)
         return page([letter_view(letter) for letter in found], limit=limit)
 
     @router.post("/replay")
-    async def replay_all(asked: LettersAsked, principal: Writes) -> dict[str, Any]:
+    async def replay_all(asked: LettersAsked, principal: Operator) -> dict[str, Any]:
         found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
-        await replay(_operator(principal), found[::-1])  # in the order they died: those of a key follow each other
+        await replay(principal, found[::-1])  # in the order they died: those of a key follow each other
         return {"object": "list", "replayed": len(found)}
 
     @router.get("/{letter_id}")
-    async def retrieve_letter(letter_id: str, principal: Reads) -> dict[str, Any]:
-        _operator(principal)
+    async def retrieve_letter(letter_id: str, _: Operator) -> dict[str, Any]:
         letter = await dead_letters.get(letter_id)
         return {
             **letter_view(letter),
@@ -250,8 +305,7 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
         }
 
     @router.post("/{letter_id}/replay")
-    async def replay_letter(letter_id: str, principal: Writes) -> dict[str, Any]:
-        _operator(principal)
+    async def replay_letter(letter_id: str, principal: Operator) -> dict[str, Any]:
         letter = await dead_letters.get(letter_id)
         await replay(principal, [letter])
         return letter_view(await dead_letters.get(letter_id))
@@ -259,7 +313,7 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
     return router
 
 
-def internal_routes(accounts: Accounts, keys: Keys, people: People) -> APIRouter:
+def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceiling) -> APIRouter:
     """What other services ask."""
     router = APIRouter(prefix="/internal")
 
@@ -269,7 +323,7 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People) -> APIRouter
 
     @router.get("/tenants/{tenant_id}")
     async def tenant(tenant_id: str, _: Internal) -> dict[str, Any]:
-        return tenant_view(await accounts.tenants.get(tenant_id, tenant_id))
+        return tenant_view(await accounts.tenants.get(tenant_id, tenant_id), usual)
 
     @router.get("/users/{user_id}")
     async def person(user_id: str, caller: Internal) -> dict[str, Any]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 
-from accounts.api import dead_letter_routes, internal_routes, organization_routes
-from accounts.domain import ApiKey, Tenant, User
+from accounts.api import dead_letter_routes, internal_routes, organization_routes, tenant_routes
+from accounts.domain import ApiKey, Ceiling, Tenant, User
 from accounts.passwords import Passwords
 from accounts.settings import Settings
 from accounts.store import Accounts
 from accounts.use_cases import Keys, Limits, People, Tenants
+from chassis.auth import LONGEST_CALL_SECONDS
+from chassis.errors import Transient
+from chassis.limits import Allowance
 from eventbus.dead_letters import DeadLetters
 from eventbus.service import Service
+from stores.mongo import is_away
 
 
 class LocalKeys:
@@ -20,10 +26,22 @@ class LocalKeys:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    async def post(self, _path: str, *, json: dict[str, str], tenant_id: str) -> dict[str, object]:
-        """Verify a key, as `POST /internal/keys/verify` does."""
+    async def post(
+        self, _path: str, *, json: dict[str, str], tenant_id: str, timeout: float = LONGEST_CALL_SECONDS
+    ) -> dict[str, object]:
+        """Verify a key, as `POST /internal/keys/verify` does.
+
+        Raises:
+            Transient: the database is away.
+        """
         del tenant_id
-        return await self._keys.verify(json["key_hash"])
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._keys.verify(json["key_hash"])
+        except Exception as error:
+            if is_away(error) or isinstance(error, TimeoutError):
+                raise Transient("The keys cannot be read at the moment; try again shortly.", retry_after=1) from error
+            raise
 
 
 def build(settings: Settings) -> FastAPI:
@@ -38,14 +56,19 @@ def build(settings: Settings) -> FastAPI:
         service.collection("audit_heads"),
     )
     limits = Limits(
-        settings.requests_per_minute,
-        settings.tokens_per_minute,
+        Allowance("", settings.requests_per_minute, settings.tokens_per_minute),
+        Ceiling(
+            requests_per_minute=settings.tenant_requests_per_minute,
+            tokens_per_minute=settings.tenant_tokens_per_minute,
+            keys=settings.tenant_keys,
+            people=settings.tenant_people,
+        ),
         settings.sign_in_attempts,
         settings.sign_up,
         settings.sign_ups_per_hour,
     )
     keys = Keys(accounts, limits)
-    tenants = Tenants(accounts, keys)
+    tenants = Tenants(accounts, keys, service.peer("registry"))
     people = People(accounts, tenants, Passwords(), limits)
     service.authenticator.ask(LocalKeys(keys))
 
@@ -54,12 +77,14 @@ def build(settings: Settings) -> FastAPI:
             await keys.register_operator(settings.operator_key_file.read_text().strip())
 
     service.on_start(accounts.prepare)
+    service.background("last_used", accounts.last_used.run)
     service.on_start(register_operator)
     dead_letters = DeadLetters(settings, service.bus, service.collection("replays"))
     return service.app(
         [
-            organization_routes(accounts, tenants, keys, people),
+            tenant_routes(accounts, tenants, limits.usual_tenant),
+            organization_routes(accounts, tenants, keys, people, limits.usual_tenant),
             dead_letter_routes(accounts, dead_letters),
-            internal_routes(accounts, keys, people),
+            internal_routes(accounts, keys, people, limits.usual_tenant),
         ]
     )

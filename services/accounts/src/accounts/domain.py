@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.auth import ROLES, SCOPES, Principal, expand
 from chassis.errors import Forbidden, Invalid, Unauthenticated
+from chassis.limits import Allowance
 from eventbus.aggregate import Aggregate
 from schemas import KeyRevoked, TenantCreated, TenantPolicy, TenantPolicyChanged
 
@@ -18,6 +20,8 @@ KEY_PREFIX = "sk-sartor-"
 GRANTABLE = tuple(role for role in ROLES if role != "operator")
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 256
+MOST_MAKERS = 8
+"""Limited keys that made each other, one after the other."""
 
 # One @ with something on both sides and a dot in the domain; real proof is a mail that arrives.
 EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}")
@@ -25,14 +29,29 @@ EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}")
 NOT_SLUG = re.compile(r"[^a-z0-9]+")
 
 
+class Ceiling(BaseModel):
+    """What a tenant may use in all, whatever its owners grant; only the operator changes it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests_per_minute: int
+    tokens_per_minute: int
+    keys: int
+    people: int
+
+
 class Tenant(Aggregate):
-    """One customer of the installation."""
+    """One customer of the installation.
+
+    `raised` holds the parts of its ceiling that the operator set apart from the installation's.
+    """
 
     created_at: int
     name: str
     slug: str
     policy: TenantPolicy = Field(default_factory=TenantPolicy)
     policy_revision: int = 0
+    raised: dict[str, int] = Field(default_factory=dict)
 
     @classmethod
     def create(cls, tenant_id: str, name: str, policy: TenantPolicy, at: int) -> Tenant:
@@ -49,6 +68,14 @@ class Tenant(Aggregate):
         )
         tenant.record(TenantCreated(tenant_id=tenant_id, name=name, slug=tenant.slug, policy=policy))
         return tenant
+
+    def ceiling(self, usual: Ceiling) -> Ceiling:
+        """What the tenant may use; `usual` where the operator set nothing else."""
+        return usual.model_copy(update=self.raised)
+
+    def change_ceiling(self, changes: dict[str, int]) -> None:
+        """Set some parts of the ceiling."""
+        self.raised = self.raised | changes
 
     def change_policy(self, policy: TenantPolicy) -> None:
         """Replace the policy."""
@@ -124,8 +151,25 @@ def known_role(role: str) -> str:
     return role
 
 
+@dataclass(frozen=True)
+class NewKey:
+    """A key as asked for."""
+
+    name: str
+    role: str = "owner"
+    scopes: tuple[str, ...] = ("*",)
+    expires_at: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    user_id: str | None = None
+    makers: tuple[Allowance, ...] = ()
+
+
 class ApiKey(Aggregate):
-    """An API key as stored: its SHA-256 and what it may do; never the key."""
+    """An API key as stored: its SHA-256 and what it may do; never the key.
+
+    `makers` are the allowances of the limited keys it was made by: what it uses counts under theirs too.
+    """
 
     created_at: int
     name: str
@@ -139,6 +183,47 @@ class ApiKey(Aggregate):
     last_used_at: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    makers: list[Allowance] = Field(default_factory=list)
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has less than any key of its tenant: limits or an end, its own or its makers'."""
+        own = (self.expires_at, self.requests_per_minute, self.tokens_per_minute)
+        return bool(self.makers) or any(limit is not None for limit in own)
+
+    def allowance(self, usual: Allowance) -> Allowance:
+        """What it may use by itself; `usual` where it names no limit."""
+        return Allowance(
+            self.id,
+            self.requests_per_minute or usual.requests_per_minute,
+            self.tokens_per_minute or usual.tokens_per_minute,
+        )
+
+    def bind(self, made: NewKey, usual: Allowance) -> NewKey:
+        """What is asked for, within what this key has: nobody gives away more than they have.
+
+        Args:
+            made: the key asked for.
+            usual: the limits of a key that names none.
+
+        Raises:
+            Forbidden: more is asked for by name than this key has.
+        """
+        for name in ("requests_per_minute", "tokens_per_minute", "expires_at"):
+            own, asked = getattr(self, name), getattr(made, name)
+            if own is not None and asked is not None and asked > own:
+                raise Forbidden(f"{name}: this key may grant at most its own {own}.", param=name)
+        limited = self.requests_per_minute is not None or self.tokens_per_minute is not None
+        makers = (*self.makers, self.allowance(usual)) if limited else tuple(self.makers)
+        if len(makers) > MOST_MAKERS:
+            raise Forbidden("Too many limited keys made each other. Use one that was made earlier.")
+        return replace(
+            made,
+            requests_per_minute=made.requests_per_minute or self.requests_per_minute,
+            tokens_per_minute=made.tokens_per_minute or self.tokens_per_minute,
+            expires_at=made.expires_at or self.expires_at,
+            makers=makers,
+        )
 
     def reissue(self, key_hash: str, hint: str) -> None:
         """Put another secret in the place of one whose answer never reached anybody."""
@@ -157,6 +242,10 @@ class ApiKey(Aggregate):
         if owner.disabled:
             raise Unauthenticated("The person this API key belongs to was shut out.", code="revoked_api_key")
         return granted & expand(ROLES[owner.role])
+
+    def role_for(self, owner: User | None) -> str:
+        """The key's role; that of an end user if its owner is one today, who sees their own things only."""
+        return "end_user" if owner is not None and owner.role == "end_user" else self.role
 
     def revoke(self, at: int) -> None:
         """End the key; ending it again changes nothing."""
@@ -208,9 +297,14 @@ class AuditEntry(BaseModel):
 class Chain:
     """Checks the lines of a trail one after the other, oldest first."""
 
-    def __init__(self) -> None:
-        self._position = 0
-        self._digest = ""
+    def __init__(self, position: int = 0, digest: str = "") -> None:
+        self._position = position
+        self._digest = digest
+
+    @classmethod
+    def after(cls, entry: AuditEntry) -> Chain:
+        """A chain that goes on with this line, whatever came before it."""
+        return cls(entry.position - 1, entry.previous)
 
     def follows(self, entry: AuditEntry) -> bool:
         """Whether this line is the next one and nobody changed it."""

@@ -13,8 +13,18 @@ class Settings(ServiceSettings):
     """What accounts reads from the environment besides the settings every service has."""
 
     operator_key_file: Path | None = Field(None, description="File with the operator's API key; read at every start.")
-    requests_per_minute: int = Field(600, description="Requests a minute of a key that names no limit of its own.")
-    tokens_per_minute: int = Field(200_000, description="Tokens a minute of a key that names no limit of its own.")
+    requests_per_minute: int = Field(3000, ge=1, description="Requests a minute of a key that names no limit.")
+    tokens_per_minute: int = Field(200_000, ge=1, description="Tokens a minute of a key that names no limit.")
+    tenant_requests_per_minute: int = Field(
+        6000, ge=1, description="Requests a minute of all keys of a tenant, where the operator set it no other limit."
+    )
+    tenant_tokens_per_minute: int = Field(
+        1_000_000,
+        ge=1,
+        description="Tokens a minute of all keys of a tenant, where the operator set it no other limit.",
+    )
+    tenant_keys: int = Field(1000, ge=1, description="Most API keys of a tenant that are in use.")
+    tenant_people: int = Field(1000, ge=1, description="Most people of a tenant.")
     sign_in_attempts: int = Field(
         10, description="Failed sign-ins of one address within 15 minutes before it must wait."
     )

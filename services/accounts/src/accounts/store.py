@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from accounts.domain import ApiKey, AuditEntry, Chain, Tenant, User
+from chassis.auth import Principal
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
 from eventbus.outbox import AggregateStore
-from stores.mongo import Collection, DuplicateKeyError
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+
+log = structlog.get_logger()
 
 LAST_USED_EVERY = 60
+LAST_USED_WRITTEN_EVERY = 5.0
+MOST_NOTED = 10_000
+VERIFIED_AT_A_TIME = 200
+"""Lines of an audit trail that are checked before other requests have their turn."""
+
 ATTEMPT_WINDOW = 15 * 60
+
+
+class LastUsed:
+    """When keys were last used, to the minute. Noted in memory and written later, as nobody waits for it.
+
+    What is noted may be lost: a use is no evidence.
+    """
+
+    def __init__(self, keys: Collection) -> None:
+        self._keys = keys
+        self._noted: dict[str, int] = {}
+
+    def note(self, key: ApiKey) -> None:
+        """A key was used now."""
+        at = now()
+        if (key.last_used_at or 0) < at - LAST_USED_EVERY and len(self._noted) < MOST_NOTED:
+            self._noted[key.id] = at
+
+    async def run(self) -> None:
+        """Write what was noted, until cancelled."""
+        while True:
+            await asyncio.sleep(LAST_USED_WRITTEN_EVERY)
+            noted, self._noted = self._noted, {}
+            try:
+                for key_id, at in noted.items():
+                    await self._keys.update_one({"_id": key_id}, {"$max": {"last_used_at": at}})
+            except PyMongoError as error:
+                log.warning("last_used_not_written", keys=len(noted), error=f"{type(error).__name__}: {error}")
 
 
 class Accounts:
@@ -39,16 +79,20 @@ class Accounts:
         self.tenants = tenants
         self.users = users
         self.keys = keys
+        self.last_used = LastUsed(keys.collection)
         self._audit = audit
         self._attempts = attempts
         self._heads = heads
+        self._verifying = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Create the indexes that keep keys, addresses and slugs unique."""
         await self.tenants.collection.create_index("slug", unique=True)
         await self.users.collection.create_index("email", unique=True)
         await self.keys.collection.create_index("key_hash", unique=True)
+        await self.keys.collection.create_index([("tenant_id", 1), ("revoked_at", 1)])
         await self._audit.create_index([("tenant_id", 1), ("position", 1)], unique=True)
+        await self._audit.create_index([("tenant_id", 1), ("digest", 1)])
         await self._attempts.create_index("at", expireAfterSeconds=ATTEMPT_WINDOW)
 
     async def all_tenants(self, *, limit: int, after: str | None) -> list[Tenant]:
@@ -69,11 +113,21 @@ class Accounts:
         document = await self.users.collection.find_one({"email": email})
         return User.model_validate({**document, "id": document["_id"]}) if document else None
 
-    async def mark_used(self, key: ApiKey) -> None:
-        """Note the use of a key, to the minute."""
-        at = now()
-        if (key.last_used_at or 0) < at - LAST_USED_EVERY:
-            await self.keys.collection.update_one({"_id": key.id}, {"$set": {"last_used_at": at}})
+    async def key_of(self, principal: Principal) -> ApiKey | None:
+        """The key somebody calls with; None for who came another way, such as a person through the console."""
+        if principal.caller is not None:
+            return None
+        return await self.keys.get(principal.tenant_id, principal.key_id)
+
+    async def keys_in_use(self, tenant_id: str, most: int) -> int:
+        """How many keys of the tenant may be used; counted to `most`."""
+        over = {"$or": [{"expires_at": None}, {"expires_at": {"$gt": now()}}]}
+        mine = {"tenant_id": tenant_id, "revoked_at": None, **over}
+        return int(await self.keys.collection.count_documents(mine, limit=most))
+
+    async def people(self, tenant_id: str, most: int) -> int:
+        """How many people the tenant has; counted to `most`."""
+        return int(await self.users.collection.count_documents({"tenant_id": tenant_id}, limit=most))
 
     async def set_operator_key(self, key: ApiKey) -> None:
         """Make this the only operator key of the installation."""
@@ -127,17 +181,38 @@ class Accounts:
         cursor = self._audit.find(query).sort("position", -1).limit(limit)
         return [AuditEntry.model_validate(document) async for document in cursor]
 
-    async def audit_intact(self, tenant_id: str) -> bool:
-        """Whether no line of the trail was changed, removed or put in, from the first to the newest."""
+    async def audit_page_intact(self, tenant_id: str, page: Sequence[AuditEntry], *, newest: bool) -> bool:
+        """Whether no line of a page was changed, and none is missing between them.
+
+        Args:
+            tenant_id: whose trail.
+            page: its lines, newest first.
+            newest: whether the page begins with the newest line of the trail.
+        """
+        chain = Chain.after(page[-1]) if page else Chain()
+        unbroken = all(chain.follows(entry) for entry in reversed(page))
+        if not newest:
+            return unbroken
         head = await self._heads.find_one({"_id": tenant_id})
-        newest = head["digest"] if head else ""
-        chain, reaches_head = Chain(), not newest
-        async for document in self._audit.find({"tenant_id": tenant_id}).sort("position", 1):
-            entry = AuditEntry.model_validate(document)
-            if not chain.follows(entry):
-                return False
-            reaches_head = reaches_head or entry.digest == newest
-        return reaches_head
+        return unbroken and (head is None or any(entry.digest == head["digest"] for entry in page))
+
+    async def audit_intact(self, tenant_id: str) -> bool:
+        """Whether no line of the trail was changed, removed or put in, from the first to the newest.
+
+        Reads the whole trail, so one is read at a time, and others have their turns between.
+        """
+        async with self._verifying:
+            head = await self._heads.find_one({"_id": tenant_id})
+            newest = head["digest"] if head else ""
+            chain, reaches_head = Chain(), not newest
+            async for document in self._audit.find({"tenant_id": tenant_id}).sort("position", 1):
+                entry = AuditEntry.model_validate(document)
+                if not chain.follows(entry):
+                    return False
+                reaches_head = reaches_head or entry.digest == newest
+                if entry.position % VERIFIED_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+            return reaches_head
 
     async def begin_sign_in(self, email: str) -> Any:
         """Count an attempt before it is known whether it is good, so that many at once are counted too."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import secrets
 import string
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from accounts.domain import (
     KEY_PREFIX,
     ApiKey,
+    Ceiling,
+    NewKey,
     Tenant,
     User,
     check_grant,
@@ -22,10 +24,11 @@ from accounts.domain import (
 )
 from accounts.passwords import Passwords
 from accounts.store import Accounts
-from chassis.auth import Principal, hash_key
-from chassis.errors import Conflict, Forbidden, Invalid, RateLimited, Unauthenticated
+from chassis.auth import Peer, Principal, hash_key
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, Unauthenticated
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
+from chassis.limits import Allowance
 from schemas import TenantPolicy
 
 BASE62 = string.digits + string.ascii_letters
@@ -34,36 +37,30 @@ SECRET_CHARACTERS = 43
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key may do that names no limits of its own, and what strangers may."""
+    """What a key may use that names no limits, a tenant that the operator set none, and what strangers may."""
 
-    requests_per_minute: int
-    tokens_per_minute: int
+    usual_key: Allowance
+    usual_tenant: Ceiling
     sign_in_attempts: int
     sign_up: bool
     sign_ups_per_hour: int
 
 
-@dataclass(frozen=True)
-class NewKey:
-    """A key as asked for."""
-
-    name: str
-    role: str = "owner"
-    scopes: tuple[str, ...] = ("*",)
-    expires_at: int | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
 class Tenants:
     """Makes tenants and changes their policies."""
 
-    def __init__(self, accounts: Accounts, keys: Keys) -> None:
+    def __init__(self, accounts: Accounts, keys: Keys, registry: Peer) -> None:
         self._accounts = accounts
         self._keys = keys
+        self._registry = registry
 
     async def create(self, name: str, policy: TenantPolicy, actor: str) -> tuple[Tenant, str]:
-        """A new tenant and its first owner key, which exists in clear only in this answer."""
+        """A new tenant and its first owner key, which exists in clear only in this answer.
+
+        Raises:
+            Invalid: the policy names a base model that is not there.
+        """
+        await self._check_base_model(policy.base_model)
         tenant = await self.found(request_id_for("tenant_", new_id("tenant_")), name, policy, actor)
         _, secret = await self._keys.issue(tenant.id, NewKey(name="first key"), user_id=None, actor=actor)
         return tenant, secret
@@ -75,13 +72,35 @@ class Tenants:
         return await self._accounts.tenants.add_once(tenant)
 
     async def change_policy(self, tenant_id: str, changes: dict[str, Any], actor: str) -> Tenant:
-        """Change some of the policy's fields."""
+        """Change some of the policy's fields.
+
+        Raises:
+            Invalid: there is no such base model.
+        """
+        await self._check_base_model(changes.get("base_model", ""))
+        tenant = await self._accounts.tenants.get(tenant_id, tenant_id)
+        if tenant.policy.model_copy(update=changes) == tenant.policy:
+            return tenant
 
         def change(tenant: Tenant) -> None:
             tenant.change_policy(tenant.policy.model_copy(update=changes))
 
         await self._accounts.audit(tenant_id, actor, "tenant.policy", tenant_id, **changes)
         return await self._accounts.tenants.update(tenant_id, tenant_id, change)
+
+    async def change_ceiling(self, tenant_id: str, changes: dict[str, int], actor: str) -> Tenant:
+        """Change what the tenant may use in all."""
+        await self._accounts.tenants.get(tenant_id, tenant_id)
+        await self._accounts.audit(tenant_id, actor, "tenant.ceiling", tenant_id, **changes)
+        return await self._accounts.tenants.update(tenant_id, tenant_id, lambda tenant: tenant.change_ceiling(changes))
+
+    async def _check_base_model(self, base_model: str) -> None:
+        if not base_model:
+            return
+        try:
+            await self._registry.get("/internal/base_models/{}", base_model, tenant_id="")
+        except NotFound as error:
+            raise Invalid(error.message, code="model_not_found", param="base_model") from error
 
 
 class Keys:
@@ -95,13 +114,29 @@ class Keys:
         """A key for the maker's tenant.
 
         Raises:
-            Forbidden: it would allow more than the maker may.
+            Forbidden: it would allow more than the maker, or the tenant, may; or there are too many keys.
             Invalid: unknown role, or it has expired already.
         """
         check_grant(maker, asked.role, list(asked.scopes))
         if asked.expires_at is not None and asked.expires_at <= now():
             raise Invalid("expires_at: this time has passed already.", param="expires_at")
-        return await self.issue(maker.tenant_id, asked, user_id=maker.user_id, actor=actor_of(maker))
+        tenant = await self._accounts.tenants.get(maker.tenant_id, maker.tenant_id)
+        ceiling = tenant.ceiling(self._limits.usual_tenant)
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (getattr(asked, name) or 0) > getattr(ceiling, name):
+                raise Forbidden(f"{name}: your organization has {getattr(ceiling, name)} in all.", param=name)
+        own = await self._accounts.key_of(maker)
+        if own is not None:
+            asked = own.bind(asked, self._limits.usual_key)
+        if await self._accounts.keys_in_use(maker.tenant_id, ceiling.keys) >= ceiling.keys:
+            raise Forbidden(
+                f"Your organization has {ceiling.keys} keys, the most it may have. Revoke some.", code="too_many_keys"
+            )
+        if asked.user_id is not None:
+            person = await self._accounts.users.get(maker.tenant_id, asked.user_id)
+            check_grant(maker, person.role, ["*"])
+        user_id = asked.user_id or maker.user_id
+        return await self.issue(maker.tenant_id, asked, user_id=user_id, actor=actor_of(maker))
 
     async def issue(self, tenant_id: str, asked: NewKey, *, user_id: str | None, actor: str) -> tuple[ApiKey, str]:
         """Make and store a key without asking who may.
@@ -123,6 +158,7 @@ class Keys:
             expires_at=asked.expires_at,
             requests_per_minute=asked.requests_per_minute,
             tokens_per_minute=asked.tokens_per_minute,
+            makers=list(asked.makers),
         )
         await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role)
         stored = await self._accounts.keys.add_once(key)
@@ -151,21 +187,27 @@ class Keys:
             raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
         owner = await self._accounts.users.find_one(key.tenant_id, {"_id": key.user_id}) if key.user_id else None
         scopes = key.scopes_for(owner)
-        await self._accounts.mark_used(key)
-        organization = ""
+        organization, allowances = "", []
         if key.tenant_id:
-            organization = (await self._accounts.tenants.get(key.tenant_id, key.tenant_id)).slug
+            tenant = await self._accounts.tenants.get(key.tenant_id, key.tenant_id)
+            organization, allowances = tenant.slug, self._allowances(key, tenant)
+        self._accounts.last_used.note(key)
         return {
             "tenant_id": key.tenant_id,
             "key_id": key.id,
             "user_id": key.user_id,
-            "role": key.role,
+            "role": key.role_for(owner),
             "scopes": sorted(scopes),
             "organization": organization,
-            "requests_per_minute": key.requests_per_minute or self._limits.requests_per_minute,
-            "tokens_per_minute": key.tokens_per_minute or self._limits.tokens_per_minute,
             "expires_at": key.expires_at,
+            "allowances": [asdict(allowance) for allowance in allowances],
         }
+
+    def _allowances(self, key: ApiKey, tenant: Tenant) -> list[Allowance]:
+        """What the key may use by itself, with its makers, and with all keys of its tenant."""
+        ceiling = tenant.ceiling(self._limits.usual_tenant)
+        whole = Allowance(tenant.id, ceiling.requests_per_minute, ceiling.tokens_per_minute)
+        return [key.allowance(self._limits.usual_key), *key.makers, whole]
 
     async def register_operator(self, secret: str) -> None:
         """Make this the installation's operator key."""
@@ -214,10 +256,15 @@ class People:
         """A person of the maker's tenant.
 
         Raises:
-            Forbidden: the role allows more than the maker may.
+            Forbidden: the role allows more than the maker may, or there are too many people.
             Invalid, Conflict: as `sign_up`.
         """
         check_grant(maker, role, ["*"])
+        await self._check_unlimited(maker)
+        tenant = await self._accounts.tenants.get(maker.tenant_id, maker.tenant_id)
+        most = tenant.ceiling(self._limits.usual_tenant).people
+        if await self._accounts.people(maker.tenant_id, most) >= most:
+            raise Forbidden(f"Your organization has {most} people, the most it may have.", code="too_many_people")
         return await self._add(maker.tenant_id, email, password, role, actor=actor_of(maker))
 
     async def change(self, maker: Principal, user_id: str, *, role: str | None, disabled: bool | None) -> User:
@@ -228,6 +275,7 @@ class People:
         """
         person = await self._accounts.users.get(maker.tenant_id, user_id)
         check_grant(maker, role if role is not None else person.role, ["*"])
+        await self._check_unlimited(maker)
         changes = {name: value for name, value in (("role", role), ("disabled", disabled)) if value is not None}
         await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.change", user_id, **changes)
 
@@ -236,6 +284,12 @@ class People:
             user.disable(disabled if disabled is not None else user.disabled)
 
         return await self._accounts.users.update(maker.tenant_id, user_id, apply)
+
+    async def _check_unlimited(self, maker: Principal) -> None:
+        """A person has neither limits nor an end, so a key that has them gives nobody entry."""
+        key = await self._accounts.key_of(maker)
+        if key is not None and key.limited:
+            raise Forbidden("A key with limits or an end may not let people in. Use one without.")
 
     async def _add(self, tenant_id: str, email: str, password: str, role: str, *, actor: str) -> User:
         user = User(

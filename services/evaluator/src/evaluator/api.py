@@ -74,17 +74,17 @@ def routes(evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> 
         status: State | None = None,
     ) -> Page:
         wanted = {"model_id": model, "state": status}
-        query = {name: value for name, value in wanted.items() if value is not None}
+        query = {name: value for name, value in wanted.items() if value is not None} | principal.only
         found = await evaluations.select(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
         return page([await view(evaluation) for evaluation in found], limit=limit)
 
     @router.get("/{evaluation_id}")
     async def retrieve_evaluation(evaluation_id: str, principal: Reads) -> EvaluationView:
-        return await view(await evaluations.get(principal.tenant_id, evaluation_id))
+        return await view(await evaluations.get(principal.tenant_id, evaluation_id, principal.only))
 
     @router.get("/{evaluation_id}/evidence")
     async def download_evidence(evaluation_id: str, principal: Reads) -> Response:
-        evaluation = await evaluations.get(principal.tenant_id, evaluation_id)
+        evaluation = await evaluations.get(principal.tenant_id, evaluation_id, principal.only)
         return Response(await artifacts.evidence(evaluation), media_type="application/json")
 
     return router

@@ -51,6 +51,7 @@ class Evaluation(Aggregate):
     """
 
     created_at: int
+    owner: str = ""
     state: State = "queued"
     model_id: str
     job_id: str
@@ -82,6 +83,7 @@ class Evaluation(Aggregate):
             id=derived_id("ev-", registered.model_id),
             tenant_id=registered.tenant_id,
             created_at=at,
+            owner=registered.owner,
             model_id=registered.model_id,
             job_id=registered.job_id,
             base_model=registered.base_model,

@@ -65,13 +65,13 @@ class Evaluations:
         """Add the evaluation of a model, or return the one the model has."""
         return await self._evaluations.add_once(evaluation)
 
-    async def get(self, tenant_id: str, evaluation_id: str) -> Evaluation:
+    async def get(self, tenant_id: str, evaluation_id: str, where: Mapping[str, Any] | None = None) -> Evaluation:
         """The tenant's evaluation.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
         """
-        found = await self._evaluations.find_one(tenant_id, {"_id": evaluation_id})
+        found = await self._evaluations.find_one(tenant_id, {**(where or {}), "_id": evaluation_id})
         if found is None:
             raise NotFound(
                 f"There is no evaluation '{evaluation_id}', or it is not yours.", code="evaluation_not_found"

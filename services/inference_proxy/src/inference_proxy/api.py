@@ -14,11 +14,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AliasChoices, BaseModel, Field
 
 from chassis.auth import Principal, require
-from chassis.errors import Invalid, RateLimited, SartorError, Transient, envelope
-from chassis.http import Page, error_response, page
+from chassis.errors import Invalid, SartorError, Transient, envelope
+from chassis.http import Page, page
 from inference_proxy.answers import chat_chunk, chat_completion, text_chunk, text_completion, usage
 from inference_proxy.domain import Chat
-from inference_proxy.limits import InFlight, Limiter
+from inference_proxy.limits import InFlight, Spending
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.store import Chats
 from inference_proxy.use_cases import Answer, Answering, Rating
@@ -43,17 +43,6 @@ def _event(payload: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n".encode()
 
 
-def _refusal(limiter: Limiter, principal: Principal, prompts: int = 1) -> Response | None:
-    """The answer to a caller who has reached a limit, with what is left of each."""
-    try:
-        limiter.admit(principal, prompts)
-    except RateLimited as error:
-        refusal = error_response(error)
-        refusal.headers.update(limiter.headers(principal))
-        return refusal
-    return None
-
-
 async def _guarded(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """A failure after the first byte can only be told inside the stream, which then has no `[DONE]`."""
     try:
@@ -69,14 +58,13 @@ async def _guarded(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGene
         yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
 
 
-def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight) -> APIRouter:
+def inference_routes(answering: Answering, spending: Spending, in_flight: InFlight) -> APIRouter:
     """Chat and completions, whole or streamed."""
     router = APIRouter(prefix="/v1", tags=["inference"])
 
     @router.post("/chat/completions")
     async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
-        if refusal := _refusal(limiter, principal):
-            return refusal
+        spending.admit(principal)
         answer = await answering.prepare_chat(principal, asked)
         if asked.stream:
             return await _streamed(answer, _chat_events(answer))
@@ -86,8 +74,7 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
 
     @router.post("/completions")
     async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
-        if refusal := _refusal(limiter, principal, len(asked.prompts)):
-            return refusal
+        spending.admit(principal, len(asked.prompts))
         answer = await answering.prepare_completion(principal, asked)
         if asked.stream:
             return await _streamed(answer, _text_events(answer))
@@ -96,8 +83,7 @@ def inference_routes(answering: Answering, limiter: Limiter, in_flight: InFlight
         return JSONResponse(body, headers=_headers(answer))
 
     def _headers(answer: Answer) -> dict[str, str]:
-        proof = {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
-        return {**limiter.headers(answer.principal), **proof}
+        return {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
 
     async def _whole(request: Request, answer: Answer) -> None:
         """Generate the answer, and stop at once when the client hangs up."""
@@ -184,25 +170,23 @@ def stored_routes(chats: Chats) -> APIRouter:
         order: Literal["asc", "desc"] = "asc",
     ) -> Page:
         newest_first = order == "desc"
-        found = await chats.stored_page(
-            principal.tenant_id, model, limit=limit + 1, after=after, newest_first=newest_first
-        )
+        found = await chats.stored_page(principal, model, limit=limit + 1, after=after, newest_first=newest_first)
         return page([_stored_view(chat) for chat in found], limit=limit)
 
     @router.get("/{chat_id}")
     async def retrieve_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
-        return _stored_view(await chats.stored(principal.tenant_id, chat_id))
+        return _stored_view(await chats.stored(principal, chat_id))
 
     @router.get("/{chat_id}/messages")
     async def stored_messages(chat_id: str, principal: Chatting, limit: Limit = 20, after: str | None = None) -> Page:
-        chat = await chats.stored(principal.tenant_id, chat_id)
+        chat = await chats.stored(principal, chat_id)
         messages = [{**message, "id": f"{chat.id}-{index}"} for index, message in enumerate(chat.messages)]
         start = next((index + 1 for index, message in enumerate(messages) if message["id"] == after), 0)
         return page(messages[start : start + limit + 1], limit=limit)
 
     @router.delete("/{chat_id}")
     async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
-        await chats.stored(principal.tenant_id, chat_id)
+        await chats.stored(principal, chat_id)
         await chats.chats.update(principal.tenant_id, chat_id, Chat.forget_content)
         return {"object": "chat.completion.deleted", "id": chat_id, "deleted": True}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from chassis.limits import Allowance, Limiter
 from eventbus.service import Service
 from inference_proxy.api import feedback_routes, inference_routes, stored_routes
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.events import watched
-from inference_proxy.limits import InFlight, Limiter
+from inference_proxy.limits import InFlight, Spending
 from inference_proxy.prompts import Bases
 from inference_proxy.records import Records
 from inference_proxy.retrieval import Retrieval
@@ -25,18 +26,21 @@ def build(settings: Settings) -> FastAPI:
     chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
     registry = service.peer("registry")
     bases = Bases(registry)
-    routes = RouteTable(registry, bases, settings.model_server_url)
+    routes = RouteTable(registry, bases, settings.model_server_url, settings.route_stale_seconds)
     engine = TGIClient(settings.inference_seconds)
-    limiter = Limiter(settings.requests_per_minute, settings.tokens_per_minute)
+    tokens = Limiter("tokens")
+    service.limiters.append(tokens)
+    usual = Allowance("", settings.requests_per_minute, settings.tokens_per_minute)
+    spending = Spending(service.limiters[0], tokens, usual)
     in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
     records = Records(chats.chats)
-    answering = Answering(routes, bases, engine, retrieval, records, limiter, settings.inference_default_tokens)
+    answering = Answering(routes, bases, engine, retrieval, records, spending, settings.inference_default_tokens)
     service.on_start(engine.open)
     service.on_stop(engine.close)
     service.background("records", records.run)
     service.on_stop(records.stop)
     service.bus.watch(watched(routes))
     return service.app(
-        [inference_routes(answering, limiter, in_flight), stored_routes(chats), feedback_routes(Rating(chats))]
+        [inference_routes(answering, spending, in_flight), stored_routes(chats), feedback_routes(Rating(chats))]
     )

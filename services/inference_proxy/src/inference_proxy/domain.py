@@ -14,6 +14,7 @@ class Chat(Aggregate):
     """One answer: counts and lineage; the content only where the caller asked to store it."""
 
     created_at: int
+    owner: str = ""
     model: str
     adapter_id: str | None
     key_id: str
@@ -53,6 +54,7 @@ class Feedback(Aggregate):
     """A person's rating of an answer."""
 
     created_at: int
+    owner: str = ""
     chat_id: str
     model: str
     rating: Literal["up", "down"]

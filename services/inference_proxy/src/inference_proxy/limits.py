@@ -1,57 +1,30 @@
-"""Limits before anything is spent: requests and tokens a minute per key, and how many at the same time."""
+"""Limits before anything is spent: tokens a minute, and how many answers at the same time."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from chassis.auth import Principal
 from chassis.errors import Invalid, RateLimited
-
-MINUTE = 60.0
-MOST_KEYS = 50_000
+from chassis.limits import Allowance, Limiter
 
 
-@dataclass
-class Bucket:
-    """A token bucket: holds `limit`, refilled evenly within a minute."""
+class Spending:
+    """Requests and tokens a minute of whoever wants an answer.
 
-    limit: int
-    level: float
-    at: float = field(default_factory=time.monotonic)
+    Each request of a key was counted when the key was read; people who come through another service are counted here.
 
-    def refill(self, now: float) -> None:
-        """Add what has accrued since the last look."""
-        self.level = min(self.limit, self.level + (now - self.at) * self.limit / MINUTE)
-        self.at = now
+    Args:
+        requests: the service's own, which counts each request of a key.
+        tokens: counts what models read and write.
+        usual: what a person may use who comes without a key.
+    """
 
-    @property
-    def seconds_to_full(self) -> float:
-        """When the whole limit is there again."""
-        return (self.limit - self.level) * MINUTE / self.limit
-
-
-class Limiter:
-    """Per key: requests and tokens a minute. One process's view; each replica grants the limit for itself."""
-
-    def __init__(self, requests_per_minute: int, tokens_per_minute: int) -> None:
-        self._defaults = (requests_per_minute, tokens_per_minute)
-        self._buckets: dict[str, tuple[Bucket, Bucket]] = {}
-
-    def _of(self, principal: Principal) -> tuple[Bucket, Bucket]:
-        key = f"{principal.tenant_id}/{principal.key_id}"
-        if key not in self._buckets:
-            if len(self._buckets) >= MOST_KEYS:
-                self._buckets.pop(next(iter(self._buckets)))
-            requests = principal.requests_per_minute or self._defaults[0]
-            tokens = principal.tokens_per_minute or self._defaults[1]
-            self._buckets[key] = (Bucket(requests, requests), Bucket(tokens, tokens))
-        now = time.monotonic()
-        for bucket in self._buckets[key]:
-            bucket.refill(now)
-        return self._buckets[key]
+    def __init__(self, requests: Limiter, tokens: Limiter, usual: Allowance) -> None:
+        self._requests = requests
+        self._tokens = tokens
+        self._usual = usual
 
     def admit(self, principal: Principal, prompts: int = 1) -> None:
         """Take a request for each prompt; where some are left but not that many, the rest is owed.
@@ -59,35 +32,22 @@ class Limiter:
         Raises:
             RateLimited: no request, or no token, is left for now.
         """
-        requests, tokens = self._of(principal)
-        for bucket, what in ((requests, "requests"), (tokens, "tokens")):
-            if bucket.level < 1:
-                wait = (1 - bucket.level) * MINUTE / bucket.limit
-                raise RateLimited(
-                    f"Rate limit reached: {bucket.limit} {what} a minute. Try again in {wait:.1f} s.",
-                    retry_after=max(1.0, wait),
-                )
-        requests.level -= prompts
+        allowances = self._of(principal)
+        self._tokens.admit(allowances, 0)
+        if principal.caller is None:
+            self._requests.charge(allowances, prompts - 1)
+        else:
+            self._requests.admit(allowances, prompts)
 
     def charge(self, principal: Principal, tokens: int) -> None:
         """Take the tokens of an answer; a long one is owed and paid off by waiting."""
-        self._of(principal)[1].level -= tokens
+        self._tokens.charge(self._of(principal), tokens)
 
-    def headers(self, principal: Principal) -> dict[str, str]:
-        """OpenAI's rate-limit headers."""
-        headers = {}
-        for bucket, what in zip(self._of(principal), ("requests", "tokens"), strict=True):
-            headers[f"x-ratelimit-limit-{what}"] = str(bucket.limit)
-            headers[f"x-ratelimit-remaining-{what}"] = str(max(0, int(bucket.level)))
-            headers[f"x-ratelimit-reset-{what}"] = _duration(bucket.seconds_to_full)
-        return headers
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{int(seconds * 1000)}ms"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    def _of(self, principal: Principal) -> tuple[Allowance, ...]:
+        if principal.caller is None:
+            return principal.allowances
+        name = f"{principal.tenant_id}/{principal.user_id or principal.key_id}"
+        return (Allowance(name, self._usual.requests_per_minute, self._usual.tokens_per_minute),)
 
 
 class InFlight:

@@ -58,13 +58,18 @@ class Bases:
         self._registry = registry
         self._known: dict[str, Base] = {}
 
-    async def get(self, base_id: str, tenant_id: str) -> Base:
+    async def get(self, base_id: str, tenant_id: str, **deadline: float) -> Base:
         """A base model.
+
+        Args:
+            base_id: its name.
+            tenant_id: asked for.
+            deadline: `timeout` in seconds, if the registry must answer sooner than usual.
 
         Raises:
             NotFound: there is none of that id.
         """
         if base_id not in self._known:
-            facts = await self._registry.get("/internal/base_models/{}", base_id, tenant_id=tenant_id)
+            facts = await self._registry.get("/internal/base_models/{}", base_id, tenant_id=tenant_id, **deadline)
             self._known[base_id] = Base(facts)
         return self._known[base_id]

@@ -20,10 +20,14 @@ LOST = Counter("chats_record_lost_total", "Answers given whose record, and with 
 SAVE_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 MOST_WAITING = 5_000
+MOST_CHARACTERS = 64_000_000
+"""Of stored conversations that wait; the records of others hold no content."""
 
 
 class Records:
     """Saves chats with their events.
+
+    While the database is away nothing waits for it: the first answer finds out, those after it are noted in memory.
 
     Args:
         chats: where they are kept.
@@ -32,15 +36,18 @@ class Records:
     def __init__(self, chats: AggregateStore[Chat]) -> None:
         self._chats = chats
         self._waiting: deque[Chat] = deque()
+        self._characters = 0
+        self._away = False
 
     async def keep(self, chat: Chat) -> None:
         """Save a chat, now or later; never raises, as the answer it tells of has been given."""
-        if not self._waiting and await self._saved(chat):
+        if not self._away and await self._saved(chat):
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MOST_WAITING or self._characters + _characters(chat) > MOST_CHARACTERS:
             self._lose(chat)
             return
         self._waiting.append(chat)
+        self._characters += _characters(chat)
         WAITING.set(len(self._waiting))
 
     async def run(self) -> None:
@@ -53,17 +60,17 @@ class Records:
         """Save what waits; what cannot be saved now is lost."""
         await self._save_waiting()
         while self._waiting:
-            self._lose(self._waiting.popleft())
+            self._lose(self._next())
 
     async def _save_waiting(self) -> None:
-        while self._waiting:
-            chat = self._waiting.popleft()
-            saved = await self._saved(chat)
-            if not saved:
-                self._waiting.append(chat)
+        while self._waiting and await self._saved(self._waiting[0]):
+            self._next()
             WAITING.set(len(self._waiting))
-            if not saved:
-                return
+
+    def _next(self) -> Chat:
+        chat = self._waiting.popleft()
+        self._characters -= _characters(chat)
+        return chat
 
     async def _saved(self, chat: Chat) -> bool:
         """Whether nothing is left to do about a chat."""
@@ -75,12 +82,19 @@ class Records:
                 await self._chats.add_once(announced)
         except (PyMongoError, TimeoutError) as error:
             log.warning("chat_not_recorded_yet", chat_id=chat.id, error=f"{type(error).__name__}: {error}")
+            self._away = True
             return False
         except Exception as error:  # the boundary: what cannot be stored must not cost the answer
             log.error("chat_not_storable", exc_info=error)
             self._lose(chat)
+        self._away = False
         return True
 
     def _lose(self, chat: Chat) -> None:
         LOST.inc()
         log.error("chat_record_lost", chat_id=chat.id, tokens=chat.prompt_tokens + chat.completion_tokens)
+
+
+def _characters(chat: Chat) -> int:
+    """About how much content a record holds."""
+    return len(str(chat.messages)) + len(str(chat.answer)) if chat.stored else 0

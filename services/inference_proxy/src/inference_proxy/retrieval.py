@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chassis.auth import Peer
+from chassis.auth import Peer, Principal
 
 MOST_CHUNKS = 6
 INTRODUCTION = (
@@ -26,12 +26,13 @@ class Retrieval:
         self._budget = budget
 
     async def augment(
-        self, tenant_id: str, stores: list[str], messages: list[dict[str, str]]
+        self, principal: Principal, stores: list[str], messages: list[dict[str, str]]
     ) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
         """The messages with excerpts in the system message, and the sources used, best first.
 
         Raises:
             NotFound: a store is not this tenant's.
+            Forbidden: whoever asks may not read stores.
         """
         question = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
         if not stores or not question.strip():
@@ -39,7 +40,9 @@ class Retrieval:
         found: list[dict[str, Any]] = []
         for store in stores:
             body = {"query": question, "max_num_results": MOST_CHUNKS}
-            answer = await self._rag_indexer.post("/v1/vector_stores/{}/search", store, tenant_id=tenant_id, json=body)
+            answer = await self._rag_indexer.post(
+                "/v1/vector_stores/{}/search", store, tenant_id=principal.tenant_id, user=principal, json=body
+            )
             found += answer["data"]
         found.sort(key=lambda row: -row["score"])
         excerpts, used = self._fit(found)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from chassis.auth import Peer
+from chassis.auth import Peer, Principal
+from chassis.believed import Believed
 from chassis.errors import NotFound, Transient
 from inference_proxy.prompts import Bases
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
 
 BELIEVED_SECONDS = 10.0
+STALE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Route:
         model: the name it was asked for by.
         adapter_id: None for a base model.
         replicas: addresses of the engines that proved they hold the adapter.
+        owner: whose model it is among the tenant's people.
     """
 
     model: str
     base_id: str
     adapter_id: str | None
     replicas: tuple[str, ...]
+    owner: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -42,28 +45,30 @@ class RouteTable:
         registry: the source of truth.
         bases: base models, which every tenant may use.
         base_url: where base models answer.
+        stale_seconds: how long a route is believed while the registry cannot be asked.
     """
 
-    def __init__(self, registry: Peer, bases: Bases, base_url: str) -> None:
+    def __init__(self, registry: Peer, bases: Bases, base_url: str, stale_seconds: float = STALE_SECONDS) -> None:
         self._registry = registry
         self._bases = bases
         self._base_url = base_url.rstrip("/")
-        self._known: dict[tuple[str, str], tuple[float, Route]] = {}
+        self._known: Believed[tuple[str, str], Route] = Believed(BELIEVED_SECONDS, stale_seconds)
         self._turn = 0
 
-    async def find(self, tenant_id: str, model: str) -> Route:
-        """The route to a tenant's model, an alias, or a base model.
+    async def find(self, principal: Principal, model: str) -> Route:
+        """The route to one of the caller's models, an alias of the tenant, or a base model.
 
         Raises:
-            NotFound: no such model for this tenant; never answered by a base model instead.
+            NotFound: no such model for this caller; never answered by a base model instead.
             Transient: the model is in production but no replica holds it at the moment.
         """
-        until, route = self._known.get((tenant_id, model), (0.0, None))
-        if route is None or until < time.monotonic():
-            route = await self._ask(tenant_id, model)
-            self._known[tenant_id, model] = (time.monotonic() + BELIEVED_SECONDS, route)
+        tenant_id = principal.tenant_id
+        key = (tenant_id, model)
+        route = await self._known.get(key, lambda patience: self._ask(tenant_id, model, patience))
+        if model.startswith("ft:") and principal.only.get("owner", route.owner) != route.owner:
+            raise _not_found(model)
         if not route.replicas:
-            self._known.pop((tenant_id, model), None)
+            self._known.forget(key)
             raise Transient(
                 "The model is being loaded; try again in a few seconds.", code="model_loading", retry_after=2
             )
@@ -74,31 +79,38 @@ class RouteTable:
         self._turn += 1
         return route.replicas[self._turn % len(route.replicas)]
 
-    async def _ask(self, tenant_id: str, model: str) -> Route:
+    async def _ask(self, tenant_id: str, model: str, patience: float | None) -> Route:
+        deadline = {"timeout": patience} if patience else {}
         if not model.startswith("ft:"):
             try:
-                base = await self._bases.get(model, tenant_id)
+                base = await self._bases.get(model, tenant_id, **deadline)
             except NotFound:
                 pass
             else:
                 return Route(model, base.id, None, (self._base_url,))
         try:
-            told: dict[str, Any] = await self._registry.get("/internal/routes/{}", model, tenant_id=tenant_id)
+            told: dict[str, Any] = await self._registry.get(
+                "/internal/routes/{}", model, tenant_id=tenant_id, **deadline
+            )
         except NotFound as error:
-            raise NotFound(
-                f"The model `{model}` does not exist or you do not have access to it.",
-                code="model_not_found",
-                param="model",
-            ) from error
+            raise _not_found(model) from error
         if told["tenant_id"] != tenant_id or not told["adapter_id"]:
-            raise NotFound(f"The model `{model}` does not exist.", code="model_not_found", param="model")
+            raise _not_found(model)
         replicas = tuple(replica["replica_url"].rstrip("/") for replica in told["replicas"])
-        return Route(model, told["base_model"], told["adapter_id"], replicas)
+        return Route(model, told["base_model"], told["adapter_id"], replicas, told.get("owner", ""))
 
     async def on_change(
         self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
     ) -> None:
-        """Forget what the event may have changed; the next request asks again."""
-        self._known = {
-            key: value for key, value in self._known.items() if value[1].adapter_id not in (None, event.adapter_id)
-        }
+        """The next request asks again; an adapter that is served no more, or not by all, is forgotten at once."""
+        ended = isinstance(event, (ModelRejected, ModelRetired, AdapterEvicted))
+        drop = self._known.forget_all if ended else self._known.doubt
+        drop(lambda _key, route: route.adapter_id in (None, event.adapter_id))
+
+
+def _not_found(model: str) -> NotFound:
+    return NotFound(
+        f"The model `{model[:200]}` does not exist or you do not have access to it.",
+        code="model_not_found",
+        param="model",
+    )

@@ -19,5 +19,8 @@ class Settings(ServiceSettings):
     inference_retrieved_characters: int = Field(
         4000, description="Most characters of retrieved text put into a prompt."
     )
-    requests_per_minute: int = Field(600, description="Limit of callers whose key names none.")
-    tokens_per_minute: int = Field(200_000, description="Limit of callers whose key names none.")
+    requests_per_minute: int = Field(3000, ge=1, description="Answers a minute of a person without a key.")
+    tokens_per_minute: int = Field(200_000, ge=1, description="Tokens a minute of a person without a key.")
+    route_stale_seconds: float = Field(
+        600.0, description="How long a route once seen is believed while the registry cannot be asked."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chassis.auth import Principal
 from chassis.errors import NotFound
 from eventbus.outbox import AggregateStore
 from inference_proxy.domain import Chat, Feedback
@@ -14,22 +15,22 @@ class Chats:
         self.chats = chats
         self.feedback = feedback
 
-    async def stored(self, tenant_id: str, chat_id: str) -> Chat:
+    async def stored(self, principal: Principal, chat_id: str) -> Chat:
         """An answer whose content was stored.
 
         Raises:
-            NotFound: there is none for this tenant.
+            NotFound: there is none that the caller may see.
         """
-        chat = await self.chats.find_one(tenant_id, {"_id": chat_id, "stored": True})
+        chat = await self.chats.find_one(principal.tenant_id, {**principal.only, "_id": chat_id, "stored": True})
         if chat is None:
             raise NotFound(f"No stored completion '{chat_id}'. Send store=true to keep one.", param="id")
         return chat
 
     async def stored_page(
-        self, tenant_id: str, model: str | None, *, limit: int, after: str | None, newest_first: bool
+        self, principal: Principal, model: str | None, *, limit: int, after: str | None, newest_first: bool
     ) -> list[Chat]:
         """Answers whose content was stored."""
-        query: dict[str, object] = {"stored": True}
+        query: dict[str, object] = {**principal.only, "stored": True}
         if model:
             query["model"] = model
-        return await self.chats.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
+        return await self.chats.find(principal.tenant_id, query, limit=limit, after=after, newest_first=newest_first)

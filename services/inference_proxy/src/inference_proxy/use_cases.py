@@ -14,7 +14,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
 from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.domain import Chat, Feedback
-from inference_proxy.limits import Limiter
+from inference_proxy.limits import Spending
 from inference_proxy.prompts import Bases
 from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
@@ -69,7 +69,7 @@ class Answering:
         engine: the TGI client.
         retrieval: puts documents into prompts.
         records: where answers are recorded.
-        limiter: charged with the tokens used.
+        spending: charged with the tokens used.
         default_tokens: longest answer where none is named.
     """
 
@@ -80,7 +80,7 @@ class Answering:
         engine: TGIClient,
         retrieval: Retrieval,
         records: Records,
-        limiter: Limiter,
+        spending: Spending,
         default_tokens: int,
     ) -> None:
         self._routes = routes
@@ -88,7 +88,7 @@ class Answering:
         self._engine = engine
         self._retrieval = retrieval
         self._records = records
-        self._limiter = limiter
+        self._spending = spending
         self._default_tokens = default_tokens
 
     async def prepare_chat(self, principal: Principal, asked: ChatAsked) -> Answer:
@@ -99,9 +99,9 @@ class Answering:
         """
         asked = asked.checked()
         messages = asked.plain_messages()
-        route = await self._routes.find(principal.tenant_id, asked.model)
+        route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
-        augmented, retrieved = await self._retrieval.augment(principal.tenant_id, asked.stores, messages)
+        augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
         prompt = base.render(augmented)
         return Answer(
             id=request_id_for("chatcmpl-", new_id("chatcmpl-")),
@@ -120,7 +120,7 @@ class Answering:
     async def prepare_completion(self, principal: Principal, asked: CompletionAsked) -> Answer:
         """As `prepare_chat`, for raw prompts."""
         prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
-        route = await self._routes.find(principal.tenant_id, asked.model)
+        route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
         return Answer(
             id=request_id_for("cmpl-", new_id("cmpl-")),
@@ -179,12 +179,13 @@ class Answering:
         choices = answer.choices
         used = usage(choices, answer.asked.choices)
         prompt_tokens, completion_tokens = used["prompt_tokens"], used["completion_tokens"]
-        self._limiter.charge(answer.principal, used["total_tokens"])
+        self._spending.charge(answer.principal, used["total_tokens"])
         if not completion_tokens:
             return
         chat = Chat(
             id=answer.id,
             tenant_id=answer.principal.tenant_id,
+            owner=answer.principal.owner,
             created_at=answer.created,
             model=answer.asked.model,
             adapter_id=answer.route.adapter_id,
@@ -222,10 +223,11 @@ class Rating:
         Raises:
             NotFound: this tenant got no such answer.
         """
-        chat = await self._chats.chats.get(principal.tenant_id, chat_id)
+        chat = await self._chats.chats.get(principal.tenant_id, chat_id, principal.only)
         feedback = Feedback(
             id=request_id_for("fb_", new_id("fb_")),
             tenant_id=principal.tenant_id,
+            owner=principal.owner,
             created_at=now(),
             chat_id=chat_id,
             model=chat.model,

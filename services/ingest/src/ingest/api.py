@@ -79,7 +79,7 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
     async def create_file(request: Request, principal: Writes) -> FileObject:
         with slots.taken(principal.tenant_id):
             async with receive(request.headers, request.stream(), settings.ingest_max_file_bytes) as upload:
-                file = await uploads.accept(principal.tenant_id, upload)
+                file = await uploads.accept(principal.tenant_id, upload, principal.owner)
         wake()
         return FileObject.of(file)
 
@@ -92,16 +92,18 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
         order: Order = "desc",
     ) -> Page:
         newest_first = order == "desc"
-        found = await files.page(principal.tenant_id, purpose, limit=limit + 1, after=after, newest_first=newest_first)
+        found = await files.page(
+            principal.tenant_id, purpose, principal.only, limit=limit + 1, after=after, newest_first=newest_first
+        )
         return page([FileObject.of(file) for file in found], limit=limit)
 
     @router.get("/{file_id}")
     async def retrieve_file(file_id: str, principal: Reads) -> FileObject:
-        return FileObject.of(await files.visible(principal.tenant_id, file_id))
+        return FileObject.of(await files.visible(principal.tenant_id, file_id, principal.only))
 
     @router.get("/{file_id}/content")
     async def file_content(file_id: str, principal: Reads) -> StreamingResponse:
-        file = await files.visible(principal.tenant_id, file_id)
+        file = await files.visible(principal.tenant_id, file_id, principal.only)
         return StreamingResponse(
             files.objects.stream(file.object),
             media_type="application/octet-stream",
@@ -110,7 +112,7 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
 
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, principal: Writes) -> dict[str, Any]:
-        await uploads.delete(principal.tenant_id, file_id)
+        await uploads.delete(principal.tenant_id, file_id, principal.only)
         return {"id": file_id, "object": "file", "deleted": True}
 
     return router
@@ -124,11 +126,11 @@ def dataset_routes(files: Files) -> APIRouter:
     async def list_datasets(
         principal: Reads, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
     ) -> Page:
-        found = await files.datasets.find(principal.tenant_id, limit=limit + 1, after=after)
+        found = await files.datasets.find(principal.tenant_id, principal.only, limit=limit + 1, after=after)
         return page([dataset_view(dataset) for dataset in found], limit=limit)
 
     @router.get("/{dataset_id}")
     async def retrieve_dataset(dataset_id: str, principal: Reads) -> dict[str, Any]:
-        return dataset_view(await files.datasets.get(principal.tenant_id, dataset_id))
+        return dataset_view(await files.datasets.get(principal.tenant_id, dataset_id, principal.only))
 
     return router

@@ -38,6 +38,7 @@ class File(Aggregate):
     """An upload and what became of it."""
 
     created_at: int
+    owner: str = ""
     filename: str
     purpose: Purpose
     object: ObjectRef
@@ -99,6 +100,7 @@ class File(Aggregate):
                 title=title,
                 purpose=self.purpose,
                 text=text,
+                owner=self.owner,
             )
         )
         if self.purpose == "user_data":
@@ -182,6 +184,7 @@ class Dataset(Aggregate):
     """A dataset version: complete, immutable, named by what it was made from."""
 
     created_at: int
+    owner: str = ""
     prepared: DatasetPrepared
     card: str
     manifest: dict[str, Any]

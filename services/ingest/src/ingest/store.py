@@ -49,22 +49,29 @@ class Files:
         await self.files.collection.create_index([("state", 1), ("purged", 1)])
         await self.files.collection.create_index("expires_at", sparse=True)
 
-    async def visible(self, tenant_id: str, file_id: str) -> File:
-        """A file that is not deleted.
+    async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, Any] | None = None) -> File:
+        """A file that is not deleted and meets the further conditions of `where`.
 
         Raises:
             NotFound: there is none for this tenant.
         """
-        found = await self.files.find_one(tenant_id, {"_id": file_id, "state": {"$ne": "deleted"}})
+        found = await self.files.find_one(tenant_id, {**(where or {}), "_id": file_id, "state": {"$ne": "deleted"}})
         if found is None:
             raise NotFound(f"No such File object: {file_id}", param="id")
         return found
 
     async def page(
-        self, tenant_id: str, purpose: str | None, *, limit: int, after: str | None, newest_first: bool
+        self,
+        tenant_id: str,
+        purpose: str | None,
+        where: Mapping[str, Any],
+        *,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
     ) -> list[File]:
-        """Files that are not deleted."""
-        query: dict[str, Any] = {"state": {"$ne": "deleted"}}
+        """Files that are not deleted and meet the further conditions of `where`."""
+        query: dict[str, Any] = {**where, "state": {"$ne": "deleted"}}
         if purpose:
             query["purpose"] = purpose
         return await self.files.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -52,7 +53,7 @@ class Uploads:
         self._lease_seconds = lease_seconds
         self._deleted = asyncio.Event()
 
-    async def accept(self, tenant_id: str, upload: Upload) -> File:
+    async def accept(self, tenant_id: str, upload: Upload, owner: str = "") -> File:
         """Store the bytes, then the file that names them; a worker reads them later.
 
         Raises:
@@ -74,6 +75,7 @@ class Uploads:
             id=file_id,
             tenant_id=tenant_id,
             created_at=now(),
+            owner=owner,
             filename=upload.filename,
             purpose=upload.purpose,
             object=stored,
@@ -87,7 +89,7 @@ class Uploads:
         await self._files.settle_upload(tenant_id, file_id, stored.key)
         return _same(file, stored.sha256)
 
-    async def delete(self, tenant_id: str, file_id: str) -> None:
+    async def delete(self, tenant_id: str, file_id: str, where: Mapping[str, str] | None = None) -> None:
         """Forget a file; the dataset versions made from it stay with the models made from them.
 
         From here on nobody finds it and nothing is made from it. Its bytes go at once, in `sweep`, or when the worker
@@ -96,7 +98,7 @@ class Uploads:
         Raises:
             NotFound: no such file.
         """
-        file = await self._files.visible(tenant_id, file_id)
+        file = await self._files.visible(tenant_id, file_id, where)
         await self._files.files.update(tenant_id, file.id, File.delete)
         crash_point("ingest.marked_deleted")
         self._deleted.set()
@@ -133,6 +135,7 @@ class Uploads:
             id=derived_id("file-", event.project_id, str(event.publication)),
             tenant_id=event.tenant_id,
             created_at=now(),
+            owner=original.owner if original else "",
             filename=f"{name}-answered-{event.publication}.jsonl",
             purpose="user_data",
             object=event.records,

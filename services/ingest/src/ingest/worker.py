@@ -239,11 +239,13 @@ class Worker:
             created_at=now(),
             card=(folder / "card.md").read_text(),
             manifest=manifest,
+            owner=file.owner,
             prepared=DatasetPrepared(
                 tenant_id=file.tenant_id,
                 dataset_id=dataset_id,
                 file_id=file.id,
                 project_id=file.project_id,
+                owner=file.owner,
                 purpose=file.purpose,
                 task=result["task"],
                 rows=RowCounts(**result["rows"]),

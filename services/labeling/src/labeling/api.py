@@ -15,6 +15,9 @@ from labeling.use_cases import NewProject, Projects
 
 Reads = Annotated[Principal, require("labeling:read")]
 Writes = Annotated[Principal, require("labeling:write")]
+Annotates = Annotated[Principal, require("labeling:annotate")]
+Sees = Annotated[Principal, require("labeling:read", "labeling:annotate")]
+SHOWN_TO_LABELERS = {"id", "created_at", "name", "kind", "labels", "instructions"}
 SHOWN = {"id", "created_at", "name", "kind", "labels", "instructions", "file_id", "left_out"}
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -51,35 +54,35 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
     """Projects, tasks, publication, feedback."""
     router = APIRouter(prefix="/v1/labeling", tags=["labeling"])
 
-    async def view(project: Project) -> dict[str, Any]:
-        shown = project.model_dump(include=SHOWN)
+    async def view(project: Project, principal: Principal) -> dict[str, Any]:
+        shown = project.model_dump(include=SHOWN if principal.may("labeling:read") else SHOWN_TO_LABELERS)
         counts = await labels.counts(project)
         return {"object": "labeling.project", **shown, **counts, "publications": project.publications}
 
     @router.post("/projects")
     async def create_project(asked: ProjectAsked, principal: Writes) -> dict[str, Any]:
         wanted = NewProject(asked.name, asked.rows, asked.labels, asked.instructions)
-        return await view(await projects.create(principal.tenant_id, wanted))
+        return await view(await projects.create(principal.tenant_id, wanted), principal)
 
     @router.get("/projects")
-    async def list_projects(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+    async def list_projects(principal: Sees, limit: Limit = 20, after: str | None = None) -> Page:
         found = await labels.projects.find(principal.tenant_id, limit=limit + 1, after=after)
-        return page([await view(project) for project in found], limit=limit)
+        return page([await view(project, principal) for project in found], limit=limit)
 
     @router.get("/projects/{project_id}")
-    async def retrieve_project(project_id: str, principal: Reads) -> dict[str, Any]:
-        return await view(await labels.projects.get(principal.tenant_id, project_id))
+    async def retrieve_project(project_id: str, principal: Sees) -> dict[str, Any]:
+        return await view(await labels.projects.get(principal.tenant_id, project_id), principal)
 
     @router.patch("/projects/{project_id}")
     async def change_project(project_id: str, change: ProjectChange, principal: Writes) -> dict[str, Any]:
         changed = await labels.projects.update(
             principal.tenant_id, project_id, lambda it: it.change(change.labels, change.instructions)
         )
-        return await view(changed)
+        return await view(changed, principal)
 
     @router.post("/projects/{project_id}/publish")
     async def publish_project(project_id: str, principal: Writes) -> dict[str, Any]:
-        return await view(await projects.publish(principal.tenant_id, project_id))
+        return await view(await projects.publish(principal.tenant_id, project_id), principal)
 
     @router.get("/projects/{project_id}/tasks")
     async def list_tasks(project_id: str, principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
@@ -87,18 +90,18 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
         return page([task_view(task) for task in await labels.page(project, limit=limit + 1, after=after)], limit=limit)
 
     @router.post("/projects/{project_id}/next", response_model=None)
-    async def next_task(project_id: str, principal: Writes) -> dict[str, Any] | Response:
+    async def next_task(project_id: str, principal: Annotates) -> dict[str, Any] | Response:
         project = await labels.projects.get(principal.tenant_id, project_id)
         task = await projects.next_task(project, _person(principal))
         return task_view(task) if task else Response(status_code=204)
 
     @router.post("/projects/{project_id}/tasks/{task_id}")
-    async def submit_answer(project_id: str, task_id: str, given: Answer, principal: Writes) -> dict[str, Any]:
+    async def submit_answer(project_id: str, task_id: str, given: Answer, principal: Annotates) -> dict[str, Any]:
         project = await labels.projects.get(principal.tenant_id, project_id)
         return task_view(await projects.submit(project, task_id, _person(principal), given.answer))
 
     @router.post("/projects/{project_id}/tasks/{task_id}/skip")
-    async def skip_task(project_id: str, task_id: str, principal: Writes) -> Response:
+    async def skip_task(project_id: str, task_id: str, principal: Annotates) -> Response:
         project = await labels.projects.get(principal.tenant_id, project_id)
         await labels.skip(project, task_id, _person(principal))
         return Response(status_code=204)

@@ -15,7 +15,7 @@ from chassis.errors import Invalid, NotFound, Transient
 from chassis.http import Page, page
 from rag_indexer.domain import Store, StoreFile
 from rag_indexer.embedding import Embedding, Vectors
-from rag_indexer.store import Stores
+from rag_indexer.store import Stores, seen_by
 from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Search
 
@@ -153,23 +153,27 @@ def store_routes(stores: Stores, collections: Collections, search: Search, turns
 
     @router.post("")
     async def create_store(asked: StoreAsked, principal: Writes) -> dict[str, Any]:
-        store = await collections.create(principal.tenant_id, asked.name, asked.metadata or {}, asked.file_ids)
+        store = await collections.create(principal, asked.name, asked.metadata or {}, asked.file_ids)
         return await view(store)
 
     @router.get("")
     async def list_stores(principal: Reads, limit: Limit = 20, after: str | None = None, order: Order = "desc") -> Page:
         found = await stores.stores.find(
-            principal.tenant_id, {"deleted": False}, limit=limit + 1, after=after, newest_first=order == "desc"
+            principal.tenant_id,
+            {"deleted": False, **seen_by(principal)},
+            limit=limit + 1,
+            after=after,
+            newest_first=order == "desc",
         )
         return page([await view(store) for store in found], limit=limit)
 
     @router.get("/{store_id}")
     async def retrieve_store(store_id: str, principal: Reads) -> dict[str, Any]:
-        return await view(await stores.get(principal.tenant_id, store_id))
+        return await view(await stores.get(principal.tenant_id, store_id, seen_by(principal)))
 
     @router.post("/{store_id}")
     async def change_store(store_id: str, change: StoreChange, principal: Writes) -> dict[str, Any]:
-        await stores.get(principal.tenant_id, store_id)
+        await stores.get(principal.tenant_id, store_id, seen_by(principal))
         changed = await stores.stores.update(
             principal.tenant_id, store_id, lambda it: it.rename(change.name, change.metadata)
         )
@@ -183,6 +187,7 @@ def store_routes(stores: Stores, collections: Collections, search: Search, turns
     @router.post("/{store_id}/search")
     async def search_store(request: Request, store_id: str, asked: SearchAsked, principal: Reads) -> dict[str, Any]:
         queries = asked.queries
+        await stores.get(principal.tenant_id, store_id, seen_by(principal))
         with turns.entered(principal.tenant_id):
             finding = search.find(
                 principal.tenant_id, store_id, queries, limit=asked.max_num_results, filter_=asked.filters
@@ -227,13 +232,13 @@ def store_file_routes(stores: Stores, collections: Collections) -> APIRouter:
     @router.post("")
     async def add_file(store_id: str, asked: FileAsked, principal: Writes) -> dict[str, Any]:
         attributes: dict[str, Any] = dict(asked.attributes or {})
-        return file_view(await collections.add_file(principal.tenant_id, store_id, asked.file_id, attributes))
+        return file_view(await collections.add_file(principal, store_id, asked.file_id, attributes))
 
     @router.get("")
     async def list_files(
         store_id: str, principal: Reads, limit: Limit = 20, after: str | None = None, order: Order = "desc"
     ) -> Page:
-        await stores.get(principal.tenant_id, store_id)
+        await stores.get(principal.tenant_id, store_id, seen_by(principal))
         last = (await stores.file(principal.tenant_id, store_id, after)).id if after else None
         query = {"store_id": store_id, "state": {"$ne": "deleting"}}
         found = await stores.files.find(
@@ -243,7 +248,7 @@ def store_file_routes(stores: Stores, collections: Collections) -> APIRouter:
 
     @router.get("/{file_id}")
     async def retrieve_file(store_id: str, file_id: str, principal: Reads) -> dict[str, Any]:
-        await stores.get(principal.tenant_id, store_id)
+        await stores.get(principal.tenant_id, store_id, seen_by(principal))
         return file_view(await stores.file(principal.tenant_id, store_id, file_id))
 
     @router.delete("/{file_id}")

@@ -13,9 +13,13 @@ FileState = Literal["in_progress", "completed", "failed", "deleting"]
 
 
 class Store(Aggregate):
-    """A vector store: a named set of files that is searched together."""
+    """A vector store: a named set of files that is searched together.
+
+    One that somebody's uploads made by themselves has an `owner`; the others are for the whole tenant.
+    """
 
     created_at: int
+    owner: str = ""
     name: str
     metadata: dict[str, str] = Field(default_factory=dict)
     last_active_at: int

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chassis.auth import Principal
 from chassis.errors import NotFound
 from eventbus.outbox import AggregateStore
 from rag_indexer.domain import Store, StoreFile
@@ -12,6 +14,11 @@ from schemas import DocumentParsed
 from stores.mongo import Collection
 
 TO_DO: dict[str, Any] = {"state": {"$in": ["in_progress", "deleting"]}}
+
+
+def seen_by(principal: Principal) -> dict[str, Any]:
+    """The condition that leaves the stores somebody may see: an end user those of all and their own."""
+    return {"owner": {"$in": ["", None, principal.owner]}} if principal.only else {}
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,13 @@ class Stores:
         """The next file to be indexed or taken out."""
         return await self.files.claim_in_turn(TO_DO, self._turns, owner, seconds)
 
-    async def get(self, tenant_id: str, store_id: str) -> Store:
-        """A store that is not deleted.
+    async def get(self, tenant_id: str, store_id: str, where: Mapping[str, Any] | None = None) -> Store:
+        """A store that is not deleted and meets the further conditions of `where`.
 
         Raises:
             NotFound: there is none for this tenant.
         """
-        store = await self.stores.find_one(tenant_id, {"_id": store_id, "deleted": False})
+        store = await self.stores.find_one(tenant_id, {**(where or {}), "_id": store_id, "deleted": False})
         if store is None:
             raise NotFound(f"No vector store found with id '{store_id}'.", param="vector_store_id")
         return store

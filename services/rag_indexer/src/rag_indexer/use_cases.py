@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from chassis.auth import Peer
+from chassis.auth import Peer, Principal
 from chassis.crash import crash_point
 from chassis.errors import Invalid, NotFound, RateLimited
 from chassis.idempotency import request_id_for
@@ -38,7 +38,7 @@ class Collections:
         self._ingest = ingest
         self._most = most
 
-    async def create(self, tenant_id: str, name: str, metadata: dict[str, str], file_ids: list[str]) -> Store:
+    async def create(self, principal: Principal, name: str, metadata: dict[str, str], file_ids: list[str]) -> Store:
         """A new store, with files if some are named.
 
         Raises:
@@ -46,10 +46,11 @@ class Collections:
             NotFound: a file is not this tenant's.
             Invalid: a file is not a document.
         """
+        tenant_id = principal.tenant_id
         if len(await self._stores.stores.find(tenant_id, {"deleted": False})) >= self._most:
             raise RateLimited(f"You have {self._most} vector stores. Delete some first.", retry_after=60)
         for file_id in file_ids:
-            await self._check(tenant_id, file_id)
+            await self._check(principal, file_id)
         store = Store(
             id=request_id_for("vs_", new_id("vs_")),
             tenant_id=tenant_id,
@@ -63,20 +64,22 @@ class Collections:
             await self._add(tenant_id, store.id, file_id, {})
         return store
 
-    async def add_file(self, tenant_id: str, store_id: str, file_id: str, attributes: dict[str, Any]) -> StoreFile:
+    async def add_file(
+        self, principal: Principal, store_id: str, file_id: str, attributes: dict[str, Any]
+    ) -> StoreFile:
         """Put a file into a store; it is searched once its state is completed.
 
         Raises:
             NotFound: the store or the file is not this tenant's.
             Invalid: the file is not a document.
         """
-        await self._stores.get(tenant_id, store_id)
-        await self._check(tenant_id, file_id)
-        return await self._add(tenant_id, store_id, file_id, attributes)
+        await self._stores.get(principal.tenant_id, store_id)
+        await self._check(principal, file_id)
+        return await self._add(principal.tenant_id, store_id, file_id, attributes)
 
-    async def _check(self, tenant_id: str, file_id: str) -> None:
+    async def _check(self, principal: Principal, file_id: str) -> None:
         try:
-            file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=tenant_id)
+            file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=principal.tenant_id, user=principal)
         except NotFound as error:
             raise NotFound(f"No such file: '{file_id}'.", param="file_id") from error
         if file["purpose"] not in ("assistants", "user_data"):
@@ -174,10 +177,11 @@ class Collections:
 
     async def _add_to_own(self, event: DocumentParsed) -> None:
         store = Store(
-            id=derived_id("vs_", event.tenant_id, OWN_DOCUMENTS),
+            id=derived_id("vs_", event.tenant_id, OWN_DOCUMENTS, *filter(None, [event.owner])),
             tenant_id=event.tenant_id,
             created_at=now(),
             last_active_at=now(),
+            owner=event.owner,
             name=OWN_DOCUMENTS,
         )
         store = await self._stores.stores.add_once(store)

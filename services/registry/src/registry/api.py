@@ -63,7 +63,7 @@ def model_routes(serving: Serving, gate: Gate) -> APIRouter:
 
     @router.get("")
     async def list_models(principal: Reads) -> ModelList:
-        bases, models, aliases = await serving.visible(principal.tenant_id)
+        bases, models, aliases = await serving.visible(principal.tenant_id, principal.only)
         shown = [OpenAIModel.of_base(base) for base in bases]
         shown += [OpenAIModel.of_model(model) for model in models]
         shown += [OpenAIModel.of_model(model, name=alias.name) for alias, model in aliases]
@@ -71,7 +71,7 @@ def model_routes(serving: Serving, gate: Gate) -> APIRouter:
 
     @router.get("/{model:path}")
     async def retrieve_model(model: str, principal: Reads) -> OpenAIModel:
-        return OpenAIModel.of(await serving.resolve(principal.tenant_id, model), name=model)
+        return OpenAIModel.of(await serving.resolve(principal.tenant_id, model, principal.only), name=model)
 
     @router.delete("/{model:path}")
     async def delete_model(model: str, principal: Writes) -> dict[str, Any]:
@@ -104,19 +104,19 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
         base_model: str | None = None,
     ) -> Page:
         wanted = {"state": state, "base_model": base_model}
-        query = {name: value for name, value in wanted.items() if value is not None}
+        query = {name: value for name, value in wanted.items() if value is not None} | principal.only
         found = await models.select(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
         return page([ModelCard.of(model) for model in found], limit=limit)
 
     # Addresses that end in a word come before `/models/{model:path}`, which would take them for part of the name.
     @router.get("/models/{model:path}/card")
     async def show_card(model: str, principal: Reads) -> Response:
-        found = await models.get(principal.tenant_id, model)
+        found = await models.get(principal.tenant_id, model, principal.only)
         return Response(markdown(found), media_type="text/markdown; charset=utf-8")
 
     @router.get("/models/{model:path}")
     async def show_version(model: str, principal: Reads) -> ModelCard:
-        return ModelCard.of(await models.get(principal.tenant_id, model))
+        return ModelCard.of(await models.get(principal.tenant_id, model, principal.only))
 
     @router.post("/models/{model:path}/approve")
     async def approve(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:

@@ -106,6 +106,7 @@ class Model(Aggregate):
     """
 
     created_at: int
+    owner: str = ""
     organization: str
     state: State = "candidate"
     job_id: str
@@ -136,6 +137,7 @@ class Model(Aggregate):
             id=model_name(trained.base_model, organization, trained.suffix, trained.job_id),
             tenant_id=trained.tenant_id,
             created_at=at,
+            owner=trained.owner,
             organization=organization,
             job_id=trained.job_id,
             base_model=trained.base_model,
@@ -154,6 +156,7 @@ class Model(Aggregate):
                 heldout=trained.heldout,
                 train=trained.train,
                 task=trained.task,
+                owner=model.owner,
             )
         )
         return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from chassis.auth import Peer
@@ -47,20 +47,20 @@ class Models:
             return existing
         return model
 
-    async def get(self, tenant_id: str, model_id: str) -> Model:
-        """The tenant's model, in any state.
+    async def get(self, tenant_id: str, model_id: str, where: Mapping[str, Any] | None = None) -> Model:
+        """The tenant's model, in any state, if it meets the further conditions of `where`.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
         """
-        model = await self._models.find_one(tenant_id, {"_id": model_id})
+        model = await self._models.find_one(tenant_id, {**(where or {}), "_id": model_id})
         if model is None:
             raise NotFound(f"There is no model '{model_id}', or it is not yours.", code="model_not_found")
         return model
 
-    async def find(self, tenant_id: str, model_id: str) -> Model | None:
-        """The tenant's model, in any state, if there is one."""
-        return await self._models.find_one(tenant_id, {"_id": model_id})
+    async def find(self, tenant_id: str, model_id: str, where: Mapping[str, Any] | None = None) -> Model | None:
+        """The tenant's model, in any state, if there is one that meets the further conditions of `where`."""
+        return await self._models.find_one(tenant_id, {**(where or {}), "_id": model_id})
 
     async def of_job(self, tenant_id: str, job_id: str) -> Model | None:
         """The model a job made, if it made one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from chassis.crash import crash_point
@@ -186,31 +186,39 @@ class Serving:
         self._replicas = replicas
         self._catalogue = catalogue
 
-    async def visible(self, tenant_id: str) -> tuple[list[Base], list[Model], list[tuple[Alias, Model]]]:
-        """All the tenant may name in a request: base models, its models in production, and its aliases of those."""
+    async def visible(
+        self, tenant_id: str, where: Mapping[str, str]
+    ) -> tuple[list[Base], list[Model], list[tuple[Alias, Model]]]:
+        """All that may be named in a request: base models, the tenant's models in production, and its aliases of those.
+
+        Args:
+            tenant_id: whose.
+            where: conditions that the models meet; an alias is for the whole tenant, whosever its model is.
+        """
         models = await self._models.in_production(tenant_id)
         by_id = {model.id: model for model in models}
         aliases = await self._aliases.all(tenant_id)
         named = [(alias, by_id[alias.model]) for alias in aliases if alias.model in by_id]
-        return self._catalogue.all(), models, named
+        own = [model for model in models if all(getattr(model, name) == value for name, value in where.items())]
+        return self._catalogue.all(), own, named
 
-    async def resolve(self, tenant_id: str, name: str) -> Model | Base:
+    async def resolve(self, tenant_id: str, name: str, where: Mapping[str, str]) -> Model | Base:
         """The base model, or the tenant's model in production, that `name` or the alias `name` stands for.
 
         Raises:
             NotFound: `model_not_found`, saying which of the possible reasons it is.
         """
-        return self._catalogue.find(name) or await self.in_production(tenant_id, name)
+        return self._catalogue.find(name) or await self.in_production(tenant_id, name, where)
 
-    async def in_production(self, tenant_id: str, name: str) -> Model:
-        """The tenant's model in production that `name` or the alias `name` stands for.
+    async def in_production(self, tenant_id: str, name: str, where: Mapping[str, str] | None = None) -> Model:
+        """The tenant's model in production that `name` or the alias `name` stands for; see `visible`.
 
         Raises:
             NotFound: as `resolve`.
         """
         alias = None if name.startswith("ft:") else await self._aliases.find(tenant_id, name)
         model_id = alias.model if alias else name
-        model = await self._models.find(tenant_id, model_id)
+        model = await self._models.find(tenant_id, model_id, {} if alias else where)
         if model is None:
             raise NotFound(f"The model '{name}' does not exist or is not yours.", code="model_not_found", param="model")
         if model.state != "production":

@@ -134,6 +134,7 @@ class RouteView(BaseModel):
     model: str
     aliases: list[str]
     tenant_id: str
+    owner: str
     base_model: str
     adapter_id: str
     state: State
@@ -147,6 +148,7 @@ class RouteView(BaseModel):
             model=model.id,
             aliases=route.aliases,
             tenant_id=model.tenant_id,
+            owner=model.owner,
             base_model=model.base_model,
             adapter_id=model.adapter_id,
             state=model.state,

@@ -168,12 +168,12 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
             for name, value in request.query_params.items()
             if METADATA_FILTER.fullmatch(name)
         }
-        found = await jobs.jobs.find(principal.tenant_id, wanted, limit=limit + 1, after=after)
+        found = await jobs.jobs.find(principal.tenant_id, wanted | principal.only, limit=limit + 1, after=after)
         return page([JobObject.of(job) for job in found], limit=limit)
 
     @router.get("/{job_id}")
     async def retrieve_job(job_id: str, principal: Reads) -> JobObject:
-        return JobObject.of(await jobs.jobs.get(principal.tenant_id, job_id))
+        return JobObject.of(await jobs.jobs.get(principal.tenant_id, job_id, principal.only))
 
     @router.post("/{job_id}/cancel")
     async def cancel_job(job_id: str, principal: Writes) -> JobObject:
@@ -189,13 +189,13 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
 
     @router.get("/{job_id}/events")
     async def list_events(job_id: str, principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
-        job = await jobs.jobs.get(principal.tenant_id, job_id)
+        job = await jobs.jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.history(job, limit=limit + 1, after=after)
         return page([event_view(event) for event in found], limit=limit)
 
     @router.get("/{job_id}/checkpoints")
     async def list_checkpoints(job_id: str, principal: Reads, limit: Limit = 10, after: str | None = None) -> Page:
-        job = await jobs.jobs.get(principal.tenant_id, job_id)
+        job = await jobs.jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.checkpoints(job, limit=limit + 1, after=after)
         return page([checkpoint_view(checkpoint, job) for checkpoint in found], limit=limit)
 

@@ -68,6 +68,7 @@ class Job(Aggregate):
     """One fine-tuning job from the request to a model that answers, or to the reason why not."""
 
     created_at: int
+    owner: str = ""
     organization: str
     base_model: str
     training_file: str
@@ -169,6 +170,7 @@ class Job(Aggregate):
             FinetuneTrained(
                 tenant_id=self.tenant_id,
                 job_id=self.id,
+                owner=self.owner,
                 base_model=self.base_model,
                 base_digest=adapter.base_digest,
                 suffix=self.suffix,

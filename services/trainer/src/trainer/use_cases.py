@@ -58,15 +58,16 @@ class Requests:
         tenant_id = principal.tenant_id
         resolve_hyperparameters(1000, asked.hyperparameters)
         await self._check_base(tenant_id, asked.model)
-        await self._check_file(tenant_id, asked.training_file, "training_file")
+        await self._check_file(principal, asked.training_file, "training_file")
         if asked.validation_file:
-            await self._check_file(tenant_id, asked.validation_file, "validation_file")
+            await self._check_file(principal, asked.validation_file, "validation_file")
         if await self._jobs.open_jobs(tenant_id) >= self._open_jobs:
             raise RateLimited(f"{self._open_jobs} of your jobs are not over. Wait or cancel some.", retry_after=60)
         job = Job(
             id=request_id_for("ftjob-", new_id("ftjob-")),
             tenant_id=tenant_id,
             created_at=now(),
+            owner=principal.owner,
             organization=principal.organization or tenant_id,
             base_model=asked.model,
             training_file=asked.training_file,
@@ -85,6 +86,7 @@ class Requests:
             id=derived_id("ftjob-", dataset.dataset_id),
             tenant_id=dataset.tenant_id,
             created_at=now(),
+            owner=dataset.owner,
             organization=organization,
             base_model=base_model,
             training_file=str(dataset.file_id),
@@ -120,9 +122,9 @@ class Requests:
                 code="model_not_found",
             ) from error
 
-    async def _check_file(self, tenant_id: str, file_id: str, param: str) -> None:
+    async def _check_file(self, principal: Principal, file_id: str, param: str) -> None:
         try:
-            file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=tenant_id)
+            file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=principal.tenant_id, user=principal)
         except NotFound as error:
             raise NotFound(f"{param}: no such file '{file_id}'.", param=param, code="file_not_found") from error
         if file["purpose"] not in ("fine-tune", "user_data"):

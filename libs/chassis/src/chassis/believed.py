@@ -1,0 +1,118 @@
+"""Answers of another service that are believed for a while, and for longer while it cannot be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from chassis.errors import Transient
+
+log = structlog.get_logger()
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+PATIENCE_SECONDS = 2.0
+"""How long whoever has an old answer waits for a new one."""
+
+REST_SECONDS = 5.0
+"""After a failure, how long old answers are given without asking."""
+
+MOST = 50_000
+
+
+@dataclass
+class _Answer(Generic[V]):
+    value: V
+    at: float
+    ask_at: float
+
+
+class Believed(Generic[K, V]):
+    """Remembers good answers.
+
+    An answer is fresh for `fresh_seconds`. After that it is asked for again, by one caller for all who wait, and while
+    that fails with `Transient` the old one holds until `stale_seconds` after it was given. Any other error ends it.
+
+    Args:
+        fresh_seconds: believed without asking.
+        stale_seconds: believed while the source is away.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, fresh_seconds: float, stale_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fresh = fresh_seconds
+        self._stale = stale_seconds
+        self._clock = clock
+        self._answers: dict[K, _Answer[V]] = {}
+        self._asking: dict[K, asyncio.Task[V]] = {}
+        self._changes = 0
+
+    async def get(self, key: K, ask: Callable[[float | None], Awaitable[V]]) -> V:
+        """The answer for `key`.
+
+        Args:
+            key: what is asked about.
+            ask: asks the source; it is given the seconds it may take, None for as long as such a call may.
+
+        Raises:
+            Transient: the source cannot be asked, and there is no answer that may still be believed.
+        """
+        known = self._answers.get(key)
+        if known is not None and self._clock() < known.ask_at:
+            return known.value
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.create_task(self._ask(key, ask, known))
+            asking.add_done_callback(lambda done: self._asked(key, done))
+        return await asyncio.shield(asking)
+
+    def _asked(self, key: K, done: asyncio.Task[V]) -> None:
+        del self._asking[key]
+        if not done.cancelled():
+            done.exception()  # whoever waited was told; there may be nobody left
+
+    async def _ask(self, key: K, ask: Callable[[float | None], Awaitable[V]], known: _Answer[V] | None) -> V:
+        usable = known is not None and self._clock() < known.at + self._stale
+        changes = self._changes
+        try:
+            value = await ask(PATIENCE_SECONDS if usable else None)
+        except Transient as error:
+            if known is None or not usable or self._answers.get(key) is not known:
+                raise
+            log.warning("old_answer_believed", error=error.message)
+            known.ask_at = min(self._clock() + REST_SECONDS, known.at + self._stale)
+            return known.value
+        except Exception:
+            self._answers.pop(key, None)
+            raise
+        at = self._clock()
+        self._answers.pop(key, None)
+        overtaken = changes != self._changes  # something changed while it was asked: it may be of before
+        self._answers[key] = _Answer(value, at, at if overtaken else at + self._fresh)
+        if len(self._answers) > MOST:
+            self._answers.pop(next(iter(self._answers)))
+        return value
+
+    def doubt(self, matches: Callable[[K, V], bool]) -> None:
+        """Ask again about these, as something may have changed; while nobody can be asked, they hold."""
+        self._changes += 1
+        for key, answer in self._answers.items():
+            if matches(key, answer.value):
+                answer.ask_at = 0.0
+
+    def forget(self, key: K) -> None:
+        """Believe an answer no more."""
+        self._changes += 1
+        self._answers.pop(key, None)
+
+    def forget_all(self, matches: Callable[[K, V], bool]) -> None:
+        """Believe these answers no more."""
+        self._changes += 1
+        for key in [key for key, answer in self._answers.items() if matches(key, answer.value)]:
+            del self._answers[key]

@@ -1,0 +1,117 @@
+"""Requests and tokens a minute: of a key, of whoever made it, and of its whole tenant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chassis.errors import RateLimited
+
+MINUTE = 60.0
+MOST_BUCKETS = 100_000
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What may be used in a minute by all who count under one name.
+
+    Attributes:
+        of: the name: the id of a key, a person or a tenant.
+        requests_per_minute: on all routes of a service together.
+        tokens_per_minute: read and written by models.
+    """
+
+    of: str
+    requests_per_minute: int
+    tokens_per_minute: int
+
+
+@dataclass
+class Bucket:
+    """A token bucket: holds `limit`, refilled evenly within a minute."""
+
+    limit: int
+    level: float
+    at: float = field(default_factory=time.monotonic)
+
+    def refill(self, limit: int, now: float) -> None:
+        """Add what has accrued since the last look; the limit may have changed since."""
+        self.limit = limit
+        self.level = min(limit, self.level + (now - self.at) * limit / MINUTE)
+        self.at = now
+
+    @property
+    def seconds_to_full(self) -> float:
+        """When the whole limit is there again."""
+        return (self.limit - self.level) * MINUTE / self.limit
+
+
+class Limiter:
+    """Counts requests, or tokens, under each of a caller's allowances.
+
+    It is one process's view: each replica of each service grants the limits for itself.
+
+    Args:
+        what: is counted.
+    """
+
+    def __init__(self, what: Literal["requests", "tokens"]) -> None:
+        self.what = what
+        self._buckets: dict[str, Bucket] = {}
+
+    def admit(self, allowances: Iterable[Allowance], amount: int = 1) -> None:
+        """Take `amount` from each allowance; where some is left but not that much, the rest is owed.
+
+        Raises:
+            RateLimited: nothing is left of one of them for now; nothing was taken.
+        """
+        buckets = self._of(allowances)
+        for bucket in buckets:
+            if bucket.level < 1:
+                wait = (1 - bucket.level) * MINUTE / bucket.limit
+                raise RateLimited(
+                    f"Rate limit reached: {bucket.limit} {self.what} a minute. Try again in {wait:.1f} s.",
+                    retry_after=max(1.0, wait),
+                )
+        for bucket in buckets:
+            bucket.level -= amount
+
+    def charge(self, allowances: Iterable[Allowance], amount: int) -> None:
+        """Take what was used; more than is left is owed and paid off by waiting."""
+        for bucket in self._of(allowances):
+            bucket.level -= amount
+
+    def headers(self, allowances: Iterable[Allowance]) -> dict[str, str]:
+        """OpenAI's rate-limit headers, of the allowance that ends first."""
+        buckets = self._of(allowances)
+        if not buckets:
+            return {}
+        tightest = min(buckets, key=lambda bucket: bucket.level)
+        return {
+            f"x-ratelimit-limit-{self.what}": str(tightest.limit),
+            f"x-ratelimit-remaining-{self.what}": str(max(0, int(tightest.level))),
+            f"x-ratelimit-reset-{self.what}": _duration(tightest.seconds_to_full),
+        }
+
+    def _of(self, allowances: Iterable[Allowance]) -> list[Bucket]:
+        """The buckets, refilled; the names unused for longest are forgotten where there are too many."""
+        now = time.monotonic()
+        found = []
+        for allowance in allowances:
+            limit = allowance.requests_per_minute if self.what == "requests" else allowance.tokens_per_minute
+            bucket = self._buckets.pop(allowance.of, None) or Bucket(limit, limit, now)
+            bucket.refill(limit, now)
+            self._buckets[allowance.of] = bucket
+            found.append(bucket)
+        while len(self._buckets) > MOST_BUCKETS:
+            self._buckets.pop(next(iter(self._buckets)))
+        return found
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{int(seconds * 1000)}ms"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,62 @@
+"""What was seen before goes on being answered while accounts and registry cannot be asked."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from proxy_world import BASE, QUESTION, Elsewhere, World
+
+from chassis.auth import hash_key
+from inference_proxy import routing
+from inference_proxy.app import build
+from inference_proxy.settings import Settings
+from schemas import AdapterResident, KeyRevoked, ModelRetired
+from testkit import Space, eventually, running
+from testkit.running import free_port
+
+
+async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "BELIEVED_SECONDS", 0.0)
+    engine, neighbours, port = Elsewhere(space), Elsewhere(space), free_port()
+    away = f"http://127.0.0.1:{port}"
+    async with running(engine.app()) as there:
+        neighbours.url = there
+        settings = space.settings(
+            Settings,
+            "inference_proxy",
+            key_cache_seconds=0.0,
+            accounts_url=away,
+            registry_url=away,
+            model_server_url=there,
+            rag_indexer_url=there,
+        )
+        async with running(build(settings)) as url, space.publisher("registry") as publish:
+            world = World(space, url, neighbours, publish, None)
+            key, other, unseen = world.key(), world.key(), world.key()
+            model, unseen_model = world.model(), world.model()
+
+            async def chat(key: str, model: str) -> int:
+                async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+                    headers = {"authorization": f"Bearer {key}"}
+                    body = {"model": model, "messages": QUESTION}
+                    return (await http.post("/v1/chat/completions", json=body, headers=headers)).status_code
+
+            async with running(neighbours.app(), port=port):
+                seen = [(key, model), (key, BASE), (other, model)]
+                assert [await chat(*one) for one in seen] == [200, 200, 200]
+            assert [await chat(*one) for one in seen] == [200, 200, 200]
+            assert await chat(unseen, model) == 503
+            assert await chat(key, unseen_model) == 503
+
+            resident = {"replica_id": "r2", "replica_url": there, "fingerprint_delta": 0.0, "base_delta": 1.0}
+            ids = {"tenant_id": world.a, "adapter_id": world.adapter(model), "model_id": model}
+            await publish(AdapterResident(**ids, **resident))
+            await publish(KeyRevoked(tenant_id=world.a, key_id="key_1", key_hash=hash_key(key)))
+
+            async def answers(key: str, status: int) -> bool:
+                return await chat(key, model) == status
+
+            await eventually(lambda: answers(key, 401), within=10)
+            assert await chat(other, model) == 200
+            await publish(ModelRetired(**ids))
+            await eventually(lambda: answers(other, 503), within=10)
