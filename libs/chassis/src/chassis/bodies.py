@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from chassis.errors import Invalid
+from chassis.text import shown
 
 UNKNOWN_FIELD = "is not understood here. Leave it out."
 
@@ -71,8 +72,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
         yield where, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            shown = key if _is_unicode(key) else ascii(key)[1:-1]
-            at = f"{where}.{shown}" if where else shown
+            at = f"{where}.{shown(key, 100)}" if where else shown(key, 100)
             yield at, key
             yield from _texts(inner, at)
     elif isinstance(value, list):
@@ -96,7 +96,7 @@ async def known_query(request: Request) -> None:
     prefixes = tuple((getattr(route, "openapi_extra", None) or {}).get("x-query-prefixes", ()))
     for name in request.query_params:
         if name not in known and not name.startswith(prefixes or ("\0",)):
-            raise Invalid(f"{name[:100]}: {UNKNOWN_FIELD}", param=name[:100], code="unknown_parameter")
+            raise Invalid(f"{shown(name)}: {UNKNOWN_FIELD}", param=shown(name), code="unknown_parameter")
 
 
 def _query_names(dependant: Dependant) -> set[str]:

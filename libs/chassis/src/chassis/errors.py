@@ -100,7 +100,10 @@ BY_STATUS: dict[int, type[SartorError]] = {
 
 
 def envelope(error: SartorError) -> dict[str, dict[str, str | None]]:
-    """The OpenAI error body, `{"error": {"message", "type", "param", "code"}}`."""
-    return {
-        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code},
-    }
+    """The OpenAI error body, `{"error": {"message", "type", "param", "code"}}`; all of it is Unicode."""
+    param = None if error.param is None else _writable(error.param)
+    return {"error": {"message": _writable(error.message), "type": error.type, "param": param, "code": error.code}}
+
+
+def _writable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

@@ -25,6 +25,7 @@ from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
+from chassis.text import shown
 
 log = structlog.get_logger()
 
@@ -162,7 +163,7 @@ async def _on_validation_error(_request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "unknown_url", 405: "method_not_allowed", 413: "too_large"}
-    message = f"{request.method} {request.url.path}: {error.detail}."
+    message = f"{request.method} {shown(request.url.path)}: {error.detail}."
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": codes.get(error.status_code)}
     return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
 
