@@ -5,17 +5,23 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import jsonschema
 import pytest
+from annotated_types import MaxLen
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from eventbus.bus import MOST_EVENT_BYTES
 from schemas import EVENTS, TOPICS, Envelope, MalformedEvent, parse, read_envelope, to_message
-from schemas.envelope import utc_now
+from schemas.envelope import Event, utc_now
 from schemas.export import ROOT, incompatible, render, schema
 from schemas.topics import EVERY_HTTP_SERVICE
 
@@ -126,3 +132,58 @@ def test_the_catalogue_names_every_consumer(service: str, built: Callable[[str],
     said = {topic.name for topic in TOPICS if service in topic.consumers}
     assert consumed == said
     assert set(EVERY_HTTP_SERVICE) >= set(TOPICS[0].consumers)
+
+
+def _largest(annotation: Any, metadata: Sequence[Any] = ()) -> Any:
+    """A value of this type that takes as much room as its schema admits; each character takes six bytes in JSON."""
+    inner = [two for one in metadata if isinstance(one, FieldInfo) for two in one.metadata]
+    most = next((one.max_length for one in [*metadata, *inner] if isinstance(one, MaxLen)), None)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _largest(arguments[0], arguments[1:])
+    if origin is Literal:
+        return max(arguments, key=len)
+    if origin in (UnionType, Union):
+        return max((_largest(one) for one in arguments), key=lambda value: len(json.dumps(value, default=str)))
+    if origin is list:
+        assert most is not None, "a list without a maximum"
+        return [_largest(arguments[0])] * most
+    if origin is dict:
+        assert most is not None, "a dict without a maximum"
+        key = _largest(arguments[0])
+        return {f"{number:02}{key[2:]}": _largest(arguments[1]) for number in range(most)}
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _largest_of(annotation)
+    if annotation is str:
+        assert most is not None, "a text without a maximum"
+        return "\x01" * most
+    return {int: 2**63 - 1, float: 1.7976931348623157e308, bool: False, type(None): None}[annotation]
+
+
+def _largest_of(model: type[BaseModel]) -> BaseModel:
+    values = {}
+    for name, field in model.model_fields.items():
+        try:
+            values[name] = _largest(field.annotation, field.metadata)
+        except AssertionError as error:
+            raise AssertionError(f"{model.__name__}.{name}: {error}") from error
+    return model.model_construct(**values)
+
+
+@pytest.mark.parametrize("event_type", EVENTS.values(), ids=EVENTS)
+def test_an_event_is_small_whatever_its_fields_hold(event_type: type[Event]) -> None:
+    """Half of them come from people; a broker refuses more than 1 MiB, and ours 64 KiB."""
+    data = _largest_of(event_type).model_dump(mode="json", warnings=False)
+    jsonschema.validate(data, schema(event_type))
+    _, value, _ = to_message(_envelope(), data)
+    assert len(value) <= MOST_EVENT_BYTES
+
+
+@pytest.mark.parametrize("event_type", [EVENTS["dataset.rejected.v1"], EVENTS["finetune.failed.v1"]])
+def test_what_people_are_told_is_cut_and_is_text(event_type: type[Event]) -> None:
+    ids = {"tenant_id": "t", "file_id": "file-1", "purpose": "user_data", "job_id": "ftjob-1", "code": "wrong"}
+    event = event_type.model_validate({**ids, "message": "cut \ud83d" + "x" * 2_000_000})
+    message = event.model_dump()["message"]
+    assert message.startswith(r"cut \ud83dxxx")
+    assert message.endswith("x…")
+    assert len(message) == 2000

@@ -10,10 +10,12 @@ SIM = "sim"
 LANES = "libs/eventbus/src/eventbus/lanes.py"
 BUS = "libs/eventbus/src/eventbus/bus.py"
 OUTBOX = "libs/eventbus/src/eventbus/outbox.py"
+RELAY = "libs/eventbus/src/eventbus/relay.py"
 LEASES = "libs/eventbus/src/eventbus/leases.py"
 PARKING = "libs/eventbus/src/eventbus/parking.py"
 LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
+RELAY_TEST = "libs/eventbus/tests/test_relay.py"
 HTTP = "libs/chassis/tests/test_http.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 EVENTS = "schemas/src/schemas/events.py"
@@ -28,12 +30,10 @@ CLEANING_TEST = "services/ingest/tests/test_cleaning.py"
 
 OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
 
-RECORD = "                "
+RECORD = "            "
 SETTLE = "rest := await self._settle(record)"
-ACKED = '                crash_point("relay.acked")\n'
-PUBLISH = (
-    f'{RECORD}await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])\n'
-)
+ACKED = f'{RECORD}crash_point("relay.acked")\n'
+PUBLISH = f"{RECORD}await self._publish_or_give_up(store, document, record)\n"
 REMOVE = (
     f'{RECORD}await store.collection.update_one({{"_id": document["_id"]}}, '
     '{"$pull": {"outbox": {"id": record["id"]}}})\n'
@@ -182,26 +182,47 @@ BUGS: tuple[Planted, ...] = (
         'if error.code == "":',
     ),
     # outbox and relay
-    bug("relay removes before the broker's ack", OUTBOX, PUBLISH + ACKED + REMOVE, REMOVE + PUBLISH),
+    bug("relay removes before the broker's ack", RELAY, PUBLISH + ACKED + REMOVE, REMOVE + PUBLISH),
     bug(
         "relay without a lease",
-        OUTBOX,
+        RELAY,
         "        except DuplicateKeyError:\n            return False\n",
         "        except DuplicateKeyError:\n            return True\n",
-        f"{DELIVERY}::test_one_replica_relays_at_a_time",
+        f"{RELAY_TEST}::test_one_replica_relays_at_a_time",
     ),
     bug(
         "a relay asks for its lease only once",
-        OUTBOX,
-        "                if not await self._hold_lease():\n",
-        "                if False:\n",
-        f"{DELIVERY}::test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more",
+        RELAY,
+        "            if not await self._hold_lease():\n",
+        "            if False:\n",
+        f"{RELAY_TEST}::test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more",
     ),
     bug(
         "relay publishes the newest first",
-        OUTBOX,
+        RELAY,
         'for record in document["outbox"]:',
         'for record in reversed(document["outbox"]):',
+    ),
+    bug(
+        "an event that cannot be published is tried for ever",
+        RELAY,
+        "        except UNPUBLISHABLE as error:\n",
+        "        except ZeroDivisionError as error:\n",
+        f"{RELAY_TEST}::test_what_cannot_be_published_is_given_up_and_the_rest_flows",
+    ),
+    bug(
+        "a failing aggregate holds up all that waits beside it",
+        RELAY,
+        "                    failure = outcome\n",
+        "                    raise outcome\n",
+        f"{RELAY_TEST}::test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others",
+    ),
+    bug(
+        "an event may be as large as it likes",
+        OUTBOX,
+        "        check_size(envelope, data)\n",
+        "",
+        f"{RELAY_TEST}::test_an_event_that_is_too_large_is_refused_where_it_is_made",
     ),
     bug(
         "event outside the document's write",

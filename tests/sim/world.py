@@ -19,9 +19,11 @@ from aiokafka.errors import KafkaConnectionError
 from chassis.errors import Invalid, SartorError, Transient
 from chassis.ids import new_id
 from eventbus.bus import Bus, Handlers
-from eventbus.outbox import AggregateStore, Relay
+from eventbus.given_up import GivenUp
+from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.patience import Patience
+from eventbus.relay import Relay
 from eventbus.service import _keep_running
 from model_server.announce import announcer
 from model_server.residency import Residency
@@ -59,8 +61,8 @@ SHORTER = {
     "eventbus.parking.LEASE_SECONDS": 14.0,
     "eventbus.parking.CALL_SECONDS": 2.0,
     "eventbus.bus.PUBLISH_SECONDS": 4,
-    "eventbus.outbox.PUBLISH_SECONDS": 4,
-    "eventbus.outbox.RELAY_LEASE_SECONDS": 10,
+    "eventbus.relay.PUBLISH_SECONDS": 4,
+    "eventbus.relay.RELAY_LEASE_SECONDS": 10,
     "eventbus.patience.LONGEST_PAUSE_SECONDS": 6.0,
     "trainer.worker.RETRY_SECONDS": 3.0,
 }
@@ -310,7 +312,8 @@ async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
     parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
     bus = _bus(world, "trainer", parking)
     stores: list[AggregateStore[Any]] = []
-    relay = Relay(bus, stores, database["leases"], owner)  # type: ignore[arg-type]
+    given_up = GivenUp(database["given_up"])  # type: ignore[arg-type]
+    relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
     store = AggregateStore(database["jobs"], Job, "trainer", relay.wake)  # type: ignore[arg-type]
     stores.append(store)
     names = ("job_events", "checkpoints", "datasets", "turns")
@@ -331,7 +334,8 @@ async def boot_registry(world: World, replica: Replica, process: Process) -> Any
     parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
     bus = _bus(world, "registry", parking)
     stores: list[AggregateStore[Any]] = []
-    relay = Relay(bus, stores, database["leases"], owner)  # type: ignore[arg-type]
+    given_up = GivenUp(database["given_up"])  # type: ignore[arg-type]
+    relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
     for name, kind in (("models", Model), ("aliases", Alias)):
         stores.append(AggregateStore(database[name], kind, "registry", relay.wake))  # type: ignore[arg-type,type-var]
     models, aliases = Models(stores[0], database["cancelled_jobs"]), Aliases(stores[1])  # type: ignore[arg-type]

@@ -16,12 +16,11 @@ from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.settings import ServiceSettings
-from eventbus import outbox
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
 from eventbus.heartbeat import Heartbeat
 from eventbus.leases import ABANDONED
-from eventbus.outbox import AggregateStore, Relay
+from eventbus.outbox import AggregateStore
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
@@ -143,101 +142,6 @@ async def test_a_consumer_counts_gaps_and_repetitions(space: Space) -> None:
 
 async def _outboxes_empty(store: AggregateStore[Upload]) -> bool:
     return await store.collection.count_documents({"outbox.0": {"$exists": True}}) == 0
-
-
-async def test_an_event_saved_while_nobody_relays_is_published_after_the_next_start(space: Space) -> None:
-    settings = space.settings(ServiceSettings, "ingest")
-    orphan = Service("ingest", settings).aggregates("uploads", Upload)
-    await orphan.add(upload())
-    async with producer(space), space.probe("files") as seen:
-        await eventually(lambda: len(seen.of(FileUploaded)) == 1)
-        envelope, _ = seen.events[0]
-        assert (envelope.seq, envelope.source, envelope.tenantid) == (1, "/sartor/ingest", TENANT)
-
-
-async def test_a_relay_that_fails_leaves_nothing_running_behind(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the next sweep would publish beside what is still under way, and out of order."""
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
-    store = service.aggregates("uploads", Upload)
-    published: list[str] = []
-
-    async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
-        if envelope.subject == "file-0":
-            raise Transient("the broker is away")
-        await asyncio.sleep(0.2)
-        published.append(envelope.subject)
-
-    monkeypatch.setattr(service.bus, "publish", publish)
-    for number in range(3):
-        await store.add(upload(number))
-    assert service._relay is not None
-    with pytest.raises(Transient):
-        await service._relay.drain()
-    assert sorted(published) == ["file-1", "file-2"]
-
-
-async def test_a_relay_without_its_lease_publishes_nothing(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stood still, and another replica has taken over."""
-    async with producer(space, "one") as (first, store):
-        assert first._relay is not None
-        await store.collection.database["leases"].update_one(
-            {"_id": "relay"}, {"$set": {"owner": "two", "until_ms": 2**53}}, upsert=True
-        )
-        first._relay._until = 0.0
-        published: list[str] = []
-
-        async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
-            published.append(envelope.subject)
-
-        monkeypatch.setattr(first.bus, "publish", publish)
-        await store.add(upload())
-        await first._relay.drain()
-        assert published == []
-
-
-async def test_one_replica_relays_at_a_time(space: Space) -> None:
-    async with producer(space, "one") as (first, _), producer(space, "two") as (second, _):
-        relays = [service._relay for service in (first, second)]
-        for _ in range(3):
-            held = [await relay._hold_lease() for relay in relays if relay]
-            assert sorted(held) == [False, True]
-            await asyncio.sleep(0.3)
-
-
-class Broker:
-    """Takes events; the first one only once it is let."""
-
-    def __init__(self) -> None:
-        self.took: list[str] = []
-        self.let = asyncio.Event()
-
-    async def publish(self, _topic: str, envelope: Envelope, _data: object) -> None:
-        self.took.append(envelope.type)
-        await self.let.wait()
-
-
-async def test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more(
-    space: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else what another replica publishes meanwhile could be followed by something older."""
-    monkeypatch.setattr(outbox, "RELAY_LEASE_SECONDS", 1)
-    monkeypatch.setattr(outbox, "PUBLISH_SECONDS", 0.1)
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
-    store, leases = service.aggregates("uploads", Upload), service.collection("leases")
-    await store.add(upload())
-    await store.update(TENANT, "file-1", Upload.delete)
-    slow, quick = Broker(), Broker()
-    quick.let.set()
-    paused = asyncio.create_task(Relay(slow, [store], leases, "one").drain())  # type: ignore[arg-type]
-    await eventually(lambda: slow.took)
-    await asyncio.sleep(1.5)
-    await Relay(quick, [store], leases, "two").drain()  # type: ignore[arg-type]
-    await leases.update_one({"_id": "relay"}, {"$set": {"until_ms": 2**53}})
-    slow.let.set()
-    with pytest.raises(Transient, match="Another replica relays now"):
-        await paused
-    assert (slow.took, quick.took) == ([FileUploaded.type], [FileUploaded.type, FileDeleted.type])
-    assert await _outboxes_empty(store)
 
 
 async def test_a_permanent_error_is_dead_lettered_at_once_and_the_next_event_is_handled(space: Space) -> None:

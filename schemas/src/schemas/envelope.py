@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.refs import Id
+
 CONTENT_TYPE = "application/json"
 
 
@@ -24,7 +26,7 @@ class Event(BaseModel):
     topic: ClassVar[str]
     key: ClassVar[str]
 
-    tenant_id: str = Field(description="The tenant this happened to; empty for the installation itself.")
+    tenant_id: Id = Field(description="The tenant this happened to; empty for the installation itself.")
 
     @property
     def aggregate_id(self) -> str:

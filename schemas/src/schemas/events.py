@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.envelope import Event
-from schemas.refs import Interval, ObjectRef, RowCounts
+from schemas.refs import Id, Interval, Label, ObjectRef, Parameter, RowCounts, Sentence
 
 Purpose = Literal["fine-tune", "user_data", "assistants", "evals", "batch", "vision"]
 
@@ -25,7 +25,7 @@ class TenantPolicy(BaseModel):
         "auto",
         description="auto: promote on a pass; approval: wait for a person; advisory: promote whatever the result.",
     )
-    base_model: str = Field("", description="Base model of automatic fine-tunes; the installation's default if empty.")
+    base_model: Id = Field("", description="Base model of automatic fine-tunes; the installation's default if empty.")
 
 
 class TenantCreated(Event):
@@ -33,8 +33,8 @@ class TenantCreated(Event):
 
     type, topic, key = "tenant.created.v1", "accounts", "tenant_id"
 
-    name: str = Field(description="Display name.")
-    slug: str = Field(description="Short name used in `ft:` model names.")
+    name: Label = Field(description="Display name.")
+    slug: Id = Field(description="Short name used in `ft:` model names.")
     policy: TenantPolicy = Field(description="The tenant's policy.")
 
 
@@ -52,8 +52,8 @@ class KeyRevoked(Event):
 
     type, topic, key = "key.revoked.v1", "accounts", "tenant_id"
 
-    key_id: str = Field(description="Id of the key.")
-    key_hash: str = Field(description="SHA-256 of the key: what caches are keyed by.")
+    key_id: Id = Field(description="Id of the key.")
+    key_hash: Id = Field(description="SHA-256 of the key: what caches are keyed by.")
 
 
 # uploaded files
@@ -64,9 +64,9 @@ class FileUploaded(Event):
 
     type, topic, key = "file.uploaded.v1", "files", "file_id"
 
-    file_id: str = Field(description="Id of the file.")
+    file_id: Id = Field(description="Id of the file.")
     purpose: Purpose = Field(description="What it was uploaded for.")
-    filename: str = Field(description="The name it was given: a label, never a path.")
+    filename: Label = Field(description="The name it was given: a label, never a path.")
     object: ObjectRef = Field(description="The bytes as uploaded.")
 
 
@@ -75,7 +75,7 @@ class FileDeleted(Event):
 
     type, topic, key = "file.deleted.v1", "files", "file_id"
 
-    file_id: str = Field(description="Id of the file.")
+    file_id: Id = Field(description="Id of the file.")
 
 
 # datasets: rows that can be trained and tested on
@@ -86,9 +86,9 @@ class DatasetPrepared(Event):
 
     type, topic, key = "dataset.prepared.v1", "datasets", "dataset_id"
 
-    dataset_id: str = Field(description="Id of this dataset version.")
-    file_id: str | None = Field(None, description="The file it was made from.")
-    project_id: str | None = Field(None, description="The labeling project it was published from.")
+    dataset_id: Id = Field(description="Id of this dataset version.")
+    file_id: Id | None = Field(None, description="The file it was made from.")
+    project_id: Id | None = Field(None, description="The labeling project it was published from.")
     purpose: Purpose = Field(description="Purpose of the file.")
     task: Literal["classification", "generation"] = Field(description="Kind of answers in it.")
     rows: RowCounts = Field(description="Rows in each split.")
@@ -105,10 +105,10 @@ class DatasetRejected(Event):
 
     type, topic, key = "dataset.rejected.v1", "datasets", "file_id"
 
-    file_id: str = Field(description="The file.")
+    file_id: Id = Field(description="The file.")
     purpose: Purpose = Field(description="Purpose of the file.")
-    code: str = Field(description="Stable slug of the reason.")
-    message: str = Field(description="What is wrong, where, and what to do.")
+    code: Id = Field(description="Stable slug of the reason.")
+    message: Sentence = Field(description="What is wrong, where, and what to do.")
     line: int | None = Field(None, ge=1, description="First line at fault, from 1.")
 
 
@@ -120,9 +120,9 @@ class DocumentParsed(Event):
 
     type, topic, key = "document.parsed.v1", "documents", "file_id"
 
-    file_id: str = Field(description="The file it came from.")
-    filename: str = Field(description="The name it was uploaded under.")
-    title: str = Field(description="First heading, or the file's name.")
+    file_id: Id = Field(description="The file it came from.")
+    filename: Label = Field(description="The name it was uploaded under.")
+    title: Label = Field(description="First heading, or the file's name.")
     purpose: Purpose = Field(description="Purpose of the file.")
     text: ObjectRef = Field(description="The document as UTF-8 text or Markdown.")
     owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
@@ -133,8 +133,8 @@ class DocumentIndexed(Event):
 
     type, topic, key = "document.indexed.v1", "indexes", "file_id"
 
-    file_id: str = Field(description="The file.")
-    vector_store_id: str = Field(description="The store it was added to.")
+    file_id: Id = Field(description="The file.")
+    vector_store_id: Id = Field(description="The store it was added to.")
     chunks: int = Field(ge=0, description="Chunks indexed.")
 
 
@@ -146,8 +146,8 @@ class LabelingRequested(Event):
 
     type, topic, key = "labeling.requested.v1", "labeling", "file_id"
 
-    file_id: str = Field(description="The file.")
-    filename: str = Field("", description="Its name, to be shown to people.")
+    file_id: Id = Field(description="The file.")
+    filename: Label = Field("", description="Its name, to be shown to people.")
     rows: int = Field(ge=1, description="Rows without an answer.")
     records: ObjectRef = Field(description='JSONL of {"text": …}.')
 
@@ -157,10 +157,10 @@ class LabelsPublished(Event):
 
     type, topic, key = "labels.published.v1", "labels", "project_id"
 
-    project_id: str = Field(description="The labeling project.")
+    project_id: Id = Field(description="The labeling project.")
     publication: int = Field(ge=1, description="Counts the project's publications.")
-    file_id: str | None = Field(None, description="The file the project was made from.")
-    name: str = Field("", description="The project's name, to be shown to people.")
+    file_id: Id | None = Field(None, description="The file the project was made from.")
+    name: Label = Field("", description="The project's name, to be shown to people.")
     rows: int = Field(ge=1, description="Labelled rows.")
     records: ObjectRef = Field(description="Chat JSONL of the labelled rows.")
 
@@ -173,9 +173,9 @@ class FinetuneRequested(Event):
 
     type, topic, key = "finetune.requested.v1", "finetunes", "job_id"
 
-    job_id: str = Field(description="Id of the job.")
-    base_model: str = Field(description="Base model id.")
-    training_file: str = Field(description="File trained on.")
+    job_id: Id = Field(description="Id of the job.")
+    base_model: Id = Field(description="Base model id.")
+    training_file: Id = Field(description="File trained on.")
     trigger: Literal["request", "upload", "labels", "feedback", "drift"] = Field(description="What asked for it.")
 
 
@@ -184,7 +184,7 @@ class FinetuneStarted(Event):
 
     type, topic, key = "finetune.started.v1", "finetunes", "job_id"
 
-    job_id: str = Field(description="Id of the job.")
+    job_id: Id = Field(description="Id of the job.")
     fence: int = Field(ge=1, description="Number of the attempt.")
 
 
@@ -193,22 +193,24 @@ class FinetuneTrained(Event):
 
     type, topic, key = "finetune.trained.v1", "finetunes", "job_id"
 
-    job_id: str = Field(description="Id of the job.")
-    base_model: str = Field(description="Base model id.")
-    base_digest: str = Field(description="Digest of the base model's files.")
-    suffix: str = Field("", description="The suffix asked for, used in the model's name.")
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    job_id: Id = Field(description="Id of the job.")
+    base_model: Id = Field(description="Base model id.")
+    base_digest: Id = Field(description="Digest of the base model's files.")
+    suffix: Id = Field("", description="The suffix asked for, used in the model's name.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
-    dataset_id: str = Field(description="Dataset version trained on.")
+    dataset_id: Id = Field(description="Dataset version trained on.")
     dataset_manifest: ObjectRef = Field(description="Manifest of the dataset version.")
     heldout: ObjectRef = Field(description="Held-out rows to evaluate on, chat JSONL.")
     train: ObjectRef = Field(description="Training rows, from which few-shot examples are drawn.")
     task: Literal["classification", "generation"] = Field(description="Kind of answers.")
-    training_file: str = Field(description="File trained on.")
+    training_file: Id = Field(description="File trained on.")
     trained_tokens: int = Field(ge=0, description="Tokens seen in training, all epochs.")
     train_seconds: float = Field(ge=0, description="Time spent training.")
-    metrics: dict[str, float] = Field(description="Final training metrics.")
-    hyperparameters: dict[str, float | int | str] = Field(description="As resolved.")
+    metrics: dict[Parameter, float] = Field(max_length=32, description="Final training metrics.")
+    hyperparameters: dict[Parameter, float | int | Annotated[str, Field(max_length=64)]] = Field(
+        max_length=32, description="As resolved."
+    )
     seed: int = Field(description="Seed of the run.")
     owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
@@ -218,8 +220,8 @@ class FinetuneSucceeded(Event):
 
     type, topic, key = "finetune.succeeded.v1", "finetunes", "job_id"
 
-    job_id: str = Field(description="Id of the job.")
-    model_id: str = Field(description="The fine-tuned model.")
+    job_id: Id = Field(description="Id of the job.")
+    model_id: Id = Field(description="The fine-tuned model.")
 
 
 class FinetuneFailed(Event):
@@ -227,9 +229,9 @@ class FinetuneFailed(Event):
 
     type, topic, key = "finetune.failed.v1", "finetunes", "job_id"
 
-    job_id: str = Field(description="Id of the job.")
-    code: str = Field(description="Stable slug of the reason.")
-    message: str = Field(description="What happened and what to do.")
+    job_id: Id = Field(description="Id of the job.")
+    code: Id = Field(description="Stable slug of the reason.")
+    message: Sentence = Field(description="What happened and what to do.")
 
 
 class FinetuneCancelled(Event):
@@ -237,7 +239,7 @@ class FinetuneCancelled(Event):
 
     type, topic, key = "finetune.cancelled.v1", "finetunes", "job_id"
 
-    job_id: str = Field(description="Id of the job.")
+    job_id: Id = Field(description="Id of the job.")
 
 
 # models: versions in the registry
@@ -248,10 +250,10 @@ class ModelRegistered(Event):
 
     type, topic, key = "model.registered.v1", "models", "model_id"
 
-    model_id: str = Field(description="The model's name, `ft:…`.")
-    job_id: str = Field(description="The job that made it.")
-    base_model: str = Field(description="Base model id.")
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    model_id: Id = Field(description="The model's name, `ft:…`.")
+    job_id: Id = Field(description="The job that made it.")
+    base_model: Id = Field(description="Base model id.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files.")
     heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
     train: ObjectRef = Field(description="Training rows, for few-shot examples.")
@@ -264,11 +266,11 @@ class ModelPromoted(Event):
 
     type, topic, key = "model.promoted.v1", "models", "model_id"
 
-    model_id: str = Field(description="The model.")
-    job_id: str = Field(description="The job that made it.")
-    base_model: str = Field(description="Base model id.")
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
-    decided_by: str = Field(description="`gate`, or the id of the person.")
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
+    base_model: Id = Field(description="Base model id.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    decided_by: Id = Field(description="`gate`, or the id of the person.")
 
 
 class ModelRejected(Event):
@@ -276,11 +278,11 @@ class ModelRejected(Event):
 
     type, topic, key = "model.rejected.v1", "models", "model_id"
 
-    model_id: str = Field(description="The model.")
-    job_id: str = Field(description="The job that made it.")
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
-    reason: str = Field(description="The evidence in a sentence.")
-    evaluation_id: str | None = Field(None, description="The evaluation it rests on.")
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    reason: Sentence = Field(description="The evidence in a sentence.")
+    evaluation_id: Id | None = Field(None, description="The evaluation it rests on.")
 
 
 class ModelRetired(Event):
@@ -288,8 +290,8 @@ class ModelRetired(Event):
 
     type, topic, key = "model.retired.v1", "models", "model_id"
 
-    model_id: str = Field(description="The model.")
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    model_id: Id = Field(description="The model.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
 
 
 # adapters: what is loaded where
@@ -300,10 +302,10 @@ class AdapterResident(Event):
 
     type, topic, key = "adapter.resident.v1", "adapters", "adapter_id"
 
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
-    model_id: str = Field(description="The model it serves.")
-    replica_id: str = Field(description="The replica.")
-    replica_url: str = Field(description="Where the replica's TGI API answers.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    model_id: Id = Field(description="The model it serves.")
+    replica_id: Id = Field(description="The replica.")
+    replica_url: Id = Field(description="Where the replica's TGI API answers.")
     fingerprint_delta: float = Field(ge=0, description="Largest log-prob difference from the trainer's fingerprint.")
     base_delta: float = Field(ge=0, description="Largest log-prob difference from the base model on the same probes.")
 
@@ -313,8 +315,8 @@ class AdapterEvicted(Event):
 
     type, topic, key = "adapter.evicted.v1", "adapters", "adapter_id"
 
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
-    replica_id: str = Field(description="The replica.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    replica_id: Id = Field(description="The replica.")
 
 
 # evaluations
@@ -325,12 +327,12 @@ class EvaluationCompleted(Event):
 
     type, topic, key = "evaluation.completed.v1", "evaluations", "evaluation_id"
 
-    evaluation_id: str = Field(description="Id of the evaluation.")
-    model_id: str = Field(description="The candidate.")
+    evaluation_id: Id = Field(description="Id of the evaluation.")
+    model_id: Id = Field(description="The candidate.")
     verdict: Literal["pass", "fail", "needs_human"] = Field(description="What the evidence says.")
-    reason: str = Field(description="The verdict in a sentence.")
-    metric: str = Field(description="The metric it rests on.")
-    scores: dict[str, Interval] = Field(description="By system: `base`, `few_shot`, `candidate`.")
+    reason: Sentence = Field(description="The verdict in a sentence.")
+    metric: Id = Field(description="The metric it rests on.")
+    scores: dict[Parameter, Interval] = Field(max_length=32, description="By system: `base`, `few_shot`, `candidate`.")
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
 
 
@@ -342,15 +344,17 @@ class ChatCompleted(Event):
 
     type, topic, key = "chat.completed.v1", "chats", "chat_id"
 
-    chat_id: str = Field(description="Id of the completion.")
-    model: str = Field(description="The model asked for.")
-    adapter_id: str | None = Field(None, description="The adapter that answered; absent for a base model.")
-    key_id: str = Field(description="The API key used.")
+    chat_id: Id = Field(description="Id of the completion.")
+    model: Id = Field(description="The model asked for.")
+    adapter_id: Id | None = Field(None, description="The adapter that answered; absent for a base model.")
+    key_id: Id = Field(description="The API key used.")
     prompt_tokens: int = Field(ge=0, description="Tokens in.")
     completion_tokens: int = Field(ge=0, description="Tokens out.")
     latency_ms: int = Field(ge=0, description="Time to the last token.")
-    finish_reason: str = Field(description="stop or length; cancelled where the client left.")
-    retrieved: list[str] = Field(default_factory=list, description="Ids of the files retrieval used.")
+    finish_reason: Id = Field(description="stop or length; cancelled where the client left.")
+    retrieved: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list, max_length=100, description="Ids of the files retrieval used."
+    )
 
 
 class FeedbackRecorded(Event):
@@ -358,8 +362,8 @@ class FeedbackRecorded(Event):
 
     type, topic, key = "feedback.recorded.v1", "feedback", "feedback_id"
 
-    feedback_id: str = Field(description="Id of the feedback.")
-    chat_id: str = Field(description="The completion rated.")
-    model: str = Field(description="The model that answered.")
+    feedback_id: Id = Field(description="Id of the feedback.")
+    chat_id: Id = Field(description="The completion rated.")
+    model: Id = Field(description="The model that answered.")
     rating: Literal["up", "down"] = Field(description="The rating.")
     has_correction: bool = Field(False, description="Whether a better answer was given.")

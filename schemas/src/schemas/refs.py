@@ -1,8 +1,32 @@
-"""Value types that events share."""
+"""Value types that events share. All of them are bounded, so that an event is small whatever a person wrote."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _cut(value: Any, most: int) -> Any:
+    """The beginning of a text that only people read; halves of surrogate pairs are escaped."""
+    if not isinstance(value, str):
+        return value
+    text = value[: most + 1].encode(errors="backslashreplace").decode()
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+Id = Annotated[str, Field(max_length=256)]
+"""An id, a slug or an address: what programs compare. A longer one is refused."""
+
+Label = Annotated[str, BeforeValidator(partial(_cut, most=300)), Field(max_length=300)]
+"""A name that people gave: cut where it is longer."""
+
+Sentence = Annotated[str, BeforeValidator(partial(_cut, most=2000)), Field(max_length=2000)]
+"""What people are told: cut where it is longer."""
+
+Parameter = Annotated[str, Field(max_length=48)]
+"""Name of a metric, a hyperparameter or a system that was compared."""
 
 
 class ObjectRef(BaseModel):
@@ -10,9 +34,9 @@ class ObjectRef(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    bucket: str = Field(description="Bucket name.")
-    key: str = Field(description="Object key.")
-    sha256: str = Field(description="SHA-256 of the bytes, in hex.")
+    bucket: str = Field(max_length=63, description="Bucket name.")
+    key: str = Field(max_length=400, description="Object key.")
+    sha256: str = Field(max_length=64, description="SHA-256 of the bytes, in hex.")
     size: int = Field(ge=0, description="Size in bytes.")
 
 

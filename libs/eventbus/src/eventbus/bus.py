@@ -11,19 +11,25 @@ from typing import Any, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.crash import crash_point
-from chassis.errors import PERMANENT, SartorError, Transient
+from chassis.errors import PERMANENT, Invalid, SartorError, TooLarge, Transient
 from chassis.settings import ServiceSettings
+from chassis.text import shown
 from eventbus import as_it_came
 from eventbus.continuity import Continuity
 from eventbus.lag import Lag
 from eventbus.lanes import Lanes, Place, Rest
-from eventbus.letter import REPLAY_FOR, Letter, Outcome
+from eventbus.letter import CUT_FROM, REPLAY_FOR, Letter, Outcome
 from eventbus.parking import Held, Parking, Record
 from eventbus.patience import Patience
 from eventbus.retries import Retries
@@ -48,6 +54,12 @@ LOST_RACES = ("stale_write", "stale_fence")
 
 POST_SECONDS = 0.5
 """Dead letters are collected for so long, and sent together: poison comes in swarms, and each request is work."""
+
+MOST_EVENT_BYTES = 64 * 1024
+"""Of an event's payload: it holds ids and references, and quotes a little. A broker takes 1 MiB."""
+
+REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+"""What the client or the broker says of a message that it will never take."""
 
 PUBLISH_SECONDS = 8
 START_SECONDS = 60
@@ -180,7 +192,10 @@ class Bus:
 
         Raises:
             Transient: no acknowledgement within the deadline; the event may or may not be there.
+            TooLarge: over `MOST_EVENT_BYTES`.
+            Invalid: it cannot be written as JSON, or the broker will never take it.
         """
+        check_size(envelope, data)
         key, value, headers = to_message(envelope, data)
         await self.send(topic, key, value, headers)
 
@@ -189,6 +204,11 @@ class Bus:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._broker.publish(value, topic=f"{self._prefix}{topic}", key=key, headers=headers)
+        except REFUSED as error:
+            raise Invalid(
+                f"Kafka will never take this message of {len(value)} bytes to '{topic}' ({type(error).__name__}).",
+                code="unpublishable",
+            ) from error
         except (TimeoutError, KafkaError) as error:
             raise Transient(f"Kafka did not acknowledge a message to '{topic}' ({type(error).__name__}).") from error
 
@@ -350,7 +370,11 @@ class Bus:
     async def _dead_letter(self, record: Record, letter: Letter) -> None:
         """Keep the message as it came, with why; raise if that fails."""
         headers = letter.headers(record, self._service)
-        await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
+        try:
+            await self.send(f"{record.topic}-dlq", record.key, record.value, headers)
+        except Invalid:  # with our headers it is larger than what the broker takes
+            cut = {CUT_FROM: str(len(record.value))}
+            await self.send(f"{record.topic}-dlq", record.key, record.value[:MOST_EVENT_BYTES], headers | cut)
         crash_point("consumer.dead_lettered")
         CONSUMED.labels(headers.get("ce_type", "unknown"), "dead_lettered").inc()
         names = {"event_id": "ce_id", "correlation_id": "ce_correlationid", "tenant_id": "ce_tenantid"}
@@ -362,6 +386,26 @@ class Bus:
         headers = {name: as_it_came.text_of(value) for name, value in message.headers.items()}
         topic = str(raw.topic).removeprefix(self._prefix)
         return Record(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
+
+
+def check_size(envelope: Envelope, data: Mapping[str, Any]) -> None:
+    """Refuse an event that is too large, where it is made.
+
+    Raises:
+        TooLarge: its payload is over `MOST_EVENT_BYTES`.
+        Invalid: it cannot be written as JSON.
+    """
+    try:
+        _, value, _ = to_message(envelope, data)
+    except ValueError as error:
+        raise Invalid(f"{envelope.type} of {shown(envelope.subject)} cannot be written: {error}.") from error
+    if len(value) > MOST_EVENT_BYTES:
+        largest = max(data, key=lambda name: len(str(data[name])))
+        raise TooLarge(
+            f"{envelope.type} of {shown(envelope.subject)} has {len(value)} bytes; an event has at most "
+            f"{MOST_EVENT_BYTES}. Shorten its field '{largest}'.",
+            code="event_too_large",
+        )
 
 
 def _identity(envelope: Envelope) -> dict[str, Any]:

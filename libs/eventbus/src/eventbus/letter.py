@@ -10,6 +10,9 @@ from eventbus.parking import Record
 REPLAY_FOR = "x-replay-for"
 """Header of a replayed dead letter: the one consumer it is for."""
 
+CUT_FROM = "x-cut-from"
+"""Header of a dead letter too large to be kept whole: how many bytes the message had."""
+
 
 class Outcome(Enum):
     """What an attempt came to where the message is not given up."""

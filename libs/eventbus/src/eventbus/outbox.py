@@ -1,38 +1,23 @@
-"""Aggregates and their events in one document write, and the relay that publishes the events in order."""
+"""Aggregates and their events in one document write; `eventbus.relay` publishes the events."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import structlog
-from prometheus_client import Counter, Gauge
 
-from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, Transient
-from chassis.ids import SERVER_MS, new_id
+from chassis.errors import Conflict, NotFound
+from chassis.ids import new_id
 from eventbus.aggregate import Aggregate, Lease
-from eventbus.bus import PUBLISH_SECONDS, Bus
+from eventbus.bus import check_size
 from eventbus.leases import Leases
 from schemas import Envelope, Event
 from schemas.envelope import utc_now
-from stores.mongo import ASCENDING, Collection, DuplicateKeyError, PyMongoError
-
-log = structlog.get_logger()
-
-PUBLISHED = Counter("outbox_published_total", "Events published from the outbox.", ["topic"])
-OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet published.", ["collection"])
+from stores.mongo import ASCENDING, Collection, DuplicateKeyError
 
 A = TypeVar("A", bound=Aggregate)
-
-SWEEP_SECONDS = 2.0
-RELAY_LEASE_SECONDS = 20
-"""Longer than a publish may take, twice: what this replica began is over before another one begins."""
-
-PARALLEL = 64
-"""Aggregates published at the same time: what is sent together shares an acknowledgement."""
 
 
 class AggregateStore(Generic[A]):
@@ -57,7 +42,7 @@ class AggregateStore(Generic[A]):
 
     async def prepare(self) -> None:
         """Create the indexes every aggregate collection has."""
-        await self.collection.create_index([("outbox.0.id", ASCENDING)], sparse=True)
+        await self.collection.create_index([("outbox.0.at", ASCENDING)], sparse=True)
         await self.collection.create_index([("tenant_id", ASCENDING), ("created_at", ASCENDING)])
 
     async def add(self, aggregate: A) -> None:
@@ -65,6 +50,7 @@ class AggregateStore(Generic[A]):
 
         Raises:
             Conflict: its id, or another unique field, is taken.
+            TooLarge: one of its events is over `MOST_EVENT_BYTES`.
         """
         outbox = self._envelop(aggregate)
         document = {**aggregate.to_document(), "_id": aggregate.id, "version": 1, "lease": Lease().model_dump()}
@@ -156,6 +142,7 @@ class AggregateStore(Generic[A]):
 
         Raises:
             Conflict: the document changed meanwhile, or the fence is old.
+            TooLarge: one of its events is over `MOST_EVENT_BYTES`.
         """
         outbox = self._envelop(aggregate)
         query: dict[str, Any] = {
@@ -245,106 +232,12 @@ class AggregateStore(Generic[A]):
             correlationid=str(context.get("correlation_id") or context.get("request_id") or ""),
             causationid=str(context.get("event_id") or ""),
         )
+        data = event.model_dump(mode="json")
+        check_size(envelope, data)
         return {
             "id": envelope.id,
             "topic": event.topic,
             "envelope": envelope.model_dump(mode="json"),
-            "data": event.model_dump(mode="json"),
+            "data": data,
             "at": time.time(),
         }
-
-
-class Relay:
-    """Publishes what lies in the outboxes of some collections, oldest first per aggregate, then removes it.
-
-    One replica of the service relays at a time (a lease); its sweep is the truth, a wake-up after each
-    write makes it fast. An event is removed only after the broker acknowledged it, so a crash between the two
-    publishes it again: consumers are idempotent.
-    """
-
-    def __init__(self, bus: Bus, stores: list[AggregateStore[Any]], leases: Collection, owner: str) -> None:
-        self._bus = bus
-        self._stores = stores
-        self._leases = leases
-        self._owner = owner
-        self._awake = asyncio.Event()
-        self._until = 0.0
-
-    def wake(self) -> None:
-        """Look now rather than at the next sweep."""
-        self._awake.set()
-
-    async def run(self) -> None:
-        """Relay until cancelled; failures are logged and tried again at the next sweep."""
-        while True:
-            try:
-                async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._awake.wait()
-            except TimeoutError:
-                pass
-            self._awake.clear()
-            try:
-                await self.drain()
-            except Exception as error:  # the boundary of a background task: it must survive a broker or database cut
-                log.warning("relay_failed", error=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(SWEEP_SECONDS)
-
-    async def drain(self) -> None:
-        """Publish everything that waits now, if this replica is the one that relays.
-
-        Raises:
-            Transient: an event was not acknowledged, or the lease was lost half-way; the rest waits for the next sweep.
-        """
-        if not await self._hold_lease():
-            return
-        for store in self._stores:
-            oldest = time.time()
-            documents = await store.collection.find({"outbox.0.id": {"$exists": True}}, {"outbox": 1}).to_list(200)
-            gate = asyncio.Semaphore(PARALLEL)
-            for document in documents:
-                oldest = min(oldest, document["outbox"][0]["at"])
-            OLDEST.labels(store.collection.name).set(time.time() - oldest)
-            # All are waited for, so that no publish of this sweep runs beside the next one's.
-            work = (self._publish(store, document, gate) for document in documents)
-            for outcome in await asyncio.gather(*work, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    raise outcome
-
-    async def _publish(self, store: AggregateStore[Any], document: dict[str, Any], gate: asyncio.Semaphore) -> None:
-        async with gate:
-            for record in document["outbox"]:
-                if not await self._hold_lease():
-                    raise Transient("Another replica relays now.")
-                crash_point("relay.read")
-                await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
-                crash_point("relay.acked")
-                await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
-                crash_point("relay.removed")
-                PUBLISHED.labels(record["topic"]).inc()
-
-    async def _hold_lease(self) -> bool:
-        """Whether this replica is the one that relays, for at least as long as a publish may take."""
-        if time.monotonic() < self._until - PUBLISH_SECONDS:
-            return True
-        asked = time.monotonic()
-        try:
-            held = await self._leases.find_one_and_update(
-                {
-                    "_id": "relay",
-                    "$or": [{"owner": self._owner}, {"$expr": {"$lt": ["$until_ms", SERVER_MS]}}],
-                },
-                [{"$set": {"owner": self._owner, "until_ms": {"$add": [SERVER_MS, RELAY_LEASE_SECONDS * 1000]}}}],
-                upsert=True,
-                return_document=True,
-            )
-        except DuplicateKeyError:
-            return False
-        self._until = asked + RELAY_LEASE_SECONDS
-        return held is not None and time.monotonic() < self._until - PUBLISH_SECONDS
-
-    async def release(self) -> None:
-        """Give the lease back, so that another replica relays at once."""
-        try:
-            await self._leases.delete_one({"_id": "relay", "owner": self._owner})
-        except PyMongoError as error:
-            log.warning("relay_lease_not_released", error=str(error))

@@ -25,8 +25,10 @@ from chassis.limits import Limiter
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import Bus
-from eventbus.outbox import AggregateStore, Relay
+from eventbus.given_up import GivenUp
+from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
+from eventbus.relay import Relay
 from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
@@ -73,9 +75,10 @@ class Service:
         self._parking = Parking(self.collection("parked"), self.replica_id) if documents else None
         self.bus = Bus(settings, name, self._parking)
         self._stores: list[AggregateStore[Any]] = []
+        self._given_up = GivenUp(self.collection("given_up")) if documents else None
         self._relay: Relay | None = None
-        if documents:
-            self._relay = Relay(self.bus, self._stores, self.collection("leases"), self.replica_id)
+        if self._given_up:
+            self._relay = Relay(self.bus, self._stores, self.collection("leases"), self._given_up, self.replica_id)
         self._starting: list[Hook] = []
         self._stopping: list[Hook] = []
         self._background: dict[str, Hook] = {}
@@ -174,6 +177,8 @@ class Service:
         names = {"loop_lag": _measure_loop_lag, **self._background}
         if self._relay:
             names["relay"] = self._relay.run
+        if self._given_up:
+            names["given_up"] = self._given_up.watch
         if self._parking and self.bus.handles:
             names["parked"] = self.bus.run_parked
             names["parked_depth"] = self._parking.watch

@@ -236,6 +236,7 @@ def _equal(found: list[Any], wanted: Any) -> bool:
 
 OPERATORS: dict[str, Callable[[list[Any], Any], bool]] = {
     "$in": lambda found, wanted: any(_equal(found, one) for one in wanted),
+    "$nin": lambda found, wanted: not any(_equal(found, one) for one in wanted),
     "$ne": lambda found, wanted: not _equal(found, wanted),
     "$exists": lambda found, wanted: bool(found) == wanted,
     "$size": lambda found, wanted: any(isinstance(one, list) and len(one) == wanted for one in found),

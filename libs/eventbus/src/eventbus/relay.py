@@ -1,0 +1,197 @@
+"""The relay: publishes what lies in the outboxes, in order per aggregate, and gives up what cannot be published."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from chassis.crash import crash_point
+from chassis.errors import PERMANENT, Transient
+from chassis.ids import SERVER_MS
+from eventbus.bus import PUBLISH_SECONDS, Bus
+from eventbus.given_up import GivenUp
+from eventbus.outbox import AggregateStore
+from schemas import Envelope
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+
+log = structlog.get_logger()
+
+PUBLISHED = Counter("outbox_published_total", "Events published from the outbox.", ["topic"])
+OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet published.", ["collection"])
+
+SWEEP_SECONDS = 2.0
+RELAY_LEASE_SECONDS = 20
+"""Longer than a publish may take, twice: what this replica began is over before another one begins."""
+
+PARALLEL = 64
+"""Aggregates published at the same time: what is sent together shares an acknowledgement."""
+
+UNPUBLISHABLE = (*PERMANENT, ValueError)
+"""Errors of the event itself, which no later attempt mends."""
+
+WAITING: dict[str, Any] = {"outbox.0.at": {"$exists": True}}
+
+
+class Relay:
+    """Publishes what lies in the outboxes of some collections, oldest first, then removes it.
+
+    One replica of the service relays at a time (a lease); its sweep is the truth, a wake-up after each
+    write makes it fast. An event is removed only after the broker acknowledged it, so a crash between the two
+    publishes it again: consumers are idempotent. An aggregate whose event is not acknowledged waits for the next sweep,
+    beside all others; an event that cannot be published is given up, and what follows it goes on.
+
+    Args:
+        bus: publishes.
+        stores: the collections; all are looked at side by side.
+        leases: where the lease lies.
+        given_up: keeps what cannot be published.
+        owner: this replica's name in the lease.
+    """
+
+    def __init__(
+        self, bus: Bus, stores: list[AggregateStore[Any]], leases: Collection, given_up: GivenUp, owner: str
+    ) -> None:
+        self._bus = bus
+        self._stores = stores
+        self._leases = leases
+        self._given_up = given_up
+        self._owner = owner
+        self._awake = asyncio.Event()
+        self._until = 0.0
+        self._failing: dict[str, dict[str, float]] = {}
+
+    def wake(self) -> None:
+        """Look now rather than at the next sweep."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Relay until cancelled; failures are logged and tried again at the next sweep."""
+        while True:
+            try:
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._awake.wait()
+            except TimeoutError:
+                pass
+            self._awake.clear()
+            try:
+                await self.drain()
+            except Exception as error:  # the boundary of a background task: it must survive a broker or database cut
+                log.warning("relay_failed", error=f"{type(error).__name__}: {error}")
+
+    async def drain(self) -> None:
+        """Publish everything that waits now, if this replica is the one that relays.
+
+        Raises:
+            Transient: an event was not acknowledged, or the lease was lost half-way; the rest waits for the next sweep.
+        """
+        if not await self._hold_lease():
+            self._let_go()
+            return
+        work = (self._drain_store(store) for store in self._stores)
+        for outcome in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _drain_store(self, store: AggregateStore[Any]) -> None:
+        """Publish what waits in one collection; what fails is left alone for a sweep's time, so the rest goes on."""
+        failing = self._failing.setdefault(store.collection.name, {})
+        failure: Exception | None = None
+        while True:
+            fresh, again = await self._oldest(store, failing)
+            documents = fresh + again
+            # All are waited for, so that nothing is published beside what is still under way of the same aggregate.
+            outcomes = await asyncio.gather(*(self._publish(store, one) for one in documents), return_exceptions=True)
+            for document, outcome in zip(documents, outcomes, strict=True):
+                if outcome is None:
+                    failing.pop(document["_id"], None)
+                elif isinstance(outcome, Exception) and not isinstance(outcome, _LeaseLost):
+                    failing[document["_id"]] = time.monotonic() + SWEEP_SECONDS
+                    failure = outcome
+                else:
+                    raise outcome
+            if not fresh and all(outcomes):
+                break
+        if failure:
+            raise failure
+
+    async def _oldest(
+        self, store: AggregateStore[Any], failing: dict[str, float]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The documents that have waited longest, and those that failed and are due again."""
+        due = [key for key, at in failing.items() if at <= time.monotonic()][:PARALLEL]
+        others = WAITING | ({"_id": {"$nin": list(failing)}} if failing else {})
+        fresh = await self._waiting(store, others)
+        again = await self._waiting(store, WAITING | {"_id": {"$in": due}}) if due else []
+        for key in set(due) - {document["_id"] for document in again}:
+            del failing[key]  # another replica has published it
+        oldest = (await self._waiting(store, WAITING, 1) if failing else fresh)[:1]
+        age = time.time() - oldest[0]["outbox"][0]["at"] if oldest else 0.0
+        OLDEST.labels(store.collection.name).set(max(0.0, age))
+        return fresh, again
+
+    async def _waiting(self, store: AggregateStore[Any], query: Any, most: int = PARALLEL) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await (
+            store.collection.find(query, {"outbox": 1}).sort("outbox.0.at", 1).limit(most).to_list(most)
+        )
+        return found
+
+    async def _publish(self, store: AggregateStore[Any], document: dict[str, Any]) -> None:
+        for record in document["outbox"]:
+            if not await self._hold_lease():
+                raise _LeaseLost("Another replica relays now.")
+            crash_point("relay.read")
+            await self._publish_or_give_up(store, document, record)
+            crash_point("relay.acked")
+            await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
+            crash_point("relay.removed")
+
+    async def _publish_or_give_up(
+        self, store: AggregateStore[Any], document: dict[str, Any], record: dict[str, Any]
+    ) -> None:
+        try:
+            await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
+        except UNPUBLISHABLE as error:
+            await self._given_up.keep(store.collection.name, document["_id"], record, error)
+        else:
+            PUBLISHED.labels(record["topic"]).inc()
+
+    async def _hold_lease(self) -> bool:
+        """Whether this replica is the one that relays, for at least as long as a publish may take."""
+        if time.monotonic() < self._until - PUBLISH_SECONDS:
+            return True
+        asked = time.monotonic()
+        try:
+            held = await self._leases.find_one_and_update(
+                {
+                    "_id": "relay",
+                    "$or": [{"owner": self._owner}, {"$expr": {"$lt": ["$until_ms", SERVER_MS]}}],
+                },
+                [{"$set": {"owner": self._owner, "until_ms": {"$add": [SERVER_MS, RELAY_LEASE_SECONDS * 1000]}}}],
+                upsert=True,
+                return_document=True,
+            )
+        except DuplicateKeyError:
+            return False
+        self._until = asked + RELAY_LEASE_SECONDS
+        return held is not None and time.monotonic() < self._until - PUBLISH_SECONDS
+
+    def _let_go(self) -> None:
+        """Say nothing of events that another replica answers for."""
+        self._failing.clear()
+        for store in self._stores:
+            OLDEST.labels(store.collection.name).set(0.0)
+
+    async def release(self) -> None:
+        """Give the lease back, so that another replica relays at once."""
+        try:
+            await self._leases.delete_one({"_id": "relay", "owner": self._owner})
+        except PyMongoError as error:
+            log.warning("relay_lease_not_released", error=str(error))
+
+
+class _LeaseLost(Transient):
+    """Nothing more may be published by this replica."""
