@@ -65,10 +65,10 @@ def list_jobs(
 def show_job(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
     """Show one job: its stage, what it waits for, what it was asked for and what came of it."""
     job = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs/{}", job_id)
-    columns = ("id", "status", "stage", "waiting_for", "error", "model", "training_file", "validation_file")
-    columns += ("hyperparameters", "seed", "created_at", "estimated_finish", "finished_at", "trained_tokens")
+    asked = ("model", "training_file", "validation_file", "hyperparameters", "seed", "metadata")
+    came = ("created_at", "estimated_finish", "finished_at", "trained_tokens", "fine_tuned_model")
     shown = job if as_json else {**job, "waiting_for": waiting_for(job)}
-    show(shown, as_json=as_json, columns=(*columns, "fine_tuned_model", "metadata"))
+    show(shown, as_json=as_json, columns=("id", "status", "stage", "waiting_for", "error", *asked, *came))
 
 
 @jobs.command("logs")
@@ -167,9 +167,9 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
     }
     facts = {**card, **{f"score_{name}": text for name, text in scores.items()}}
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason")}
-    columns = ("id", "state", "waiting_for", *(f"score_{name}" for name in scores), "verdict", "reason")
-    columns += ("base_model", "job_id", "dataset_id", "training_file", "task", "hyperparameters", "seed")
-    show(facts, as_json=False, columns=(*columns, "trained_tokens", "created_at", "promoted_at", "ended_at"))
+    state = ("id", "state", "waiting_for", *(f"score_{name}" for name in scores), "verdict", "reason")
+    origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "hyperparameters", "seed")
+    show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
 
 
 @models.command("promote")
