@@ -126,12 +126,21 @@ def event(message: str, kind: str = "message", **data: Any) -> dict[str, Any]:
     return {"id": f"ftevent-{message}", "message": message, "type": kind, "data": data}
 
 
+def at(stage: str, **more: Any) -> dict[str, Any]:
+    return {**JOB, "stage": stage, "waiting_for": None, **more}
+
+
 def chunks(*parts: bytes) -> StreamingResponse:
     async def body() -> AsyncIterator[bytes]:
         for part in parts:
             yield part
 
     return StreamingResponse(body(), media_type="text/event-stream")
+
+
+STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
+RUN = {"id": "eval-1", "job_id": "ftjob-1", "status": "running", "model": MODEL, "progress": {"done": 3, "total": 12}}
+WAITS = {"what": "A decision about the model", "who": "an owner or approver", "since": 1_700_000_000}
 
 
 @dataclass

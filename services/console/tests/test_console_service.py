@@ -11,7 +11,24 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
-from console_world import BASE, CARD, FILE, JOB, KEY, MODEL, OWN, PROJECT, World, chunks, event, page, token_of
+from console_world import (
+    BASE,
+    CARD,
+    FILE,
+    JOB,
+    KEY,
+    MODEL,
+    OWN,
+    PROJECT,
+    RUN,
+    WAITS,
+    World,
+    at,
+    chunks,
+    event,
+    page,
+    token_of,
+)
 from fastapi.responses import StreamingResponse
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
@@ -370,144 +387,6 @@ async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
     assert (refused.status_code, refused.json()["error"]["message"]) == (400, "line 3: not JSON")
 
 
-STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
-OVER = event("Training is over; testing the model on held-out rows.")
-RUNS = page(
-    {"job_id": "ftjob-other", "status": "running", "progress": {"done": 9, "total": 10}},
-    {"job_id": "ftjob-1", "status": "running", "progress": {"done": 3, "total": 12}},
-)
-
-
-@pytest.mark.parametrize(
-    ("file", "jobs", "events", "stage", "note"),
-    [
-        ({"status": "uploaded"}, [], [], 0, "Reading the file"),
-        ({}, [], [], 0, "Read and kept."),
-        ({"status_details": "3 rows have no answer yet"}, [], [], 0, "3 rows have no answer yet"),
-        ({}, [{**JOB, "status": "queued"}], [], 0, "Waiting for a free worker"),
-        ({}, [JOB], [], 1, "Loading the base model"),
-        ({}, [JOB], [STEP], 1, "step 3 of 6, loss 0.500"),
-        ({}, [JOB], [OVER, STEP], 2, "3 of 12 answers on held-out rows"),
-        ({}, [{**JOB, "status": "succeeded", "fine_tuned_model": MODEL}], [], 4, "Your model answers."),
-    ],
-)
-async def test_progress_tells_the_stage(
-    world: World, file: dict[str, Any], jobs: list[Any], events: list[Any], stage: int, note: str
-) -> None:
-    browser = await world.sign_in()
-    world.services.answers |= {
-        ("GET", "/v1/files/file-1"): {**FILE, **file},
-        ("GET", "/v1/fine_tuning/jobs"): page(*jobs),
-        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(*events),
-        ("GET", "/v1/evals/evaluations"): RUNS,
-    }
-    shown = (await browser.get("/files/file-1")).text
-    assert note in shown
-    assert shown.count('class="done"') == stage
-    assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
-
-
-async def test_progress_leads_to_the_project_of_rows_without_answers(world: World) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
-    hidden = '<p id="unanswered" hidden>'
-    assert hidden in (await browser.get("/files/file-1")).text
-    world.services.answers["GET", "/v1/labeling/projects"] = page(
-        PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"}
-    )
-    shown = (await browser.get("/files/file-1")).text
-    assert hidden not in shown
-    assert 'href="/labeling/lp-2"' in shown
-
-
-async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(world: World) -> None:
-    browser = await world.sign_in()
-    steps = [event(f"Step {n}/3", "metrics", step=n, total_steps=3, train_loss=4 - n) for n in (3, 2, 1)]
-    world.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
-    shown = (await browser.get("/files/file-1")).text
-    assert 'points="0.0,4.0 150.0,28.7 300.0,53.3"' in shown
-    assert "3.000 at step 1, 1.000 at step 3" in shown
-
-
-async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
-    browser = await world.sign_in()
-    stream = browser.stream("GET", "/files/file-1/events")
-    async with asyncio.timeout(15), stream as answer:
-        states = []
-        async for line in answer.aiter_lines():
-            if line.startswith("data: "):
-                states.append(json.loads(line[6:]))
-                failed = {
-                    **JOB,
-                    "status": "failed",
-                    "error": {"message": "The gate refused it.", "code": "gate_rejected"},
-                }
-                world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
-    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, "The gate refused it.")]
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"), [(NotFound("No file."), "This file was deleted."), (Forbidden("Not for you."), "Not for you.")]
-)
-async def test_the_stream_ends_when_there_is_nothing_to_see_any_more(
-    world: World, answer: SartorError, says: str
-) -> None:
-    browser = await world.sign_in()
-    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
-        states = []
-        async for line in events.aiter_lines():
-            if line.startswith("data: "):
-                states.append(json.loads(line[6:]))
-                world.services.answers["GET", "/v1/files/file-1"] = answer
-    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, says)]
-
-
-async def test_the_stream_outlives_a_service_that_is_away(world: World) -> None:
-    browser = await world.sign_in()
-    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
-        lines = (line async for line in events.aiter_lines() if line)
-        assert (await anext(lines)).startswith("data: ")
-        world.services.answers["GET", "/v1/files/file-1"] = Transient("away")
-        assert await anext(lines) == ": a service is away"
-        world.services.answers["GET", "/v1/files/file-1"] = FILE
-        async for line in lines:
-            if line.startswith("data: "):
-                break
-        else:
-            pytest.fail("the stream ended")
-
-
-async def test_a_document_is_at_its_end(world: World) -> None:
-    browser = await world.sign_in()
-    document = {**FILE, "filename": "help.md", "kind": "document"}
-    world.services.answers |= {
-        ("GET", "/v1/files/file-1"): document,
-        ("GET", "/v1/files"): page(document),
-        ("GET", "/v1/fine_tuning/jobs"): page(),
-    }
-    shown = (await browser.get("/files/file-1")).text
-    assert "Kept as knowledge" in shown
-    assert "Ask with retrieval" in shown
-    assert "progress.js" not in shown
-    assert 'data-file="file-1" hidden' in shown
-    assert "kept as knowledge" in (await browser.get("/")).text
-    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
-        [state] = [json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")]
-    assert (state["over"], state["document"]) == (True, True)
-
-
-async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/files/file-1"] = {
-        **FILE,
-        "status": "error",
-        "status_details": "line 2: not JSON",
-    }
-    shown = (await browser.get("/files/file-1")).text
-    assert shown.count("line 2: not JSON") == 1
-    assert "progress.js" not in shown
-
-
 async def test_the_evidence_is_shown(world: World) -> None:
     browser = await world.sign_in()
     assert "It has not been tested yet." in (await browser.get(f"/models/{MODEL}")).text
@@ -532,11 +411,13 @@ async def test_a_model_that_waits_for_a_decision_gets_one(world: World) -> None:
         ("GET", place): undecided,
         ("POST", f"{place}/approve"): CARD,
         ("POST", f"{place}/reject"): CARD,
-        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(OVER),
-        ("GET", "/v1/evals/evaluations"): page({"job_id": "ftjob-1", "status": "completed", "model": MODEL}),
+        ("GET", "/v1/fine_tuning/jobs"): page(at("awaiting_approval", waiting_for=WAITS)),
+        ("GET", "/v1/evals/evaluations"): page({**RUN, "status": "completed"}),
     }
     assert (await browser.get("/")).text.count("See the evidence and decide") == 1
-    assert "A person decides" in (await browser.get("/files/file-1")).text
+    shown = (await browser.get("/files/file-1")).text
+    assert "A person decides" in shown
+    assert f'href="/models/{quote(MODEL, safe="")}"' in shown
     world.services.answers["GET", "/v1/evals/evaluations"] = page()
     shown = (await browser.get(f"/models/{MODEL}")).text
     assert "Does it go into use?" in shown

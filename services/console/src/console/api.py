@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -16,16 +18,20 @@ from chassis.auth import Peer
 from chassis.bodies import Body
 from chassis.errors import NotFound, SartorError, envelope
 from console.paging import Listed, cursor
-from console.progress import STAGES, Known, Progress, Watcher, state_of
+from console.progress import STAGES, Progress, Seen, Watcher, state_of
 from console.sessions import Session
+from console.streams import Streams
 from console.web import SEE_OTHER, SignedOut, Web
 
 POLL_SECONDS = 1.0
-LONGEST_WATCH = 3600
+SLOWEST_POLL_SECONDS = 15.0
+WATCH_SECONDS = 3600
+MOST_STREAMS = 4
 UPLOADS_SHOWN = 25
 DECISIONS_SHOWN = 25
 LONGEST_TEXT = 100_000
 
+Stream = AbstractContextManager[asyncio.Event]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 
@@ -51,6 +57,7 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     router = APIRouter(include_in_schema=False)
     ingest, trainer, evaluator = peer("ingest"), peer("trainer"), peer("evaluator")
     registry, proxy = peer("registry"), peer("inference_proxy")
+    streams = Streams(MOST_STREAMS)
 
     @router.get("/")
     async def home(request: Request, after: str | None = None, decisions_after: str | None = None) -> Response:
@@ -116,8 +123,8 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     @router.get("/files/{file_id}/events")
     async def file_events(file_id: str, request: Request) -> Response:
         session = await web.session(request)
-        await watcher.look(session, file_id)
-        return StreamingResponse(_watch(web, watcher, request, file_id), media_type="text/event-stream")
+        states = _watch(web, watcher, streams.opened(session.id), request, file_id)
+        return StreamingResponse(states, media_type="text/event-stream")
 
     @router.get("/models/{model_id:path}")
     async def model_page(model_id: str, request: Request) -> Response:
@@ -203,23 +210,39 @@ def _sorted(models: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return bases, [model["id"] for model in models if model["owned_by"] != "base"]
 
 
-async def _watch(web: Web, watcher: Watcher, request: Request, file_id: str) -> AsyncIterator[bytes]:
-    """Server-sent states of an upload, until there is nothing more to see or nobody may see it."""
-    known: Known = []
-    for _ in range(LONGEST_WATCH):
-        try:
-            progress = await watcher.look(await web.session(request), file_id, known)
-        except SignedOut:
-            return
-        except NotFound:
-            progress = Progress(file_id, failed="This file was deleted.", over=True)
-        except SartorError as error:
-            if error.transient:
+async def _watch(web: Web, watcher: Watcher, stream: Stream, request: Request, file_id: str) -> AsyncIterator[bytes]:
+    """Server-sent states of an upload, less often while none is new, until nothing can come or nobody may see it."""
+    began, pause, shown, seen = time.monotonic(), POLL_SECONDS, "", Seen()
+    with stream as displaced:
+        while time.monotonic() - began < WATCH_SECONDS:
+            try:
+                progress = await watcher.look(await web.session(request), file_id, seen)
+            except SignedOut:
+                return
+            except NotFound:
+                progress = Progress(file_id, failed="This file was deleted.", over=True)
+            except SartorError as error:
+                progress = Progress(file_id, failed=error.message, over=not error.transient)
+            state = json.dumps(progress.as_dict(), ensure_ascii=False)
+            if progress.failed and not progress.over:
+                state = ""
                 yield b": a service is away\n\n"
-                await asyncio.sleep(POLL_SECONDS)
-                continue
-            progress = Progress(file_id, failed=error.message, over=True)
-        yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
-        if progress.over:
-            return
-        await asyncio.sleep(POLL_SECONDS)
+            elif state != shown:
+                pause = POLL_SECONDS
+                yield f"data: {state}\n\n".encode()
+            else:
+                pause = min(1.5 * pause, SLOWEST_POLL_SECONDS)
+                yield b": nothing new\n\n"
+            shown = state
+            if progress.over:
+                return
+            if await _set_within(displaced, pause):
+                yield b"event: displaced\ndata: {}\n\n"
+                return
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
