@@ -5,9 +5,16 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
 SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --log $(VENV)/install.log
 SEEDS  ?= 10000
 PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)))')
 export HF_HUB_OFFLINE := 1
+
+# $(call TIMED,what,command): says how long it took, or which log to look into
+define TIMED
+began=$$(date +%s); if $(2); then echo "  $(1): $$(($$(date +%s) - began)) s"; \
+else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run make again" >&2; exit 1; fi
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help venv up down status logs demo test sim planted lint types e2e clients screenshots chaos sweep cells poison trainer-kills drain bench schemas record image-locks base-model clean
@@ -18,11 +25,12 @@ help: ## list the targets
 venv: $(STAMP) ## make the virtual environment from requirements.lock
 
 $(STAMP): requirements.lock Makefile
-	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Sartor needs Python 3.11 or newer; set PYTHON="'
-	$(PYTHON) -m venv $(VENV)
-	grep -v '^torch==' requirements.lock > $(VENV)/without-torch.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $(VENV)/without-torch.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Sartor needs Python 3.11 or newer, and $(PYTHON) is older; set PYTHON= to a newer one")'
+	@echo "installing the packages of requirements.lock into $(VENV), once: some minutes, mostly downloads (log: $(VENV)/install.log)"
+	@$(PYTHON) -m venv $(VENV)
+	@grep -v '^torch==' requirements.lock > $(VENV)/without-torch.txt
+	@$(call TIMED,packages,$(PIP) --no-deps -r $(VENV)/without-torch.txt)
+	@$(call TIMED,$(TORCH),$(PIP) -c requirements.lock $(TORCH))
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(SOURCE)) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sartor.pth"
 	@printf '#!%s\nfrom sartor_cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/sartor && chmod +x $(BIN)/sartor
 	@touch $@

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_api import api_running
 
-from sartor_cli.client import show
+from sartor_cli.tables import show
 from testkit.running import free_port
 
 
@@ -43,7 +44,40 @@ def test_texts_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert "[/x]" in out
     assert "[red]labels: [a]" in out
-    assert "more than is shown" in err
+    assert "--after [/x]" in err
+
+
+def test_an_error_is_one_line_however_long(tmp_path: Path) -> None:
+    with api_running() as api:
+        message = "line 3: " + "not\n JSON " * 40
+        api.answers["GET", "/files"] = (400, {"error": {"message": message}})
+        done = run(tmp_path, "files", "list", SARTOR_API_KEY="sk-x", SARTOR_BASE_URL=api.url)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: line 3: not JSON not JSON")
+    assert done.stderr.endswith("(HTTP 400, request req_1)\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "says"),
+    [
+        ("http://[::1", "sk-x", "cannot be reached"),
+        ("nowhere", "sk-x", "cannot be reached"),
+        ("http://127.0.0.1:1/v1", "sk-é", "copy it again"),
+        ("http://127.0.0.1:1/v1", "sk-a\nb", "copy it again"),
+    ],
+)
+def test_what_is_set_wrong_is_one_line(tmp_path: Path, url: str, key: str, says: str) -> None:
+    done = run(tmp_path, "files", "list", SARTOR_API_KEY=key, SARTOR_BASE_URL=url)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert says in done.stderr
+
+
+def test_a_broken_state_of_the_local_stack_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    done = run(tmp_path, "models", "list", SARTOR_API_KEY="sk-x")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "sartor up" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("status", "--json"), ("down", "--json"), ("doctor", "--json")])

@@ -18,7 +18,7 @@ import psutil
 from localstack import LocalStack
 from localstack.home import SERVICE_PORTS
 from localstack.programs import Program
-from localstack.stack import is_ready
+from localstack.readiness import is_ready
 from stores import mongo
 from stores.mongo import PyMongoError
 from tests.chaos.leftovers import Leftovers

@@ -1,4 +1,4 @@
-"""The API client of the command line: where the API is, whose key is used, and how results and errors are shown."""
+"""The API client of the command line: where the API is, whose key is used, and what went wrong in one line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
-import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-stdout = Console()
-stderr = Console(stderr=True)
+stdout = Console(markup=False, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 LOCAL_URL = "http://127.0.0.1:8080/v1"
 
@@ -35,6 +33,10 @@ def local_state() -> dict[str, Any]:
         state: dict[str, Any] = json.loads((home_folder() / "state.json").read_text())
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise CommandFailed(
+            f"{home_folder() / 'state.json'} cannot be read ({error}); run `sartor up` again"
+        ) from error
     return state
 
 
@@ -58,21 +60,37 @@ class Client:
             raise CommandFailed(
                 "no API key: pass --api-key or set SARTOR_API_KEY (`sartor tenants create NAME` makes one)"
             )
+        if not key.isascii() or not key.isprintable():
+            raise CommandFailed("the API key holds characters that no key has; copy it again")
         self._http = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=600)
 
-    def call(self, method: str, path: str, **kwargs: Any) -> Any:
+    def call(self, method: str, path: str, *ids: str, **kwargs: Any) -> Any:
         """One call; the decoded answer.
+
+        Args:
+            method: of HTTP.
+            path: the address behind `/v1`, with `{}` where an id goes.
+            ids: quoted into the path.
+            kwargs: for the HTTP client.
 
         Raises:
             CommandFailed: the API refused or cannot be reached.
         """
+        if not all(ids):
+            raise CommandFailed("an id is empty; the `list` command of the same group shows them")
         try:
-            answer = self._http.request(method, f"{self.base_url}{path}", **kwargs)
-        except httpx2.HTTPError as error:
+            address = self.base_url + path.format(*(quote(one, safe="") for one in ids))
+            answer = self._http.request(method, address, **kwargs)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(error) from error
-        if answer.is_success:
+        if not answer.is_success:
+            raise CommandFailed(explain(answer))
+        try:
             return answer.json() if answer.content else None
-        raise CommandFailed(explain(answer))
+        except ValueError as error:
+            raise CommandFailed(
+                f"{self.base_url} answered something else than JSON; --base-url is the API's address and ends in /v1"
+            ) from error
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """POST and yield the chunks of a streamed answer.
@@ -86,7 +104,7 @@ class Client:
                     answer.read()
                     raise CommandFailed(explain(answer))
                 yield from _chunks(answer.iter_lines())
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> CommandFailed:
@@ -121,17 +139,3 @@ def operator_key() -> str:
         raise CommandFailed(
             "no operator key: set SARTOR_OPERATOR_KEY, or start the local stack (`sartor up`)"
         ) from error
-
-
-def show(result: Any, *, as_json: bool, columns: tuple[str, ...] = ()) -> None:
-    """Print a result as JSON, or its rows as a table of `columns`."""
-    if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
-        return
-    rows = result["data"] if isinstance(result, dict) and "data" in result else [result]
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
-    stdout.print(table)
-    if isinstance(result, dict) and result.get("has_more"):
-        stderr.print("There is more than is shown here; `--json` and the API's `after` go on.", style="dim")

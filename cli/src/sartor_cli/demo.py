@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx2
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+
+from sartor_cli.stages import Stages, stage_of, waiting_for
+from sartor_cli.tables import show_one, show_rows
 
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 1200
@@ -88,39 +89,27 @@ class Demo:
             )
 
     def _watch(self, key: str, file_id: str) -> dict[str, Any]:
-        """Follow the automatic fine-tune with a progress bar until it ends."""
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        stages = {"preparing": "data", "training": "train", "testing": "test"}
-        with Progress(*columns, console=self.console, refresh_per_second=2) as progress:
-            bars: dict[str, Any] = {}
-            began = time.monotonic()
-            stage, entered = "preparing", began
-            bars[stage] = progress.add_task(stages[stage], total=100, note="checking and splitting the rows")
+        """Follow the automatic fine-tune, and show its stages, until it ends.
+
+        Raises:
+            DemoFailed: it failed, waits for a person, or took too long.
+        """
+        began = time.monotonic()
+        with Stages(self.console, self.times) as stages:
             while True:
-                if time.monotonic() - began > DEADLINE_SECONDS:
-                    raise DemoFailed(
-                        f"stage '{stage}' was not over after {DEADLINE_SECONDS} s; see `sartor logs trainer`"
-                    )
                 job = self._job_of(key, file_id)
-                current, done, note = self._where(key, job)
-                if current != stage:
-                    self.times[stage] = time.monotonic() - entered
-                    progress.update(bars[stage], completed=100)
-                    stage, entered = current, time.monotonic()
-                    if stage in stages:
-                        bars[stage] = progress.add_task(stages[stage], total=100, note=note)
-                if stage in stages:
-                    progress.update(bars[stage], completed=done, note=note)
-                if job and job["status"] in ("succeeded", "failed", "cancelled"):
+                if job and stage_of(job) == "ended":
                     break
+                stages.at(*self._where(key, job))
+                if job and stage_of(job) == "awaiting_approval":
+                    raise DemoFailed(
+                        f"job {job['id']} waits for a person: {waiting_for(job)}; decide with `sartor models promote`"
+                    )
+                if time.monotonic() - began > DEADLINE_SECONDS:
+                    raise DemoFailed(f"'{stages.name}' was not over after {DEADLINE_SECONDS} s; see `sartor logs`")
                 time.sleep(POLL_SECONDS)
         if job["status"] != "succeeded":
-            raise DemoFailed(f"the job ended as {job['status']}: {(job.get('error') or {}).get('message')}")
+            raise DemoFailed(f"job {job['id']} ended as {job['status']}: {(job.get('error') or {}).get('message')}")
         return job
 
     def _job_of(self, key: str, file_id: str) -> dict[str, Any] | None:
@@ -134,25 +123,24 @@ class Demo:
 
     def _where(self, key: str, job: dict[str, Any] | None) -> tuple[str, float, str]:
         """The stage a job is in, how much of it is done in percent, and a note."""
-        if job is None or job["status"] in ("validating_files", "queued"):
-            return (
-                "preparing",
-                50.0 if job else 10.0,
-                "waiting for a worker" if job else "checking and splitting the rows",
-            )
-        if job["status"] in ("succeeded", "failed", "cancelled"):
-            return "over", 100.0, job["status"]
-        events = self._call("GET", f"/fine_tuning/jobs/{job['id']}/events", key, params={"limit": 20})["data"]
-        newest = events[0]["message"] if events else ""
+        if job is None:
+            return "data", 10.0, "checking and splitting the rows"
+        stage = stage_of(job)
+        if stage == "training":
+            return "train", *self._training_progress(key, job["id"])
+        if stage in ("testing", "loading", "awaiting_approval"):
+            return "test", *self._evaluation_progress(key)
+        return "data", 50.0, waiting_for(job) or "waiting for a worker"
+
+    def _training_progress(self, key: str, job_id: str) -> tuple[float, str]:
+        events = self._call("GET", f"/fine_tuning/jobs/{job_id}/events", key, params={"limit": 20})["data"]
         metrics = next((event["data"] for event in events if "total_steps" in event["data"]), None)
         if metrics is None:
-            return "training", 0.0, newest
-        if metrics["step"] >= metrics["total_steps"] and events[0]["type"] == "message":
-            return "testing", *self._evaluation_progress(key)
-        loss = f"step {metrics['step']}/{metrics['total_steps']}"
+            return 0.0, "loading the base model"
+        note = f"step {metrics['step']}/{metrics['total_steps']}"
         if metrics.get("train_loss") is not None:
-            loss += f", loss {metrics['train_loss']:.3f}"
-        return "training", 100 * metrics["step"] / metrics["total_steps"], loss
+            note += f", loss {metrics['train_loss']:.3f}"
+        return 100 * metrics["step"] / metrics["total_steps"], note
 
     def _evaluation_progress(self, key: str) -> tuple[float, str]:
         runs = self._call("GET", "/evals/evaluations", key)["data"]
@@ -186,11 +174,14 @@ class Demo:
                 if answer.status_code < 500 and answer.status_code != 429:
                     raise DemoFailed(f"{method} {path}: {answer.status_code} {reason}")
             if failure == 0:
-                self.console.print(f"[dim]{method} {path}: {reason[:160]}; trying again[/dim]")
+                self._say(f"{method} {path}: {reason[:160]}; trying again")
             for file in kwargs.get("files", {}).values():
                 file[1].seek(0)
             time.sleep(POLL_SECONDS)
-        raise DemoFailed(f"{method} {path}: {reason}")
+        raise DemoFailed(f"{method} {path}: {reason} ({MOST_FAILURES} tries)")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, style="dim")
 
     def _headers(self, key: str, path: str) -> dict[str, str]:
         headers = {"authorization": f"Bearer {key}"}
@@ -203,25 +194,21 @@ class Demo:
         started = time.monotonic()
         yield
         self.times[name] = time.monotonic() - started
+        self.console.print(f"{name:<8} {self.times[name]:6.1f} s")
 
     def _print(self, result: dict[str, Any], metric: str) -> None:
-        scores = Table(title=f"{metric} on held-out rows, with 95 % interval")
-        for column in ("system", metric, "interval", "n"):
-            scores.add_column(column)
-        for name, label in CONDITIONS.items():
-            score = result["scores"][name]
-            scores.add_row(
-                label, f"{score['value']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}", str(score["n"])
-            )
-        self.console.print(scores)
-        answers = Table(title=f"“{result['question']}” (expected: {result['expected']})", title_justify="left")
-        answers.add_column("base")
-        answers.add_column(result["model"])
-        answers.add_row(result["answers"]["base"], result["answers"]["own"])
-        self.console.print(answers)
-        times = Table(title="seconds by stage")
-        times.add_column("stage")
-        times.add_column("seconds", justify="right")
-        for name, seconds in result["seconds"].items():
-            times.add_row(name, f"{seconds:.1f}")
-        self.console.print(times)
+        self._say(f"\n{metric} on held-out rows, with 95 % interval")
+        scores = [(label, result["scores"][name]) for name, label in CONDITIONS.items()]
+        rows = [
+            [label, f"{score['value']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}", str(score["n"])]
+            for label, score in scores
+        ]
+        show_rows(
+            ("system", metric, "interval", "rows"), rows, numbers=(metric, "interval", "rows"), console=self.console
+        )
+        self._say(f"\n“{result['question']}” (expected: {result['expected']})")
+        show_one(
+            [("base", result["answers"]["base"]), (result["model"], result["answers"]["own"])], console=self.console
+        )
+        self._say("\nseconds by stage")
+        show_one([(name, f"{seconds:.1f}") for name, seconds in result["seconds"].items()], console=self.console)

@@ -22,7 +22,8 @@ def main() -> None:
     try:
         app()
     except CommandFailed as error:
-        stderr.print(Text.assemble(("error: ", "red"), str(error)), highlight=False)
+        line = " ".join(str(error).split())
+        stderr.print(Text.assemble(("error: ", "red"), line))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from rich.table import Table
 
 from sartor_cli.client import CommandFailed, home_folder, operator_key, stderr, stdout
 from sartor_cli.demo import Demo, DemoFailed
+from sartor_cli.tables import human_size, show_rows
 
 MIB = 1024 * 1024
 SAMPLES = Path("infra/samples/support")
@@ -41,7 +41,12 @@ def _stack(**kwargs: Any) -> Any:
 def _up(*, quiet: bool = False) -> tuple[Any, float]:
     from localstack import StackError
 
-    stack = _stack(say=lambda line: None if quiet else stderr.print(f"[dim]{line}[/dim]"))
+    def say(line: str) -> None:
+        if not quiet:
+            stderr.print(line, style="dim")
+
+    stack = _stack(say=say)
+    say(f"starting the stack in {home_folder()}: about half a minute")
     try:
         return stack, stack.up()
     except StackError as error:
@@ -55,10 +60,10 @@ def up(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({**addresses, "seconds": round(seconds, 1)}))
         return
-    stdout.print(f"ready in {seconds:.1f} s", highlight=False)
-    stdout.print(f"console      {addresses['console']}", highlight=False)
-    stdout.print(f"API          {addresses['base_url']}", highlight=False)
-    stdout.print(f"operator key {addresses['operator_key']}", highlight=False, markup=False)
+    stdout.print(f"ready in {seconds:.1f} s")
+    stdout.print(f"console      {addresses['console']}")
+    stdout.print(f"API          {addresses['base_url']}")
+    stdout.print(f"operator key {addresses['operator_key']}")
 
 
 def down(as_json: Json = False) -> None:
@@ -80,9 +85,8 @@ def status(as_json: Json = False) -> None:
         return
     if not processes:
         raise CommandFailed("the stack is not running; start it with `sartor up`")
-    table = Table("process", "state", "ready", "pid", "port", "MiB", "CPU %", "up")
-    for process in processes:
-        table.add_row(
+    rows = [
+        [
             process.name,
             process.state,
             "yes" if process.ready else "NO",
@@ -91,12 +95,15 @@ def status(as_json: Json = False) -> None:
             f"{process.rss_bytes / MIB:.0f}",
             f"{process.cpu_percent:.1f}",
             f"{process.uptime_seconds} s",
-        )
+        ]
+        for process in processes
+    ]
     memory = sum(process.rss_bytes for process in processes) / MIB
     cpu = sum(process.cpu_percent for process in processes)
-    table.add_row("total", "", "", "", "", f"{memory:.0f}", f"{cpu:.1f}", "")
-    stdout.print(table)
-    stdout.print(f"API {stack.base_url}   console {stack.console_url}", highlight=False)
+    rows.append(["total", "", "", "", "", f"{memory:.0f}", f"{cpu:.1f}", ""])
+    columns = ("process", "state", "ready", "pid", "port", "MiB", "CPU %", "up")
+    show_rows(columns, rows, numbers=("pid", "port", "MiB", "CPU %", "up"))
+    stdout.print(f"API {stack.base_url}   console {stack.console_url}")
 
 
 def doctor(as_json: Json = False) -> None:
@@ -108,10 +115,10 @@ def doctor(as_json: Json = False) -> None:
     else:
         for what, good, advice in checks:
             stdout.print(
-                f"{'ok  ' if good else 'BAD '} {what}" + ("" if good else f": {advice}"), highlight=False, markup=False
+                f"{'ok  ' if good else 'BAD '} {what}" + ("" if good else f": {advice}"),
             )
     if problems := sum(not good for _, good, _ in checks):
-        raise CommandFailed(f"{problems} thing(s) need attention")
+        raise CommandFailed(f"{problems} of {len(checks)} checks are BAD; what to do stands beside each")
 
 
 def _checks() -> list[tuple[str, bool, str]]:
@@ -122,8 +129,8 @@ def _checks() -> list[tuple[str, bool, str]]:
     found = [
         ("Python 3.11 or newer", sys.version_info >= (3, 11), "install it and set PYTHON= for make"),
         ("packages as in requirements.lock", not wrong, f"run `make venv`; differ: {', '.join(wrong[:5])}"),
-        ("5 GiB of disk", free_disk > 5 * 1024 * MIB, f"only {free_disk // MIB} MiB are free here"),
-        ("4 GiB of memory", free_memory > 4 * 1024 * MIB, f"only {free_memory // MIB} MiB are free"),
+        ("5 GiB of disk", free_disk > 5 * 1024 * MIB, f"only {human_size(free_disk)} are free here"),
+        ("4 GiB of memory", free_memory > 4 * 1024 * MIB, f"only {human_size(free_memory)} are free"),
         ("base model converted", any(stack.models_dir.glob("*/base.json")), "it is made by `sartor up`"),
         ("stack running", stack.running(), "start it with `sartor up`"),
     ]
@@ -167,7 +174,11 @@ def logs(
     """Print the newest lines of the services' logs."""
     paths = sorted((home_folder() / "logs").glob(f"{service or '*'}.log"))
     if not paths:
-        raise CommandFailed(f"no log of '{service or 'any service'}' in {home_folder() / 'logs'}")
+        known = ", ".join(sorted(path.stem for path in (home_folder() / "logs").glob("*.log")))
+        raise CommandFailed(
+            f"no log of '{service or 'any service'}' in {home_folder() / 'logs'}; "
+            + (f"there are: {known}" if known else "start the stack with `sartor up`")
+        )
     command = ["tail", *(["-q"] if as_json else []), "-n", str(lines), *(["-F"] if follow else []), *map(str, paths)]
     try:
         subprocess.run(command, check=False)
@@ -181,18 +192,18 @@ def demo(as_json: Json = False) -> None:
         raise CommandFailed(f"{SAMPLES} is not here; run the demo from the repository's folder")
     stack, seconds = _up(quiet=as_json)
     stdout.quiet = as_json
-    stdout.print(f"stack ready in {seconds:.1f} s", highlight=False)
+    stdout.print(f"stack ready in {seconds:.1f} s")
     try:
         result = Demo(stack.base_url, operator_key(), SAMPLES, stdout).run()
     except DemoFailed as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(f"{error}; logs: {home_folder() / 'logs'}") from error
     if as_json:
         typer.echo(json.dumps({**result, "up_seconds": round(seconds, 1)}, ensure_ascii=False, indent=2))
         return
-    stdout.print("Chat with it:", highlight=False)
+    stdout.print("Chat with it:")
     command = f"sartor chat --api-key {result['api_key']} --model {result['model']} --system {result['system']!r}"
-    stdout.print(command, highlight=False, markup=False, soft_wrap=True)
-    stdout.print(f"Console: {stack.console_url}", highlight=False)
+    stdout.print(command)
+    stdout.print(f"Console: {stack.console_url}")
 
 
 def secrets(folder: Path, as_json: Json = False) -> None:
@@ -203,4 +214,4 @@ def secrets(folder: Path, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), "secrets": sorted(path.name for path in folder.iterdir())}))
         return
-    stdout.print(f"{len(list(folder.iterdir()))} secrets in {folder}, which only you can enter", highlight=False)
+    stdout.print(f"{len(list(folder.iterdir()))} secrets in {folder}, which only you can enter")

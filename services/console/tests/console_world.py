@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from chassis.auth import Principal
@@ -26,7 +26,16 @@ from testkit import Addresses, Space, running
 MODEL = "ft:gemma-3-270m:kumo::1a2b"
 JOB = {"id": "ftjob-1", "status": "running", "training_file": "file-1", "fine_tuned_model": None, "error": None}
 FILE = {"id": "file-1", "filename": "rows.jsonl", "bytes": 12, "status": "processed", "status_details": None}
-CARD = {"id": MODEL, "state": "production", "waiting_for": None, "dataset_id": "ds-1"}
+CARD = {
+    "id": MODEL,
+    "state": "production",
+    "waiting_for": None,
+    "dataset_id": "ds-1",
+    "base_model": "gemma-3-270m",
+    "job_id": "ftjob-1",
+}
+BASE = {"id": "gemma-3-270m", "owned_by": "base"}
+OWN = {"id": MODEL, "owned_by": "kumo"}
 KEY = {"id": "key_1", "name": "laptop", "hint": "sk-…abcd", "role": "engineer", "revoked_at": None}
 PROJECT = {
     "id": "lp-1",
@@ -62,7 +71,8 @@ class Services:
     """Every other service on one port; which one is meant follows from the address, as at the ingress.
 
     Attributes:
-        answers: (method, path) -> body, error, or response; an address without an answer is a 404.
+        answers: (method, path) -> body, error, or response, or a function of the query that gives one; an address
+            without an answer is a 404.
         pages: path -> the pages of a list, given out by the `after` of the last item before.
         asked: what the console asked, in its order.
     """
@@ -97,6 +107,9 @@ class Services:
                 place = ends.index(after)
                 return {**pages[place], "has_more": place + 1 < len(pages)}
             answer = self.answers.get((request.method, path), NotFound("No such thing."))
+            answer = (
+                answer(dict(request.query_params)) if callable(answer) and not isinstance(answer, Response) else answer
+            )
             return error_response(answer) if isinstance(answer, SartorError) else answer
 
         return app
@@ -105,12 +118,16 @@ class Services:
         return [one for one in self.asked if (one.method, one.path) == (method, path)]
 
 
-def page(*data: Any) -> dict[str, Any]:
-    return {"object": "list", "data": list(data), "has_more": False}
+def page(*data: Any, more: bool = False) -> dict[str, Any]:
+    return {"object": "list", "data": list(data), "has_more": more}
 
 
 def event(message: str, kind: str = "message", **data: Any) -> dict[str, Any]:
     return {"id": f"ftevent-{message}", "message": message, "type": kind, "data": data}
+
+
+def at(stage: str, **more: Any) -> dict[str, Any]:
+    return {**JOB, "stage": stage, "waiting_for": None, **more}
 
 
 def chunks(*parts: bytes) -> StreamingResponse:
@@ -119,6 +136,11 @@ def chunks(*parts: bytes) -> StreamingResponse:
             yield part
 
     return StreamingResponse(body(), media_type="text/event-stream")
+
+
+STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
+RUN = {"id": "eval-1", "job_id": "ftjob-1", "status": "running", "model": MODEL, "progress": {"done": 3, "total": 12}}
+WAITS = {"what": "A decision about the model", "who": "an owner or approver", "since": 1_700_000_000}
 
 
 @dataclass
@@ -157,7 +179,7 @@ class World:
             ("GET", "/v1/files/file-1"): FILE,
             ("GET", "/v1/fine_tuning/jobs"): page(JOB),
             ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(),
-            ("GET", "/v1/models"): page({"id": "gemma-3-270m"}, {"id": MODEL}),
+            ("GET", "/v1/models"): page(BASE, OWN),
             ("GET", f"/v1/registry/models/{MODEL}"): CARD,
             ("GET", "/v1/datasets/ds-1"): {"system": "Name the intent."},
             ("GET", "/v1/evals/evaluations"): page(),

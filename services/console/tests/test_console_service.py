@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import pytest
-from console_world import CARD, FILE, JOB, KEY, MODEL, PROJECT, World, chunks, event, page, token_of
+from console_world import (
+    BASE,
+    CARD,
+    FILE,
+    JOB,
+    KEY,
+    MODEL,
+    OWN,
+    PROJECT,
+    RUN,
+    WAITS,
+    World,
+    at,
+    chunks,
+    event,
+    page,
+    token_of,
+)
 from fastapi.responses import StreamingResponse
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
+from console.api import LONGEST_TEXT
 from console.sessions import COOKIE
 from console.web import MOST_FIELDS
 
@@ -29,6 +48,10 @@ FORMS = [
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),
     ("/decide", {"model": MODEL, "approve": "1"}),
 ]
+BODIES = {
+    "/chat/say": {"model": MODEL, "message": "hi", "system": ""},
+    "/chat/rate": {"completion_id": "c", "rating": "up"},
+}
 EVIL = '<script>alert("x")</script>'
 
 
@@ -193,8 +216,7 @@ async def test_a_form_has_few_fields_and_no_files(world: World) -> None:
     ("method", "path"), [("POST", "/chat/say"), ("POST", "/chat/rate"), ("POST", "/upload"), ("GET", "/files/f/events")]
 )
 async def test_a_script_is_told_that_the_session_is_over(world: World, method: str, path: str, accept: str) -> None:
-    body = {"model": MODEL, "message": "hi", "completion_id": "c", "rating": "up"}
-    answer = await world.http.request(method, path, json=body, headers={"accept": accept})
+    answer = await world.http.request(method, path, json=BODIES.get(path), headers={"accept": accept})
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "signed_out")
 
 
@@ -226,9 +248,8 @@ async def test_a_form_of_another_site_does_nothing(world: World, path: str, fiel
 async def test_a_request_of_another_site_does_nothing(world: World, path: str) -> None:
     browser = await world.sign_in()
     world.services.asked.clear()
-    body = {"model": MODEL, "message": "hi", "completion_id": "c", "rating": "up"}
     for token in ({}, {"x-form-token": "0" * 64}):
-        assert (await browser.post(path, json=body, headers=token)).status_code == 403
+        assert (await browser.post(path, json=BODIES.get(path), headers=token)).status_code == 403
     assert world.services.asked == []
 
 
@@ -236,7 +257,7 @@ async def test_a_request_of_another_site_does_nothing(world: World, path: str) -
     ("path", "where", "answer"),
     [
         ("/", ("GET", "/v1/files"), page({**FILE, "filename": EVIL, "status": "error", "status_details": EVIL})),
-        ("/", ("GET", "/v1/models"), page({"id": f"ft:{EVIL}"})),
+        ("/", ("GET", "/v1/models"), page({"id": f"ft:{EVIL}", "owned_by": "kumo"})),
         ("/files/file-1", ("GET", "/v1/files/file-1"), {**FILE, "filename": EVIL}),
         ("/files/file-1", ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"), page(event(EVIL))),
         ("/chat", ("GET", "/v1/datasets/ds-1"), {"system": EVIL}),
@@ -288,6 +309,65 @@ async def test_a_service_that_is_away_is_named(world: World) -> None:
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        (["succeeded", "failed"], "model in use"),
+        (["failed", "succeeded"], "no model: see why"),
+        (["running", "failed", "succeeded"], "model being made"),
+        (["queued", "cancelled"], "waits for training"),
+    ],
+)
+async def test_the_newest_job_of_a_file_says_how_it_stands(world: World, states: list[str], shown: str) -> None:
+    browser = await world.sign_in()
+    jobs = [{**JOB, "id": f"ftjob-{number}", "status": state} for number, state in enumerate(states)]
+    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(*jobs)
+    assert f'<td class="state">{shown}</td>' in (await browser.get("/")).text
+
+
+async def test_the_job_of_an_old_file_is_found_behind_newer_ones(world: World) -> None:
+    browser = await world.sign_in()
+    others = [{**JOB, "id": f"ftjob-{number}", "training_file": "file-2"} for number in range(100)]
+
+    def jobs(query: dict[str, str]) -> Any:
+        return (
+            page({**JOB, "status": "succeeded"}) if query.get("training_file") == "file-1" else page(*others, more=True)
+        )
+
+    world.services.answers["GET", "/v1/fine_tuning/jobs"] = jobs
+    world.services.answers["GET", "/v1/files"] = page(FILE, {**FILE, "id": "file-3", "status": "error"})
+    assert '<td class="state">model in use</td>' in (await browser.get("/")).text
+    assert len(world.services.of("GET", "/v1/fine_tuning/jobs")) == 2
+
+
+LISTS = [
+    ("/", "/v1/files", FILE, "uploads", "after"),
+    ("/", "/v1/registry/models", {**CARD, "waiting_for": "approval"}, "decisions", "decisions_after"),
+    ("/keys", "/v1/organization/keys", KEY, "keys", "after"),
+    ("/labeling", "/v1/labeling/projects", PROJECT, "projects", "after"),
+]
+
+
+@pytest.mark.parametrize(("place", "path", "row", "kind", "name"), LISTS)
+async def test_every_list_can_be_read_to_its_end(
+    world: World, place: str, path: str, row: dict[str, Any], kind: str, name: str
+) -> None:
+    browser = await world.sign_in()
+    assert f"Pages of {kind}" not in (await browser.get(place)).text
+    pages = [[{**row, "id": f"{row['id']}-{one}{two}"} for two in range(3)] for one in range(3)]
+    world.services.pages[path] = [page(*rows) for rows in pages]
+    seen, address = "", place
+    for number in range(3):
+        shown = (await browser.get(address)).text
+        seen += shown
+        assert (f"Newest {kind}" in shown) is (number > 0)
+        links = re.findall(rf'href="(\?{name}=[^"]+)" rel="next">Older {kind}<', shown)
+        assert len(links) == (number < 2)
+        address = place + links[0] if links else address
+    assert f"These are the oldest {kind}." in seen
+    assert all(quote(one["id"], safe="") in seen or one["id"] in seen for rows in pages for one in rows)
+
+
 async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
     browser = await world.sign_in()
     world.services.answers["POST", "/v1/files"] = {"id": "file-1"}
@@ -305,144 +385,6 @@ async def test_an_upload_goes_on_byte_for_byte(world: World) -> None:
     assert "line 3: not JSON" in (await browser.post(place, **body)).text
     refused = await browser.post(place, **body, headers={"accept": "application/json"})
     assert (refused.status_code, refused.json()["error"]["message"]) == (400, "line 3: not JSON")
-
-
-STEP = event("Step 3/6", "metrics", step=3, total_steps=6, train_loss=0.5)
-OVER = event("Training is over; testing the model on held-out rows.")
-RUNS = page(
-    {"job_id": "ftjob-other", "status": "running", "progress": {"done": 9, "total": 10}},
-    {"job_id": "ftjob-1", "status": "running", "progress": {"done": 3, "total": 12}},
-)
-
-
-@pytest.mark.parametrize(
-    ("file", "jobs", "events", "stage", "note"),
-    [
-        ({"status": "uploaded"}, [], [], 0, "Reading the file"),
-        ({}, [], [], 0, "Read and kept."),
-        ({"status_details": "3 rows have no answer yet"}, [], [], 0, "3 rows have no answer yet"),
-        ({}, [{**JOB, "status": "queued"}], [], 0, "Waiting for a free worker"),
-        ({}, [JOB], [], 1, "Loading the base model"),
-        ({}, [JOB], [STEP], 1, "step 3 of 6, loss 0.500"),
-        ({}, [JOB], [OVER, STEP], 2, "3 of 12 answers on held-out rows"),
-        ({}, [{**JOB, "status": "succeeded", "fine_tuned_model": MODEL}], [], 4, "Your model answers."),
-    ],
-)
-async def test_progress_tells_the_stage(
-    world: World, file: dict[str, Any], jobs: list[Any], events: list[Any], stage: int, note: str
-) -> None:
-    browser = await world.sign_in()
-    world.services.answers |= {
-        ("GET", "/v1/files/file-1"): {**FILE, **file},
-        ("GET", "/v1/fine_tuning/jobs"): page(*jobs),
-        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(*events),
-        ("GET", "/v1/evals/evaluations"): RUNS,
-    }
-    shown = (await browser.get("/files/file-1")).text
-    assert note in shown
-    assert shown.count('class="done"') == stage
-    assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
-
-
-async def test_progress_leads_to_the_project_of_rows_without_answers(world: World) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
-    hidden = '<p id="unanswered" hidden>'
-    assert hidden in (await browser.get("/files/file-1")).text
-    world.services.answers["GET", "/v1/labeling/projects"] = page(
-        PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"}
-    )
-    shown = (await browser.get("/files/file-1")).text
-    assert hidden not in shown
-    assert 'href="/labeling/lp-2"' in shown
-
-
-async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(world: World) -> None:
-    browser = await world.sign_in()
-    steps = [event(f"Step {n}/3", "metrics", step=n, total_steps=3, train_loss=4 - n) for n in (3, 2, 1)]
-    world.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
-    shown = (await browser.get("/files/file-1")).text
-    assert 'points="0.0,4.0 150.0,28.7 300.0,53.3"' in shown
-    assert "3.000 at step 1, 1.000 at step 3" in shown
-
-
-async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
-    browser = await world.sign_in()
-    stream = browser.stream("GET", "/files/file-1/events")
-    async with asyncio.timeout(15), stream as answer:
-        states = []
-        async for line in answer.aiter_lines():
-            if line.startswith("data: "):
-                states.append(json.loads(line[6:]))
-                failed = {
-                    **JOB,
-                    "status": "failed",
-                    "error": {"message": "The gate refused it.", "code": "gate_rejected"},
-                }
-                world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
-    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, "The gate refused it.")]
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"), [(NotFound("No file."), "This file was deleted."), (Forbidden("Not for you."), "Not for you.")]
-)
-async def test_the_stream_ends_when_there_is_nothing_to_see_any_more(
-    world: World, answer: SartorError, says: str
-) -> None:
-    browser = await world.sign_in()
-    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
-        states = []
-        async for line in events.aiter_lines():
-            if line.startswith("data: "):
-                states.append(json.loads(line[6:]))
-                world.services.answers["GET", "/v1/files/file-1"] = answer
-    assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, says)]
-
-
-async def test_the_stream_outlives_a_service_that_is_away(world: World) -> None:
-    browser = await world.sign_in()
-    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
-        lines = (line async for line in events.aiter_lines() if line)
-        assert (await anext(lines)).startswith("data: ")
-        world.services.answers["GET", "/v1/files/file-1"] = Transient("away")
-        assert await anext(lines) == ": a service is away"
-        world.services.answers["GET", "/v1/files/file-1"] = FILE
-        async for line in lines:
-            if line.startswith("data: "):
-                break
-        else:
-            pytest.fail("the stream ended")
-
-
-async def test_a_document_is_at_its_end(world: World) -> None:
-    browser = await world.sign_in()
-    document = {**FILE, "filename": "help.md", "kind": "document"}
-    world.services.answers |= {
-        ("GET", "/v1/files/file-1"): document,
-        ("GET", "/v1/files"): page(document),
-        ("GET", "/v1/fine_tuning/jobs"): page(),
-    }
-    shown = (await browser.get("/files/file-1")).text
-    assert "Kept as knowledge" in shown
-    assert "Ask with retrieval" in shown
-    assert "progress.js" not in shown
-    assert 'data-file="file-1" hidden' in shown
-    assert "kept as knowledge" in (await browser.get("/")).text
-    async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
-        [state] = [json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")]
-    assert (state["over"], state["document"]) == (True, True)
-
-
-async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/files/file-1"] = {
-        **FILE,
-        "status": "error",
-        "status_details": "line 2: not JSON",
-    }
-    shown = (await browser.get("/files/file-1")).text
-    assert shown.count("line 2: not JSON") == 1
-    assert "progress.js" not in shown
 
 
 async def test_the_evidence_is_shown(world: World) -> None:
@@ -469,11 +411,13 @@ async def test_a_model_that_waits_for_a_decision_gets_one(world: World) -> None:
         ("GET", place): undecided,
         ("POST", f"{place}/approve"): CARD,
         ("POST", f"{place}/reject"): CARD,
-        ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(OVER),
-        ("GET", "/v1/evals/evaluations"): page({"job_id": "ftjob-1", "status": "completed", "model": MODEL}),
+        ("GET", "/v1/fine_tuning/jobs"): page(at("awaiting_approval", waiting_for=WAITS)),
+        ("GET", "/v1/evals/evaluations"): page({**RUN, "status": "completed"}),
     }
     assert (await browser.get("/")).text.count("See the evidence and decide") == 1
-    assert "A person decides" in (await browser.get("/files/file-1")).text
+    shown = (await browser.get("/files/file-1")).text
+    assert "A person decides" in shown
+    assert f'href="/models/{quote(MODEL, safe="")}"' in shown
     world.services.answers["GET", "/v1/evals/evaluations"] = page()
     shown = (await browser.get(f"/models/{MODEL}")).text
     assert "Does it go into use?" in shown
@@ -503,8 +447,34 @@ async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
     for missing in (("GET", "/v1/datasets/ds-1"), ("GET", f"/v1/registry/models/{MODEL}")):
         world.services.answers[missing] = NotFound("gone")
         assert 'id="system" value=""' in (await browser.get("/chat")).text
-    world.services.answers["GET", "/v1/models"] = page({"id": "gemma-3-270m"})
+
+
+async def test_who_has_no_model_yet_can_chat_with_the_base(world: World) -> None:
+    browser = await world.sign_in()
+    world.services.answers["GET", "/v1/models"] = page(BASE)
+    assert 'href="/chat"' in (await browser.get("/")).text
+    shown = (await browser.get("/chat")).text
+    assert "<option selected>gemma-3-270m</option>" in shown
+    assert 'id="base"' in shown
+    assert 'id="own"' not in shown
+    assert world.services.of("GET", f"/v1/registry/models/{MODEL}") == []
+    world.services.answers["GET", "/v1/models"] = page()
     assert 'id="system"' not in (await browser.get("/chat")).text
+
+
+@pytest.mark.parametrize("name", [MODEL, "gemma-3-270m", "support", "ft:not:theirs"])
+async def test_the_base_an_alias_and_ones_own_models_can_be_chosen(world: World, name: str) -> None:
+    browser = await world.sign_in()
+    world.services.answers |= {
+        ("GET", "/v1/models"): page(BASE, {"id": "other-base", "owned_by": "base"}, OWN, {**OWN, "id": "support"}),
+        ("GET", f"/v1/registry/models/{MODEL}"): {**CARD, "base_model": "other-base"},
+    }
+    shown = (await browser.get(f"/chat?model={name}")).text
+    assert all(f">{one}</option>" in shown for one in (MODEL, "gemma-3-270m", "other-base", "support"))
+    chosen = MODEL if name == "ft:not:theirs" else name
+    assert f"<option selected>{chosen}</option>" in shown
+    assert ('id="own"' in shown) is (chosen != "gemma-3-270m")
+    assert f'data-base="{"other-base" if chosen == MODEL else "gemma-3-270m"}"' in shown
 
 
 async def test_an_answer_is_relayed_as_it_comes(world: World) -> None:
@@ -542,6 +512,33 @@ async def test_a_model_that_cannot_answer_says_so_in_the_stream(world: World) ->
     answer = await browser.post("/chat/say", json=said, headers={"x-form-token": token})
     [line] = [line for line in answer.text.splitlines() if line]
     assert json.loads(line.removeprefix("data: "))["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "where"),
+    [
+        ("/chat/say", {"message": "x" * (LONGEST_TEXT + 1)}, "message"),
+        ("/chat/say", {"system": "x" * (LONGEST_TEXT + 1)}, "system"),
+        ("/chat/say", {"model": "x" * 257}, "model"),
+        ("/chat/say", {"message": "\ud800"}, "message"),
+        ("/chat/say", {"max_tokens": 9}, "max_tokens"),
+        ("/chat/rate", {"rating": "maybe"}, "rating"),
+        ("/chat/rate", {"completion_id": "x" * 257}, "completion_id"),
+        ("/chat/rate", {"correction": "x" * (LONGEST_TEXT + 1)}, "correction"),
+        ("/chat/rate", {"stars": 5}, "stars"),
+    ],
+)
+async def test_what_a_script_sends_is_bounded_and_known(
+    world: World, path: str, change: dict[str, Any], where: str
+) -> None:
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/")).text)
+    world.services.asked.clear()
+    body = json.dumps({**BODIES[path], **change})
+    headers = {"x-form-token": token, "content-type": "application/json"}
+    answer = await browser.post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, where)
+    assert world.services.asked == []
 
 
 async def test_a_rating_goes_to_the_proxy(world: World) -> None:

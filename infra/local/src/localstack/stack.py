@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +23,11 @@ from chassis.settings import ServiceSettings
 from localstack.home import SERVICE_PORTS, Home
 from localstack.ingress import caddyfile
 from localstack.programs import Program, infrastructure, ingress, mongo_url, services
+from localstack.readiness import is_ready, last_line, why_not_ready
 from stores.objects import Objects
 
 READY_SECONDS = 120
+SAY_AGAIN_SECONDS = 10
 LONGEST_SOCKET_PATH = 100
 
 
@@ -121,9 +120,9 @@ class LocalStack:
             StackError: a part did not become ready.
         """
         began = time.monotonic()
+        self.home.prepare()
         if self._services:
             self._ensure_base_model()
-        self.home.prepare()
         if self.running():
             programs = self._programs(self.home.state["ports"])
         else:
@@ -141,6 +140,7 @@ class LocalStack:
             self.home.path("Caddyfile").write_text(caddyfile(ports))
             self._start_supervisor(programs)
         by_name = {program.name: program for program in programs}
+        self._say(f"starting {len(programs)} programs")
         first = [by_name[name] for name in ("objects", "mongodb", "milvus")]
         self._start(first)
         self._wait([by_name["objects"], by_name["mongodb"]])
@@ -150,7 +150,7 @@ class LocalStack:
             self._wait([by_name[name]])
         rest = [program for program in programs if program.order >= 10]
         self._start(rest)
-        self._wait([*first, *rest])
+        self._wait([by_name["milvus"], *rest])
         return time.monotonic() - began
 
     def __enter__(self) -> Self:
@@ -233,12 +233,13 @@ class LocalStack:
             raise StackError(
                 f"no base model at {self.models_dir / self._base_model}; put a folder with base.json there"
             )
-        self._say("converting the base model (once, about half a minute)")
+        log = self.home.logs / "base_model.log"
+        self._say(f"converting the base model into {self.models_dir}, once: about a minute (log: {log})")
         self.models_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "localstack.base_models", "gemma", str(self.models_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StackError(f"the base model could not be converted:\n{done.stderr[-2000:]}")
+        began = time.monotonic()
+        self._run("the base model could not be converted", command, log)
+        self._say(f"the base model is converted ({time.monotonic() - began:.0f} s)")
 
     def _format_objects(self) -> None:
         database = self.home.path("objects.db")
@@ -246,9 +247,13 @@ class LocalStack:
             return
         command = [*infrastructure(self.home, self.home.state["ports"])[0].command[:1], "format", "--storage", "file"]
         command += ["--bucket", f"{self.home.path('objects')}/", f"sqlite3://{database}", "sartor"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self._run("the object store could not be formatted", command, self.home.logs / "objects_format.log")
+
+    def _run(self, failed: str, command: list[str], log: Path) -> None:
+        with log.open("wb") as file:
+            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
-            raise StackError(f"the object store could not be formatted:\n{done.stderr[-2000:]}")
+            raise StackError(f"{failed}: {last_line(log)}; see {log}")
 
     async def _make_bucket(self, name: str) -> None:
         addresses = self.addresses()
@@ -268,10 +273,13 @@ class LocalStack:
         config.touch(mode=0o600)
         config.write_text(self._supervisor_config(programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StackError(f"the supervisor did not start:\n{done.stdout}{done.stderr}")
-        _until(self.running, "the supervisor", self.home.logs / "supervisord.log", seconds=20)
+        log = self.home.logs / "supervisord.log"
+        self._run("the supervisor did not start", command, self.home.logs / "supervisord_start.log")
+        deadline = time.monotonic() + 20
+        while not self.running():
+            if time.monotonic() > deadline:
+                raise StackError(f"the supervisor was not up after 20 s: {last_line(log)}; see {log}")
+            time.sleep(0.1)
 
     def _supervisor_config(self, programs: list[Program]) -> str:
         lines = [
@@ -341,32 +349,32 @@ class LocalStack:
                     raise StackError(f"{program.name} could not be started ({fault.faultString}); see {log}") from fault
 
     def _wait(self, programs: list[Program]) -> None:
+        began = time.monotonic()
         for program in programs:
-            log = self.home.logs / f"{program.name}.log"
-            _until(partial(is_ready, program), program.name, log, seconds=READY_SECONDS)
-            self._say(f"{program.name} is ready")
+            self._until_ready(program)
+            self._say(f"{program.name} is ready ({time.monotonic() - began:.1f} s)")
 
+    def _until_ready(self, program: Program) -> None:
+        """Wait for a program, and say from time to time that it is waited for, and why.
 
-def is_ready(program: Program) -> bool:
-    """Whether a program answers as its row in the table says."""
-    if not program.ready:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", program.port)) == 0
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{program.port}{program.ready}", timeout=6) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        Raises:
+            StackError: it was not ready in time.
+        """
+        began, log = time.monotonic(), self.home.logs / f"{program.name}.log"
+        said = began
+        while not is_ready(program):
+            now = time.monotonic()
+            if now - began > READY_SECONDS:
+                why = f"{self._known_of(program)}; last line of its log: {last_line(log)}"
+                raise StackError(f"{program.name} was not ready after {READY_SECONDS} s: {why}; see {log}")
+            if now - said > SAY_AGAIN_SECONDS:
+                said, waited = now, f"{now - began:.0f} s of at most {READY_SECONDS}"
+                self._say(f"waiting for {program.name} ({waited}): {self._known_of(program)}; log: {log}")
+            time.sleep(0.1)
 
-
-def _until(true: Callable[[], bool], what: str, log: Path, *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(no log)"
-            raise StackError(f"{what} was not ready after {seconds:.0f} s; the end of {log}:\n{tail}")
-        time.sleep(0.1)
+    def _known_of(self, program: Program) -> str:
+        state = self._rpc().supervisor.getProcessInfo(program.name)["statename"].lower()
+        return "; ".join(filter(None, (f"process {state}", why_not_ready(program))))
 
 
 def _escape(text: str) -> str:

@@ -7,8 +7,11 @@ from fastapi.responses import RedirectResponse
 
 from chassis.auth import Peer
 from chassis.errors import SartorError
+from console.paging import Listed, cursor
+from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
+KEYS_SHOWN = 50
 SIGN_UP_FIELDS = ("organization", "email", "password")
 
 
@@ -52,21 +55,21 @@ def account_routes(web: Web, accounts: Peer) -> APIRouter:
         return web.signed_out()
 
     @router.get("/keys")
-    async def keys_page(request: Request) -> Response:
+    async def keys_page(request: Request, after: str | None = None) -> Response:
         session = await web.session(request)
-        who = session.who
-        keys = (await accounts.get("/v1/organization/keys", params={"limit": 100}, **who))["data"]
-        return web.page("keys", session, keys=keys, made="")
+        return web.page("keys", session, keys=await _keys(session, after), made="")
+
+    async def _keys(session: Session, after: str | None) -> Listed:
+        found = await accounts.get("/v1/organization/keys", params=cursor(KEYS_SHOWN, after), **session.who)
+        return Listed(found["data"], found["has_more"], after)
 
     @router.post("/keys")
     async def make_key(request: Request) -> Response:
         session = await web.session(request)
         fields = await web.form(request, session)
-        who = session.who
         asked = {"name": fields.get("name") or "key", "role": "engineer"}
-        made = await accounts.post("/v1/organization/keys", json=asked, **who)
-        keys = (await accounts.get("/v1/organization/keys", params={"limit": 100}, **who))["data"]
-        return web.page("keys", session, keys=keys, made=made["api_key"])
+        made = await accounts.post("/v1/organization/keys", json=asked, **session.who)
+        return web.page("keys", session, keys=await _keys(session, None), made=made["api_key"])
 
     @router.post("/keys/{key_id}/revoke")
     async def revoke_key(key_id: str, request: Request) -> Response:

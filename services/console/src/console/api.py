@@ -4,37 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, suppress
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import Field
 
 from chassis.auth import Peer
+from chassis.bodies import Body
 from chassis.errors import NotFound, SartorError, envelope
-from console.progress import STAGES, Known, Progress, Watcher, state_of
+from console.paging import Listed, cursor
+from console.progress import STAGES, Progress, Seen, Watcher, state_of
 from console.sessions import Session
+from console.streams import Streams
 from console.web import SEE_OTHER, SignedOut, Web
 
 POLL_SECONDS = 1.0
-LONGEST_WATCH = 3600
+SLOWEST_POLL_SECONDS = 15.0
+WATCH_SECONDS = 3600
+MOST_STREAMS = 4
+UPLOADS_SHOWN = 25
+DECISIONS_SHOWN = 25
+LONGEST_TEXT = 100_000
+
+Stream = AbstractContextManager[asyncio.Event]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
-class Said(BaseModel):
+class Said(Body):
     """A message to a model, from the chat page."""
 
-    model: str
-    message: str
-    system: str = ""
+    model: Name
+    message: Text
+    system: Text = ""
 
 
-class Rated(BaseModel):
+class Rated(Body):
     """A rating, from the chat page."""
 
-    completion_id: str
-    rating: str
-    correction: str | None = None
+    completion_id: Name
+    rating: Literal["up", "down"]
+    correction: Text | None = None
 
 
 def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_model: str) -> APIRouter:
@@ -42,22 +57,41 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     router = APIRouter(include_in_schema=False)
     ingest, trainer, evaluator = peer("ingest"), peer("trainer"), peer("evaluator")
     registry, proxy = peer("registry"), peer("inference_proxy")
+    streams = Streams(MOST_STREAMS)
 
     @router.get("/")
-    async def home(request: Request) -> Response:
+    async def home(request: Request, after: str | None = None, decisions_after: str | None = None) -> Response:
         session = await web.session(request)
         who = session.who
         files, jobs, models, undecided = await asyncio.gather(
-            ingest.get("/v1/files", params={"limit": 50}, **who),
-            trainer.get("/v1/fine_tuning/jobs", params={"limit": 50}, **who),
+            ingest.get("/v1/files", params=cursor(UPLOADS_SHOWN, after), **who),
+            trainer.get("/v1/fine_tuning/jobs", params={"limit": 100}, **who),
             registry.get("/v1/models", **who),
-            registry.get("/v1/registry/models", params={"state": "awaiting_approval", "limit": 50}, **who),
+            registry.get(
+                "/v1/registry/models",
+                params={"state": "awaiting_approval", **cursor(DECISIONS_SHOWN, decisions_after)},
+                **who,
+            ),
         )
-        by_file = {job["training_file"]: job for job in jobs["data"]}
-        own = [model for model in models["data"] if model["id"].startswith("ft:")]
+        newest = await _newest_jobs(session, files["data"], jobs)
+        states = {file["id"]: state_of(file, newest.get(file["id"])) for file in files["data"]}
         waiting = [card for card in undecided["data"] if card["waiting_for"] == "approval"]
-        states = {file["id"]: state_of(file, by_file.get(file["id"])) for file in files["data"]}
-        return web.page("home", session, files=files["data"], states=states, models=own, undecided=waiting)
+        bases, own = _sorted(models["data"])
+        uploads = Listed(files["data"], files["has_more"], after)
+        decisions = Listed(waiting, undecided["has_more"], decisions_after)
+        return web.page("home", session, uploads=uploads, states=states, models=own, bases=bases, decisions=decisions)
+
+    async def _newest_jobs(session: Session, files: list[Any], jobs: dict[str, Any]) -> dict[str, Any]:
+        """The newest job of each file; jobs come newest first, and those of older files are asked for one by one."""
+        newest = {job["training_file"]: job for job in reversed(jobs["data"])}
+        if not jobs["has_more"]:
+            return newest
+        unknown = [file["id"] for file in files if file["id"] not in newest and file["status"] == "processed"]
+        wanted = ({"training_file": file_id, "limit": 1} for file_id in unknown)
+        found = await asyncio.gather(
+            *(trainer.get("/v1/fine_tuning/jobs", params=params, **session.who) for params in wanted)
+        )
+        return newest | {job["training_file"]: job for page in found for job in page["data"]}
 
     @router.post("/upload")
     async def upload(request: Request) -> Response:
@@ -89,8 +123,8 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     @router.get("/files/{file_id}/events")
     async def file_events(file_id: str, request: Request) -> Response:
         session = await web.session(request)
-        await watcher.look(session, file_id)
-        return StreamingResponse(_watch(web, watcher, request, file_id), media_type="text/event-stream")
+        states = _watch(web, watcher, streams.opened(session.id), request, file_id)
+        return StreamingResponse(states, media_type="text/event-stream")
 
     @router.get("/models/{model_id:path}")
     async def model_page(model_id: str, request: Request) -> Response:
@@ -115,20 +149,25 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     @router.get("/chat")
     async def chat_page(request: Request) -> Response:
         session = await web.session(request)
-        models = (await registry.get("/v1/models", **session.who))["data"]
-        own = [model["id"] for model in models if model["id"].startswith("ft:")]
-        chosen = request.query_params.get("model") or next(iter(own), "")
-        system = await _learned_instruction(session, chosen) if chosen in own else ""
-        return web.page("chat", session, own=own, chosen=chosen, base=base_model, system=system)
+        bases, own = _sorted((await registry.get("/v1/models", **session.who))["data"])
+        wanted = request.query_params.get("model")
+        chosen = wanted if wanted in (*own, *bases) else next(iter([*own, *bases]), "")
+        base, system = chosen, ""
+        if chosen in own:
+            base, system = await _origin(session, chosen)
+        return web.page("chat", session, own=own, bases=bases, chosen=chosen, base=base, system=system)
 
-    async def _learned_instruction(session: Session, model_id: str) -> str:
-        """The system message a model was trained with; empty where its dataset had none, or is gone."""
+    async def _origin(session: Session, model_id: str) -> tuple[str, str]:
+        """The base a model was made from, and its training rows' system message, empty where that is not known."""
         try:
             card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
+        except NotFound:
+            return base_model, ""
+        try:
             dataset = await ingest.get("/v1/datasets/{}", card["dataset_id"], **session.who)
         except NotFound:
-            return ""
-        return str(dataset["system"])
+            return str(card["base_model"]), ""
+        return str(card["base_model"]), str(dataset["system"])
 
     @router.post("/chat/say")
     async def say(said: Said, request: Request) -> Response:
@@ -165,23 +204,45 @@ def page_routes(web: Web, watcher: Watcher, peer: Callable[[str], Peer], base_mo
     return router
 
 
-async def _watch(web: Web, watcher: Watcher, request: Request, file_id: str) -> AsyncIterator[bytes]:
-    """Server-sent states of an upload, until there is nothing more to see or nobody may see it."""
-    known: Known = []
-    for _ in range(LONGEST_WATCH):
-        try:
-            progress = await watcher.look(await web.session(request), file_id, known)
-        except SignedOut:
-            return
-        except NotFound:
-            progress = Progress(file_id, failed="This file was deleted.", over=True)
-        except SartorError as error:
-            if error.transient:
+def _sorted(models: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Names of base models, and of one's own with their aliases."""
+    bases = [model["id"] for model in models if model["owned_by"] == "base"]
+    return bases, [model["id"] for model in models if model["owned_by"] != "base"]
+
+
+async def _watch(web: Web, watcher: Watcher, stream: Stream, request: Request, file_id: str) -> AsyncIterator[bytes]:
+    """Server-sent states of an upload, less often while none is new, until nothing can come or nobody may see it."""
+    began, pause, shown, seen = time.monotonic(), POLL_SECONDS, "", Seen()
+    with stream as displaced:
+        while time.monotonic() - began < WATCH_SECONDS:
+            try:
+                progress = await watcher.look(await web.session(request), file_id, seen)
+            except SignedOut:
+                return
+            except NotFound:
+                progress = Progress(file_id, failed="This file was deleted.", over=True)
+            except SartorError as error:
+                progress = Progress(file_id, failed=error.message, over=not error.transient)
+            state = json.dumps(progress.as_dict(), ensure_ascii=False)
+            if progress.failed and not progress.over:
+                state = ""
                 yield b": a service is away\n\n"
-                await asyncio.sleep(POLL_SECONDS)
-                continue
-            progress = Progress(file_id, failed=error.message, over=True)
-        yield f"data: {json.dumps(progress.as_dict(), ensure_ascii=False)}\n\n".encode()
-        if progress.over:
-            return
-        await asyncio.sleep(POLL_SECONDS)
+            elif state != shown:
+                pause = POLL_SECONDS
+                yield f"data: {state}\n\n".encode()
+            else:
+                pause = min(1.5 * pause, SLOWEST_POLL_SECONDS)
+                yield b": nothing new\n\n"
+            shown = state
+            if progress.over:
+                return
+            if await _set_within(displaced, pause):
+                yield b"event: displaced\ndata: {}\n\n"
+                return
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

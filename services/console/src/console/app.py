@@ -24,7 +24,7 @@ def build(settings: Settings) -> FastAPI:
     secret = settings.session_secret_file.read_text().strip() if settings.session_secret_file else secrets.token_hex(32)
     sessions = Sessions(service.collection("sessions"), secret, settings.session_hours, service.peer("accounts"))
     web = Web(sessions, settings.public_url)
-    watcher = Watcher(*map(service.peer, ("ingest", "trainer", "evaluator", "registry", "labeling")))
+    watcher = Watcher(*map(service.peer, ("ingest", "trainer", "evaluator", "labeling")))
     service.on_start(sessions.prepare)
     app = service.app(
         [

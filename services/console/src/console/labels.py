@@ -8,7 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.auth import Peer
+from console.paging import Listed, cursor
 from console.web import SEE_OTHER, Web
+
+PROJECTS_SHOWN = 24
+RATINGS_SHOWN = 100
 
 
 def label_routes(web: Web, labeling: Peer) -> APIRouter:
@@ -16,14 +20,15 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
     router = APIRouter(prefix="/labeling", include_in_schema=False)
 
     @router.get("")
-    async def projects_page(request: Request) -> Response:
+    async def projects_page(request: Request, after: str | None = None) -> Response:
         session = await web.session(request)
         who = session.who
-        projects = await labeling.get("/v1/labeling/projects", params={"limit": 100}, **who)
-        feedback: dict[str, Any] = {"data": []}
+        projects = await labeling.get("/v1/labeling/projects", params=cursor(PROJECTS_SHOWN, after), **who)
+        listed = Listed(projects["data"], projects["has_more"], after)
+        feedback: dict[str, Any] = {"data": [], "has_more": False}
         if session.principal.may("labeling:read"):  # labelers see their tasks and nothing else
-            feedback = await labeling.get("/v1/labeling/feedback", params={"limit": 50}, **who)
-        return web.page("labeling", session, projects=projects["data"], feedback=feedback["data"])
+            feedback = await labeling.get("/v1/labeling/feedback", params={"limit": RATINGS_SHOWN}, **who)
+        return web.page("labeling", session, projects=listed, feedback=feedback)
 
     @router.get("/{project_id}")
     async def task_page(project_id: str, request: Request) -> Response:

@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
 from chassis.auth import Peer
 from chassis.errors import SartorError
+from console.paging import cursor
 from console.sessions import Session
 
 STAGES = ("Checking", "Training", "Testing", "Serving")
 DOCUMENT = "Kept as knowledge: it is a document, not rows to learn from. Ask with retrieval."
 MOST_PAGES = 20
+MOST_SEARCHES = 20
 CHART_POINTS = 150
 
-Known = list[dict[str, Any]]
-"""A job's events, newest first, as far as a watcher has read them."""
+STAGE_OF = {"validating_files": "waiting_for_file", "queued": "queued", "running": "training", "paused": "paused"}
+"""A job's stage as far as its status tells, for a trainer that does not name it."""
+
+WORDS = {
+    "waiting_for_file": (0, 50.0, "Waiting for the file to be read"),
+    "queued": (0, 50.0, "Waiting for a free worker"),
+    "training": (1, 0.0, "Loading the base model"),
+    "paused": (1, 0.0, "Paused"),
+    "testing": (2, 0.0, "Loading the adapter"),
+    "awaiting_approval": (3, 0.0, "Tested. A person decides whether it goes into use"),
+    "loading": (3, 0.0, "Tested. It goes into use now"),
+}
+"""Of each stage of a job: which of `STAGES` it is, percent, and a note, until more is known."""
+
+
+@dataclass
+class Seen:
+    """What somebody who follows an upload has seen, so that it is not asked for again.
+
+    Attributes:
+        job_id: of the newest job; empty while there is none.
+        moment: its stage and what it waits for.
+        events: its events, newest first.
+        evaluation_id: of the run that tests its model.
+        model: that model.
+        searches: how often the project of rows without answers was looked for.
+    """
+
+    filename: str = ""
+    job_id: str = ""
+    moment: Any = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    evaluation_id: str = ""
+    model: str = ""
+    searches: int = 0
 
 
 @dataclass
@@ -25,6 +61,7 @@ class Progress:
 
     Attributes:
         stage: index of the one under way, 4 when all is done.
+        waiting: what it waits for, and whom, and since when.
         undecided: the model that a person must let through before it is served.
         refused: the model that was tested and not let through.
         project: where people answer rows that came without answers.
@@ -36,6 +73,7 @@ class Progress:
     stage: int = 0
     percent: float = 0.0
     note: str = ""
+    waiting: str = ""
     failed: str = ""
     model: str = ""
     undecided: str = ""
@@ -78,118 +116,150 @@ class Progress:
 
 
 class Watcher:
-    """Asks ingest, the trainer, the evaluator, the registry and labeling."""
+    """Asks ingest, the trainer, the evaluator and labeling: the trainer alone while a job is under way."""
 
-    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, registry: Peer, labeling: Peer) -> None:
+    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, labeling: Peer) -> None:
         self._ingest = ingest
         self._trainer = trainer
         self._evaluator = evaluator
-        self._registry = registry
         self._labeling = labeling
 
-    async def look(self, session: Session, file_id: str, known: Known | None = None) -> Progress:
+    async def look(self, session: Session, file_id: str, seen: Seen | None = None) -> Progress:
         """Where an upload stands now.
 
         Args:
             session: who asks.
             file_id: the upload.
-            known: events of an earlier look; new ones are put before them, so that only those are asked for.
+            seen: what earlier looks saw; this one adds to it.
 
         Raises:
             NotFound: it is not this tenant's.
         """
-        who = session.who
-        file = await self._ingest.get("/v1/files/{}", file_id, **who)
-        progress = Progress(file_id, filename=file["filename"])
-        if file["status"] == "error":
+        who, seen = session.who, Seen() if seen is None else seen
+        file: dict[str, Any] = {}
+        if not seen.job_id:
+            file = await self._ingest.get("/v1/files/{}", file_id, **who)
+            seen.filename = file["filename"]
+        progress = Progress(file_id, filename=seen.filename)
+        if file.get("status") == "error":
             progress.failed, progress.over = str(file["status_details"]), True
-            return progress
-        wanted = {"training_file": file_id, "limit": 1}
-        jobs = (await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]
-        if jobs:
-            await self._of_job(progress, jobs[0], await self._events(jobs[0]["id"], known, who), who)
         elif file.get("kind") == "document":
             progress.document, progress.over, progress.note = True, True, DOCUMENT
+        elif file.get("kind") == "unlabelled":
+            progress.note = str(file["status_details"] or "Its rows have no answers yet")
+            progress.project = await self._project_of(file_id, seen, who)
+            progress.over = bool(progress.project)
+        elif job := await self._newest_job(file_id, who):
+            await self._of_job(progress, job, seen, who)
         else:
-            progress.note = file.get("status_details") or _waiting(file["status"])
-            if file["status"] == "processed":
-                progress.project = await self._project_of(file_id, who)
+            progress.note = file.get("status_details") or _waiting(file.get("status", "uploaded"))
         return progress
 
-    async def _project_of(self, file_id: str, who: dict[str, Any]) -> str:
-        try:
-            projects = (await self._labeling.get("/v1/labeling/projects", params={"limit": 100}, **who))["data"]
-        except SartorError:
-            return ""
-        return next((str(project["id"]) for project in projects if project["file_id"] == file_id), "")
+    async def _newest_job(self, file_id: str, who: dict[str, Any]) -> dict[str, Any] | None:
+        wanted = {"training_file": file_id, "limit": 1}
+        return next(iter((await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]), None)
 
-    async def _events(self, job_id: str, known: Known | None, who: dict[str, Any]) -> Known:
-        known = [] if known is None else known
-        newest = known[0]["id"] if known else None
-        fresh: Known = []
+    async def _project_of(self, file_id: str, seen: Seen, who: dict[str, Any]) -> str:
+        """Where people answer the rows of a file; it is made a moment after the file was read."""
+        if seen.searches >= MOST_SEARCHES:
+            return ""
+        seen.searches += 1
+        after: str | None = None
         for _ in range(MOST_PAGES):
-            wanted = {"limit": 100, **({"after": fresh[-1]["id"]} if fresh else {})}
-            page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", job_id, params=wanted, **who)
+            try:
+                page = await self._labeling.get("/v1/labeling/projects", params=cursor(100, after), **who)
+            except SartorError:
+                return ""
+            found = next((str(project["id"]) for project in page["data"] if project["file_id"] == file_id), "")
+            if found or not page["has_more"]:
+                return found
+            after = page["data"][-1]["id"]
+        return ""
+
+    async def _read_events(self, seen: Seen, who: dict[str, Any]) -> None:
+        """Put the events that are new before those seen."""
+        newest = seen.events[0]["id"] if seen.events else None
+        fresh: list[dict[str, Any]] = []
+        for _ in range(MOST_PAGES):
+            wanted = cursor(100, fresh[-1]["id"] if fresh else None)
+            page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", seen.job_id, params=wanted, **who)
             new = list(takewhile(lambda event: event["id"] != newest, page["data"]))
             fresh += new
             if len(new) < len(page["data"]) or not page["has_more"]:
                 break
-        known[:0] = fresh
-        return known
+        seen.events[:0] = fresh
 
-    async def _of_job(self, progress: Progress, job: dict[str, Any], events: Known, who: dict[str, Any]) -> None:
-        progress.events = [event["message"] for event in events if event["type"] == "message"][:12]
-        steps = [event["data"] for event in events if "total_steps" in event["data"] and "train_loss" in event["data"]]
+    async def _of_job(self, progress: Progress, job: dict[str, Any], seen: Seen, who: dict[str, Any]) -> None:
+        if job["id"] != seen.job_id:
+            seen.job_id, seen.moment, seen.events = job["id"], None, []
+            seen.evaluation_id = seen.model = ""
+        stage = job.get("stage") or STAGE_OF.get(job["status"], "ended")
+        moment = (stage, job["status"], job.get("waiting_for"))
+        if stage == "training" or moment != seen.moment:
+            await self._read_events(seen, who)
+        seen.moment = moment
+        progress.events = [event["message"] for event in seen.events if event["type"] == "message"][:12]
+        steps = [
+            event["data"] for event in seen.events if "total_steps" in event["data"] and "train_loss" in event["data"]
+        ]
         every = 1 + len(steps) // CHART_POINTS
         progress.losses = [(step["step"], step["train_loss"]) for step in reversed(steps[::every])]
-        if job["status"] == "succeeded":
-            progress.stage, progress.percent, progress.over = len(STAGES), 100.0, True
-            progress.model, progress.note = job["fine_tuned_model"], "Your model answers."
-        elif job["status"] in ("failed", "cancelled"):
-            error = job.get("error") or {}
-            progress.over = True
-            progress.failed = error.get("message") or "The job was cancelled."
-            progress.stage = 1 if steps else 0
-            if error.get("code") == "gate_rejected":
-                progress.stage, progress.refused = 2, (await self._evaluation(job["id"], who) or {}).get("model", "")
-        elif job["status"] == "running" and events and events[0]["message"].startswith("Training is over"):
-            progress.stage = 2
-            await self._of_evaluation(progress, job["id"], who)
-        elif job["status"] == "running" and steps:
-            newest = steps[0]
-            progress.stage, progress.percent = 1, 100 * newest["step"] / newest["total_steps"]
-            progress.note = f"step {newest['step']} of {newest['total_steps']}, loss {newest['train_loss']:.3f}"
-        elif job["status"] == "running":
-            progress.stage, progress.note = 1, "Loading the base model"
-        else:
-            progress.percent, progress.note = 50.0, "Waiting for a free worker"
-
-    async def _of_evaluation(self, progress: Progress, job_id: str, who: dict[str, Any]) -> None:
-        progress.note = "Loading the adapter"
-        run = await self._evaluation(job_id, who)
-        if run is None:
+        if stage == "ended":
+            await self._of_end(progress, job, seen, who)
             return
-        if run["status"] == "completed":
-            await self._of_decision(progress, run["model"], who)
-        elif counts := run["progress"]["total"]:
+        progress.stage, progress.percent, progress.note = WORDS.get(stage, (1, 0.0, str(stage)))
+        progress.waiting = _waits(job.get("waiting_for"))
+        if stage == "training" and steps:
+            newest = steps[0]
+            progress.percent = 100 * newest["step"] / newest["total_steps"]
+            progress.note = f"step {newest['step']} of {newest['total_steps']}, loss {newest['train_loss']:.3f}"
+        elif stage == "testing":
+            await self._of_evaluation(progress, seen, who)
+        elif stage == "awaiting_approval":
+            progress.undecided = seen.model or (await self._evaluation(seen, who) or {}).get("model", "")
+
+    async def _of_end(self, progress: Progress, job: dict[str, Any], seen: Seen, who: dict[str, Any]) -> None:
+        progress.over = True
+        if job["status"] == "succeeded":
+            progress.stage, progress.percent = len(STAGES), 100.0
+            progress.model, progress.note = job["fine_tuned_model"], "Your model answers."
+            return
+        error = job.get("error") or {}
+        progress.failed = error.get("message") or "The job was cancelled."
+        progress.stage = 1 if progress.losses else 0
+        if error.get("code") == "gate_rejected":
+            progress.stage, progress.refused = 2, (await self._evaluation(seen, who) or {}).get("model", "")
+
+    async def _of_evaluation(self, progress: Progress, seen: Seen, who: dict[str, Any]) -> None:
+        run = await self._evaluation(seen, who)
+        if run and (counts := run["progress"]["total"]):
             progress.percent = 100 * run["progress"]["done"] / counts
             progress.note = f"{run['progress']['done']} of {counts} answers on held-out rows"
 
-    async def _evaluation(self, job_id: str, who: dict[str, Any]) -> dict[str, Any] | None:
+    async def _evaluation(self, seen: Seen, who: dict[str, Any]) -> dict[str, Any] | None:
+        """The run that tests the job's model; found once, then asked for by its id."""
+        place = "/v1/evals/evaluations"
         try:
-            runs = (await self._evaluator.get("/v1/evals/evaluations", params={"limit": 100}, **who))["data"]
+            if seen.evaluation_id:
+                run: dict[str, Any] = await self._evaluator.get(f"{place}/{{}}", seen.evaluation_id, **who)
+                return run
+            runs = (await self._evaluator.get(place, params={"limit": 100}, **who))["data"]
         except SartorError:
             return None
-        return next((run for run in runs if run["job_id"] == job_id), None)
+        found = next((run for run in runs if run["job_id"] == seen.job_id), None)
+        if found:
+            seen.evaluation_id, seen.model = found["id"], found["model"]
+        return found
 
-    async def _of_decision(self, progress: Progress, model_id: str, who: dict[str, Any]) -> None:
-        progress.stage, progress.note = 3, "Tested. It goes into use now"
-        try:
-            card = await self._registry.get("/v1/registry/models/{}", model_id, **who)
-        except SartorError:
-            return
-        if card["waiting_for"] == "approval":
-            progress.undecided, progress.note = model_id, "Tested. A person decides whether it goes into use"
+
+def _waits(waiting_for: dict[str, Any] | None) -> str:
+    """What a job waits for in a sentence."""
+    if not waiting_for or not waiting_for.get("what"):
+        return ""
+    who, since = waiting_for.get("who"), waiting_for.get("since")
+    at = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC" if since else ""
+    known = [f"by {who}" if who else "", f"since {at}" if at else ""]
+    return " · ".join([str(waiting_for["what"]), *filter(None, known)])
 
 
 def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
@@ -200,14 +270,18 @@ def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
         return {"uploaded": "being read", "error": "not usable: see why"}.get(
             file["status"], "see what is next" if file.get("status_details") else "read and kept"
         )
+    stage = job.get("stage") or STAGE_OF.get(job["status"], "ended")
     states = {
-        "validating_files": "waits for training",
+        "waiting_for_file": "waits for training",
         "queued": "waits for training",
-        "running": "model being made",
+        "training": "model being made",
+        "testing": "being tested",
+        "awaiting_approval": "waits for a decision",
+        "loading": "being loaded",
         "succeeded": "model in use",
         "failed": "no model: see why",
     }
-    return states.get(job["status"], str(job["status"]))
+    return states.get(job["status"] if stage == "ended" else stage, str(job["status"]))
 
 
 def _waiting(status: str) -> str:

@@ -1,4 +1,4 @@
-// Asks both models the same thing, shows the answers as they come, and sends a rating of one's own model's.
+// Asks the base model, and one's own beside it, the same thing; shows the answers as they come, and sends a rating of one's own.
 const form = document.getElementById("chat");
 const find = (id) => document.getElementById(id);
 let completion = null;
@@ -44,19 +44,19 @@ form?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("button");
   const message = find("message").value;
+  const own = find("own");
   button.disabled = true;
-  find("rating").hidden = true;
+  if (own) find("rating").hidden = true;
   const guarded = (model, pane) => ask(model, message, pane).catch((error) => {
     pane.textContent = error.message;
     return null;
   });
-  const [, own] = await Promise.all([
-    guarded(form.dataset.base, find("base")),
-    guarded(find("model").value, find("own")),
-  ]);
-  completion = own;
+  const asked = [guarded(form.dataset.base, find("base"))];
+  if (own) asked.push(guarded(find("model").value, own));
+  [, completion] = await Promise.all(asked);
   button.disabled = false;
-  find("rating").hidden = !own;
+  if (!own) return;
+  find("rating").hidden = !completion;
   find("rated").textContent = "";
   find("correction").value = "";
   for (const each of document.querySelectorAll("[data-rating]")) each.setAttribute("aria-pressed", "false");

@@ -9,6 +9,8 @@ const show = (state) => {
     else item.removeAttribute("aria-current");
   });
   find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
+  find("waiting").textContent = state.waiting;
+  find("waiting").hidden = !state.waiting;
   find("bar").value = state.percent;
   find("losses").firstElementChild.setAttribute("points", state.chart);
   find("loss-text").textContent = state.loss_note;
@@ -34,12 +36,26 @@ const show = (state) => {
   }
 };
 
-const source = new EventSource(`/files/${stages.dataset.file}/events`);
-source.onmessage = (event) => {
-  const state = JSON.parse(event.data);
-  show(state);
-  if (state.over) source.close();
+let source = null;
+let over = false;
+
+const follow = () => {
+  source = new EventSource(`/files/${stages.dataset.file}/events`);
+  source.onmessage = (event) => {
+    const state = JSON.parse(event.data);
+    show(state);
+    over = state.over;
+    if (over) source.close();
+  };
+  source.addEventListener("displaced", () => source.close()); // pages opened later are followed; this one again when looked at
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) location.reload(); // refused: the page says why, or asks to sign in
+  };
 };
-source.onerror = () => {
-  if (source.readyState === EventSource.CLOSED) location.reload(); // refused: the page says why, or asks to sign in
-};
+
+document.addEventListener("visibilitychange", () => {
+  if (over) return;
+  source.close();
+  if (!document.hidden) follow();
+});
+follow();

@@ -1,0 +1,193 @@
+"""Commands for fine-tuning jobs and the models they make."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import takewhile
+from typing import Annotated, Any
+
+import typer
+
+from sartor_cli.client import Client, CommandFailed, stderr, stdout
+from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
+from sartor_cli.stages import stage_of, waiting_for
+from sartor_cli.tables import cell, local_time, show
+
+jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
+models = typer.Typer(help="Models.", no_args_is_help=True)
+
+POLL_SECONDS = 1.0
+Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
+
+
+@jobs.command("create")
+def create_job(
+    training_file: Annotated[str, typer.Option(help="Id of an uploaded file.")],
+    model: Annotated[
+        str | None, typer.Option(help="Base model; the first one of `sartor models list` if not given.")
+    ] = None,
+    validation_file: Annotated[str | None, typer.Option(help="Id of another uploaded file.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="Goes into the model's name.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs; chosen by the size of the data if not given.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    api_key: ApiKey = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Ask for a fine-tune."""
+    client = Client(base_url=base_url, api_key=api_key)
+    if model is None:
+        bases = client.call("GET", "/registry/base_models")["data"]
+        if not bases:
+            raise CommandFailed("this installation has no base model; its operator adds one")
+        model = bases[0]["id"]
+    body = given(training_file=training_file, model=model, validation_file=validation_file, suffix=suffix, seed=seed)
+    if epochs is not None:
+        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+    show(client.call("POST", "/fine_tuning/jobs", json=body), as_json=as_json, columns=("id", "model", "status"))
+
+
+@jobs.command("list")
+def list_jobs(
+    limit: Limit = 20, after: After = None, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """List jobs, newest first."""
+    wanted = given(limit=limit, after=after)
+    found = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs", params=wanted)
+    columns = ("id", "status", "stage", "model", "training_file", "fine_tuned_model", "created_at")
+    show(found, as_json=as_json, columns=columns)
+
+
+@jobs.command("show")
+def show_job(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """Show one job: its stage, what it waits for, what it was asked for and what came of it."""
+    job = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs/{}", job_id)
+    asked = ("model", "training_file", "validation_file", "hyperparameters", "seed", "metadata")
+    came = ("created_at", "estimated_finish", "finished_at", "trained_tokens", "fine_tuned_model")
+    shown = job if as_json else {**job, "waiting_for": waiting_for(job)}
+    show(shown, as_json=as_json, columns=("id", "status", "stage", "waiting_for", "error", *asked, *came))
+
+
+@jobs.command("logs")
+def job_logs(
+    job_id: str,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    api_key: ApiKey = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print a job's events, oldest first; with -f also what it waits for, until it ends."""
+    client = Client(base_url=base_url, api_key=api_key)
+    newest, waited = None, ""
+    while True:
+        job = client.call("GET", "/fine_tuning/jobs/{}", job_id)
+        for event in reversed(_events(client, job_id, until=newest)):
+            newest = event["id"]
+            _print_event(event, as_json=as_json)
+        waits = waiting_for(job)
+        if waits and waits != waited:
+            advice = "; Ctrl+C ends this command, not the job" if follow else ""
+            stderr.print(f"The job waits: {waits}{advice}")
+        waited = waits
+        if not follow or stage_of(job) == "ended":
+            break
+        time.sleep(POLL_SECONDS)
+    if not follow:
+        return
+    if job["status"] != "succeeded":
+        reason = (job.get("error") or {}).get("message") or "no reason is kept"
+        raise CommandFailed(f"the job ended as {job['status']}: {reason}")
+    if not as_json:
+        stderr.print(f"The job succeeded: {job['fine_tuned_model']}")
+
+
+def _events(client: Client, job_id: str, *, until: str | None) -> list[dict[str, Any]]:
+    """A job's events, newest first, as far as the one with the id `until`."""
+    found: list[dict[str, Any]] = []
+    params: dict[str, Any] = {"limit": 100}
+    while True:
+        page = client.call("GET", "/fine_tuning/jobs/{}/events", job_id, params=params)
+        new = list(takewhile(lambda event: event["id"] != until, page["data"]))
+        found += new
+        if len(new) < len(page["data"]) or not page["has_more"]:
+            return found
+        params["after"] = found[-1]["id"]
+
+
+def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(event, ensure_ascii=False))
+    else:
+        line = f"{local_time(event['created_at'])} {event['level']:<5} {cell('message', event['message'])}"
+        stdout.print(line)
+
+
+@jobs.command("cancel")
+def cancel_job(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """End a job."""
+    done = Client(base_url=base_url, api_key=api_key).call("POST", "/fine_tuning/jobs/{}/cancel", job_id)
+    show(done, as_json=as_json, columns=("id", "status"))
+
+
+@models.command("list")
+def list_models(
+    state: Annotated[
+        str | None,
+        typer.Option(help="Instead: candidate, awaiting_approval, production, rejected or retired ones."),
+    ] = None,
+    limit: Limit = 20,
+    after: After = None,
+    api_key: ApiKey = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List the models you may use, or those in another state."""
+    client = Client(base_url=base_url, api_key=api_key)
+    if state is None:
+        show(client.call("GET", "/models"), as_json=as_json, columns=("id", "owned_by", "created"))
+        return
+    found = client.call("GET", "/registry/models", params=given(state=state, limit=limit, after=after))
+    show(found, as_json=as_json, columns=("id", "state", "waiting_for", "created_at"))
+
+
+@models.command("show")
+def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """Show one of your models: its state, its scores and where it came from."""
+    card = Client(base_url=base_url, api_key=api_key).call("GET", "/registry/models/{}", model_id)
+    if as_json:
+        show(card, as_json=True, columns=())
+        return
+    evaluation = card.get("evaluation") or {}
+    scores = {
+        name: f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}, {score['n']} rows)"
+        for name, score in (evaluation.get("scores") or {}).items()
+    }
+    facts = {**card, **{f"score_{name}": text for name, text in scores.items()}}
+    facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason")}
+    state = ("id", "state", "waiting_for", *(f"score_{name}" for name in scores), "verdict", "reason")
+    origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "hyperparameters", "seed")
+    show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
+
+
+@models.command("promote")
+def promote_model(
+    model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """Let a model that waits at the gate into use."""
+    _decide(Client(base_url=base_url, api_key=api_key), model_id, "approve", note, as_json=as_json)
+
+
+@models.command("reject")
+def reject_model(
+    model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """Refuse a model that waits at the gate."""
+    _decide(Client(base_url=base_url, api_key=api_key), model_id, "reject", note, as_json=as_json)
+
+
+def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool) -> None:
+    done = client.call("POST", f"/registry/models/{{}}/{decision}", model_id, json={"note": note})
+    show(done, as_json=as_json, columns=("id", "state", "waiting_for"))

@@ -1,0 +1,118 @@
+"""Commands for tenants, API keys, and events that no consumer could handle."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from sartor_cli.client import Client, CommandFailed
+from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
+from sartor_cli.tables import show
+
+tenants = typer.Typer(help="Tenants (with the operator key).", no_args_is_help=True)
+keys = typer.Typer(help="API keys of your tenant.", no_args_is_help=True)
+dlq = typer.Typer(help="Events that no consumer could handle (with the operator key).", no_args_is_help=True)
+
+
+@tenants.command("create")
+def create_tenant(
+    name: Annotated[str, typer.Argument(help="Display name.")],
+    tune_on_upload: Annotated[
+        bool, typer.Option(help="Fine-tune by itself when data is uploaded as user_data.")
+    ] = True,
+    gate: Annotated[str, typer.Option(help="auto, approval or advisory.")] = "auto",
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Make a tenant and its first API key, which is shown only now."""
+    body = {"name": name, "policy": {"tune_on_upload": tune_on_upload, "gate": gate}}
+    made = Client(base_url=base_url, operator=True).call("POST", "/organization/tenants", json=body)
+    show(made, as_json=as_json, columns=("tenant_id", "slug", "api_key"))
+
+
+@tenants.command("list")
+def list_tenants(limit: Limit = 20, after: After = None, as_json: Json = False, base_url: BaseUrl = None) -> None:
+    """List all tenants."""
+    wanted = given(limit=limit, after=after)
+    found = Client(base_url=base_url, operator=True).call("GET", "/organization/tenants", params=wanted)
+    show(found, as_json=as_json, columns=("tenant_id", "slug", "name", "created_at"))
+
+
+Consumer = Annotated[str | None, typer.Option(help="Only those of this service.")]
+Code = Annotated[str | None, typer.Option(help="Only those with this reason code.")]
+
+
+@dlq.command("list")
+def list_dead_letters(
+    consumer: Consumer = None, code: Code = None, limit: Limit = 20, as_json: Json = False, base_url: BaseUrl = None
+) -> None:
+    """List events that were given up and not sent back yet, newest first."""
+    wanted = given(limit=limit, consumer=consumer, code=code)
+    found = Client(base_url=base_url, operator=True).call("GET", "/organization/dead_letters", params=wanted)
+    columns = ("id", "type", "consumer", "code", "attempts", "died_at", "reason")
+    show(found, as_json=as_json, columns=columns, more="--limit shows up to 100 of them")
+
+
+@dlq.command("show")
+def show_dead_letter(letter_id: str, as_json: Json = False, base_url: BaseUrl = None) -> None:
+    """Show one with its headers and body."""
+    letter = Client(base_url=base_url, operator=True).call("GET", "/organization/dead_letters/{}", letter_id)
+    columns = ("id", "type", "tenant_id", "consumer", "code", "attempts", "died_at", "replayed_at", "reason", "key")
+    show(letter, as_json=as_json, columns=(*columns, "headers", "value"))
+
+
+@dlq.command("replay")
+def replay_dead_letters(
+    letter_id: Annotated[str | None, typer.Argument(help="Which one; or --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All, or all that match --consumer and --code.")] = False,
+    consumer: Consumer = None,
+    code: Code = None,
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Send events back to the consumer that gave them up, once the cause is mended."""
+    if (letter_id is None) is not everything:
+        raise CommandFailed("Name one dead letter (see `sartor dlq list`), or give --all.")
+    client = Client(base_url=base_url, operator=True)
+    if letter_id is not None:
+        letter = client.call("POST", "/organization/dead_letters/{}/replay", letter_id)
+        show(letter, as_json=as_json, columns=("id", "type", "consumer", "replayed_at"))
+        return
+    body = {"consumer": consumer, "code": code}
+    show(client.call("POST", "/organization/dead_letters/replay", json=body), as_json=as_json, columns=("replayed",))
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the key is for.")] = "cli",
+    role: Annotated[str, typer.Option(help="owner, engineer, approver, labeler, viewer or end_user.")] = "engineer",
+    expires_in_days: Annotated[int | None, typer.Option(help="Days until it expires; never if not given.")] = None,
+    api_key: ApiKey = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Make an API key, which is shown only now."""
+    body: dict[str, Any] = {"name": name, "role": role}
+    if expires_in_days is not None:
+        body["expires_at"] = int(time.time()) + expires_in_days * 86_400
+    made = Client(base_url=base_url, api_key=api_key).call("POST", "/organization/keys", json=body)
+    show(made, as_json=as_json, columns=("id", "role", "expires_at", "api_key"))
+
+
+@keys.command("list")
+def list_keys(
+    limit: Limit = 20, after: After = None, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """List the tenant's keys; the keys themselves are not stored."""
+    wanted = given(limit=limit, after=after)
+    found = Client(base_url=base_url, api_key=api_key).call("GET", "/organization/keys", params=wanted)
+    show(found, as_json=as_json, columns=("id", "name", "role", "created_at", "expires_at", "revoked_at"))
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """End a key at once."""
+    done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/organization/keys/{}", key_id)
+    show(done, as_json=as_json, columns=("id", "deleted"))

@@ -1,0 +1,301 @@
+"""The commands over the API: what people read, what programs read, and what is asked of the API."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import Api
+
+from sartor_cli import model_commands
+from sartor_cli.client import CommandFailed
+
+Sartor = Callable[..., tuple[str, str]]
+
+MODEL = "ft:gemma-3-270m:kumo-cycles:support-intents:0123456789abcdef"
+FILE_ID, JOB_ID, DATASET_ID = "file-" + "a" * 32, "ftjob-" + "b" * 32, "ds-" + "c" * 32
+AT, LATER = 1_700_000_000, 1_700_000_060
+FILE = {
+    "id": FILE_ID,
+    "object": "file",
+    "bytes": 5_242_880,
+    "created_at": AT,
+    "filename": "Fragen zur Rückerstattung 返金についての質問.jsonl",
+    "purpose": "user_data",
+    "status": "processed",
+    "status_details": None,
+    "expires_at": None,
+    "kind": "rows",
+}
+JOB = {
+    "id": JOB_ID,
+    "status": "running",
+    "stage": "awaiting_approval",
+    "waiting_for": {"what": "A decision about the model", "who": "an owner or approver", "since": AT},
+    "model": "gemma-3-270m",
+    "training_file": FILE_ID,
+    "validation_file": None,
+    "fine_tuned_model": MODEL,
+    "created_at": AT,
+    "estimated_finish": None,
+    "finished_at": LATER,
+    "trained_tokens": 12_345,
+    "hyperparameters": {"n_epochs": 3, "learning_rate_multiplier": "auto"},
+    "seed": 7,
+    "error": None,
+    "metadata": None,
+}
+DATASET = {
+    "id": DATASET_ID,
+    "created_at": AT,
+    "file_id": FILE_ID,
+    "project_id": None,
+    "task": "classification",
+    "labels": ["refund", "意見"],
+    "rows": {"train": 40, "validation": 5, "heldout": 5, "rejected": None},
+    "system": "Name the intent.",
+    "manifest": {},
+    "card": "# Card",
+}
+CARD = {
+    "id": MODEL,
+    "state": "awaiting_approval",
+    "waiting_for": "approval",
+    "created_at": AT,
+    "promoted_at": None,
+    "ended_at": None,
+    "base_model": "gemma-3-270m",
+    "job_id": JOB_ID,
+    "dataset_id": DATASET_ID,
+    "training_file": FILE_ID,
+    "task": "classification",
+    "hyperparameters": {"n_epochs": 3},
+    "seed": 7,
+    "trained_tokens": 12_345,
+    "evaluation": {
+        "verdict": "needs_human",
+        "reason": "Too few rows.",
+        "metric": "accuracy",
+        "scores": {"base": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}},
+    },
+}
+KEY = {
+    "id": "key_" + "d" * 32,
+    "name": "nightly",
+    "role": "engineer",
+    "created_at": AT,
+    "expires_at": None,
+    "revoked_at": None,
+}
+LETTER = {
+    "id": "files.12",
+    "type": "file.uploaded.v1",
+    "tenant_id": None,
+    "consumer": "ingest",
+    "code": "invalid",
+    "attempts": 3,
+    "died_at": AT,
+    "replayed_at": None,
+    "reason": "labels: [a]",
+}
+TENANT = {
+    "tenant_id": "tenant_" + "e" * 32,
+    "id": "tenant_" + "e" * 32,
+    "slug": "kumo",
+    "name": "Kumo",
+    "created_at": AT,
+}
+
+
+def listed(*rows: Any, more: bool = False) -> dict[str, Any]:
+    return {"object": "list", "data": list(rows), "has_more": more}
+
+
+LISTS = [
+    (("files", "list"), "/files", FILE),
+    (("datasets", "list"), "/datasets", DATASET),
+    (("jobs", "list"), "/fine_tuning/jobs", JOB),
+    (("models", "list"), "/models", {"id": MODEL, "owned_by": None, "created": AT}),
+    (("models", "list", "--state", "awaiting_approval"), "/registry/models", CARD),
+    (("keys", "list"), "/organization/keys", KEY),
+    (("tenants", "list"), "/organization/tenants", TENANT),
+    (("dlq", "list"), "/organization/dead_letters", LETTER),
+]
+SINGLE = [
+    (("files", "show", FILE_ID), f"/files/{FILE_ID}", FILE),
+    (("datasets", "show", DATASET_ID), f"/datasets/{DATASET_ID}", DATASET),
+    (("jobs", "show", JOB_ID), f"/fine_tuning/jobs/{JOB_ID}", JOB),
+    (("models", "show", MODEL), f"/registry/models/{MODEL}", CARD),
+    (("dlq", "show", "files.12"), "/organization/dead_letters/files.12", LETTER),
+]
+EVERY = [(arguments, path, listed(row)) for arguments, path, row in LISTS] + SINGLE
+
+
+IDS = ("training_file", "fine_tuned_model", "file_id", "job_id", "dataset_id", "tenant_id")
+
+
+@pytest.fixture(autouse=True)
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """People whose clocks show something else than UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(("arguments", "path", "answer"), EVERY)
+@pytest.mark.parametrize("columns", ["40", "100"])
+def test_what_is_shown_can_be_read_and_copied(
+    api: Api, sartor: Sartor, monkeypatch: pytest.MonkeyPatch, arguments: Any, path: str, answer: Any, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    api.answers["GET", path] = answer
+    out, _ = sartor(*arguments)
+    row = answer["data"][0] if "data" in answer else answer
+    words = re.split(r"\s+", out)
+    assert row["id"] in words
+    assert [name for name in IDS if name in words and row.get(name) and row[name] not in words] == []
+    assert "None" not in out
+    assert str(AT) not in out
+    assert "…" not in out
+    assert "2023-11-15 07:13:20" in out
+
+
+@pytest.mark.parametrize(("arguments", "path", "answer"), EVERY)
+def test_programs_get_the_answer_as_it_is(api: Api, sartor: Sartor, arguments: Any, path: str, answer: Any) -> None:
+    api.answers["GET", path] = answer
+    assert json.loads(sartor(*arguments, "--json")[0]) == answer
+
+
+def test_sizes_rows_and_scores_are_in_words(api: Api, sartor: Sartor) -> None:
+    for _, path, answer in EVERY:
+        api.answers["GET", path] = answer
+    assert "5.0 MiB" in sartor("files", "show", FILE_ID)[0]
+    assert "train 40, validation 5, heldout 5\n" in sartor("datasets", "show", DATASET_ID)[0]
+    assert "refund, 意見" in sartor("datasets", "show", DATASET_ID)[0]
+    assert "0.500 (0.250 to 0.750, 8 rows)" in sartor("models", "show", MODEL)[0]
+    waits = "A decision about the model (who an owner or approver, since 2023-11-15 07:13:20)"
+    assert waits in sartor("jobs", "show", JOB_ID)[0]
+
+
+@pytest.mark.parametrize("seconds", [None, {}, {"what": "The file to be read", "who": None, "since": None}])
+def test_a_job_of_an_api_that_says_less_is_shown_too(api: Api, sartor: Sartor, seconds: Any) -> None:
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = {"id": JOB_ID, "status": "queued", "waiting_for": seconds}
+    out, _ = sartor("jobs", "show", JOB_ID)
+    assert "queued" in out
+    assert "None" not in out
+
+
+def test_a_list_says_how_to_go_on(api: Api, sartor: Sartor) -> None:
+    api.answers["GET", "/files"] = listed(FILE, more=True)
+    _, said = sartor("files", "list")
+    assert f"--after {FILE_ID}" in said
+    api.answers["GET", "/files"] = listed(FILE)
+    _, said = sartor("files", "list", "--after", FILE_ID, "--limit", "5")
+    assert said == ""
+    assert api.asked[-1][2] == {"limit": "5", "after": FILE_ID}
+
+
+def test_letters_that_are_no_text_do_not_reach_the_terminal(api: Api, sartor: Sartor) -> None:
+    api.answers["GET", f"/files/{FILE_ID}"] = {**FILE, "filename": "a\x1b[2Jb\r\nc.csv"}
+    assert "a [2Jb  c.csv" in sartor("files", "show", FILE_ID)[0]
+
+
+@pytest.mark.parametrize(("command", "route"), [("promote", "approve"), ("reject", "reject")])
+def test_a_decision_goes_to_the_model_that_was_named(api: Api, sartor: Sartor, command: str, route: str) -> None:
+    api.answers["POST", f"/registry/models/{MODEL}/{route}"] = {**CARD, "state": "rejected", "waiting_for": None}
+    out, _ = sartor("models", command, MODEL, "--note", "seen it")
+    assert "rejected" in out
+    assert json.loads(api.asked[0][3]) == {"note": "seen it"}
+
+
+def test_a_file_is_deleted(api: Api, sartor: Sartor) -> None:
+    api.answers["DELETE", f"/files/{FILE_ID}"] = {"id": FILE_ID, "object": "file", "deleted": True}
+    assert "yes" in sartor("files", "delete", FILE_ID)[0]
+
+
+@pytest.mark.parametrize("name", ["../../internal/routes", "a?limit=1", "a#b", "a b"])
+def test_what_is_typed_does_not_choose_the_route(api: Api, sartor: Sartor, name: str) -> None:
+    with pytest.raises(CommandFailed):
+        sartor("models", "show", name)
+    assert [(method, path) for method, path, _, _ in api.asked] == [("GET", f"/registry/models/{name}")]
+
+
+def test_an_empty_id_is_not_the_whole_list(api: Api, sartor: Sartor) -> None:
+    with pytest.raises(CommandFailed, match="id is empty"):
+        sartor("files", "delete", "")
+    assert api.asked == []
+
+
+def test_an_address_that_is_not_the_apis_is_named(api: Api, sartor: Sartor) -> None:
+    api.answers["GET", "/models"] = b"<!doctype html>"
+    with pytest.raises(CommandFailed, match=f"{api.url} answered something else than JSON"):
+        sartor("models", "list")
+
+
+def test_a_chat_without_models_says_where_they_come_from(api: Api, sartor: Sartor) -> None:
+    api.answers["GET", "/models"] = listed()
+    with pytest.raises(CommandFailed, match="sartor files upload"):
+        sartor("chat", "hello")
+
+
+def event(number: int, message: str) -> dict[str, Any]:
+    return {"id": f"ftevent-{number}", "created_at": AT + number, "level": "info", "message": message, "data": {}}
+
+
+@pytest.fixture
+def followed(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """A job that trains, waits for a person for a while, and succeeds."""
+    monkeypatch.setattr(model_commands, "POLL_SECONDS", 0.01)
+    trains = {**JOB, "stage": "training", "waiting_for": None}
+    ends = {**JOB, "status": "succeeded", "stage": "ended", "waiting_for": None}
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = [trains, JOB, JOB, ends]
+    events = [event(number, f"line {number}") for number in range(4)]
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}/events"] = [
+        listed(*events[1::-1], more=True),
+        listed(),
+        listed(*events[2::-1], more=True),
+        listed(*events[2::-1], more=True),
+        listed(*events[3::-1], more=True),
+    ]
+    return api
+
+
+def test_a_followed_job_says_whom_it_waits_for_and_ends(followed: Api, sartor: Sartor) -> None:
+    out, said = sartor("jobs", "logs", JOB_ID, "-f")
+    assert [line.split()[-1] for line in out.splitlines()] == ["0", "1", "2", "3"]
+    assert out.startswith("2023-11-15 07:13:20 info  line 0\n")
+    assert said.count("A decision about the model (who an owner or approver") == 1
+    assert said.splitlines()[-1] == f"The job succeeded: {MODEL}"
+
+
+def test_a_followed_job_is_read_from_where_one_was(followed: Api, sartor: Sartor) -> None:
+    sartor("jobs", "logs", JOB_ID, "-f")
+    reads = [query for _, path, query, _ in followed.asked if path.endswith("/events")]
+    assert len(reads) == 5
+    assert [query.get("after") for query in reads] == [None, "ftevent-0", None, None, None]
+
+
+def test_a_followed_job_that_fails_says_why(api: Api, sartor: Sartor) -> None:
+    ended = {"id": JOB_ID, "status": "failed", "error": {"message": "The rows ran out.", "code": "x"}}
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = ended
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}/events"] = listed()
+    with pytest.raises(CommandFailed, match=r"^the job ended as failed: The rows ran out\.$"):
+        sartor("jobs", "logs", JOB_ID, "-f")
+    sartor("jobs", "logs", JOB_ID)
+
+
+def test_an_upload_shows_what_became_of_it(api: Api, sartor: Sartor, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"{}\n" * 100_000)
+    api.answers["POST", "/files"] = FILE
+    out, _ = sartor("files", "upload", str(path))
+    assert FILE_ID in out
+    assert "\r" not in out
+    assert b"{}\n" * 100_000 in api.asked[0][3]

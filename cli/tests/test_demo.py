@@ -1,0 +1,101 @@
+"""The demo where nobody looks at a terminal: a line for each stage, and errors that say where."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import Api
+from rich.console import Console
+
+from sartor_cli import demo as demo_module
+from sartor_cli.demo import Demo, DemoFailed
+
+MODEL = "ft:gemma-3-270m:demo-rider:auto:0123456789abcdef0123456789abcdef"
+JOB = {"id": "ftjob-1", "training_file": "file-1", "model": "gemma-3-270m", "fine_tuned_model": None, "error": None}
+
+
+def listed(*rows: Any) -> dict[str, Any]:
+    return {"object": "list", "data": list(rows), "has_more": False}
+
+
+def at(stage: str, status: str = "running", **more: Any) -> dict[str, Any]:
+    return listed({**JOB, "status": status, "stage": stage, "waiting_for": None, **more})
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    turn = [{"role": "user", "content": "鍵が開かない"}, {"role": "assistant", "content": "unlock_failed"}]
+    for name in ("train", "heldout"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": turn}))
+    return tmp_path
+
+
+def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(demo_module, "POLL_SECONDS", 0.01)
+    told = io.StringIO()
+    score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    step = {"step": 3, "total_steps": 6, "train_loss": 0.5}
+    api.answers |= {
+        ("POST", "/organization/tenants"): {"api_key": "sk-new"},
+        ("POST", "/files"): {"id": "file-1"},
+        ("GET", "/files/file-1"): {"status": "uploaded"},
+        ("GET", "/fine_tuning/jobs/ftjob-1/events"): listed({"message": "", "type": "metrics", "data": step}),
+        ("GET", "/evals/evaluations"): listed(
+            {
+                "progress": {"done": 3, "total": 12},
+                "metric": "accuracy",
+                "verdict": "pass",
+                "scores": dict.fromkeys(("base", "few_shot", "candidate"), score),
+            }
+        ),
+        ("POST", "/chat/completions"): {"choices": [{"message": {"content": "unlock_failed"}}]},
+    }
+    try:
+        Demo(
+            api.url, "sk-operator", samples, Console(file=told, width=60, markup=False, highlight=False, soft_wrap=True)
+        ).run()
+    finally:
+        text = told.getvalue()
+    return text
+
+
+def test_without_a_terminal_each_stage_is_a_line(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"fine_tuned_model": MODEL, "status": "succeeded"}
+    api.answers["GET", "/fine_tuning/jobs"] = [
+        listed(),
+        at("waiting_for_file", "validating_files"),
+        at("queued", "queued"),
+        at("training"),
+        at("training"),
+        at("testing"),
+        at("loading"),
+        at("ended", **done),
+    ]
+    text = run(api, samples, monkeypatch)
+    assert "\r" not in text
+    assert "\x1b" not in text
+    lines = [line for line in text.splitlines() if line]
+    begun = [line.split()[0] for line in lines if line.split()[1:2] != ["took"]][:6]
+    assert begun == ["sign", "upload", "data", "train", "test", "chat"]
+    assert [line.split()[0] for line in lines if line.split()[1:2] == ["took"]] == ["data", "train", "test"]
+    assert "train    step 3/6, loss 0.500" in lines
+    assert MODEL in text
+
+
+def test_a_model_that_waits_for_a_person_ends_the_demo(
+    api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = {"what": "A decision about the model", "who": "an owner", "since": 1_700_000_000}
+    api.answers["GET", "/fine_tuning/jobs"] = at("awaiting_approval", waiting_for=waits)
+    with pytest.raises(DemoFailed, match=r"ftjob-1 waits for a person: A decision .*sartor models promote"):
+        run(api, samples, monkeypatch)
+
+
+def test_a_failed_job_is_named(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.answers["GET", "/fine_tuning/jobs"] = at("ended", "failed", error={"message": "The disk is full."})
+    with pytest.raises(DemoFailed, match=r"job ftjob-1 ended as failed: The disk is full\."):
+        run(api, samples, monkeypatch)
