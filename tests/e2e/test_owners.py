@@ -1,4 +1,4 @@
-"""Within a tenant: an end user sees their own things, an owner all, a labeler tasks; scopes hold behind the first service."""
+"""Within a tenant: an end user sees their own, an owner all, a labeler tasks; scopes hold behind the first service."""
 
 from __future__ import annotations
 

@@ -477,8 +477,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "contract: a field renamed",
         EVENTS,
-        'suffix: str = Field("", ',
-        'name_suffix: str = Field("", ',
+        'suffix: Id = Field("", ',
+        'name_suffix: Id = Field("", ',
         f"{RECORDINGS}::test_nothing_of_a_recorded_message_is_lost",
     ),
     bug(
@@ -491,8 +491,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "contract: a field left out at times",
         EVENTS,
-        "key_hash: str = Field(",
-        "key_hash: str | None = Field(None, ",
+        "key_hash: Id = Field(",
+        "key_hash: Id | None = Field(None, ",
         f"{RECORDINGS}::test_a_consumer_of_the_release_reads_what_is_said_today",
     ),
     Planted(

@@ -97,7 +97,7 @@ class DatasetPrepared(Event):
     train: ObjectRef = Field(description="Training rows, chat JSONL.")
     validation: ObjectRef = Field(description="Validation rows, chat JSONL.")
     heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
-    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class DatasetRejected(Event):
@@ -125,7 +125,7 @@ class DocumentParsed(Event):
     title: Label = Field(description="First heading, or the file's name.")
     purpose: Purpose = Field(description="Purpose of the file.")
     text: ObjectRef = Field(description="The document as UTF-8 text or Markdown.")
-    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class DocumentIndexed(Event):
@@ -212,7 +212,7 @@ class FinetuneTrained(Event):
         max_length=32, description="As resolved."
     )
     seed: int = Field(description="Seed of the run.")
-    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class FinetuneSucceeded(Event):
@@ -258,7 +258,7 @@ class ModelRegistered(Event):
     heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
     train: ObjectRef = Field(description="Training rows, for few-shot examples.")
     task: Literal["classification", "generation"] = Field(description="Kind of answers.")
-    owner: str = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class ModelPromoted(Event):

@@ -88,7 +88,7 @@ class Believed(Generic[K, V]):
             log.warning("old_answer_believed", error=error.message)
             known.ask_at = min(self._clock() + REST_SECONDS, known.at + self._stale)
             return known.value
-        except Exception:
+        except Exception:  # whatever the source says, it is no answer to be believed; whoever asked hears it
             self._answers.pop(key, None)
             raise
         at = self._clock()

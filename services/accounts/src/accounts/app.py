@@ -38,7 +38,7 @@ class LocalKeys:
         try:
             async with asyncio.timeout(timeout):
                 return await self._keys.verify(json["key_hash"])
-        except Exception as error:
+        except Exception as error:  # which errors mean "away" is told by `is_away` alone; every other one goes on
             if is_away(error) or isinstance(error, TimeoutError):
                 raise Transient("The keys cannot be read at the moment; try again shortly.", retry_after=1) from error
             raise
