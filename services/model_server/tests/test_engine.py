@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
@@ -60,12 +61,61 @@ async def test_greedy_answers_do_not_depend_on_company(engine: Engine) -> None:
     assert [[token.id for token in one] for one in together] == alone
 
 
-async def test_a_shared_beginning_changes_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = ["Where is my parcel? It should have been delivered. " * 6 + end for end in ("one", "two", "three four")]
-    alone = [[token.id for token in await tokens(engine, prompt)] for prompt in prompts]
-    monkeypatch.setattr(groups, "WORTH_SHARING", 8)
-    together = await asyncio.gather(*(tokens(engine, prompt) for prompt in prompts))
-    assert [[token.id for token in one] for one in together] == alone
+def words(engine: Engine, count: int, seed: int) -> str:
+    """A text of exactly that many tokens."""
+    known = (" cancel", " order", " card", " parcel", " refund", " account", " payment", " address", " my", " the")
+    single = [word for word in known if len(engine.tokenizer(word, add_special_tokens=False).input_ids) == 1]
+    assert len(single) > 4
+    return "".join(random.Random(seed).choices(single, k=count))
+
+
+def all_likelihoods(answer: list[Token]) -> list[float]:
+    return [value for token in answer for _, _, value in token.top]
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"),
+    [
+        (80, [1, 120, 30]),
+        (63, [1, 200]),
+        (64, [1, 64, 65]),
+        (300, [63, 1, 129]),
+        (70, [1, 700]),
+        (130, [1, 2, 90, *range(3, 17)]),
+        (0, [1, 63, 64, 65]),
+    ],
+    ids=str,
+)
+async def test_log_probabilities_do_not_depend_on_company(engine: Engine, shared: int, own: list[int]) -> None:
+    """Across the window of 64, the block that is worth sharing, and the batch of 16: a longer company hides nothing."""
+    prompts = [words(engine, shared, 0) + words(engine, count, place + 1) for place, count in enumerate(own)]
+    assert len(engine.encode(prompts[0])) == 1 + shared + own[0]
+    alone = [all_likelihoods(await tokens(engine, prompt, max_new_tokens=2)) for prompt in prompts]
+    with at_rest(engine):
+        waiting = [asyncio.create_task(tokens(engine, prompt, max_new_tokens=2)) for prompt in prompts]
+        await eventually(lambda: engine.queued == len(prompts))
+    for answer, expected in zip(await asyncio.gather(*waiting), alone, strict=True):
+        assert all_likelihoods(answer) == pytest.approx(expected, abs=1e-3)
+
+
+async def test_a_beginning_shared_by_unequal_prompts_is_computed_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, own = 400, [1, 30, 5]
+    prompts = [words(engine, shared, 0) + words(engine, count, place + 1) for place, count in enumerate(own)]
+    computed = []
+    decoder = engine._decoder
+
+    def counting(**given: Any) -> Any:
+        computed.append(given["input_ids"].numel())
+        return decoder(**given)
+
+    monkeypatch.setattr(engine, "_decoder", counting)
+    with at_rest(engine):
+        waiting = [asyncio.create_task(tokens(engine, prompt, max_new_tokens=1)) for prompt in prompts]
+        await eventually(lambda: engine.queued == len(prompts))
+    await asyncio.gather(*waiting)
+    assert sum(computed) <= shared + 1 + len(own) * (max(own) + 2)
 
 
 async def test_an_adapter_is_proven_and_answers_differently(engine: Engine, tmp_path: Path) -> None:
@@ -156,7 +206,7 @@ async def test_a_prefill_that_fails_fails_its_requests_and_nobody_else(
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(groups, "WORTH_SHARING", 8)
-        broken.setattr(engine, "_prefilled", lambda taken, shared: 1 / 0)
+        broken.setattr(engine, "_prefilled", lambda *_: 1 / 0)
         with at_rest(engine):
             waiting = [asyncio.create_task(tokens(engine, SHARED + end)) for end in ("one", "two")]
             await eventually(lambda: engine.queued == 2)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter, Gauge, Histogram
-from pydantic import BaseModel, ConfigDict, Field
 
 from model_server.engine import Engine
-from model_server.errors import AdapterNotFound, InputTooLong, Overloaded
+from model_server.errors import AdapterNotFound, CallerLeft, InputTooLong, Overloaded, ParameterRefused
+from model_server.requests import BEYOND_TGI, MOST_STOPS, ChatBody, GenerateBody, Parameters, TokenizeBody
 from model_server.sequence import GenerateRequest, Token
 
 REQUESTS = Counter("tgi_request_count", "Requests.", ["route"])
@@ -25,73 +26,6 @@ GENERATED = Counter("tgi_request_generated_tokens_total", "Tokens generated.")
 QUEUE = Gauge("tgi_queue_size", "Requests that wait.")
 
 OPENAI_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
-MOST_STOPS = 16
-
-
-class Parameters(BaseModel):
-    """TGI's generation parameters; those it does not know are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    adapter_id: str | None = None
-    max_new_tokens: int | None = Field(100, ge=1)
-    do_sample: bool = False
-    temperature: float | None = Field(None, gt=0)
-    top_k: int | None = Field(None, ge=1)
-    top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = None
-    stop: list[str] = Field(default_factory=list, max_length=MOST_STOPS)
-    repetition_penalty: float | None = Field(None, gt=0)
-    top_n_tokens: int | None = Field(None, ge=0, le=20)
-    details: bool = True
-    return_full_text: bool | None = False
-
-
-class GenerateBody(BaseModel):
-    """The body of `/generate` and `/generate_stream`."""
-
-    inputs: str = Field(min_length=1)
-    parameters: Parameters | None = None
-    stream: bool = False
-
-    def request(self) -> GenerateRequest:
-        """For the engine."""
-        given = self.parameters or Parameters()
-        return GenerateRequest(
-            inputs=self.inputs,
-            adapter_id=given.adapter_id,
-            max_new_tokens=given.max_new_tokens or 100,
-            do_sample=given.do_sample,
-            temperature=given.temperature,
-            top_k=given.top_k,
-            top_p=given.top_p,
-            seed=given.seed,
-            stop=given.stop,
-            repetition_penalty=given.repetition_penalty,
-            top_n_tokens=given.top_n_tokens or 0,
-        )
-
-
-class ChatBody(BaseModel):
-    """The body of `/v1/chat/completions`; `model` is the adapter, unless it is the base or `tgi`."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str = "tgi"
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0)
-    top_p: float | None = Field(None, gt=0, le=1)
-    stop: list[str] | None = Field(None, max_length=MOST_STOPS)
-    seed: int | None = None
-    stream: bool = False
-
-
-class TokenizeBody(BaseModel):
-    """The body of `/tokenize`."""
-
-    inputs: str
-    add_special_tokens: bool = True
 
 
 def refusal(error: Exception) -> JSONResponse:
@@ -100,7 +34,9 @@ def refusal(error: Exception) -> JSONResponse:
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, AdapterNotFound):
         status, kind, message = 404, "adapter_not_found", f"Adapter '{error}' is not loaded here."
-    elif isinstance(error, InputTooLong):
+    elif isinstance(error, CallerLeft):
+        status, kind, message = 499, "cancelled", "The caller hung up."
+    elif isinstance(error, InputTooLong | ParameterRefused):
         status, kind, message = 422, "validation", f"Input validation error: {error}"
     elif isinstance(error, Overloaded):
         status, kind, message = 429, "overloaded", "Model is overloaded"
@@ -109,11 +45,21 @@ def refusal(error: Exception) -> JSONResponse:
 
 
 def _token(token: Token) -> dict[str, Any]:
-    return {"id": token.id, "text": token.text, "logprob": token.logprob, "special": token.special}
+    """TGI's token, and its own bytes: its text is what became whole with it."""
+    return {
+        "id": token.id,
+        "text": token.text,
+        "logprob": token.logprob,
+        "special": token.special,
+        "bytes": list(token.bytes),
+    }
 
 
-def _top(token: Token) -> list[dict[str, Any]]:
-    return [{"id": one, "text": text, "logprob": value, "special": False} for one, text, value in token.top]
+def _top(token: Token, special: set[int]) -> list[dict[str, Any]]:
+    return [
+        {"id": one, "text": own.decode(errors="replace"), "logprob": value, "special": one in special, "bytes": [*own]}
+        for one, own, value in token.top
+    ]
 
 
 def _timing(last: Token, began: float) -> dict[str, str]:
@@ -143,33 +89,57 @@ async def _rest(first: Token, tokens: AsyncGenerator[Token, None]) -> AsyncItera
             yield token
 
 
+async def _all(request: Request, tokens: AsyncGenerator[Token, None]) -> list[Token]:
+    """Every token of an answer; no more is computed when the caller hangs up.
+
+    Raises:
+        CallerLeft: the caller hung up.
+    """
+
+    async def read() -> list[Token]:
+        async with aclosing(tokens) as stream:
+            return [token async for token in stream]
+
+    reading = asyncio.ensure_future(read())
+    gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
+    try:
+        await asyncio.wait((reading, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            raise CallerLeft
+        return reading.result()
+    finally:
+        reading.cancel()
+        gone.cancel()
+        await asyncio.gather(reading, gone, return_exceptions=True)
+
+
 def routes(engine: Engine) -> APIRouter:
     """TGI's routes on `engine`."""
     router = APIRouter()
 
     @router.post("/generate")
-    async def generate(body: GenerateBody) -> Response:
+    async def generate(request: Request, body: GenerateBody) -> Response:
         REQUESTS.labels("generate").inc()
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
-            async with aclosing(engine.generate(body.request())) as stream:
-                tokens = [token async for token in stream]
+            tokens = await _all(request, engine.generate(body.request()))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         last = tokens[-1]
-        wants_full = body.parameters is not None and body.parameters.return_full_text
-        answer = {
-            "generated_text": body.inputs + last.generated_text if wants_full else last.generated_text,
-            "details": {
+        given = body.parameters or Parameters()
+        answer: dict[str, Any] = {
+            "generated_text": body.inputs + last.generated_text if given.return_full_text else last.generated_text
+        }
+        if given.details:
+            answer["details"] = {
                 "finish_reason": last.finish_reason,
                 "generated_tokens": last.generated_tokens,
-                "seed": body.parameters.seed if body.parameters else None,
+                "seed": given.seed,
                 "prefill": [],
                 "tokens": [_token(token) for token in tokens],
-                "top_tokens": [_top(token) for token in tokens] if tokens[0].top else None,
-            },
-        }
+                "top_tokens": [_top(token, engine.vocabulary.special) for token in tokens] if tokens[0].top else None,
+            }
         return JSONResponse(answer, headers=_timing(last, began))
 
     @router.post("/generate_stream")
@@ -183,55 +153,76 @@ def routes(engine: Engine) -> APIRouter:
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache"}
-        events = _generate_events(_rest(first, stream), began)
+        events = _generate_events(_rest(first, stream), body, engine.vocabulary.special, began)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     @router.post("/v1/chat/completions")
-    async def chat(body: ChatBody) -> Response:
+    async def chat(request: Request, body: ChatBody) -> Response:
         REQUESTS.labels("chat").inc()
         QUEUE.set(engine.queued)
-        prompt = engine.render(body.messages)
-        request = GenerateRequest(
-            inputs=prompt,
+        began = time.perf_counter()
+        try:
+            asked = await _chat_request(body)
+            tokens = await _all(request, engine.generate(asked))
+        except Exception as error:  # the boundary: every failure becomes TGI's error body
+            return refusal(error)
+        last = tokens[-1]
+        usage = {
+            "prompt_tokens": last.prompt_tokens,
+            "completion_tokens": last.generated_tokens,
+            "total_tokens": last.prompt_tokens + last.generated_tokens,
+        }
+        message = {"role": "assistant", "content": _before(last.generated_text, asked.stop)}
+        reason = OPENAI_REASONS[str(last.finish_reason)]
+        answer = {
+            "id": "",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body.model,
+            "system_fingerprint": engine.base_id,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
+            "usage": usage,
+        }
+        return JSONResponse(answer, headers=_timing(last, began))
+
+    async def _chat_request(body: ChatBody) -> GenerateRequest:
+        """The chat as a prompt, rendered beside the event loop.
+
+        Raises:
+            InputTooLong: it has more messages than the context has tokens.
+        """
+        if len(body.messages) >= engine.max_tokens:
+            raise InputTooLong(
+                f"`inputs` must have less than {engine.max_tokens} tokens. Given: {len(body.messages)} messages"
+            )
+        return GenerateRequest(
+            inputs=await asyncio.to_thread(engine.render, body.messages),
             adapter_id=None if body.model in ("tgi", engine.base_id) else body.model,
-            max_new_tokens=body.max_tokens or 100,
+            max_new_tokens=body.max_tokens,
             do_sample=body.temperature is None or body.temperature > 0,
             temperature=body.temperature or None,
             top_p=body.top_p,
             seed=body.seed,
             stop=[*(body.stop or []), *engine.stop_texts],
         )
-        stream = engine.generate(request)
-        began = time.perf_counter()
-        try:
-            first = await _first(stream)
-        except Exception as error:  # the boundary: every failure becomes TGI's error body
-            return refusal(error)
-        header = {"id": "", "created": int(time.time()), "model": body.model, "system_fingerprint": engine.base_id}
-        tokens = _rest(first, stream)
-        if body.stream:
-            return StreamingResponse(_chat_events(tokens, header), media_type="text/event-stream")
-        async for token in tokens:
-            last = token
-        usage = {
-            "prompt_tokens": last.prompt_tokens,
-            "completion_tokens": last.generated_tokens,
-            "total_tokens": last.prompt_tokens + last.generated_tokens,
-        }
-        text = _before(last.generated_text, request.stop)
-        message = {"role": "assistant", "content": text}
-        reason = OPENAI_REASONS[str(last.finish_reason)]
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        answer = {**header, "object": "chat.completion", "choices": [choice], "usage": usage}
-        return JSONResponse(answer, headers=_timing(last, began))
 
     @router.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> list[dict[str, Any]]:
+    async def tokenize(body: TokenizeBody) -> Response:
+        return await asyncio.to_thread(_tokenized, body)
+
+    def _tokenized(body: TokenizeBody) -> Response:
         encoded = engine.tokenizer(body.inputs, add_special_tokens=body.add_special_tokens, return_offsets_mapping=True)
-        return [
-            {"id": one, "text": engine.tokenizer.decode([one]), "start": start, "stop": stop}
-            for one, (start, stop) in zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-        ]
+        return JSONResponse(
+            [
+                {
+                    "id": one,
+                    "text": engine.vocabulary.bytes_of(one).decode(errors="replace"),
+                    "start": start,
+                    "stop": stop,
+                }
+                for one, (start, stop) in zip(encoded.input_ids, encoded.offset_mapping, strict=True)
+            ]
+        )
 
     @router.get("/info")
     async def info() -> dict[str, Any]:
@@ -245,6 +236,7 @@ def routes(engine: Engine) -> APIRouter:
             "max_stop_sequences": MOST_STOPS,
             "router": "sartor-model-server",
             "version": "3.3.7",
+            "beyond_tgi": BEYOND_TGI,
         }
 
     @router.get("/health")
@@ -273,38 +265,32 @@ def _before(text: str, stops: list[str]) -> str:
     return text[: min(cuts)] if cuts else text
 
 
-async def _generate_events(tokens: AsyncIterator[Token], began: float) -> AsyncIterator[bytes]:
+async def _generate_events(
+    tokens: AsyncIterator[Token], body: GenerateBody, special: set[int], began: float
+) -> AsyncIterator[bytes]:
+    given = body.parameters or Parameters()
     index = 0
     try:
         async for token in tokens:
             index += 1
-            details = None
+            details, text = None, None
             if token.finish_reason:
                 _timing(token, began)
+                text = body.inputs + token.generated_text if given.return_full_text else token.generated_text
                 details = {
                     "finish_reason": token.finish_reason,
                     "generated_tokens": token.generated_tokens,
-                    "seed": None,
+                    "seed": given.seed,
                     "input_length": token.prompt_tokens,
                 }
             event = {
                 "index": index,
                 "token": _token(token),
-                "top_tokens": _top(token) or None,
-                "generated_text": token.generated_text if token.finish_reason else None,
+                "top_tokens": _top(token, special) or None,
+                "generated_text": text,
                 "details": details,
             }
             yield f"data:{json.dumps(event, ensure_ascii=False)}\n\n".encode()
     except Exception as error:  # the boundary: a stream that has begun can only say so inside
-        body = {"error": f"{type(error).__name__}: {error}", "error_type": "incomplete_generation"}
-        yield f"data:{json.dumps(body)}\n\n".encode()
-
-
-async def _chat_events(tokens: AsyncIterator[Token], header: dict[str, Any]) -> AsyncIterator[bytes]:
-    async for token in tokens:
-        delta = {"role": "assistant", "content": "" if token.special else token.text}
-        reason = OPENAI_REASONS[token.finish_reason] if token.finish_reason else None
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        chunk = {**header, "object": "chat.completion.chunk", "choices": [choice]}
-        yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
-    yield b"data: [DONE]\n\n"
+        message = {"error": f"{type(error).__name__}: {error}", "error_type": "incomplete_generation"}
+        yield f"data:{json.dumps(message)}\n\n".encode()

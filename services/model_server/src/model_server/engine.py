@@ -21,10 +21,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from model_server.adapters import AdapterFiles, AdapterRefused, Proof, proof_of, read_adapter
-from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded
+from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded, ParameterRefused
 from model_server.groups import Group, padded, shared_prefix
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.sequence import GenerateRequest, Sequence, Token
+from model_server.vocabulary import Vocabulary
 
 log = structlog.get_logger()
 
@@ -74,7 +75,7 @@ class Engine:
         self._head = self._model.get_output_embeddings().weight
         self._plan = Plan()
         self._layers = adapt(self._model, self._plan)
-        self._end_ids = self._single_tokens(self.base["stop_tokens"]) | {self.tokenizer.eos_token_id}
+        self.vocabulary = Vocabulary(self.tokenizer, self.base["stop_tokens"])
         self._adapters: dict[str, Adapter] = {}
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
@@ -87,10 +88,6 @@ class Engine:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
-
-    def _single_tokens(self, texts: list[str]) -> set[int]:
-        found = (self.tokenizer(text, add_special_tokens=False).input_ids for text in texts)
-        return {ids[0] for ids in found if len(ids) == 1}
 
     @property
     def stop_texts(self) -> list[str]:
@@ -123,20 +120,35 @@ class Engine:
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return text.removeprefix(self.base.get("bos_token") or "")
 
+    async def _encoded(self, text: str) -> list[int]:
+        """The ids of a prompt that leaves room for an answer: judged by its size first, and read beside the loop."""
+        fewest = len(text.encode()) // self.vocabulary.longest
+        if fewest >= self.max_tokens:
+            raise InputTooLong(f"`inputs` must have less than {self.max_tokens} tokens. Given: at least {fewest}")
+        ids = await asyncio.to_thread(self.encode, text)
+        if len(ids) >= self.max_tokens:
+            raise InputTooLong(f"`inputs` must have less than {self.max_tokens} tokens. Given: {len(ids)}")
+        return ids
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Token, None]:
         """Generate token by token; leaving the iterator ends the generation.
 
         Raises:
-            AdapterNotFound, InputTooLong, Overloaded, EngineStopped: as the names say; nothing was computed.
+            AdapterNotFound, InputTooLong, ParameterRefused, Overloaded, EngineStopped: as the names say; nothing was
+                computed.
         """
         adapter = None if request.adapter_id is None else self._adapter(request.adapter_id)
-        ids = self.encode(request.inputs)
-        if len(ids) + request.max_new_tokens > self.max_tokens:
+        if unknown := [one for one in request.logit_bias if one >= self.base["vocab_size"]]:
+            raise ParameterRefused(f"logit_bias: this model has no token {unknown[0]}")
+        ids = await self._encoded(request.inputs)
+        room = self.max_tokens - len(ids)
+        most = room if request.max_new_tokens is None else request.max_new_tokens
+        if most > room:
             raise InputTooLong(
                 f"`inputs` tokens + `max_new_tokens` must be <= {self.max_tokens}. "
-                f"Given: {len(ids)} `inputs` tokens and {request.max_new_tokens} `max_new_tokens`"
+                f"Given: {len(ids)} `inputs` tokens and {most} `max_new_tokens`"
             )
-        sequence = Sequence(request, ids, adapter, self.tokenizer, self._end_ids, asyncio.get_running_loop())
+        sequence = Sequence(request, ids, most, adapter, self.vocabulary, asyncio.get_running_loop())
         with self._changed:
             if self._stopping:
                 raise EngineStopped(STOPPED)
@@ -278,7 +290,8 @@ class Engine:
         while self._waiting and len(taken) < self._batch:
             sequence = self._waiting[0]
             longest = max(longest, len(sequence.prompt))
-            if taken and longest * (len(taken) + 1) > PREFILL_TOKENS and not shared_prefix([*taken, sequence]):
+            own = longest - shared_prefix([*taken, sequence])
+            if taken and own * (len(taken) + 1) > PREFILL_TOKENS:
                 break
             self._waiting.popleft()
             if not sequence.cancelled:
@@ -294,16 +307,23 @@ class Engine:
 
     def _grouped(self, taken: list[Sequence]) -> Group:
         shared = shared_prefix(taken)
-        ids, mask = padded(taken, shared, self.tokenizer.pad_token_id or 0)
-        return Group(taken, self._prefilled(taken, shared), mask, ids)
+        ids, mask = padded(taken, self.tokenizer.pad_token_id or 0)
+        cache = self._prefilled(taken, shared, mask) if shared else DynamicCache(config=self._model.config)
+        return Group(taken, cache, mask, ids[:, shared:])
 
-    def _prefilled(self, taken: list[Sequence], shared: int) -> Any:
-        """A cache for the group that holds the prompts' shared beginning, computed once."""
+    def _prefilled(self, taken: list[Sequence], shared: int, mask: torch.Tensor) -> Any:
+        """A cache of the group's first `shared` columns, from one pass over the prompts' shared beginning.
+
+        Every row's padding stands before its prompt, so a shorter one has less of the beginning in those columns.
+        """
+        whole = DynamicCache()  # nothing slides out of it: shorter rows need what longer ones no longer see
+        self._plan.uses = self._uses(taken[:1])
+        self._decoder(input_ids=torch.tensor([taken[0].prompt[:shared]]), past_key_values=whole, use_cache=True)
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, :shared]
         cache = DynamicCache(config=self._model.config)
-        if shared:
-            self._plan.uses = self._uses(taken[:1])
-            self._decoder(input_ids=torch.tensor([taken[0].prompt[:shared]]), past_key_values=cache, use_cache=True)
-            cache.batch_repeat_interleave(len(taken))
+        for number, layer in enumerate(whole.layers):
+            keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
+            cache.update(keys, values, number)
         return cache
 
     def _advance(self, group: Group) -> None:

@@ -17,3 +17,11 @@ class Overloaded(Exception):
 
 class EngineStopped(Exception):
     """The engine's thread has ended; nothing is answered here any more."""
+
+
+class ParameterRefused(Exception):
+    """A parameter asks for what this model does not have."""
+
+
+class CallerLeft(Exception):
+    """Whoever asked hung up before the answer was whole."""

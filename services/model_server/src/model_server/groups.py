@@ -36,14 +36,15 @@ def shared_prefix(taken: list[Sequence]) -> int:
     return shared if shared >= WORTH_SHARING else 0
 
 
-def padded(taken: list[Sequence], shared: int, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What follows the shared beginning, left-padded: ids [rows, longest] and mask [rows, shared + longest]."""
-    own = [sequence.prompt[shared:] for sequence in taken]
-    longest = max(map(len, own))
+def padded(taken: list[Sequence], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The prompts, left-padded: ids and mask, both [rows, longest].
+
+    All padding stands before the prompt: a sliding window counts columns, so none may lie inside one.
+    """
+    longest = max(len(sequence.prompt) for sequence in taken)
     ids = torch.full((len(taken), longest), pad)
-    mask = torch.zeros((len(taken), shared + longest), dtype=torch.long)
-    mask[:, :shared] = 1
-    for row, prompt in enumerate(own):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, shared + longest - len(prompt) :] = 1
+    mask = torch.zeros((len(taken), longest), dtype=torch.long)
+    for row, sequence in enumerate(taken):
+        ids[row, longest - len(sequence.prompt) :] = torch.tensor(sequence.prompt)
+        mask[row, longest - len(sequence.prompt) :] = 1
     return ids, mask

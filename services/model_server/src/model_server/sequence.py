@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import codecs
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from model_server.lora import Adapter
-
-UNFINISHED = "\ufffd"
+from model_server.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What to generate. `temperature` None with `do_sample` means 1; greedy without `do_sample`."""
+    """What to generate. `temperature` None with `do_sample` means 1; greedy without `do_sample`.
+
+    `max_new_tokens` None is as many as the context has room for.
+    """
 
     inputs: str
     adapter_id: str | None = None
-    max_new_tokens: int = 100
+    max_new_tokens: int | None = 100
     do_sample: bool = False
     temperature: float | None = None
     top_k: int | None = None
@@ -27,18 +32,30 @@ class GenerateRequest:
     seed: int | None = None
     stop: list[str] = field(default_factory=list)
     repetition_penalty: float | None = None
+    frequency_penalty: float = 0
+    presence_penalty: float = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_n_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token. `finish_reason` (TGI's: length, eos_token, stop_sequence) is set on the last one."""
+    """One generated token.
+
+    Attributes:
+        text: what became whole with it; a character may take several tokens.
+        bytes: what it stands for itself.
+        logprob: as the model has it, before penalties and biases.
+        top: the likeliest tokens: id, bytes, log-probability.
+        finish_reason: TGI's (length, eos_token, stop_sequence), on the last one.
+    """
 
     id: int
     text: str
+    bytes: bytes
     logprob: float
     special: bool
-    top: list[tuple[int, str, float]]
+    top: list[tuple[int, builtins.bytes, float]]
     finish_reason: str | None
     prompt_tokens: int
     generated_tokens: int
@@ -51,9 +68,9 @@ class Sequence:
     Args:
         request: what to generate.
         prompt: its token ids.
+        most: tokens of the answer.
         adapter: answers; the base alone if None. It stays here to the answer's end even when the engine drops it.
-        tokenizer: of the base model.
-        end_ids: tokens that end an answer.
+        vocabulary: of the base model.
         loop: the event loop that reads `tokens`.
     """
 
@@ -61,9 +78,9 @@ class Sequence:
         self,
         request: GenerateRequest,
         prompt: list[int],
+        most: int,
         adapter: Adapter | None,
-        tokenizer: Any,
-        end_ids: set[int],
+        vocabulary: Vocabulary,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.request = request
@@ -72,12 +89,13 @@ class Sequence:
         self.tokens: asyncio.Queue[Token | Exception] = asyncio.Queue()
         self.cancelled = False
         self.ended = False
-        self._tokenizer = tokenizer
-        self._end_ids = end_ids
+        self._most = most
+        self._vocabulary = vocabulary
         self._loop = loop
         self._ids: list[int] = []
+        self._counts: Counter[int] = Counter()
         self._text = ""
-        self._shown_from = 0
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._random = torch.Generator()
         if request.seed is not None:
             self._random.manual_seed(request.seed)
@@ -86,16 +104,11 @@ class Sequence:
 
     def choose(self, logits: torch.Tensor) -> int:
         """Take the next token from its logits [vocabulary] and hand it to the reader."""
-        request = self.request
-        if request.repetition_penalty:
-            seen = torch.tensor(self._ids + self.prompt)
-            values = logits[seen]
-            logits[seen] = torch.where(
-                values > 0, values / request.repetition_penalty, values * request.repetition_penalty
-            )
         log_probs = torch.log_softmax(logits, dim=-1)
-        token = self._sample(logits) if request.do_sample else int(logits.argmax())
+        logits = self._penalised(logits)
+        token = self._sample(logits) if self.request.do_sample else int(logits.argmax())
         self._ids.append(token)
+        self._counts[token] += 1
         self._emit(token, log_probs)
         return token
 
@@ -103,6 +116,25 @@ class Sequence:
         """End with an error."""
         self.ended = True
         self._send(error)
+
+    def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits with what the request holds against, or for, some tokens.
+
+        Repetition: Keskar et al., arXiv 1909.05858. Frequency and presence, of the answer so far, and bias: OpenAI's
+        formula, https://platform.openai.com/docs/advanced-usage.
+        """
+        request = self.request
+        penalty = request.repetition_penalty
+        if penalty:
+            seen = torch.tensor(self._ids + self.prompt)
+            values = logits[seen]
+            logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
+        if self._counts and (request.frequency_penalty or request.presence_penalty):
+            times = torch.tensor(list(self._counts.values()), dtype=logits.dtype)
+            logits[list(self._counts)] -= times * request.frequency_penalty + request.presence_penalty
+        if request.logit_bias:
+            logits[list(request.logit_bias)] += torch.tensor(list(request.logit_bias.values()), dtype=logits.dtype)
+        return logits
 
     def _sample(self, logits: torch.Tensor) -> int:
         request = self.request
@@ -117,24 +149,21 @@ class Sequence:
         return int(torch.multinomial(scaled.softmax(dim=-1), 1, generator=self._random))
 
     def _emit(self, token: int, log_probs: torch.Tensor) -> None:
-        special = token in self._end_ids or token in self._tokenizer.all_special_ids
-        text = "" if special else self._new_text()
+        own = self._vocabulary.bytes_of(token)
+        special = token in self._vocabulary.special
+        # Bytes that are no whole character yet stay in the decoder; what the answer's end leaves there is not shown.
+        text = "" if special else self._characters.decode(own)
         self._text += text
         reason = self._reason(token)
         self.ended = reason is not None
-        top = torch.topk(log_probs, self.request.top_n_tokens) if self.request.top_n_tokens else None
         self._send(
             Token(
                 id=token,
-                text=self._tokenizer.decode([token]) if special else text,
+                text=own.decode() if special else text,
+                bytes=own,
                 logprob=float(log_probs[token]),
                 special=special,
-                top=[
-                    (int(one), self._tokenizer.decode([int(one)]), float(value))
-                    for value, one in zip(top.values, top.indices, strict=True)
-                ]
-                if top is not None
-                else [],
+                top=self._top(log_probs),
                 finish_reason=reason,
                 prompt_tokens=len(self.prompt),
                 generated_tokens=len(self._ids),
@@ -142,22 +171,19 @@ class Sequence:
             )
         )
 
-    def _new_text(self) -> str:
-        """Text that became whole with the newest token; a character may take several tokens."""
-        start = self._shown_from
-        before = self._tokenizer.decode(self._ids[max(0, start - 4) : start])
-        after = self._tokenizer.decode(self._ids[max(0, start - 4) :])
-        if after.endswith(UNFINISHED) and len(self._ids) < self.request.max_new_tokens:
-            return ""
-        self._shown_from = len(self._ids)
-        return str(after[len(before) :])
+    def _top(self, log_probs: torch.Tensor) -> list[tuple[int, bytes, float]]:
+        if not self.request.top_n_tokens:
+            return []
+        top = torch.topk(log_probs, self.request.top_n_tokens)
+        ids = [int(one) for one in top.indices]
+        return [(one, self._vocabulary.bytes_of(one), float(value)) for one, value in zip(ids, top.values, strict=True)]
 
     def _reason(self, token: int) -> str | None:
-        if token in self._end_ids:
+        if token in self._vocabulary.end_ids:
             return "eos_token"
         if any(stop in self._text for stop in self.request.stop):
             return "stop_sequence"
-        return "length" if len(self._ids) >= self.request.max_new_tokens else None
+        return "length" if len(self._ids) >= self._most else None
 
     def _send(self, item: Token | Exception) -> None:
         if not self._loop.is_closed():
