@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from testkit import Addresses, Space, eventually, running
 BASE = "tiny-base"
 QUESTION = [{"role": "user", "content": "Where is my bicycle?"}]
 PROMPT_TOKENS = 11
+SIZES = {"context_length": 2048, "vocab_size": 1000}
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
 
 
@@ -35,8 +37,12 @@ class Elsewhere:
     """Accounts, registry, rag_indexer and a TGI engine before answers that a test chooses; it keeps what is asked.
 
     Attributes:
-        pieces: the tokens of an answer.
+        pieces: the tokens of an answer, as TGI tells them: text only.
+        spelled: the tokens of an answer as our model server tells them: bytes, and the text they make whole.
+        reason: TGI's reason why an answer ended.
+        beyond_tgi: parameters the engine says it has besides TGI's.
         refusal: TGI's status and error body instead of an answer.
+        refused_from: how many are answered before.
         breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
         endless: the pieces come again and again.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
@@ -51,7 +57,11 @@ class Elsewhere:
     space: Space
     url: str = ""
     pieces: tuple[str, ...] = ("In ", "the ", "shed.")
+    spelled: tuple[bytes, ...] = ()
+    reason: str = "eos_token"
+    beyond_tgi: tuple[str, ...] = ("presence_penalty", "logit_bias")
     refusal: tuple[int, dict[str, str]] | None = None
+    refused_from: int = 0
     breaks: Literal["", "said", "silent"] = ""
     endless: bool = False
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -84,7 +94,7 @@ class Elsewhere:
         async def base_model(base_id: str) -> dict[str, Any]:
             if base_id != BASE:
                 raise NotFound(f"No base model '{base_id}'.")
-            return {"id": BASE, "digest": "d" * 64, "chat_template": TEMPLATE, "stop_tokens": ["<end>"]}
+            return {"id": BASE, "digest": "d" * 64, "chat_template": TEMPLATE, "stop_tokens": ["<end>"], **SIZES}
 
         @app.get("/internal/routes/{model:path}")
         async def route(model: str) -> dict[str, Any]:
@@ -100,11 +110,15 @@ class Elsewhere:
             self.searches.append((await request.json())["query"])
             return {"object": "vector_store.search_results.page", "data": self.found[tenant, store]}
 
+        @app.get("/info")
+        async def info() -> dict[str, Any]:
+            return {"model_id": BASE, "beyond_tgi": list(self.beyond_tgi)} if self.beyond_tgi else {"model_id": BASE}
+
         @app.post("/generate_stream")
         async def generate_stream(request: Request) -> Response:
             body = await request.json()
             self.prompts.append(body)
-            if self.refusal:
+            if self.refusal and len(self.prompts) > self.refused_from:
                 return JSONResponse(self.refusal[1], status_code=self.refusal[0])
             headers = {"x-prompt-tokens": str(PROMPT_TOKENS)}
             return StreamingResponse(self.events(), media_type="text/event-stream", headers=headers)
@@ -114,18 +128,26 @@ class Elsewhere:
     def caller(self, request: Request, service: str) -> Principal:
         return self.space.tokens(service).verify(request.headers["authorization"].removeprefix("Bearer "))
 
+    def told(self) -> list[dict[str, Any]]:
+        """The tokens of an answer."""
+        if not self.spelled:
+            return [as_token(text) for text in self.pieces]
+        characters = codecs.getincrementaldecoder("utf-8")("replace")
+        return [{**as_token(characters.decode(own)), "bytes": list(own)} for own in self.spelled]
+
     async def events(self) -> AsyncGenerator[str, None]:
         """TGI's server-sent events of an answer."""
         done = False
         try:
             while self.endless:
-                yield event("word ")
+                yield event(as_token("word "))
                 self.words += 1
                 await asyncio.sleep(0.02)
-            last = len(self.pieces) - 1
-            for place, text in enumerate(self.pieces):
-                ends = place == last and not self.breaks
-                yield event(text, generated="".join(self.pieces) if ends else None, tokens=len(self.pieces))
+            told = self.told()
+            whole = "".join(token["text"] for token in told)
+            for place, token in enumerate(told):
+                ends = place == len(told) - 1 and not self.breaks
+                yield event(token, generated=whole if ends else None, tokens=len(told), reason=self.reason)
             if self.breaks == "said":
                 yield f"data:{json.dumps({'error': 'CUDA out of memory', 'error_type': 'incomplete_generation'})}\n\n"
             done = True
@@ -133,12 +155,21 @@ class Elsewhere:
             self.hung_up += not done
 
 
-def event(text: str, *, generated: str | None = None, tokens: int = 0) -> str:
+def as_token(text: str) -> dict[str, Any]:
+    return {"id": 5, "text": text, "logprob": -0.5, "special": False}
+
+
+def event(token: dict[str, Any], *, generated: str | None = None, tokens: int = 0, reason: str = "eos_token") -> str:
     """One event of `/generate_stream`; with the whole text, the last one."""
-    details = {"finish_reason": "eos_token", "generated_tokens": tokens, "seed": None, "input_length": PROMPT_TOKENS}
-    token = {"id": 5, "text": text, "logprob": -0.5, "special": False}
+    details = {"finish_reason": reason, "generated_tokens": tokens, "seed": None, "input_length": PROMPT_TOKENS}
     whole = generated is not None
-    body = {"index": 1, "token": token, "generated_text": generated, "details": details if whole else None}
+    body = {
+        "index": 1,
+        "token": token,
+        "top_tokens": [token],
+        "generated_text": generated,
+        "details": details if whole else None,
+    }
     return f"data:{json.dumps(body)}\n\n"
 
 

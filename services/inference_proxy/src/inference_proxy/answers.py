@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Any
 
 from inference_proxy.tgi import Piece
+
+UNKNOWN = "\ufffd"
 
 
 class StopFilter:
@@ -40,6 +43,18 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer with its log-probability.
+
+    Attributes:
+        offset: characters of the answer before the one it begins in.
+    """
+
+    offset: int
+    piece: Piece
+
+
 @dataclass
 class Generated:
     """One choice as it grows."""
@@ -48,7 +63,8 @@ class Generated:
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[TokenLogprob] = field(default_factory=list)
+    _characters: int = 0
 
     def take(self, piece: Piece, shown: str) -> None:
         """Add a token and the text it lets be shown."""
@@ -56,21 +72,56 @@ class Generated:
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
         self.completion_tokens += 1
         if not piece.special:
-            self.logprobs.append(_logprob(piece))
+            self.tokens.append(TokenLogprob(self._characters, piece))
+            self._characters += len(piece.text)
         if piece.finish_reason:
             self.finish_reason = piece.finish_reason
             self.completion_tokens = piece.generated_tokens or self.completion_tokens
 
+    def shown_tokens(self, start: int = 0) -> list[TokenLogprob]:
+        """The tokens from the given one on that begin within the text shown: what is cut off has none."""
+        return list(takewhile(lambda token: token.offset < len(self.text), islice(self.tokens, start, None)))
+
+
+def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+    """Log-probabilities as chat answers carry them; a part of a character is named by its bytes' escapes."""
+    return {"content": [_logprob(token.piece) for token in tokens], "refusal": None}
+
 
 def _logprob(piece: Piece) -> dict[str, Any]:
     return {
-        "token": piece.text,
+        **_named(piece.text, piece.bytes),
         "logprob": piece.logprob if piece.logprob is not None else 0.0,
-        "bytes": list(piece.text.encode()),
-        "top_logprobs": [
-            {"token": text, "logprob": logprob, "bytes": list(text.encode())} for text, logprob in piece.top
-        ],
+        "top_logprobs": [{**_named(text, own), "logprob": logprob} for text, logprob, own in piece.top],
     }
+
+
+def _named(text: str, own: bytes | None) -> dict[str, Any]:
+    """An engine that does not tell a token's bytes gives text, which may hold less or more than the token."""
+    if own is not None:
+        return {"token": own.decode(errors="backslashreplace"), "bytes": list(own)}
+    return {"token": text, "bytes": None if UNKNOWN in text else list(text.encode())}
+
+
+def text_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+    """Log-probabilities as legacy completions carry them."""
+    pieces = [token.piece for token in tokens]
+    return {
+        "tokens": [_legacy(piece.text, piece.bytes) for piece in pieces],
+        "token_logprobs": [piece.logprob if piece.logprob is not None else 0.0 for piece in pieces],
+        "top_logprobs": [{_legacy(text, own): logprob for text, logprob, own in piece.top} for piece in pieces],
+        "text_offset": [token.offset for token in tokens],
+    }
+
+
+def _legacy(text: str, own: bytes | None) -> str:
+    """A token's name: a part of a character is `bytes:` with its escapes."""
+    if own is None:
+        return text
+    try:
+        return own.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
 def usage(choices: list[Generated], each: int) -> dict[str, int]:
@@ -96,7 +147,7 @@ def chat_completion(header: dict[str, Any], choices: list[Generated], *, logprob
                 "index": index,
                 "message": {"role": "assistant", "content": choice.text, "refusal": None},
                 "finish_reason": choice.finish_reason,
-                "logprobs": {"content": choice.logprobs, "refusal": None} if logprobs else None,
+                "logprobs": chat_logprobs(choice.shown_tokens()) if logprobs else None,
             }
             for index, choice in enumerate(choices)
         ],
@@ -122,7 +173,7 @@ def text_completion(header: dict[str, Any], choices: list[Generated], each: int,
                 "index": index,
                 "text": choice.text,
                 "finish_reason": choice.finish_reason,
-                "logprobs": _legacy(choice) if top is not None else None,
+                "logprobs": text_logprobs(choice.shown_tokens()) if top is not None else None,
             }
             for index, choice in enumerate(choices)
         ],
@@ -130,20 +181,9 @@ def text_completion(header: dict[str, Any], choices: list[Generated], each: int,
     }
 
 
-def text_chunk(header: dict[str, Any], index: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+def text_chunk(
+    header: dict[str, Any], index: int, text: str, finish_reason: str | None = None, logprobs: Any = None
+) -> dict[str, Any]:
     """One chunk of a streamed legacy completion."""
-    choice = {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": None}
+    choice = {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": logprobs}
     return {**header, "object": "text_completion", "choices": [choice]}
-
-
-def _legacy(choice: Generated) -> dict[str, Any]:
-    offsets, at = [], 0
-    for entry in choice.logprobs:
-        offsets.append(at)
-        at += len(entry["token"])
-    return {
-        "tokens": [entry["token"] for entry in choice.logprobs],
-        "token_logprobs": [entry["logprob"] for entry in choice.logprobs],
-        "top_logprobs": [{top["token"]: top["logprob"] for top in entry["top_logprobs"]} for entry in choice.logprobs],
-        "text_offset": offsets,
-    }

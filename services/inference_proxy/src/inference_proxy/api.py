@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -11,15 +12,24 @@ from typing import Annotated, Any, Literal
 import structlog
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, Field
 
 from chassis.auth import Principal, require
-from chassis.errors import Invalid, SartorError, Transient, envelope
+from chassis.bodies import Body
+from chassis.errors import Invalid, NotFound, SartorError, Transient, envelope
 from chassis.http import Page, page
-from inference_proxy.answers import chat_chunk, chat_completion, text_chunk, text_completion, usage
+from inference_proxy.answers import (
+    chat_chunk,
+    chat_completion,
+    chat_logprobs,
+    text_chunk,
+    text_completion,
+    text_logprobs,
+    usage,
+)
 from inference_proxy.domain import Chat
 from inference_proxy.limits import InFlight, Spending
-from inference_proxy.requests import ChatAsked, CompletionAsked
+from inference_proxy.requests import ChatAsked, CompletionAsked, Metadata
 from inference_proxy.store import Chats
 from inference_proxy.use_cases import Answer, Answering, Rating
 
@@ -27,13 +37,20 @@ log = structlog.get_logger()
 
 Chatting = Annotated[Principal, require("chat:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
+METADATA_FILTER = re.compile(r"metadata\[[A-Za-z0-9_-]{1,64}\]")
 DONE = b"data: [DONE]\n\n"
 
 
-class FeedbackAsked(BaseModel):
+class StoredChange(Body):
+    """What may be changed of a stored completion."""
+
+    metadata: Metadata | None
+
+
+class FeedbackAsked(Body):
     """A rating of an answer."""
 
-    completion_id: str = Field(validation_alias=AliasChoices("completion_id", "chat_id"))
+    completion_id: str = Field(max_length=256, validation_alias=AliasChoices("completion_id", "chat_id"))
     rating: Literal["up", "down"]
     correction: str | None = Field(None, max_length=100_000)
     comment: str | None = Field(None, max_length=10_000)
@@ -124,13 +141,14 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
                     told[index] = 0
                     yield _event(chat_chunk(header, index, {"role": "assistant", "content": ""}))
                 choice = answer.choices[index]
-                new = choice.logprobs[told[index] :] if asked.logprobs else []
-                logprobs = {"content": new, "refusal": None} if new else None
                 if shown:
-                    told[index] = len(choice.logprobs)
-                    yield _event(chat_chunk(header, index, {"content": shown}, None, logprobs))
+                    new = choice.shown_tokens(told[index]) if asked.logprobs else []
+                    told[index] += len(new)
+                    yield _event(
+                        chat_chunk(header, index, {"content": shown}, None, chat_logprobs(new) if new else None)
+                    )
                 if piece.finish_reason:
-                    yield _event(chat_chunk(header, index, {}, piece.finish_reason, None if shown else logprobs))
+                    yield _event(chat_chunk(header, index, {}, piece.finish_reason))
         if asked.wants_usage:
             last = {
                 **header,
@@ -141,16 +159,25 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
             yield _event(last)
 
     async def _text_events(answer: Answer) -> AsyncGenerator[bytes, None]:
+        asked = answer.asked
+        assert isinstance(asked, CompletionAsked)
+        header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
+        told: dict[int, int] = {}
         async with aclosing(answering.stream(answer)) as tokens:
             async for index, piece, shown in tokens:
-                if shown or piece.finish_reason:
-                    yield _event(text_chunk(answer.header, index, shown, piece.finish_reason))
-        if answer.asked.wants_usage:
+                if not shown and not piece.finish_reason:
+                    continue
+                start = told.get(index, 0)
+                new = answer.choices[index].shown_tokens(start) if asked.logprobs is not None else []
+                told[index] = start + len(new)
+                logprobs = text_logprobs(new) if new else None
+                yield _event(text_chunk(header, index, shown, piece.finish_reason, logprobs))
+        if asked.wants_usage:
             last = {
-                **answer.header,
+                **header,
                 "object": "text_completion",
                 "choices": [],
-                "usage": usage(answer.choices, answer.asked.choices),
+                "usage": usage(answer.choices, asked.choices),
             }
             yield _event(last)
 
@@ -161,8 +188,9 @@ def stored_routes(chats: Chats) -> APIRouter:
     """Completions kept with `store: true`."""
     router = APIRouter(prefix="/v1/chat/completions", tags=["inference"])
 
-    @router.get("")
+    @router.get("", openapi_extra={"x-query-prefixes": ["metadata["]})
     async def list_stored(
+        request: Request,
         principal: Chatting,
         model: str | None = None,
         limit: Limit = 20,
@@ -170,18 +198,43 @@ def stored_routes(chats: Chats) -> APIRouter:
         order: Literal["asc", "desc"] = "asc",
     ) -> Page:
         newest_first = order == "desc"
-        found = await chats.stored_page(principal, model, limit=limit + 1, after=after, newest_first=newest_first)
+        found = await chats.stored_page(
+            principal,
+            model,
+            _metadata_filter(request),
+            limit=limit + 1,
+            after=after,
+            newest_first=newest_first,
+        )
         return page([_stored_view(chat) for chat in found], limit=limit)
 
     @router.get("/{chat_id}")
     async def retrieve_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
         return _stored_view(await chats.stored(principal, chat_id))
 
+    @router.post("/{chat_id}")
+    async def update_stored(chat_id: str, asked: StoredChange, principal: Chatting) -> dict[str, Any]:
+        await chats.stored(principal, chat_id)
+        changed = await chats.chats.update(principal.tenant_id, chat_id, lambda chat: chat.label(asked.metadata or {}))
+        return _stored_view(changed)
+
     @router.get("/{chat_id}/messages")
-    async def stored_messages(chat_id: str, principal: Chatting, limit: Limit = 20, after: str | None = None) -> Page:
+    async def stored_messages(
+        chat_id: str,
+        principal: Chatting,
+        limit: Limit = 20,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "asc",
+    ) -> Page:
         chat = await chats.stored(principal, chat_id)
         messages = [{**message, "id": f"{chat.id}-{index}"} for index, message in enumerate(chat.messages)]
-        start = next((index + 1 for index, message in enumerate(messages) if message["id"] == after), 0)
+        if order == "desc":
+            messages.reverse()
+        start = 0
+        if after is not None:
+            start = next((place + 1 for place, message in enumerate(messages) if message["id"] == after), -1)
+            if start < 0:
+                raise NotFound(f"No such message: '{after}'.", param="after")
         return page(messages[start : start + limit + 1], limit=limit)
 
     @router.delete("/{chat_id}")
@@ -193,16 +246,37 @@ def stored_routes(chats: Chats) -> APIRouter:
     return router
 
 
+def _metadata_filter(request: Request) -> dict[str, str]:
+    """The `metadata[key]=value` of a query.
+
+    Raises:
+        Invalid: a key that is no plain name, which the database would read as something else.
+    """
+    wanted = {}
+    for name, value in request.query_params.items():
+        if name.startswith("metadata["):
+            if not METADATA_FILTER.fullmatch(name):
+                raise Invalid(f"{name[:100]}: a key of letters, digits, '_' and '-' is expected.", param=name[:100])
+            wanted[name.removeprefix("metadata[").removesuffix("]")] = value
+    return wanted
+
+
 def _stored_view(chat: Chat) -> dict[str, Any]:
-    answer = chat.answer or {"content": "", "finish_reason": "stop"}
-    message = {"role": "assistant", "content": answer["content"], "refusal": None}
     return {
         "id": chat.id,
         "object": "chat.completion",
         "created": chat.created_at,
         "model": chat.model,
         "metadata": chat.metadata,
-        "choices": [{"index": 0, "message": message, "finish_reason": answer["finish_reason"], "logprobs": None}],
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer["content"], "refusal": None},
+                "finish_reason": answer["finish_reason"],
+                "logprobs": None,
+            }
+            for index, answer in enumerate(chat.answers)
+        ],
         "usage": {
             "prompt_tokens": chat.prompt_tokens,
             "completion_tokens": chat.completion_tokens,

@@ -35,7 +35,7 @@ def build(settings: Settings) -> FastAPI:
     in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
     records = Records(chats.chats)
-    answering = Answering(routes, bases, engine, retrieval, records, spending, settings.inference_default_tokens)
+    answering = Answering(routes, bases, engine, retrieval, records, spending)
     service.on_start(engine.open)
     service.on_stop(engine.close)
     service.background("records", records.run)

@@ -27,6 +27,12 @@ class Chat(Aggregate):
     metadata: dict[str, str] = Field(default_factory=dict)
     messages: list[dict[str, Any]] = Field(default_factory=list)
     answer: dict[str, Any] | None = None
+    further_answers: list[dict[str, Any]] = Field(default_factory=list)
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """What was said, choice by choice."""
+        return [*([self.answer] if self.answer else []), *self.further_answers]
 
     def announce(self) -> None:
         """Say that it was given."""
@@ -48,6 +54,11 @@ class Chat(Aggregate):
     def forget_content(self) -> None:
         """Drop what was said; that it was said stays counted."""
         self.stored, self.messages, self.answer, self.metadata = False, [], None, {}
+        self.further_answers = []
+
+    def label(self, metadata: dict[str, str]) -> None:
+        """Replace what its owner noted about it."""
+        self.metadata = metadata
 
 
 class Feedback(Aggregate):

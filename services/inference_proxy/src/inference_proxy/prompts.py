@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -22,6 +23,8 @@ class Base:
         self.id: str = facts["id"]
         self.digest: str = facts["digest"]
         self.stop_tokens: list[str] = list(facts.get("stop_tokens") or [])
+        self._context_length: int | None = facts.get("context_length")
+        self._tokens: int | None = facts.get("vocab_size")
         self._bos = facts.get("bos_token") or ""
         self._eos = facts.get("eos_token") or ""
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -31,6 +34,26 @@ class Base:
         source = source.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
         source = source.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
         self._template = environment.from_string(source)
+
+    def check(self, messages: int, token_ids: Iterable[int]) -> None:
+        """Refuse what cannot be right for this model before work is spent on it.
+
+        Args:
+            messages: how many; each takes a token at least.
+            token_ids: that the request names.
+
+        Raises:
+            Invalid: too many messages, or a token that the model does not have.
+        """
+        if self._context_length is not None and messages > self._context_length:
+            raise Invalid(
+                f"messages: {messages} messages do not fit this model's context of {self._context_length} tokens.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        unknown = next((one for one in token_ids if self._tokens is not None and one >= self._tokens), None)
+        if unknown is not None:
+            raise Invalid(f"logit_bias: this model has no token {unknown}.", param="logit_bias")
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt, ending where the assistant begins; without the begin-of-text token, which TGI adds.

@@ -2,43 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from chassis.bodies import Body
 from chassis.errors import Invalid
+from inference_proxy.messages import Message, Name, plain
 from inference_proxy.tgi import Sampling
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "user"}
-PARTS = ("text", "refusal")
 MOST_CHOICES = 4
 MOST_ANSWERS = 16
 MOST_STORES = 10
+MOST_STOPS = 4
+MOST_MESSAGES = 10_000
+MOST_BIASES = 1024
+
+StopText = Annotated[str, Field(max_length=1000)]
+Penalty = Annotated[float | None, Field(ge=-2, le=2)]
+TokenId = Annotated[int, Field(ge=0)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 
 
-class Tool(BaseModel):
+class Tool(Body):
     """A tool of a chat request."""
 
-    type: str
-    vector_store_ids: list[str] | None = None
+    type: Name
+    vector_store_ids: list[Name] | None = Field(None, max_length=MOST_STORES)
 
 
-class Common(BaseModel):
-    """What both kinds of request share. Unknown fields are ignored, as OpenAI's clients send new ones at times."""
+class StreamOptions(Body):
+    """What a stream carries besides the text."""
 
-    model_config = ConfigDict(extra="ignore")
+    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"include_obfuscation": (True, False)}
 
-    model: str = Field(min_length=1)
+    include_usage: bool | None = None
+
+
+class Common(Body):
+    """What both kinds of request share."""
+
+    ADVICE: ClassVar[frozenset[str]] = frozenset(
+        {
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "service_tier",
+            "user",
+            "verbosity",
+        }
+    )
+    PROMPT: ClassVar[str]
+    """The field that holds the prompt."""
+
+    model: Name = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    stop: str | list[str] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=100)] | None = None
     seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool | None = False
-    stream_options: dict[str, Any] | None = None
-    frequency_penalty: float | None = Field(None, ge=0, le=2)
-    user: str | None = None
+    stream_options: StreamOptions | None = None
+    frequency_penalty: Penalty = None
+    presence_penalty: Penalty = None
+    logit_bias: dict[TokenId, Bias] | None = Field(None, max_length=MOST_BIASES)
 
     @property
     def choices(self) -> int:
@@ -48,41 +81,61 @@ class Common(BaseModel):
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
-        return bool((self.stream_options or {}).get("include_usage"))
+        return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def stop_texts(self) -> list[str]:
-        """Stop sequences as a list, at most four."""
-        stops = [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
-        if len(stops) > 4 or not all(stops):
-            raise Invalid("stop: at most four texts, none of them empty.", param="stop")
-        return stops
+        """Stop sequences as a list."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
-    def sampling(self, default_tokens: int, stop_tokens: list[str], choice: int, top: int | None) -> Sampling:
-        """How the engine should generate the given choice."""
+    def refuse(self) -> None:
+        """Refuse what is not there.
+
+        Raises:
+            Invalid: it names the field.
+        """
+        if len(self.stop_texts) > MOST_STOPS or not all(self.stop_texts):
+            raise Invalid(f"stop: at most {MOST_STOPS} texts, none of them empty.", param="stop")
+        if self.stream_options is not None and not self.stream:
+            raise Invalid("stream_options: is for stream=true only.", param="stream_options")
+
+    def sampling(self, stop_tokens: list[str], choice: int, top: int | None) -> Sampling:
+        """How the engine should generate the given choice; without a limit, to the end of the context."""
         return Sampling(
-            max_new_tokens=self.max_tokens or default_tokens,
+            max_new_tokens=self.max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed + choice if self.seed is not None else None,
             stop=[*self.stop_texts, *stop_tokens],
             top_n_tokens=top or None,
             frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias=self.logit_bias,
         )
 
 
 class ChatAsked(Common):
     """`POST /v1/chat/completions`."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    PROMPT: ClassVar[str] = "messages"
+    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "function_call": ("none", "auto"),
+        "functions": ([],),
+        "modalities": (["text"],),
+        "parallel_tool_calls": (True,),
+        "reasoning_effort": ("none",),
+    }
+
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: dict[str, Any] | None = None
-    tools: list[Tool] | None = None
+    response_format: dict[str, Any] | None = Field(None, max_length=10)
+    tools: list[Tool] | None = Field(None, max_length=128)
+    tool_choice: Any = None
     store: bool | None = None
-    metadata: dict[str, str] | None = None
-    vector_store_ids: list[str] | None = None
+    metadata: Metadata | None = None
+    vector_store_ids: list[Name] | None = Field(None, max_length=MOST_STORES)
 
     def checked(self) -> ChatAsked:
         """The request with its limit in one place.
@@ -90,10 +143,19 @@ class ChatAsked(Common):
         Raises:
             Invalid: it asks for something that is not there.
         """
+        self.refuse()
         if (self.response_format or {}).get("type", "text") != "text":
             raise Invalid("response_format: only 'text' is available.", param="response_format")
         if any(tool.type != "file_search" for tool in self.tools or []):
             raise Invalid("tools: only 'file_search' with vector_store_ids is available.", param="tools")
+        if self.tool_choice not in (None, "auto", "none"):
+            raise Invalid("tool_choice: only 'auto' and 'none' are available.", param="tool_choice")
+        if self.top_logprobs and not self.logprobs:
+            raise Invalid("top_logprobs: needs logprobs=true.", param="top_logprobs")
+        if self.metadata and not self.store:
+            raise Invalid("metadata: is kept with store=true only.", param="metadata")
+        if None not in (self.max_completion_tokens, self.max_tokens) and self.max_completion_tokens != self.max_tokens:
+            raise Invalid("max_tokens: differs from max_completion_tokens; name one.", param="max_tokens")
         return self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens})
 
     @property
@@ -103,31 +165,31 @@ class ChatAsked(Common):
         Raises:
             Invalid: there are too many.
         """
-        from_tools = [store for tool in self.tools or [] for store in tool.vector_store_ids or []]
+        tools = [] if self.tool_choice == "none" else self.tools or []
+        from_tools = [store for tool in tools for store in tool.vector_store_ids or []]
         stores = list(dict.fromkeys([*(self.vector_store_ids or []), *from_tools]))
         if len(stores) > MOST_STORES:
             raise Invalid(f"vector_store_ids: at most {MOST_STORES} stores.", param="vector_store_ids")
         return stores
 
     def plain_messages(self) -> list[dict[str, str]]:
-        """The messages as role and text.
+        """The messages as role and text; see `plain`."""
+        return plain(self.messages)
 
-        Raises:
-            Invalid: an unknown role, or content that is not text.
-        """
-        return [
-            {"role": _role(message, index), "content": _content(message.get("content"), index)}
-            for index, message in enumerate(self.messages)
-        ]
+    def kept_messages(self) -> list[dict[str, Any]]:
+        """The messages as they were sent."""
+        return [message.model_dump(exclude_unset=True) for message in self.messages]
 
 
 class CompletionAsked(Common):
     """`POST /v1/completions`."""
 
-    prompt: str | list[str]
-    echo: bool | None = None
+    PROMPT: ClassVar[str] = "prompt"
+    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "suffix": ("",)}
+
+    prompt: Any
+    best_of: int | None = Field(None, ge=1)
     logprobs: int | None = Field(None, ge=0, le=5)
-    suffix: str | None = None
 
     @property
     def prompts(self) -> list[str]:
@@ -136,13 +198,14 @@ class CompletionAsked(Common):
         Raises:
             Invalid: an empty one, too many, or something that is not available.
         """
-        if self.suffix or self.echo:
-            raise Invalid("echo and suffix are not available; leave them out.", param="echo" if self.echo else "suffix")
+        self.refuse()
+        if self.best_of not in (None, self.choices):
+            raise Invalid("best_of: is not available; leave it out, or make it equal to n.", param="best_of")
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise Invalid("prompt: must be a text or a list of texts; token ids are not taken.", param="prompt")
         if not prompts or not all(prompts):
             raise Invalid("prompt: is empty.", param="prompt")
-        for prompt in prompts:
-            _whole(prompt, "prompt")
         if len(prompts) * self.choices > MOST_ANSWERS:
             raise Invalid(
                 f"prompt: {len(prompts)} prompts with n={self.choices} are more than {MOST_ANSWERS} answers; "
@@ -150,34 +213,3 @@ class CompletionAsked(Common):
                 param="prompt",
             )
         return prompts
-
-
-def _role(message: dict[str, Any], index: int) -> str:
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise Invalid(
-            f"messages[{index}].role: {role!r} is not one of {', '.join(ROLES)}.", param=f"messages[{index}].role"
-        )
-    return ROLES[role]
-
-
-def _content(content: Any, index: int) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return _whole(content, f"messages[{index}].content")
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get(part["type"]), str)
-        for part in content
-    ):
-        return _whole("".join(part[part["type"]] for part in content), f"messages[{index}].content")
-    raise Invalid(f"messages[{index}].content: only text is understood.", param=f"messages[{index}].content")
-
-
-def _whole(text: str, param: str) -> str:
-    """The text, if it is Unicode: JSON can escape half of a surrogate pair, which nothing after this can write."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise Invalid(f"{param}: character {error.start} is half of a surrogate pair.", param=param) from error
-    return text

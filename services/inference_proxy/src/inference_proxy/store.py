@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from chassis.auth import Principal
 from chassis.errors import NotFound
 from eventbus.outbox import AggregateStore
@@ -27,10 +29,21 @@ class Chats:
         return chat
 
     async def stored_page(
-        self, principal: Principal, model: str | None, *, limit: int, after: str | None, newest_first: bool
+        self,
+        principal: Principal,
+        model: str | None,
+        metadata: Mapping[str, str],
+        *,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
     ) -> list[Chat]:
-        """Answers whose content was stored."""
-        query: dict[str, object] = {**principal.only, "stored": True}
+        """Answers whose content was stored, of one model and with given metadata where that is asked."""
+        query: dict[str, object] = {
+            **principal.only,
+            "stored": True,
+            **{f"metadata.{key}": value for key, value in metadata.items()},
+        }
         if model:
             query["model"] = model
         return await self.chats.find(principal.tenant_id, query, limit=limit, after=after, newest_first=newest_first)

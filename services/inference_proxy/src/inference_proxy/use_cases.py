@@ -70,7 +70,6 @@ class Answering:
         retrieval: puts documents into prompts.
         records: where answers are recorded.
         spending: charged with the tokens used.
-        default_tokens: longest answer where none is named.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class Answering:
         retrieval: Retrieval,
         records: Records,
         spending: Spending,
-        default_tokens: int,
     ) -> None:
         self._routes = routes
         self._bases = bases
@@ -89,7 +87,6 @@ class Answering:
         self._retrieval = retrieval
         self._records = records
         self._spending = spending
-        self._default_tokens = default_tokens
 
     async def prepare_chat(self, principal: Principal, asked: ChatAsked) -> Answer:
         """Check the request, find the model, render the prompt; nothing is generated yet.
@@ -101,8 +98,9 @@ class Answering:
         messages = asked.plain_messages()
         route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
+        base.check(len(messages), asked.logit_bias or ())
         augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
-        prompt = base.render(augmented)
+        prompt = await asyncio.to_thread(base.render, augmented)
         return Answer(
             id=request_id_for("chatcmpl-", new_id("chatcmpl-")),
             principal=principal,
@@ -112,7 +110,7 @@ class Answering:
             stop_tokens=base.stop_tokens,
             top=asked.top_logprobs,
             retrieved=retrieved,
-            messages=asked.messages,
+            messages=asked.kept_messages(),
             stored=bool(asked.store),
             metadata=asked.metadata or {},
         )
@@ -122,13 +120,14 @@ class Answering:
         prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
         route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
+        base.check(0, asked.logit_bias or ())
         return Answer(
             id=request_id_for("cmpl-", new_id("cmpl-")),
             principal=principal,
             asked=asked,
             route=route,
             prompts=prompts,
-            stop_tokens=base.stop_tokens,
+            stop_tokens=[],
             top=asked.logprobs,
         )
 
@@ -146,12 +145,16 @@ class Answering:
             await asyncio.shield(self._record(answer, cancelled=not finished))
 
     async def whole(self, answer: Answer) -> Answer:
-        """Generate every choice at the same time."""
+        """Generate every choice at the same time; where one fails the others end too."""
         answer.choices = [Generated() for _ in answer.prompts]
         try:
-            await asyncio.gather(*(self._exhaust(answer, index) for index in range(len(answer.prompts))))
-        except BaseException:  # a hang-up too: what was generated is recorded and charged
+            async with asyncio.TaskGroup() as group:
+                for index in range(len(answer.prompts)):
+                    group.create_task(self._exhaust(answer, index))
+        except BaseException as error:  # a hang-up too: what was generated is recorded and charged
             await asyncio.shield(self._record(answer, cancelled=True))
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
             raise
         await self._record(answer, cancelled=False)
         return answer
@@ -161,11 +164,12 @@ class Answering:
             pass
 
     async def _choice(self, answer: Answer, index: int) -> AsyncGenerator[tuple[Piece, str], None]:
-        sampling = answer.asked.sampling(self._default_tokens, answer.stop_tokens, index, answer.top)
+        sampling = answer.asked.sampling(answer.stop_tokens, index, answer.top)
         texts = StopFilter(sampling.stop)
         generated = answer.choices[index]
         url = self._routes.pick(answer.route)
-        stream = self._engine.stream(url, answer.prompts[index], sampling, answer.route.adapter_id)
+        adapter_id, param = answer.route.adapter_id, answer.asked.PROMPT
+        stream = self._engine.stream(url, answer.prompts[index], sampling, adapter_id, param)
         async with aclosing(stream) as pieces:
             async for piece in pieces:
                 shown = texts.feed("" if piece.special else piece.text)
@@ -182,6 +186,8 @@ class Answering:
         self._spending.charge(answer.principal, used["total_tokens"])
         if not completion_tokens:
             return
+        kept = choices if answer.stored else []
+        answers = [{"content": choice.text, "finish_reason": choice.finish_reason} for choice in kept]
         chat = Chat(
             id=answer.id,
             tenant_id=answer.principal.tenant_id,
@@ -198,7 +204,8 @@ class Answering:
             stored=answer.stored,
             metadata=answer.metadata,
             messages=answer.messages if answer.stored else [],
-            answer={"content": choices[0].text, "finish_reason": choices[0].finish_reason} if answer.stored else None,
+            answer=answers[0] if answers else None,
+            further_answers=answers[1:],
         )
         await self._records.keep(chat)
 
