@@ -36,11 +36,11 @@ class Body(BaseModel):
     def _what_is_asked(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        for where, text in _texts(data):
-            if not _is_unicode(text):
-                raise PydanticCustomError(
-                    "not_unicode", "holds half of a surrogate pair, which is no Unicode text.", {"param": where}
-                )
+        if not _all_unicode(data):
+            where = next(where for where, text in _texts(data) if not _is_unicode(text))
+            raise PydanticCustomError(
+                "not_unicode", "holds half of a surrogate pair, which is no Unicode text.", {"param": where}
+            )
         known = cls._names()
         return {name: value for name, value in data.items() if name in known or not cls._says_nothing(name, value)}
 
@@ -63,6 +63,22 @@ def _is_unicode(text: str) -> bool:
         text.encode()
     except UnicodeEncodeError:
         return False
+    return True
+
+
+def _all_unicode(value: Any) -> bool:
+    """Whether every text in decoded JSON is Unicode; places are named by `_texts` only where one is not."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            if not one.isascii() and not _is_unicode(one):
+                return False
+        elif isinstance(one, dict):
+            left += one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
     return True
 
 
