@@ -43,6 +43,7 @@ class Elsewhere:
         beyond_tgi: parameters the engine says it has besides TGI's.
         refusal: TGI's status and error body instead of an answer.
         refused_from: how many are answered before.
+        refused_after: words that those have had when the refusal comes.
         breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
         endless: the pieces come again and again.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
@@ -62,6 +63,7 @@ class Elsewhere:
     beyond_tgi: tuple[str, ...] = ("presence_penalty", "logit_bias")
     refusal: tuple[int, dict[str, str]] | None = None
     refused_from: int = 0
+    refused_after: int = 0
     breaks: Literal["", "said", "silent"] = ""
     endless: bool = False
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -119,6 +121,7 @@ class Elsewhere:
             body = await request.json()
             self.prompts.append(body)
             if self.refusal and len(self.prompts) > self.refused_from:
+                await eventually(lambda: self.words >= self.refused_after)
                 return JSONResponse(self.refusal[1], status_code=self.refusal[0])
             headers = {"x-prompt-tokens": str(PROMPT_TOKENS)}
             return StreamingResponse(self.events(), media_type="text/event-stream", headers=headers)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from pydantic import ValidationError as PydanticError
+from pydantic import field_validator
 from text_generation import AsyncClient
 from text_generation.errors import (
     GenerationError,
@@ -37,6 +38,12 @@ class LoraParameters(Parameters):  # type: ignore[misc]
     max_new_tokens: int | None = None
     presence_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
+
+    @field_validator("frequency_penalty")
+    @classmethod
+    def valid_frequency_penalty(cls, penalty: float | None) -> float | None:
+        """Any, as TGI takes it from -2 to 2; the client's own check lets no negative one pass."""
+        return penalty
 
 
 class LoraRequest(Request):  # type: ignore[misc]
@@ -71,7 +78,7 @@ class Sampling:
             adapter_id=adapter_id,
             max_new_tokens=self.max_new_tokens,
             do_sample=sample,
-            temperature=self.temperature if sample and self.temperature else None,
+            temperature=self.temperature if sample and self.temperature != 1 else None,
             top_p=self.top_p if sample and self.top_p is not None and self.top_p < 1 else None,
             seed=self.seed,
             stop=self.stop,
