@@ -147,9 +147,9 @@ def _note(*sentences: str | None) -> str | None:
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     with path.open("w") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(f"{encode(row)}\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -209,9 +210,10 @@ class Worker:
             await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
 
     async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
-        """Write the parts, the manifest last."""
+        """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
         dataset_id = dataset_id_of(file)
-        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}"
+        version = await asyncio.to_thread(_version_of, folder, result)
+        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
         objects = self._files.objects
         parts: dict[str, ObjectRef] = {}
         for name in PARTS:
@@ -292,6 +294,14 @@ class Worker:
             yield lost
         finally:
             task.cancel()
+
+
+def _version_of(folder: Path, result: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode())
+    for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _rejected(file: File, code: str, message: str) -> dict[str, Any]:
