@@ -137,7 +137,7 @@ class Idempotency:
         record = await self.records.find_one_and_update(
             {"_id": attempt.record_id}, {"$setOnInsert": fresh}, upsert=True, return_document=False
         )
-        attempt.life = (record or fresh).get("life", "")
+        attempt.life = str((record or fresh).get("life", ""))
         if record is not None and "status" in record:
             return dict(record)
         free = {"status": {"$exists": False}, "$expr": {"$lt": ["$until_ms", SERVER_MS]}}

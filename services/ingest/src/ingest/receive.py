@@ -157,7 +157,8 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], limits: L
 def too_large(max_bytes: int) -> TooLarge:
     """The error for a file over the limit."""
     return TooLarge(
-        f"The file is over the limit of {max_bytes} bytes ({max_bytes // 1024**2} MiB). Upload it in parts.",
+        f"The file is over the limit of {max_bytes} bytes ({max_bytes // 1024**2} MiB). A document may come in parts; "
+        "a dataset is made of one file, so send fewer rows.",
         code="file_too_large",
         param="file",
     )
