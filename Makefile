@@ -17,7 +17,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e clients screenshots chaos sweep cells poison trainer-kills drain bench schemas record image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas record image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ types: venv ## static types
 
 poison: venv ## 300 poison messages among 5,000 healthy ones: what they cost, where they go, how they come back
 	$(BIN)/python -m pytest -m slow -s tests/chaos/test_poison.py
+
+hostile: venv ## 300 hostile uploads of one tenant: another tenant's reaches its dataset at once
+	$(BIN)/python -m pytest -m slow -s services/ingest/tests/test_hostile_uploads.py
 
 trainer-kills: venv ## a fine-tune killed 20 times, also while it saves and uploads, ends as if nothing had happened
 	$(BIN)/python -m pytest -m slow -s tests/chaos/test_trainer_kills.py

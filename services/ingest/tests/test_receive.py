@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2
@@ -10,20 +13,30 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 
-from chassis.errors import Invalid, TooLarge
-from ingest.receive import receive
+from chassis.errors import Invalid, RateLimited, TooLarge
+from ingest.receive import Limits, Slots, TooSlow, receive
 from ingest.use_cases import Upload
 
 
-async def received(fields: dict[str, Any], *, body: bytes = b"x", name: str = "a.jsonl", most: int = 10**6) -> Upload:
+async def received(
+    fields: dict[str, Any],
+    *,
+    body: bytes = b"x",
+    name: str = "a.jsonl",
+    most: int = 10**6,
+    clock: Callable[[], Awaitable[None]] | None = None,
+    **pace: Any,
+) -> Upload:
     request = httpx2.Request("POST", "http://x/v1/files", data=fields, files={"file": (name, body)})
     content = request.read()
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         for at in range(0, len(content), 1000):
+            if clock:
+                await clock()
             yield content[at : at + 1000]
 
-    async with receive(Headers(request.headers), chunks(), most) as upload:
+    async with receive(Headers(request.headers), chunks(), Limits(most, **pace)) as upload:
         assert upload.source.read() == body
         return upload
 
@@ -104,3 +117,52 @@ async def test_the_size_is_judged_while_the_bytes_come() -> None:
     assert (await received({"purpose": "user_data"}, body=b"x" * 5000, most=5000)).purpose == "user_data"
     with pytest.raises(TooLarge):
         await received({"purpose": "user_data"}, body=b"x" * 200_000, most=5000)
+
+
+async def test_an_upload_of_which_nothing_comes_any_more_is_ended() -> None:
+    with pytest.raises(TooSlow, match=r"Nothing came of the upload for 0\.05 s"):
+        await received({"purpose": "user_data"}, clock=asyncio.Event().wait, silence_seconds=0.05)
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(0.9, False), (1.1, True)])
+async def test_an_upload_slower_than_the_least_rate_is_ended(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, ends: bool
+) -> None:
+    """A thousand bytes at a time, every so many seconds."""
+    now = 0.0
+
+    async def later() -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = {"silence_seconds": 10, "bytes_per_second": 1000}
+    assert await received({"purpose": "user_data"}, body=b"x" * 5_000, clock=later, **pace)
+    if not ends:
+        assert await received({"purpose": "user_data"}, body=b"x" * 50_000, clock=later, **pace)
+        return
+    with pytest.raises(TooSlow, match="less than 1000 bytes a second"):
+        await received({"purpose": "user_data"}, body=b"x" * 50_000, clock=later, **pace)
+
+
+def test_four_tenants_who_take_all_they_can_leave_slots_for_others() -> None:
+    slots = Slots(16, 4)
+    with ExitStack() as held:
+        taken = dict.fromkeys("abcd", 0)
+        for _ in range(10):
+            for tenant in taken:
+                try:
+                    held.enter_context(slots.taken(tenant))
+                except RateLimited:
+                    continue
+                taken[tenant] += 1
+        assert set(taken.values()) == {2}
+        for tenant in "efghijkl":
+            held.enter_context(slots.taken(tenant))
+        with pytest.raises(RateLimited):
+            held.enter_context(slots.taken("m"))
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(slots.taken("a"))
+        with pytest.raises(RateLimited, match="4 of your uploads"):
+            held.enter_context(slots.taken("a"))

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from chassis.errors import Conflict, Transient, Unprocessable
+from chassis.errors import Conflict, NotFound, Transient, Unprocessable
+from chassis.idempotency import seed
 from chassis.private_folders import HELD
 from eventbus.service import Service
 from ingest import worker as worker_module
@@ -25,6 +26,7 @@ from ingest.store import Files, dataset_id_of
 from ingest.use_cases import Upload, Uploads
 from ingest.worker import Worker
 from schemas import LabelsPublished, ObjectRef, Purpose
+from stores.mongo import PyMongoError
 from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
@@ -46,8 +48,8 @@ class Parts:
     async def upload(
         self, body: bytes = ROWS, *, tenant: str = TENANT, purpose: Purpose = "user_data", key: str | None = None
     ) -> File:
-        upload = Upload("rows.jsonl", purpose, io.BytesIO(body), {}, idempotency_key=key)
-        return await self.uploads.accept(tenant, upload)
+        seed.set(key)
+        return await self.uploads.accept(tenant, Upload("rows.jsonl", purpose, io.BytesIO(body), {}))
 
     async def claim(self) -> File:
         file = await self.files.claim("worker", 60)
@@ -369,6 +371,79 @@ async def test_two_uploads_at_once_under_one_key_leave_the_winners_bytes(space: 
         assert await ingest.files.objects.get_bytes(won.object) == bodies[done.index(won)]
         assert (await ingest.upload(bodies[done.index(won)], key="once")).id == won.id
         assert await ingest.keys() == [won.object.key]
+
+
+@pytest.mark.parametrize("fault", [Transient("The object store cannot be reached."), PyMongoError("away")])
+async def test_nothing_fails_an_upload_once_its_file_is_stored(
+    space: Space, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    async with parts(space) as ingest:
+
+        async def away(*_: Any) -> Any:
+            raise fault
+
+        with monkeypatch.context() as broken:
+            broken.setattr(ingest.files, "settle_upload", away)
+            file = await ingest.upload()
+        assert (await ingest.stored(file)).object == file.object
+        await ingest.files.settle_strays(-1)
+        assert await ingest.keys() == [file.object.key]
+
+
+async def test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names(space: Space) -> None:
+    """Its worker died after the dataset was saved; the next one splits by other shares."""
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        claimed = await ingest.claim()
+        with pytest.MonkeyPatch.context() as dying:
+
+            async def killed(*_: Any, **__: Any) -> Any:
+                raise asyncio.CancelledError
+
+            saved = ingest.files.datasets.add_once
+
+            async def save_and_die(dataset: Dataset) -> Dataset:
+                await saved(dataset)
+                return await killed()
+
+            dying.setattr(ingest.files.datasets, "add_once", save_and_die)
+            with pytest.raises(asyncio.CancelledError):
+                await ingest.worker.work(claimed)
+        await ingest.end_leases()
+        ingest.worker._settings = ingest.worker._settings.model_copy(update={"ingest_heldout_share": 0.4})
+        await ingest.worker.work(await ingest.claim())
+        dataset = await ingest.files.datasets.get(TENANT, dataset_id_of(file))
+        assert (await ingest.stored(file)).dataset_id == dataset.id
+        assert dataset.rows.heldout == 9
+        for part in ("train", "validation", "heldout", "manifest"):
+            assert await ingest.files.objects.get_bytes(getattr(dataset.prepared, part))
+
+
+async def test_the_content_of_a_file_is_there_before_its_answer_begins(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = ROWS + b"\n" * 3 * 2**20
+    async with parts(space) as ingest:
+        file = await ingest.upload(large)
+        assert b"".join([chunk async for chunk in await ingest.files.content(file)]) == large
+        empty = file.model_copy(update={"object": await ingest.files.objects.put_bytes("empty", b"")})
+        assert b"".join([chunk async for chunk in await ingest.files.content(empty)]) == b""
+        await ingest.files.objects.delete(file.object.key)
+        with pytest.raises(NotFound, match="is gone"):
+            await ingest.files.content(file)
+
+
+async def test_only_files_that_are_there_expire_and_count(space: Space) -> None:
+    async with parts(space) as ingest:
+        files = [await ingest.upload(ROWS + b"\n" * n) for n in range(3)]
+        change = {"$set": {"expires_at": 5}}
+        await ingest.files.files.collection.update_many({"_id": {"$in": [file.id for file in files[:2]]}}, change)
+        await ingest.uploads.delete(TENANT, files[0].id)
+        assert [file.id for file in await ingest.files.expired()] == [files[1].id]
+        assert await ingest.files.stored_bytes(TENANT) == files[1].object.size + files[2].object.size
+        await ingest.uploads.delete_expired()
+        assert await ingest.files.expired() == []
+        assert await ingest.files.stored_bytes(TENANT) == files[2].object.size
 
 
 async def test_the_key_of_a_deleted_file_does_not_bring_it_back(space: Space) -> None:

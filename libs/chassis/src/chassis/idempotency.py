@@ -112,7 +112,7 @@ class Idempotency:
     ) -> None:
         """Let the application answer, and store the answer with the hash of the body it read to the end."""
         crash_point("idempotency.begun")
-        token = seed.set(attempt.record_id)
+        token = seed.set(attempt.seed)
 
         async def store(answer: _Recorder) -> None:
             if (found := body_hash()) is None:
@@ -133,12 +133,11 @@ class Idempotency:
 
     async def _begin(self, attempt: _Attempt) -> dict[str, Any] | None:
         """Claim the key for this attempt, or return the answer it already has."""
+        fresh = {"attempt": "", "until_ms": 0, "life": attempt.token, "expires_at": datetime.now(UTC) + KEEP}
         record = await self.records.find_one_and_update(
-            {"_id": attempt.record_id},
-            {"$setOnInsert": {"attempt": "", "until_ms": 0, "expires_at": datetime.now(UTC) + KEEP}},
-            upsert=True,
-            return_document=False,
+            {"_id": attempt.record_id}, {"$setOnInsert": fresh}, upsert=True, return_document=False
         )
+        attempt.life = str((record or fresh).get("life", ""))
         if record is not None and "status" in record:
             return dict(record)
         free = {"status": {"$exists": False}, "$expr": {"$lt": ["$until_ms", SERVER_MS]}}
@@ -159,12 +158,24 @@ class Idempotency:
                 await self.records.update_one(attempt.mine, [{"$set": _held()}])
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Attempt:
-    """One attempt at a request; a late one, whose key was taken over, matches nothing any more."""
+    """One attempt at a request; a late one, whose key was taken over, matches nothing any more.
+
+    Attributes:
+        record_id: of the key.
+        token: of this attempt.
+        life: the same for all attempts within the 24 hours of the key, another one when it is used again after them.
+    """
 
     record_id: str
     token: str
+    life: str = ""
+
+    @property
+    def seed(self) -> str:
+        """What ids are made from."""
+        return f"{self.record_id}{self.life}"
 
     @property
     def mine(self) -> dict[str, Any]:

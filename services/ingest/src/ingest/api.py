@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from chassis.auth import Principal, require
 from chassis.http import Page, page
 from ingest.domain import Dataset, File
-from ingest.receive import Slots, receive
+from ingest.receive import Limits, Slots, receive
 from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Uploads
@@ -74,11 +74,14 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
     """Upload, list, read, download, delete."""
     router = APIRouter(prefix="/v1/files", tags=["files"])
     slots = Slots(settings.ingest_uploads_at_a_time, settings.ingest_uploads_of_a_tenant)
+    limits = Limits(
+        settings.ingest_max_file_bytes, settings.ingest_upload_silence_seconds, settings.ingest_upload_bytes_per_second
+    )
 
     @router.post("")
     async def create_file(request: Request, principal: Writes) -> FileObject:
         with slots.taken(principal.tenant_id):
-            async with receive(request.headers, request.stream(), settings.ingest_max_file_bytes) as upload:
+            async with receive(request.headers, request.stream(), limits) as upload:
                 file = await uploads.accept(principal.tenant_id, upload, principal.owner)
         wake()
         return FileObject.of(file)
@@ -105,7 +108,7 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
     async def file_content(file_id: str, principal: Reads) -> StreamingResponse:
         file = await files.visible(principal.tenant_id, file_id, principal.only)
         return StreamingResponse(
-            files.objects.stream(file.object),
+            await files.content(file),
             media_type="application/octet-stream",
             headers={"content-length": str(file.object.size), "x-content-type-options": "nosniff"},
         )

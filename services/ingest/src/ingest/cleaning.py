@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ Part = Literal["train", "validation", "heldout"]
 LONGEST_LABEL = 60
 MOST_LABELS = 200
 ROWS_PER_LABEL = 3
+JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+"""Kana and kanji."""
+
+_spelled = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+
 SMALL_CLASS = 8
 """A class of fewer rows gives one group at most away from training."""
 
@@ -107,9 +113,9 @@ def split(
         heldout_share: of the rows, about.
         seed: of the order in which rows are dealt.
     """
-    unique: dict[tuple[str, str], Row] = {}
+    unique: dict[bytes, Row] = {}
     for row, beside in zip(map(clean, rows), unread or [""] * len(rows), strict=True):
-        unique.setdefault((_spelled(row), beside), row)
+        unique.setdefault(hashlib.sha256(f"{_spelled(row)}\n{beside}".encode()).digest(), row)
     kept = [row for row in unique.values() if teaches(row)]
     task = task_of(kept)
     strata: dict[str, list[list[Row]]] = defaultdict(list)
@@ -184,21 +190,11 @@ def _most_common_answer(group: list[Row]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
-def _spelled(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False, sort_keys=True)
-
-
 def _order(seed: str, text: str) -> str:
     return hashlib.sha256(f"{seed}\x1f{text}".encode()).hexdigest()
 
 
 def japanese_share(rows: list[Row]) -> float:
     """Share of rows with kana or kanji in them."""
-    with_japanese = sum(
-        any(_is_japanese(character) for character in json.dumps(row, ensure_ascii=False)) for row in rows
-    )
+    with_japanese = sum(any(JAPANESE.search(message["content"]) for message in row["messages"]) for row in rows)
     return with_japanese / len(rows) if rows else 0.0
-
-
-def _is_japanese(character: str) -> bool:
-    return "\u3040" <= character <= "\u30ff" or "\u4e00" <= character <= "\u9fff"

@@ -19,6 +19,9 @@ from ingest.cleaning import Splits, split
 from ingest.readers import FormatError, Parsed, Row, check_jsonl, decode, parse
 
 KEPT_AS_IS = ("evals", "batch")
+SHORT_ROW_BYTES = 2800
+"""Memory that reading a row of one sentence and a label takes, measured."""
+
 GRACE_SECONDS = 5
 """Between the signal that says the time is over and the one that looks like any other kill."""
 
@@ -46,9 +49,17 @@ def leave_result(folder: Path) -> None:
         where = f"{job['filename']}, line {error.line}" if error.line else job["filename"]
         result = {"kind": "rejected", "code": error.code, "message": f"{where}: {error.message}", "line": error.line}
     except MemoryError:
-        message = f"{job['filename']}: reading it takes too much memory. Upload it in parts."
+        message = f"{job['filename']}: {out_of_bounds(job['memory_bytes'], job['seconds'])}"
         result = {"kind": "rejected", "code": "too_large", "message": message, "line": None}
     (folder / "result.json").write_text(json.dumps(result, ensure_ascii=False))
+
+
+def out_of_bounds(memory_bytes: int, seconds: int) -> str:
+    """What to say of a file that cannot be read within these limits."""
+    return (
+        f"reading it takes more than {memory_bytes // 2**20} MiB or {seconds} s, enough for about "
+        f"{memory_bytes // SHORT_ROW_BYTES // 1000},000 short rows. A dataset is made of one file, so send fewer rows."
+    )
 
 
 def work(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +158,9 @@ def _note(*sentences: str | None) -> str | None:
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     with path.open("w") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(f"{encode(row)}\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -15,7 +18,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from chassis.bodies import Body
-from chassis.errors import Invalid, RateLimited, TooLarge
+from chassis.errors import Invalid, RateLimited, SartorError, TooLarge
 from chassis.ids import now
 from ingest.domain import known_purpose
 from ingest.readers import BadRows
@@ -57,12 +60,35 @@ class Form(Body):
     expires_after: ExpiresAfter | None = None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may be, and how slow.
+
+    Attributes:
+        max_bytes: size of the file.
+        silence_seconds: longest wait for its next bytes.
+        bytes_per_second: least rate on average, once it has lasted for `silence_seconds`.
+    """
+
+    max_bytes: int
+    silence_seconds: float = 20
+    bytes_per_second: int = 0
+
+
+class TooSlow(SartorError):
+    """The bytes of an upload do not come, or come so slowly that they keep others from sending theirs."""
+
+    status, type, default_code = 408, "invalid_request_error", "upload_too_slow"
+
+
 class Slots:
     """How many uploads a replica receives at the same time, and how many of them may be one tenant's.
 
+    Half of the slots are for tenants that have no upload under way, so that few who send slowly leave room for others.
+
     Args:
         most: in all.
-        of_a_tenant: of one tenant, fewer than `most`, so that slow uploads of one leave room for the others.
+        of_a_tenant: of one tenant, fewer than `most`.
     """
 
     def __init__(self, most: int, of_a_tenant: int) -> None:
@@ -83,6 +109,8 @@ class Slots:
             raise RateLimited(
                 f"{self._of_a_tenant} of your uploads are under way. Wait until one is done.", retry_after=5
             )
+        if self._taken[tenant_id] and self._taken.total() >= self._most - self._most // 2:
+            raise RateLimited("Many are uploading. Wait until your upload under way is done.", retry_after=5)
         self._taken[tenant_id] += 1
         try:
             yield
@@ -93,13 +121,13 @@ class Slots:
 
 
 @asynccontextmanager
-async def receive(headers: Headers, body: AsyncGenerator[bytes, None], max_bytes: int) -> AsyncIterator[Upload]:
+async def receive(headers: Headers, body: AsyncGenerator[bytes, None], limits: Limits) -> AsyncIterator[Upload]:
     """Read a form with the fields `purpose`, `file` and perhaps `columns`, `on_bad_rows` and `expires_after[…]`.
 
     Args:
         headers: of the request.
         body: its bytes as they come.
-        max_bytes: size limit of the file.
+        limits: of the size of the file, and of its pace.
 
     Yields:
         The upload; its temporary file is gone when the context ends.
@@ -108,21 +136,20 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], max_bytes
         Invalid: not such a form.
         RequestValidationError: a field is unknown, or has a value that it cannot have.
         TooLarge: the request is over the limit, by its declared or by its real length.
+        TooSlow: it comes too slowly.
     """
     declared = int(headers.get("content-length") or 0)
-    if declared > max_bytes + FORM_OVERHEAD:
-        raise too_large(max_bytes)
+    if declared > limits.max_bytes + FORM_OVERHEAD:
+        raise too_large(limits.max_bytes)
     if not headers.get("content-type", "").startswith("multipart/form-data"):
         raise Invalid("Send the upload as multipart/form-data with the fields 'purpose' and 'file'.", param="file")
-    parser = MultiPartParser(
-        headers, _limited(body, max_bytes), max_files=1, max_fields=16, max_part_size=LONGEST_FIELD
-    )
+    parser = MultiPartParser(headers, _limited(body, limits), max_files=1, max_fields=16, max_part_size=LONGEST_FIELD)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise Invalid(f"The form cannot be read: {error.message}", param="file") from error
     try:
-        yield _upload(form, headers.get("idempotency-key"))
+        yield _upload(form)
     finally:
         await form.close()
 
@@ -130,22 +157,35 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], max_bytes
 def too_large(max_bytes: int) -> TooLarge:
     """The error for a file over the limit."""
     return TooLarge(
-        f"The file is over the limit of {max_bytes} bytes ({max_bytes // 1024**2} MiB). Upload it in parts.",
+        f"The file is over the limit of {max_bytes} bytes ({max_bytes // 1024**2} MiB). A document may come in parts; "
+        "a dataset is made of one file, so send fewer rows.",
         code="file_too_large",
         param="file",
     )
 
 
-async def _limited(body: AsyncGenerator[bytes, None], max_bytes: int) -> AsyncGenerator[bytes, None]:
-    seen = 0
-    async for chunk in body:
+async def _limited(body: AsyncGenerator[bytes, None], limits: Limits) -> AsyncGenerator[bytes, None]:
+    seen, began = 0, time.monotonic()
+    while True:
+        try:
+            async with asyncio.timeout(limits.silence_seconds):
+                chunk = await anext(body, None)
+        except TimeoutError as error:
+            raise TooSlow(f"Nothing came of the upload for {limits.silence_seconds:g} s. Send it again.") from error
+        if chunk is None:
+            return
         seen += len(chunk)
-        if seen > max_bytes + FORM_OVERHEAD:
-            raise too_large(max_bytes)
+        if seen > limits.max_bytes + FORM_OVERHEAD:
+            raise too_large(limits.max_bytes)
+        lasts = time.monotonic() - began
+        if lasts > limits.silence_seconds and seen < lasts * limits.bytes_per_second:
+            raise TooSlow(
+                f"The upload comes with less than {limits.bytes_per_second} bytes a second. Send it from a faster line."
+            )
         yield chunk
 
 
-def _upload(form: FormData, idempotency_key: str | None) -> Upload:
+def _upload(form: FormData) -> Upload:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise Invalid("file: is missing. Send the bytes in a form field named 'file'.", param="file")
@@ -162,7 +202,6 @@ def _upload(form: FormData, idempotency_key: str | None) -> Upload:
         columns=_roles(asked.columns),
         on_bad_rows=asked.on_bad_rows,
         expires_at=now() + asked.expires_after.seconds if asked.expires_after else None,
-        idempotency_key=idempotency_key,
     )
 
 

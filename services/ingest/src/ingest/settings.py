@@ -16,6 +16,8 @@ class Settings(ServiceSettings):
     ingest_tenant_bytes: int = Field(20 * 1024**3, description="Most bytes a tenant may have stored.")
     ingest_uploads_at_a_time: int = Field(16, description="Uploads a replica receives at the same time; more get 429.")
     ingest_uploads_of_a_tenant: int = Field(4, description="Uploads of one tenant among them; more get 429.")
+    ingest_upload_silence_seconds: float = Field(20, description="Longest that nothing comes of an upload.")
+    ingest_upload_bytes_per_second: int = Field(16 * 1024, description="Least rate of an upload once it has begun.")
     ingest_lease_seconds: float = Field(15, description="Lease on a file being parsed.")
     ingest_parse_seconds: int = Field(120, description="Longest a parse may take.")
     ingest_parse_memory_bytes: int = Field(2 * 1024**3, description="Most memory a parse may use.")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 from chassis.errors import NotFound
 from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
-from ingest.domain import Dataset, File
+from ingest.domain import Dataset, File, State
 from schemas import ObjectRef
 from stores.mongo import Collection
 from stores.objects import Objects
 from stores.orphans import Orphans
 
+KEPT: list[State] = ["uploaded", "processed", "error"]
 TO_PARSE: dict[str, Any] = {"state": "uploaded"}
 TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
 
@@ -47,7 +48,8 @@ class Files:
         """Create the indexes of the worker's and the sweeper's questions."""
         await self.files.collection.create_index([("state", 1), ("tenant_id", 1), ("created_at", 1)])
         await self.files.collection.create_index([("state", 1), ("purged", 1)])
-        await self.files.collection.create_index("expires_at", sparse=True)
+        await self.files.collection.create_index([("state", 1), ("expires_at", 1)])
+        await self.files.collection.create_index([("tenant_id", 1), ("state", 1), ("object.size", 1)])
 
     async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, Any] | None = None) -> File:
         """A file that is not deleted and meets the further conditions of `where`.
@@ -77,9 +79,9 @@ class Files:
         return await self.files.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
 
     async def stored_bytes(self, tenant_id: str) -> int:
-        """Bytes of the tenant's uploads."""
+        """Bytes of the tenant's uploads, summed from an index that holds all it takes."""
         pipeline: list[dict[str, Any]] = [
-            {"$match": {"tenant_id": tenant_id, "state": {"$ne": "deleted"}}},
+            {"$match": {"tenant_id": tenant_id, "state": {"$in": KEPT}}},
             {"$group": {"_id": None, "bytes": {"$sum": "$object.size"}}},
         ]
         found = await self.files.collection.aggregate(pipeline).to_list(1)
@@ -87,7 +89,7 @@ class Files:
 
     async def expired(self) -> list[File]:
         """Files of any tenant whose time is over."""
-        query = {"expires_at": {"$lte": now(), "$ne": None}, "state": {"$ne": "deleted"}}
+        query = {"state": {"$in": KEPT}, "expires_at": {"$gt": 0, "$lte": now()}}
         return [file async for file in self.files.for_service(query)]
 
     async def claim(self, owner: str, seconds: float) -> File | None:
@@ -103,6 +105,27 @@ class Files:
         if not await self.files.leases.renew(file.id, file.lease.fence, seconds):
             return False
         return await self.files.find_one(file.tenant_id, {"_id": file.id, "state": "uploaded"}) is not None
+
+    async def content(self, file: File) -> AsyncIterator[bytes]:
+        """The bytes of a file, of which some are there already when this returns.
+
+        Raises:
+            NotFound: they are gone.
+            Transient: the object store cannot be asked.
+        """
+        chunks = aiter(self.objects.stream(file.object))
+        try:
+            first = await anext(chunks, b"")
+        except NotFound as error:
+            message = f"The content of file '{file.id}' is gone. Delete the file and upload it again."
+            raise NotFound(message, param="id", code="file_gone") from error
+
+        async def all_of_it() -> AsyncIterator[bytes]:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+        return all_of_it()
 
     async def put_upload(self, tenant_id: str, file_id: str, source: BinaryIO) -> ObjectRef:
         """Store an upload's bytes at a place of their own, noted first, so that a crash leaves none unknown."""

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import BinaryIO
 
+import structlog
+
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, TooLarge, Unprocessable
+from chassis.errors import Conflict, NotFound, TooLarge, Transient, Unprocessable
+from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import File
 from ingest.readers import BadRows
 from ingest.store import Files
 from schemas import LabelsPublished, Purpose
+from stores.mongo import PyMongoError
+
+log = structlog.get_logger()
 
 CHUNK = 1024 * 1024
 SWEEP_SECONDS = 15.0
@@ -33,7 +39,6 @@ class Upload:
     columns: dict[str, str]
     on_bad_rows: BadRows = "refuse"
     expires_at: int | None = None
-    idempotency_key: str | None = None
 
 
 class Uploads:
@@ -56,6 +61,8 @@ class Uploads:
     async def accept(self, tenant_id: str, upload: Upload, owner: str = "") -> File:
         """Store the bytes, then the file that names them; a worker reads them later.
 
+        A request that was broken off and is made again under its idempotency key finds the file of its first attempt.
+
         Raises:
             TooLarge: the tenant's storage is full.
             Unprocessable: the idempotency key was used with other bytes.
@@ -66,7 +73,7 @@ class Uploads:
                 f"Your storage is full ({self._tenant_bytes} bytes). Delete files you no longer need.",
                 code="storage_full",
             )
-        file_id = derived_id("file-", tenant_id, upload.idempotency_key) if upload.idempotency_key else new_id("file-")
+        file_id = request_id_for("file-", new_id("file-"))
         if existing := await self._files.files.find_one(tenant_id, {"_id": file_id}):
             return _same(existing, await asyncio.to_thread(_sha256, upload.source))
         stored = await self._files.put_upload(tenant_id, file_id, upload.source)
@@ -86,7 +93,10 @@ class Uploads:
         file.announce()
         file = await self._files.files.add_once(file)
         crash_point("ingest.accepted")
-        await self._files.settle_upload(tenant_id, file_id, stored.key)
+        try:
+            await self._files.settle_upload(tenant_id, file_id, stored.key)
+        except (Transient, PyMongoError) as error:  # the file is there: what is left to tidy, `sweep` will
+            log.warning("upload_not_settled", file_id=file_id, error=type(error).__name__)
         return _same(file, stored.sha256)
 
     async def delete(self, tenant_id: str, file_id: str, where: Mapping[str, str] | None = None) -> None:

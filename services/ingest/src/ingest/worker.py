@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted, exhaustion_named, r
 from chassis.ids import now
 from chassis.private_folders import OutgrewDisk, PrivateFolders
 from ingest.domain import Dataset, File, Rejection
+from ingest.parse import out_of_bounds
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
 from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef, RowCounts
@@ -37,7 +39,6 @@ SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
 PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
 """All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
-UNREADABLE = "it could not be read within the limits of time, memory and disk. Upload it in smaller parts."
 
 
 class ParserDied(Exception):
@@ -129,7 +130,7 @@ class Worker:
     async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> dict[str, Any]:
         """Run the parser; a parser that dies again and again, or takes its worker along, means the file is at fault."""
         if file.attempts >= MOST_ATTEMPTS or file.unfinished >= MOST_DEATHS:
-            return _rejected(file, "unreadable", UNREADABLE)
+            return self._unreadable(file)
         await self._files.objects.download(file.object, folder / "upload")
         limits = self._settings
         job = {
@@ -172,13 +173,18 @@ class Worker:
         if letting_go in done:
             raise Conflict(f"File {file.id} was deleted, or another worker has it.")
         if reading not in done or process.returncode == -signal.SIGXCPU:
-            return _rejected(file, "unreadable", UNREADABLE)
+            return self._unreadable(file)
         raise_for_exit(process.returncode)
         if process.returncode != 0:
             log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
             raise ParserDied
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return result
+
+    def _unreadable(self, file: File) -> dict[str, Any]:
+        limits = self._settings
+        message = out_of_bounds(limits.ingest_parse_memory_bytes, limits.ingest_parse_seconds)
+        return {"kind": "rejected", "code": "unreadable", "message": f"{file.filename}: {message}", "line": None}
 
     async def _publish(self, file: File, folder: Path, result: dict[str, Any]) -> None:
         if not await self._files.hold(file, self._settings.ingest_lease_seconds):
@@ -209,9 +215,10 @@ class Worker:
             await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
 
     async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
-        """Write the parts, the manifest last."""
+        """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
         dataset_id = dataset_id_of(file)
-        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}"
+        version = await asyncio.to_thread(_version_of, folder, result)
+        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
         objects = self._files.objects
         parts: dict[str, ObjectRef] = {}
         for name in PARTS:
@@ -294,5 +301,9 @@ class Worker:
             task.cancel()
 
 
-def _rejected(file: File, code: str, message: str) -> dict[str, Any]:
-    return {"kind": "rejected", "code": code, "message": f"{file.filename}: {message}", "line": None}
+def _version_of(folder: Path, result: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode())
+    for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ def check_jsonl(text: str) -> int:
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines that hold anything, with their numbers from 1."""
-    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if line.strip():
+            yield number, line.removesuffix("\n")
 
 
 def json_object(line: str, number: int) -> dict[str, Any]:

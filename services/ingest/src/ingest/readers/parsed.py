@@ -56,7 +56,7 @@ class Parsed:
             FormatError: there are too many.
         """
         if len(self.rows) >= MAX_ROWS:
-            raise FormatError("too_many_rows", f"more than {MAX_ROWS} rows. Upload the file in parts.", line)
+            raise FormatError("too_many_rows", f"more than {MAX_ROWS} rows. Send the best of them.", line)
         self.rows.append(row)
         self.unread.append(_digest(unread) if unread else "")
         for place in dict.fromkeys(INDEX.sub("[]", place) for place, _ in unread):
