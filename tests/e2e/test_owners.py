@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from fastapi import FastAPI
 
 from localstack import LocalStack
 from tests.conftest import Tenant, make_tenant
@@ -58,6 +60,7 @@ def ids(owner: Tenant, anna: Tenant) -> dict[str, str]:
         dataset = wait_for(lambda: http.get("/datasets").json()["data"])[0]
         evaluation = http.get("/evals/evaluations").json()["data"][0]
         store = wait_for(lambda: http.get("/vector_stores").json()["data"])[0]
+        wait_for(lambda: http.get(f"/vector_stores/{store['id']}/files").json()["data"])
     return {
         "file": file.id,
         "document": document.id,
@@ -91,6 +94,7 @@ READS: dict[str, Asking] = {
         "/chat/completions/{chat}/messages",
         "/vector_stores/{store}",
         "/vector_stores/{store}/files",
+        "/vector_stores/{store}/files/{document}",
     )
 }
 WRITES: dict[str, Asking] = {
@@ -108,6 +112,27 @@ ENDS: dict[str, Asking] = {
     "stored chat": lambda http, ids: http.delete(f"/chat/completions/{ids['chat']}"),
     "file": lambda http, ids: http.delete(f"/files/{ids['file']}"),
 }
+
+
+FOR_ALL = {"/models", "/vector_stores", "/registry/base_models", "/registry/aliases", "/registry/aliases/{}"}
+"""What an end user sees of these is tried below, or is for the whole tenant."""
+
+HOLDERS = ("ingest", "trainer", "evaluator", "registry", "inference_proxy", "rag_indexer")
+"""Services that keep what end users make."""
+
+
+def test_every_route_that_reads_is_tried_here(built: Callable[[str], FastAPI]) -> None:
+    reading = {
+        _shape(path.removeprefix("/v1"))
+        for service in HOLDERS
+        for path, methods in built(service).openapi()["paths"].items()
+        if path.startswith("/v1/") and "get" in methods
+    }
+    assert reading - {_shape(path) for path in (*READS, *LISTS)} - FOR_ALL == set()
+
+
+def _shape(path: str) -> str:
+    return re.sub(r"\{[^}]+\}", "{}", path)
 
 
 def test_another_end_user_sees_nothing_of_it(bela: Tenant, ids: dict[str, str]) -> None:

@@ -432,6 +432,50 @@ BUGS: tuple[Planted, ...] = (
         "services/accounts/tests/test_service.py::test_a_key_is_verified_though_nothing_can_be_written",
     ),
     bug(
+        "retrieval in a chat is asked as the service",
+        "services/inference_proxy/src/inference_proxy/retrieval.py",
+        "user=principal, json=body",
+        "json=body",
+        "services/inference_proxy/tests/test_owners.py::test_a_key_reads_no_store_through_a_chat_that_it_may_not_read",
+    ),
+    bug(
+        "scopes end at the first service",
+        "libs/chassis/src/chassis/auth.py",
+        '"scopes": sorted(user.scopes) if user else ["*"],',
+        '"scopes": ["*"],',
+        "libs/chassis/tests/test_auth.py::test_a_token_carries_what_the_caller_may_and_whose_their_things_are",
+    ),
+    bug(
+        "an end user sees what everybody made",
+        "libs/chassis/src/chassis/auth.py",
+        'return {"owner": self.owner} if self.role == "end_user" else {}',
+        "return {}",
+        "libs/chassis/tests/test_auth.py::test_only_end_users_see_their_own_alone",
+    ),
+    bug(
+        "an end user is answered by another's model",
+        "services/inference_proxy/src/inference_proxy/routing.py",
+        'if model.startswith("ft:") and principal.only',
+        "if not model and principal.only",
+        "services/inference_proxy/tests/test_owners.py"
+        "::test_an_end_user_chats_with_their_own_models_and_those_with_an_alias",
+    ),
+    bug(
+        "an end user reads another's stored chats",
+        "services/inference_proxy/src/inference_proxy/store.py",
+        '{**principal.only, "_id": chat_id, "stored": True}',
+        '{"_id": chat_id, "stored": True}',
+        "services/inference_proxy/tests/test_owners.py"
+        "::test_an_end_user_sees_their_own_stored_chats_and_rates_their_own_answers",
+    ),
+    bug(
+        "a labeler may publish",
+        "libs/chassis/src/chassis/auth.py",
+        '"labeler": frozenset({"labeling:annotate"}),',
+        '"labeler": frozenset({"labeling:write"}),',
+        "libs/chassis/tests/test_auth.py::test_a_role_and_a_scope_must_both_allow",
+    ),
+    bug(
         "unknown adapter answered by the base",
         "services/inference_proxy/src/inference_proxy/routing.py",
         """        except NotFound as error:

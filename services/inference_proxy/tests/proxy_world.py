@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from chassis.auth import Principal, hash_key
-from chassis.errors import NotFound, SartorError, Unauthenticated
+from chassis.errors import Forbidden, NotFound, SartorError, Unauthenticated
 from chassis.http import error_response
 from chassis.ids import new_id
 from inference_proxy.app import build
@@ -106,7 +106,10 @@ class Elsewhere:
 
         @app.post("/v1/vector_stores/{store}/search")
         async def search(store: str, request: Request) -> dict[str, Any]:
-            tenant = self.caller(request, "rag_indexer").tenant_id
+            caller = self.caller(request, "rag_indexer")
+            if not caller.may("retrieval:read"):
+                raise Forbidden("This key may not do 'retrieval:read'.")
+            tenant = caller.tenant_id
             if (tenant, store) not in self.found:
                 raise NotFound(f"No vector store found with id '{store}'.", param="vector_store_id")
             self.searches.append((await request.json())["query"])
@@ -204,15 +207,15 @@ class World:
     def adapter(self, model: str) -> str:
         return str(self.elsewhere.routes[model]["adapter_id"])
 
-    def key(self, tenant: str = "", **limits: int) -> str:
+    def key(self, tenant: str = "", role: str = "owner", scopes: tuple[str, ...] = ("*",), **limits: int) -> str:
         """An API key that accounts knows."""
         key = new_id("sk-")
         allowed = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, **limits}
         self.elsewhere.keys[hash_key(key)] = {
             "tenant_id": tenant or self.a,
             "key_id": f"key_{key[-6:]}",
-            "role": "owner",
-            "scopes": ["*"],
+            "role": role,
+            "scopes": list(scopes),
             "allowances": [{"of": key, **allowed}],
         }
         return key

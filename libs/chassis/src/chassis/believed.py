@@ -31,6 +31,7 @@ class _Answer(Generic[V]):
     value: V
     at: float
     ask_at: float
+    failed: bool = False
 
 
 class Believed(Generic[K, V]):
@@ -38,6 +39,7 @@ class Believed(Generic[K, V]):
 
     An answer is fresh for `fresh_seconds`. After that it is asked for again, by one caller for all who wait, and while
     that fails with `Transient` the old one holds until `stale_seconds` after it was given. Any other error ends it.
+    Once the source has failed nobody waits for it who has an answer: it is asked now and then beside them.
 
     Args:
         fresh_seconds: believed without asking.
@@ -70,7 +72,12 @@ class Believed(Generic[K, V]):
         if asking is None:
             asking = self._asking[key] = asyncio.create_task(self._ask(key, ask, known))
             asking.add_done_callback(lambda done: self._asked(key, done))
+        if known is not None and known.failed and self._usable(known):
+            return known.value
         return await asyncio.shield(asking)
+
+    def _usable(self, known: _Answer[V]) -> bool:
+        return self._clock() < known.at + self._stale
 
     def _asked(self, key: K, done: asyncio.Task[V]) -> None:
         del self._asking[key]
@@ -78,7 +85,7 @@ class Believed(Generic[K, V]):
             done.exception()  # whoever waited was told; there may be nobody left
 
     async def _ask(self, key: K, ask: Callable[[float | None], Awaitable[V]], known: _Answer[V] | None) -> V:
-        usable = known is not None and self._clock() < known.at + self._stale
+        usable = known is not None and self._usable(known)
         changes = self._changes
         try:
             value = await ask(PATIENCE_SECONDS if usable else None)
@@ -87,6 +94,7 @@ class Believed(Generic[K, V]):
                 raise
             log.warning("old_answer_believed", error=error.message)
             known.ask_at = min(self._clock() + REST_SECONDS, known.at + self._stale)
+            known.failed = True
             return known.value
         except Exception:  # whatever the source says, it is no answer to be believed; whoever asked hears it
             self._answers.pop(key, None)
