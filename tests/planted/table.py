@@ -470,7 +470,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a labeler may publish",
-        "libs/chassis/src/chassis/auth.py",
+        "libs/chassis/src/chassis/roles.py",
         '"labeler": frozenset({"labeling:annotate"}),',
         '"labeler": frozenset({"labeling:write"}),',
         "libs/chassis/tests/test_auth.py::test_a_role_and_a_scope_must_both_allow",

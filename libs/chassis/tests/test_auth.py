@@ -8,9 +8,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from chassis.auth import ROLES, Authenticator, Peer, Principal, hash_key
+from chassis.auth import Authenticator, Peer, Principal, hash_key
 from chassis.errors import NotFound, Transient, Unauthenticated
 from chassis.limits import Allowance
+from chassis.roles import ROLES
 from testkit import Space
 
 API_KEY = "sk-sartor-" + "a" * 43

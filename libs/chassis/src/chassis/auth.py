@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from starlette.types import Scope
 from chassis.believed import Believed
 from chassis.errors import BY_STATUS, Forbidden, NotFound, Transient, Unauthenticated
 from chassis.limits import Allowance
+from chassis.roles import ROLES, covers
 
 TOKEN_SECONDS = 60
 CLOCK_SKEW_SECONDS = 10
@@ -34,40 +35,6 @@ MOST_REVOKED = 10_000
 
 LONGEST_CALL_SECONDS = 30.0
 """Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
-
-ROLES: dict[str, frozenset[str]] = {
-    "operator": frozenset({"*"}),
-    "owner": frozenset({"*"}),
-    "engineer": frozenset(
-        {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
-        | {"evals:write"}
-    ),
-    "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read"}),
-    "labeler": frozenset({"labeling:annotate"}),
-    "viewer": frozenset(
-        {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
-    ),
-    "end_user": frozenset(
-        {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
-    ),
-}
-"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant.
-
-`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
-"""
-
-SCOPES = frozenset(
-    f"{resource}:{action}"
-    for resource in ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
-    for action in ("read", "write")
-) | {"models:approve", "labeling:annotate"}
-"""Every scope there is, spelt out."""
-
-
-def expand(granted: Iterable[str]) -> frozenset[str]:
-    """The scopes of `SCOPES` that patterns such as `*`, `files:*` or `files:write` stand for."""
-    patterns = frozenset(granted)
-    return frozenset(scope for scope in SCOPES if _covers(patterns, scope))
 
 
 @dataclass(frozen=True)
@@ -101,17 +68,7 @@ class Principal:
     def may(self, scope: str) -> bool:
         """Whether both the role and the key's own scopes allow `scope`."""
         role = ROLES.get(self.role, frozenset())
-        return _covers(role, scope) and _covers(self.scopes, scope)
-
-
-def _covers(granted: frozenset[str], scope: str) -> bool:
-    resource, _, action = scope.partition(":")
-    return (
-        "*" in granted
-        or scope in granted
-        or f"{resource}:*" in granted
-        or (action in ("read", "annotate") and f"{resource}:write" in granted)
-    )
+        return covers(role, scope) and covers(self.scopes, scope)
 
 
 def hash_key(api_key: str) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chassis.auth import ROLES, SCOPES, Principal, expand
+from chassis.auth import Principal
 from chassis.errors import Forbidden, Invalid, Unauthenticated
 from chassis.limits import Allowance
+from chassis.roles import ROLES, SCOPES, expand
 from eventbus.aggregate import Aggregate
 from schemas import KeyRevoked, TenantCreated, TenantPolicy, TenantPolicyChanged
 

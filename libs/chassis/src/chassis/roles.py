@@ -1,0 +1,50 @@
+"""What each role may do, in scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ROLES: dict[str, frozenset[str]] = {
+    "operator": frozenset({"*"}),
+    "owner": frozenset({"*"}),
+    "engineer": frozenset(
+        {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
+        | {"evals:write"}
+    ),
+    "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read"}),
+    "labeler": frozenset({"labeling:annotate"}),
+    "viewer": frozenset(
+        {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
+    ),
+    "end_user": frozenset(
+        {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
+    ),
+}
+"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant.
+
+`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
+"""
+
+SCOPES = frozenset(
+    f"{resource}:{action}"
+    for resource in ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
+    for action in ("read", "write")
+) | {"models:approve", "labeling:annotate"}
+"""Every scope there is, spelt out."""
+
+
+def expand(granted: Iterable[str]) -> frozenset[str]:
+    """The scopes of `SCOPES` that patterns such as `*`, `files:*` or `files:write` stand for."""
+    patterns = frozenset(granted)
+    return frozenset(scope for scope in SCOPES if covers(patterns, scope))
+
+
+def covers(granted: frozenset[str], scope: str) -> bool:
+    """Whether `scope` is among what was granted, by name or by a pattern such as `*`, `files:*` or `files:write`."""
+    resource, _, action = scope.partition(":")
+    return (
+        "*" in granted
+        or scope in granted
+        or f"{resource}:*" in granted
+        or (action in ("read", "annotate") and f"{resource}:write" in granted)
+    )
