@@ -195,7 +195,7 @@ async def queue_job(space: Space, jobs: AggregateStore[Job], epochs: int) -> Non
         training_file="file-1",
         seed=7,
     )
-    job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": BATCH, "learning_rate_multiplier": 10.0})
+    job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": BATCH, "learning_rate_multiplier": 10.0}, 1)
     await jobs.prepare()
     await jobs.add(job)
 

@@ -17,7 +17,10 @@ from typing import Any
 
 import httpx2
 
+from chassis.settings import ServiceSettings
+from localstack import LocalStack
 from schemas import EVENTS, TOPICS
+from stores.objects import Objects
 from testkit.injector import Message, recorded
 from tests.chaos.sweep import DOCUMENT, SETTINGS
 from tests.conftest import Tenant, make_tenant
@@ -31,7 +34,8 @@ CHAT = [{"role": "user", "content": "bike 3 will not open"}]
 class Tour:
     """One tenant's way past everything that says something."""
 
-    def __init__(self, tenant: Tenant) -> None:
+    def __init__(self, tenant: Tenant, stack: LocalStack) -> None:
+        self._stack = stack
         self._sdk = tenant.sdk
         self._tenant = tenant
         self._http = tenant.http
@@ -46,6 +50,7 @@ class Tour:
         self._cancel_a_job()
         self._call("PATCH", "organization", json={"gate": "approval"})
         self._refuse(self._label())
+        self._lose_an_adapter()
         self._revoke_a_key()
 
     def _tune(self) -> str:
@@ -102,6 +107,27 @@ class Tour:
         self._call("POST", f"registry/models/{wait_for(waiting)}/reject", json={"note": "Recorded."})
         assert self._ended_job(file).status == "failed"
 
+    def _lose_an_adapter(self) -> None:
+        """Files of an adapter are gone before the model server fetches them; a person refuses its model."""
+        supervisor = self._stack._rpc().supervisor
+        supervisor.stopProcess("model_server")
+        file = self._upload("lost.jsonl", rows(36), "user_data")
+
+        def adapter() -> Any:
+            found = self._call("GET", "registry/models?limit=100")["data"]
+            return next((one for one in found if one["training_file"] == file), None)
+
+        model = wait_for(adapter)
+        manifest = model["adapter_manifest"]
+        settings = ServiceSettings(**self._stack.addresses(), objects_bucket=manifest["bucket"])
+        objects = Objects(settings, workers=1)
+        asyncio.run(objects.delete(manifest["key"].replace("manifest.json", "adapter_model.safetensors")))
+        objects.close()
+        supervisor.startProcess("model_server")
+        path = f"registry/models/{model['id']}"
+        wait_for(lambda: self._call("GET", path)["load_failures"])
+        self._call("POST", f"{path}/reject", json={"note": "Lost."})
+
     def _revoke_a_key(self) -> None:
         key = self._call("POST", "organization/keys", json={"name": "short-lived"})
         self._call("DELETE", f"organization/keys/{key['id']}")
@@ -131,7 +157,7 @@ def record() -> list[Message]:
         root = Path(folder)
         stack = tiny_stack(root, SETTINGS, say=print)
         with stack:
-            Tour(make_tenant(stack, "Recorded")).walk()
+            Tour(make_tenant(stack, "Recorded"), stack).walk()
             kafka, topics = stack.addresses()["kafka_bootstrap"], [topic.name for topic in TOPICS]
             with contextlib.suppress(AssertionError):  # who calls says which are missing
                 wait_for(lambda: not missing(asyncio.run(recorded(kafka, *topics))))

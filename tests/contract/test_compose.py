@@ -182,7 +182,8 @@ def test_prometheus_scrapes_every_service() -> None:
 
 
 def test_alerts_name_metrics_that_exist() -> None:
-    code = "".join(path.read_text() for path in (ROOT / "libs").glob("*/src/**/*.py"))
+    sources = [*(ROOT / "libs").glob("*/src/**/*.py"), *(ROOT / "services").glob("*/src/**/*.py")]
+    code = "".join(path.read_text() for path in sources)
     alerts = yaml.safe_load((ROOT / "infra/observability/alerts.yml").read_text())
     for rule in alerts["groups"][0]["rules"]:
         metric = re.search(r"\b(\w+_\w+)(?:\{|\[| >)", rule["expr"])

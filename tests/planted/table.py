@@ -18,6 +18,7 @@ DELIVERY = "libs/eventbus/tests/test_delivery.py"
 RELAY_TEST = "libs/eventbus/tests/test_relay.py"
 HTTP = "libs/chassis/tests/test_http.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
+RESIDENCY = "services/model_server/tests/test_residency.py"
 EVENTS = "schemas/src/schemas/events.py"
 ENVELOPE = "schemas/src/schemas/envelope.py"
 RECORDINGS = "tests/contract/test_recordings.py"
@@ -307,6 +308,13 @@ BUGS: tuple[Planted, ...] = (
         STATES,
     ),
     bug(
+        "an older word about a model is taken",
+        "services/trainer/src/trainer/domain.py",
+        'if self.state != "evaluating" or waiting.revision <= self.gate.revision:',
+        'if self.state != "evaluating":',
+        STATES,
+    ),
+    bug(
         "an upload's job has a random id",
         "services/trainer/src/trainer/use_cases.py",
         'id=derived_id("ftjob-", dataset.dataset_id)',
@@ -381,6 +389,34 @@ BUGS: tuple[Planted, ...] = (
         "services/registry/src/registry/domain.py",
         'if gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):',
         'if gate in ("advisory", "auto"):',
+    ),
+    bug(
+        "nobody hears that a person is waited for",
+        "services/registry/src/registry/domain.py",
+        "            self._say_waiting(completed.reason)\n",
+        "",
+        "services/registry/tests/test_gate.py",
+    ),
+    bug(
+        "whatever goes wrong with an adapter is final",
+        "services/model_server/src/model_server/residency.py",
+        "failing.permanent = isinstance(error, FINAL)",
+        "failing.permanent = not isinstance(error, SartorError)",
+        f"{RESIDENCY}::test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded",
+    ),
+    bug(
+        "an adapter that keeps failing keeps its place",
+        "services/model_server/src/model_server/residency.py",
+        "oldest_first = [one for one in wanted if one not in refused and one not in failing]",
+        "oldest_first = [one for one in wanted if one not in refused]",
+        f"{RESIDENCY}::test_adapters_that_keep_failing_take_no_room_from_others",
+    ),
+    bug(
+        "looking for an adapter is an attempt",
+        "services/evaluator/src/evaluator/domain.py",
+        "        self.attempts -= 1\n",
+        "",
+        "services/evaluator/tests/test_evaluator_service.py::test_an_adapter_that_never_comes_is_left_to_a_person",
     ),
     bug(
         "adapter manifest unchecked",

@@ -69,8 +69,10 @@ async def training(world: World, child: Subprocess, folder: Path, parent: int) -
         rows=80,
         max_length=config.max_length,
         rows_too_long=0,
+        rows_unweighted=0,
         validation_rows=10,
         validation_rows_too_long=0,
+        validation_rows_unweighted=0,
     )
     for step in range(done + 1, STEPS + 1):
         await asyncio.sleep(world.loop.random.uniform(0.2, 0.8))

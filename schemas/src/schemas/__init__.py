@@ -3,6 +3,7 @@
 from schemas.envelope import Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from schemas.events import (
     AdapterEvicted,
+    AdapterLoadFailed,
     AdapterResident,
     ChatCompleted,
     DatasetPrepared,
@@ -26,6 +27,7 @@ from schemas.events import (
     ModelRegistered,
     ModelRejected,
     ModelRetired,
+    ModelWaiting,
     Purpose,
     TenantCreated,
     TenantPolicy,
@@ -39,6 +41,7 @@ __all__ = [
     "FEWEST_TRAINING_ROWS",
     "TOPICS",
     "AdapterEvicted",
+    "AdapterLoadFailed",
     "AdapterResident",
     "ChatCompleted",
     "DatasetPrepared",
@@ -66,6 +69,7 @@ __all__ = [
     "ModelRegistered",
     "ModelRejected",
     "ModelRetired",
+    "ModelWaiting",
     "ObjectRef",
     "Purpose",
     "RowCounts",

@@ -261,6 +261,21 @@ class ModelRegistered(Event):
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
+class ModelWaiting(Event):
+    """What a version waits for before it can be in production, or the reason why it still does, is now this."""
+
+    type, topic, key = "model.waiting.v1", "models", "model_id"
+
+    model_id: str = Field(description="The model.")
+    job_id: str = Field(description="The job that made it.")
+    waiting_for: Literal["evaluation", "approval", "replica"] = Field(
+        description="The test on held-out rows, a person's decision, or a replica that holds the adapter."
+    )
+    revision: int = Field(ge=1, description="Rises with every such event of the model; an older one is not taken.")
+    reason: str = Field("", description="Why it waits, in a sentence, where there is more to say.")
+    evaluation_id: str | None = Field(None, description="The evaluation that a person should look at.")
+
+
 class ModelPromoted(Event):
     """The gate opened: the model is in production for its tenant."""
 
@@ -310,6 +325,19 @@ class AdapterResident(Event):
     base_delta: float = Field(ge=0, description="Largest log-prob difference from the base model on the same probes.")
 
 
+class AdapterLoadFailed(Event):
+    """A replica could not take an adapter that it should hold."""
+
+    type, topic, key = "adapter.load_failed.v1", "adapters", "adapter_id"
+
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    model_id: str = Field(description="The model it serves.")
+    replica_id: str = Field(description="The replica.")
+    replica_url: str = Field("", description="Where the replica's TGI API answers.")
+    permanent: bool = Field(description="The adapter itself is wrong here; otherwise the replica keeps trying.")
+    reason: str = Field(description="What went wrong, in a sentence.")
+
+
 class AdapterEvicted(Event):
     """A replica no longer holds an adapter."""
 
@@ -334,6 +362,7 @@ class EvaluationCompleted(Event):
     metric: Id = Field(description="The metric it rests on.")
     scores: dict[Parameter, Interval] = Field(max_length=32, description="By system: `base`, `few_shot`, `candidate`.")
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
+    earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")
 
 
 # chats and feedback

@@ -89,14 +89,20 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         "models",
         "Model versions and what the gate decided.",
-        (events.ModelRegistered, events.ModelPromoted, events.ModelRejected, events.ModelRetired),
+        (
+            events.ModelRegistered,
+            events.ModelWaiting,
+            events.ModelPromoted,
+            events.ModelRejected,
+            events.ModelRetired,
+        ),
         "registry",
         ("evaluator", "inference_proxy", "model_server", "trainer"),
     ),
     Topic(
         "adapters",
         "Which replica holds which adapter, proved.",
-        (events.AdapterResident, events.AdapterEvicted),
+        (events.AdapterResident, events.AdapterLoadFailed, events.AdapterEvicted),
         "model_server",
         ("inference_proxy", "registry"),
     ),

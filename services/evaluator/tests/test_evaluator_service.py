@@ -22,6 +22,7 @@ from evaluator_world import (
     wrong,
 )
 
+from chassis.ids import now
 from schemas import EvaluationCompleted, ModelRegistered, ModelRejected, ObjectRef
 from testkit import Addresses, Space, eventually, running
 from testkit.running import free_port
@@ -55,7 +56,7 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
     assert evidence["scores"]["candidate"]["macro_f1"]["value"] == 1.0
     assert evidence["differences"]["candidate - few_shot"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30}
     assert evidence["cost"]["few_shot"]["prompt_tokens"] > evidence["cost"]["base"]["prompt_tokens"] > 0
-    assert evidence["suite"] == {"name": "heldout", "version": 1}
+    assert evidence["suite"] == {"name": "heldout", "version": 2}
     assert len(evidence["few_shot_examples"]) == 6
 
     shown = await world.shown(model)
@@ -113,13 +114,28 @@ async def test_it_waits_for_the_adapter_and_never_counts_its_absence(world: Worl
 async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> None:
     model = await world.register(rows(0, 12))
     await eventually(lambda: _last_error(world, model), within=20)
+    await world.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
     event = await world.completed(model, within=60)
     assert (event.verdict, event.scores) == ("needs_human", {})
     assert "does not hold the adapter" in event.reason
-    assert "3 attempts" in event.reason
+    assert (await world.shown(model))["attempts"] == 0, "looking for an adapter is no attempt"
     assert (await world.evidence(event))["reason"] == event.reason
     before = Counter(world.engine.asked)
     assert all(count == 2 for (asked, _), count in before.items() if asked == BASE)
+
+
+async def test_evaluations_whose_adapters_do_not_come_hold_up_no_other(world: World) -> None:
+    waiting = [await world.register(rows(0, 12)) for _ in range(5)]
+    for model in waiting:
+        await eventually(lambda model=model: _last_error(world, model), within=20)
+    good = await world.register(rows(0, 12))
+    world.engine.adapters[good.adapter_id] = right
+    assert (await world.completed(good, within=20)).verdict == "pass"
+    done = [event.model_id for event in world.seen.of(EvaluationCompleted)]
+    assert not [model for model in waiting if model.model_id in done]
+    late = waiting[-1]
+    world.engine.adapters[late.adapter_id] = right
+    assert (await world.completed(late)).verdict == "pass"
 
 
 async def _last_error(world: World, model: ModelRegistered) -> bool:
@@ -150,6 +166,36 @@ async def test_a_row_the_engine_refuses_is_left_out_for_all(world: World) -> Non
         (3, "candidate"),
     }
     assert "512 tokens" in evidence["rows_refused"][0]["reason"]
+
+
+async def test_rows_that_teach_nothing_measure_nobody_and_are_no_examples(world: World) -> None:
+    silent = [
+        {"messages": [one["messages"][1], {**one["messages"][2], "content": "SILENT", "weight": 0}]}
+        for one in rows(0, 8)
+    ]
+    model = await world.register([*silent, *rows(10, 12)], train=[*silent, *rows(1000, 30)])
+    world.engine.adapters[model.adapter_id] = right
+    event = await world.completed(model)
+    assert event.verdict == "pass"
+    assert {score.n for score in event.scores.values()} == {12}
+    assert event.scores["candidate"].value == 1.0
+    evidence = await world.evidence(event)
+    assert evidence["rows_without_weight"] == 8
+    assert "SILENT" not in str(evidence["few_shot_examples"])
+
+
+async def test_verdicts_on_the_same_rows_are_counted(world: World) -> None:
+    heldout = rows(200, 12)
+    found = []
+    for _ in range(3):
+        model = await world.register(heldout)
+        world.engine.adapters[model.adapter_id] = right
+        found.append(await world.completed(model))
+    assert [event.earlier_verdicts for event in found] == [0, 1, 2]
+    assert (await world.evidence(found[-1]))["earlier_verdicts"] == 2
+    other = await world.register(rows(300, 12))
+    world.engine.adapters[other.adapter_id] = right
+    assert (await world.completed(other)).earlier_verdicts == 0
 
 
 @pytest.mark.parametrize("heldout", [[], rows(0, 4)])

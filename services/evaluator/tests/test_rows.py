@@ -37,6 +37,24 @@ def test_chat_lines_are_read() -> None:
     )
 
 
+def test_an_answer_of_weight_0_is_no_reference() -> None:
+    def turn(role: str, content: str, **weight: int) -> dict[str, object]:
+        return {"role": role, "content": content, **weight}
+
+    conversations = [
+        [turn("user", "a?"), turn("assistant", "A", weight=1), turn("user", "b?"), turn("assistant", "B", weight=0)],
+        [turn("user", "a?"), turn("assistant", "A", weight=0), turn("user", "b?"), turn("assistant", "B")],
+        [turn("user", "c?"), turn("assistant", "C", weight=0)],
+    ]
+    data = "".join(json.dumps({"messages": one}) + "\n" for one in conversations).encode()
+    found = parse_rows(data, "heldout.jsonl")
+    assert [(one.index, one.reference, len(one.messages), one.taught) for one in found] == [
+        (0, "A", 1, True),
+        (1, "B", 3, True),
+        (2, "C", 1, False),
+    ]
+
+
 @pytest.mark.parametrize(
     "line",
     [

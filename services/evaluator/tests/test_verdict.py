@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
+from evaluator.comparison import ALPHA, compare, sign_flip_p_value
 from evaluator.intervals import bootstrap_difference, bootstrap_mean, wilson
 from evaluator.verdict import Verdict, decide, untested
 
@@ -19,7 +23,7 @@ def judge(
     if few_shot is not None:
         scores["few_shot"] = interval(few_shot)
         over = bootstrap_difference(candidate, few_shot, 1)
-    return decide(metric, scores, bootstrap_difference(candidate, base, 1), over, min_rows=10)
+    return decide(metric, scores, compare(candidate, base, 1), over, min_rows=10)
 
 
 def rows(right: int, of: int) -> list[float]:
@@ -63,11 +67,53 @@ def test_a_model_must_have_learned_more_than_the_commonest_answer(
 ) -> None:
     candidate, guess, base = rows(right, of), rows(commonest, of), rows(0, of)
     scores = {"candidate": wilson(candidate), "base": wilson(base)}
-    over_guess = bootstrap_difference(candidate, guess, 1)
-    found = decide(
-        "accuracy", scores, bootstrap_difference(candidate, base, 1), None, min_rows=10, over_guess=over_guess
-    )
+    over_guess = compare(candidate, guess, 1)
+    found = decide("accuracy", scores, compare(candidate, base, 1), None, min_rows=10, over_guess=over_guess)
     assert found.kind == kind, found.reason
+
+
+@pytest.mark.parametrize(("gains", "kind"), [(4, "needs_human"), (5, "needs_human"), (6, "pass")])
+@pytest.mark.parametrize("of", [10, 20, 60])
+def test_a_few_gains_without_a_loss_pass_only_where_chance_would_seldom_do_it(gains: int, kind: str, of: int) -> None:
+    found = judge(rows(gains, of), rows(0, of))
+    assert found.kind == kind, found.reason
+    if kind == "needs_human":
+        assert "chance alone does as well in" in found.reason
+
+
+@pytest.mark.parametrize("of", [10, 12, 15, 20])
+def test_systems_that_do_not_differ_pass_seldom_enough_where_answers_are_right_or_wrong(of: int) -> None:
+    chance = np.random.default_rng(of)
+    tests, right = 4000, chance.uniform(0.2, 0.8, size=4000)
+    candidate, base = chance.random((2, tests, of)) < right[:, None]
+    alike = Counter(zip((candidate & ~base).sum(1).tolist(), (base & ~candidate).sum(1).tolist(), strict=True))
+    passed = 0
+    for (gains, losses), times in alike.items():
+        same = [0.0] * (of - gains - losses)
+        if judge(rows(gains, gains + losses) + same, rows(0, gains) + rows(losses, losses) + same).kind == "pass":
+            passed += times
+    assert 0 < passed / tests <= ALPHA
+
+
+@pytest.mark.parametrize("of", [10, 13])
+def test_systems_that_do_not_differ_pass_seldom_enough_where_scores_are_graded(of: int) -> None:
+    """By all ways to choose the signs of the differences: without a difference each is as likely as another."""
+    sizes = np.random.default_rng(of).exponential(0.1, size=of)
+    ways = [(np.array(way) * sizes).tolist() for way in itertools.islice(itertools.product((1, -1), repeat=of), 1024)]
+    p_values = [sign_flip_p_value(way, 1) for way in ways]
+    assert sum(p <= ALPHA for p in p_values) <= ALPHA * 2**of
+
+
+def test_the_exact_test_is_that_of_the_books() -> None:
+    assert sign_flip_p_value([1.0] * 9 + [-1.0], 1) == pytest.approx(11 / 1024)  # McNemar, 9 against 1
+    # Fisher 1935, §21: Darwin's 15 pairs of plants, in eighths of an inch; 863 of 32,768 ways reach their sum.
+    darwin = [49.0, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+    assert sign_flip_p_value(darwin, 1) == pytest.approx(863 / 32768)
+    assert sign_flip_p_value([0.0] * 12, 1) == 1.0
+    many = darwin + [value / 7 for value in darwin]
+    drawn = sign_flip_p_value(many, 1)
+    assert 0 < drawn < 863 / 32768
+    assert drawn == sign_flip_p_value(many, 1)
 
 
 def test_a_gain_within_the_noise_is_for_a_person() -> None:

@@ -20,10 +20,10 @@ from chassis.settings import ServiceSettings
 from eventbus.bus import Bus
 from model_server.announce import announcer
 from model_server.engine import Engine
-from model_server.errors import AdapterNotFound
+from model_server.errors import AdapterNotFound, EngineStopped
 from model_server.residency import Residency
 from model_server.sequence import GenerateRequest
-from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ObjectRef
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef
 from stores.objects import Objects
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
@@ -217,6 +217,8 @@ async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
     assert world.heard(AdapterResident) == [(good, "tenant_a")]
     assert world.engine.present == {good}
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 1
+    [told] = [event for event in world.said if isinstance(event, AdapterLoadFailed)]
+    assert (told.adapter_id, told.permanent) == (bad, True)
     read: list[str] = []
 
     async def never(ref: ObjectRef) -> bytes:
@@ -269,8 +271,7 @@ async def test_an_adapter_that_the_disk_cannot_hold_waits_for_room(
         assert world.said == []
         assert list(disk.folder.rglob("*.partial")) == [], "half a file takes no room from others"
         disk.free()
-        await replica.synchronise()
-        assert world.heard(AdapterResident) == [(one, "tenant_a")]
+        await taken(world, replica, [(one, "tenant_a")])
         await replica.close()
 
 
@@ -288,6 +289,68 @@ async def test_a_proof_that_could_not_be_tried_says_nothing_about_the_adapter(
     assert world.said == []
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(one, "tenant_a")]
+
+
+class OutOfMemory(RuntimeError):
+    """What an allocator raises."""
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfMemory("no room for 61 MB"), EngineStopped("the engine stopped"), MemoryError()]
+)
+async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    one = await world.adapter(1)
+
+    async def fails(folder: Path) -> Any:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.engine, "hold", fails)
+
+        async def failing() -> bool:
+            await world.residency.synchronise()
+            return REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 1
+
+        await eventually(failing)
+        await world.residency.synchronise()
+    [told] = [event for event in world.said if isinstance(event, AdapterLoadFailed)]
+    assert (told.adapter_id, told.model_id, told.tenant_id, told.permanent) == (one, "ft:1", "tenant_a", False)
+    assert type(error).__name__ in told.reason
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 0
+    await taken(world, world.residency, [(one, "tenant_a")])
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 0
+
+
+async def taken(world: World, residency: Residency, resident: list[tuple[str, str]]) -> None:
+    """Look until these adapters are resident: one that failed is tried again a little later each time."""
+
+    async def look() -> bool:
+        await residency.synchronise()
+        return world.heard(AdapterResident) == resident
+
+    await eventually(look)
+
+
+async def test_adapters_that_keep_failing_take_no_room_from_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.residency = world.replica(capacity=1)
+    bad = await world.adapter(1)
+    world.registry.wanted[0]["awaited"] = True
+    hold = world.engine.hold
+
+    async def hold_others(folder: Path) -> Any:
+        if json.loads((folder / "manifest.json").read_text()) == manifest:
+            raise OutOfMemory
+        return await hold(folder)
+
+    manifest = json.loads((world.folder / "1/manifest.json").read_text())
+    monkeypatch.setattr(world.engine, "hold", hold_others)
+    good = await world.adapter(2)
+    await taken(world, world.residency, [(good, "tenant_a")])
+    assert bad not in world.engine.present
 
 
 async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from chassis.errors import Conflict
 from registry.card import markdown
-from registry.domain import Alias, Model, Replica, model_name
+from registry.domain import Alias, LoadFailure, Model, Replica, model_name
 from schemas import (
     EvaluationCompleted,
     FinetuneTrained,
@@ -17,6 +17,7 @@ from schemas import (
     ModelRegistered,
     ModelRejected,
     ModelRetired,
+    ModelWaiting,
     ObjectRef,
 )
 
@@ -95,10 +96,10 @@ def test_a_suffix_cannot_break_the_name_apart() -> None:
     [
         ("auto", "pass", "production", [ModelPromoted]),
         ("auto", "fail", "rejected", [ModelRejected]),
-        ("auto", "needs_human", "awaiting_approval", []),
-        ("approval", "pass", "awaiting_approval", []),
-        ("approval", "fail", "awaiting_approval", []),
-        ("approval", "needs_human", "awaiting_approval", []),
+        ("auto", "needs_human", "awaiting_approval", [ModelWaiting]),
+        ("approval", "pass", "awaiting_approval", [ModelWaiting]),
+        ("approval", "fail", "awaiting_approval", [ModelWaiting]),
+        ("approval", "needs_human", "awaiting_approval", [ModelWaiting]),
         ("advisory", "pass", "production", [ModelPromoted]),
         ("advisory", "fail", "production", [ModelPromoted]),
         ("advisory", "needs_human", "production", [ModelPromoted]),
@@ -115,12 +116,57 @@ def test_the_gate_follows_the_policy(policy: Any, verdict: str, state: str, even
 def test_a_pass_without_a_replica_waits_for_one() -> None:
     model = candidate()
     model.judge(completed("pass"), "auto", at=3)
-    assert (model.state, model.waiting_for, model.take_pending()) == ("candidate", "replica", [])
+    assert (model.state, model.waiting_for) == ("candidate", "replica")
+    [waiting] = model.take_pending()
+    assert isinstance(waiting, ModelWaiting)
+    assert (waiting.waiting_for, waiting.job_id, waiting.revision) == ("replica", "ftjob-1", 1)
     model.hold(replica(), at=4)
     [event] = model.take_pending()
     assert isinstance(event, ModelPromoted)
     assert event.decided_by == "gate"
     assert (model.state, model.promoted_at, model.waiting_for) == ("production", 4, None)
+
+
+def test_whoever_waits_for_a_person_hears_why_and_then_for_what_it_waits() -> None:
+    model = candidate()
+    model.judge(completed("needs_human"), "auto", at=3)
+    model.approve("user_1", "", at=9)
+    waits = [event for event in model.take_pending() if isinstance(event, ModelWaiting)]
+    assert [(one.waiting_for, one.revision, one.reason) for one in waits] == [
+        ("approval", 1, REASON),
+        ("replica", 2, ""),
+    ]
+    assert waits[0].evaluation_id == "ev-1"
+    assert model.waiting_since == 9
+
+
+def failure(reason: str = "out of memory", *, permanent: bool = False, at: int = 4) -> LoadFailure:
+    url = "http://replica-1"
+    return LoadFailure(replica_id="replica-1", replica_url=url, reason=reason, permanent=permanent, at=at)
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_an_adapter_that_a_replica_cannot_load_is_told_once_for_each_reason(decided: bool) -> None:
+    model = candidate()
+    if decided:
+        model.judge(completed("pass"), "auto", at=3)
+    model.take_pending()
+    for told in (failure(), failure(at=5), failure("off its fingerprint", permanent=True, at=6)):
+        model.note_load_failure(told)
+    first, second = model.take_pending()
+    assert isinstance(first, ModelWaiting)
+    assert isinstance(second, ModelWaiting)
+    assert first.waiting_for == second.waiting_for == ("replica" if decided else "evaluation")
+    assert "out of memory. It is tried again." in first.reason
+    assert "off its fingerprint. It will not be tried there again." in second.reason
+    assert second.revision == first.revision + 1
+    assert "off its fingerprint" in markdown(model)
+    model.hold(replica(), at=7)
+    [last] = model.take_pending()
+    assert isinstance(last, ModelPromoted if decided else ModelWaiting)
+    assert model.load_failures == []
+    model.note_load_failure(failure(at=8))
+    assert model.load_failures == [], "it holds it: that was said before"
 
 
 def test_a_replica_that_left_does_not_count() -> None:
@@ -162,6 +208,7 @@ def test_a_person_approves_and_is_remembered() -> None:
     model = candidate()
     model.hold(replica(), at=2)
     model.judge(completed("needs_human"), "auto", at=3)
+    model.take_pending()
     model.approve("user_1", "looked at all rows", at=10)
     [event] = model.take_pending()
     assert isinstance(event, ModelPromoted)
@@ -173,6 +220,7 @@ def test_a_person_approves_and_is_remembered() -> None:
 def test_a_person_rejects_and_the_job_hears_why() -> None:
     model = candidate()
     model.judge(completed("pass"), "approval", at=3)
+    model.take_pending()
     model.reject("user_1", "wrong tone", at=10)
     [event] = model.take_pending()
     assert isinstance(event, ModelRejected)
@@ -184,6 +232,7 @@ def test_a_person_rejects_and_the_job_hears_why() -> None:
 def test_a_refusal_without_a_reason_names_no_id_either() -> None:
     model = candidate()
     model.judge(completed("pass"), "approval", at=3)
+    model.take_pending()
     model.reject("user_1", ".", at=10)
     [event] = model.take_pending()
     assert isinstance(event, ModelRejected)
@@ -235,6 +284,12 @@ def test_the_card_tells_the_whole_story() -> None:
     for fact in (model.id, "ds-1", "file-1", "ftjob-1", "ad-1", "n_epochs", REASON, "0.980", "replica-1", "gate"):
         assert fact in text
     assert "Not evaluated yet." in markdown(candidate())
+
+
+def test_the_card_says_how_often_the_same_rows_were_asked_before() -> None:
+    model = candidate()
+    model.judge(completed("pass").model_copy(update={"earlier_verdicts": 7}), "auto", at=3)
+    assert "held-out rows before this one: 7." in markdown(model)
 
 
 def test_a_note_cannot_break_the_cards_table() -> None:

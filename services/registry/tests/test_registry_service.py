@@ -10,11 +10,13 @@ from registry_world import BASE, World, write_base
 from chassis.ids import new_id
 from schemas import (
     AdapterEvicted,
+    AdapterLoadFailed,
     FinetuneCancelled,
     ModelPromoted,
     ModelRegistered,
     ModelRejected,
     ModelRetired,
+    ModelWaiting,
     TenantCreated,
     TenantPolicy,
     TenantPolicyChanged,
@@ -45,6 +47,28 @@ async def test_from_trained_to_production_by_the_gate(world: World) -> None:
     assert [one.job_id for one in world.of(ModelRegistered)] == [world.job(1), world.job(2)]
     assert len(world.of(ModelPromoted)) == 1
     assert (await world.card(model))["state"] == "production"
+
+
+async def test_what_a_model_waits_for_is_said_and_an_adapter_that_cannot_be_loaded_too(world: World) -> None:
+    model = await world.trained(1)
+    failed = AdapterLoadFailed(
+        tenant_id=world.a,
+        adapter_id=world.resident(1).adapter_id,
+        model_id=model,
+        replica_id="r1",
+        permanent=True,
+        reason="off its fingerprint by 0.4 nats",
+    )
+    await world.digest(failed, failed)
+    await world.digest(world.evaluated(model, "needs_human"))
+    told, asked = await eventually(lambda: found if len(found := world.of(ModelWaiting)) == 2 else None)
+    assert (told.waiting_for, told.job_id, told.evaluation_id) == ("evaluation", world.job(1), None)
+    assert "0.4 nats" in told.reason
+    assert (asked.waiting_for, asked.reason) == ("approval", "57 of 58 against 3 of 58.")
+    card = await world.card(model)
+    assert card["waiting_since"] >= card["created_at"]
+    [shown] = card["load_failures"]
+    assert (shown["replica_id"], shown["permanent"]) == ("r1", True)
 
 
 async def test_a_failed_evaluation_rejects_with_its_reason(world: World) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from chassis.errors import Conflict
-from schemas import DatasetPrepared, ObjectRef, RowCounts
+from schemas import DatasetPrepared, ModelWaiting, ObjectRef, RowCounts
 from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Checkpoint, Failure, Job
+from trainer.stages import stage_of, waiting_of
 
 REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
 DATASET = DatasetPrepared(
@@ -25,15 +26,29 @@ DATASET = DatasetPrepared(
     heldout=REF,
 )
 ADAPTER = Adapter(adapter_id="ad-1", manifest=REF, base_digest="d", trained_tokens=9, train_seconds=1, metrics={})
+
+
+def waiting(what: str, revision: int = 1, reason: str = "") -> ModelWaiting:
+    return ModelWaiting(
+        tenant_id="t",
+        model_id="ft:x",
+        job_id="ftjob-1",
+        waiting_for=what,  # type: ignore[arg-type]
+        revision=revision,
+        reason=reason,
+    )
+
+
 STEPS = {
-    "enqueue": lambda job: job.enqueue(DATASET, None, {"n_epochs": 1}),
-    "start": lambda job: job.start(),
-    "train": lambda job: job.train(ADAPTER),
+    "enqueue": lambda job: job.enqueue(DATASET, None, {"n_epochs": 1}, 2),
+    "start": lambda job: job.start(2),
+    "train": lambda job: job.train(ADAPTER, 2),
     "succeed": lambda job: job.succeed("ft:x", 2),
     "fail": lambda job: job.fail(Failure(code="c", message="m"), 2),
     "cancel": lambda job: job.cancel(2),
-    "pause": lambda job: job.pause(),
-    "resume": lambda job: job.resume(),
+    "pause": lambda job: job.pause(2),
+    "resume": lambda job: job.resume(2),
+    "wait": lambda job: job.wait(waiting("approval"), 2),
 }
 
 
@@ -108,16 +123,20 @@ def test_attempts_count_against_a_job_until_one_gets_further_than_any_before() -
     assert tried.unfinished == 3, "two workers died, the third is at it"
     tried.count_failure()
     assert (tried.failures, tried.unfinished) == (1, 0)
-    tried.start()
+    tried.start(2)
     tried.reach(reached[0])
     assert (tried.failures, tried.unfinished) == (0, 0)
     tried.count_failure()
     tried.drop_checkpoint()
+    assert tried.checkpoints == []
     tried.reach(reached[1])
     assert (tried.checkpoint, tried.failures) == (reached[1], 1), "the same step again is no progress"
     tried.reach(reached[2])
     assert tried.failures == 0
-    tried.start()
+    assert tried.checkpoints == [reached[2], reached[1]]
+    tried.drop_checkpoint()
+    assert tried.checkpoints == [reached[1]]
+    tried.start(2)
     tried.end_attempt()
     assert tried.unfinished == 0
 
@@ -130,6 +149,46 @@ def test_a_checkpoint_stored_after_a_halt_is_kept_and_after_the_end_refused(halt
     assert halted.checkpoint == checkpoint
     with pytest.raises(Conflict):
         job("enqueue", "start", "cancel").reach(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stage", "waits"),
+    [
+        ((), "waiting_for_file", "f must be read"),
+        (("enqueue",), "queued", "worker"),
+        (("enqueue", "start"), "training", None),
+        (("enqueue", "start", "pause"), "paused", "resumed"),
+        (WAY[:3], "testing", "tested"),
+        ((*WAY[:3], "wait"), "awaiting_approval", "person"),
+        *(((*WAY[:3], end), "ended", None) for end in ("succeed", "fail", "cancel")),
+    ],
+)
+def test_a_job_says_its_stage_and_what_it_waits_for(steps: tuple[str, ...], stage: str, waits: str | None) -> None:
+    made = job(*steps)
+    assert stage_of(made) == stage
+    found = waiting_of(made)
+    assert (found is None) == (waits is None)
+    if found is not None:
+        assert str(waits) in found.what
+        assert found.who
+        assert found.since == (2 if steps else 1)
+
+
+def test_what_the_model_waits_for_is_known_by_the_newest_word_only() -> None:
+    made = job(*WAY[:3])
+    made.wait(waiting("approval", 2, "Too few rows."), 5)
+    made.wait(waiting("evaluation", 1, "Replica r1 could not load it."), 6)
+    found = waiting_of(made)
+    assert found is not None
+    assert (stage_of(made), found.since) == ("awaiting_approval", 5)
+    assert "Too few rows." in found.what
+    assert "sartor models approve ft:x" in found.who
+    made.wait(waiting("replica", 3), 7)
+    made.wait(waiting("replica", 4, "Replica r1 could not load it."), 8)
+    found = waiting_of(made)
+    assert found is not None
+    assert (stage_of(made), found.since) == ("loading", 7), "a new reason is no new wait"
+    assert "could not load it" in found.what
 
 
 def test_every_state_has_an_openai_status() -> None:

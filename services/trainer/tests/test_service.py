@@ -6,9 +6,12 @@ from typing import Any
 
 import openai
 import pytest
-from trainer_world import BASE, World
+from openai.types.fine_tuning.job_create_params import JobCreateParams
+from prometheus_client import REGISTRY
+from trainer_world import BASE, OTHER_BASE, World
 
-from chassis.ids import new_id
+from chassis.ids import new_id, now
+from eventbus.waiting import measure_waiting
 from schemas import (
     DatasetRejected,
     FinetuneCancelled,
@@ -18,7 +21,10 @@ from schemas import (
     RowCounts,
     TenantPolicy,
 )
+from stores.mongo import PyMongoError
 from testkit import eventually
+from trainer.stages import WAITING
+from trainer.store import Jobs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,6 +79,32 @@ async def test_a_file_of_a_few_rows_can_validate_and_not_train(world: World) -> 
     )
 
 
+async def test_a_validation_file_that_is_the_training_file_is_refused(world: World) -> None:
+    file = world.file()
+    with pytest.raises(openai.BadRequestError, match="rows of the training file") as refused:
+        await world.job(file, validation_file=file)
+    assert refused.value.param == "validation_file"
+    twin = world.file()
+    job = await world.job(file, validation_file=twin)
+    first = world.prepared(file)
+    same = {name: getattr(first, name) for name in ("train", "validation", "heldout")}
+    await world.publish(first)
+    await world.publish(world.prepared(twin, **same))
+    failed = await world.becomes(job, "failed")
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.param) == ("invalid_validation_file", "validation_file")
+    assert "rows of the training file" in failed.error.message
+
+
+async def test_the_patience_a_job_asks_for_is_kept(world: World) -> None:
+    job = await world.job(hyperparameters={"early_stop_patience": 3})  # type: ignore[dict-item]
+    await world.publish(world.prepared(job.training_file))
+    await world.becomes(job, "queued")
+    shown = await world.shown(job)
+    assert shown["hyperparameters"]["early_stop_patience"] == 3
+    assert (await world.store.get(world.a, job.id)).hyperparameters["early_stop_patience"] == 3
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "code", "param"),
     [
@@ -86,9 +118,34 @@ async def test_a_file_of_a_few_rows_can_validate_and_not_train(world: World) -> 
         ({"training_file": "document"}, 400, "invalid_purpose", "training_file"),
         ({"training_file": "broken"}, 400, "invalid_file", "training_file"),
         ({"hyperparameters": {"n_epochs": 0}}, 400, None, "hyperparameters.n_epochs"),
-        ({"hyperparameters": {"epochs": 1}}, 400, None, "hyperparameters.epochs"),
+        ({"model": "../../etc"}, 400, "model_not_found", "model"),
+        ({"model": "x" * 257}, 400, "invalid_value", "model"),
+        ({"training_file": "f" * 129}, 400, "invalid_value", "training_file"),
+        ({"hyperparameters": {"n_epochs": True}}, 400, None, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"n_epochs": "3" * 5000}}, 400, None, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"epochs": 1}}, 400, "unknown_parameter", "hyperparameters.epochs"),
         ({"method": {"type": "dpo"}}, 400, None, "method.type"),
-        ({"integrations": [{"type": "wandb"}]}, 400, None, "integrations"),
+        ({"method": {"type": "reinforcement"}}, 400, None, "method.type"),
+        ({"method": {"type": "supervised", "dpo": {"hyperparameters": {}}}}, 400, "unknown_parameter", "method.dpo"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 1}}}},
+            400,
+            "unknown_parameter",
+            "method.supervised.hyperparameters.beta",
+        ),
+        (
+            {
+                "hyperparameters": {"n_epochs": 1},
+                "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+            },
+            400,
+            None,
+            "hyperparameters",
+        ),
+        ({"integrations": [{"type": "wandb"}]}, 400, "unknown_parameter", "integrations"),
+        ({"epochs": 3}, 400, "unknown_parameter", "epochs"),
+        ({"metadata": {"k": "v" * 513}}, 400, "invalid_value", "metadata.k"),
+        ({"metadata": {str(n): "v" for n in range(17)}}, 400, "invalid_value", "metadata"),
         ({"suffix": "a b"}, 400, "invalid_value", "suffix"),
         ({"seed": -1}, 400, "invalid_value", "seed"),
     ],
@@ -113,11 +170,11 @@ async def test_a_wrong_request_names_its_field_and_makes_no_job(
 async def test_new_data_is_fine_tuned_by_itself_once_however_often_its_event_comes(
     world: World, made_from: dict[str, str], trigger: str
 ) -> None:
-    world.elsewhere.policies[world.a] = TenantPolicy(base_model="other-base")
+    world.elsewhere.policies[world.a] = TenantPolicy(base_model=OTHER_BASE)
     event = world.prepared(world.file(), purpose="user_data", **made_from)
     await world.digest(event, times=3)
     [job] = [job async for job in world.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})]
-    assert (job.status, job.model, job.organization_id) == ("queued", "other-base", "acme")
+    assert (job.status, job.model, job.organization_id) == ("queued", OTHER_BASE, "acme")
     [asked] = await eventually(lambda: [one for one in world.of(FinetuneRequested) if one.job_id == job.id])
     assert asked.trigger == trigger
 
@@ -157,6 +214,116 @@ async def test_jobs_are_listed_by_page_and_found_by_metadata_and_file(world: Wor
     with pytest.raises(openai.NotFoundError):
         await strangers.list(after=made[0].id)
     assert await world.status(made[0]) == "validating_files"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"suffix": None, "seed": None, "validation_file": None, "metadata": None, "method": None},
+        {"integrations": None, "hyperparameters": None},
+        {"integrations": [], "hyperparameters": {}},
+        {"hyperparameters": {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}},
+        {"method": {"type": "supervised"}},
+        {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": "auto"}}, "dpo": None}},
+    ],
+)
+async def test_a_field_at_its_default_asks_for_nothing(world: World, asked: dict[str, Any]) -> None:
+    async with world.http() as http:
+        answer = await http.post("/v1/fine_tuning/jobs", json={"model": BASE, "training_file": world.file(), **asked})
+    assert answer.status_code == 200, answer.text
+    made = answer.json()
+    assert set(made["hyperparameters"].values()) == {"auto"}
+    assert (made["integrations"], made["metadata"], made["validation_file"]) == ([], None, None)
+
+
+HONOURED: dict[str, tuple[Any, Any]] = {
+    "model": (OTHER_BASE, lambda job: job["model"]),
+    "seed": (7, lambda job: job["seed"]),
+    "metadata": ({"team": "x", "": ""}, lambda job: job["metadata"]),
+    "hyperparameters": ({"n_epochs": 2}, lambda job: {"n_epochs": job["hyperparameters"]["n_epochs"]}),
+    "method": (
+        {"type": "supervised", "supervised": {"hyperparameters": {"batch_size": 2}}},
+        lambda job: {
+            "type": job["method"]["type"],
+            "supervised": {
+                "hyperparameters": {"batch_size": job["method"]["supervised"]["hyperparameters"]["batch_size"]}
+            },
+        },
+    ),
+}
+"""Field of OpenAI's request -> a value, and where the job says it; files and the suffix are tried apart."""
+
+
+async def test_each_field_of_the_sdk_changes_the_job_or_is_refused_by_name(world: World) -> None:
+    apart = {"training_file", "validation_file", "suffix"}
+    refused = {"integrations"}
+    assert set(JobCreateParams.__annotations__) == HONOURED.keys() | apart | refused
+    async with world.http() as http:
+        for field, (value, said) in HONOURED.items():
+            body = {"model": BASE, "training_file": world.file(), field: value}
+            made = (await http.post("/v1/fine_tuning/jobs", json=body)).json()
+            assert said(made) == value, field
+            await http.post(f"/v1/fine_tuning/jobs/{made['id']}/cancel")
+        asked = {"model": BASE, "training_file": world.file(), "validation_file": world.file(), "suffix": "support"}
+        made = (await http.post("/v1/fine_tuning/jobs", json=asked)).json()
+    assert {name: made[name] for name in ("training_file", "validation_file")} == {
+        name: asked[name] for name in ("training_file", "validation_file")
+    }
+    assert (await world.store.get(world.a, made["id"])).suffix == "support"
+
+
+async def test_jobs_are_found_by_their_metadata_also_where_it_is_empty_or_missing(world: World) -> None:
+    empty, none = await world.job(metadata={"team": ""}), await world.job()
+    async with world.http() as http:
+
+        async def found(query: str) -> list[str]:
+            answer = await http.get(f"/v1/fine_tuning/jobs?{query}")
+            assert answer.status_code == 200, answer.text
+            return [job["id"] for job in answer.json()["data"]]
+
+        assert await found("metadata[team]=") == [empty.id]
+        assert await found("metadata=null") == [none.id]
+        assert len(await found("")) == 2
+        for query in ("metadata[$where]=1", "metadata[a.b]=1", "metadata=x", "status=failed", "order=asc"):
+            answer = await http.get(f"/v1/fine_tuning/jobs?{query}")
+            assert answer.status_code == 400, query
+            assert answer.json()["error"]["param"] == query.split("=")[0]
+
+
+async def test_a_stored_job_is_accepted_whatever_fails_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.file()
+    await world.digest(world.prepared(file))
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise PyMongoError("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Jobs, "tell", away)
+        job = await world.job(file)
+        assert (await world.sdk().fine_tuning.jobs.pause(job.id)).status == "queued"
+        assert (await world.sdk().fine_tuning.jobs.resume(job.id)).status == "validating_files"
+    assert len((await world.sdk().fine_tuning.jobs.list(extra_query={"training_file": file})).data) == 1
+    await world.becomes(job, "queued")  # by the sweep
+    assert (await world.messages(job))[:2] == [
+        f"Created fine-tuning job: {job.id}",
+        f"Validating training file: {file}",
+    ]
+
+
+@pytest.mark.parametrize("base", ["gone-base", "../../etc", "/etc", ".."])
+async def test_an_automatic_job_for_a_base_model_that_is_not_there_says_so_at_once(world: World, base: str) -> None:
+    world.elsewhere.policies[world.a] = TenantPolicy(base_model=base)
+    event = world.prepared(world.file(), purpose="user_data")
+    await world.digest(event, times=2)
+    [job] = [job async for job in world.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})]
+    assert job.status == "failed"
+    assert job.error is not None
+    assert (job.error.code, job.error.param) == ("model_not_found", "model")
+    assert BASE in job.error.message, "those that are there are named"
+    assert (await world.messages(job))[-1] == job.error.message
 
 
 async def test_a_cancelled_job_stays_cancelled_and_says_so_once(world: World) -> None:
@@ -204,6 +371,53 @@ async def test_events_come_newest_first_and_by_page(world: World) -> None:
     ]
     with pytest.raises(openai.NotFoundError):
         await jobs.list_events(other.id, after=whole[1].id)
+
+
+async def test_a_job_says_what_its_model_waits_for_until_that_ends(world: World) -> None:
+    job = await world.evaluating()
+    assert (await world.shown(job))["stage"] == "testing"
+    waits = world.waiting(job, "approval", 1, "Only 7 held-out rows: too few to decide.")
+    await world.publish(waits)
+    await world.publish(waits)
+    await eventually(lambda: _stage(world, job, "awaiting_approval"))
+    shown = await world.shown(job)
+    assert shown["status"] == "running"
+    assert "7 held-out rows" in shown["waiting_for"]["what"]
+    assert "models:approve" in shown["waiting_for"]["who"]
+    assert f"sartor models approve ft:{world.a}" in shown["waiting_for"]["who"]
+    assert shown["waiting_for"]["since"] >= job.created_at
+    await world.publish(world.waiting(job, "replica", 2, "Replica r1 could not load the adapter: out of memory."))
+    await eventually(lambda: _stage(world, job, "loading"))
+    await world.decide(world.promoted(job))
+    ended = await world.shown(job)
+    assert (ended["status"], ended["stage"], ended["waiting_for"]) == ("succeeded", "ended", None)
+    await world.decide(waits)
+    assert (await world.shown(job))["stage"] == "ended"
+    told = [line for line in await world.messages(job) if "wait" in line]
+    assert len(told) == 2
+    assert told[0].startswith("The model waits for a person with models:approve to decide; `sartor models approve ft:")
+    assert "out of memory" in told[1]
+
+
+async def _stage(world: World, job: Any, stage: str) -> bool:
+    return bool((await world.shown(job))["stage"] == stage)
+
+
+async def test_the_oldest_of_each_waiting_state_is_measured(world: World) -> None:
+    job = await world.evaluating()
+    await world.publish(world.waiting(job, "approval"))
+    await eventually(lambda: _stage(world, job, "awaiting_approval"))
+    await world.jobs.update_one({"_id": job.id}, {"$set": {"since": now() - 7200}})
+    await measure_waiting(world.jobs, WAITING, "since")
+
+    def oldest(stage: str) -> float | None:
+        return REGISTRY.get_sample_value("waiting_oldest_seconds", {"collection": "jobs", "state": stage})
+
+    assert 7200 <= (oldest("awaiting_approval") or 0) < 7300
+    assert (oldest("loading") or 0) < 7200
+    await world.decide(world.promoted(job))
+    await measure_waiting(world.jobs, WAITING, "since")
+    assert (oldest("awaiting_approval") or 0) < 7200
 
 
 async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:

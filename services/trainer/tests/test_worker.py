@@ -30,6 +30,7 @@ from trainer import training_process, worker
 from trainer.domain import Adapter, Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
 from trainer.nursery import RUN_NAME
+from trainer.run_config import FailedForGood
 from trainer.settings import Settings
 from trainer.store import Jobs
 from trainer.worker import MOST_DEATHS, Worker
@@ -86,13 +87,15 @@ class Shop:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def queue(self, epochs: int, **facts: Any) -> str:
-        """A job that may be trained: 12 rows of which one is too long, so 3 steps an epoch."""
+    async def queue(self, epochs: int, *, unweighted: int = 0, **facts: Any) -> str:
+        """A job that may be trained: 12 rows of which one is too long, so 3 steps an epoch; some may teach nothing."""
         questions = [(label, f"{text}, {number}") for number in range(4) for label, text in LABELS.items()]
         questions[-1] = ("refund", "refund " * 200)
         messages = [
             [{"role": "user", "content": text}, {"role": "assistant", "content": label}] for label, text in questions
         ]
+        for one in messages[:unweighted]:
+            one[1]["weight"] = 0  # type: ignore[assignment]
         rows = "".join(json.dumps({"messages": one}) + "\n" for one in messages).encode()
         train = await self.objects.put_bytes("rows/train.jsonl", rows)
         validation = await self.objects.put_bytes("rows/validation.jsonl", b"")
@@ -120,7 +123,7 @@ class Shop:
             seed=7,
             **facts,
         )
-        job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0})
+        job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0}, 1)
         await self.jobs.jobs.add(job)
         return job.id
 
@@ -261,7 +264,7 @@ async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop)
     job_id = await shop.queue(60)
     async with shop.working():
         before = await shop.reaches(job_id)
-        await shop.change(job_id, Job.pause, Job.resume)
+        await shop.change(job_id, lambda job: job.pause(2), lambda job: job.resume(2))
         job = await shop.becomes(job_id, "evaluating")
     assert (job.lease.fence, job.failures) == (2, 0)
     resumed = next(line for line in await shop.told(job_id) if "resumed" in line)
@@ -293,6 +296,89 @@ async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_train
         job = await shop.let_go(job_id)
     assert not runs()
     assert (job.state, job.lease.fence, job.failures) == ("cancelled", 1, 0)
+
+
+async def test_rows_that_teach_nothing_are_counted_and_said(shop: Shop) -> None:
+    job_id = await shop.queue(1, unweighted=3)
+    async with shop.working():
+        await shop.becomes(job_id, "evaluating")
+    told = await shop.told(job_id)
+    assert "Training started on 8 rows." in told
+    why = "every answer in them has the weight 0 and there is nothing to learn"
+    assert f"Rows left out because {why}: 3 of 12." in told
+    assert f"Rows left out because they are longer than {LONGEST} tokens: 1 of 12." in told
+
+
+async def test_validation_rows_of_the_training_file_choose_no_epoch(shop: Shop, tmp_path: Path) -> None:
+    job = await shop.get(await shop.queue(1))
+    assert job.dataset is not None
+    own = (await shop.objects.get_bytes(job.dataset.train)).splitlines(keepends=True)
+    new = b'{"messages": [{"role": "user", "content": "new"}, {"role": "assistant", "content": "refund"}]}\n'
+    heldout = await shop.objects.put_bytes("rows/heldout.jsonl", new.replace(b"new", b"held out"))
+    job.dataset = job.dataset.model_copy(update={"heldout": heldout})
+    empty = await shop.objects.put_bytes("rows/none.jsonl", b"")
+
+    async def validated_by(*rows: bytes) -> Rows:
+        given = await shop.objects.put_bytes("rows/given.jsonl", b"".join(rows))
+        parts = {"train": given, "validation": empty, "heldout": heldout}
+        job.validation = DatasetPrepared.model_validate({**dict(job.dataset or {}), **parts})
+        return await shop.store.fetch_rows(job, tmp_path)
+
+    found = await validated_by(own[3], new, own[0])
+    assert found.validation is not None
+    assert (found.validation.read_bytes(), found.repeated) == (new, 3)
+    with pytest.raises(FailedForGood, match="is in the training file too") as refused:
+        await validated_by(*own[::-1])
+    assert refused.value.code == "invalid_validation_file"
+
+
+@pytest.mark.parametrize("base", ["../tiny-test/../tiny-test", "..", "", "gone", "{absolute}"])
+async def test_a_base_model_is_a_name_and_never_a_path(shop: Shop, tmp_path: Path, base: str) -> None:
+    job = await shop.get(await shop.queue(1))
+    folder = shop.settings.models_dir / "tiny-test"
+    job.base_model = base.format(absolute=folder)
+    with pytest.raises(FailedForGood) as refused:
+        await shop.worker._prepare(job, tmp_path)
+    assert refused.value.code == "base_model_missing"
+
+
+async def test_a_run_is_made_with_the_patience_that_was_asked_for(shop: Shop, tmp_path: Path) -> None:
+    job = await shop.get(await shop.queue(1))
+    assert (await shop.worker._prepare(job, tmp_path)).early_stop_patience == 0
+    job.hyperparameters |= {"early_stop_patience": 3}
+    assert (await shop.worker._prepare(job, tmp_path)).early_stop_patience == 3
+
+
+async def test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored(shop: Shop) -> None:
+    shop.worker = Worker(
+        shop.jobs, shop.store, shop.settings.model_copy(update={"trainer_save_every_steps": 1}), "worker-1"
+    )
+    job_id = await shop.queue(6)
+    kept: list[set[str]] = []
+
+    async def stored() -> set[str]:
+        prefix = f"tenants/{TENANT}/jobs/{job_id}/"
+        return {key.removeprefix(prefix).rsplit("/", 1)[0] for key in await shop.objects.keys(prefix)}
+
+    async def look(step: int) -> None:
+        kept.append(await stored())
+
+    shop.store.before_checkpoint = look
+    async with shop.working():
+        await shop.becomes(job_id, "evaluating")
+    assert len(kept) == 17, "a checkpoint a step, but for the last"
+    assert [len(folders) for folders in kept] == [0, 1, *[2] * 15]
+    assert kept[-1] == {"attempt-1/checkpoint-15", "attempt-1/checkpoint-16"}
+    sweep = asyncio.create_task(shop.worker.sweep())
+    try:
+
+        async def gone() -> bool:
+            return await stored() == set()
+
+        await eventually(gone)
+    finally:
+        sweep.cancel()
+    assert (await shop.get(job_id)).checkpoints == []
 
 
 @pytest.mark.parametrize("trouble", ["missing", "altered"])
@@ -345,7 +431,7 @@ async def test_a_paused_run_that_does_not_end_is_killed(shop: Shop, monkeypatch:
     job_id = await shop.queue(1)
     async with shop.working():
         await eventually(runs)
-        await shop.change(job_id, Job.pause)
+        await shop.change(job_id, lambda job: job.pause(2))
         job = await shop.let_go(job_id)
     assert not runs()
     assert (job.state, job.failures) == ("paused", 0)
@@ -484,7 +570,7 @@ async def test_only_attempts_whose_worker_died_count_against_a_job(shop: Shop) -
     await shop.jobs.jobs.collection.update_one({"_id": often_paused}, halted)
     async with shop.working():
         await eventually(runs)
-        await shop.change(often_paused, Job.pause, lambda job: job.cancel(2))
+        await shop.change(often_paused, lambda job: job.pause(2), lambda job: job.cancel(2))
         job = await shop.becomes(deadly, "failed")
     assert job.error is not None
     assert f"{MOST_DEATHS} workers in a row died" in job.error.message
@@ -524,6 +610,20 @@ async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_a
     assert tries == 2, "once for the job that is over"
 
 
+async def test_what_a_later_attempt_stores_is_left_alone(shop: Shop) -> None:
+    job_id = await shop.queue(1)
+    prefix = f"tenants/{TENANT}/jobs/{job_id}"
+    names = ("attempt-1/checkpoint-5/a", "attempt-2/checkpoint-9/a", "attempt-2/checkpoint-10/a", "attempt-3/x/a")
+    refs = [await shop.objects.put_bytes(f"{prefix}/{name}", b"x") for name in names]
+    job = await shop.get(job_id)
+    job.lease.fence = 2
+    manifest = refs[2].model_copy(update={"key": f"{prefix}/attempt-2/checkpoint-10/manifest.json"})
+    job.checkpoint = Checkpoint(step=10, manifest=manifest)
+    await shop.store.delete_older_checkpoints(job)
+    left = {key.removeprefix(f"{prefix}/") for key in await shop.objects.keys(prefix)}
+    assert left == {"attempt-2/checkpoint-10/a", "attempt-3/x/a"}
+
+
 async def test_what_a_late_attempt_stored_of_a_job_that_was_swept_is_removed(shop: Shop) -> None:
     swept, over, going_on = [await shop.queue(1) for _ in range(3)]
     for job_id in (swept, over, going_on, "ftjob-unknown"):
@@ -535,7 +635,7 @@ async def test_what_a_late_attempt_stored_of_a_job_that_was_swept_is_removed(sho
         adapter_id="ad-1", manifest=manifest, base_digest="d", trained_tokens=1, train_seconds=1, metrics={}
     )
     assert await shop.jobs.jobs.claim({"_id": going_on}, "worker-1", 60)
-    await shop.change(going_on, Job.start, lambda job: job.train(adapter))
+    await shop.change(going_on, lambda job: job.start(2), lambda job: job.train(adapter, 2))
     await shop.change(swept, lambda job: job.cancel(2), Job.forget_checkpoints)
     await shop.change(over, lambda job: job.cancel(2))
     before = await shop.objects.keys("tenants/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,17 +23,24 @@ from schemas import (
     FinetuneFailed,
     ModelPromoted,
     ModelRejected,
+    ModelWaiting,
     ObjectRef,
     RowCounts,
     TenantPolicy,
 )
 from testkit import Addresses, Space, eventually, running
 from trainer.app import build
+from trainer.domain import Adapter
 from trainer.settings import Settings
 
-BASE = "tiny-base"
+BASE, OTHER_BASE = "tiny-base", "other-base"
 REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
 E = TypeVar("E", bound=Event)
+
+
+def ref(content: str) -> ObjectRef:
+    """An object of that content."""
+    return ObjectRef(bucket="b", key="k", sha256=hashlib.sha256(content.encode()).hexdigest(), size=1)
 
 
 class Elsewhere:
@@ -63,13 +71,13 @@ class Elsewhere:
 
         @app.get("/internal/base_models")
         async def base_models() -> list[dict[str, str]]:
-            return [{"id": BASE}]
+            return [{"id": BASE}, {"id": OTHER_BASE}]
 
         @app.get("/internal/base_models/{base_id:path}")
         async def base_model(base_id: str) -> dict[str, str]:
-            if base_id != BASE:
+            if base_id not in (BASE, OTHER_BASE):
                 raise NotFound(f"No base model '{base_id}'.")
-            return {"id": BASE}
+            return {"id": base_id}
 
         @app.get("/internal/tenants/{tenant_id}")
         async def tenant(tenant_id: str) -> dict[str, Any]:
@@ -89,6 +97,7 @@ class World:
     publish: Any
     seen: Any
     jobs: Any
+    store: Any
     a: str = field(default_factory=lambda: new_id("tenant_a"))
     b: str = field(default_factory=lambda: new_id("tenant_b"))
 
@@ -121,6 +130,28 @@ class World:
 
         found: FineTuningJob = await eventually(now)
         return found
+
+    async def shown(self, job: FineTuningJob) -> dict[str, Any]:
+        """A job as the API shows it, with the fields that OpenAI's types do not have."""
+        async with self.http() as http:
+            return dict((await http.get(f"/v1/fine_tuning/jobs/{job.id}")).json())
+
+    async def evaluating(self, file: str = "", **asked: Any) -> FineTuningJob:
+        """A job whose adapter is stored."""
+        job = await self.job(file, **asked)
+        await self.publish(self.prepared(job.training_file))
+        await self.becomes(job, "queued")
+        adapter = Adapter(
+            adapter_id="ad-1", manifest=REF, base_digest="d", trained_tokens=9, train_seconds=1, metrics={}
+        )
+        await self.store.claim({"_id": job.id}, "nobody", 60)
+        for step in (lambda it: it.start(2), lambda it: it.train(adapter, 2)):
+            await self.store.update(self.a, job.id, step)
+        return job
+
+    def waiting(self, job: FineTuningJob, waiting_for: Any, revision: int = 1, reason: str = "") -> ModelWaiting:
+        facts = {name: value for name, value in self.model(job).items() if name != "adapter_id"}
+        return ModelWaiting(**facts, waiting_for=waiting_for, revision=revision, reason=reason)
 
     async def messages(self, job: FineTuningJob) -> list[str]:
         """What happened to a job, oldest first."""
@@ -167,7 +198,7 @@ class World:
             "task": "classification",
             "rows": RowCounts(train=300, validation=20, heldout=80),
             "labels": 3,
-            **dict.fromkeys(("manifest", "train", "validation", "heldout"), REF),
+            **{name: ref(f"{file}/{name}") for name in ("manifest", "train", "validation", "heldout")},
         }
         return DatasetPrepared(**{**facts, **changes})
 
@@ -181,13 +212,24 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
         peers = dict.fromkeys(("accounts_url", "registry_url", "ingest_url"), there)
         app = build(space.settings(Settings, "trainer", base_model=BASE, trainer_open_jobs=5, **peers))
         del app.state.service._background["worker"]
-        jobs = app.state.service.collection("jobs")
-        async with (
-            running(app) as url,
-            space.publisher("ingest") as publish,
-            space.probe("finetunes") as seen,
-        ):
-            yield {"space": space, "url": url, "elsewhere": elsewhere, "publish": publish, "seen": seen, "jobs": jobs}
+        [store] = app.state.service._stores
+        jobs = store.collection
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("trainer.worker.SWEEP_SECONDS", 1.0)
+            async with (
+                running(app) as url,
+                space.publisher("ingest") as publish,
+                space.probe("finetunes") as seen,
+            ):
+                yield {
+                    "space": space,
+                    "url": url,
+                    "elsewhere": elsewhere,
+                    "publish": publish,
+                    "seen": seen,
+                    "jobs": jobs,
+                    "store": store,
+                }
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.relay import Relay
+from eventbus.waiting import watch_waiting
 from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
@@ -124,6 +125,16 @@ class Service:
             work: the queries it is claimed by.
         """
         self.background(f"leases-{store.collection.name}", partial(store.leases.watch, {"$or": list(work)}))
+
+    def watch_waiting(self, store: AggregateStore[Any], states: Mapping[str, dict[str, Any]], since: str) -> None:
+        """Tell how long the oldest of each waiting state waits.
+
+        Args:
+            store: where they lie.
+            states: name -> query of the aggregates in that state.
+            since: the field that says since when.
+        """
+        self.background(f"waiting-{store.collection.name}", partial(watch_waiting, store.collection, states, since))
 
     def sweep_orphans(self, folders: Mapping[str, Judge]) -> None:
         """Look now and then for objects of the service that no document points at; see `OrphanSweep`."""

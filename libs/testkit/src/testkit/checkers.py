@@ -204,11 +204,12 @@ def _expected(write: Write) -> list[str]:
     assert write.after is not None
     if write.before is None:
         return ["finetune.requested.v1" if write.collection == "jobs" else "model.registered.v1"]
+    waits = ["model.waiting.v1"] * (write.after.get("waits", 0) - write.before.get("waits", 0))
     if write.before["state"] == write.after["state"]:
-        return []
+        return waits
     table = EVENT_OF_JOB_STATE if write.collection == "jobs" else EVENT_OF_MODEL_STATE
     event = table.get(write.after["state"])
-    return [event] if event else []
+    return [event, *waits] if event else waits
 
 
 def _gaps(history: History) -> list[str]:

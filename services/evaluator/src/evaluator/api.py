@@ -68,9 +68,9 @@ def routes(evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> 
     async def list_evaluations(
         principal: Reads,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        after: str | None = None,
+        after: Annotated[str | None, Query(max_length=128)] = None,
         order: Literal["asc", "desc"] = "desc",
-        model: Annotated[str | None, Query(description="Only the evaluation of this model.")] = None,
+        model: Annotated[str | None, Query(max_length=256, description="Only the evaluation of this model.")] = None,
         status: State | None = None,
     ) -> Page:
         wanted = {"model_id": model, "state": status}

@@ -62,6 +62,7 @@ class Evaluation(Aggregate):
     task: Literal["classification", "generation"]
     attempts: int = 0
     last_error: str | None = None
+    adapter_missed_at: int | None = None
     plan: Plan | None = None
     started_at: int | None = None
     finished_at: int | None = None
@@ -115,6 +116,18 @@ class Evaluation(Aggregate):
         self.state = "queued"
         self.last_error = error
 
+    def put_off(self, error: str, at: int) -> None:
+        """The adapter is not there yet: that was no attempt, and since when it is missed is kept."""
+        self._require_open()
+        self.state = "queued"
+        self.attempts -= 1
+        self.last_error = error
+        self.adapter_missed_at = self.adapter_missed_at or at
+
+    def find_adapter(self) -> None:
+        """The adapter has answered: should it be missed again, a new wait begins."""
+        self.adapter_missed_at = None
+
     def complete(
         self,
         *,
@@ -124,8 +137,9 @@ class Evaluation(Aggregate):
         scores: dict[str, Interval],
         evidence: ObjectRef,
         at: int,
+        earlier: int = 0,
     ) -> None:
-        """Keep the result and tell everybody.
+        """Keep the result and tell everybody; `earlier` candidates were judged on the same rows before.
 
         Raises:
             Conflict: the evaluation is over.
@@ -145,6 +159,7 @@ class Evaluation(Aggregate):
                 metric=metric,
                 scores=scores,
                 evidence=evidence,
+                earlier_verdicts=earlier,
             )
         )
 

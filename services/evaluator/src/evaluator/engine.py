@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -16,11 +17,10 @@ from evaluator.rows import Message
 
 TRIES = 5
 BACKOFF_SECONDS = 0.5
-POLL_SECONDS = 1.0
 
 
 class AdapterNotFound(Transient):
-    """No replica that was asked holds the adapter yet."""
+    """The replica that was asked does not hold the adapter yet."""
 
     default_code = "adapter_not_found"
 
@@ -59,7 +59,7 @@ class Engine:
         self._deadline = answer_seconds
 
     async def complete(
-        self, model: str, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str], adapter_seconds: float
+        self, model: str, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str]
     ) -> Completion:
         """The greedy answer of `model`, a base model's or an adapter's id.
 
@@ -68,24 +68,29 @@ class Engine:
             messages: the conversation.
             max_tokens: of the answer.
             stop: strings that end it.
-            adapter_seconds: how long to wait for an adapter that is not there.
 
         Raises:
             RowRefused: the engine refuses the question itself.
-            AdapterNotFound: the adapter did not come in time.
+            AdapterNotFound: the adapter is not there; nobody waits for it here.
             Transient: the engine is down, overloaded or broken, also after some tries.
         """
         body = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0, "stream": False}
         if stop:
             body["stop"] = list(stop)
-        until = time.monotonic() + adapter_seconds
-        while True:
-            try:
-                return await self._complete(body)
-            except AdapterNotFound:
-                if time.monotonic() + POLL_SECONDS > until:
-                    raise
-            await asyncio.sleep(POLL_SECONDS)
+        async with self._gate:
+            asked = time.perf_counter()
+            answer = await self._post("/v1/chat/completions", body)
+            seconds = time.perf_counter() - asked
+        return _completion(answer, seconds)
+
+    async def expect(self, model: str) -> None:
+        """Check, by the shortest of questions, that a model answers.
+
+        Raises:
+            AdapterNotFound, Transient: as `complete`.
+        """
+        with contextlib.suppress(RowRefused):
+            await self.complete(model, [{"role": "user", "content": "."}], max_tokens=1, stop=[])
 
     async def count_tokens(self, text: str) -> int:
         """How many tokens the base model's tokenizer makes of `text`.
@@ -97,24 +102,6 @@ class Engine:
         if not isinstance(answer, list):
             raise Transient("The model server's /tokenize did not answer a list of tokens.")
         return len(answer)
-
-    async def _complete(self, body: dict[str, Any]) -> Completion:
-        async with self._gate:
-            asked = time.perf_counter()
-            answer = await self._post("/v1/chat/completions", body)
-            seconds = time.perf_counter() - asked
-        try:
-            choice, usage = answer["choices"][0], answer.get("usage") or {}
-            text = choice["message"].get("content") or ""
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise Transient(f"The model server answered no chat completion ({type(error).__name__}).") from error
-        return Completion(
-            text=text,
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            completion_tokens=int(usage.get("completion_tokens", 0)),
-            finish_reason=str(choice.get("finish_reason") or ""),
-            seconds=seconds,
-        )
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         for attempt in range(1, TRIES + 1):
@@ -133,6 +120,21 @@ class Engine:
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1) * jitter)
         raise failure
+
+
+def _completion(answer: Any, seconds: float) -> Completion:
+    try:
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        text = choice["message"].get("content") or ""
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Transient(f"The model server answered no chat completion ({type(error).__name__}).") from error
+    return Completion(
+        text=text,
+        prompt_tokens=int(usage.get("prompt_tokens", 0)),
+        completion_tokens=int(usage.get("completion_tokens", 0)),
+        finish_reason=str(choice.get("finish_reason") or ""),
+        seconds=seconds,
+    )
 
 
 def _meaning(response: httpx2.Response) -> SartorError:

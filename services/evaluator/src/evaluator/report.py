@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from evaluator.comparison import ALPHA, Comparison, compare
 from evaluator.domain import Evaluation, Plan
-from evaluator.intervals import RESAMPLES, bootstrap_difference, bootstrap_mean, bootstrap_statistic, wilson
+from evaluator.intervals import RESAMPLES, bootstrap_mean, bootstrap_statistic, wilson
 from evaluator.rows import Row
 from evaluator.scorers import chrf, exact_match, macro_f1, rouge_l
 from evaluator.store import Answer
 from evaluator.verdict import Verdict, decide
 from schemas import Interval
 
-SUITE = {"name": "heldout", "version": 1}
+SUITE = {"name": "heldout", "version": 2}
 SCORERS = {
     "classification": {"accuracy": exact_match},
     "generation": {"chrF": chrf, "rougeL": rouge_l, "exact_match": exact_match},
@@ -50,6 +51,7 @@ def build_report(
     answers: Sequence[Answer],
     *,
     min_rows: int,
+    earlier: int,
 ) -> Report:
     """Score the answers, compare the systems and judge the candidate.
 
@@ -62,6 +64,7 @@ def build_report(
         train: all training rows.
         answers: every answer.
         min_rows: fewer rows decide nothing.
+        earlier: how many candidates were judged on these held-out rows before.
     """
     given = {(answer.system, answer.row): answer for answer in answers}
     counted = [
@@ -73,24 +76,27 @@ def build_report(
     if evaluation.task == "classification":
         for system in plan.systems:
             intervals[system]["macro_f1"] = _macro_f1(system, counted, given, plan.seed)
-    differences = _differences(scores, metric, plan.seed)
+    comparisons = _comparisons(scores, metric, plan.seed)
     primary: dict[str, Interval] = {system: intervals[system][metric] for system in plan.systems}
     over_guess = _over_guess(scores, counted, train, plan.seed) if evaluation.task == "classification" else None
+    over_few_shot = comparisons.get("candidate - few_shot")
     verdict = decide(
         metric,
         primary,
-        differences["candidate - base"],
-        differences.get("candidate - few_shot"),
+        comparisons["candidate - base"],
+        over_few_shot.interval if over_few_shot else None,
         min_rows=min_rows,
         over_guess=over_guess,
     )
     if over_guess is not None:
-        differences["candidate - commonest answer"] = over_guess
+        comparisons["candidate - commonest answer"] = over_guess
     evidence = {
         **opening(evaluation, metric, verdict),
         "seed": plan.seed,
         "resamples": RESAMPLES,
         "rows_available": len(heldout),
+        "rows_without_weight": sum(not row.taught for row in heldout),
+        "earlier_verdicts": earlier,
         "rows_asked": len(plan.rows),
         "rows_counted": len(counted),
         "rows_refused": _refusals(plan, given),
@@ -103,7 +109,9 @@ def build_report(
             system: {name: interval.model_dump() for name, interval in found.items()}
             for system, found in intervals.items()
         },
-        "differences": {name: interval.model_dump() for name, interval in differences.items()},
+        "differences": {name: found.interval.model_dump() for name, found in comparisons.items()},
+        "alpha": ALPHA,
+        "p_values": {name: round(found.p_value, 6) for name, found in comparisons.items()},
         "cost": {system: _cost(system, plan, given) for system in plan.systems},
         "rows": [_row_evidence(place, row, plan, given, scores) for place, row in enumerate(counted)],
     }
@@ -154,9 +162,9 @@ def _macro_f1(system: str, counted: Sequence[Row], given: dict[tuple[str, int], 
     )
 
 
-def _differences(scores: Scores, metric: str, seed: int) -> dict[str, Interval]:
+def _comparisons(scores: Scores, metric: str, seed: int) -> dict[str, Comparison]:
     return {
-        f"candidate - {system}": bootstrap_difference(scores["candidate"][metric], scores[system][metric], seed)
+        f"candidate - {system}": compare(scores["candidate"][metric], scores[system][metric], seed)
         for system in scores
         if system != "candidate"
     }
@@ -199,8 +207,8 @@ def _row_evidence(
     return {"row": row.index, "messages": row.messages, "reference": row.reference, "answers": answers}
 
 
-def _over_guess(scores: Scores, counted: Sequence[Row], train: Sequence[Row], seed: int) -> Interval:
+def _over_guess(scores: Scores, counted: Sequence[Row], train: Sequence[Row], seed: int) -> Comparison:
     """How much better the candidate is than always giving the commonest training answer."""
-    commonest = Counter(row.reference for row in train).most_common(1)[0][0]
+    commonest = Counter(row.reference for row in train if row.taught).most_common(1)[0][0]
     guessed = [exact_match(commonest, row.reference) for row in counted]
-    return bootstrap_difference(scores["candidate"]["accuracy"], guessed, seed)
+    return compare(scores["candidate"]["accuracy"], guessed, seed)

@@ -17,17 +17,20 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the messages before the last answer, and that answer.
+    """One row: the messages before the last answer that is to be learned, and that answer.
 
     Attributes:
         index: its place in the file, from 0.
         messages: the conversation up to the answer.
         reference: the answer it should have.
+        taught: whether any of its answers is to be learned. If not, each has the weight 0, the reference is its last
+            answer, and nobody may be measured by it.
     """
 
     index: int
     messages: tuple[Message, ...]
     reference: str
+    taught: bool = True
 
     @property
     def system(self) -> list[Message]:
@@ -64,14 +67,17 @@ def parse_rows(data: bytes, name: str) -> list[Row]:
 
 def _parse_row(line: str, index: int, where: str) -> Row:
     try:
-        messages = [
-            {"role": str(one["role"]), "content": _text(one["content"])} for one in json.loads(line)["messages"]
-        ]
-    except (ValueError, KeyError, TypeError) as error:
+        given = json.loads(line)["messages"]
+        messages = [{"role": str(one["role"]), "content": _text(one["content"])} for one in given]
+        weights = [one.get("weight", 1) for one in given]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Invalid(f"{where}: not a chat row ({type(error).__name__}: {error}).", code="bad_row") from error
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise Invalid(f"{where}: the last message must be the assistant's, after at least one other.", code="bad_row")
-    return Row(index, tuple(messages[:-1]), messages[-1]["content"])
+    answers = [place for place, one in enumerate(messages) if one["role"] == "assistant" and place > 0]
+    learned = [place for place in answers if weights[place] != 0]
+    last = (learned or answers)[-1]
+    return Row(index, tuple(messages[:last]), messages[last]["content"], taught=bool(learned))
 
 
 def _text(content: Any) -> str:

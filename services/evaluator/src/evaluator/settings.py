@@ -18,7 +18,9 @@ class Settings(ServiceSettings):
     evaluator_few_shot_examples: int = Field(32, ge=0, description="Most examples in the few-shot prompt.")
     evaluator_few_shot_tokens: int = Field(1024, ge=0, description="Most tokens all few-shot examples may take.")
     evaluator_answer_seconds: float = Field(120.0, description="Deadline of one answer of the model server.")
-    evaluator_adapter_seconds: float = Field(120.0, description="How long an attempt waits for the adapter.")
+    evaluator_adapter_seconds: float = Field(
+        3600.0, description="How long an evaluation waits for its adapter before a person is asked to decide."
+    )
     evaluator_attempts: int = Field(20, ge=1, description="Attempts before a person is asked to decide without scores.")
     evaluator_retry_seconds: float = Field(
         15.0, description="Wait after the first failed attempt; it grows to 20 times that."

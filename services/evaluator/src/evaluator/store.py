@@ -60,6 +60,7 @@ class Evaluations:
         """Create the indexes."""
         await self._evaluations.collection.create_index([("state", ASCENDING), ("created_at", ASCENDING)])
         await self._evaluations.collection.create_index([("model_id", ASCENDING)])
+        await self._evaluations.collection.create_index([("tenant_id", ASCENDING), ("heldout.sha256", ASCENDING)])
 
     async def add_once(self, evaluation: Evaluation) -> Evaluation:
         """Add the evaluation of a model, or return the one the model has."""
@@ -86,6 +87,17 @@ class Evaluations:
     async def of_model(self, tenant_id: str, model_id: str) -> Evaluation | None:
         """The evaluation of a model, if it has one."""
         return await self._evaluations.find_one(tenant_id, {"model_id": model_id})
+
+    async def count_earlier(self, evaluation: Evaluation) -> int:
+        """How many candidates of the tenant were judged on the same held-out rows before."""
+        query = {
+            "tenant_id": evaluation.tenant_id,
+            "heldout.sha256": evaluation.heldout.sha256,
+            "_id": {"$ne": evaluation.id},
+            "state": "completed",
+            "scores": {"$ne": {}},
+        }
+        return int(await self._evaluations.collection.count_documents(query))
 
     async def orphaned_evidence(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """Evidence of attempts that did not decide an evaluation which is over."""

@@ -12,7 +12,7 @@ from chassis.crash import crash_point
 from chassis.errors import Transient
 from chassis.ids import now
 from evaluator.domain import Evaluation, Plan, System
-from evaluator.engine import Engine, RowRefused
+from evaluator.engine import AdapterNotFound, Engine, RowRefused
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
 from evaluator.report import build_report, opening, primary_metric
 from evaluator.rows import Message, Row, sample
@@ -27,6 +27,8 @@ SEED = 20261123
 LONGEST_LOOKED_AT = 3
 MARGIN_TOKENS = 4
 TEMPLATE_TOKENS = 64
+LONGEST_LOOK_SECONDS = 30.0
+"""Longest time between two looks for an adapter that is missed."""
 
 
 class Queue:
@@ -82,9 +84,13 @@ class Evaluate:
         """Ask what is not answered yet, then judge.
 
         Raises:
+            AdapterNotFound: the adapter is not there yet.
             SartorError: `transient` ones may pass; others mean that these rows can never be tested.
         """
         evaluation = await self._evaluations.write(evaluation, lambda one: one.begin(now()))
+        if evaluation.adapter_missed_at is not None:
+            await self._engine.expect(evaluation.adapter_id)
+            evaluation = await self._evaluations.write(evaluation, Evaluation.find_adapter)
         heldout = await self._artifacts.rows(evaluation.heldout)
         train = await self._artifacts.rows(evaluation.train)
         plan = evaluation.plan or await self._plan(evaluation, heldout, train)
@@ -104,6 +110,15 @@ class Evaluate:
         await self._evaluations.write(evaluation, lambda one: one.put_back(error.message))
         await self._evaluations.delay(evaluation, self._settings.evaluator_retry_seconds * min(current.attempts, 20))
 
+    async def put_off(self, evaluation: Evaluation, error: AdapterNotFound) -> None:
+        """Look again soon, and give the slot back meanwhile; after the settings' limit a person decides."""
+        current = await self._evaluations.write(evaluation, lambda one: one.put_off(error.message, now()))
+        missed = now() - (current.adapter_missed_at or now())
+        if missed > self._settings.evaluator_adapter_seconds:
+            await self.give_up(evaluation, f"{error.message} (after {missed} s).")
+            return
+        await self._evaluations.delay(evaluation, min(1 + missed / 4, LONGEST_LOOK_SECONDS))
+
     async def give_up(self, evaluation: Evaluation, reason: str) -> None:
         """End the evaluation without scores: a person decides, and the evidence says why there are none."""
         verdict, metric = untested(reason), primary_metric(evaluation.task)
@@ -119,8 +134,9 @@ class Evaluate:
 
     async def _plan(self, evaluation: Evaluation, heldout: Sequence[Row], train: Sequence[Row]) -> Plan:
         classified = evaluation.task == "classification"
+        taught = [row for row in heldout if row.taught]
         rows = await asyncio.to_thread(
-            sample, heldout, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
+            sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
         )
         max_tokens = await self._answer_tokens(rows)
         examples = await self._examples(evaluation, train, rows, max_tokens) if rows else []
@@ -154,7 +170,8 @@ class Evaluate:
         room = min(self._settings.evaluator_few_shot_tokens, int(base["context_length"]) - taken)
         chosen = []
         limit = self._settings.evaluator_few_shot_examples
-        for row in await asyncio.to_thread(choose_examples, train, evaluation.task, limit, SEED):
+        taught = [row for row in train if row.taught]
+        for row in await asyncio.to_thread(choose_examples, taught, evaluation.task, limit, SEED):
             room -= await self._engine.count_tokens(example_text(row)) + MARGIN_TOKENS
             if room < 0:
                 break
@@ -164,7 +181,7 @@ class Evaluate:
     async def _ask(
         self, evaluation: Evaluation, plan: Plan, system: System, rows: Sequence[Row], examples: Sequence[Row]
     ) -> None:
-        """Ask one system; the first question alone, so that waiting for an adapter and a shared prefix happen once."""
+        """Ask one system; the first question alone: it shows a missing adapter, and a shared prefix is read once."""
         model = evaluation.adapter_id if system == "candidate" else evaluation.base_model
 
         async def ask(row: Row) -> None:
@@ -189,7 +206,6 @@ class Evaluate:
                 messages,
                 max_tokens=plan.max_tokens,
                 stop=plan.stop,
-                adapter_seconds=self._settings.evaluator_adapter_seconds if system == "candidate" else 0,
             )
         except RowRefused as error:
             return Answer(system=system, row=row.index, refused=error.message)
@@ -205,8 +221,16 @@ class Evaluate:
 
     async def _judge(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row], train: Sequence[Row]) -> None:
         answers = await self._answers.of(evaluation)
+        earlier = await self._evaluations.count_earlier(evaluation)
         report = await asyncio.to_thread(
-            build_report, evaluation, plan, heldout, train, answers, min_rows=self._settings.evaluator_min_rows
+            build_report,
+            evaluation,
+            plan,
+            heldout,
+            train,
+            answers,
+            min_rows=self._settings.evaluator_min_rows,
+            earlier=earlier,
         )
         ref = await self._artifacts.put_evidence(evaluation, report.evidence)
         crash_point("evaluator.evidence_stored")
@@ -219,6 +243,7 @@ class Evaluate:
                 metric=report.metric,
                 scores=report.scores,
                 evidence=ref,
+                earlier=earlier,
                 at=now(),
             ),
         )

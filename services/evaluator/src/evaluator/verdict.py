@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from evaluator.comparison import Comparison
 from schemas import Interval
 
 Kind = Literal["pass", "fail", "needs_human"]
@@ -24,20 +25,20 @@ class Verdict:
 def decide(
     metric: str,
     scores: Mapping[str, Interval],
-    gain: Interval,
+    gain: Comparison,
     over_few_shot: Interval | None,
     *,
     min_rows: int,
-    over_guess: Interval | None = None,
+    over_guess: Comparison | None = None,
 ) -> Verdict:
-    """Judge a candidate by the intervals of its paired differences.
+    """Judge a candidate by its paired differences.
 
-    pass: better than the base model beyond doubt (the interval of the gain lies above 0), and not worse than the base
-    model with examples in its prompt beyond doubt. fail: no better than the base model beyond doubt (the interval ends
-    at or below 0), or no better than always giving the commonest answer, which needs no model: a base model that has
-    never seen the labels is easily beaten. Where that is not clear, as when nearly all answers are the same, closing
-    less than half of the gap between that guess and no error at all fails too. All between, and fewer rows than
-    `min_rows`, is for a person.
+    pass: better than the base model beyond doubt (the interval of the gain lies above 0, and chance alone would seldom
+    do as well), and not worse than the base model with examples in its prompt beyond doubt. fail: no better than the
+    base model beyond doubt (the interval ends at or below 0), or no better than always giving the commonest answer,
+    which needs no model: a base model that has never seen the labels is easily beaten. Where that is not clear, as when
+    nearly all answers are the same, closing less than half of the gap between that guess and no error at all fails
+    too. All between, and fewer rows than `min_rows`, is for a person.
 
     Args:
         metric: name of the metric of `scores`.
@@ -53,21 +54,24 @@ def decide(
     compared = _compare(metric, scores)
     if rows < min_rows:
         return Verdict("needs_human", f"{compared} Only {_rows(rows)}: too few to decide (at least {min_rows} needed).")
-    difference = f"{_points(gain)} against the base model"
-    if gain.high <= 0:
+    difference = f"{_points(gain.interval)} against the base model"
+    if gain.interval.high <= 0:
         return Verdict("fail", f"{compared} It is no better: {difference}.")
-    if gain.low <= 0:
-        return Verdict("needs_human", f"{compared} Whether it is better is not clear: {difference}.")
-    if over_guess is not None and over_guess.low <= 0:
-        guess = f"{_points(over_guess)} against always giving the commonest answer"
-        room = 1 - (scores["candidate"].value - over_guess.value)
-        if over_guess.high <= 0 or over_guess.value < room / 2:
+    if not gain.clear:
+        unclear = f"{compared} Whether it is better is not clear: {difference}{_by_chance(gain)}."
+        return Verdict("needs_human", unclear)
+    if over_guess is not None and not over_guess.clear:
+        over = over_guess.interval
+        guess = f"{_points(over)} against always giving the commonest answer"
+        room = 1 - (scores["candidate"].value - over.value)
+        if over.high <= 0 or over.value < room / 2:
             return Verdict("fail", f"{compared} It has not learned the task: {guess}.")
-        return Verdict("needs_human", f"{compared} Whether it has learned the task is not clear: {guess}.")
+        unclear = f"{compared} Whether it has learned the task is not clear: {guess}{_by_chance(over_guess)}."
+        return Verdict("needs_human", unclear)
     if over_few_shot is not None and over_few_shot.high < 0:
         return Verdict(
             "needs_human",
-            f"{compared} It is better than the base model alone ({_points(gain)}), but examples in the prompt "
+            f"{compared} It is better than the base model alone ({_points(gain.interval)}), but examples in the prompt "
             f"do better still: {_points(over_few_shot)} against them.",
         )
     return Verdict("pass", f"{compared} The gain is clear: {difference}.")
@@ -94,6 +98,10 @@ def _score(metric: str, system: str, score: Interval) -> str:
 def _points(difference: Interval) -> str:
     value, low, high = (100 * number for number in (difference.value, difference.low, difference.high))
     return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+
+
+def _by_chance(comparison: Comparison) -> str:
+    return f"; chance alone does as well in {100 * comparison.p_value:.1f} % of such tests"
 
 
 def _rows(count: int) -> str:

@@ -10,6 +10,7 @@ from prometheus_client import Counter, Histogram
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, Transient
 from evaluator.domain import Evaluation
+from evaluator.engine import AdapterNotFound
 from evaluator.settings import Settings
 from evaluator.store import Evaluations
 from evaluator.use_cases import Evaluate
@@ -80,10 +81,14 @@ class Worker:
             await self._record_failure(evaluation, error)
 
     async def _record_failure(self, evaluation: Evaluation, error: Exception) -> None:
-        log.warning("evaluation_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
-        ATTEMPTS.labels("failed").inc()
+        missing = isinstance(error, AdapterNotFound)
+        if not missing:
+            log.warning("evaluation_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        ATTEMPTS.labels("put_off" if missing else "failed").inc()
         try:
-            if isinstance(error, SartorError) and not error.transient:
+            if isinstance(error, AdapterNotFound):
+                await self._evaluate.put_off(evaluation, error)
+            elif isinstance(error, SartorError) and not error.transient:
                 await self._evaluate.give_up(evaluation, error.message)
             else:
                 passing = error if isinstance(error, Transient) else Transient(f"{type(error).__name__}: {error}")

@@ -102,13 +102,18 @@ def read_adapter(folder: Path, *, base_id: str, base_digest: str) -> AdapterFile
     Raises:
         AdapterRefused: as `verify` and `read_probes`.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     adapter_id = verify(folder, base_id=base_id, base_digest=base_digest)
     config = json.loads((folder / CONFIG).read_text())
     probes = read_probes(folder)
     scale = float(config["lora_alpha"]) / config["r"]
-    return AdapterFiles(adapter_id, load_file(folder / WEIGHTS), config["r"], scale, probes)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise AdapterRefused(f"{adapter_id}: {WEIGHTS} cannot be read: {error}") from error
+    return AdapterFiles(adapter_id, tensors, config["r"], scale, probes)
 
 
 def proof_of(adapter_id: str, differences: list[tuple[float, float]]) -> Proof:

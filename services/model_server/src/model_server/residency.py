@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,16 @@ from chassis.errors import SartorError
 from chassis.ids import derived_id
 from chassis.private_folders import PrivateFolders
 from model_server.adapters import MANIFEST, AdapterRefused, Proof, verify
-from schemas import AdapterEvicted, AdapterResident, Event, ModelRegistered, ModelRejected, ModelRetired, ObjectRef
+from schemas import (
+    AdapterEvicted,
+    AdapterLoadFailed,
+    AdapterResident,
+    Event,
+    ModelRegistered,
+    ModelRejected,
+    ModelRetired,
+    ObjectRef,
+)
 from stores.objects import Objects
 
 log = structlog.get_logger()
@@ -30,7 +40,42 @@ ADAPTERS = Gauge("model_server_adapters", "Adapters this replica should hold, by
 MOST_NAMED = 20
 """Adapters named in one line of the log."""
 
+TOLD_AFTER = 3
+"""Failures in a row of one adapter after which this replica says that it cannot load it now."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""Longest wait before an adapter that could not be loaded is tried again; the first retry is at once."""
+
+FINAL = (AdapterRefused, ValueError, LookupError, TypeError, AttributeError)
+"""What an adapter's own files bring about, so that trying it again is pointless."""
+
+LONGEST_REASON = 500
+
 Publish = Callable[[Event], Awaitable[None]]
+
+
+@dataclass
+class Failing:
+    """An adapter that could not be loaded when last tried.
+
+    Attributes:
+        times: how often in a row.
+        reason: what went wrong last.
+        permanent: the adapter itself is wrong for this replica; it is not tried again.
+        again_at: when to try it again, on the monotonic clock.
+        told: whether this was said.
+    """
+
+    times: int = 0
+    reason: str = ""
+    permanent: bool = False
+    again_at: float = 0.0
+    told: bool = False
+
+    @property
+    def persists(self) -> bool:
+        """Whether those who wait for the adapter should know."""
+        return self.permanent or self.times >= TOLD_AFTER
 
 
 class Holder(Protocol):
@@ -62,7 +107,7 @@ class Holder(Protocol):
         """Take the adapter in `folder`, prove it, and remember the proof under its id.
 
         Raises:
-            AdapterRefused: it is not what it says, or could not be proven.
+            AdapterRefused: it is not what it says, or was proven to be another one.
             Transient: it could not be tried; that says nothing about the adapter.
         """
 
@@ -74,7 +119,8 @@ class Residency:
     """Makes the adapters held equal to those wanted.
 
     The registry's list is the truth and is asked every few seconds; events only make that sooner. A replica that
-    starts with nothing so comes back to what it must hold.
+    starts with nothing so comes back to what it must hold. An adapter that is refused stays refused until the replica
+    starts again; after any other failure it is tried again, later each time.
 
     Args:
         holder: holds the adapters.
@@ -113,7 +159,7 @@ class Residency:
         self._fetched: Path | None = None
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}
-        self._refused: set[str] = set()
+        self._failing: dict[str, Failing] = {}
         self._over: set[str] = set()
         self._told: dict[str, bool] = {}
 
@@ -149,32 +195,36 @@ class Residency:
             crash_point("model_server.dropped")
         await self._say_changes()
         absent = chosen - set(self._holder.proofs)
-        missing = [item for adapter_id, item in wanted.items() if adapter_id in absent]
+        missing = [item for adapter_id, item in wanted.items() if adapter_id in absent and self._due(adapter_id)]
         for begin in range(0, len(missing), self._holder.at_once):
             await self._take(missing[begin : begin + self._holder.at_once])
             await self._say_changes()
         await self._say_absent(set(wanted) - chosen)
+        await self._say_failing()
         for adapter_id in set(self._known) - set(wanted):
             self._forget(adapter_id)
         ADAPTERS.labels("resident").set(len(self._holder.proofs))
-        ADAPTERS.labels("refused").set(len(self._refused & set(wanted)))
+        ADAPTERS.labels("refused").set(sum(one.permanent for one in self._failing.values()))
+        ADAPTERS.labels("failing").set(sum(one.persists and not one.permanent for one in self._failing.values()))
         ADAPTERS.labels("over_capacity").set(len(self._over))
 
     def _chosen(self, wanted: Mapping[str, dict[str, Any]]) -> set[str]:
         """As many of those wanted as there is room for.
 
         First those whose evaluation or promotion waits, as they would wait for ever: the oldest of them, which go on
-        and make room. Then the newest here and those last used. One that does not fit is not served by this replica,
-        and never by the base in its place.
+        and make room. Then the newest here and those last used, and at last those that keep failing. One that does not
+        fit is not served by this replica, and never by the base in its place.
         """
         now = time.monotonic()
         for adapter_id in wanted:
             self._seen.setdefault(adapter_id, now)
-        oldest_first = [adapter_id for adapter_id in wanted if adapter_id not in self._refused]
+        refused = {adapter_id for adapter_id, one in self._failing.items() if one.permanent}
+        failing = [adapter_id for adapter_id, one in self._failing.items() if one.persists and not one.permanent]
+        oldest_first = [one for one in wanted if one not in refused and one not in failing]
         awaited = [one for one in oldest_first if wanted[one].get("awaited")]
         recent = oldest_first[::-1]  # among those first seen together, the later ones are newer
         recent.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
-        able = list(dict.fromkeys([*awaited, *recent]))
+        able = list(dict.fromkeys([*awaited, *recent, *(one for one in failing if one in wanted)]))
         over = set(able[self._capacity :])
         if newly := sorted(over - self._over):
             log.warning("adapters_over_capacity", capacity=self._capacity, wanted=len(able), newly=newly[:MOST_NAMED])
@@ -190,28 +240,44 @@ class Residency:
                 verified[item["adapter_id"]] = folder
         try:
             ready = await self._holder.prepare(verified)
-        except (SartorError, OSError) as error:
-            log.warning("adapters_wait", adapters=len(verified), error=str(error))
+        except Exception as error:  # the boundary of one look: the next one tries again
+            log.warning("adapters_wait", adapters=len(verified), error=f"{type(error).__name__}: {error}")
             return
         for adapter_id in ready:
             if await self._tried(adapter_id, self._holder.hold(verified[adapter_id])):
+                self._failing.pop(adapter_id, None)
                 crash_point("model_server.loaded")
                 shutil.rmtree(verified[adapter_id], ignore_errors=True)
 
     async def _tried(self, adapter_id: str, work: Awaitable[Any]) -> bool:
-        """Whether `work` on one adapter was done; a refused one is not tried again until this replica restarts."""
+        """Whether `work` on one adapter was done; if not, when and whether it is tried again is noted."""
         try:
             await work
-        except (SartorError, OSError) as error:
-            log.warning("adapter_waits", adapter_id=adapter_id, error=str(error))
-            return False
         except Exception as error:  # the boundary of one adapter: whatever is wrong with it, the others are served
-            log.error("adapter_refused", adapter_id=adapter_id, reason=f"{type(error).__name__}: {error}")
-            self._refused.add(adapter_id)
-            shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
-            await self._holder.drop(adapter_id)
+            await self._note_failure(adapter_id, error)
             return False
         return True
+
+    async def _note_failure(self, adapter_id: str, error: Exception) -> None:
+        """What its files bring about is final; anything else may pass, and is tried again after a growing pause."""
+        failing = self._failing.setdefault(adapter_id, Failing())
+        reason = error.message if isinstance(error, SartorError) else str(error)
+        if not isinstance(error, SartorError | AdapterRefused):
+            reason = f"{type(error).__name__}: {error}"
+        failing.times, failing.reason = failing.times + 1, reason[:LONGEST_REASON]
+        failing.permanent = isinstance(error, FINAL)
+        if failing.permanent:
+            log.error("adapter_refused", adapter_id=adapter_id, reason=reason)
+            shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
+            await self._holder.drop(adapter_id)
+            return
+        pause = min(2.0 ** (failing.times - 2), LONGEST_PAUSE_SECONDS) if failing.times > 1 else 0.0
+        failing.again_at = time.monotonic() + pause
+        log.warning("adapter_waits", adapter_id=adapter_id, reason=reason, times=failing.times, seconds=round(pause))
+
+    def _due(self, adapter_id: str) -> bool:
+        failing = self._failing.get(adapter_id)
+        return failing is None or time.monotonic() >= failing.again_at
 
     def _folder(self, adapter_id: str) -> Path:
         """Where its files are kept from the download until it is held."""
@@ -250,6 +316,13 @@ class Residency:
                 self._told[adapter_id] = held
                 log.info("adapter_resident" if held else "adapter_evicted", adapter_id=adapter_id)
 
+    async def _say_failing(self) -> None:
+        """Say of each adapter once that it cannot be loaded: its model waits for it."""
+        for adapter_id, failing in self._failing.items():
+            if failing.persists and not failing.told and (item := self._known.get(adapter_id)):
+                await self._publish(self._load_failed(item, failing))
+                failing.told = True
+
     async def _say_absent(self, unheld: set[str]) -> None:
         """Say once of what is wanted and not held here that it is not: an earlier life may have held it."""
         for adapter_id in unheld - set(self._told):
@@ -268,10 +341,21 @@ class Residency:
             base_delta=proof.base_delta,
         )
 
+    def _load_failed(self, item: dict[str, Any], failing: Failing) -> AdapterLoadFailed:
+        return AdapterLoadFailed(
+            tenant_id=item["tenant_id"],
+            adapter_id=item["adapter_id"],
+            model_id=item["model_id"],
+            replica_id=self._replica_id,
+            replica_url=self._replica_url,
+            permanent=failing.permanent,
+            reason=failing.reason,
+        )
+
     def _evicted(self, item: dict[str, Any]) -> AdapterEvicted:
         return AdapterEvicted(tenant_id=item["tenant_id"], adapter_id=item["adapter_id"], replica_id=self._replica_id)
 
     def _forget(self, adapter_id: str) -> None:
         shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
-        for memory in (self._known, self._seen, self._told):
+        for memory in (self._known, self._seen, self._told, self._failing):
             memory.pop(adapter_id, None)

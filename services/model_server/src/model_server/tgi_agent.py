@@ -267,8 +267,11 @@ class TGIReplica:
             answer.raise_for_status()
         except httpx2.HTTPError as error:
             raise Transient(f"TGI did not score a probe: {type(error).__name__}: {error}") from error
-        prefill = answer.json()["details"]["prefill"]
-        return [float(token["logprob"]) for token in prefill[-len(probe["continuation_ids"]) :]]
+        try:
+            prefill = answer.json()["details"]["prefill"]
+            return [float(token["logprob"]) for token in prefill[-len(probe["continuation_ids"]) :]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise Transient(f"TGI did not score a probe: its answer holds no log-probs ({error!r}).") from error
 
 
 def build(settings: AgentSettings) -> FastAPI:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, internal, require
+from chassis.bodies import Body
 from chassis.http import Page, page
 from registry.card import markdown
 from registry.catalogue import Catalogue
@@ -29,7 +30,7 @@ Approves = Annotated[Principal, require("models:approve")]
 Internal = Annotated[Principal, internal()]
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Most items on the page.")]
-After = Annotated[str | None, Query(description="Id of the last item of the previous page.")]
+After = Annotated[str | None, Query(max_length=256, description="Id of the last item of the previous page.")]
 Order = Annotated[str, Query(pattern="^(asc|desc)$", description="By age.")]
 
 
@@ -40,16 +41,16 @@ class ModelList(BaseModel):
     data: list[OpenAIModel]
 
 
-class DecisionRequest(BaseModel):
+class DecisionRequest(Body):
     """What a person says with a decision."""
 
     note: str = Field("", max_length=2000, description="Why; shown on the card.")
 
 
-class AliasRequest(BaseModel):
+class AliasRequest(Body):
     """Where an alias shall point."""
 
-    model: str = Field(description="One of the tenant's models in production.")
+    model: str = Field(max_length=256, description="One of the tenant's models in production.")
 
 
 def who(principal: Principal) -> str:
@@ -101,7 +102,7 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
         after: After = None,
         order: Order = "desc",
         state: State | None = None,
-        base_model: str | None = None,
+        base_model: Annotated[str | None, Query(max_length=256)] = None,
     ) -> Page:
         wanted = {"state": state, "base_model": base_model}
         query = {name: value for name, value in wanted.items() if value is not None} | principal.only

@@ -12,7 +12,7 @@ from registry.catalogue import Catalogue
 from registry.domain import Alias, Model
 from registry.events import subscriptions
 from registry.settings import Settings
-from registry.store import Aliases, Models, Replicas, Tenants
+from registry.store import WAITING, Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 
 
@@ -24,7 +24,8 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
         overrides: `accounts`: what answers `GET /internal/tenants/{id}` in place of the accounts service.
     """
     service = Service("registry", settings)
-    models = Models(service.aggregates("models", Model), service.collection("cancelled_jobs"))
+    store = service.aggregates("models", Model)
+    models = Models(store, service.collection("cancelled_jobs"))
     aliases = Aliases(service.aggregates("aliases", Alias))
     tenants = Tenants(service.collection("tenants"), overrides.get("accounts") or service.peer("accounts"))
     replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)
@@ -34,6 +35,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     serving = Serving(models, aliases, replicas, catalogue)
     service.bus.subscribe(subscriptions(gate, tenants))
     service.on_start(models.prepare)
+    service.watch_waiting(store, WAITING, "waiting_since")
     return service.app(
         [
             model_routes(serving, gate),

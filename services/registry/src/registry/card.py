@@ -47,7 +47,11 @@ def _evaluation(model: Model) -> str:
         ("System", found.metric, "95 % interval", "Rows"),
         [(name, f"{score.value:.3f}", _interval(score), score.n) for name, score in found.scores.items()],
     )
-    return f"**{found.verdict}**: {found.reason}\n\n{scores}\n\nEvidence: evaluation `{found.evaluation_id}`."
+    said = f"**{found.verdict}**: {found.reason}\n\n{scores}\n\nEvidence: evaluation `{found.evaluation_id}`."
+    if not found.earlier_verdicts:
+        return said
+    before = f"Models judged on the same held-out rows before this one: {found.earlier_verdicts}."
+    return f"{said}\n\n{before} The best of many tries looks better than it is; new rows tell."
 
 
 def _decisions(model: Model) -> str:
@@ -83,15 +87,17 @@ def _training(model: Model) -> str:
 
 
 def _residency(model: Model) -> str:
+    failed = "".join(f"\n\n{failure.sentence}" for failure in model.load_failures)
     if not model.replicas:
-        return "No replica holds it."
-    return _table(
+        return f"No replica holds it.{failed}"
+    held = _table(
         ("Replica", "Since", "Distance from the trainer's fingerprint", "Distance from the base model"),
         [
             (f"`{one.replica_id}`", _when(one.at), f"{one.fingerprint_delta:.2g}", f"{one.base_delta:.2g}")
             for one in model.replicas
         ],
     )
+    return held + failed
 
 
 def _interval(score: Interval) -> str:

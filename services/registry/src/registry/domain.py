@@ -19,6 +19,7 @@ from schemas import (
     ModelRegistered,
     ModelRejected,
     ModelRetired,
+    ModelWaiting,
     ObjectRef,
 )
 
@@ -31,6 +32,9 @@ LOADED: tuple[State, ...] = ("candidate", "awaiting_approval", "production")
 """States in which a replica holds the model's adapter."""
 
 KEPT_ALIAS_CHANGES = 20
+KEPT_LOAD_FAILURES = 10
+
+Awaited = Literal["evaluation", "approval", "replica"]
 
 # What may not stand in the suffix of a model's name: ':' separates its parts, '/' would split the path of its address.
 NOT_IN_SUFFIX = re.compile(r"[^\w.-]+")
@@ -68,6 +72,7 @@ class Evaluation(Part):
     metric: str
     scores: dict[str, Interval]
     evidence: ObjectRef
+    earlier_verdicts: int = 0
 
 
 class Decision(Part):
@@ -87,6 +92,22 @@ class Replica(Part):
     fingerprint_delta: float
     base_delta: float
     at: int
+
+
+class LoadFailure(Part):
+    """A replica that could not take the model's adapter, since `at` (Unix seconds)."""
+
+    replica_id: str
+    replica_url: str
+    reason: str
+    permanent: bool
+    at: int
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for the model's owner."""
+        then = "It will not be tried there again" if self.permanent else "It is tried again"
+        return f"Replica {self.replica_id} could not load the adapter: {self.reason.rstrip(' .')}. {then}."
 
 
 def model_name(base_model: str, organization: str, suffix: str, job_id: str) -> str:
@@ -118,6 +139,9 @@ class Model(Aggregate):
     promotion: Decision | None = None
     decisions: list[Decision] = Field(default_factory=list)
     replicas: list[Replica] = Field(default_factory=list)
+    load_failures: list[LoadFailure] = Field(default_factory=list)
+    waits: int = 0
+    waiting_since: int | None = None
     promoted_at: int | None = None
     ended_at: int | None = None
 
@@ -144,6 +168,7 @@ class Model(Aggregate):
             adapter_id=trained.adapter_id,
             adapter_manifest=trained.adapter_manifest,
             lineage=Lineage(**{name: facts[name] for name in Lineage.model_fields}),
+            waiting_since=at,
         )
         model.record(
             ModelRegistered(
@@ -162,7 +187,7 @@ class Model(Aggregate):
         return model
 
     @property
-    def waiting_for(self) -> Literal["evaluation", "approval", "replica"] | None:
+    def waiting_for(self) -> Awaited | None:
         """What must happen next before the model can be in production; None when nothing will."""
         if self.state not in ("candidate", "awaiting_approval"):
             return None
@@ -187,6 +212,8 @@ class Model(Aggregate):
         else:
             self.state = "awaiting_approval"
             self._keep(Decision(outcome="wait", by="gate", at=at, note=completed.reason))
+            self.waiting_since = at
+            self._say_waiting(completed.reason)
 
     def approve(self, by: str, note: str, at: int) -> None:
         """A person lets the model through.
@@ -216,6 +243,7 @@ class Model(Aggregate):
             return
         self.state = "retired"
         self.promotion = None
+        self.waiting_since = None
         self.ended_at = at
         self._keep(Decision(outcome="retire", by=by, at=at, note=note))
         self.record(ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id))
@@ -231,7 +259,27 @@ class Model(Aggregate):
             if one.replica_id != replica.replica_id and one.replica_url != replica.replica_url
         ]
         self.replicas = [*others, replica]
+        failed = self.load_failures
+        self.load_failures = [
+            one for one in failed if one.replica_id != replica.replica_id and one.replica_url != replica.replica_url
+        ]
         self._promote_if_held(at)
+        if len(self.load_failures) < len(failed) and self.waiting_for in ("evaluation", "replica"):
+            self._say_waiting(self.load_failures[-1].sentence if self.load_failures else "")
+
+    def note_load_failure(self, failure: LoadFailure) -> None:
+        """A replica could not take the adapter: who waits for the model is told, once for each reason.
+
+        One that holds it, by what was heard since, has not failed.
+        """
+        if any(one.replica_id == failure.replica_id for one in self.replicas):
+            return
+        if any(failure == one.model_copy(update={"at": failure.at}) for one in self.load_failures):
+            return
+        others = [one for one in self.load_failures if one.replica_id != failure.replica_id]
+        self.load_failures = [*others, failure][-KEPT_LOAD_FAILURES:]
+        if self.waiting_for in ("evaluation", "replica"):
+            self._say_waiting(failure.sentence)
 
     def drop(self, replica_id: str) -> None:
         """A replica no longer holds the adapter."""
@@ -249,6 +297,9 @@ class Model(Aggregate):
         self.promotion = decision
         self._keep(decision)
         self._promote_if_held(decision.at)
+        if self.waiting_for == "replica":
+            self.waiting_since = decision.at
+            self._say_waiting(self.load_failures[-1].sentence if self.load_failures else "")
 
     def _promote_if_held(self, at: int) -> None:
         held = any(one.replica_id not in self._silent for one in self.replicas)
@@ -256,6 +307,7 @@ class Model(Aggregate):
             return
         self.state = "production"
         self.promoted_at = at
+        self.waiting_since = None
         self.record(
             ModelPromoted(
                 tenant_id=self.tenant_id,
@@ -270,6 +322,7 @@ class Model(Aggregate):
     def _reject(self, decision: Decision, reason: str) -> None:
         self.state = "rejected"
         self.promotion = None
+        self.waiting_since = None
         self.ended_at = decision.at
         self._keep(decision)
         self.record(
@@ -278,6 +331,22 @@ class Model(Aggregate):
                 model_id=self.id,
                 job_id=self.job_id,
                 adapter_id=self.adapter_id,
+                reason=reason,
+                evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
+            )
+        )
+
+    def _say_waiting(self, reason: str) -> None:
+        waiting_for = self.waiting_for
+        assert waiting_for is not None
+        self.waits += 1
+        self.record(
+            ModelWaiting(
+                tenant_id=self.tenant_id,
+                model_id=self.id,
+                job_id=self.job_id,
+                waiting_for=waiting_for,
+                revision=self.waits,
                 reason=reason,
                 evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
             )

@@ -7,6 +7,7 @@ from registry.store import Tenants
 from registry.use_cases import Gate
 from schemas import (
     AdapterEvicted,
+    AdapterLoadFailed,
     AdapterResident,
     EvaluationCompleted,
     FinetuneCancelled,
@@ -37,6 +38,9 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
     async def on_adapter_resident(event: AdapterResident) -> None:
         await gate.hold(event)
 
+    async def on_adapter_load_failed(event: AdapterLoadFailed) -> None:
+        await gate.note_load_failure(event)
+
     async def on_adapter_evicted(event: AdapterEvicted) -> None:
         await gate.drop(event)
 
@@ -47,5 +51,6 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
         FinetuneCancelled: on_finetune_cancelled,
         EvaluationCompleted: on_evaluation_completed,
         AdapterResident: on_adapter_resident,
+        AdapterLoadFailed: on_adapter_load_failed,
         AdapterEvicted: on_adapter_evicted,
     }

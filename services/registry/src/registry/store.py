@@ -14,6 +14,13 @@ from registry.domain import LOADED, Alias, Model, alias_id
 from schemas import TenantPolicy
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError
 
+WAITING: dict[str, dict[str, Any]] = {
+    "evaluation": {"state": "candidate", "promotion": None},
+    "approval": {"state": "awaiting_approval", "promotion": None},
+    "replica": {"state": {"$in": ["candidate", "awaiting_approval"]}, "promotion": {"$ne": None}},
+}
+"""What models wait for (see `Model.waiting_for`), with the query for those that do."""
+
 
 class Models:
     """Model versions, and the jobs that were cancelled and must not get one any more."""
@@ -34,6 +41,7 @@ class Models:
         """Create the indexes; that on `job_id` is what keeps one job from having two models."""
         await self._models.collection.create_index([("job_id", ASCENDING)], unique=True)
         await self._models.collection.create_index([("adapter_id", ASCENDING)])
+        await self._models.collection.create_index([("state", ASCENDING), ("waiting_since", ASCENDING)])
         await self._models.collection.create_index([("state", ASCENDING), ("base_model", ASCENDING)])
 
     async def register(self, model: Model) -> Model:

@@ -10,9 +10,16 @@ from chassis.crash import crash_point
 from chassis.errors import Forbidden, Invalid, NotFound
 from chassis.ids import now
 from registry.catalogue import Base, Catalogue
-from registry.domain import LOADED, Alias, Model, Replica
+from registry.domain import LOADED, Alias, LoadFailure, Model, Replica
 from registry.store import Aliases, Models, Replicas, Tenants
-from schemas import AdapterEvicted, AdapterResident, EvaluationCompleted, FinetuneCancelled, FinetuneTrained
+from schemas import (
+    AdapterEvicted,
+    AdapterLoadFailed,
+    AdapterResident,
+    EvaluationCompleted,
+    FinetuneCancelled,
+    FinetuneTrained,
+)
 
 # Lower case, digits and . _ - : it can never be taken for an `ft:` name or need escaping in an address.
 ALIAS_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -70,6 +77,18 @@ class Gate:
         for model in await self._models.with_adapter(resident.tenant_id, resident.adapter_id):
             await self._change(model.tenant_id, model.id, lambda one: one.hold(replica, replica.at))
             crash_point("registry.held")
+
+    async def note_load_failure(self, failed: AdapterLoadFailed) -> None:
+        """A replica could not take an adapter: the model says so while it waits for that."""
+        failure = LoadFailure(
+            replica_id=failed.replica_id,
+            replica_url=failed.replica_url,
+            reason=failed.reason,
+            permanent=failed.permanent,
+            at=now(),
+        )
+        for model in await self._models.with_adapter(failed.tenant_id, failed.adapter_id):
+            await self._models.update(model.tenant_id, model.id, lambda one: one.note_load_failure(failure))
 
     async def drop(self, evicted: AdapterEvicted) -> None:
         """A replica no longer holds an adapter."""

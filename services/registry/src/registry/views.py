@@ -7,7 +7,18 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from registry.catalogue import Base
-from registry.domain import Alias, AliasChange, Decision, Evaluation, Lineage, Model, Replica, State
+from registry.domain import (
+    Alias,
+    AliasChange,
+    Awaited,
+    Decision,
+    Evaluation,
+    Lineage,
+    LoadFailure,
+    Model,
+    Replica,
+    State,
+)
 from registry.use_cases import Route
 from schemas import ObjectRef
 
@@ -64,7 +75,8 @@ class ModelCard(BaseModel):
     object: Literal["registry.model"] = "registry.model"
     created_at: int
     state: State
-    waiting_for: Literal["evaluation", "approval", "replica"] | None
+    waiting_for: Awaited | None
+    waiting_since: int | None
     base_model: str
     base_digest: str
     adapter_id: str
@@ -82,6 +94,7 @@ class ModelCard(BaseModel):
     evaluation: Evaluation | None
     decisions: list[Decision]
     replicas: list[Replica]
+    load_failures: list[LoadFailure]
     promoted_at: int | None
     ended_at: int | None
 

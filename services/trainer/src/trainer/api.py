@@ -3,61 +3,76 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, require
+from chassis.bodies import Body
 from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
+from chassis.text import quoted
 from trainer.domain import OPENAI_STATUS, Job
+from trainer.stages import Stage, Waiting, stage_of, waiting_of
 from trainer.store import JobCheckpoint, JobEvent, Jobs
 from trainer.use_cases import Asked, Requests
 
 Reads = Annotated[Principal, require("fine_tuning:read")]
 Writes = Annotated[Principal, require("fine_tuning:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
+After = Annotated[str | None, Query(max_length=128, description="Id of the last item of the previous page.")]
+FileId = Annotated[str, Field(min_length=1, max_length=128)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 # metadata[key]=value; a key that MongoDB would read as an operator or a path does not match.
 METADATA_FILTER = re.compile(r"metadata\[[A-Za-z0-9_-]{1,64}\]")
 
 
-class Method(BaseModel):
+class HyperparametersAsked(Body):
+    """Hyperparameters, each a number or "auto": `trainer.hyperparameters` refuses anything else."""
+
+    n_epochs: Any = None
+    batch_size: Any = None
+    learning_rate_multiplier: Any = None
+    early_stop_patience: Any = None
+
+
+class SupervisedAsked(Body):
+    """How to fine-tune on answers."""
+
+    hyperparameters: HyperparametersAsked | None = None
+
+
+class MethodAsked(Body):
     """How to fine-tune."""
 
-    type: str
-    supervised: dict[str, Any] | None = None
+    type: str = Field(max_length=64)
+    supervised: SupervisedAsked | None = None
 
 
-class JobAsked(BaseModel):
+class JobAsked(Body):
     """OpenAI's request for a job."""
 
-    model: str = Field(min_length=1)
-    training_file: str = Field(min_length=1)
-    validation_file: str | None = None
+    UNASKED: ClassVar[dict[str, tuple[Any, ...]]] = {"integrations": ([],)}
+
+    model: str = Field(min_length=1, max_length=256)
+    training_file: FileId
+    validation_file: FileId | None = None
     suffix: str | None = Field(None, max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
     seed: int | None = Field(None, ge=0, le=2**31)
-    method: Method | None = None
-    hyperparameters: dict[str, Any] | None = None
-    metadata: dict[str, str] | None = None
-    integrations: list[Any] | None = None
+    method: MethodAsked | None = None
+    hyperparameters: HyperparametersAsked | None = None
+    metadata: Metadata | None = None
 
     def asked(self) -> Asked:
         """What is asked for.
 
         Raises:
-            Invalid: a method or an integration that is not there.
+            Invalid: a method that is not there, or hyperparameters given twice.
         """
-        if self.integrations:
-            raise Invalid("integrations: none is supported; leave the field out.", param="integrations")
-        given = self.hyperparameters
-        if self.method is not None:
-            if self.method.type != "supervised":
-                raise Invalid(
-                    f"method.type: '{self.method.type}' is not available; use 'supervised'.", param="method.type"
-                )
-            given = (self.method.supervised or {}).get("hyperparameters") or given
         return Asked(
             model=self.model,
             training_file=self.training_file,
@@ -65,12 +80,30 @@ class JobAsked(BaseModel):
             suffix=self.suffix or "",
             seed=self.seed,
             metadata=self.metadata,
-            hyperparameters=given or {},
+            hyperparameters=self._hyperparameters(),
         )
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        nested = None
+        if self.method is not None:
+            if self.method.type != "supervised":
+                raise Invalid(
+                    f"method.type: {quoted(self.method.type)} is not available; use 'supervised'.",
+                    param="method.type",
+                )
+            nested = self.method.supervised.hyperparameters if self.method.supervised else None
+        places = (self.hyperparameters, nested)
+        given = [found for place in places if place and (found := place.model_dump(exclude_none=True))]
+        if len(given) == 2 and given[0] != given[1]:
+            raise Invalid(
+                "hyperparameters: they differ from those in method.supervised; give them in one place.",
+                param="hyperparameters",
+            )
+        return given[0] if given else {}
 
 
 class JobObject(BaseModel):
-    """OpenAI's job object."""
+    """OpenAI's job object, and where the job stands: its stage, and what it waits for from whom."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -91,6 +124,8 @@ class JobObject(BaseModel):
     integrations: list[Any]
     metadata: dict[str, str] | None
     method: dict[str, Any]
+    stage: Stage
+    waiting_for: Waiting | None
 
     @classmethod
     def of(cls, job: Job) -> JobObject:
@@ -116,6 +151,8 @@ class JobObject(BaseModel):
             integrations=[],
             metadata=job.metadata,
             method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            stage=stage_of(job),
+            waiting_for=waiting_of(job),
         )
 
 
@@ -146,6 +183,25 @@ def checkpoint_view(checkpoint: JobCheckpoint, job: Job) -> dict[str, Any]:
     }
 
 
+def metadata_wanted(request: Request) -> dict[str, str]:
+    """The query for jobs whose metadata has what `metadata[key]=value` parameters say.
+
+    Raises:
+        Invalid: a key that metadata cannot be searched by.
+    """
+    wanted = {}
+    for name, value in request.query_params.items():
+        if not name.startswith("metadata["):
+            continue
+        if not METADATA_FILTER.fullmatch(name):
+            raise Invalid(
+                f"{name[:100]}: metadata can be searched by keys of 1 to 64 letters, digits, '_' and '-'.",
+                param=name[:100],
+            )
+        wanted[f"metadata.{name[9:-1]}"] = value
+    return wanted
+
+
 def routes(jobs: Jobs, requests: Requests) -> APIRouter:
     """Create, list, read and steer jobs."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -154,20 +210,19 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
     async def create_job(asked: JobAsked, principal: Writes) -> JobObject:
         return JobObject.of(await requests.create(principal, asked.asked()))
 
-    @router.get("")
+    @router.get("", openapi_extra={"x-query-prefixes": ["metadata["]})
     async def list_jobs(
         request: Request,
         principal: Reads,
         limit: Limit = 20,
-        after: str | None = None,
-        training_file: Annotated[str | None, Query(description="Only jobs that learn from this file.")] = None,
+        after: After = None,
+        training_file: Annotated[
+            str | None, Query(max_length=128, description="Only jobs that learn from this file.")
+        ] = None,
+        metadata: Annotated[Literal["null"] | None, Query(description="`null`: only jobs without metadata.")] = None,
     ) -> Page:
-        wanted = {"training_file": training_file} if training_file else {}
-        wanted |= {
-            f"metadata.{name[9:-1]}": value
-            for name, value in request.query_params.items()
-            if METADATA_FILTER.fullmatch(name)
-        }
+        wanted: dict[str, str | None] = {"training_file": training_file} if training_file is not None else {}
+        wanted |= {"metadata": None} if metadata is not None else metadata_wanted(request)
         found = await jobs.jobs.find(principal.tenant_id, wanted | principal.only, limit=limit + 1, after=after)
         return page([JobObject.of(job) for job in found], limit=limit)
 
@@ -188,13 +243,13 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         return JobObject.of(await requests.resume(principal.tenant_id, job_id))
 
     @router.get("/{job_id}/events")
-    async def list_events(job_id: str, principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+    async def list_events(job_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
         job = await jobs.jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.history(job, limit=limit + 1, after=after)
         return page([event_view(event) for event in found], limit=limit)
 
     @router.get("/{job_id}/checkpoints")
-    async def list_checkpoints(job_id: str, principal: Reads, limit: Limit = 10, after: str | None = None) -> Page:
+    async def list_checkpoints(job_id: str, principal: Reads, limit: Limit = 10, after: After = None) -> Page:
         job = await jobs.jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.checkpoints(job, limit=limit + 1, after=after)
         return page([checkpoint_view(checkpoint, job) for checkpoint in found], limit=limit)

@@ -10,6 +10,7 @@ from trainer.domain import Job
 from trainer.events import subscriptions
 from trainer.job_objects import JobObjects
 from trainer.settings import Settings
+from trainer.stages import WAITING
 from trainer.store import TO_SWEEP, TO_TRAIN, Jobs
 from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
 from trainer.worker import Worker
@@ -32,6 +33,7 @@ def build(settings: Settings) -> FastAPI:
     service.bus.subscribe(subscriptions(Datasets(jobs), tune_on_upload, Outcomes(jobs)))
     service.background("worker", worker.run)
     service.background("sweep", worker.sweep)
+    service.watch_waiting(jobs.jobs, WAITING, "since")
     service.watch_leases(jobs.jobs, TO_TRAIN, TO_SWEEP)
     service.sweep_orphans({"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters})
     return service.app([routes(jobs, requests)])

@@ -16,6 +16,7 @@ from schemas import (
     FinetuneStarted,
     FinetuneSucceeded,
     FinetuneTrained,
+    ModelWaiting,
     ObjectRef,
 )
 
@@ -47,7 +48,7 @@ class Failure(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """The newest checkpoint a job can go on from."""
+    """A checkpoint that a job can go on from."""
 
     step: int
     manifest: ObjectRef
@@ -62,6 +63,15 @@ class Adapter(BaseModel):
     trained_tokens: int
     train_seconds: float
     metrics: dict[str, float]
+
+
+class GateWait(BaseModel):
+    """What the model that a job made waits for, as the registry said last."""
+
+    waiting_for: Literal["evaluation", "approval", "replica"] = "evaluation"
+    model_id: str = ""
+    reason: str = ""
+    revision: int = 0
 
 
 class Job(Aggregate):
@@ -81,6 +91,8 @@ class Job(Aggregate):
 
     state: State = "waiting_for_dataset"
     paused_from: State | None = None
+    since: int | None = None
+    gate: GateWait = Field(default_factory=GateWait)
     dataset: DatasetPrepared | None = None
     validation: DatasetPrepared | None = None
     hyperparameters: dict[str, int | float | str] = Field(default_factory=dict)
@@ -89,6 +101,7 @@ class Job(Aggregate):
     furthest: int = 0
     swept: bool = False
     checkpoint: Checkpoint | None = None
+    earlier_checkpoint: Checkpoint | None = None
     adapter: Adapter | None = None
     trained_tokens: int | None = None
     estimated_finish: int | None = None
@@ -101,8 +114,14 @@ class Job(Aggregate):
         """Whether the state is final."""
         return self.state in ENDED
 
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints that are kept, the newest first: it goes on from the second if the first cannot be used."""
+        return [one for one in (self.checkpoint, self.earlier_checkpoint) if one is not None]
+
     def request(self) -> None:
         """Say that it was asked for."""
+        self.since = self.created_at
         self.record(
             FinetuneRequested(
                 tenant_id=self.tenant_id,
@@ -118,6 +137,7 @@ class Job(Aggregate):
         dataset: DatasetPrepared,
         validation: DatasetPrepared | None,
         hyperparameters: dict[str, int | float | str],
+        at: int,
     ) -> None:
         """Its data is there: it may be trained."""
         waiting = self.state == "waiting_for_dataset" or self.paused_from == "waiting_for_dataset"
@@ -127,12 +147,12 @@ class Job(Aggregate):
         if self.state == "paused":
             self.paused_from = "queued"
         else:
-            self.state = "queued"
+            self._enter("queued", at)
 
-    def start(self) -> None:
+    def start(self, at: int) -> None:
         """A worker begins an attempt."""
         self._expect("queued", "running")
-        self.state = "running"
+        self._enter("running", at)
         self.unfinished += 1
         self.record(FinetuneStarted(tenant_id=self.tenant_id, job_id=self.id, fence=self.lease.fence))
 
@@ -145,27 +165,29 @@ class Job(Aggregate):
             Conflict: the job does not wait for a checkpoint any more.
         """
         self._expect("running", "paused", "queued")
-        self.checkpoint = checkpoint
+        if checkpoint != self.checkpoint:
+            self.checkpoint, self.earlier_checkpoint = checkpoint, self.checkpoint
         if checkpoint.step > self.furthest:
             self.furthest, self.failures, self.unfinished = checkpoint.step, 0, 0
 
     def drop_checkpoint(self) -> None:
-        """Its checkpoint cannot be used: the next attempt starts over."""
-        self.checkpoint, self.unfinished = None, 0
+        """Its checkpoint cannot be used: the next attempt goes on from the one before, or starts over."""
+        self.checkpoint, self.earlier_checkpoint, self.unfinished = self.earlier_checkpoint, None, 0
 
     def forget_checkpoints(self) -> None:
-        """It is over and its checkpoints are deleted."""
-        self.checkpoint, self.swept = None, True
+        """Nobody trains it any more and its checkpoints are deleted."""
+        self.checkpoint, self.earlier_checkpoint, self.swept = None, None, True
 
     def expect_end(self, at: int) -> None:
         """About when training will be over (unix seconds)."""
         self.estimated_finish = at
 
-    def train(self, adapter: Adapter) -> None:
+    def train(self, adapter: Adapter, at: int) -> None:
         """The adapter is stored: hand it over to be tested."""
         self._expect("running")
         assert self.dataset is not None
-        self.state, self.adapter, self.trained_tokens = "evaluating", adapter, adapter.trained_tokens
+        self._enter("evaluating", at)
+        self.adapter, self.trained_tokens = adapter, adapter.trained_tokens
         self.record(
             FinetuneTrained(
                 tenant_id=self.tenant_id,
@@ -188,6 +210,19 @@ class Job(Aggregate):
                 hyperparameters=self.hyperparameters,
                 seed=self.seed,
             )
+        )
+
+    def wait(self, waiting: ModelWaiting, at: int) -> None:
+        """The registry says what its model waits for; what was said before that, or comes too late, changes nothing."""
+        if self.state != "evaluating" or waiting.revision <= self.gate.revision:
+            return
+        if waiting.waiting_for != self.gate.waiting_for:
+            self.since = at
+        self.gate = GateWait(
+            waiting_for=waiting.waiting_for,
+            model_id=waiting.model_id,
+            reason=waiting.reason,
+            revision=waiting.revision,
         )
 
     def succeed(self, model_id: str, at: int) -> None:
@@ -227,7 +262,7 @@ class Job(Aggregate):
         self.state, self.finished_at = "cancelled", at
         self.record(FinetuneCancelled(tenant_id=self.tenant_id, job_id=self.id))
 
-    def pause(self) -> None:
+    def pause(self, at: int) -> None:
         """Its owner halts it; the training stops at its next checkpoint.
 
         Raises:
@@ -238,9 +273,9 @@ class Job(Aggregate):
             raise Conflict(f"Job '{self.id}' is trained and being tested; it cannot be paused any more.")
         if self.state != "paused":
             self.paused_from = "waiting_for_dataset" if self.state == "waiting_for_dataset" else "queued"
-            self.state = "paused"
+            self._enter("paused", at)
 
-    def resume(self) -> None:
+    def resume(self, at: int) -> None:
         """Its owner lets it go on.
 
         Raises:
@@ -248,7 +283,12 @@ class Job(Aggregate):
         """
         self._not_ended("resumed")
         if self.state == "paused":
-            self.state, self.paused_from = self.paused_from or "queued", None
+            self._enter(self.paused_from or "queued", at)
+            self.paused_from = None
+
+    def _enter(self, state: State, at: int) -> None:
+        if state != self.state:
+            self.state, self.since = state, at
 
     def _not_ended(self, verb: str) -> None:
         if self.ended:

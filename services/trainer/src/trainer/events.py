@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventbus.bus import Handlers
-from schemas import DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected
+from schemas import DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected, ModelWaiting
 from trainer.use_cases import Datasets, Outcomes, TuneOnUpload
 
 
@@ -17,6 +17,9 @@ def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Ou
     async def on_dataset_rejected(event: DatasetRejected) -> None:
         await datasets.arrive(event)
 
+    async def on_model_waiting(event: ModelWaiting) -> None:
+        await outcomes.waits(event)
+
     async def on_model_promoted(event: ModelPromoted) -> None:
         await outcomes.promoted(event)
 
@@ -26,6 +29,7 @@ def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Ou
     return {
         DatasetPrepared: on_dataset_prepared,
         DatasetRejected: on_dataset_rejected,
+        ModelWaiting: on_model_waiting,
         ModelPromoted: on_model_promoted,
         ModelRejected: on_model_rejected,
     }

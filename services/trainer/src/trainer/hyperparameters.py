@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis.errors import Invalid
+from chassis.text import quoted
 
 BASE_LEARNING_RATE = 1e-3
 """Peak learning rate of a LoRA run at a multiplier of 1. LoRA wants about ten times the rate of full fine-tuning
@@ -21,14 +22,22 @@ ROWS_WANTED = 1200
 
 AUTO_EPOCHS = range(1, 26)
 
+NAMES = ("n_epochs", "batch_size", "learning_rate_multiplier", "early_stop_patience")
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Resolved hyperparameters; the first three are OpenAI's fields."""
+    """Resolved hyperparameters; the first three are OpenAI's fields.
+
+    Attributes:
+        early_stop_patience: epochs in a row that are surely worse on the validation rows after which the run stops; 0
+            never stops.
+    """
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
+    early_stop_patience: int = 0
 
     @property
     def learning_rate(self) -> float:
@@ -47,17 +56,17 @@ def resolve_hyperparameters(n_rows: int, requested: Mapping[str, Any] | None = N
         Invalid: a field is unknown, of the wrong type or out of its range; `param` names it.
     """
     given = {name: value for name, value in (requested or {}).items() if value not in (None, "auto")}
-    unknown = given.keys() - {"n_epochs", "batch_size", "learning_rate_multiplier"}
+    unknown = given.keys() - set(NAMES)
     if unknown:
-        name = min(unknown)
+        name = min(unknown)[:100]
         raise Invalid(
-            f"hyperparameters.{name}: unknown; n_epochs, batch_size and learning_rate_multiplier can be set.",
-            param=f"hyperparameters.{name}",
+            f"hyperparameters.{name}: unknown; {', '.join(NAMES)} can be set.", param=f"hyperparameters.{name}"
         )
     return Hyperparameters(
         n_epochs=_integer(given, "n_epochs", MAX_EPOCHS, auto=_auto_epochs(n_rows)),
         batch_size=_integer(given, "batch_size", MAX_BATCH_SIZE, auto=_auto_batch_size(n_rows)),
         learning_rate_multiplier=_multiplier(given),
+        early_stop_patience=_integer(given, "early_stop_patience", MAX_EPOCHS, lowest=0, auto=0),
     )
 
 
@@ -70,10 +79,10 @@ def _auto_batch_size(n_rows: int) -> int:
     return 1 << min(max((n_rows // 30).bit_length(), 2), 5)
 
 
-def _integer(given: Mapping[str, Any], name: str, highest: int, *, auto: int) -> int:
+def _integer(given: Mapping[str, Any], name: str, highest: int, *, auto: int, lowest: int = 1) -> int:
     value = given.get(name, auto)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
-        raise _out_of_range(name, f"a whole number from 1 to {highest}", value)
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise _out_of_range(name, f"a whole number from {lowest} to {highest}", value)
     return value
 
 
@@ -87,5 +96,6 @@ def _multiplier(given: Mapping[str, Any]) -> float:
 
 def _out_of_range(name: str, allowed: str, value: object) -> Invalid:
     return Invalid(
-        f'hyperparameters.{name}: must be {allowed}, or "auto"; got {value!r}.', param=f"hyperparameters.{name}"
+        f'hyperparameters.{name}: must be {allowed}, or "auto"; got {quoted(value, 100)}.',
+        param=f"hyperparameters.{name}",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,20 @@ from trainer.artifacts import MANIFEST
 from trainer.domain import Adapter, Checkpoint, Job
 from trainer.run_config import FailedForGood
 
+ATTEMPT = re.compile(r"attempt-(\d+)/")
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Files of rows; a validation set may be missing."""
+    """Files of rows; a validation set may be missing.
+
+    Attributes:
+        repeated: rows of the validation file that were left out, as the training file has them too.
+    """
 
     train: Path
     validation: Path | None
+    repeated: int = 0
 
 
 class JobObjects:
@@ -36,16 +45,29 @@ class JobObjects:
         self._objects = objects
 
     async def fetch_rows(self, job: Job, folder: Path) -> Rows:
-        """The rows to learn from and, to validate on, the validation file or the share that ingest held out."""
+        """The rows to learn from and, to validate on, the validation file or the share that ingest held out.
+
+        Raises:
+            FailedForGood: every row of the validation file is in the training file too.
+        """
         assert job.dataset is not None
         train, validation = folder / "train.jsonl", folder / "validation.jsonl"
         await self._objects.download(job.dataset.train, train)
-        parts = [job.dataset.validation]
-        if job.validation is not None:
-            parts = [job.validation.train, job.validation.validation, job.validation.heldout]
-        content = b"".join([await self._objects.get_bytes(part) for part in parts])
-        validation.write_bytes(content)
-        return Rows(train, validation if content.strip() else None)
+        if job.validation is None:
+            content = await self._objects.get_bytes(job.dataset.validation)
+            validation.write_bytes(content)
+            return Rows(train, validation if content.strip() else None)
+        parts = (job.validation.train, job.validation.validation, job.validation.heldout)
+        given = [line for part in parts for line in _lines(await self._objects.get_bytes(part))]
+        own = await asyncio.to_thread(lambda: {_digest(line) for line in _lines(train.read_bytes())})
+        for part in (job.dataset.validation, job.dataset.heldout):
+            own |= {_digest(line) for line in _lines(await self._objects.get_bytes(part))}
+        new = [line for line in given if _digest(line) not in own]
+        if given and not new:
+            message = "Every row of the validation file is in the training file too. Give other rows, or leave it out."
+            raise FailedForGood("invalid_validation_file", message)
+        validation.write_bytes(b"".join(line + b"\n" for line in new))
+        return Rows(train, validation if new else None, len(given) - len(new))
 
     async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:
         """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.
@@ -77,6 +99,18 @@ class JobObjects:
         """Upload a checkpoint; nothing points at it yet."""
         prefix = f"{_of(job)}attempt-{job.lease.fence}/checkpoint-{step}"
         return Checkpoint(step=step, manifest=await self._upload(folder, prefix))
+
+    async def delete_older_checkpoints(self, job: Job) -> None:
+        """Remove what this attempt and earlier ones stored, but for the two checkpoints the job can go on from.
+
+        What a later attempt stores is not touched: it may not be pointed at yet.
+        """
+        kept = [checkpoint.manifest.key.removesuffix(MANIFEST) for checkpoint in job.checkpoints]
+        for key in await self._objects.keys(_of(job)):
+            attempt = ATTEMPT.match(key.removeprefix(_of(job)))
+            ours = attempt is not None and int(attempt[1]) <= job.lease.fence
+            if ours and not key.startswith(tuple(kept)):
+                await self._objects.delete(key)
 
     async def delete_checkpoints(self, job: Job) -> None:
         """Remove whatever the attempts at a job stored, the adapter excepted."""
@@ -114,6 +148,14 @@ class JobObjects:
                 await self._objects.put_file(f"{prefix}/{path.name}", path)
         crash_point("trainer.files_stored")
         return await self._objects.put_file(f"{prefix}/{MANIFEST}", folder / MANIFEST, "application/json")
+
+
+def _lines(content: bytes) -> list[bytes]:
+    return [line for line in content.split(b"\n") if line.strip()]
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.sha256(line).digest()
 
 
 def _of(job: Job) -> str:

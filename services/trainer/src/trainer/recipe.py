@@ -26,6 +26,7 @@ from trainer.training_data import (
     IGNORED,
     BadTrainingData,
     Example,
+    Examples,
     epoch_batches,
     read_examples,
     split_by_tokens,
@@ -66,7 +67,7 @@ class Run:
         torch.set_num_threads(self.config.threads)
         self.base = load_base(self.config)
         self.head = CompletionHead(self.base.head)
-        self._load_rows()
+        train, validation = self._load_rows()
         self._attach_adapter()
         if self.config.resume_from:
             self._resume(Path(self.config.resume_from))
@@ -76,33 +77,38 @@ class Run:
             total_steps=self.total_steps,
             epochs=self.config.epochs,
             rows=len(self.train),
-            rows_too_long=self.rows_too_long,
+            rows_too_long=train.too_long,
+            rows_unweighted=train.unweighted,
             validation_rows=len(self.validation),
-            validation_rows_too_long=self.validation_rows_too_long,
+            validation_rows_too_long=validation.too_long,
+            validation_rows_unweighted=validation.unweighted,
             max_length=self.longest,
             trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
         )
         self._train()
         self._publish_adapter()
 
-    def _load_rows(self) -> None:
+    def _load_rows(self) -> tuple[Examples, Examples]:
         self.longest = min(self.config.max_length, self.base.context_length)
 
-        def read(path: str | None) -> tuple[list[Example], int]:
-            return read_examples(Path(path), self.base.tokenizer, self.base.stop_ids, self.longest) if path else ([], 0)
+        def read(path: str | None) -> Examples:
+            given = (self.base.tokenizer, self.base.stop_ids, self.longest)
+            return read_examples(Path(path), *given) if path else Examples()
 
         try:
-            self.train, self.rows_too_long = read(self.config.train_path)
-            self.validation, self.validation_rows_too_long = read(self.config.validation_path)
+            train, validation = read(self.config.train_path), read(self.config.validation_path)
+            self.train, self.validation = train.rows, validation.rows
             if not self.train:
                 raise BadTrainingData(
                     f"{Path(self.config.train_path).name}: no row has an assistant message to learn within "
-                    f"{self.longest} tokens; {self.rows_too_long} are longer."
+                    f"{self.longest} tokens; {train.too_long} are longer, in {train.unweighted} every answer has the "
+                    "weight 0."
                 )
         except BadTrainingData as error:
             raise FailedForGood("invalid_training_data", str(error)) from error
         self.steps_per_epoch = math.ceil(len(self.train) / self.config.batch_size)
         self.total_steps = self.steps_per_epoch * self.config.epochs
+        return train, validation
 
     def _attach_adapter(self) -> None:
         config = self.config

@@ -20,7 +20,8 @@ TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
 INTERRUPTED: dict[str, Any] = {"state": "running", "failures": 0, "unfinished": {"$lt": 3}}
 """Has had its turn, and part of its work is done; one that fails, or is the end of its workers, waits for the next."""
 
-TO_SWEEP: dict[str, Any] = {"state": {"$in": list(ENDED)}, "swept": {"$in": [False, None]}}
+TO_SWEEP: dict[str, Any] = {"state": {"$in": ["evaluating", *ENDED]}, "swept": {"$in": [False, None]}}
+"""Will not be trained any more: its adapter is stored, or it is over."""
 
 
 class JobEvent(BaseModel):
@@ -76,6 +77,7 @@ class Jobs:
     async def prepare(self) -> None:
         """Create the indexes."""
         await self.jobs.collection.create_index([("state", 1), ("created_at", 1)])
+        await self.jobs.collection.create_index([("state", 1), ("gate.waiting_for", 1), ("since", 1)])
         await self.jobs.collection.create_index([("swept", 1), ("state", 1), ("created_at", 1)])
         await self._events.create_index([("job_id", 1), ("order", -1)])
         await self._checkpoints.create_index([("job_id", 1), ("step", -1)])
@@ -85,8 +87,8 @@ class Jobs:
         interrupted = await self.jobs.claim(INTERRUPTED, owner, seconds)
         return interrupted or await self.jobs.claim_in_turn(TO_TRAIN, self._turns, owner, seconds)
 
-    async def claim_ended(self, owner: str, seconds: float) -> Job | None:
-        """A job that is over and whose checkpoints may still be stored; of any tenant."""
+    async def claim_trained(self, owner: str, seconds: float) -> Job | None:
+        """A job that is not trained any more and whose checkpoints may still be stored; of any tenant."""
         return await self.jobs.claim(TO_SWEEP, owner, seconds)
 
     async def orphaned_checkpoints(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:

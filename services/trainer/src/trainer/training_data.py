@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,28 @@ class Example:
     targets: list[int]
 
 
-def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> tuple[list[Example], int]:
-    """Encode a JSONL file of `{"messages": [...]}` rows.
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a file that can be learned from, in its order, and how many were left out.
 
-    Returns:
-        The examples in file order, perhaps none, and how many rows were left out for being longer than `max_length`
-        tokens.
+    Attributes:
+        too_long: rows of more tokens than the limit.
+        unweighted: rows without an answer to learn: each has the weight 0.
+    """
+
+    rows: list[Example] = field(default_factory=list)
+    too_long: int = 0
+    unweighted: int = 0
+
+
+def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> Examples:
+    """Encode a JSONL file of `{"messages": [...]}` rows.
 
     Raises:
         BadTrainingData: a line is not such a row.
     """
     examples: list[Example] = []
-    too_long = 0
+    too_long = unweighted = 0
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
@@ -51,11 +61,13 @@ def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: in
             example = encode(json.loads(line)["messages"], tokenizer, stop_ids)
         except (ValueError, KeyError, TypeError) as error:
             raise BadTrainingData(f"{path.name} line {number}: not a chat row ({error!r}).") from error
-        if len(example.ids) > max_length:
+        if all(target == IGNORED for target in example.targets):
+            unweighted += 1
+        elif len(example.ids) > max_length:
             too_long += 1
-        elif any(target != IGNORED for target in example.targets):
+        else:
             examples.append(example)
-    return examples, too_long
+    return Examples(examples, too_long, unweighted)
 
 
 def encode(messages: Sequence[dict[str, Any]], tokenizer: Any, stop_ids: set[int]) -> Example:

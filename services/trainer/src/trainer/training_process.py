@@ -159,6 +159,9 @@ class TrainingProcess:
             self._failure = FailedForGood(event["code"], event["message"])
         elif kind == "finished":
             self.last = event
+            if event.get("stopped_early"):
+                message = "Training stopped early: the validation loss kept rising; the best epoch is kept."
+                await self._jobs.tell(self._job, "stopped-early", message)
 
     async def _tell_start(self, event: dict[str, Any]) -> None:
         job, rows, longest = self._job, event["rows"], event["max_length"]
@@ -168,16 +171,19 @@ class TrainingProcess:
         elif job.lease.fence > 1:
             message = f"Training started again on {rows} rows (attempt {job.lease.fence})."
         await self._jobs.tell(job, f"started-{job.lease.fence}", message)
-        if left_out := event["rows_too_long"]:
-            message = f"Rows left out because they are longer than {longest} tokens: {left_out} of {rows + left_out}."
-            await self._jobs.tell(job, "left-out", message, level="warn")
-        if left_out := event["validation_rows_too_long"]:
-            of = event["validation_rows"] + left_out
-            message = f"Validation rows left out because they are longer than {longest} tokens: {left_out} of {of}."
-            await self._jobs.tell(job, "left-out-of-validation", message, level="warn")
+        reasons = {
+            "too_long": f"they are longer than {longest} tokens",
+            "unweighted": "every answer in them has the weight 0 and there is nothing to learn",
+        }
+        for kind, whose in (("rows", "Rows"), ("validation_rows", "Validation rows")):
+            of = event[kind] + sum(event[f"{kind}_{reason}"] for reason in reasons)
+            for reason, why in reasons.items():
+                if left_out := event[f"{kind}_{reason}"]:
+                    message = f"{whose} left out because {why}: {left_out} of {of}."
+                    await self._jobs.tell(job, f"{kind}-{reason}", message, level="warn")
 
     async def _keep_checkpoint(self, path: Path, step: int) -> None:
-        """Upload it, then point the job at it; the run waits for that, and goes on also where it failed.
+        """Upload it, point the job at it, remove older ones; the run waits for the first two and goes on in any case.
 
         Raises:
             Conflict: the job is over, or another worker holds it; nothing points at what was uploaded.
@@ -186,7 +192,7 @@ class TrainingProcess:
             checkpoint = await self._objects.store_checkpoint(self._job, path, step)
             crash_point("trainer.checkpoint_stored")
             fence = self._job.lease.fence
-            await self._jobs.jobs.update(
+            job = await self._jobs.jobs.update(
                 self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence
             )
         finally:
@@ -194,6 +200,7 @@ class TrainingProcess:
                 stored_mark(path).touch()
         crash_point("trainer.checkpoint_saved")
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
+        await self._objects.delete_older_checkpoints(job)
 
     async def _step(self, event: dict[str, Any]) -> None:
         step, total = event["step"], event["total_steps"]

@@ -6,16 +6,35 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from chassis.auth import Peer, Principal
-from chassis.errors import Conflict, Invalid, NotFound, RateLimited
+from chassis.errors import Conflict, Invalid, NotFound, RateLimited, SartorError
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
-from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected
+from chassis.text import quoted
+from schemas import (
+    FEWEST_TRAINING_ROWS,
+    DatasetPrepared,
+    DatasetRejected,
+    ModelPromoted,
+    ModelRejected,
+    ModelWaiting,
+)
+from stores.mongo import PyMongoError
 from trainer.domain import Failure, Job, Trigger
 from trainer.hyperparameters import resolve_hyperparameters
+from trainer.stages import waiting_line
 from trainer.store import Jobs
 
+log = structlog.get_logger()
+
 MOST_SEED = 2**31
+
+SAME_ROWS = (
+    "validation_file: it holds the rows of the training file. Give other rows, or leave it out: then some of the "
+    "training file's own are held out for validation."
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,8 @@ class Requests:
         resolve_hyperparameters(1000, asked.hyperparameters)
         await self._check_base(tenant_id, asked.model)
         await self._check_file(principal, asked.training_file, "training_file")
+        if asked.validation_file == asked.training_file:
+            raise Invalid(SAME_ROWS, param="validation_file", code="same_file")
         if asked.validation_file:
             await self._check_file(principal, asked.validation_file, "validation_file")
         if await self._jobs.open_jobs(tenant_id) >= self._open_jobs:
@@ -80,7 +101,7 @@ class Requests:
         return await self._add(job)
 
     async def create_for(self, dataset: DatasetPrepared, base_model: str, organization: str) -> Job:
-        """The automatic job of a dataset: one, however often its event comes."""
+        """The automatic job of a dataset: one, however often its event comes; failed if there is no such base model."""
         trigger: Trigger = "labels" if dataset.project_id else "upload"
         job = Job(
             id=derived_id("ftjob-", dataset.dataset_id),
@@ -93,14 +114,34 @@ class Requests:
             seed=int(derived_id("", dataset.dataset_id)[:7], 16),
             trigger=trigger,
         )
+        try:
+            await self._check_base(dataset.tenant_id, base_model)
+        except Invalid as error:
+            job.request()
+            job.fail(Failure(code="model_not_found", message=error.message, param="model"), now())
+            job = await self._jobs.jobs.add_once(job)
+            if job.error is not None:
+                await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
+                await self._jobs.tell(job, "failed", job.error.message, level="error")
+            return job
         return await self._add(job)
 
     async def _add(self, job: Job) -> Job:
+        """Store the job; it is accepted then, and what cannot be done for it at once is done by the sweep."""
         job.request()
         job = await self._jobs.jobs.add_once(job)
-        await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
-        await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
-        return await Datasets(self._jobs).advance(job)
+        try:
+            return await Datasets(self._jobs).begin(job)
+        except (SartorError, PyMongoError) as error:
+            log.warning("job_begins_later", job_id=job.id, error=f"{type(error).__name__}: {error}")
+            return job
+
+    async def _say(self, job: Job, key: str, message: str, level: str = "info") -> None:
+        """Tell the job's owner what was done on request, which stays done where that cannot be told."""
+        try:
+            await self._jobs.tell(job, key, message, level=level)
+        except PyMongoError as error:
+            log.warning("line_not_told", job_id=job.id, key=key, error=f"{type(error).__name__}: {error}")
 
     async def has_file(self, tenant_id: str, file_id: str) -> bool:
         """Whether a file is there and not deleted."""
@@ -117,7 +158,7 @@ class Requests:
             bases = await self._registry.get("/internal/base_models", tenant_id=tenant_id)
             names = ", ".join(base["id"] for base in bases) or "none"
             raise Invalid(
-                f"model: '{model}' is not a base model that can be fine-tuned. Available: {names}.",
+                f"model: {quoted(model)} is not a base model that can be fine-tuned. Available: {names}.",
                 param="model",
                 code="model_not_found",
             ) from error
@@ -139,19 +180,19 @@ class Requests:
     async def cancel(self, tenant_id: str, job_id: str) -> Job:
         """End a job."""
         job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
-        await self._jobs.tell(job, "cancelled", "The job was cancelled.", level="warn")
+        await self._say(job, "cancelled", "The job was cancelled.", level="warn")
         return job
 
     async def pause(self, tenant_id: str, job_id: str) -> Job:
         """Halt a job."""
-        job = await self._jobs.jobs.update(tenant_id, job_id, Job.pause)
-        await self._jobs.tell(job, f"paused-{job.version}", "The job is paused; its progress is kept.")
+        job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.pause(now()))
+        await self._say(job, f"paused-{job.version}", "The job is paused; its progress is kept.")
         return job
 
     async def resume(self, tenant_id: str, job_id: str) -> Job:
         """Let a job go on."""
-        job = await self._jobs.jobs.update(tenant_id, job_id, Job.resume)
-        await self._jobs.tell(job, f"resumed-{job.version}", "The job was taken up again.")
+        job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.resume(now()))
+        await self._say(job, f"resumed-{job.version}", "The job was taken up again.")
         return job
 
 
@@ -168,6 +209,12 @@ class Datasets:
         await self._jobs.learn(event)
         for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
             await self.advance(job)
+
+    async def begin(self, job: Job) -> Job:
+        """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
+        await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
+        await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
+        return await self.advance(job)
 
     async def advance(self, job: Job) -> Job:
         """Queue a job if all of its data is there; fail it if some never will be."""
@@ -189,6 +236,9 @@ class Datasets:
             )
             failure = Failure(code="invalid_training_file", message=message, param="training_file")
             return await self._fail(job, failure)
+        if isinstance(validation, DatasetPrepared) and _same_rows(training, validation):
+            failure = Failure(code="invalid_validation_file", message=SAME_ROWS, param="validation_file")
+            return await self._fail(job, failure)
         try:
             resolved = resolve_hyperparameters(training.rows.train, job.requested)
         except Invalid as error:
@@ -200,8 +250,12 @@ class Datasets:
             "batch_size": resolved.batch_size,
             "learning_rate_multiplier": resolved.learning_rate_multiplier,
         }
+        if resolved.early_stop_patience:
+            chosen["early_stop_patience"] = resolved.early_stop_patience
         prepared = validation if isinstance(validation, DatasetPrepared) else None
-        job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen))
+        job = await self._jobs.jobs.update(
+            job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen, now())
+        )
         await self._jobs.tell(job, "split", _split_line(training, prepared))
         await self._jobs.tell(job, "queued", f"Files validated, the job is queued with {_chosen_line(chosen)}.")
         return job
@@ -210,6 +264,12 @@ class Datasets:
         job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()))
         await self._jobs.tell(job, "failed", failure.message, level="error")
         return job
+
+
+def _same_rows(one: DatasetPrepared, other: DatasetPrepared) -> bool:
+    """Whether two files hold the same rows: they are then split alike."""
+    parts = [[of.train.sha256, of.validation.sha256, of.heldout.sha256] for of in (one, other)]
+    return parts[0] == parts[1]
 
 
 def _split_line(training: DatasetPrepared, validation: DatasetPrepared | None) -> str:
@@ -248,14 +308,21 @@ class TuneOnUpload:
 
 
 class Outcomes:
-    """Ends jobs as the gate decided."""
+    """Follows what becomes of a job's model: what it waits for, and how the gate decided."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
+    async def waits(self, event: ModelWaiting) -> None:
+        """The model waits for something else than before, or for a new reason: the job and its events say so."""
+        job = await self._change(event.tenant_id, event.job_id, lambda it: it.wait(event, now()))
+        if job and job.state == "evaluating" and job.gate.revision == event.revision:
+            level = "warn" if event.reason and event.waiting_for != "approval" else "info"
+            await self._jobs.tell(job, f"waits-{event.revision}", waiting_line(job), level=level)
+
     async def promoted(self, event: ModelPromoted) -> None:
         """The model answers: the job has succeeded."""
-        job = await self._end(event.tenant_id, event.job_id, lambda it: it.succeed(event.model_id, now()))
+        job = await self._change(event.tenant_id, event.job_id, lambda it: it.succeed(event.model_id, now()))
         if job and job.state == "succeeded":
             await self._jobs.tell(job, "answers", f"New fine-tuned model created: {event.model_id}")
             await self._jobs.tell(job, "ended", "The job has successfully completed")
@@ -263,11 +330,11 @@ class Outcomes:
     async def rejected(self, event: ModelRejected) -> None:
         """The gate refused: the job has failed, and says why."""
         failure = Failure(code="gate_rejected", message=event.reason)
-        job = await self._end(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
+        job = await self._change(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
         if job and job.state == "failed":
             await self._jobs.tell(job, "failed", f"The model was not let through: {event.reason}", level="error")
 
-    async def _end(self, tenant_id: str, job_id: str, change: Any) -> Job | None:
+    async def _change(self, tenant_id: str, job_id: str, change: Any) -> Job | None:
         try:
             return await self._jobs.jobs.update(tenant_id, job_id, change)
         except (NotFound, Conflict):

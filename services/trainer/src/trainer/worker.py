@@ -18,6 +18,7 @@ from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
 from chassis.ids import now
 from chassis.private_folders import PrivateFolders
+from chassis.text import quoted
 from eventbus.heartbeat import Heartbeat
 from stores.mongo import PyMongoError
 from trainer.domain import Adapter, Failure, Job
@@ -58,16 +59,16 @@ class Worker:
         self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 
     async def sweep(self) -> None:
-        """Bring jobs on whose request ended between being stored and meeting its data; clear away after ended ones."""
+        """Bring jobs on whose request ended between being stored and meeting its data; delete what others left."""
         while True:
             async for job in self.jobs.jobs.for_service({"state": "waiting_for_dataset"}):
-                await Datasets(self.jobs).advance(job)
+                await Datasets(self.jobs).begin(job)
             await self._delete_checkpoints()
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _delete_checkpoints(self) -> None:
-        """Of jobs that are over; a claim keeps every attempt out, and one that ends half-way is made again."""
-        while job := await self.jobs.claim_ended(self._owner, self._settings.trainer_lease_seconds):
+        """Of jobs not trained any more; a claim keeps every attempt out, and one that ends half-way is made again."""
+        while job := await self.jobs.claim_trained(self._owner, self._settings.trainer_lease_seconds):
             fence = job.lease.fence
             try:
                 await self._objects.delete_checkpoints(job)
@@ -97,12 +98,12 @@ class Worker:
         log.info("attempt_started", fence=fence)
         crash_point("trainer.claimed")
         try:
-            job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.start, fence=fence)
+            job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.start(now()), fence=fence)
             crash_point("trainer.started")
             with self._folders.folder(job.id) as folder:
                 adapter = await self._attempt(job, folder)
             crash_point("trainer.adapter_stored")
-            job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter), fence=fence)
+            job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter, now()), fence=fence)
             crash_point("trainer.job_saved")
             await self.jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
             log.info("attempt_succeeded", adapter_id=adapter.adapter_id)
@@ -162,8 +163,9 @@ class Worker:
 
     async def _start_over(self, job: Job, reason: str) -> None:
         fence = job.lease.fence
-        await self.jobs.jobs.update(job.tenant_id, job.id, Job.drop_checkpoint, fence=fence)
-        await self.jobs.tell(job, f"attempt-{fence}-failed", f"{reason} Starting over.", level="warn")
+        job = await self.jobs.jobs.update(job.tenant_id, job.id, Job.drop_checkpoint, fence=fence)
+        then = f"Going on from step {job.checkpoint.step}." if job.checkpoint else "Starting over."
+        await self.jobs.tell(job, f"attempt-{fence}-failed", f"{reason} {then}", level="warn")
         await self.jobs.jobs.leases.release(job.id, fence)
 
     async def _fail(self, job: Job, failure: Failure) -> None:
@@ -226,16 +228,25 @@ class Worker:
         """Write everything the run reads: rows, checkpoint, `run.json`."""
         assert job.dataset is not None
         base_dir = self._settings.models_dir / job.base_model
+        missing = f"The base model {quoted(job.base_model)} is not on this worker."
+        if base_dir.parent != self._settings.models_dir or job.base_model in ("", ".", ".."):
+            raise FailedForGood("base_model_missing", missing)
         try:
             base = json.loads((base_dir / "base.json").read_text())
         except FileNotFoundError as error:
-            message = f"The base model '{job.base_model}' is not on this worker ({base_dir})."
-            raise FailedForGood("base_model_missing", message) from error
+            log.error("base_model_missing", base_model=job.base_model, folder=str(base_dir))
+            raise FailedForGood("base_model_missing", missing) from error
         rows = await self._objects.fetch_rows(job, folder)
+        if rows.repeated:
+            message = f"Validation rows left out because the training file has them too: {rows.repeated}."
+            await self.jobs.tell(job, "repeated-in-validation", message, level="warn")
         resume_from = await self._objects.fetch_checkpoint(job, folder / "resume")
         chosen = job.hyperparameters
         rates = Hyperparameters(
-            int(chosen["n_epochs"]), int(chosen["batch_size"]), float(chosen["learning_rate_multiplier"])
+            int(chosen["n_epochs"]),
+            int(chosen["batch_size"]),
+            float(chosen["learning_rate_multiplier"]),
+            int(chosen.get("early_stop_patience", 0)),
         )
         config = RunConfig(
             base_dir=str(base_dir.absolute()),
@@ -246,6 +257,7 @@ class Worker:
             epochs=rates.n_epochs,
             batch_size=rates.batch_size,
             learning_rate=rates.learning_rate,
+            early_stop_patience=rates.early_stop_patience,
             seed=job.seed,
             save_every_steps=self._settings.trainer_save_every_steps,
             max_length=self._settings.trainer_max_length,

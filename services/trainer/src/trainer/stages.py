@@ -1,0 +1,90 @@
+"""Where a job stands, in a word, and what it waits for from whom, in sentences: nobody needs to read its events."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from trainer.domain import Job, State
+
+Stage = Literal["waiting_for_file", "queued", "training", "paused", "testing", "awaiting_approval", "loading", "ended"]
+
+OF_STATE: dict[State, Stage] = {
+    "waiting_for_dataset": "waiting_for_file",
+    "queued": "queued",
+    "paused": "paused",
+    "running": "training",
+    "succeeded": "ended",
+    "failed": "ended",
+    "cancelled": "ended",
+}
+OF_GATE: dict[str, Stage] = {"evaluation": "testing", "approval": "awaiting_approval", "replica": "loading"}
+"""The stages of a job that is `evaluating`, by what its model waits for."""
+
+WAITING: dict[str, dict[str, Any]] = {
+    "waiting_for_file": {"state": "waiting_for_dataset"},
+    "queued": {"state": "queued"},
+    **{stage: {"state": "evaluating", "gate.waiting_for": gate} for gate, stage in OF_GATE.items()},
+}
+"""The stages that somebody else than the job's owner must end, each with the query for its jobs."""
+
+BY_ITSELF = "Sartor, by itself"
+OPERATOR = "whoever runs this installation"
+
+
+class Waiting(BaseModel):
+    """What a job waits for, who can end that, and since when it waits (Unix seconds)."""
+
+    what: str
+    who: str
+    since: int
+
+
+def stage_of(job: Job) -> Stage:
+    """The stage a job is in."""
+    return OF_GATE[job.gate.waiting_for] if job.state == "evaluating" else OF_STATE[job.state]
+
+
+def waiting_of(job: Job) -> Waiting | None:
+    """What a job waits for; None while it is trained and once it is over."""
+    stage = stage_of(job)
+    if stage in ("training", "ended"):
+        return None
+    what, who = _what_and_who(job, stage)
+    return Waiting(what=what, who=who, since=job.since or job.created_at)
+
+
+def _what_and_who(job: Job, stage: Stage) -> tuple[str, str]:
+    gate = job.gate
+    if stage == "waiting_for_file":
+        files = [job.training_file, *([job.validation_file] if job.validation_file else [])]
+        return f"{' and '.join(files)} must be read and checked first.", BY_ITSELF
+    if stage == "queued":
+        return "A training worker must be free for it.", BY_ITSELF
+    if stage == "paused":
+        resume = f"POST /v1/fine_tuning/jobs/{job.id}/resume"
+        return "It is paused and must be resumed.", f"a person with fine_tuning:write, by {resume}"
+    if stage == "awaiting_approval":
+        who = f"a person with models:approve, by {decide_by(gate.model_id)}"
+        return f"A person must decide about the model. {gate.reason}".strip(), who
+    who = OPERATOR if gate.reason else BY_ITSELF
+    if stage == "testing":
+        return f"The model must be tested on held-out rows. {gate.reason}".strip(), who
+    return f"A replica of the model server must load the model and prove it. {gate.reason}".strip(), who
+
+
+def decide_by(model_id: str) -> str:
+    """How a person decides about a model."""
+    return f"`sartor models approve {model_id}` or `sartor models reject {model_id}`"
+
+
+def waiting_line(job: Job) -> str:
+    """What the job's events say when what its model waits for changed."""
+    gate = job.gate
+    if gate.waiting_for == "approval":
+        why = f" {gate.reason}" if gate.reason else ""
+        return f"The model waits for a person with models:approve to decide; {decide_by(gate.model_id)}.{why}"
+    if gate.waiting_for == "replica":
+        return f"The model was let through; it waits for a replica that loads it. {gate.reason}".strip()
+    return gate.reason or "The model is loaded now; the test goes on."
