@@ -97,6 +97,12 @@ def job(**wrong: object) -> Case:
     return case
 
 
+def itself_to_validate(tenant: Tenant) -> str:
+    file = tenant.sdk.files.create(file=("a.jsonl", rows(12)), purpose="fine-tune").id
+    asked = {"model": "tiny-test", "training_file": file, "validation_file": file}
+    return refused(lambda: tenant.sdk.fine_tuning.jobs.create(**asked))  # type: ignore[call-overload]
+
+
 def supervised(**hyperparameters: object) -> dict[str, object]:
     return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
 
@@ -156,6 +162,7 @@ CASES: dict[str, Case] = {
     "too few rows to train on": few_rows,
     "unknown base model": job(model="gpt-none"),
     "unknown file": job(training_file="file-none"),
+    "the training file as validation file": itself_to_validate,
     "epochs below 1": job(method=supervised(n_epochs=0)),
     "batch size that is no number": job(method=supervised(batch_size="large")),
     "learning rate out of range": job(method=supervised(learning_rate_multiplier=1000)),

@@ -129,6 +129,37 @@ def test_a_bad_upload_names_its_line(tenant: Tenant) -> None:
     assert "line 3" in (refused.status_details or "")
 
 
+def test_a_job_of_few_rows_says_what_it_waits_for_and_ends_with_a_persons_decision(stack: LocalStack) -> None:
+    """50 prompt/completion rows leave too few to decide on: the default policy asks a person."""
+    import json
+
+    few = make_tenant(stack, "Few", gate="auto")
+    pairs = [json.loads(line)["messages"] for line in rows(50).split(b"\n")]
+    body = "".join(
+        json.dumps({"prompt": asked["content"], "completion": said["content"]}) + "\n" for asked, said in pairs
+    )
+    file = few.sdk.files.create(file=("pairs.jsonl", body.encode()), purpose="fine-tune")
+    job = few.sdk.fine_tuning.jobs.create(model="tiny-test", training_file=file.id)
+
+    def asks() -> Any:
+        events = few.sdk.fine_tuning.jobs.list_events(job.id, limit=20).data
+        return next(
+            (event.message for event in events if "waits for a person with models:approve" in event.message), None
+        )
+
+    said = wait_for(asks)
+    with few.http as http:
+        shown = http.get(f"/fine_tuning/jobs/{job.id}").json()
+        assert (shown["status"], shown["stage"]) == ("running", "awaiting_approval")
+        assert "held-out rows" in shown["waiting_for"]["what"]
+        model = next(word.strip("`;.") for word in said.split() if word.startswith("ft:"))
+        assert f"sartor models approve {model}" in shown["waiting_for"]["who"]
+        http.post(f"/registry/models/{model}/approve", json={"note": "Looked at them."}).raise_for_status()
+        wait_for(lambda: few.sdk.fine_tuning.jobs.retrieve(job.id).status == "succeeded")
+        ended = http.get(f"/fine_tuning/jobs/{job.id}").json()
+    assert (ended["stage"], ended["waiting_for"], ended["fine_tuned_model"]) == ("ended", None, model)
+
+
 def test_the_gate_refuses_a_model_that_is_not_better(stack: LocalStack) -> None:
     """Labels that follow from nothing cannot be learned, only which is commonest: the job fails with the evidence."""
     import json

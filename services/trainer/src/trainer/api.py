@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.auth import Principal, require
 from chassis.bodies import Body
@@ -32,7 +32,9 @@ METADATA_FILTER = re.compile(r"metadata\[[A-Za-z0-9_-]{1,64}\]")
 
 
 class HyperparametersAsked(Body):
-    """Hyperparameters, each a number or "auto": `trainer.hyperparameters` refuses anything else."""
+    """Hyperparameters, each a number or "auto": `trainer.hyperparameters` refuses others and says which there are."""
+
+    model_config = ConfigDict(extra="allow")
 
     n_epochs: Any = None
     batch_size: Any = None

@@ -229,7 +229,7 @@ class Worker:
         assert job.dataset is not None
         base_dir = self._settings.models_dir / job.base_model
         missing = f"The base model {quoted(job.base_model)} is not on this worker."
-        if base_dir.parent != self._settings.models_dir or job.base_model in ("", ".", ".."):
+        if job.base_model in ("", "..") or Path(job.base_model).name != job.base_model:
             raise FailedForGood("base_model_missing", missing)
         try:
             base = json.loads((base_dir / "base.json").read_text())
