@@ -20,7 +20,8 @@ def _body(message: str, kind: str, code: str) -> str:
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
-UNKNOWN = _body("No such address. See the API reference for the routes.", "invalid_request_error", "unknown_url")
+REFERENCE = "/reference"
+UNKNOWN = _body(f"No such address. {REFERENCE} lists the routes.", "invalid_request_error", "unknown_url")
 AWAY = _body("This part of Sartor is not up at the moment. Try again shortly.", "server_error", "service_unavailable")
 
 
