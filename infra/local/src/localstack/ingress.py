@@ -60,6 +60,8 @@ def _render(options: list[str], site: str, first: list[str], upstreams: dict[str
         lines += _indent([f"@{service} path {paths}", f"handle @{service} {{", *_proxy(upstreams[service]), "}"])
     lines += _indent(
         [
+            f"redir /openapi.json {REFERENCE}/openapi.json 308",
+            f"redir /docs {REFERENCE} 308",
             "@unknown path /v1 /v1/* /internal /internal/* /metrics /readyz",
             "handle @unknown {",
             "\theader content-type application/json",
