@@ -180,7 +180,7 @@ def test_sizes_rows_and_scores_are_in_words(api: Api, sartor: Sartor) -> None:
     assert "train 40, validation 5, heldout 5\n" in sartor("datasets", "show", DATASET_ID)[0]
     assert "refund, 意見" in sartor("datasets", "show", DATASET_ID)[0]
     assert "0.500 (0.250 to 0.750, 8 rows)" in sartor("models", "show", MODEL)[0]
-    waits = "A decision about the model (who an owner or approver, since 2023-11-15 07:13:20)"
+    waits = "A decision about the model · an owner or approver · since 2023-11-15 07:13:20"
     assert waits in sartor("jobs", "show", JOB_ID)[0]
 
 
@@ -207,10 +207,10 @@ def test_letters_that_are_no_text_do_not_reach_the_terminal(api: Api, sartor: Sa
     assert "a [2Jb  c.csv" in sartor("files", "show", FILE_ID)[0]
 
 
-@pytest.mark.parametrize(("command", "route"), [("promote", "approve"), ("reject", "reject")])
-def test_a_decision_goes_to_the_model_that_was_named(api: Api, sartor: Sartor, command: str, route: str) -> None:
-    api.answers["POST", f"/registry/models/{MODEL}/{route}"] = {**CARD, "state": "rejected", "waiting_for": None}
-    out, _ = sartor("models", command, MODEL, "--note", "seen it")
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+def test_a_decision_goes_to_the_model_that_was_named(api: Api, sartor: Sartor, decision: str) -> None:
+    api.answers["POST", f"/registry/models/{MODEL}/{decision}"] = {**CARD, "state": "rejected", "waiting_for": None}
+    out, _ = sartor("models", decision, MODEL, "--note", "seen it")
     assert "rejected" in out
     assert json.loads(api.asked[0][3]) == {"note": "seen it"}
 
@@ -271,7 +271,7 @@ def test_a_followed_job_says_whom_it_waits_for_and_ends(followed: Api, sartor: S
     out, said = sartor("jobs", "logs", JOB_ID, "-f")
     assert [line.split()[-1] for line in out.splitlines()] == ["0", "1", "2", "3"]
     assert out.startswith("2023-11-15 07:13:20 info  line 0\n")
-    assert said.count("A decision about the model (who an owner or approver") == 1
+    assert said.count("A decision about the model · an owner or approver") == 1
     assert said.splitlines()[-1] == f"The job succeeded: {MODEL}"
 
 

@@ -91,7 +91,9 @@ def test_a_model_that_waits_for_a_person_ends_the_demo(
 ) -> None:
     waits = {"what": "A decision about the model", "who": "an owner", "since": 1_700_000_000}
     api.answers["GET", "/fine_tuning/jobs"] = at("awaiting_approval", waiting_for=waits)
-    with pytest.raises(DemoFailed, match=r"ftjob-1 waits for a person: A decision .*sartor models promote"):
+    with pytest.raises(
+        DemoFailed, match=r"ftjob-1 waits for a person: A decision about the model · an owner · since 20"
+    ):
         run(api, samples, monkeypatch)
 
 

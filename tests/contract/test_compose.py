@@ -19,7 +19,7 @@ import yaml
 
 from localstack import image_locks
 from localstack.home import SERVICE_PORTS, write_secrets
-from localstack.ingress import ROUTES, production_caddyfile
+from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
 from testkit import eventually
 from testkit.running import free_port
 
@@ -166,7 +166,10 @@ async def test_the_production_ingress_finds_every_service_and_hides_the_rest(pro
         for path in ("/v1", "/v1/nothing", "/internal/routes", "/metrics", "/readyz"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url"), path
-        assert (await http.get("/static/console.css")).text == "console"
+        for usual, place in (("/openapi.json", f"{REFERENCE}/openapi.json"), ("/docs", REFERENCE)):
+            assert (await http.get(usual)).headers["location"] == place
+        for path in ("/static/console.css", REFERENCE):
+            assert (await http.get(path)).text == "console"
 
 
 def test_the_production_ingress_is_valid() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 from playwright.sync_api import Locator, expect, sync_playwright
@@ -127,10 +128,42 @@ def test_a_stranger_is_led_to_sign_in(newcomer: Visitor) -> None:
     newcomer.look("sign-in")
 
 
+def test_the_refusal_of_an_unknown_address_leads_to_the_reference(newcomer: Visitor, stack: LocalStack) -> None:
+    refused = httpx2.get(f"{stack.base_url}/nothing", timeout=30).json()["error"]
+    place = re.search(r"(/\S+) lists the routes", refused["message"])
+    assert place, refused
+    newcomer.open(place[1])
+    expect(newcomer.page.get_by_role("heading", name="API reference")).to_be_visible()
+    expect(newcomer.page.get_by_role("heading", name="POST /v1/chat/completions")).to_be_visible()
+    expect(newcomer.page.get_by_role("alert")).to_have_count(0)
+    newcomer.look("reference")
+    newcomer.page.get_by_text("fine_tuning", exact=False).first.click()
+    newcomer.page.get_by_role("link", name="POST /v1/fine_tuning/jobs", exact=True).click()
+    expect(newcomer.page.locator("#post-fine_tuning-jobs")).to_be_in_viewport()
+    document = httpx2.get(newcomer.home + place[1] + "/openapi.json", timeout=30).json()
+    assert {"/v1/files", "/v1/chat/completions", "/v1/organization/keys"} <= set(document["paths"])
+    assert not [path for path in document["paths"] if not path.startswith("/v1/")]
+
+
 def test_signing_up_leads_to_an_empty_home(person: Visitor) -> None:
     person.open("/")
     shown(person, "くもサイクル Kumo")
     expect(person.page.get_by_label("Drop a file here, or choose one")).to_be_visible()
+
+
+def test_who_has_no_model_yet_talks_to_the_base(person: Visitor) -> None:
+    person.open("/")
+    person.page.get_by_role("link", name="chat with the base model").focus()
+    person.press("Enter")
+    expect(person.page.get_by_role("heading", name="Chat")).to_be_visible()
+    person.page.get_by_label("Message", exact=True).focus()
+    person.type("bike 3 will not open 鍵が開かない")
+    person.press("Control+Enter")
+    expect(person.page.locator("#base")).to_have_text(re.compile(r"[^\s…]"), timeout=60_000)
+    expect(person.page.get_by_role("button", name="Send")).to_be_enabled(timeout=60_000)
+    expect(person.page.locator("#own")).to_have_count(0)
+    expect(person.page.get_by_label("Model").locator("option")).to_have_count(1)
+    person.look("chat-base")
 
 
 def test_the_progress_of_an_upload_moves_by_itself(tested: Visitor) -> None:
@@ -143,6 +176,8 @@ def test_the_progress_of_an_upload_moves_by_itself(tested: Visitor) -> None:
     expect(stage(tested)).to_have_text("Serving")
     expect(tested.page.locator("#loss-text")).to_contain_text(re.compile(r"at step \d, .* at step 300:"))
     shown(tested, "What happened")
+    expect(tested.page.locator("#waiting")).to_contain_text("A person must decide about the model.")
+    expect(tested.page.locator("#waiting")).to_contain_text("since 20")
     tested.look("progress-undecided")
 
 
@@ -212,10 +247,17 @@ def test_a_key_is_shown_once_works_and_can_be_revoked(person: Visitor, stack: Lo
     assert model in [found.id for found in sdk.models.list()]
     person.open("/keys")
     expect(person.page.get_by_text(secret)).to_have_count(0)
+    revoke = person.page.locator("form[action$=revoke]").first
+    key_id = str(revoke.get_attribute("action")).split("/")[2]
     person.page.get_by_role("button", name="Revoke Nightly job").focus()
     person.press("Enter")
     expect(person.page.get_by_role("row").filter(has_text="Nightly job")).to_contain_text("revoked")
     person.look("keys")
+    person.open(f"/keys?after={key_id}")
+    shown(person, "These are the oldest keys.")
+    person.look("keys-older")
+    person.page.get_by_role("link", name="Newest keys").click()
+    shown(person, "Nightly job")
 
 
 def test_rows_without_answers_are_answered_and_published(person: Visitor) -> None:

@@ -22,6 +22,9 @@ RESIDENCY = "services/model_server/tests/test_residency.py"
 EVENTS = "schemas/src/schemas/events.py"
 ENVELOPE = "schemas/src/schemas/envelope.py"
 RECORDINGS = "tests/contract/test_recordings.py"
+CONSOLE = "services/console/tests/test_console_service.py"
+PROGRESS = "services/console/tests/test_console_progress.py"
+COMMANDS = "cli/tests/test_api_commands.py"
 STATES = "services/trainer/tests/test_domain.py"
 READERS = "services/ingest/src/ingest/readers"
 READERS_TEST = "services/ingest/tests/test_readers.py"
@@ -552,6 +555,70 @@ BUGS: tuple[Planted, ...] = (
         "            await self._store(self)\n",
         "            pass\n",
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
+    ),
+    # what people see
+    bug(
+        "console: a file's oldest job says how it stands",
+        "services/console/src/console/api.py",
+        'for job in reversed(jobs["data"])}',
+        'for job in jobs["data"]}',
+        f"{CONSOLE}::test_the_newest_job_of_a_file_says_how_it_stands",
+    ),
+    bug(
+        "console: a list ends where its first page does",
+        "services/console/src/console/paging.py",
+        'return str(self.rows[-1]["id"]) if self.has_more and self.rows else None',
+        "return None",
+        f"{CONSOLE}::test_every_list_can_be_read_to_its_end",
+    ),
+    bug(
+        "console: an open page reads a job's events at every look",
+        "services/console/src/console/progress.py",
+        'if stage == "training" or moment != seen.moment:',
+        "if True:",
+        f"{PROGRESS}::test_a_page_left_open_asks_little",
+    ),
+    bug(
+        "console: an open page never looks less often",
+        "services/console/src/console/api.py",
+        "pause = min(1.5 * pause, SLOWEST_POLL_SECONDS)",
+        "pause = POLL_SECONDS",
+        f"{PROGRESS}::test_a_page_that_shows_nothing_new_looks_less_often",
+    ),
+    bug(
+        "console: a session follows any number of pages",
+        "services/console/src/console/streams.py",
+        "while len(mine) > self._most:",
+        "while False:",
+        f"{PROGRESS}::test_the_newest_pages_of_a_session_are_followed",
+    ),
+    bug(
+        "console: the reference shows routes between services",
+        "services/console/src/console/openapi.py",
+        "if path.startswith(PUBLIC):",
+        "if True:",
+        "services/console/tests/test_reference.py::test_public_routes_are_merged_and_internal_ones_left_out",
+    ),
+    bug(
+        "command line: ids are cut to the terminal",
+        "cli/src/sartor_cli/tables.py",
+        "width=max(least, console.width)",
+        "width=console.width",
+        f"{COMMANDS}::test_what_is_shown_can_be_read_and_copied",
+    ),
+    bug(
+        "command line: an id chooses the route",
+        "cli/src/sartor_cli/client.py",
+        'quote(one, safe="")',
+        "one",
+        f"{COMMANDS}::test_what_is_typed_does_not_choose_the_route",
+    ),
+    bug(
+        "command line: nobody hears what a followed job waits for",
+        "cli/src/sartor_cli/model_commands.py",
+        "if waits and waits != waited:",
+        "if False:",
+        f"{COMMANDS}::test_a_followed_job_says_whom_it_waits_for_and_ends",
     ),
     # the contract with other releases
     bug(

@@ -102,9 +102,7 @@ class Demo:
                     break
                 stages.at(*self._where(key, job))
                 if job and stage_of(job) == "awaiting_approval":
-                    raise DemoFailed(
-                        f"job {job['id']} waits for a person: {waiting_for(job)}; decide with `sartor models promote`"
-                    )
+                    raise DemoFailed(f"job {job['id']} waits for a person: {waiting_for(job)}")
                 if time.monotonic() - began > DEADLINE_SECONDS:
                     raise DemoFailed(f"'{stages.name}' was not over after {DEADLINE_SECONDS} s; see `sartor logs`")
                 time.sleep(POLL_SECONDS)

@@ -172,8 +172,8 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
 
 
-@models.command("promote")
-def promote_model(
+@models.command("approve")
+def approve_model(
     model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
 ) -> None:
     """Let a model that waits at the gate into use."""

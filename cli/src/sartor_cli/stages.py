@@ -26,8 +26,9 @@ def waiting_for(job: dict[str, Any]) -> str:
     waits = job.get("waiting_for")
     if not waits:
         return ""
-    known = {"who": waits.get("who"), "since": waits.get("since")}
-    return f"{cell('what', waits.get('what'))} ({cell('', known)})"
+    since = cell("since", waits.get("since"))
+    known = [cell("who", waits.get("who")), f"since {since}" if since else ""]
+    return " · ".join(filter(None, [cell("what", waits.get("what")), *known]))
 
 
 class Stages(AbstractContextManager["Stages"]):

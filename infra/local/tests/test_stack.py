@@ -14,7 +14,6 @@ import pytest
 
 from localstack import LocalStack, StackError
 from localstack import stack as stack_module
-from localstack.home import Home
 from localstack.programs import Program, infrastructure
 from localstack.readiness import is_ready, why_not_ready
 
@@ -38,12 +37,12 @@ def test_a_part_that_does_not_start_is_waited_for_and_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    stack = LocalStack(tmp_path, services=(), say=said.append)
+    stack = LocalStack(tmp_path, services=(), usual_ports=False, say=said.append)
     usual = infrastructure
 
-    def broken(home: Home, ports: dict[str, int]) -> list[Program]:
+    def broken(*about: Any, **more: Any) -> list[Program]:
         command = [sys.executable, "-c", "raise SystemExit('no room for the database')"]
-        return [replace(one, command=command) if one.name == "mongodb" else one for one in usual(home, ports)]
+        return [replace(one, command=command) if one.name == "mongodb" else one for one in usual(*about, **more)]
 
     monkeypatch.setattr(stack_module, "infrastructure", broken)
     monkeypatch.setattr(stack_module, "READY_SECONDS", 3)

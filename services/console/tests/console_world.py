@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import AsyncIterator
@@ -74,22 +75,27 @@ class Services:
         answers: (method, path) -> body, error, or response, or a function of the query that gives one; an address
             without an answer is a 404.
         pages: path -> the pages of a list, given out by the `after` of the last item before.
+        routes: service -> its OpenAPI document, or an error.
         asked: what the console asked, in its order.
     """
 
     space: Space
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     pages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    routes: dict[str, Any] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     def app(self) -> FastAPI:
-        app = FastAPI()
+        app = FastAPI(openapi_url=None)
 
         @app.api_route("/{path:path}", methods=["GET", "POST", "PATCH", "DELETE"])
         async def any_address(request: Request) -> Any:
             path = request.url.path
+            token = request.headers["authorization"].removeprefix("Bearer ")
             service = next((name for name, starts in ROUTES.items() if path.startswith(starts)), "accounts")
-            caller = self.space.tokens(service).verify(request.headers["authorization"].removeprefix("Bearer "))
+            if path == "/openapi.json":
+                service = next(name for name in ROUTES if name == _audience(token))
+            caller = self.space.tokens(service).verify(token)
             self.asked.append(
                 Asked(
                     service,
@@ -101,6 +107,9 @@ class Services:
                     await request.body(),
                 )
             )
+            if path == "/openapi.json":
+                answer = self.routes.get(service, NotFound("No such thing."))
+                return error_response(answer) if isinstance(answer, SartorError) else answer
             if path in self.pages:
                 pages, after = self.pages[path], request.query_params.get("after")
                 ends = [None, *(one["data"][-1]["id"] for one in pages)]
@@ -116,6 +125,12 @@ class Services:
 
     def of(self, method: str, path: str) -> list[Asked]:
         return [one for one in self.asked if (one.method, one.path) == (method, path)]
+
+
+def _audience(token: str) -> str:
+    """Which service a token is for, as it says itself."""
+    body = token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"])
 
 
 def page(*data: Any, more: bool = False) -> dict[str, Any]:
@@ -174,6 +189,7 @@ class World:
         """Answers with which every page can be shown."""
         self.services.asked.clear()
         self.services.pages.clear()
+        self.services.routes.clear()
         self.services.answers = {
             ("GET", "/v1/files"): page(FILE),
             ("GET", "/v1/files/file-1"): FILE,
@@ -204,8 +220,8 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     services = Services(space)
     async with running(services.app()) as peers:
-        urls = {f"{name}_url": peers for name in ("accounts", "ingest", "trainer", "evaluator", "registry", "labeling")}
-        settings = space.settings(Settings, "console", inference_proxy_url=peers, **urls)
+        urls = {f"{name}_url": peers for name in ROUTES}
+        settings = space.settings(Settings, "console", **urls)
         secure = settings.model_copy(update={"public_url": "https://sartor.example"})
         async with (
             running(build(settings)) as url,

@@ -35,7 +35,7 @@ RUNS = page({**RUN, "id": "eval-2", "job_id": "ftjob-other", "progress": {"done"
         ({}, [at("paused", status="paused")], [STEP], 1, "Paused"),
         ({}, [at("testing")], [STEP], 2, "3 of 12 answers on held-out rows"),
         ({}, [at("awaiting_approval", waiting_for=WAITS)], [STEP], 3, "A person decides whether it goes into use"),
-        ({}, [at("awaiting_approval", waiting_for=WAITS)], [], 3, "A decision about the model · by an owner"),
+        ({}, [at("awaiting_approval", waiting_for=WAITS)], [], 3, "A decision about the model · an owner"),
         ({}, [at("awaiting_approval", waiting_for=WAITS)], [], 3, "since 2023-11-14 22:13 UTC"),
         ({}, [at("loading")], [STEP], 3, "It goes into use now"),
         ({}, [at("a stage of next year")], [], 1, "a stage of next year"),

@@ -20,7 +20,8 @@ def _body(message: str, kind: str, code: str) -> str:
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
-UNKNOWN = _body("No such address. See the API reference for the routes.", "invalid_request_error", "unknown_url")
+REFERENCE = "/reference"
+UNKNOWN = _body(f"No such address. {REFERENCE} lists the routes.", "invalid_request_error", "unknown_url")
 AWAY = _body("This part of Sartor is not up at the moment. Try again shortly.", "server_error", "service_unavailable")
 
 
@@ -59,6 +60,8 @@ def _render(options: list[str], site: str, first: list[str], upstreams: dict[str
         lines += _indent([f"@{service} path {paths}", f"handle @{service} {{", *_proxy(upstreams[service]), "}"])
     lines += _indent(
         [
+            f"redir /openapi.json {REFERENCE}/openapi.json 308",
+            f"redir /docs {REFERENCE} 308",
             "@unknown path /v1 /v1/* /internal /internal/* /metrics /readyz",
             "handle @unknown {",
             "\theader content-type application/json",

@@ -12,6 +12,7 @@ from console.api import page_routes
 from console.labels import label_routes
 from console.pages import FOLDER
 from console.progress import Watcher
+from console.reference import Reference, reference_routes
 from console.sessions import Sessions
 from console.settings import Settings
 from console.web import Web
@@ -31,6 +32,7 @@ def build(settings: Settings) -> FastAPI:
             account_routes(web, service.peer("accounts")),
             page_routes(web, watcher, service.peer, settings.base_model),
             label_routes(web, service.peer("labeling")),
+            reference_routes(web, Reference(service.peer)),
         ],
         streamed=["/upload"],
     )

@@ -258,7 +258,7 @@ def _waits(waiting_for: dict[str, Any] | None) -> str:
         return ""
     who, since = waiting_for.get("who"), waiting_for.get("since")
     at = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC" if since else ""
-    known = [f"by {who}" if who else "", f"since {at}" if at else ""]
+    known = [str(who or ""), f"since {at}" if at else ""]
     return " · ".join([str(waiting_for["what"]), *filter(None, known)])
 
 

@@ -1,0 +1,83 @@
+"""The API reference: the public routes as each service was built with them, as a page and as an OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from chassis.auth import Peer
+from chassis.errors import SartorError
+from console.openapi import merged, operations
+from console.sessions import COOKIE
+from console.web import Web
+
+log = structlog.get_logger()
+
+SERVICES = (
+    "inference_proxy",
+    "ingest",
+    "trainer",
+    "registry",
+    "evaluator",
+    "rag_indexer",
+    "labeling",
+    "accounts",
+)
+BELIEVED_SECONDS = 60.0
+ASKED_AGAIN_SECONDS = 5.0
+
+
+class Reference:
+    """Asks the services for their routes, and remembers the answers for a while.
+
+    Args:
+        peer: a client for a service, by its name.
+    """
+
+    def __init__(self, peer: Callable[[str], Peer]) -> None:
+        self._peers = {name: peer(name) for name in SERVICES}
+        self._known: dict[str, dict[str, Any]] = {}
+        self._document: dict[str, Any] = {}
+        self._until = 0.0
+        self._asking = asyncio.Lock()
+
+    async def document(self) -> tuple[dict[str, Any], list[str]]:
+        """The merged document, and the services that could not be asked and are not in it."""
+        async with self._asking:
+            if time.monotonic() >= self._until:
+                await asyncio.gather(*map(self._ask, self._peers))
+                self._document = merged(self._known)
+                complete = len(self._known) == len(self._peers)
+                self._until = time.monotonic() + (BELIEVED_SECONDS if complete else ASKED_AGAIN_SECONDS)
+        return self._document, [name for name in self._peers if name not in self._known]
+
+    async def _ask(self, name: str) -> None:
+        """What is known already holds while a service is away."""
+        try:
+            self._known[name] = await self._peers[name].get("/openapi.json", tenant_id="")
+        except SartorError as error:
+            log.warning("routes_not_read", service=name, code=error.code, error=error.message)
+
+
+def reference_routes(web: Web, reference: Reference) -> APIRouter:
+    """The reference, for everybody: it holds nothing of any tenant."""
+    router = APIRouter(prefix="/reference", include_in_schema=False)
+
+    @router.get("")
+    async def reference_page(request: Request) -> Response:
+        session = await web.sessions.find(request.cookies.get(COOKIE))
+        document, missing = await reference.document()
+        return web.page("reference", session, parts=operations(document), missing=missing)
+
+    @router.get("/openapi.json")
+    async def openapi() -> Response:
+        document, _ = await reference.document()
+        return JSONResponse(document)
+
+    return router
