@@ -225,6 +225,17 @@ async def test_what_one_request_asks_for_fails_it_alone(engine: Engine) -> None:
     assert await asyncio.wait_for(right, 20)
 
 
+async def test_who_left_before_its_turn_keeps_no_place_in_the_queue(engine: Engine) -> None:
+    with at_rest(engine):
+        leaving = [asyncio.create_task(tokens(engine, "where")) for _ in range(3)]
+        await eventually(lambda: engine.queued == 3)
+        for one in leaving:
+            one.cancel()
+        await asyncio.wait(leaving)
+        assert engine.queued == 0
+    assert await asyncio.wait_for(tokens(engine, "where"), 10)
+
+
 async def test_work_given_up_before_its_turn_does_not_end_the_engine(engine: Engine) -> None:
     with at_rest(engine):
         assert engine._chore(lambda: None).cancel()

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from chassis.bodies import Body
 from chassis.errors import Invalid
+from chassis.text import quoted
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 PARTS = ("text", "refusal")
@@ -71,12 +72,16 @@ def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
     for index, message in enumerate(messages):
         at = f"messages[{index}]"
         if message.role not in ROLES:
-            raise Invalid(f"{at}.role: {message.role!r} is not one of {', '.join(ROLES)}.", param=f"{at}.role")
+            raise Invalid(
+                f"{at}.role: {quoted(message.role, 40)} is not one of {', '.join(ROLES)}.", param=f"{at}.role"
+            )
         calls = message.tool_calls or []
         called |= {call.id: call.function.name for call in calls}
         answers = message.tool_call_id
         if answers is not None and answers not in called:
-            raise Invalid(f"{at}.tool_call_id: no message before calls '{answers}'.", param=f"{at}.tool_call_id")
+            raise Invalid(
+                f"{at}.tool_call_id: no message before has the call {quoted(answers)}.", param=f"{at}.tool_call_id"
+            )
         texts = [
             _content(message, at),
             message.refusal,

@@ -7,6 +7,7 @@ groups already running, one token a group at a time; a request never waits for a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -166,6 +167,8 @@ class Engine:
                     return
         finally:
             sequence.cancelled = True
+            with self._changed, contextlib.suppress(ValueError):  # it may have been taken up
+                self._waiting.remove(sequence)
 
     async def load(self, files: AdapterFiles) -> Proof:
         """Load an adapter and prove it against the trainer's fingerprint.
@@ -284,18 +287,8 @@ class Engine:
                     self._advance(self._groups.popleft())
 
     def _admit(self) -> None:
-        """Take up waiting requests as a new group, as many as fit one prefill."""
-        taken: list[Sequence] = []
-        longest = 0
-        while self._waiting and len(taken) < self._batch:
-            sequence = self._waiting[0]
-            longest = max(longest, len(sequence.prompt))
-            own = longest - shared_prefix([*taken, sequence])
-            if taken and own * (len(taken) + 1) > PREFILL_TOKENS:
-                break
-            self._waiting.popleft()
-            if not sequence.cancelled:
-                taken.append(sequence)
+        """Take up waiting requests as a new group."""
+        taken = self._next()
         if not taken:
             return
         try:
@@ -304,6 +297,22 @@ class Engine:
             _fail(taken, error)
             return
         self._advance(group)
+
+    def _next(self) -> list[Sequence]:
+        """Waiting requests, as many as fit one prefill."""
+        taken: list[Sequence] = []
+        longest = 0
+        with self._changed:
+            while self._waiting and len(taken) < self._batch:
+                sequence = self._waiting[0]
+                longest = max(longest, len(sequence.prompt))
+                own = longest - shared_prefix([*taken, sequence])
+                if taken and own * (len(taken) + 1) > PREFILL_TOKENS:
+                    break
+                self._waiting.popleft()
+                if not sequence.cancelled:
+                    taken.append(sequence)
+        return taken
 
     def _grouped(self, taken: list[Sequence]) -> Group:
         shared = shared_prefix(taken)
