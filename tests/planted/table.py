@@ -25,6 +25,7 @@ RECORDINGS = "tests/contract/test_recordings.py"
 CONSOLE = "services/console/tests/test_console_service.py"
 PROGRESS = "services/console/tests/test_console_progress.py"
 COMMANDS = "cli/tests/test_api_commands.py"
+TRAINING = "services/trainer/tests/test_worker.py"
 STATES = "services/trainer/tests/test_domain.py"
 READERS = "services/ingest/src/ingest/readers"
 READERS_TEST = "services/ingest/tests/test_readers.py"
@@ -324,6 +325,27 @@ BUGS: tuple[Planted, ...] = (
         'id=new_id("ftjob-")',
     ),
     bug(
+        "a request fails after its job was stored",
+        "services/trainer/src/trainer/use_cases.py",
+        '        except (SartorError, PyMongoError) as error:\n            log.warning("job_begins_later"',
+        '        except SartorError as error:\n            log.warning("job_begins_later"',
+        "services/trainer/tests/test_service.py::test_a_stored_job_is_accepted_whatever_fails_afterwards",
+    ),
+    bug(
+        "every checkpoint is kept while a job runs",
+        "services/trainer/src/trainer/training_process.py",
+        "        await self._objects.delete_older_checkpoints(job)\n",
+        "",
+        f"{TRAINING}::test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored",
+    ),
+    bug(
+        "a late attempt deletes what the next one stores",
+        "services/trainer/src/trainer/job_objects.py",
+        "int(attempt[1]) <= job.lease.fence",
+        "int(attempt[1]) > 0",
+        f"{TRAINING}::test_what_a_later_attempt_stores_is_left_alone",
+    ),
+    bug(
         "a repeated request makes another job",
         "services/trainer/src/trainer/use_cases.py",
         'id=request_id_for("ftjob-", new_id("ftjob-"))',
@@ -359,6 +381,21 @@ BUGS: tuple[Planted, ...] = (
         "if digest.hexdigest() != ref.sha256:",
         'if ref.sha256 == "":',
         "libs/stores/tests/test_objects.py::test_changed_bytes_are_refused",
+    ),
+    # evaluator
+    bug(
+        "four gains without a loss pass",
+        "services/evaluator/src/evaluator/comparison.py",
+        "return self.interval.low > 0 and self.p_value <= ALPHA",
+        "return self.interval.low > 0",
+        "services/evaluator/tests/test_verdict.py",
+    ),
+    bug(
+        "an answer of weight 0 is a reference",
+        "services/evaluator/src/evaluator/rows.py",
+        "learned = [place for place in answers if weights[place] != 0]",
+        "learned = answers",
+        "services/evaluator/tests/test_rows.py",
     ),
     # registry and serving
     bug(
