@@ -134,10 +134,10 @@ def test_the_refusal_of_an_unknown_address_leads_to_the_reference(newcomer: Visi
     assert place, refused
     newcomer.open(place[1])
     expect(newcomer.page.get_by_role("heading", name="API reference")).to_be_visible()
-    expect(newcomer.page.get_by_role("heading", name="POST /v1/chat/completions")).to_be_visible()
+    expect(newcomer.page.get_by_role("heading", name="POST /v1/chat/completions", exact=True)).to_be_visible()
     expect(newcomer.page.get_by_role("alert")).to_have_count(0)
     newcomer.look("reference")
-    newcomer.page.get_by_text("fine_tuning", exact=False).first.click()
+    newcomer.page.get_by_text("fine_tuning").first.click()
     newcomer.page.get_by_role("link", name="POST /v1/fine_tuning/jobs", exact=True).click()
     expect(newcomer.page.locator("#post-fine_tuning-jobs")).to_be_in_viewport()
     document = httpx2.get(newcomer.home + place[1] + "/openapi.json", timeout=30).json()

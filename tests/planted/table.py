@@ -683,7 +683,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "console: an open page never looks less often",
         "services/console/src/console/api.py",
-        "pause = min(1.5 * pause, SLOWEST_POLL_SECONDS)",
+        "pause = min(PAUSE_GROWTH * pause, SLOWEST_POLL_SECONDS)",
         "pause = POLL_SECONDS",
         f"{PROGRESS}::test_a_page_that_shows_nothing_new_looks_less_often",
     ),

@@ -139,7 +139,7 @@ async def test_a_page_that_shows_nothing_new_looks_less_often(world: World, monk
 
     async def no_pause(_: asyncio.Event, seconds: float) -> bool:
         pauses.append(seconds)
-        if len(pauses) == 12:
+        if len(pauses) == 20:
             world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("training"))
         await asyncio.sleep(0)
         return False
@@ -147,12 +147,12 @@ async def test_a_page_that_shows_nothing_new_looks_less_often(world: World, monk
     monkeypatch.setattr("console.api._set_within", no_pause)
     browser = await world.sign_in()
     world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("queued", status="queued"))
-    lines = await looked(browser, 14)
+    lines = await looked(browser, 22)
     assert pauses[0] == 1.0
-    assert pauses[:12] == sorted(pauses[:12])
-    assert pauses[11] == 15.0
-    assert lines[12].startswith("data: ")
-    assert pauses[12] == 1.0
+    assert pauses[:20] == sorted(pauses[:20])
+    assert pauses[19] == 15.0
+    assert lines[20].startswith("data: ")
+    assert pauses[20] == 1.0
 
 
 async def test_the_newest_pages_of_a_session_are_followed(world: World) -> None:

@@ -31,6 +31,7 @@ class Asked(BaseModel):
     wheels: list[Wheel] = Field(max_length=3)
     weight: Annotated[float | None, Field(gt=0, le=99.5)] = None
     tags: dict[str, str] = Field(default_factory=dict)
+    note: str = Field(min_length=1)
     code: str | None = Field(None, max_length=8, pattern="^[a-z]+$")
     fast: bool = False
 
@@ -100,7 +101,7 @@ async def test_public_routes_are_merged_and_internal_ones_left_out() -> None:
 
 async def test_fields_are_told_with_their_types_and_limits() -> None:
     [create, listing] = operations(merged({"ingest": shop()}))["files"]
-    assert (create.method, create.path, create.summary) == ("POST", "/v1/files/bicycles", "Create Bicycle")
+    assert (create.method, create.path, create.summary) == ("POST", "/v1/files/bicycles", "Create bicycle")
     assert create.about == "Made while one waits."
     told = {one.name: (one.kind, one.limits, one.required) for one in create.fields}
     assert told == {
@@ -110,6 +111,7 @@ async def test_fields_are_told_with_their_types_and_limits() -> None:
         "wheels[].kind": ('"front" or "back"', "", True),
         "weight": ("number or null", "at most 99.5; above 0", False),
         "tags": ("map of text", "", False),
+        "note": ("text", "at least 1 character", True),
         "code": ("text or null", "at most 8 characters; as ^[a-z]+$", False),
         "fast": ("true or false", "default false", False),
     }

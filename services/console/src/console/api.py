@@ -25,6 +25,9 @@ from console.web import SEE_OTHER, SignedOut, Web
 
 POLL_SECONDS = 1.0
 SLOWEST_POLL_SECONDS = 15.0
+PAUSE_GROWTH = 1.2
+"""What changes after a wait is seen after at most a fifth more of that wait."""
+
 WATCH_SECONDS = 3600
 MOST_STREAMS = 4
 UPLOADS_SHOWN = 25
@@ -231,7 +234,7 @@ async def _watch(web: Web, watcher: Watcher, stream: Stream, request: Request, f
                 pause = POLL_SECONDS
                 yield f"data: {state}\n\n".encode()
             else:
-                pause = min(1.5 * pause, SLOWEST_POLL_SECONDS)
+                pause = min(PAUSE_GROWTH * pause, SLOWEST_POLL_SECONDS)
                 yield b": nothing new\n\n"
             shown = state
             if progress.over:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -158,8 +159,8 @@ class Operation:
     @property
     def anchor(self) -> str:
         """Its name within the page."""
-        words = "".join(letter if letter.isalnum() else "-" for letter in self.path.removeprefix(PUBLIC))
-        return f"{self.method.lower()}-{words.strip('-')}"
+        words = re.findall(r"\w+", self.path.removeprefix(PUBLIC))
+        return "-".join([self.method.lower(), *words])
 
 
 def operations(document: Schema) -> dict[str, list[Operation]]:
@@ -194,7 +195,7 @@ def _read(method: str, path: str, operation: Schema, schemas: Schema) -> Operati
     return Operation(
         method,
         path,
-        str(operation.get("summary", "")),
+        str(operation.get("summary", "")).capitalize(),
         str(operation.get("description", "")),
         parameters,
         body,
@@ -206,7 +207,8 @@ def _read(method: str, path: str, operation: Schema, schemas: Schema) -> Operati
 def _answer(status: str, answer: Schema, schemas: Schema) -> Answer:
     content = answer.get("content", {})
     kind = next(iter(content), "")
-    fields = list(_fields(content[kind].get("schema", {}), schemas)) if kind else []
+    found = _fields(content[kind].get("schema", {}), schemas) if kind else ()
+    fields = [replace(field, required=False) for field in found]  # what an answer always holds is no demand
     return Answer(status, str(answer.get("description", "")), kind, fields)
 
 
@@ -248,7 +250,7 @@ def _words(schema: Schema, schemas: Schema) -> tuple[str, str]:
     kinds = list(dict.fromkeys(_kind(choice, schemas) for choice in choices))
     limits = list(dict.fromkeys(limit for choice in choices for limit in _limits(choice)))
     default = _resolved(schema, schemas).get("default")
-    if default is not None:
+    if default is not None and "const" not in choices[0]:
         limits.append(f"default {json.dumps(default, ensure_ascii=False)}")
     return " or ".join(kinds), "; ".join(limits)
 
@@ -280,7 +282,7 @@ def _limits(schema: Schema) -> Iterator[str]:
         elif high is not None:
             yield f"at most {_number(high)} {unit}".strip()
         elif low is not None:
-            yield f"at least {_number(low)} {unit}".strip()
+            yield f"at least {_number(low)} {unit.removesuffix('s') if low == 1 else unit}".strip()
     if (above := schema.get("exclusiveMinimum")) is not None:
         yield f"above {_number(above)}"
     if (below := schema.get("exclusiveMaximum")) is not None:
