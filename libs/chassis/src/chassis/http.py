@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.auth import limit_headers
 from chassis.bodies import UNKNOWN_FIELD, known_query
+from chassis.draining import DrainBody
 from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
@@ -204,6 +205,7 @@ def create_app(
         redoc_url=None,
         dependencies=[Depends(known_query)],
         middleware=[
+            Middleware(DrainBody),
             Middleware(RequestContext, away=away),
             Middleware(BodyLimit, limit=MOST_BODY_BYTES, streamed=streamed),
             *middleware,
