@@ -265,13 +265,13 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "lease by the client's clock",
         LEASES,
-        '{"$and": [query, {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}]}',
+        '{"$and": [query, FREE]}',
         '{"$and": [query, {"lease.until_ms": {"$lt": int(__import__("time").time() * 1000)}}]}',
     ),
     bug(
         "claim ignores live leases",
         LEASES,
-        '{"$and": [query, {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}]}',
+        '{"$and": [query, FREE]}',
         "query",
     ),
     bug("the fence does not rise", LEASES, '{"$add": ["$lease.fence", 1]}', '"$lease.fence"'),
@@ -620,6 +620,35 @@ BUGS: tuple[Planted, ...] = (
         "            await self._store(self)\n",
         "            pass\n",
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
+    ),
+    bug(
+        "half a body is a request",
+        "libs/chassis/src/chassis/idempotency.py",
+        '        if message["type"] == "http.disconnect":\n            return None\n        body +=',
+        '        if message["type"] == "http.disconnect":\n            return bytes(body)\n        body +=',
+        f"{HTTP}::test_a_body_that_was_cut_off_was_not_asked",
+    ),
+    bug(
+        "an answer is kept against the promise",
+        "libs/chassis/src/chassis/idempotency.py",
+        'if scope.get("state", {}).get(DONE_AGAIN):',
+        "if False:",
+        f"{HTTP}::test_what_is_promised_not_to_be_kept_is_not_kept_for_a_repetition",
+    ),
+    # answers
+    bug(
+        "an answer does not wait for its request",
+        "libs/chassis/src/chassis/draining.py",
+        'if message["type"] == "http.response.start" and not ended and is_small:',
+        'if message["type"] == "" and not ended and is_small:',
+        "libs/chassis/tests/test_refusals.py::test_an_answer_waits_for_the_end_of_its_request",
+    ),
+    bug(
+        "a slow sender holds its refusal for ever",
+        "libs/chassis/src/chassis/draining.py",
+        "await asyncio.wait_for(drain(), self.seconds)",
+        "await drain()",
+        "libs/chassis/tests/test_refusals.py::test_it_waits_neither_for_ever_nor_for_everything",
     ),
     # what people see
     bug(
