@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from eventbus.bus import MOST_EVENT_BYTES
+from eventbus.event_size import MOST_EVENT_BYTES
 from schemas import EVENTS, TOPICS, Envelope, MalformedEvent, parse, read_envelope, to_message
 from schemas.envelope import Event, utc_now
 from schemas.export import ROOT, incompatible, render, schema

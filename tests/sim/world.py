@@ -18,13 +18,13 @@ from aiokafka.errors import KafkaConnectionError
 
 from chassis.errors import Invalid, SartorError, Transient
 from chassis.ids import new_id
+from eventbus.background import Background
 from eventbus.bus import Bus, Handlers
 from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.patience import Patience
 from eventbus.relay import Relay
-from eventbus.service import _keep_running
 from model_server.announce import announcer
 from model_server.residency import Residency
 from registry.catalogue import Catalogue
@@ -296,9 +296,9 @@ class Elsewhere:
 
 
 def _keep(work: dict[str, Callable[[], Awaitable[None]]]) -> None:
-    process = PROCESS.get()
+    process, background = PROCESS.get(), Background()
     for name, task in work.items():
-        process.spawn(_keep_running(name, task))
+        process.spawn(background.keep_running(name, task))
 
 
 def _bus(world: World, service: str, parking: Parking) -> Bus:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from pymongo.errors import AutoReconnect, OperationFailure
@@ -21,7 +21,7 @@ from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
 from chassis.exhaustion import EXHAUSTION
 from chassis.http import MOST_BODY_BYTES
-from chassis.idempotency import FormDigest, request_id_for
+from chassis.idempotency import MAX_BODY, FormDigest, answer_not_kept, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
@@ -34,6 +34,9 @@ class Order(BaseModel):
     """A request body."""
 
     count: int
+
+
+FORM = b'--b\r\ncontent-disposition: form-data; name="name"\r\n\r\ncut \\ud83d\r\n--b--\r\n'
 
 
 def application(space: Space) -> Any:
@@ -58,6 +61,25 @@ def application(space: Space) -> Any:
             raise OSError("could not write") from OSError(body.count, os.strerror(body.count))
         made.append(principal.tenant_id)
         return {"id": request_id_for("order-", new_id("order-")), "made": len(made)}
+
+    @router.post("/v1/letters")
+    async def write(request: Request, body: Order, principal: Annotated[Principal, require("files:write")]) -> Any:
+        made.append(principal.tenant_id)
+        if body.count > 1_000:
+            return {"text": "x" * body.count, "made": len(made)}
+        answer_not_kept(request)
+        if body.count < 0:
+            raise RuntimeError("a bug")
+        return {"id": request_id_for("letter-", ""), "text": "for your eyes only", "made": len(made)}
+
+    @router.post("/v1/notes")
+    async def note(body: dict[str, Any], _: Annotated[Principal, require("files:write")]) -> None:
+        await service.collection("notes").insert_one({"note": body})
+
+    @router.post("/v1/form")
+    async def form(request: Request, _: Annotated[Principal, require("files:write")]) -> None:
+        async with request.form() as fields:
+            await service.collection("notes").insert_one({"note": fields["name"]})
 
     service = Service("ingest", space.settings(ServiceSettings, "ingest"))
     return service.app([router])
@@ -99,6 +121,33 @@ async def test_every_error_is_in_the_envelope(
         assert "a bug" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body"),
+    [
+        ("POST", "/v1/notes", {"content-type": "application/json"}, b'{"a": "cut \\ud83d"}'),
+        ("POST", "/v1/notes", {"content-type": "application/json", "idempotency-key": "\xe9"}, b'{"\\udc00": 1}'),
+        ("POST", "/v1/form", {"content-type": "multipart/form-data; boundary=b; charset=unicode_escape"}, FORM),
+    ],
+    ids=["a value", "a key", "a form"],
+)
+async def test_text_that_is_not_unicode_is_a_400_wherever_it_was_let_through(
+    space: Space, method: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    async with client(space) as http:
+        encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+        answer = await http.request(method, path, content=body, headers=encoded)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+        assert "Unicode" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/orders/%ED%A0%BD", "/v1/orders?%ED%A0%BD=%ED%A0%BD", "/v1/%FF%00"])
+async def test_an_address_that_is_not_unicode_is_refused(space: Space, path: str) -> None:
+    async with client(space) as http:
+        answer = await http.post(path, json={"count": 1}, headers={"x-request-id": b"\xe9\xff"})
+        assert answer.status_code in (400, 404)
+        assert answer.headers["x-request-id"].startswith("req_"), "other services could not be told of it"
+
+
 async def test_a_request_without_a_key_is_refused_with_advice(space: Space) -> None:
     async with client(space) as http:
         answer = await http.post("/v1/orders", json={"count": 1}, headers={"authorization": ""})
@@ -111,7 +160,8 @@ async def test_health_readiness_and_metrics(space: Space) -> None:
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         ready = await http.get("/readyz")
         assert ready.status_code == 200
-        assert ready.json() == {"kafka": "ok", "consumer": "ok", "objects": "ok", "mongodb": "ok"}
+        names = ("kafka", "objects", "started", "mongodb", "consumer", "background")
+        assert ready.json() == dict.fromkeys(names, "ok")
         await http.post("/v1/orders", json={"count": 1})
         metrics = (await http.get("/metrics")).text
         assert 'http_requests_total{method="POST",route="/v1/orders",status="200"}' in metrics
@@ -162,6 +212,64 @@ async def test_a_key_is_held_as_long_as_its_attempt_lives_and_no_longer(
     assert (taken_over.status_code, late.status_code) == (200, 200)
     assert repeated.headers["idempotent-replayed"] == "true"
     assert repeated.content == taken_over.content, "not the answer of the late one"
+
+
+async def test_a_body_that_was_cut_off_was_not_asked(space: Space) -> None:
+    """The client went away in the middle; the same request, whole, under the same key, is done."""
+    app = application(space)
+    async with app.router.lifespan_context(app):
+        headers = {"idempotency-key": "cut", "content-type": "application/json", **space.headers("ingest", "t")}
+        sent: list[dict[str, Any]] = []
+        pieces = [{"type": "http.request", "body": b'{"cou', "more_body": True}, {"type": "http.disconnect"}]
+
+        async def receive() -> dict[str, Any]:
+            return pieces.pop(0)
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/orders",
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "app": app,
+        }
+        await app(scope, receive, send)
+        assert not sent
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
+            whole = await http.post("/v1/orders", json={"count": 1})
+            assert (whole.status_code, whole.json()["made"]) == (200, 1)
+
+
+async def test_what_is_promised_not_to_be_kept_is_not_kept_for_a_repetition(space: Space) -> None:
+    """Nothing but the body's digest: a repetition is done again, another body is refused."""
+    async with client(space) as http:
+        key = {"idempotency-key": "private"}
+        ids = set()
+        for made in (1, 2):
+            answer = await http.post("/v1/letters", json={"count": 1}, headers=key)
+            ids.add(answer.json()["id"])
+            assert (answer.status_code, answer.json()["made"]) == (200, made)
+            assert "idempotent-replayed" not in answer.headers
+            records = connect(space.settings(ServiceSettings, "ingest"), "ingest")["idempotency"]
+            [record] = await records.find().to_list(10)
+            assert "for your eyes only" not in str(record)
+            assert set(record) == {"_id", "attempt", "until_ms", "life", "expires_at", "body_hash", "body_size"}
+        assert len(ids) == 2
+        other = await http.post("/v1/letters", json={"count": 2}, headers=key)
+        assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+        assert (await http.post("/v1/letters", json={"count": -1}, headers={"idempotency-key": "b"})).status_code == 500
+        assert await records.count_documents({}) == 1
+
+
+async def test_an_answer_too_large_to_be_kept_is_made_again(space: Space) -> None:
+    async with client(space) as http:
+        for made in (1, 2):
+            answer = await http.post("/v1/letters", json={"count": MAX_BODY}, headers={"idempotency-key": "large"})
+            assert answer.json()["made"] == made
 
 
 async def test_an_answer_survives_a_restart_under_its_key(space: Space) -> None:

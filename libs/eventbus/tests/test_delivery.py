@@ -15,11 +15,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Conflict, Invalid, NotFound, Transient
+from chassis.ids import now
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
 from eventbus.heartbeat import Heartbeat
-from eventbus.leases import ABANDONED
+from eventbus.leases import ABANDONED, UNCLAIMED
 from eventbus.outbox import AggregateStore
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
 from eventbus.service import Service
@@ -59,6 +60,13 @@ class Upload(Aggregate):
 
     def delete(self) -> None:
         self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
+
+
+class Waiting(Aggregate):
+    """Work that is found by its state."""
+
+    created_at: int = 0
+    state: str = "waiting"
 
 
 def upload(number: int = 1, tenant_id: str = TENANT) -> Upload:
@@ -509,6 +517,46 @@ async def test_the_many_of_one_tenant_do_not_hold_up_the_few_of_another(space: S
         ("many", "file-2"),
         None,
     ]
+
+
+async def test_who_has_nothing_free_is_not_asked_for_work(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each poll of an idle worker costs a search for each tenant whose work is only under way or put off."""
+    store = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Waiting)
+    await store.prepare()
+    turns = store.collection.database["turns"]
+    for number in range(20):
+        await store.add(Waiting(id=f"file-{number}", tenant_id=f"tenant_{number}", created_at=number))
+        claimed = await store.claim({"_id": f"file-{number}"}, "w", 60)
+        assert claimed is not None
+    asked: list[Any] = []
+
+    async def claim(query: dict[str, Any], *_: object) -> None:
+        asked.append(query)
+
+    monkeypatch.setattr(store, "claim", claim)
+    assert await store.claim_in_turn({"state": "waiting"}, turns, "w", 60) is None
+    assert asked == []
+    await store.leases.release("file-7", 1)
+    await store.claim_in_turn({"state": "waiting"}, turns, "w", 60)
+    assert asked == [{"state": "waiting", "tenant_id": "tenant_7"}]
+    indexes = (await store.collection.index_information()).values()
+    assert [("state", 1), ("tenant_id", 1), ("lease.until_ms", 1)] in [index["key"] for index in indexes]
+
+
+async def test_work_that_nobody_ever_began_is_known(space: Space) -> None:
+    store = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Waiting)
+    for number, age in enumerate((500, 300, 100)):
+        await store.add(Waiting(id=f"file-{number}", tenant_id=TENANT, created_at=now() - age))
+    begun = await store.claim({"_id": "file-0"}, "w", 60)
+    assert begun is not None
+    await store.leases.release("file-0", begun.lease.fence)
+    assert 300 <= await store.leases.unclaimed({"state": "waiting"}) < 400
+    watching = asyncio.create_task(store.leases.watch({"state": "waiting"}))
+    try:
+        await eventually(lambda: UNCLAIMED.labels("uploads")._value.get() >= 300)
+    finally:
+        watching.cancel()
+    assert await store.leases.unclaimed({"state": "done"}) == 0
 
 
 async def test_a_lease_is_exclusive_and_its_fence_refuses_late_writers(space: Space) -> None:

@@ -15,7 +15,7 @@ from chassis.errors import Invalid, TooLarge, Transient
 from chassis.settings import ServiceSettings
 from eventbus import relay as relaying
 from eventbus.aggregate import Aggregate
-from eventbus.bus import MOST_EVENT_BYTES
+from eventbus.event_size import MOST_EVENT_BYTES
 from eventbus.given_up import KEPT, GivenUp
 from eventbus.letter import Letter
 from eventbus.outbox import AggregateStore
@@ -173,7 +173,7 @@ async def test_what_cannot_be_published_is_given_up_and_the_rest_flows(
     space: Space, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if size > MOST_EVENT_BYTES:
-        monkeypatch.setattr("eventbus.bus.MOST_EVENT_BYTES", 2**30)
+        monkeypatch.setattr("eventbus.event_size.MOST_EVENT_BYTES", 2**30)
     settings = space.settings(ServiceSettings, "ingest")
     asleep = Service("ingest", settings).aggregates("uploads", Upload)
     await asleep.add(upload(1))

@@ -266,14 +266,14 @@ class ModelWaiting(Event):
 
     type, topic, key = "model.waiting.v1", "models", "model_id"
 
-    model_id: str = Field(description="The model.")
-    job_id: str = Field(description="The job that made it.")
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
     waiting_for: Literal["evaluation", "approval", "replica"] = Field(
         description="The test on held-out rows, a person's decision, or a replica that holds the adapter."
     )
     revision: int = Field(ge=1, description="Rises with every such event of the model; an older one is not taken.")
-    reason: str = Field("", description="Why it waits, in a sentence, where there is more to say.")
-    evaluation_id: str | None = Field(None, description="The evaluation that a person should look at.")
+    reason: Sentence = Field("", description="Why it waits, in a sentence, where there is more to say.")
+    evaluation_id: Id | None = Field(None, description="The evaluation that a person should look at.")
 
 
 class ModelPromoted(Event):
@@ -330,12 +330,12 @@ class AdapterLoadFailed(Event):
 
     type, topic, key = "adapter.load_failed.v1", "adapters", "adapter_id"
 
-    adapter_id: str = Field(description="Content-addressed id of the adapter.")
-    model_id: str = Field(description="The model it serves.")
-    replica_id: str = Field(description="The replica.")
-    replica_url: str = Field("", description="Where the replica's TGI API answers.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    model_id: Id = Field(description="The model it serves.")
+    replica_id: Id = Field(description="The replica.")
+    replica_url: Id = Field("", description="Where the replica's TGI API answers.")
     permanent: bool = Field(description="The adapter itself is wrong here; otherwise the replica keeps trying.")
-    reason: str = Field(description="What went wrong, in a sentence.")
+    reason: Sentence = Field(description="What went wrong, in a sentence.")
 
 
 class AdapterEvicted(Event):

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.auth import limit_headers
 from chassis.bodies import UNKNOWN_FIELD, known_query
+from chassis.draining import DrainBody
 from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
@@ -59,7 +60,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64] or new_id("req_")
+        request_id = _readable(headers.get(b"x-request-id", b"")) or new_id("req_")
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         status = 0
@@ -87,12 +88,20 @@ class RequestContext:
             answer = AWAY if self.away(error) else CRASHED
             if isinstance(error, Exhausted):
                 answer = error_response(error)
+            if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+                answer = NOT_UNICODE
             await answer(scope, receive, send_with_ids)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, str(status)).inc()
             LATENCY.labels(scope["method"], route).observe(time.perf_counter() - started)
             structlog.contextvars.unbind_contextvars("request_id", "tenant_id")
+
+
+def _readable(request_id: bytes) -> str:
+    """The client's id if other services and logs can take it over; else nothing."""
+    text = request_id.decode("latin-1")[:64]
+    return text if text.isascii() and text.isprintable() else ""
 
 
 class BodyLimit:
@@ -171,6 +180,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 AWAY = error_response(Transient("A part of Sartor is away at the moment. Try again shortly.", retry_after=1))
+NOT_UNICODE = error_response(
+    Invalid("The request holds half of a surrogate pair, which is no Unicode text.", code="invalid_value")
+)
 CRASHED = error_response(SartorError("Something went wrong here. Quote the x-request-id when you report it."))
 
 
@@ -204,6 +216,7 @@ def create_app(
         redoc_url=None,
         dependencies=[Depends(known_query)],
         middleware=[
+            Middleware(DrainBody),
             Middleware(RequestContext, away=away),
             Middleware(BodyLimit, limit=MOST_BODY_BYTES, streamed=streamed),
             *middleware,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.auth import Principal, caller_of
@@ -31,6 +32,15 @@ seed: ContextVar[str | None] = ContextVar("idempotency_seed", default=None)
 """Set while a request with an `Idempotency-Key` runs; ids made from it make a repeated attempt name the same thing."""
 
 
+DONE_AGAIN = "idempotency_done_again"
+"""Name in a request's state; see `answer_not_kept`."""
+
+
+def answer_not_kept(request: Request) -> None:
+    """Promise that the answer to this request is not kept: a repetition is done again, under new ids."""
+    setattr(request.state, DONE_AGAIN, True)
+
+
 def request_id_for(prefix: str, fallback: str) -> str:
     """An id derived from the request's idempotency key, or `fallback` where the request has none."""
     value = seed.get()
@@ -44,11 +54,12 @@ class Idempotency:
     lease is over; the services derive their ids from `seed`, so the second attempt finds what the first one made. A
     multipart upload is hashed as it streams by, whatever its boundary; its repetition is read and compared before it is
     answered. Streamed answers pass through unstored; of an answer marked `cache-control: no-store`, which shows a
-    secret, only its status is kept.
+    secret, only its status is kept; of one that was promised not to be kept (`answer_not_kept`), nothing, and a
+    repetition is done again. What a client cut off did not send to its end was not asked, and leaves no record.
 
     Args:
         app: the application below.
-        records: a Mongo collection with a TTL index on `expires_at` (see `prepare`).
+        records: a Mongo collection with an index by which it drops them at `expires_at`.
     """
 
     def __init__(self, app: ASGIApp, records: Any) -> None:
@@ -75,10 +86,11 @@ class Idempotency:
 
     async def _once(self, scope: Scope, receive: Receive, send: Send, attempt: _Attempt) -> None:
         body = await _read(receive)
+        if body is None:
+            return
         body_hash = hashlib.sha256(body).hexdigest()
-        stored = await self._begin(attempt)
+        stored = await self._begin(attempt, body_hash)
         if stored is not None:
-            _expect_hash(stored, body_hash)
             await _replay(stored, send)
             return
         await self._answer(scope, _replay_body(body, receive), send, attempt, lambda: body_hash)
@@ -117,9 +129,15 @@ class Idempotency:
         async def store(answer: _Recorder) -> None:
             if (found := body_hash()) is None:
                 return
-            shown = {"headers": answer.headers, "body": bytes(answer.body)} if not answer.secret else {}
-            about = {"status": answer.status, "body_hash": found, "body_size": body_size()}
-            await self.records.update_one(attempt.mine, {"$set": about | shown})
+            about: dict[str, Any] = {"body_hash": found, "body_size": body_size()}
+            if scope.get("state", {}).get(DONE_AGAIN):
+                holding.cancel()
+                about |= {"until_ms": 0, "life": new_id("")}
+            else:
+                about["status"] = answer.status
+                if not answer.secret:
+                    about |= {"headers": answer.headers, "body": bytes(answer.body)}
+            await self.records.update_one(attempt.mine, {"$set": about})
 
         recorder = _Recorder(send, store)
         holding = asyncio.create_task(self._hold(attempt))
@@ -131,13 +149,24 @@ class Idempotency:
             if not recorder.storable or body_hash() is None:
                 await self.records.delete_one(attempt.mine)
 
-    async def _begin(self, attempt: _Attempt) -> dict[str, Any] | None:
-        """Claim the key for this attempt, or return the answer it already has."""
+    async def _begin(self, attempt: _Attempt, body_hash: str | None = None) -> dict[str, Any] | None:
+        """Claim the key for this attempt, or return the answer it already has.
+
+        Args:
+            attempt: who asks.
+            body_hash: of the request's body; None while it has not been read.
+
+        Raises:
+            Conflict: another attempt is under way.
+            Unprocessable: the key belongs to a request with another body.
+        """
         fresh = {"attempt": "", "until_ms": 0, "life": attempt.token, "expires_at": datetime.now(UTC) + KEEP}
         record = await self.records.find_one_and_update(
             {"_id": attempt.record_id}, {"$setOnInsert": fresh}, upsert=True, return_document=False
         )
         attempt.life = str((record or fresh).get("life", ""))
+        if record is not None and body_hash and "body_hash" in record:
+            _expect_hash(record, body_hash)
         if record is not None and "status" in record:
             return dict(record)
         free = {"status": {"$exists": False}, "$expr": {"$lt": ["$until_ms", SERVER_MS]}}
@@ -189,11 +218,6 @@ def _held() -> dict[str, Any]:
 def _record_id(caller: Principal, path: str, key: bytes) -> str:
     whose = [caller.tenant_id, caller.key_id, caller.user_id or "", path, key.decode("latin-1")]
     return hashlib.sha256("\x1f".join(whose).encode()).hexdigest()
-
-
-async def prepare(records: Any) -> None:
-    """Create the index that lets MongoDB drop answers after 24 hours."""
-    await records.create_index("expires_at", expireAfterSeconds=0)
 
 
 class FormDigest:
@@ -292,14 +316,17 @@ async def _read_through(seen: FormDigest, receive: Receive, size: int) -> str | 
     return None
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None where the client went away before its end."""
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise TooLarge(f"A request with an Idempotency-Key may have at most {MAX_BODY} bytes.")
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        if not message.get("more_body", False):
             return bytes(body)
 
 

@@ -22,11 +22,11 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.crash import crash_point
-from chassis.errors import PERMANENT, Invalid, SartorError, TooLarge, Transient
+from chassis.errors import PERMANENT, Invalid, SartorError, Transient
 from chassis.settings import ServiceSettings
-from chassis.text import shown
 from eventbus import as_it_came
 from eventbus.continuity import Continuity
+from eventbus.event_size import MOST_EVENT_BYTES, check_size
 from eventbus.lag import Lag
 from eventbus.lanes import Lanes, Place, Rest
 from eventbus.letter import CUT_FROM, REPLAY_FOR, Letter, Outcome
@@ -54,9 +54,6 @@ LOST_RACES = ("stale_write", "stale_fence")
 
 POST_SECONDS = 0.5
 """Dead letters are collected for so long, and sent together: poison comes in swarms, and each request is work."""
-
-MOST_EVENT_BYTES = 64 * 1024
-"""Of an event's payload: it holds ids and references, and quotes a little. A broker takes 1 MiB."""
 
 REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
 """What the client or the broker says of a message that it will never take."""
@@ -386,26 +383,6 @@ class Bus:
         headers = {name: as_it_came.text_of(value) for name, value in message.headers.items()}
         topic = str(raw.topic).removeprefix(self._prefix)
         return Record(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
-
-
-def check_size(envelope: Envelope, data: Mapping[str, Any]) -> None:
-    """Refuse an event that is too large, where it is made.
-
-    Raises:
-        TooLarge: its payload is over `MOST_EVENT_BYTES`.
-        Invalid: it cannot be written as JSON.
-    """
-    try:
-        _, value, _ = to_message(envelope, data)
-    except ValueError as error:
-        raise Invalid(f"{envelope.type} of {shown(envelope.subject)} cannot be written: {error}.") from error
-    if len(value) > MOST_EVENT_BYTES:
-        largest = max(data, key=lambda name: len(str(data[name])))
-        raise TooLarge(
-            f"{envelope.type} of {shown(envelope.subject)} has {len(value)} bytes; an event has at most "
-            f"{MOST_EVENT_BYTES}. Shorten its field '{largest}'.",
-            code="event_too_large",
-        )
 
 
 def _identity(envelope: Envelope) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from aiokafka.errors import KafkaError
 from chassis.errors import NotFound, Transient
 from chassis.ids import now
 from chassis.settings import ServiceSettings
+from chassis.text import quoted
+from eventbus.as_it_came import text_of
 from eventbus.bus import Bus
 from eventbus.letter import REPLAY_FOR
 from schemas import TOPICS
@@ -32,7 +34,7 @@ class DeadLetter:
         died_at: unix seconds.
         code: stable slug of the reason.
         reason: the error's message.
-        attempts: how often it was tried.
+        attempts: how often it was tried; 0 where a foreign message does not say so.
         consumer: the service that gave it up.
         headers: of the message, ours among them.
         value: its bytes.
@@ -92,7 +94,7 @@ class DeadLetters:
         for letter in await self._read():
             if letter.id == letter_id:
                 return letter
-        raise NotFound(f"No such dead letter: '{letter_id}'.")
+        raise NotFound(f"No such dead letter: {quoted(letter_id)}.")
 
     async def replay(self, letter: DeadLetter) -> None:
         """Publish a letter again, for its consumer alone; handlers are idempotent, so twice does no harm.
@@ -137,8 +139,9 @@ class DeadLetters:
         return records
 
     def _letter(self, record: ConsumerRecord[bytes, bytes], replayed: dict[str, int]) -> DeadLetter:
-        headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
+        headers = {name: text_of(value or b"") for name, value in record.headers}
         topic = headers.get("x-original-topic", "")
+        attempts = headers.get("x-attempts", "")
         letter_id = f"{topic}.{record.offset}"
         return DeadLetter(
             id=letter_id,
@@ -146,7 +149,7 @@ class DeadLetters:
             died_at=record.timestamp // 1000,
             code=headers.get("x-error-code", ""),
             reason=headers.get("x-error", ""),
-            attempts=int(headers.get("x-attempts", 0)),
+            attempts=int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0,
             consumer=headers.get("x-consumer", ""),
             headers=headers,
             key=record.key,

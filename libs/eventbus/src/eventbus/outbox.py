@@ -10,12 +10,13 @@ import structlog
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import new_id
+from chassis.text import quoted
 from eventbus.aggregate import Aggregate, Lease
-from eventbus.bus import check_size
+from eventbus.event_size import check_size
 from eventbus.leases import Leases
 from schemas import Envelope, Event
 from schemas.envelope import utc_now
-from stores.mongo import ASCENDING, Collection, DuplicateKeyError
+from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -42,8 +43,14 @@ class AggregateStore(Generic[A]):
 
     async def prepare(self) -> None:
         """Create the indexes every aggregate collection has."""
-        await self.collection.create_index([("outbox.0.at", ASCENDING)], sparse=True)
-        await self.collection.create_index([("tenant_id", ASCENDING), ("created_at", ASCENDING)])
+        await ensure_index(self.collection, [("outbox.0.at", ASCENDING)], sparse=True)
+        await ensure_index(self.collection, [("tenant_id", ASCENDING), ("created_at", ASCENDING)])
+        if (
+            "state" in self.kind.model_fields
+        ):  # what waits is found by its state, and whose it is and whether it is free
+            await ensure_index(
+                self.collection, [(name, ASCENDING) for name in ("state", "tenant_id", "lease.until_ms")]
+            )
 
     async def add(self, aggregate: A) -> None:
         """Insert a new aggregate with its events.
@@ -86,7 +93,7 @@ class AggregateStore(Generic[A]):
         """
         found = await self.find_one(tenant_id, {**(where or {}), "_id": aggregate_id})
         if found is None:
-            raise NotFound(f"No such {self.kind.__name__.lower()}: '{aggregate_id}'.")
+            raise NotFound(f"No such {self.kind.__name__.lower()}: {quoted(aggregate_id)}.")
         return found
 
     async def find(
@@ -112,7 +119,7 @@ class AggregateStore(Generic[A]):
         if after is not None:
             last = await self.collection.find_one({"_id": after, "tenant_id": tenant_id})
             if last is None:
-                raise NotFound(f"No such {self.kind.__name__.lower()}: '{after}'.", param="after")
+                raise NotFound(f"No such {self.kind.__name__.lower()}: {quoted(after)}.", param="after")
             beyond = "$lt" if newest_first else "$gt"
             conditions = {
                 "$and": [
@@ -201,7 +208,7 @@ class AggregateStore(Generic[A]):
             owner: the worker's name, for people.
             seconds: length of the lease.
         """
-        waiting = await self.collection.distinct("tenant_id", query)
+        waiting = await self.leases.tenants_with_work(query)
         if not waiting:
             return None
         had = {turn["_id"]: turn["at"] async for turn in turns.find({"_id": {"$in": waiting}})}

@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from chassis.ids import now
 from eventbus.leases import Leases
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError, ensure_index
 
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
 PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
@@ -103,7 +103,7 @@ class Parking:
 
     async def prepare(self) -> None:
         """Create the index that claims use."""
-        await self._keys.create_index([("lease.until_ms", 1), ("created_at", 1)])
+        await ensure_index(self._keys, [("lease.until_ms", 1), ("created_at", 1)])
 
     async def holds(self, record: Record) -> bool:
         """Whether something of the record's key waits, so that it has to wait as well.

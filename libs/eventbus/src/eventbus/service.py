@@ -20,10 +20,10 @@ from starlette.middleware import Middleware
 from chassis.auth import Authenticator, Peer, Tokens
 from chassis.http import Check, create_app
 from chassis.idempotency import Idempotency
-from chassis.idempotency import prepare as prepare_idempotency
 from chassis.limits import Limiter
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
+from eventbus.background import Background
 from eventbus.bus import Bus
 from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
@@ -83,6 +83,7 @@ class Service:
         self._starting: list[Hook] = []
         self._stopping: list[Hook] = []
         self._background: dict[str, Hook] = {}
+        self._running = Background()
 
     def peer(self, name: str) -> Peer:
         """A client for another service, by its package name."""
@@ -114,7 +115,7 @@ class Service:
         self._stopping.append(hook)
 
     def background(self, name: str, work: Hook) -> None:
-        """Keep `work` running; it is started again, with a log line, should it fail."""
+        """Keep `work` running; it is started again should it fail, and `/readyz` says so where it cannot run."""
         self._background[name] = work
 
     def watch_leases(self, store: AggregateStore[Any], *work: dict[str, Any]) -> None:
@@ -156,7 +157,12 @@ class Service:
             streamed: paths of routes that read their body in pieces, under limits of their own.
         """
         self.bus.watch({KeyRevoked: self._on_key_revoked})
-        every: dict[str, Check] = {"kafka": self.bus.ping, "objects": self.objects.ping, **(checks or {})}
+        every: dict[str, Check] = {
+            "kafka": self.bus.ping,
+            "objects": self.objects.ping,
+            "started": self._running.check_started,
+            **(checks or {}),
+        }
         middleware = []
         if self.database is not None:
             records = self.collection("idempotency")
@@ -166,7 +172,7 @@ class Service:
             self.name,
             routers=routers,
             checks=every,
-            reports={"consumer": self.bus.check_consumer},
+            reports={"consumer": self.bus.check_consumer, "background": self._running.check_running},
             lifespan=self._lifespan,
             away=mongo.is_away,
             middleware=middleware,
@@ -194,8 +200,8 @@ class Service:
             names["parked"] = self.bus.run_parked
             names["parked_depth"] = self._parking.watch
             names["lag"] = self.bus.measure_lag
-        relay = asyncio.create_task(_keep_running("relay", names.pop("relay"))) if self._relay else None
-        tasks = [asyncio.create_task(_keep_running(name, work), name=name) for name, work in names.items()]
+        relay = asyncio.create_task(self._running.keep_running("relay", names.pop("relay"))) if self._relay else None
+        tasks = [asyncio.create_task(self._running.keep_running(name, work), name=name) for name, work in names.items()]
         stopping = asyncio.create_task(self._stop_work_when_asked(app, tasks))
         log.info("service_started", replica=self.replica_id)
         try:
@@ -233,7 +239,7 @@ class Service:
         for store in self._stores:
             await store.prepare()
         if self.database is not None:
-            await prepare_idempotency(self.collection("idempotency"))
+            await mongo.ensure_index(self.collection("idempotency"), "expires_at", expireAfterSeconds=0)
         if self._parking is not None:
             await self._parking.prepare()
         for hook in self._starting:
@@ -252,17 +258,6 @@ class Service:
             except Exception as error:  # what stays in the outbox is published after the next start
                 log.warning("outbox_not_drained", error=f"{type(error).__name__}: {error}")
         await self.bus.stop(max(LEAST_SECONDS, ends_at - loop.time()))
-
-
-async def _keep_running(name: str, work: Hook) -> None:
-    while True:
-        structlog.contextvars.bind_contextvars(task=name)
-        try:
-            await work()
-            return
-        except Exception as error:  # the boundary of background work: say so, wait, go on
-            log.error("background_failed", exc_info=error)
-            await asyncio.sleep(1)
 
 
 async def _measure_loop_lag() -> None:

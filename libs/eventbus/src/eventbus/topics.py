@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
 from schemas import TOPICS
 
+log = structlog.get_logger()
+
 CREATE_SECONDS = 30
 
 
 async def ensure_topics(settings: ServiceSettings, client_id: str) -> None:
-    """Create the topics of the catalogue that are missing, and those of their dead letters.
+    """Create the topics of the catalogue that are missing, and those of their dead letters; add missing partitions.
 
     Args:
         settings: broker address, topic prefix and replication.
@@ -40,8 +44,25 @@ async def ensure_topics(settings: ServiceSettings, client_id: str) -> None:
             ]
             if missing:
                 _check_created(await admin.create_topics(missing))
+            await _add_partitions(admin, {name: wanted[name] for name in existing & set(wanted)})
         finally:
             await admin.close()
+
+
+async def _add_partitions(admin: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> None:
+    """Bring topics to the number of partitions that this release asks for; a topic that has more keeps them."""
+    if not wanted:
+        return
+    there = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(sorted(wanted))}
+    fewer = {name: number for name, number in wanted.items() if 0 < there.get(name, 0) < number}
+    for name, number in fewer.items():
+        try:
+            await admin.create_partitions({name: NewPartitions(number)})
+        except KafkaError as error:  # done by a service that starts beside us, or the broker cannot: fewer still work
+            log.warning("partitions_not_added", topic=name, wanted=number, error=f"{type(error).__name__}: {error}")
+        else:
+            # Keys move: for a moment a key's new events may be handled beside its last old ones.
+            log.warning("partitions_added", topic=name, had=there[name], has=number)
 
 
 def _check_created(response: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import (
@@ -25,8 +26,14 @@ __all__ = [
     "DuplicateKeyError",
     "PyMongoError",
     "connect",
+    "ensure_index",
     "is_away",
 ]
+
+log = structlog.get_logger()
+
+INDEX_CONFLICTS = (85, 86)
+"""IndexOptionsConflict and IndexKeySpecsConflict, from the same list."""
 
 SERVER_FAILED = (1, 14031)
 """InternalError and OutOfDiskSpace, from https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml."""
@@ -61,6 +68,30 @@ def is_away(error: Exception) -> bool:
     if isinstance(error, OperationFailure) and error.code in SERVER_FAILED:
         return True
     return isinstance(error, (ConnectionFailure, ExecutionTimeout, WTimeoutError))
+
+
+async def ensure_index(collection: Collection, keys: str | list[tuple[str, int]], **options: Any) -> None:
+    """Create an index, in place of one that an earlier release made of the same keys, or name, with other options.
+
+    Args:
+        collection: where.
+        keys: a field, or fields and directions.
+        options: as `create_index` takes them.
+
+    Raises:
+        OperationFailure: the documents do not allow it, for example two equal ones under a unique index.
+    """
+    try:
+        await collection.create_index(keys, **options)
+    except OperationFailure as error:
+        if error.code not in INDEX_CONFLICTS:
+            raise
+        wanted = [(keys, ASCENDING)] if isinstance(keys, str) else list(keys)
+        for name, index in (await collection.index_information()).items():
+            if name != "_id_" and (index["key"] == wanted or name == options.get("name")):
+                log.warning("index_replaced", collection=collection.name, index=name, options=options)
+                await collection.drop_index(name)
+        await collection.create_index(keys, **options)
 
 
 async def ping(collection: Collection) -> None:

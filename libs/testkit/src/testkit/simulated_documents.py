@@ -122,10 +122,13 @@ class SimulatedCollection:
         found: Document | None = await self.call(lambda: next(iter(copy(self.select(query, sort)[:1])), None))
         return found
 
-    async def distinct(self, field: str, query: Document) -> list[Any]:
-        """See MongoDB."""
-        found: list[Any] = await self.call(lambda: list(dict.fromkeys(one[field] for one in self.select(query))))
-        return found
+    async def aggregate(self, pipeline: list[Document]) -> AsyncIterator[Document]:
+        """See MongoDB; only what matches, by the values of one field."""
+        [match, group] = pipeline
+        field = group["$group"]["_id"].removeprefix("$")
+        found = await self.call(lambda: list(dict.fromkeys(one[field] for one in self.select(match["$match"]))))
+        for value in found:
+            yield {"_id": value}
 
     async def count_documents(self, query: Document) -> int:
         """See MongoDB."""

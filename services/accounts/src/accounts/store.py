@@ -14,7 +14,7 @@ from chassis.auth import Principal
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
 from eventbus.outbox import AggregateStore
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError, ensure_index
 
 log = structlog.get_logger()
 
@@ -87,13 +87,13 @@ class Accounts:
 
     async def prepare(self) -> None:
         """Create the indexes that keep keys, addresses and slugs unique."""
-        await self.tenants.collection.create_index("slug", unique=True)
-        await self.users.collection.create_index("email", unique=True)
-        await self.keys.collection.create_index("key_hash", unique=True)
-        await self.keys.collection.create_index([("tenant_id", 1), ("revoked_at", 1)])
-        await self._audit.create_index([("tenant_id", 1), ("position", 1)], unique=True)
-        await self._audit.create_index([("tenant_id", 1), ("digest", 1)])
-        await self._attempts.create_index("at", expireAfterSeconds=ATTEMPT_WINDOW)
+        await ensure_index(self.tenants.collection, "slug", unique=True)
+        await ensure_index(self.users.collection, "email", unique=True)
+        await ensure_index(self.keys.collection, "key_hash", unique=True)
+        await ensure_index(self.keys.collection, [("tenant_id", 1), ("revoked_at", 1)])
+        await ensure_index(self._audit, [("tenant_id", 1), ("position", 1)], unique=True)
+        await ensure_index(self._audit, [("tenant_id", 1), ("digest", 1)])
+        await ensure_index(self._attempts, "at", expireAfterSeconds=ATTEMPT_WINDOW)
 
     async def all_tenants(self, *, limit: int, after: str | None) -> list[Tenant]:
         """Every tenant, newest first: for the operator only."""

@@ -13,7 +13,7 @@ import structlog
 
 from chassis.auth import Peer, Principal
 from chassis.errors import Forbidden, NotFound, SartorError
-from stores.mongo import Collection
+from stores.mongo import Collection, ensure_index
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class Sessions:
 
     async def prepare(self) -> None:
         """Let MongoDB drop what is over."""
-        await self._records.create_index("expires_at", expireAfterSeconds=0)
+        await ensure_index(self._records, "expires_at", expireAfterSeconds=0)
 
     async def open(self, person: dict[str, Any]) -> str:
         """Start a session; returns the cookie's value."""

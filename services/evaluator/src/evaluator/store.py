@@ -14,7 +14,7 @@ from evaluator.domain import OPEN, Evaluation
 from evaluator.rows import Row, parse_rows
 from eventbus.outbox import AggregateStore
 from schemas import ObjectRef
-from stores.mongo import ASCENDING, Collection
+from stores.mongo import ASCENDING, Collection, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
 
@@ -58,9 +58,9 @@ class Evaluations:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await self._evaluations.collection.create_index([("state", ASCENDING), ("created_at", ASCENDING)])
-        await self._evaluations.collection.create_index([("model_id", ASCENDING)])
-        await self._evaluations.collection.create_index([("tenant_id", ASCENDING), ("heldout.sha256", ASCENDING)])
+        await ensure_index(self._evaluations.collection, [("state", ASCENDING), ("created_at", ASCENDING)])
+        await ensure_index(self._evaluations.collection, [("model_id", ASCENDING)])
+        await ensure_index(self._evaluations.collection, [("tenant_id", ASCENDING), ("heldout.sha256", ASCENDING)])
 
     async def add_once(self, evaluation: Evaluation) -> Evaluation:
         """Add the evaluation of a model, or return the one the model has."""
@@ -153,7 +153,7 @@ class Answers:
 
     async def prepare(self) -> None:
         """Create the index."""
-        await self._answers.create_index([("tenant_id", ASCENDING), ("evaluation_id", ASCENDING)])
+        await ensure_index(self._answers, [("tenant_id", ASCENDING), ("evaluation_id", ASCENDING)])
 
     async def keep(self, evaluation: Evaluation, answer: Answer) -> None:
         """Store an answer unless there is one."""

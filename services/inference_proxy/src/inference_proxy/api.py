@@ -18,6 +18,7 @@ from chassis.auth import Principal, require
 from chassis.bodies import Body
 from chassis.errors import Invalid, NotFound, SartorError, Transient, envelope
 from chassis.http import Page, page
+from chassis.idempotency import answer_not_kept
 from inference_proxy.answers import (
     chat_chunk,
     chat_completion,
@@ -81,6 +82,8 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
 
     @router.post("/chat/completions")
     async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
+        if not asked.store:
+            answer_not_kept(request)
         spending.admit(principal)
         answer = await answering.prepare_chat(principal, asked)
         if asked.stream:
@@ -91,6 +94,7 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
 
     @router.post("/completions")
     async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
+        answer_not_kept(request)
         spending.admit(principal, len(asked.prompts))
         answer = await answering.prepare_completion(principal, asked)
         if asked.stream:

@@ -10,7 +10,7 @@ from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
 from ingest.domain import Dataset, File, State
 from schemas import ObjectRef
-from stores.mongo import Collection
+from stores.mongo import Collection, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
 
@@ -46,10 +46,10 @@ class Files:
 
     async def prepare(self) -> None:
         """Create the indexes of the worker's and the sweeper's questions."""
-        await self.files.collection.create_index([("state", 1), ("tenant_id", 1), ("created_at", 1)])
-        await self.files.collection.create_index([("state", 1), ("purged", 1)])
-        await self.files.collection.create_index([("state", 1), ("expires_at", 1)])
-        await self.files.collection.create_index([("tenant_id", 1), ("state", 1), ("object.size", 1)])
+        await ensure_index(self.files.collection, [("state", 1), ("tenant_id", 1), ("created_at", 1)])
+        await ensure_index(self.files.collection, [("state", 1), ("purged", 1)])
+        await ensure_index(self.files.collection, [("state", 1), ("expires_at", 1)])
+        await ensure_index(self.files.collection, [("tenant_id", 1), ("state", 1), ("object.size", 1)])
 
     async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, Any] | None = None) -> File:
         """A file that is not deleted and meets the further conditions of `where`.

@@ -11,7 +11,7 @@ from chassis.ids import SERVER_MS, derived_id, now
 from eventbus.outbox import AggregateStore
 from labeling.domain import Project
 from schemas import FeedbackRecorded
-from stores.mongo import Collection
+from stores.mongo import Collection, ensure_index
 
 BATCH = 250
 
@@ -41,8 +41,8 @@ class Labels:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await self._tasks.create_index([("project_id", 1), ("position", 1)])
-        await self._feedback.create_index([("tenant_id", 1), ("created_at", -1)])
+        await ensure_index(self._tasks, [("project_id", 1), ("position", 1)])
+        await ensure_index(self._feedback, [("tenant_id", 1), ("created_at", -1)])
 
     async def filled(self, project: Project) -> int:
         """How many tasks the project has: those of its first texts, because they are written in order."""

@@ -11,7 +11,7 @@ from chassis.errors import NotFound
 from eventbus.outbox import AggregateStore
 from rag_indexer.domain import Store, StoreFile
 from schemas import DocumentParsed
-from stores.mongo import Collection
+from stores.mongo import Collection, ensure_index
 
 TO_DO: dict[str, Any] = {"state": {"$in": ["in_progress", "deleting"]}}
 
@@ -58,9 +58,9 @@ class Stores:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await self.files.collection.create_index([("state", 1), ("created_at", 1)])
-        await self.files.collection.create_index([("tenant_id", 1), ("store_id", 1)])
-        await self.files.collection.create_index([("tenant_id", 1), ("file_id", 1)])
+        await ensure_index(self.files.collection, [("state", 1), ("created_at", 1)])
+        await ensure_index(self.files.collection, [("tenant_id", 1), ("store_id", 1)])
+        await ensure_index(self.files.collection, [("tenant_id", 1), ("file_id", 1)])
 
     async def claim(self, owner: str, seconds: float) -> StoreFile | None:
         """The next file to be indexed or taken out."""

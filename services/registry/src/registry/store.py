@@ -12,7 +12,7 @@ from chassis.ids import SERVER_MS
 from eventbus.outbox import AggregateStore
 from registry.domain import LOADED, Alias, Model, alias_id
 from schemas import TenantPolicy
-from stores.mongo import ASCENDING, Collection, DuplicateKeyError
+from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 
 WAITING: dict[str, dict[str, Any]] = {
     "evaluation": {"state": "candidate", "promotion": None},
@@ -39,10 +39,10 @@ class Models:
 
     async def prepare(self) -> None:
         """Create the indexes; that on `job_id` is what keeps one job from having two models."""
-        await self._models.collection.create_index([("job_id", ASCENDING)], unique=True)
-        await self._models.collection.create_index([("adapter_id", ASCENDING)])
-        await self._models.collection.create_index([("state", ASCENDING), ("waiting_since", ASCENDING)])
-        await self._models.collection.create_index([("state", ASCENDING), ("base_model", ASCENDING)])
+        await ensure_index(self._models.collection, [("job_id", ASCENDING)], unique=True)
+        await ensure_index(self._models.collection, [("adapter_id", ASCENDING)])
+        await ensure_index(self._models.collection, [("state", ASCENDING), ("waiting_since", ASCENDING)])
+        await ensure_index(self._models.collection, [("state", ASCENDING), ("base_model", ASCENDING)])
 
     async def register(self, model: Model) -> Model:
         """Add the candidate of a job, or return the one the job has."""

@@ -12,7 +12,7 @@ from chassis.errors import NotFound
 from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, DatasetRejected
-from stores.mongo import Collection, DuplicateKeyError
+from stores.mongo import Collection, DuplicateKeyError, ensure_index
 from stores.orphans import Orphans
 from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
 
@@ -76,11 +76,11 @@ class Jobs:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await self.jobs.collection.create_index([("state", 1), ("created_at", 1)])
-        await self.jobs.collection.create_index([("state", 1), ("gate.waiting_for", 1), ("since", 1)])
-        await self.jobs.collection.create_index([("swept", 1), ("state", 1), ("created_at", 1)])
-        await self._events.create_index([("job_id", 1), ("order", -1)])
-        await self._checkpoints.create_index([("job_id", 1), ("step", -1)])
+        await ensure_index(self.jobs.collection, [("state", 1), ("created_at", 1)])
+        await ensure_index(self.jobs.collection, [("state", 1), ("gate.waiting_for", 1), ("since", 1)])
+        await ensure_index(self.jobs.collection, [("swept", 1), ("state", 1), ("created_at", 1)])
+        await ensure_index(self._events, [("job_id", 1), ("order", -1)])
+        await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1)])
 
     async def claim(self, owner: str, seconds: float) -> Job | None:
         """The next job to train: one whose worker is gone, else of the tenant that waited longest its oldest."""
