@@ -106,6 +106,7 @@ WRITES: dict[str, Asking] = {
         "/chat/completions",
         json={"model": "tiny-test", "messages": HELLO, "max_tokens": 1, "vector_store_ids": [ids["store"]]},
     ),
+    "label of a stored chat": lambda http, ids: http.post(f"/chat/completions/{ids['chat']}", json={"metadata": {}}),
     "feedback": lambda http, ids: http.post("/feedback", json={"completion_id": ids["chat"], "rating": "up"}),
 }
 ENDS: dict[str, Asking] = {
