@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from model_server.adapters import AdapterFiles, AdapterRefused, Proof, proof_of, read_adapter
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded, ParameterRefused
-from model_server.groups import Group, padded, shared_prefix
+from model_server.groups import Group, padded, shared_prefix, uses_of
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.sequence import GenerateRequest, Sequence, Token
 from model_server.vocabulary import Vocabulary
@@ -326,7 +326,7 @@ class Engine:
         Every row's padding stands before its prompt, so a shorter one has less of the beginning in those columns.
         """
         whole = DynamicCache()  # nothing slides out of it: shorter rows need what longer ones no longer see
-        self._plan.uses = self._uses(taken[:1])
+        self._plan.uses = uses_of(taken[:1])
         self._decoder(input_ids=torch.tensor([taken[0].prompt[:shared]]), past_key_values=whole, use_cache=True)
         places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, :shared]
         cache = DynamicCache(config=self._model.config)
@@ -363,7 +363,7 @@ class Engine:
 
     def _forward(self, group: Group) -> torch.Tensor:
         """Logits of each row's next token, [rows, vocabulary] in float32; the head sees one position a row."""
-        self._plan.uses = self._uses(group.sequences)
+        self._plan.uses = uses_of(group.sequences)
         positions = (group.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -group.ids.shape[1] :]
         hidden = self._decoder(
             input_ids=group.ids,
@@ -374,15 +374,6 @@ class Engine:
         ).last_hidden_state[:, -1]
         logits: torch.Tensor = (hidden @ self._head.t()).float()
         return logits
-
-    def _uses(self, sequences: list[Sequence]) -> list[tuple[Adapter, torch.Tensor | None]]:
-        by_adapter: dict[str, list[int]] = {}
-        for row, sequence in enumerate(sequences):
-            if sequence.adapter is not None:
-                by_adapter.setdefault(sequence.adapter.id, []).append(row)
-        whole = len(sequences)
-        adapters = {sequence.adapter.id: sequence.adapter for sequence in sequences if sequence.adapter is not None}
-        return [(adapters[one], None if len(rows) == whole else torch.tensor(rows)) for one, rows in by_adapter.items()]
 
 
 def _chosen(sequence: Sequence, logits: torch.Tensor) -> int:

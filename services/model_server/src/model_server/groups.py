@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from model_server.lora import Adapter
 from model_server.sequence import Sequence
 
 WORTH_SHARING = 64
@@ -48,3 +49,14 @@ def padded(taken: list[Sequence], pad: int) -> tuple[torch.Tensor, torch.Tensor]
         ids[row, longest - len(sequence.prompt) :] = torch.tensor(sequence.prompt)
         mask[row, longest - len(sequence.prompt) :] = 1
     return ids, mask
+
+
+def uses_of(sequences: list[Sequence]) -> list[tuple[Adapter, torch.Tensor | None]]:
+    """Each adapter of these sequences with the rows it answers; None stands for all rows."""
+    by_adapter: dict[str, list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        if sequence.adapter is not None:
+            by_adapter.setdefault(sequence.adapter.id, []).append(row)
+    whole = len(sequences)
+    adapters = {sequence.adapter.id: sequence.adapter for sequence in sequences if sequence.adapter is not None}
+    return [(adapters[one], None if len(rows) == whole else torch.tensor(rows)) for one, rows in by_adapter.items()]
