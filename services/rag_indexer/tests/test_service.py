@@ -19,12 +19,15 @@ import pytest_asyncio
 from fastapi import FastAPI, Request, Response
 from pymilvus import MilvusClient
 
-from chassis.errors import NotFound, SartorError
+from chassis.errors import NotFound, SartorError, Transient
 from chassis.http import error_response
 from chassis.ids import new_id
+from eventbus.outbox import AggregateStore
 from rag_indexer.app import build
 from rag_indexer.domain import StoreFile
+from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
+from rag_indexer.store import Stores
 from schemas import DocumentIndexed, DocumentParsed, FileDeleted
 from stores.mongo import Database, connect
 from testkit import Addresses, Space, eventually, running
@@ -36,7 +39,12 @@ HELP = "# Help\n\n## Refunds\n\nA refund takes five days.\n\n## Locks\n\nHold th
 LONG = "\n\n".join(f"# Part {number}\n\nWhat the manual says of part {number}." for number in range(400))
 
 
-LIMITS: dict[str, Any] = {"rag_file_chunks": 500, "rag_lease_seconds": 4, "embedding_request_tokens": 2_000}
+LIMITS: dict[str, Any] = {
+    "rag_file_chunks": 500,
+    "rag_lease_seconds": 4,
+    "rag_store_files": 4,
+    "embedding_request_tokens": 2_000,
+}
 
 
 class Ingest:
@@ -354,7 +362,7 @@ async def searched(world: World) -> str:
 
 
 async def test_an_empty_document_is_indexed_and_finds_nothing(world: World) -> None:
-    store, file_id = await world.stored("# Only a heading\n")
+    store, file_id = await world.stored("\n \n")
     assert (await eventually(lambda: world.indexed(file_id)))[0].chunks == 0
     assert await world.search(store) == []
 
@@ -430,6 +438,257 @@ async def test_a_late_event_brings_nothing_back(world: World) -> None:
     assert [file.id for file in (await world.sdk().vector_stores.files.list(store.id)).data] == [last.file_id]
 
 
+DIARY = "# Diary\n\n" + " ".join(f"On day {n} box {n * 7} came from the harbour office." for n in range(120))
+STATIC: Any = {"type": "static", "static": {"max_chunk_size_tokens": 400, "chunk_overlap_tokens": 100}}
+
+
+async def chunks_of(world: World, file_id: str) -> list[str]:
+    return [chunk["text"] async for chunk in world.database["chunks"].find({"file_id": file_id})]
+
+
+@pytest.mark.parametrize("said_by", ["store", "file", "file added again"])
+async def test_a_file_is_cut_as_it_is_asked_for(world: World, said_by: str) -> None:
+    event, client = await world.document(DIARY), world.sdk().vector_stores
+    await world.publish(event)
+    made = await client.create(name="x", **({"chunking_strategy": STATIC} if said_by == "store" else {}))
+    files = client.files
+    added = await files.create(
+        vector_store_id=made.id, file_id=event.file_id, **({"chunking_strategy": STATIC} if said_by == "file" else {})
+    )
+    if said_by == "file added again":
+        assert added.chunking_strategy.model_dump() == {
+            "type": "static",
+            "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 0},
+        }
+        await world.settled(made.id, event.file_id)
+        first = await chunks_of(world, event.file_id)
+        await files.create(vector_store_id=made.id, file_id=event.file_id, chunking_strategy=STATIC)
+        again = await files.create(vector_store_id=made.id, file_id=event.file_id)
+        assert again.status == "in_progress"
+    settled = await world.settled(made.id, event.file_id)
+    assert settled.chunking_strategy.model_dump() == STATIC
+    texts = await chunks_of(world, event.file_id)
+    assert max(map(len, texts)) > 900
+    days = [day for text in texts for day in set(re.findall(r"On day (\d+) ", text))]
+    assert len(days) > len(set(days)) == 120
+    assert await world.vectors(event.file_id) == len(texts)
+    if said_by == "file added again":
+        assert not set(first) & set(texts)
+
+
+async def test_a_store_expires_after_days_without_use_and_its_files_with_it(world: World) -> None:
+    store, file_id = await world.stored()
+    client = world.sdk().vector_stores
+    day: Any = {"anchor": "last_active_at", "days": 1}
+    changed = await client.update(store, expires_after=day)
+    assert changed.expires_after.model_dump() == day
+    assert changed.expires_at == changed.last_active_at + 24 * 3600
+    assert (await client.update(store, name="kept")).expires_at == changed.expires_at
+    assert (await client.update(store, expires_after=None)).expires_at is None
+    await client.update(store, expires_after=day)
+    hour = int(time.time()) - 3600
+    await world.database["stores"].update_one(
+        {"_id": store}, {"$set": {"last_active_at": hour, "expires_at": hour + 86_400}}
+    )
+    await world.search(store)
+    used = await client.retrieve(store)
+    assert used.last_active_at > hour
+    assert used.expires_at == used.last_active_at + 24 * 3600
+    await world.database["stores"].update_one({"_id": store}, {"$set": {"last_active_at": 1, "expires_at": 2}})
+    expired = await client.retrieve(store)
+    assert (expired.status, expired.expires_at) == ("expired", 2)
+    for use in (
+        client.search(store, query="x"),
+        client.files.create(vector_store_id=store, file_id=file_id),
+    ):
+        with pytest.raises(openai.BadRequestError, match="expired"):
+            await use
+
+    async def empty() -> bool:
+        counts = (await client.retrieve(store)).file_counts
+        return counts.total == 0 and await world.vectors(file_id) == 0
+
+    await eventually(empty, within=40)
+    with pytest.raises(openai.ConflictError, match="expired"):
+        await client.update(store, expires_after=day)
+    made = await client.create(name="short", expires_after=day, description="for a day")
+    assert made.expires_at == made.created_at + 24 * 3600
+    assert made.model_dump()["description"] == "for a day"
+    assert (await client.create(name="for ever")).expires_at is None
+
+
+async def test_results_below_the_threshold_are_left_out(world: World) -> None:
+    store, _ = await world.stored()
+    client = world.sdk().vector_stores
+    every = (await client.search(store, query="refund", ranking_options={"ranker": "none"}, rewrite_query=False)).data
+    best = every[0].score
+    assert len(every) == 2
+    for threshold, found in ((best, 1), (0.999, 0), (0.0, 2)):
+        options: Any = {"ranker": "auto", "score_threshold": threshold}
+        results = (await client.search(store, query="refund", ranking_options=options)).data
+        assert [row.score for row in results] == [row.score for row in every][:found]
+
+
+async def test_lists_are_paged_both_ways_and_filtered_by_status(world: World) -> None:
+    client = world.sdk().vector_stores
+    stores = [(await client.create(name=str(n))).id for n in range(4)]
+    events = [await world.document(HELP) for _ in range(4)]
+    for event in events[:2]:
+        world.ingest.told[event.file_id] = {"status": "error", "status_details": "Broken."}
+    store = stores[0]
+    for number, event in enumerate(events):
+        await client.files.create(vector_store_id=store, file_id=event.file_id)
+        await world.database["files"].update_one({"file_id": event.file_id}, {"$set": {"created_at": number}})
+        await world.database["stores"].update_one({"_id": stores[number]}, {"$set": {"created_at": number}})
+    files = [event.file_id for event in events]
+
+    async def page(**query: Any) -> list[tuple[list[str], bool]]:
+        lists = [await client.list(**query), await client.files.list(store, **query)]
+        return [([one.id for one in found.data], found.has_more) for found in lists]
+
+    def both(places: list[int], more: bool) -> list[tuple[list[str], bool]]:
+        return [([ids[place] for place in places], more) for ids in (stores, files)]
+
+    assert await page() == both([3, 2, 1, 0], False)
+    assert await page(order="asc", limit=2) == both([0, 1], True)
+    for ids, of in ((stores, client.list), (files, lambda **query: client.files.list(store, **query))):
+        for query, places, more in (
+            ({"after": ids[2], "limit": 1}, [1], True),
+            ({"before": ids[1], "limit": 1}, [2], True),
+            ({"before": ids[1], "limit": 9}, [3, 2], False),
+            ({"before": ids[2], "order": "asc", "limit": 1}, [1], True),
+            ({"after": ids[3], "before": ids[0]}, [2, 1], False),
+            ({"after": ids[0]}, [], False),
+        ):
+            found = await of(**query)
+            assert ([one.id for one in found.data], found.has_more) == ([ids[n] for n in places], more), query
+        with pytest.raises(openai.NotFoundError) as caught:
+            await of(before="vs_none")
+        assert caught.value.param == "before"
+    for event in events[:2]:
+        await world.settled(store, event.file_id)
+    failed = await client.files.list(store, filter="failed")
+    assert [file.id for file in failed.data] == [files[1], files[0]]
+    assert (await client.files.list(store, filter="cancelled")).data == []
+    assert (await client.files.list(store, filter="completed")).data == []
+
+
+async def test_attributes_keep_their_type_and_can_be_changed_and_filtered_by(world: World) -> None:
+    client = world.sdk().vector_stores
+    store = (await client.create(name="types")).id
+    values: dict[str, Any] = {}
+    for value in (True, 1, "1"):
+        event = await world.document(HELP)
+        await world.publish(event)
+        odd = {"v": value, "a.b": 2**53 + 1, "$x": 0.5}
+        await client.files.create(vector_store_id=store, file_id=event.file_id, attributes=odd)
+        values[event.file_id] = value
+    for file_id, value in values.items():
+        attributes = (await world.settled(store, file_id)).attributes
+        assert [type(attributes[name]) for name in ("v", "a.b", "$x")] == [type(value), int, float]
+
+    async def found(filters: Any) -> set[Any]:
+        rows = (await client.search(store, query="refund", filters=filters)).data
+        return {row.file_id for row in rows}
+
+    for file_id, value in values.items():
+        assert await found({"type": "eq", "key": "v", "value": value}) == {file_id}
+    assert await found({"type": "in", "key": "v", "value": [1, "1"]}) == {
+        one for one, v in values.items() if v is not True
+    }
+    first = next(iter(values))
+    changed = await client.files.update(first, vector_store_id=store, attributes={"year": 2026})
+    assert changed.attributes == {"year": 2026}
+    assert await found({"type": "gte", "key": "year", "value": 2026}) == {first}
+    again = await client.files.create(vector_store_id=store, file_id=first, attributes={"year": 2025})
+    assert (again.status, again.attributes) == ("completed", {"year": 2025})
+    assert (await client.files.create(vector_store_id=store, file_id=first)).attributes == {"year": 2025}
+    assert (await client.files.update(first, vector_store_id=store, attributes=None)).attributes == {}
+    with pytest.raises(openai.NotFoundError):
+        await client.files.update("file-none", vector_store_id=store, attributes={})
+
+
+async def test_the_text_of_a_file_is_given_back_whole(world: World) -> None:
+    store, file_id = await world.stored(DIARY)
+    files = world.sdk().vector_stores.files
+    assert [part.text async for part in files.content(file_id, vector_store_id=store)] == [DIARY]
+    waiting = await world.document(HELP)
+    await files.create(vector_store_id=store, file_id=waiting.file_id)
+    for file, of in ((waiting.file_id, store), ("file-none", store), (file_id, "vs_none")):
+        with pytest.raises(openai.NotFoundError):
+            await files.content(file, vector_store_id=of)
+
+
+async def test_a_store_has_so_many_files(world: World) -> None:
+    store = (await world.sdk().vector_stores.create(name="x")).id
+    files = world.sdk().vector_stores.files
+    for _ in range(4):
+        await files.create(vector_store_id=store, file_id=(await world.document(HELP)).file_id)
+    with pytest.raises(openai.BadRequestError, match="at most 4 files"):
+        await files.create(vector_store_id=store, file_id=(await world.document(HELP)).file_id)
+
+
+async def test_neither_a_search_nor_a_list_loads_the_files_of_a_store_whole(world: World) -> None:
+    """Each may have thousands of chunk ids: these cannot be loaded, and nobody tries."""
+    store, file_id = await world.stored()
+    await world.database["files"].update_one({"file_id": file_id}, {"$set": {"chunk_ids": "not loaded"}})
+    assert len(await world.search(store)) == 2
+    client = world.sdk().vector_stores
+    some: Any = {"type": "ne", "key": "a", "value": 1}
+    assert len((await client.search(store, query="refund", filters=some)).data) == 2
+    assert [one.id for one in (await client.files.list(store)).data] == [file_id]
+    assert (await client.list()).data[0].file_counts.completed == 1
+    assert (await client.retrieve(store)).usage_bytes == len(HELP)
+    await world.database["files"].update_one({"file_id": file_id}, {"$set": {"chunk_ids": []}})
+
+
+async def test_a_file_is_kept_until_its_events_are_published(world: World) -> None:
+    files = AggregateStore(world.database["kept_files"], StoreFile, "rag_indexer", lambda: None)
+    nothing: Any = None
+    stores = Stores(nothing, files, world.database["kept_chunks"], nothing, nothing)
+    file = StoreFile(id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id="vs_1", file_id="file-1")
+    file.complete(1, [], None, "here")
+    await files.add(file)
+    await files.update(world.a, file.id, StoreFile.delete)
+    await stores.remove(file)
+    left = await files.collection.find_one({"_id": file.id})
+    assert left is not None
+    assert (left["state"], [one["topic"] for one in left["outbox"]]) == ("deleting", ["indexes"])
+    await files.collection.update_one({"_id": file.id}, {"$set": {"outbox": []}})
+    await stores.remove(file)
+    assert await files.collection.find_one({"_id": file.id}) is None
+
+
+async def test_a_file_whose_vectors_are_in_another_collection_is_indexed_again(world: World) -> None:
+    """What is in MongoDB after the model was changed, or Milvus came back empty."""
+    store, file_id = await world.stored()
+    await world.database["files"].update_one({"file_id": file_id}, {"$set": {"indexed_by": "collection-lost"}})
+    found = await world.database["files"].find_one({"file_id": file_id})
+    collection = re.sub(r"[^A-Za-z0-9]+", "_", f"{world.space.prefix}-chunks_{MODEL}")
+    await asyncio.to_thread(world.milvus.delete, collection, ids=found["chunk_ids"])
+    assert await world.vectors(file_id) == 0
+
+    async def back() -> bool:
+        return await world.vectors(file_id) == 2 and (await world.settled(store, file_id)).status == "completed"
+
+    await eventually(back, within=60)
+    assert len(await world.search(store)) == 2
+
+
+async def test_a_collection_has_an_identity_that_it_loses_with_its_vectors(world: World) -> None:
+    vectors = Vectors(world.space.addresses.milvus_url, new_id("try_"))
+    with pytest.raises(Transient):
+        await vectors.identity()
+    await vectors.prepare(4)
+    first = await vectors.identity()
+    other = Vectors(world.space.addresses.milvus_url, vectors._collection)
+    await other.prepare(4)
+    assert await other.identity() == await vectors.identity() == first
+    await asyncio.to_thread(world.milvus.drop_collection, vectors._collection)
+    assert await vectors.identity() != first
+    await asyncio.to_thread(world.milvus.drop_collection, vectors._collection)
+
+
 async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) -> None:
     texts = ["a bicycle", "自転車", "tax law"]
     plain = await world.sdk().embeddings.create(model=MODEL, input=texts, encoding_format="float")
@@ -443,6 +702,18 @@ async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) ->
     assert plain.usage.total_tokens > 0
 
 
+async def test_token_ids_and_hundreds_of_texts_are_embedded(world: World) -> None:
+    client = world.sdk().embeddings
+    texts, one, lists = [
+        [row.embedding for row in (await client.create(model=MODEL, input=given, encoding_format="float")).data]
+        for given in (["hello world", "This is"], [15339, 1917], [[15339, 1917], [2028, 374]])
+    ]
+    assert [*lists] == [pytest.approx(text, abs=1e-5) for text in texts]
+    assert one == [pytest.approx(texts[0], abs=1e-5)]
+    many = await client.create(model=MODEL, input=[f"{n}" for n in range(300)], encoding_format="float", user="me")
+    assert [row.index for row in many.data] == list(range(300))
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -452,7 +723,8 @@ async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) ->
         ({"input": ["word " * 400] * 8}, "input"),
         ({"input": []}, "input"),
         ({"input": ["a", " "]}, "input"),
-        ({"input": [[1, 2]]}, "input"),
+        ({"input": [[1, 10**9]]}, "input"),
+        ({"input": [[]]}, "input"),
         ({"dimensions": 7}, "dimensions"),
     ],
 )

@@ -38,6 +38,8 @@ class Words:
     def tokens(self, text: str) -> int:
         return len(text.split())
 
+    count = tokens
+
 
 @pytest.fixture
 def words() -> Words:
@@ -62,6 +64,17 @@ async def test_a_search_gets_between_the_texts_of_a_long_request(words: Words, e
     assert words.seen.index("question") <= 2
     assert (await long).shape == (9, 2)
     assert [text for text in words.seen if text != "question"] == texts
+
+
+async def test_many_short_texts_are_embedded_in_many_turns(words: Words, embedding: Embedding) -> None:
+    many = asyncio.create_task(embedding.passages(["x"] * 2_048, "a"))
+    await eventually(lambda: words.seen)
+    search = asyncio.create_task(embedding.query("question", "b"))
+    await asyncio.sleep(0)
+    words.go.set()
+    await search
+    assert words.seen.index("question") < 200
+    assert (await many).shape == (2_048, 2)
 
 
 async def test_a_tenant_with_many_requests_does_not_keep_the_others_waiting(words: Words, embedding: Embedding) -> None:

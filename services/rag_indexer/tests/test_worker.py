@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chassis.errors import NotFound, Transient
-from rag_indexer.domain import StoreFile
+from rag_indexer.domain import Chunking, StoreFile
 from rag_indexer.settings import Settings
-from rag_indexer.use_cases import Collections
+from rag_indexer.use_cases import Collections, Limits
 from rag_indexer.worker import Worker
 from schemas import FileDeleted
 from testkit import eventually
@@ -98,7 +98,9 @@ async def test_a_file_taken_out_of_one_store_meanwhile_is_still_removed_from_the
     del files.files["in store 1"]
     vectors: Any = SimpleNamespace(delete=delete)
     peer: Any = None
-    await Collections(stores, vectors, peer, 9).on_deleted(FileDeleted(tenant_id="t", file_id="f"))
+    await Collections(stores, vectors, peer, Limits(9, 9), Chunking(tokens=100)).on_deleted(
+        FileDeleted(tenant_id="t", file_id="f")
+    )
     assert dropped == ["in store 2"]
 
 

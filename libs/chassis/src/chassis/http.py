@@ -161,7 +161,8 @@ async def _on_sartor_error(_request: Request, error: Exception) -> Response:
 async def _on_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    loc = first["loc"][1:] if first["loc"][:1] in (("body",), ("query",), ("path",)) else first["loc"]
+    where = ".".join(str(part) for part in loc)
     where = ".".join(part for part in (where, first.get("ctx", {}).get("param")) if part)[:200]
     unknown = first["type"] == "extra_forbidden"
     said = UNKNOWN_FIELD if unknown else str(first["msg"])

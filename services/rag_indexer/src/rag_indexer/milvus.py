@@ -15,9 +15,13 @@ import grpc
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from chassis.errors import Transient
+from chassis.ids import new_id
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BATCH = 200
+
+IDENTITY = "identity"
+"""Key and tenant of the row that names the collection; no tenant's id is like it, so no search finds it."""
 
 CALL_SECONDS = 10.0
 """Deadline of one call; without one, pymilvus waits for a server that says nothing, and every other call behind it."""
@@ -40,12 +44,23 @@ class Vectors:
         self._collection = collection
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="milvus")
         self._connected: MilvusClient | None = None
+        self._dimensions = 0
         self._ready = False
 
     async def prepare(self, dimensions: int) -> None:
         """Create the collection if it is missing."""
-        await self._run(lambda client: self._create(client, dimensions))
+        self._dimensions = dimensions
+        await self.identity()
         self._ready = True
+
+    async def identity(self) -> str:
+        """The id that the collection was given when it was made, now if it is missing.
+
+        Another one than before means that Milvus has lost what was in it.
+        """
+        if not self._dimensions:
+            raise Transient("The vector collection is not there yet.")
+        return str(await self._run(self._identify))
 
     async def ping(self) -> None:
         """Raise unless Milvus answers and the collection is there."""
@@ -99,6 +114,19 @@ class Vectors:
             )
         )
         return [(str(hit["chunk_id"]), float(hit["distance"])) for hit in found[0]]
+
+    def _identify(self, client: MilvusClient) -> str:
+        """Read the one row that is no chunk, or write it."""
+        self._create(client, self._dimensions)
+        where = f'chunk_id == "{IDENTITY}"'
+        for _ in range(2):
+            found = client.query(self._collection, filter=where, output_fields=["file_id"], timeout=CALL_SECONDS)
+            if found:
+                return str(found[0]["file_id"])
+            vector = [1.0] + [0.0] * (self._dimensions - 1)
+            row = {"chunk_id": IDENTITY, "tenant_id": IDENTITY, "store_id": IDENTITY, "file_id": new_id("collection-")}
+            client.upsert(self._collection, [{**row, "vector": vector}], timeout=CALL_SECONDS)
+        raise Transient("Milvus does not find what was written to it.")
 
     def _create(self, client: MilvusClient, dimensions: int) -> None:
         if client.has_collection(self._collection, timeout=CALL_SECONDS):

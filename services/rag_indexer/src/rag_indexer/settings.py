@@ -18,7 +18,9 @@ class Settings(ServiceSettings):
     embedding_request_tokens: int = Field(32_768, description="Most tokens of one embeddings request.")
     embedding_waiting: int = Field(64, description="Searches and embeddings requests at the same time; more get 429.")
     embedding_tenant_waiting: int = Field(8, description="Of those, at most this many of one tenant.")
-    rag_chunk_characters: int = Field(600, description="Longest chunk; Japanese text counts double.")
+    rag_chunk_tokens: int = Field(
+        200, ge=100, le=4096, description="Longest chunk, in tokens of the embedder, of a file that asks for no other."
+    )
     rag_file_chunks: int = Field(10_000, description="Most chunks of a file.")
     rag_file_bytes: int = Field(16 * 1024 * 1024, description="Longest text of a file.")
     rag_attempts: int = Field(5, description="A file whose indexing died this often, and said nothing, fails.")
@@ -27,3 +29,4 @@ class Settings(ServiceSettings):
         60, description="How long the text of a file that ingest is done with may take to come."
     )
     rag_stores: int = Field(100, description="Most vector stores of a tenant.")
+    rag_store_files: int = Field(10_000, description="Most files of a vector store.")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from chassis.auth import Principal
 from chassis.errors import NotFound
+from chassis.text import quoted
 from eventbus.outbox import AggregateStore
-from rag_indexer.domain import Store, StoreFile
+from rag_indexer.domain import Chunking, FileState, Store, StoreFile
 from schemas import DocumentParsed
-from stores.mongo import Collection, ensure_index
+from stores.mongo import ASCENDING, DESCENDING, Collection, ensure_index
+
+T = TypeVar("T")
 
 TO_DO: dict[str, Any] = {"state": {"$in": ["in_progress", "deleting"]}}
 
@@ -29,6 +32,43 @@ class StoredChunk:
     file_id: str
     filename: str
     text: str
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file of a store without its chunks, of which it may have thousands."""
+
+    id: str
+    tenant_id: str
+    store_id: str
+    file_id: str
+    created_at: int
+    attributes: dict[str, Any]
+    state: FileState
+    error: str | None
+    bytes: int
+    chunking: Chunking | None
+
+
+LISTED = {name: 1 for name in ListedFile.__dataclass_fields__ if name != "id"}
+
+
+@dataclass(frozen=True)
+class PageAsked:
+    """Which page of a list is asked for: what comes after one id and before another, by `created_at`."""
+
+    limit: int
+    newest_first: bool = True
+    after: str | None = None
+    before: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed(Generic[T]):
+    """A page, and whether there is more in the direction it was asked for."""
+
+    items: list[T]
+    more: bool
 
 
 class Stores:
@@ -58,9 +98,13 @@ class Stores:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await ensure_index(self.files.collection, [("state", 1), ("created_at", 1)])
-        await ensure_index(self.files.collection, [("tenant_id", 1), ("store_id", 1)])
-        await ensure_index(self.files.collection, [("tenant_id", 1), ("file_id", 1)])
+        files, stores = self.files.collection, self.stores.collection
+        await ensure_index(files, [("state", 1), ("created_at", 1)])
+        await ensure_index(files, [("tenant_id", 1), ("store_id", 1), ("state", 1)])
+        await ensure_index(files, [("tenant_id", 1), ("store_id", 1), ("created_at", 1), ("_id", 1)])
+        await ensure_index(files, [("tenant_id", 1), ("file_id", 1)])
+        await ensure_index(files, [("state", 1), ("indexed_by", 1)])
+        await ensure_index(stores, [("expires_at", 1)], sparse=True)
 
     async def claim(self, owner: str, seconds: float) -> StoreFile | None:
         """The next file to be indexed or taken out."""
@@ -74,7 +118,7 @@ class Stores:
         """
         store = await self.stores.find_one(tenant_id, {**(where or {}), "_id": store_id, "deleted": False})
         if store is None:
-            raise NotFound(f"No vector store found with id '{store_id}'.", param="vector_store_id")
+            raise NotFound(f"No vector store found with id {quoted(store_id)}.", param="vector_store_id")
         return store
 
     async def file(self, tenant_id: str, store_id: str, file_id: str) -> StoreFile:
@@ -86,12 +130,74 @@ class Stores:
         query = {"store_id": store_id, "file_id": file_id, "state": {"$ne": "deleting"}}
         found = await self.files.find_one(tenant_id, query)
         if found is None:
-            raise NotFound(f"No file '{file_id}' in vector store '{store_id}'.", param="file_id")
+            raise NotFound(f"No file {quoted(file_id)} in vector store {quoted(store_id)}.", param="file_id")
         return found
 
-    async def files_of(self, tenant_id: str, store_id: str, **query: Any) -> list[StoreFile]:
-        """All files of a store."""
-        return await self.files.find(tenant_id, {"store_id": store_id, "state": {"$ne": "deleting"}, **query})
+    async def count(self, tenant_id: str) -> int:
+        """How many stores a tenant has."""
+        return int(await self.stores.collection.count_documents({"tenant_id": tenant_id, "deleted": False}))
+
+    async def count_files(self, tenant_id: str, store_id: str) -> int:
+        """How many files a store has."""
+        return int(await self.files.collection.count_documents(_files(tenant_id, store_id)))
+
+    async def usage(self, tenant_id: str, store_ids: list[str]) -> dict[str, tuple[dict[str, int], int]]:
+        """By store, how many files are in each state, and how many bytes they have."""
+        query = {"tenant_id": tenant_id, "store_id": {"$in": store_ids}, "state": {"$ne": "deleting"}}
+        group = {"_id": {"store": "$store_id", "state": "$state"}, "files": {"$sum": 1}, "bytes": {"$sum": "$bytes"}}
+        found = {one: ({"in_progress": 0, "completed": 0, "failed": 0}, 0) for one in store_ids}
+        async for row in self.files.collection.aggregate([{"$match": query}, {"$group": group}]):
+            counts, size = found[row["_id"]["store"]]
+            counts[row["_id"]["state"]] += row["files"]
+            found[row["_id"]["store"]] = counts, size + row["bytes"]
+        return found
+
+    async def attributes(
+        self, tenant_id: str, store_id: str, file_ids: list[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """By file that can be searched, its attributes: of some, or of all of a store."""
+        query = {**_files(tenant_id, store_id), "state": "completed"}
+        if file_ids is not None:
+            query["file_id"] = {"$in": file_ids}
+        cursor = self.files.collection.find(query, {"file_id": 1, "attributes": 1})
+        return {found["file_id"]: found["attributes"] async for found in cursor}
+
+    async def has_searchable(self, tenant_id: str, store_id: str) -> bool:
+        """Whether a file of a store can be searched."""
+        query = {**_files(tenant_id, store_id), "state": "completed"}
+        return await self.files.collection.find_one(query, {"_id": 1}) is not None
+
+    async def page_of_stores(self, tenant_id: str, asked: PageAsked, where: Mapping[str, Any]) -> Listed[Store]:
+        """A page of a tenant's stores that meet the conditions of `where`.
+
+        Raises:
+            NotFound: there is no store of the id that the page comes after, or before.
+        """
+        query = {**where, "tenant_id": tenant_id, "deleted": False}
+        places = {}
+        for name, store_id in (("after", asked.after), ("before", asked.before)):
+            there = {**where, "tenant_id": tenant_id, "_id": store_id}
+            places[name] = await _place(self.stores.collection, there, name) if store_id is not None else None
+        found = await _page(self.stores.collection, query, asked, places)
+        return Listed([Store.model_validate({**one, "id": one["_id"]}) for one in found.items], found.more)
+
+    async def page_of_files(
+        self, tenant_id: str, store_id: str, asked: PageAsked, state: str | None
+    ) -> Listed[ListedFile]:
+        """A page of a store's files, of those in one state if it is given.
+
+        Raises:
+            NotFound: the store has no file of the id that the page comes after, or before.
+        """
+        places = {}
+        for name, file_id in (("after", asked.after), ("before", asked.before)):
+            there = {**_files(tenant_id, store_id), "file_id": file_id}
+            places[name] = await _place(self.files.collection, there, name) if file_id is not None else None
+        query = _files(tenant_id, store_id)
+        if state is not None:
+            query["state"] = state if state != "cancelled" else {"$in": []}
+        found = await _page(self.files.collection, query, asked, places, LISTED)
+        return Listed([_listed(one) for one in found.items], found.more)
 
     async def learn(self, event: DocumentParsed) -> None:
         """Keep where a document's text lies, unless it was deleted meanwhile."""
@@ -133,10 +239,50 @@ class Stores:
         }
 
     async def remove(self, file: StoreFile) -> None:
-        """Drop a file's chunks and the file itself."""
-        await self.remove_chunks(file)
-        await self.files.collection.delete_one({"_id": file.id, "tenant_id": file.tenant_id})
+        """Drop a file's chunks and the file itself; while an event of it waits to be published, it stays `deleting`."""
+        await self.remove_chunks(file, file.chunk_ids)
+        published = {"outbox.0.id": {"$exists": False}}
+        await self.files.collection.delete_one({"_id": file.id, "tenant_id": file.tenant_id, **published})
 
-    async def remove_chunks(self, file: StoreFile) -> None:
-        """Drop a file's chunks."""
-        await self._chunks.delete_many({"_id": {"$in": file.chunk_ids}, "tenant_id": file.tenant_id})
+    async def remove_chunks(self, file: StoreFile, chunk_ids: list[str]) -> None:
+        """Drop some of a file's chunks."""
+        await self._chunks.delete_many({"_id": {"$in": chunk_ids}, "tenant_id": file.tenant_id})
+
+
+def _files(tenant_id: str, store_id: str) -> dict[str, Any]:
+    return {"tenant_id": tenant_id, "store_id": store_id, "state": {"$ne": "deleting"}}
+
+
+def _listed(found: dict[str, Any]) -> ListedFile:
+    chunking = found.get("chunking")
+    fields = {name: found.get(name) for name in LISTED}
+    return ListedFile(**{**fields, "id": found["_id"], "chunking": Chunking(**chunking) if chunking else None})
+
+
+async def _place(collection: Collection, there: dict[str, Any], name: str) -> dict[str, Any]:
+    found = await collection.find_one(there, {"created_at": 1})
+    if found is None:
+        raise NotFound(f"{name}: nothing in this list has that id.", param=name)
+    return found
+
+
+async def _page(
+    collection: Collection,
+    query: dict[str, Any],
+    asked: PageAsked,
+    places: dict[str, dict[str, Any] | None],
+    fields: dict[str, int] | None = None,
+) -> Listed[dict[str, Any]]:
+    """What lies beyond one place and before another; without the first, the nearest to the second."""
+    conditions = [query]
+    for name, beyond in (("after", asked.newest_first), ("before", not asked.newest_first)):
+        if (place := places[name]) is not None:
+            sign = "$lt" if beyond else "$gt"
+            later = {"created_at": place["created_at"], "_id": {sign: place["_id"]}}
+            conditions.append({"$or": [{"created_at": {sign: place["created_at"]}}, later]})
+    backwards = places["before"] is not None and places["after"] is None
+    direction = DESCENDING if asked.newest_first != backwards else ASCENDING
+    cursor = collection.find({"$and": conditions}, fields).sort([("created_at", direction), ("_id", direction)])
+    found = await cursor.limit(asked.limit + 1).to_list(None)
+    items = found[: asked.limit]
+    return Listed(items[::-1] if backwards else items, len(found) > asked.limit)

@@ -72,7 +72,8 @@ class Worker:
         crash_point("indexer.claimed")
         fence = file.lease.fence
         store = await self._stores.stores.find_one(file.tenant_id, {"_id": file.store_id, "deleted": False})
-        if file.state == "deleting" or store is None:
+        gone = store is None or store.expired
+        if file.state == "deleting" or gone:
             await self._collections.finish_removal(file)
             return
         document = await self._stores.document(file.tenant_id, file.file_id)
@@ -149,13 +150,19 @@ class Worker:
         if document.text.size > settings.rag_file_bytes:
             raise TooLarge(f"The document's text is over {settings.rag_file_bytes} bytes; split it into smaller files.")
         text = (await self._objects.get_bytes(document.text)).decode()
-        cut = asyncio.to_thread(chunks, text, limit=settings.rag_chunk_characters, most=settings.rag_file_chunks)
-        pieces = [chunk.text for chunk in await cut]
+        await self._embedding.dimensions()  # the model is loaded where it is used: in its own thread
+        size = file.chunking or self._collections.auto
+        most, count = settings.rag_file_chunks, self._embedding.count
+        cut = await asyncio.to_thread(chunks, text, limit=size.tokens, overlap=size.overlap, most=most, count=count)
+        pieces = [chunk.text for chunk in cut]
         texts = {derived_id("chunk-", file.id, str(at), piece): piece for at, piece in enumerate(pieces)}
         fence = file.lease.fence
         update = self._stores.files.update
-        await update(file.tenant_id, file.id, lambda it: it.plan(list(texts)), fence=fence)
+        collection = await self._vectors.identity()
+        planned = await update(file.tenant_id, file.id, lambda it: it.plan(list(texts)), fence=fence)
         crash_point("indexer.planned")
+        if former := [one for one in planned.chunk_ids if one not in texts]:
+            await self._collections.drop(file, former)
         await self._stores.write_chunks(file, document.filename, texts)
         crash_point("indexer.texts_written")
         ids = list(texts)
@@ -168,16 +175,18 @@ class Worker:
             crash_point("indexer.vectors_written")
             if not await self._stores.files.leases.renew(file.id, fence, self._settings.rag_lease_seconds):
                 break
-        size = len(text.encode())
+        length = len(text.encode())
         try:
-            written = await update(file.tenant_id, file.id, lambda it: it.complete(size), fence=fence)
+            written = await update(
+                file.tenant_id, file.id, lambda it: it.complete(length, ids, file.chunking, collection), fence=fence
+            )
         except NotFound:
             written = None
         crash_point("indexer.completed")
         if written is None or written.state == "deleting":
             await self._take_back(file, ids)
             return
-        log.info("document_indexed", file_id=file.file_id, store_id=file.store_id, chunks=len(ids))
+        log.info("document_indexed", state=written.state, file_id=file.file_id, store_id=file.store_id, chunks=len(ids))
 
     async def _take_back(self, file: StoreFile, chunk_ids: list[str]) -> None:
         """The file was taken out while it was indexed: what was written after that goes as well."""
