@@ -134,12 +134,13 @@ def test_the_refusal_of_an_unknown_address_leads_to_the_reference(newcomer: Visi
     assert place, refused
     newcomer.open(place[1])
     expect(newcomer.page.get_by_role("heading", name="API reference")).to_be_visible()
-    expect(newcomer.page.get_by_role("heading", name="POST /v1/chat/completions", exact=True)).to_be_visible()
     expect(newcomer.page.get_by_role("alert")).to_have_count(0)
     newcomer.look("reference")
-    newcomer.page.get_by_text("fine_tuning").first.click()
-    newcomer.page.get_by_role("link", name="POST /v1/fine_tuning/jobs", exact=True).click()
+    newcomer.page.get_by_role("link", name="POST /v1/fine_tuning/jobs", exact=True).focus()
+    newcomer.press("Enter")
+    expect(newcomer.page.get_by_role("heading", name="fine_tuning", exact=True)).to_be_visible()
     expect(newcomer.page.locator("#post-fine_tuning-jobs")).to_be_in_viewport()
+    newcomer.look("reference-part")
     document = httpx2.get(newcomer.home + place[1] + "/openapi.json", timeout=30).json()
     assert {"/v1/files", "/v1/chat/completions", "/v1/organization/keys"} <= set(document["paths"])
     assert not [path for path in document["paths"] if not path.startswith("/v1/")]
@@ -164,6 +165,7 @@ def test_who_has_no_model_yet_talks_to_the_base(person: Visitor) -> None:
     expect(person.page.locator("#own")).to_have_count(0)
     expect(person.page.get_by_label("Model").locator("option")).to_have_count(1)
     person.look("chat-base")
+    person.open("/")
 
 
 def test_the_progress_of_an_upload_moves_by_itself(tested: Visitor) -> None:

@@ -145,9 +145,16 @@ async def test_everybody_may_read_it(world: World) -> None:
     assert shown.status_code == 200
     assert shown.headers["content-security-policy"].startswith("default-src 'none'")
     assert "POST /v1/files/bicycles" in shown.text
-    assert "1 to 64 characters" in shown.text
     assert "Not shown" not in shown.text
-    assert "Kumo Cycles" in (await (await world.sign_in()).get("/reference")).text
+    assert 'href="/reference/files#post-files-bicycles"' in shown.text
+    part = (await world.http.get("/reference/files")).text
+    assert 'id="post-files-bicycles"' in part
+    assert "1 to 64 characters" in part
+    browser = await world.sign_in()
+    for path in ("/reference", "/reference/files"):
+        assert "Kumo Cycles" in (await browser.get(path)).text
+    unknown = await world.http.get("/reference/boats")
+    assert (unknown.status_code, "no such part" in unknown.text) == (404, True)
     document = (await world.http.get("/reference/openapi.json")).json()
     assert set(document["paths"]) == {"/v1/files/bicycles", "/v1/files/bicycles/{bicycle_id}"}
     assert len(world.services.of("GET", "/openapi.json")) == len(ROUTES)  # once, for all readers

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chassis.auth import Peer
-from chassis.errors import SartorError
+from chassis.errors import NotFound, SartorError
 from console.openapi import merged, operations
-from console.sessions import COOKIE
+from console.sessions import COOKIE, Session
 from console.web import Web
 
 log = structlog.get_logger()
@@ -70,14 +70,25 @@ def reference_routes(web: Web, reference: Reference) -> APIRouter:
     router = APIRouter(prefix="/reference", include_in_schema=False)
 
     @router.get("")
-    async def reference_page(request: Request) -> Response:
-        session = await web.sessions.find(request.cookies.get(COOKIE))
+    async def contents_page(request: Request) -> Response:
         document, missing = await reference.document()
-        return web.page("reference", session, parts=operations(document), missing=missing)
+        return web.page("reference", await _session(request), parts=operations(document), missing=missing)
 
     @router.get("/openapi.json")
     async def openapi() -> Response:
         document, _ = await reference.document()
         return JSONResponse(document)
+
+    @router.get("/{part}")
+    async def part_page(part: str, request: Request) -> Response:
+        document, missing = await reference.document()
+        found = operations(document).get(part)
+        if found is None:
+            away = f" Not shown at the moment: {', '.join(missing)}." if missing else ""
+            raise NotFound(f"The reference has no such part. Its contents are at {router.prefix}.{away}")
+        return web.page("reference_part", await _session(request), part=part, operations=found)
+
+    async def _session(request: Request) -> Session | None:
+        return await web.sessions.find(request.cookies.get(COOKIE))
 
     return router
