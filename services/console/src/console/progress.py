@@ -208,7 +208,7 @@ class Watcher:
             await self._of_end(progress, job, seen, who)
             return
         progress.stage, progress.percent, progress.note = WORDS.get(stage, (1, 0.0, str(stage)))
-        progress.waiting = _waits(job.get("waiting_for"))
+        progress.waiting = _waits(job.get("waiting_for"), by_whom=stage != "awaiting_approval")
         if stage == "training" and steps:
             newest = steps[0]
             progress.percent = 100 * newest["step"] / newest["total_steps"]
@@ -252,13 +252,13 @@ class Watcher:
         return found
 
 
-def _waits(waiting_for: dict[str, Any] | None) -> str:
-    """What a job waits for in a sentence."""
+def _waits(waiting_for: dict[str, Any] | None, *, by_whom: bool) -> str:
+    """What a job waits for in a sentence; without whom, where the page has a button for it."""
     if not waiting_for or not waiting_for.get("what"):
         return ""
     who, since = waiting_for.get("who"), waiting_for.get("since")
     at = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC" if since else ""
-    known = [str(who or ""), f"since {at}" if at else ""]
+    known = [str(who or "") if by_whom else "", f"since {at}" if at else ""]
     return " · ".join([str(waiting_for["what"]), *filter(None, known)])
 
 
