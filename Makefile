@@ -51,7 +51,7 @@ demo: venv ## the whole way: upload, automatic fine-tune, evaluation, promotion,
 	@$(BIN)/sartor demo
 
 test: venv ## every test that needs nothing but Python (GPU and Docker ones name their reason)
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(PROCESSES)
 
 sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

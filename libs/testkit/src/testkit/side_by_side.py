@@ -1,0 +1,81 @@
+"""Tests in several processes: all share one infrastructure, and what shares a running service stays in one process."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from testkit.space import running_infrastructure
+
+GIVEN = "SARTOR_TEST_STACK"
+"""Names a JSON file with `Addresses` of an infrastructure that runs."""
+
+GROUPS = "SARTOR_TEST_GROUPS"
+"""Names the file in which the processes say which tests belong together."""
+
+WHOLE_STACK = "stack"
+"""The fixture that starts every service; all its tests are one group."""
+
+
+class Grouped(LoadScopeScheduling):
+    """Hands out groups, the largest first, then tests one by one.
+
+    The groups come by a file: pytest-xdist 3.8 sends them in node ids, which pytest 9.2 no longer lets it change.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        groups: dict[str, str] = self.__dict__.setdefault("groups", json.loads(Path(os.environ[GROUPS]).read_text()))
+        return groups.get(nodeid, nodeid)
+
+
+class SharedInfrastructure:
+    """The plugin of the process that starts the others."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Start the infrastructure before the other processes, which find it by the environment."""
+        folder = Path(self._open.enter_context(TemporaryDirectory(prefix="sartor-tests-")))
+        os.environ[GROUPS] = str(folder / "groups.json")
+        if GIVEN in os.environ:
+            return
+        addresses = self._open.enter_context(running_infrastructure(folder / "stack"))
+        (folder / "addresses.json").write_text(json.dumps(asdict(addresses)))
+        os.environ[GIVEN] = str(folder / "addresses.json")
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """See `Grouped`."""
+        return Grouped(config, log)
+
+    def pytest_unconfigure(self) -> None:
+        """Stop the infrastructure once all processes have ended."""
+        self._open.close()
+
+
+class Groups:
+    """The plugin of the processes that run tests."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Write down the group of each test that shares a service with others of its file, or the whole stack."""
+        path = Path(os.environ[GROUPS])
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({item.nodeid: group for item in items if (group := _group(item))}))
+        draft.replace(path)
+
+
+def _group(item: pytest.Item) -> str | None:
+    found = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - pytest has no public way
+    scopes = {(fixtures[-1].scope, fixtures[-1].argname) for fixtures in found if fixtures}
+    if ("session", WHOLE_STACK) in scopes:
+        return WHOLE_STACK
+    return item.nodeid.split("::", 1)[0] if any(scope == "module" for scope, _ in scopes) else None
