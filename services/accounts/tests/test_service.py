@@ -171,6 +171,34 @@ async def test_a_limited_key_lets_nobody_in(space: Space, tmp_path: Path) -> Non
             assert (await http.patch(url, json={"role": "owner"}, headers=bearer(key))).status_code == 403
 
 
+async def test_a_narrow_key_changes_nobody_who_may_more(space: Space, tmp_path: Path) -> None:
+    person = {"email": "a@b.example", "password": PASSWORD, "role": "owner"}
+    async with accounts(space, tmp_path) as http:
+        owner = (await tenant(http))["api_key"]
+        user = (await http.post("/v1/organization/users", json=person, headers=bearer(owner))).json()
+        scopes = ["organization:write", "labeling:annotate"]
+        narrow = (await make_key(http, owner, scopes=scopes)).json()["api_key"]
+        for change in ({"role": "labeler"}, {"disabled": True}, {"role": "labeler", "disabled": True}):
+            answer = await http.patch(f"/v1/organization/users/{user['id']}", json=change, headers=bearer(narrow))
+            assert answer.status_code == 403, change
+
+
+async def test_keys_for_the_users_of_an_app_are_nobodys(space: Space, tmp_path: Path) -> None:
+    """A person's keys for end users are not that person: they would see each other's things, and the person's."""
+    person = {"email": "a@b.example", "password": PASSWORD, "role": "owner"}
+    async with accounts(space, tmp_path) as http:
+        first = (await tenant(http))["api_key"]
+        user = (await http.post("/v1/organization/users", json=person, headers=bearer(first))).json()
+        mine = (await make_key(http, first, user_id=user["id"])).json()["api_key"]
+
+        async def whose(**asked: Any) -> str | None:
+            key = (await make_key(http, mine, **asked)).json()["api_key"]
+            return (await verify(http, space, key)).json()["user_id"]
+
+        assert await whose() == user["id"]
+        assert [await whose(role="end_user") for _ in range(2)] == [None, None]
+
+
 async def test_only_the_operator_changes_what_a_tenant_has_in_all(space: Space, tmp_path: Path) -> None:
     async with accounts(space, tmp_path, tenant_requests_per_minute=50) as http:
         first = await tenant(http)

@@ -485,3 +485,8 @@ def test_a_message_quotes_little_of_what_was_sent(
     with pytest.raises(FormatError) as caught:
         read(text, filename=filename, columns=columns, bad_rows=bad_rows)
     assert len(caught.value.message) < 1000, caught.value.message[:2000]
+
+
+def test_brackets_without_an_end_are_a_fault_of_the_file() -> None:
+    with pytest.raises(FormatError):
+        read("[" * 200_000, filename="deep.jsonl")

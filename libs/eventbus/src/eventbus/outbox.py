@@ -117,7 +117,8 @@ class AggregateStore(Generic[A]):
         direction = -1 if newest_first else 1
         conditions: dict[str, Any] = {**(query or {}), "tenant_id": tenant_id}
         if after is not None:
-            last = await self.collection.find_one({"_id": after, "tenant_id": tenant_id})
+            owner = {name: value for name, value in conditions.items() if name == "owner"}
+            last = await self.collection.find_one({"_id": after, "tenant_id": tenant_id, **owner})
             if last is None:
                 raise NotFound(f"No such {self.kind.__name__.lower()}: {quoted(after)}.", param="after")
             beyond = "$lt" if newest_first else "$gt"

@@ -12,8 +12,9 @@ from accounts.store import Accounts
 from accounts.use_cases import Keys, People, Tenants, actor_of
 from chassis.auth import Principal, internal, require
 from chassis.bodies import Body
-from chassis.errors import Forbidden
+from chassis.errors import Forbidden, NotFound
 from chassis.http import Page, page
+from chassis.text import quoted
 from eventbus.dead_letters import DeadLetter, DeadLetters
 from schemas import TenantPolicy
 
@@ -283,9 +284,18 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
 
     @router.get("")
     async def list_letters(
-        _: Operator, limit: Limit = 20, consumer: Word | None = None, code: Word | None = None
+        _: Operator,
+        limit: Limit = 20,
+        after: Word | None = None,
+        consumer: Word | None = None,
+        code: Word | None = None,
     ) -> Page:
         found = await dead_letters.find(consumer=consumer, code=code)
+        if after is not None:
+            ids = [letter.id for letter in found]
+            if after not in ids:
+                raise NotFound(f"No such dead letter: {quoted(after)}.", param="after")
+            found = found[ids.index(after) + 1 :]
         return page([letter_view(letter) for letter in found], limit=limit)
 
     @router.post("/replay")

@@ -135,7 +135,8 @@ class Keys:
         if asked.user_id is not None:
             person = await self._accounts.users.get(maker.tenant_id, asked.user_id)
             check_grant(maker, person.role, ["*"])
-        user_id = asked.user_id or maker.user_id
+        # Users of an app get keys of nobody: as keys of their maker they would be one user, who sees what is the maker's.
+        user_id = asked.user_id or (None if asked.role == "end_user" else maker.user_id)
         return await self.issue(maker.tenant_id, asked, user_id=user_id, actor=actor_of(maker))
 
     async def issue(self, tenant_id: str, asked: NewKey, *, user_id: str | None, actor: str) -> tuple[ApiKey, str]:
@@ -271,10 +272,11 @@ class People:
         """Give a person another role, shut them out, or let them in again.
 
         Raises:
-            Forbidden: the role allows more than the maker may.
+            Forbidden: the role they have, or are to have, allows more than the maker may.
         """
         person = await self._accounts.users.get(maker.tenant_id, user_id)
-        check_grant(maker, role if role is not None else person.role, ["*"])
+        for allows in {person.role, role or person.role}:
+            check_grant(maker, allows, ["*"])
         await self._check_unlimited(maker)
         changes = {name: value for name, value in (("role", role), ("disabled", disabled)) if value is not None}
         await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.change", user_id, **changes)

@@ -14,6 +14,9 @@ import torch
 from model_server.lora import Adapter
 from model_server.vocabulary import Vocabulary
 
+LOWEST_TEMPERATURE = 1e-6
+"""Below it the likeliest token is as good as certain, and the division would not be a number."""
+
 
 @dataclass(frozen=True)
 class GenerateRequest:
@@ -138,7 +141,8 @@ class Sequence:
 
     def _sample(self, logits: torch.Tensor) -> int:
         request = self.request
-        scaled = logits / (request.temperature or 1.0)
+        # From the greatest one down, so that no temperature makes an infinite number of it.
+        scaled = (logits - logits.max()) / max(request.temperature or 1.0, LOWEST_TEMPERATURE)
         if request.top_k:
             lowest = torch.topk(scaled, min(request.top_k, len(scaled))).values[-1]
             scaled = scaled.masked_fill(scaled < lowest, float("-inf"))

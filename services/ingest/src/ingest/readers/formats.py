@@ -65,7 +65,7 @@ def _document(text: str) -> Parsed:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
