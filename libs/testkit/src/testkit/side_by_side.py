@@ -25,7 +25,7 @@ WHOLE_STACK = "stack"
 """The fixture that starts every service; all its tests are one group."""
 
 
-class Grouped(LoadScopeScheduling):
+class Grouped(LoadScopeScheduling):  # type: ignore[misc] # the package says nothing of its types
     """Hands out groups, the largest first, then tests one by one.
 
     The groups come by a file: pytest-xdist 3.8 sends them in node ids, which pytest 9.2 no longer lets it change.
