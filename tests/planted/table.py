@@ -260,7 +260,7 @@ BUGS: tuple[Planted, ...] = (
         "libs/eventbus/src/eventbus/dead_letters.py",
         "int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0",
         "int(attempts)",
-        "libs/eventbus/tests/test_topics.py::test_a_foreign_message_among_the_dead_letters_spoils_no_list",
+        "libs/eventbus/tests/test_topics.py::test_foreign_messages_among_the_dead_letters_spoil_no_list",
     ),
     bug(
         "an index with other options stops the start",
