@@ -812,6 +812,13 @@ BUGS: tuple[Planted, ...] = (
         f"{HTTP}::test_a_body_that_was_cut_off_was_not_asked",
     ),
     bug(
+        "an answer too large for a document is kept",
+        "libs/chassis/src/chassis/idempotency.py",
+        'not message.get("more_body", False) and len(self.body) <= MAX_BODY',
+        'not message.get("more_body", False)',
+        f"{HTTP}::test_an_answer_too_large_to_be_kept_is_made_again",
+    ),
+    bug(
         "an answer is kept against the promise",
         "libs/chassis/src/chassis/idempotency.py",
         'if scope.get("state", {}).get(DONE_AGAIN):',
