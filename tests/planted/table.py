@@ -260,7 +260,7 @@ BUGS: tuple[Planted, ...] = (
         "libs/eventbus/src/eventbus/dead_letters.py",
         "int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0",
         "int(attempts)",
-        "libs/eventbus/tests/test_topics.py::test_a_foreign_message_among_the_dead_letters_spoils_no_list",
+        "libs/eventbus/tests/test_topics.py::test_foreign_messages_among_the_dead_letters_spoil_no_list",
     ),
     bug(
         "an index with other options stops the start",
@@ -810,6 +810,13 @@ BUGS: tuple[Planted, ...] = (
         '        if message["type"] == "http.disconnect":\n            return None\n        body +=',
         '        if message["type"] == "http.disconnect":\n            return bytes(body)\n        body +=',
         f"{HTTP}::test_a_body_that_was_cut_off_was_not_asked",
+    ),
+    bug(
+        "an answer too large for a document is kept",
+        "libs/chassis/src/chassis/idempotency.py",
+        'not message.get("more_body", False) and len(self.body) <= MAX_BODY',
+        'not message.get("more_body", False)',
+        f"{HTTP}::test_an_answer_too_large_to_be_kept_is_made_again",
     ),
     bug(
         "an answer is kept against the promise",

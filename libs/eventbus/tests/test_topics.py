@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
+
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import InvalidPartitionsError
 
 from chassis.settings import ServiceSettings
 from eventbus.dead_letters import DeadLetters
 from eventbus.service import Service
-from eventbus.topics import ensure_topics
+from eventbus.topics import _add_partitions, ensure_topics
 from testkit import Space
 
 
-async def test_a_topic_with_fewer_partitions_gets_more(space: Space) -> None:
+class Admin:
+    """A cluster whose topics can get more partitions; the local stack's broker cannot give them any."""
+
+    def __init__(self, **partitions: int) -> None:
+        self.partitions = partitions
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        return [{"topic": name, "partitions": [{}] * self.partitions.get(name, 0)} for name in names]
+
+    async def create_partitions(self, wanted: dict[str, NewPartitions]) -> None:
+        for name, partitions in wanted.items():
+            if name == "documents":
+                raise InvalidPartitionsError("another service was faster")
+            self.partitions[name] = partitions.total_count
+
+
+async def test_a_topic_with_fewer_partitions_gets_more() -> None:
+    admin = Admin(files=1, datasets=5, chats=3, documents=2)
+    wanted = dict.fromkeys((*admin.partitions, "models"), 3)
+    await _add_partitions(admin, wanted)  # type: ignore[arg-type]
+    assert admin.partitions == {"files": 3, "datasets": 5, "chats": 3, "documents": 2}
+
+
+async def test_a_service_starts_where_the_broker_cannot_add_partitions(space: Space) -> None:
     settings = space.settings(ServiceSettings, "ingest")
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await admin.start()
     try:
-        topics = {f"{settings.topic_prefix}files": 1, f"{settings.topic_prefix}datasets": 5}
-        await admin.create_topics([NewTopic(name, number, 1) for name, number in topics.items()])
-        for _ in range(2):
-            await ensure_topics(settings, "ingest")
-        there = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics(list(topics))}
-        assert list(there.values()) == [3, 5]
+        await admin.create_topics([NewTopic(f"{settings.topic_prefix}files", 1, 1)])
     finally:
         await admin.close()
+    await ensure_topics(settings, "ingest")
 
 
-@pytest.mark.parametrize("attempts", [b"many", b"-1", b"9" * 5000, None, b""], ids=str)
-async def test_a_foreign_message_among_the_dead_letters_spoils_no_list(space: Space, attempts: bytes | None) -> None:
+async def test_foreign_messages_among_the_dead_letters_spoil_no_list(space: Space) -> None:
     settings = space.settings(ServiceSettings, "accounts")
     await ensure_topics(settings, "accounts")
     service = Service("accounts", settings)
     ours = [("x-original-topic", b"files"), ("x-attempts", b"3"), ("x-error-code", b"malformed")]
+    foreign = [[("x-attempts", attempts)] for attempts in (b"many", b"-1", b"9" * 5000, None, b"", b"\xff")]
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
-        for headers in ([("x-attempts", attempts)], ours):
+        for headers in (*foreign, ours):
             await producer.send_and_wait(f"{settings.topic_prefix}files-dlq", b"?", headers=headers)
     letters = await DeadLetters(settings, service.bus, service.collection("replays")).find()
-    assert sorted((letter.topic, letter.attempts) for letter in letters) == [("", 0), ("files", 3)]
+    assert sorted((letter.topic, letter.attempts) for letter in letters) == [("", 0)] * len(foreign) + [("files", 3)]

@@ -258,7 +258,7 @@ class FormDigest:
 
 
 class _Recorder:
-    """Passes an answer on and keeps a copy of it, unless it is a stream or a server error.
+    """Passes an answer on and keeps a copy of it, unless it is a stream, a server error or over `MAX_BODY`.
 
     The copy is stored before the end of the answer is passed on, so a client that repeats at once finds it.
     """
@@ -287,7 +287,7 @@ class _Recorder:
             self.headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in message["headers"]]
         elif message["type"] == "http.response.body" and len(self.body) <= MAX_BODY:
             self.body += message.get("body", b"")
-            self._complete = not message.get("more_body", False)
+            self._complete = not message.get("more_body", False) and len(self.body) <= MAX_BODY
         if self._complete and self.storable:
             crash_point("idempotency.done")
             await self._store(self)

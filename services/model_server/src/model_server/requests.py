@@ -82,7 +82,7 @@ class ChatBody(Body):
     UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"stream": (False,)}
 
     model: Name = "tgi"
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
+    messages: list[Annotated[dict[str, Any], Field(max_length=32)]] = Field(min_length=1, max_length=10_000)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)

@@ -150,7 +150,7 @@ class EmbeddingsAsked(Body):
     ADVICE: ClassVar[frozenset[str]] = frozenset({"user"})
 
     model: str = Field(max_length=200)
-    input: str | Annotated[list[Any], Field(max_length=MOST_INPUTS)]
+    input: Annotated[str, Field(max_length=LONGEST_QUERY)] | Annotated[list[Any], Field(max_length=MOST_INPUTS)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
