@@ -357,7 +357,8 @@ async def searched(world: World) -> str:
     file = StoreFile(
         id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id=store, file_id=new_id("file-"), state="completed"
     )
-    await world.database["files"].insert_one({**file.to_document(), "_id": file.id, "version": 1})
+    kept = {**file.to_document(), "_id": file.id, "version": 1, "lease": file.lease.model_dump()}
+    await world.database["files"].insert_one(kept)
     return store
 
 
