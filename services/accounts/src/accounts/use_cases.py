@@ -135,7 +135,7 @@ class Keys:
         if asked.user_id is not None:
             person = await self._accounts.users.get(maker.tenant_id, asked.user_id)
             check_grant(maker, person.role, ["*"])
-        # Users of an app get keys of nobody: with keys of their maker they would be one user and see the maker's things.
+        # Users of an app get keys of nobody: with their maker's they would be one user and see the maker's things.
         user_id = asked.user_id or (None if asked.role == "end_user" else maker.user_id)
         return await self.issue(maker.tenant_id, asked, user_id=user_id, actor=actor_of(maker))
 
