@@ -17,7 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from chassis.errors import Transient
+from chassis.errors import Conflict, Transient
 from chassis.private_folders import HELD
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, ObjectRef, RowCounts
@@ -124,6 +124,21 @@ class Shop:
             **facts,
         )
         job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0}, 1)
+        await self.jobs.jobs.add(job)
+        return job.id
+
+    async def ask(self, number: int) -> str:
+        """A job that waits for the data of `file-NUMBER`."""
+        job = Job(
+            id=f"ftjob-{number}",
+            tenant_id=TENANT,
+            created_at=1767225600 + number,
+            organization="acme",
+            base_model="tiny-test",
+            training_file=f"file-{number}",
+            seed=7,
+        )
+        job.request()
         await self.jobs.jobs.add(job)
         return job.id
 
@@ -608,6 +623,77 @@ async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_a
     assert await shop.objects.keys(f"tenants/{TENANT}/jobs/{over}/") == []
     assert len(await shop.objects.keys(f"tenants/{TENANT}/jobs/{going_on}/")) == 3
     assert tries == 2, "once for the job that is over"
+
+
+@asynccontextmanager
+async def sweeping(shop: Shop) -> AsyncIterator[None]:
+    task = asyncio.create_task(shop.worker.sweep())
+    try:
+        yield
+        assert not task.done(), "it goes on, whatever it met"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("odd", ["an earlier version's document", "no tenant", "changed meanwhile"])
+async def test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    over = await shop.queue(1)
+    dataset = (await shop.get(over)).dataset
+    assert dataset is not None
+    rows = RowCounts(train=80, validation=10, heldout=10)
+    await shop.jobs.learn(dataset.model_copy(update={"file_id": "file-2", "rows": rows}))
+    await shop.change(over, lambda job: job.cancel(1))
+    bad, good = await shop.ask(1), await shop.ask(2)
+    change = {"an earlier version's document": {"requested": "auto"}, "no tenant": {"tenant_id": None}}.get(odd, {})
+    if change:
+        await shop.jobs.jobs.collection.update_one({"_id": bad}, {"$set": change})
+    known = shop.jobs.dataset
+
+    async def changed_meanwhile(tenant_id: str, file_id: str) -> Any:
+        if file_id == "file-1":
+            raise Conflict("Job ftjob-1 was changed by someone else.")
+        return await known(tenant_id, file_id)
+
+    monkeypatch.setattr(shop.jobs, "dataset", changed_meanwhile)
+
+    async def swept() -> bool:
+        return bool((await shop.get(over)).swept)
+
+    async with sweeping(shop):
+        await shop.becomes(good, "queued", within=10)
+        await eventually(swept)
+
+
+@pytest.mark.parametrize("told_before", [[], ["created"], ["created", "validating"]])
+async def test_a_waiting_job_is_said_to_be_accepted_once_however_often_it_is_looked_at(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, told_before: list[str]
+) -> None:
+    job_id = await shop.ask(1)
+    messages = {"created": f"Created fine-tuning job: {job_id}", "validating": "Validating training file: file-1"}
+    for key in told_before:
+        await shop.jobs.tell(await shop.get(job_id), key, messages[key])
+    looks, written = 0, 0
+    known, tell = shop.jobs.dataset, shop.jobs.tell
+
+    async def look(tenant_id: str, file_id: str) -> Any:
+        nonlocal looks
+        looks += 1
+        return await known(tenant_id, file_id)
+
+    async def write(*line: Any, **facts: Any) -> None:
+        nonlocal written
+        written += 1
+        await tell(*line, **facts)
+
+    monkeypatch.setattr(shop.jobs, "dataset", look)
+    monkeypatch.setattr(shop.jobs, "tell", write)
+    async with sweeping(shop):
+        await eventually(lambda: looks >= 3)
+    assert await shop.told(job_id) == list(messages.values())
+    assert written == (0 if "validating" in told_before else 2)
 
 
 async def test_what_a_later_attempt_stores_is_left_alone(shop: Shop) -> None:

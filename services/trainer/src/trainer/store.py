@@ -116,6 +116,11 @@ class Jobs:
             tenant_id, {"dataset": None, "$or": [{"training_file": file_id}, {"validation_file": file_id}]}
         )
 
+    async def without_data(self) -> AsyncIterator[tuple[str, str]]:
+        """Tenant and id of the jobs that wait for their data, of all tenants."""
+        async for found in self.jobs.collection.find({"state": "waiting_for_dataset"}, {"tenant_id": 1}):
+            yield str(found.get("tenant_id")), found["_id"]
+
     async def learn(self, event: DatasetPrepared | DatasetRejected) -> None:
         """Keep what became of a file."""
         known = "prepared" if isinstance(event, DatasetPrepared) else "rejected"
@@ -143,7 +148,7 @@ class Jobs:
     ) -> None:
         """Add a line to a job's history, once per `key`; with `data` it is a metrics line."""
         event = JobEvent(
-            id=derived_id("ftevent-", job.id, key),
+            id=_line_id(job, key),
             job_id=job.id,
             tenant_id=job.tenant_id,
             created_at=now(),
@@ -157,6 +162,10 @@ class Jobs:
             await self._events.insert_one({"_id": event.id, **event.model_dump()})
         except DuplicateKeyError:
             return
+
+    async def told(self, job: Job, key: str) -> bool:
+        """Whether the job's history has the line of that key."""
+        return await self._events.find_one({"_id": _line_id(job, key)}) is not None
 
     async def history(self, job: Job, *, limit: int, after: str | None) -> list[JobEvent]:
         """A job's events, newest first."""
@@ -180,6 +189,10 @@ class Jobs:
         query = await _after(self._checkpoints, job, "step", after)
         found = _newest(self._checkpoints, query, "step", limit)
         return [JobCheckpoint.model_validate(document) async for document in found]
+
+
+def _line_id(job: Job, key: str) -> str:
+    return derived_id("ftevent-", job.id, key)
 
 
 async def _after(collection: Collection, job: Job, by: str, after: str | None) -> dict[str, Any]:

@@ -212,8 +212,9 @@ class Datasets:
 
     async def begin(self, job: Job) -> Job:
         """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
-        await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
-        await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
+        if not await self._jobs.told(job, "validating"):
+            await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
+            await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
         return await self.advance(job)
 
     async def advance(self, job: Job) -> Job:

@@ -61,10 +61,19 @@ class Worker:
     async def sweep(self) -> None:
         """Bring jobs on whose request ended between being stored and meeting its data; delete what others left."""
         while True:
-            async for job in self.jobs.jobs.for_service({"state": "waiting_for_dataset"}):
-                await Datasets(self.jobs).begin(job)
+            async for tenant_id, job_id in self.jobs.without_data():
+                await self._begin(tenant_id, job_id)
             await self._delete_checkpoints()
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _begin(self, tenant_id: str, job_id: str) -> None:
+        """Bring one job on; whatever is wrong with it, the sweep goes on with the others."""
+        try:
+            await Datasets(self.jobs).begin(await self.jobs.jobs.get(tenant_id, job_id))
+        except PyMongoError:
+            raise  # the others cannot be begun either
+        except Exception as error:  # the boundary of one job: an odd document raises anything
+            log.warning("job_begins_later", job_id=job_id, error=f"{type(error).__name__}: {error}")
 
     async def _delete_checkpoints(self) -> None:
         """Of jobs not trained any more; a claim keeps every attempt out, and one that ends half-way is made again."""
