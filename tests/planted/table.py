@@ -191,6 +191,13 @@ BUGS: tuple[Planted, ...] = (
         'if error.code == "checkpoint_corrupt":',
         'if error.code == "":',
     ),
+    bug(
+        "a job that cannot be begun ends the sweep",
+        "services/trainer/src/trainer/worker.py",
+        "        except PyMongoError:\n            raise  # the others cannot be begun either\n",
+        "        except Exception:\n            raise\n",
+        f"{TRAINING}::test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion",
+    ),
     # outbox and relay
     bug("relay removes before the broker's ack", RELAY, PUBLISH + ACKED + REMOVE, REMOVE + PUBLISH),
     bug(
@@ -494,9 +501,30 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "whatever goes wrong with an adapter is final",
         "services/model_server/src/model_server/residency.py",
-        "failing.permanent = isinstance(error, FINAL)",
-        "failing.permanent = not isinstance(error, SartorError)",
+        "failing.permanent = may_be_final and isinstance(error, FINAL)",
+        "failing.permanent = may_be_final and not isinstance(error, SartorError)",
         f"{RESIDENCY}::test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded",
+    ),
+    bug(
+        "a server that does not start refuses its adapters",
+        "services/model_server/src/model_server/residency.py",
+        "failing.permanent = may_be_final and isinstance(error, FINAL)",
+        "failing.permanent = isinstance(error, FINAL)",
+        f"{RESIDENCY}::test_a_holder_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none",
+    ),
+    bug(
+        "nobody hears that a failing adapter is refused now",
+        "services/model_server/src/model_server/residency.py",
+        "        failing.told = failing.told and failing.permanent == was_permanent\n",
+        "",
+        f"{RESIDENCY}::test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_be_tried_again",
+    ),
+    bug(
+        "an owner reads the replica's folders",
+        "services/model_server/src/model_server/residency.py",
+        'return f"The replica could not load it ({type(error).__name__})."',
+        'return f"{type(error).__name__}: {error}"',
+        f"{RESIDENCY}::test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_rest",
     ),
     bug(
         "an adapter that keeps failing keeps its place",

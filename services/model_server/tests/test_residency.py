@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import pytest
 import pytest_asyncio
 from engine_world import adapter_folder
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
 from eventbus.bus import Bus
+from model_server import residency
+from model_server.adapters import AdapterRefused
 from model_server.announce import announcer
 from model_server.engine import Engine
 from model_server.errors import AdapterNotFound, EngineStopped
@@ -102,6 +105,10 @@ class World:
     def heard(self, kind: type[AdapterResident] | type[AdapterEvicted]) -> list[tuple[str, str]]:
         """Adapter and tenant of the events of one kind, in their order."""
         return [(event.adapter_id, event.tenant_id) for event in self.said if isinstance(event, kind)]
+
+    def load_failures(self) -> list[AdapterLoadFailed]:
+        """What was said of adapters that could not be loaded, in its order."""
+        return [event for event in self.said if isinstance(event, AdapterLoadFailed)]
 
     async def ask(self, adapter_id: str) -> str:
         """An answer of the adapter."""
@@ -217,7 +224,7 @@ async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
     assert world.heard(AdapterResident) == [(good, "tenant_a")]
     assert world.engine.present == {good}
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 1
-    [told] = [event for event in world.said if isinstance(event, AdapterLoadFailed)]
+    [told] = world.load_failures()
     assert (told.adapter_id, told.permanent) == (bad, True)
     read: list[str] = []
 
@@ -315,12 +322,97 @@ async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_
 
         await eventually(failing)
         await world.residency.synchronise()
-    [told] = [event for event in world.said if isinstance(event, AdapterLoadFailed)]
+    [told] = world.load_failures()
     assert (told.adapter_id, told.model_id, told.tenant_id, told.permanent) == (one, "ft:1", "tenant_a", False)
     assert type(error).__name__ in told.reason
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 0
     await taken(world, world.residency, [(one, "tenant_a")])
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 0
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again at every look."""
+    monkeypatch.setattr(residency, "LONGEST_PAUSE_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("away", [Transient("the object store is away"), OSError("no route to 10.0.0.7")])
+async def test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_be_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, away: Exception
+) -> None:
+    await world.adapter(1, spoil=_no_weights)
+
+    async def not_there(ref: ObjectRef) -> bytes:
+        raise away
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.objects, "get_bytes", not_there)
+        for _ in range(2 * residency.TOLD_AFTER):
+            await world.residency.synchronise()
+    assert [event.permanent for event in world.load_failures()] == [False]
+    for _ in range(3):
+        await world.residency.synchronise()
+    assert [event.permanent for event in world.load_failures()] == [False, True]
+    assert "cannot be read" in world.load_failures()[1].reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Transient("TGI does not start any more."), LookupError("turns"), AdapterRefused("not one of them"), OSError(28)],
+)
+async def test_a_holder_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception
+) -> None:
+    one, two = await world.adapter(1), await world.adapter(2, "tenant_b")
+    monkeypatch.setattr(world.engine, "at_once", 2)
+
+    async def fails(folders: Mapping[str, Path]) -> list[str]:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.engine, "prepare", fails)
+        for _ in range(residency.TOLD_AFTER - 1):
+            await world.residency.synchronise()
+        assert world.said == []
+        for _ in range(3):
+            await world.residency.synchronise()
+    told = {(event.adapter_id, event.tenant_id, event.permanent) for event in world.load_failures()}
+    assert told == {(one, "tenant_a", False), (two, "tenant_b", False)}
+    assert len(world.load_failures()) == 2
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 2
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 0
+    await world.residency.synchronise()
+    assert sorted(world.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
+    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file", "/srv/node-7/adapters/x"), "could not load it (FileNotFoundError)"),
+        (ValueError("bad row in /srv/node-7/x"), "could not load it (ValueError)"),
+        (Transient("The object store cannot be reached."), "The object store cannot be reached."),
+        (AdapterRefused("ad-1: off its fingerprint by 3 nats."), "ad-1: off its fingerprint by 3 nats."),
+    ],
+)
+async def test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_rest(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception, reason: str
+) -> None:
+    await world.adapter(1)
+
+    async def fails(folder: Path) -> Any:
+        raise error
+
+    monkeypatch.setattr(world.engine, "hold", fails)
+    with capture_logs() as logged:
+        for _ in range(residency.TOLD_AFTER):
+            await world.residency.synchronise()
+    [told] = world.load_failures()
+    assert reason in told.reason
+    assert "node-7" not in told.reason
+    lines = [line["error"] for line in logged if line["event"] in ("adapter_waits", "adapter_refused")]
+    assert lines
+    assert set(lines) == {f"{type(error).__name__}: {error}"}
 
 
 async def taken(world: World, residency: Residency, resident: list[tuple[str, str]]) -> None:

@@ -63,7 +63,7 @@ class Failing:
         reason: what went wrong last.
         permanent: the adapter itself is wrong for this replica; it is not tried again.
         again_at: when to try it again, on the monotonic clock.
-        told: whether this was said.
+        told: whether this was said, with the `permanent` it has now.
     """
 
     times: int = 0
@@ -238,10 +238,13 @@ class Residency:
             folder = self._folder(item["adapter_id"])
             if await self._tried(item["adapter_id"], self._verified(item, folder)):
                 verified[item["adapter_id"]] = folder
+        if not verified:
+            return
         try:
             ready = await self._holder.prepare(verified)
-        except Exception as error:  # the boundary of one look: the next one tries again
-            log.warning("adapters_wait", adapters=len(verified), error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # the boundary of one look: a later one tries again
+            for adapter_id in verified:
+                await self._note_failure(adapter_id, error, may_be_final=False)
             return
         for adapter_id in ready:
             if await self._tried(adapter_id, self._holder.hold(verified[adapter_id])):
@@ -258,22 +261,28 @@ class Residency:
             return False
         return True
 
-    async def _note_failure(self, adapter_id: str, error: Exception) -> None:
-        """What its files bring about is final; anything else may pass, and is tried again after a growing pause."""
+    async def _note_failure(self, adapter_id: str, error: Exception, *, may_be_final: bool = True) -> None:
+        """What its files bring about is final; anything else may pass, and is tried again after a growing pause.
+
+        Args:
+            adapter_id: which could not be loaded.
+            error: why.
+            may_be_final: it came of this adapter alone.
+        """
         failing = self._failing.setdefault(adapter_id, Failing())
-        reason = error.message if isinstance(error, SartorError) else str(error)
-        if not isinstance(error, SartorError | AdapterRefused):
-            reason = f"{type(error).__name__}: {error}"
-        failing.times, failing.reason = failing.times + 1, reason[:LONGEST_REASON]
-        failing.permanent = isinstance(error, FINAL)
+        was_permanent = failing.permanent
+        failing.times, failing.reason = failing.times + 1, _reason(error)
+        failing.permanent = may_be_final and isinstance(error, FINAL)
+        failing.told = failing.told and failing.permanent == was_permanent
+        detail = f"{type(error).__name__}: {error}"
         if failing.permanent:
-            log.error("adapter_refused", adapter_id=adapter_id, reason=reason)
+            log.error("adapter_refused", adapter_id=adapter_id, error=detail)
             shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
             await self._holder.drop(adapter_id)
             return
         pause = min(2.0 ** (failing.times - 2), LONGEST_PAUSE_SECONDS) if failing.times > 1 else 0.0
         failing.again_at = time.monotonic() + pause
-        log.warning("adapter_waits", adapter_id=adapter_id, reason=reason, times=failing.times, seconds=round(pause))
+        log.warning("adapter_waits", adapter_id=adapter_id, error=detail, times=failing.times, seconds=round(pause))
 
     def _due(self, adapter_id: str) -> bool:
         failing = self._failing.get(adapter_id)
@@ -317,7 +326,7 @@ class Residency:
                 log.info("adapter_resident" if held else "adapter_evicted", adapter_id=adapter_id)
 
     async def _say_failing(self) -> None:
-        """Say of each adapter once that it cannot be loaded: its model waits for it."""
+        """Say of each adapter once that it cannot be loaded now, once that it never will: its model waits for it."""
         for adapter_id, failing in self._failing.items():
             if failing.persists and not failing.told and (item := self._known.get(adapter_id)):
                 await self._publish(self._load_failed(item, failing))
@@ -359,3 +368,12 @@ class Residency:
         shutil.rmtree(self._folder(adapter_id), ignore_errors=True)
         for memory in (self._known, self._seen, self._told, self._failing):
             memory.pop(adapter_id, None)
+
+
+def _reason(error: Exception) -> str:
+    """Why an adapter could not be loaded, for its owner: any other error may name folders and hosts."""
+    if isinstance(error, SartorError):
+        return error.message[:LONGEST_REASON]
+    if isinstance(error, AdapterRefused):
+        return str(error)[:LONGEST_REASON]
+    return f"The replica could not load it ({type(error).__name__})."
