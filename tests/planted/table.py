@@ -570,10 +570,32 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "an answer is computed for nobody",
-        "services/model_server/src/model_server/api.py",
+        "libs/chassis/src/chassis/hang_ups.py",
         "return_when=asyncio.FIRST_COMPLETED",
         "return_when=asyncio.ALL_COMPLETED",
-        "services/model_server/tests/test_sampling.py::test_an_answer_whose_caller_left_is_not_computed_on",
+        "libs/chassis/tests/test_hang_ups.py::test_work_ends_where_the_client_hangs_up",
+    ),
+    bug(
+        "nobody watches over a stream before its first token",
+        "services/model_server/src/model_server/api.py",
+        "first = await unless_gone(request, anext(stream))",
+        "first = await anext(stream)",
+        "services/model_server/tests/test_sampling.py"
+        "::test_a_streamed_request_whose_caller_leaves_the_queue_is_never_computed",
+    ),
+    bug(
+        "metadata that cannot be kept is taken",
+        "libs/chassis/src/chassis/bodies.py",
+        ", AfterValidator(_without_nul)]",
+        "]",
+        "libs/chassis/tests/test_bodies.py::test_metadata_that_cannot_be_kept_is_refused_by_its_key",
+    ),
+    bug(
+        "a label that races a delete stays",
+        "services/inference_proxy/src/inference_proxy/domain.py",
+        "        self._must_be_stored()\n        self.metadata = metadata\n",
+        "        self.metadata = metadata\n",
+        "services/inference_proxy/tests/test_fields.py::test_a_change_that_comes_after_a_delete_leaves_nothing",
     ),
     bug(
         "prompts are read before they are judged",

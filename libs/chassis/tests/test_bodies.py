@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar
 
 import httpx2
 import pytest
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, FastAPI, Query, Request
 from pydantic import Field
 
-from chassis.bodies import Body
+from chassis.bodies import Body, Metadata, metadata_filter
 from chassis.http import create_app
 
 HALF = "cut \ud83d"
@@ -32,6 +32,7 @@ class Order(Body):
     note: str | None = None
     shelves: list[Shelf] = Field(default_factory=list)
     labels: dict[str, str] = Field(default_factory=dict)
+    metadata: Metadata | None = None
 
 
 @pytest.fixture
@@ -45,6 +46,10 @@ def client() -> httpx2.AsyncClient:
     @router.get("/v1/orders", openapi_extra={"x-query-prefixes": ["labels["]})
     async def find(limit: Annotated[int, Query()] = 20) -> dict[str, int]:
         return {"limit": limit}
+
+    @router.get("/v1/labelled", openapi_extra={"x-query-prefixes": ["metadata["]})
+    async def labelled(request: Request) -> dict[str, str]:
+        return metadata_filter(request)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -110,3 +115,41 @@ async def test_a_query_parameter_that_is_not_read_is_refused_by_its_name(client:
     answer = await client.get("/v1/orders?limit=3&colour=red")
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "colour"
+
+
+MOST = {f"{number:064}": "v" * 512 for number in range(16)}
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"a.b $c": ""}, MOST], ids=["null", "empty", "any name", "the most"])
+async def test_metadata_is_taken_up_to_openais_bounds(client: httpx2.AsyncClient, metadata: Any) -> None:
+    answer = await post(client, {"metadata": metadata})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["metadata"] == metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "param"),
+    [
+        ({"ok": "", "a\0b": "c"}, "metadata.a\\x00b"),
+        ({"ok": "", "a": "c\0"}, "metadata.a"),
+        ({"": "c"}, "metadata..[key]"),
+        ({"k" * 65: "c"}, f"metadata.{'k' * 65}.[key]"),
+        ({"a": "v" * 513}, "metadata.a"),
+        ({"a": 1}, "metadata.a"),
+        ({**MOST, "one more": ""}, "metadata"),
+    ],
+)
+async def test_metadata_that_cannot_be_kept_is_refused_by_its_key(
+    client: httpx2.AsyncClient, metadata: Any, param: str
+) -> None:
+    answer = await post(client, {"metadata": metadata})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+
+
+async def test_metadata_is_searched_by_plain_names(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/v1/labelled?metadata[a_b-C]=1&metadata[d]=")
+    assert answer.json() == {"a_b-C": "1", "d": ""}
+    for name in ("metadata[$where]", "metadata[a.b]", "metadata[]", "metadata[a", "metadata[a]b"):
+        answer = await client.get("/v1/labelled", params={name: "1"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)

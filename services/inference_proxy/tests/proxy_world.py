@@ -46,6 +46,7 @@ class Elsewhere:
         refused_after: words that those have had when the refusal comes.
         breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
         endless: the pieces come again and again.
+        queued: the first piece does not come.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
         keys: by hash, what accounts says of an API key.
         found: by tenant and store, what a search finds.
@@ -66,6 +67,7 @@ class Elsewhere:
     refused_after: int = 0
     breaks: Literal["", "said", "silent"] = ""
     endless: bool = False
+    queued: bool = False
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -145,6 +147,8 @@ class Elsewhere:
         """TGI's server-sent events of an answer."""
         done = False
         try:
+            if self.queued:
+                await asyncio.Event().wait()
             while self.endless:
                 yield event(as_token("word "))
                 self.words += 1

@@ -14,7 +14,10 @@ from openai.types.chat import completion_list_params, completion_update_params
 from openai.types.chat.completions import message_list_params
 from proxy_world import BASE, QUESTION, World
 
+from chassis.auth import Principal
+from inference_proxy.domain import Chat
 from inference_proxy.prompts import Base
+from inference_proxy.store import Chats
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,7 +69,7 @@ FIELDS: dict[str, dict[str, list[tuple[Any, str]]]] = {
         "tool_choice": [("auto", SAME), ("none", SAME), ("required", REFUSED)],
         "tools": [([], SAME), ([{"type": "function", "function": FUNCTION}], REFUSED)],
         "top_logprobs": [(0, SAME), (2, REFUSED), (21, REFUSED)],
-        "verbosity": [("low", SAME)],
+        "verbosity": [("medium", SAME), ("low", REFUSED), ("high", REFUSED)],
         "web_search_options": [({}, REFUSED)],
     },
     TEXT: BOTH
@@ -204,6 +207,36 @@ async def test_stored_completions_are_kept_labelled_and_found(world: World) -> N
     with pytest.raises(openai.NotFoundError):
         await completions.messages.list(ids[0], after="nowhere")
     assert [one.content async for one in completions.messages.list(ids[0], order="desc")] == [QUESTION[0]["content"]]
+
+
+async def test_only_a_chat_has_a_verbosity(world: World) -> None:
+    given = await outcome_of(world, TEXT, {**PLAIN[TEXT], "verbosity": "medium"})
+    assert (given["status"], given["param"]) == (400, "verbosity")
+
+
+@pytest.mark.parametrize("change", ["label", "delete"])
+async def test_a_change_that_comes_after_a_delete_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    completions = world.sdk().chat.completions
+    chat_id = (await completions.create(model=BASE, messages=QUESTION, store=True, metadata={"who": "Ada"})).id  # type: ignore[arg-type]
+    stored, places = Chats.stored, []
+
+    async def deleted_after_the_look(self: Chats, principal: Principal, chat_id: str) -> Chat:
+        found = await stored(self, principal, chat_id)
+        monkeypatch.setattr(Chats, "stored", stored)
+        places.append(self)
+        await completions.delete(chat_id)
+        return found
+
+    monkeypatch.setattr(Chats, "stored", deleted_after_the_look)
+    with pytest.raises(openai.NotFoundError):
+        if change == "label":
+            await completions.update(chat_id, metadata={"who": "Eve"})
+        else:
+            await completions.delete(chat_id)
+    left = await places[0].chats.get(world.a, chat_id)
+    assert (left.stored, left.metadata, left.messages, left.answers) == (False, {}, [], [])
 
 
 async def test_where_one_choice_fails_the_others_end_and_are_counted(world: World) -> None:

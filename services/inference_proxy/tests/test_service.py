@@ -156,12 +156,19 @@ async def test_what_the_engine_refuses_has_its_own_status(
         {"tools": [{"type": "file_search", "vector_store_ids": "vs_1"}]},
         {"tools": [{"type": "file_search", "vector_store_ids": [None]}]},
         {"tools": ["file_search"]},
+        {"tools": [{"type": "file_search"}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": None}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": []}], "vector_store_ids": []},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}, {"type": "file_search"}]},
+        {"tools": [{"type": "file_search"}], "tool_choice": "none"},
         {"vector_store_ids": [7]},
         {"vector_store_ids": [f"vs_{number}" for number in range(11)]},
         {"response_format": []},
         {"response_format": {"type": []}},
         {"stream_options": "usage"},
         {"metadata": {"a": {}}},
+        {"metadata": {"a\0b": "c"}, "store": True},
+        {"metadata": {"a": "b\0"}, "store": True},
         {"model": ["m"]},
         {"model": "\ud800"},
         {"stop": [[]]},
@@ -194,10 +201,12 @@ async def test_a_malformed_chat_is_told_so(world: World, wrong: dict[str, Any]) 
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_a_tool_without_stores_searches_nothing(world: World) -> None:
+async def test_a_tool_without_stores_searches_those_of_the_request(world: World) -> None:
+    world.elsewhere.found[world.a, "vs_1"] = []
     for tool in ({"type": "file_search", "vector_store_ids": None}, {"type": "file_search"}):
-        assert (await ask(world, model=BASE, tools=[tool])).status_code == 200
-    assert world.elsewhere.searches == []
+        answer = await ask(world, model=BASE, tools=[tool], vector_store_ids=["vs_1"])
+        assert answer.status_code == 200, answer.text
+    assert world.elsewhere.searches == [QUESTION[0]["content"]] * 2
 
 
 @pytest.mark.parametrize("prompt", [7, [], [""], [7], [[1, 2]], {}, None, "\ud800"], ids=str)
@@ -249,6 +258,19 @@ async def test_a_client_that_hangs_up_stops_the_engine(world: World, stream: boo
     assert completed.finish_reason == "cancelled"
     assert completed.prompt_tokens == PROMPT_TOKENS
     assert completed.completion_tokens > 0
+
+
+@both_ways
+async def test_a_client_that_leaves_before_the_first_token_leaves_the_engines_queue(world: World, stream: bool) -> None:
+    world.elsewhere.queued = True
+    body = {"model": world.model(), "messages": QUESTION, "stream": stream}
+    async with world.http() as http:
+        asking = asyncio.create_task(http.post(CHAT, json=body, timeout=60))
+        await eventually(lambda: world.elsewhere.prompts)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        await eventually(lambda: world.elsewhere.hung_up == 1)
+    assert len(world.elsewhere.prompts) == 1
 
 
 async def test_each_key_has_its_own_limit_and_learns_when_to_come_back(world: World) -> None:

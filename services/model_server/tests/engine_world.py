@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,18 @@ def engine(tiny_models: Path) -> Iterator[Engine]:
     made = Engine(tiny_models / "tiny-test", threads=2)
     yield made
     made.close()
+
+
+@contextmanager
+def at_rest(engine: Engine) -> Iterator[None]:
+    """Keeps the engine's thread busy, so that what is asked meanwhile waits."""
+    begun, go_on = threading.Event(), threading.Event()
+    engine._chore(lambda: (begun.set(), go_on.wait(20)))
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        go_on.set()
 
 
 def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: float = 0.5) -> Path:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import threading
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from engine_world import adapter_folder, seal
+from engine_world import adapter_folder, at_rest, seal
 from fastapi import FastAPI
 from safetensors.torch import save_file
 from text_generation.types import Response as TGIResponse
@@ -30,18 +28,6 @@ from testkit import eventually
 
 def read(engine: Engine, folder: Path) -> Any:
     return read_adapter(folder, base_id=engine.base["id"], base_digest=engine.base["digest"])
-
-
-@contextmanager
-def at_rest(engine: Engine) -> Iterator[None]:
-    """Keeps the engine's thread busy, so that what is asked meanwhile waits."""
-    begun, go_on = threading.Event(), threading.Event()
-    engine._chore(lambda: (begun.set(), go_on.wait(20)))
-    assert begun.wait(10)
-    try:
-        yield
-    finally:
-        go_on.set()
 
 
 async def tokens(engine: Engine, prompt: str, **options: Any) -> list[Token]:

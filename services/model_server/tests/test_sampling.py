@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from engine_world import at_rest
 from fastapi import FastAPI
 
 from chassis.http import create_app
@@ -118,6 +119,23 @@ async def test_an_answer_whose_caller_left_is_not_computed_on(
         await eventually(lambda: made[0].cancelled)
     assert not made[0].ended
     assert await asyncio.wait_for(tokens(engine, max_new_tokens=1), 20)
+
+
+async def test_a_streamed_request_whose_caller_leaves_the_queue_is_never_computed(
+    app: FastAPI, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Sequence] = []
+    monkeypatch.setattr(engine_module, "Sequence", lambda *given: made.append(Sequence(*given)) or made[-1])
+    body = {"inputs": "where", "parameters": {"max_new_tokens": 5}}
+    async with running(app) as url, httpx2.AsyncClient(base_url=url) as http:
+        with at_rest(engine):
+            asking = asyncio.create_task(http.post("/generate_stream", json=body, timeout=60))
+            await eventually(lambda: engine.queued == 1)
+            asking.cancel()
+            await asyncio.wait((asking,))
+            await eventually(lambda: engine.queued == 0)
+        assert await asyncio.wait_for(tokens(engine, max_new_tokens=1), 20)
+    assert (made[0].cancelled, made[0]._ids) == (True, [])
 
 
 HUGE = 7_900_000

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chassis.errors import Invalid, RateLimited, Transient
-from rag_indexer.api import _unless_gone
+from chassis.errors import Invalid, RateLimited
 from rag_indexer.embedding import Embedding
 from rag_indexer.turns import Turns
 from testkit import eventually
@@ -105,24 +104,6 @@ async def test_a_failure_is_told_to_who_asked_and_the_next_one_is_served(embeddi
     with pytest.raises(ZeroDivisionError):
         await turns.take("a", lambda: 1 // 0)
     assert await turns.take("a", lambda: 7) == 7
-
-
-async def test_a_client_that_hangs_up_ends_the_work() -> None:
-    class Request:
-        async def receive(self) -> dict[str, str]:
-            return {"type": "http.disconnect"}
-
-    ended = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
-
-    with pytest.raises(Transient):
-        await _unless_gone(Request(), work())  # type: ignore[arg-type]
-    assert ended.is_set()
 
 
 def test_a_tenant_has_so_many_requests_at_a_time_and_all_together_too() -> None:

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from chassis.errors import Invalid
 from chassis.text import shown
 
 UNKNOWN_FIELD = "is not understood here. Leave it out."
+
+MOST_PAIRS = 16
+LONGEST_KEY = 64
+LONGEST_VALUE = 512
+"""OpenAI's bounds of metadata and of attributes."""
+
+# metadata[key]=value; a key that MongoDB would read as an operator or a path does not match.
+METADATA_FILTER = re.compile(r"metadata\[([A-Za-z0-9_-]{1,64})\]")
+
+V = TypeVar("V")
+
+
+def _without_nul(pairs: dict[str, V]) -> dict[str, V]:
+    for key, value in pairs.items():
+        if "\0" in key or (isinstance(value, str) and "\0" in value):
+            raise PydanticCustomError("nul", "holds a NUL character. Remove it.", {"param": shown(key, 100)})
+    return pairs
+
+
+Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
+Pairs = Annotated[dict[Key, V], Field(max_length=MOST_PAIRS), AfterValidator(_without_nul)]
+"""What a client notes about a thing, as MongoDB can keep it: no NUL, which ends a key there."""
+
+Metadata = Pairs[Annotated[str, Field(max_length=LONGEST_VALUE)]]
 
 
 class Body(BaseModel):
@@ -113,6 +138,26 @@ async def known_query(request: Request) -> None:
     for name in request.query_params:
         if name not in known and not name.startswith(prefixes or ("\0",)):
             raise Invalid(f"{shown(name)}: {UNKNOWN_FIELD}", param=shown(name), code="unknown_parameter")
+
+
+def metadata_filter(request: Request) -> dict[str, str]:
+    """The `metadata[key]=value` of a query, by key; its route says `x-query-prefixes` (see `known_query`).
+
+    Raises:
+        Invalid: a key that metadata cannot be searched by.
+    """
+    wanted = {}
+    for name, value in request.query_params.items():
+        if not name.startswith("metadata["):
+            continue
+        found = METADATA_FILTER.fullmatch(name)
+        if not found:
+            raise Invalid(
+                f"{shown(name, 100)}: metadata can be searched by keys of 1 to 64 letters, digits, '_' and '-'.",
+                param=shown(name, 100),
+            )
+        wanted[found[1]] = value
+    return wanted
 
 
 def _query_names(dependant: Dependant) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -15,8 +13,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AliasChoices, Field
 
 from chassis.auth import Principal, require
-from chassis.bodies import Body
-from chassis.errors import Invalid, NotFound, SartorError, Transient, envelope
+from chassis.bodies import Body, Metadata, metadata_filter
+from chassis.errors import Invalid, NotFound, SartorError, envelope
+from chassis.hang_ups import unless_gone
 from chassis.http import Page, page
 from chassis.idempotency import answer_not_kept
 from inference_proxy.answers import (
@@ -30,15 +29,14 @@ from inference_proxy.answers import (
 )
 from inference_proxy.domain import Chat
 from inference_proxy.limits import InFlight, Spending
-from inference_proxy.requests import ChatAsked, CompletionAsked, Metadata
+from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.store import Chats
-from inference_proxy.use_cases import Answer, Answering, Rating
+from inference_proxy.use_cases import Answer, Answering, ForgetChat, LabelChat, Rating
 
 log = structlog.get_logger()
 
 Chatting = Annotated[Principal, require("chat:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
-METADATA_FILTER = re.compile(r"metadata\[[A-Za-z0-9_-]{1,64}\]")
 DONE = b"data: [DONE]\n\n"
 
 
@@ -87,7 +85,7 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
         spending.admit(principal)
         answer = await answering.prepare_chat(principal, asked)
         if asked.stream:
-            return await _streamed(answer, _chat_events(answer))
+            return await _streamed(request, answer, _chat_events(answer))
         await _whole(request, answer)
         body = chat_completion(answer.header, answer.choices, logprobs=bool(asked.logprobs))
         return JSONResponse(body, headers=_headers(answer))
@@ -98,7 +96,7 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
         spending.admit(principal, len(asked.prompts))
         answer = await answering.prepare_completion(principal, asked)
         if asked.stream:
-            return await _streamed(answer, _text_events(answer))
+            return await _streamed(request, answer, _text_events(answer))
         await _whole(request, answer)
         body = text_completion(answer.header, answer.choices, asked.choices, asked.logprobs)
         return JSONResponse(body, headers=_headers(answer))
@@ -109,22 +107,12 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
     async def _whole(request: Request, answer: Answer) -> None:
         """Generate the answer, and stop at once when the client hangs up."""
         with in_flight.entered(answer.principal.tenant_id, len(answer.prompts)):
-            generating = asyncio.ensure_future(answering.whole(answer))
-            gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
-            try:
-                await asyncio.wait((generating, gone), return_when=asyncio.FIRST_COMPLETED)
-                if not generating.done():
-                    raise Transient("The client hung up.")
-                await generating
-            finally:
-                generating.cancel()
-                gone.cancel()
-                await asyncio.gather(generating, gone, return_exceptions=True)
+            await unless_gone(request, answering.whole(answer))
 
-    async def _streamed(answer: Answer, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    async def _streamed(request: Request, answer: Answer, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
         """Answer when the first event is there: until then a refusal still has its own status."""
         counted = _counted(answer, events)
-        first = await anext(counted)
+        first = await unless_gone(request, anext(counted))
         headers = {**_headers(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(_guarded(first, counted), media_type="text/event-stream", headers=headers)
 
@@ -188,7 +176,7 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
     return router
 
 
-def stored_routes(chats: Chats) -> APIRouter:
+def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRouter:
     """Completions kept with `store: true`."""
     router = APIRouter(prefix="/v1/chat/completions", tags=["inference"])
 
@@ -205,7 +193,7 @@ def stored_routes(chats: Chats) -> APIRouter:
         found = await chats.stored_page(
             principal,
             model,
-            _metadata_filter(request),
+            metadata_filter(request),
             limit=limit + 1,
             after=after,
             newest_first=newest_first,
@@ -218,9 +206,7 @@ def stored_routes(chats: Chats) -> APIRouter:
 
     @router.post("/{chat_id}")
     async def update_stored(chat_id: str, asked: StoredChange, principal: Chatting) -> dict[str, Any]:
-        await chats.stored(principal, chat_id)
-        changed = await chats.chats.update(principal.tenant_id, chat_id, lambda chat: chat.label(asked.metadata or {}))
-        return _stored_view(changed)
+        return _stored_view(await label.run(principal, chat_id, asked.metadata or {}))
 
     @router.get("/{chat_id}/messages")
     async def stored_messages(
@@ -243,26 +229,10 @@ def stored_routes(chats: Chats) -> APIRouter:
 
     @router.delete("/{chat_id}")
     async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
-        await chats.stored(principal, chat_id)
-        await chats.chats.update(principal.tenant_id, chat_id, Chat.forget_content)
+        await forget.run(principal, chat_id)
         return {"object": "chat.completion.deleted", "id": chat_id, "deleted": True}
 
     return router
-
-
-def _metadata_filter(request: Request) -> dict[str, str]:
-    """The `metadata[key]=value` of a query.
-
-    Raises:
-        Invalid: a key that is no plain name, which the database would read as something else.
-    """
-    wanted = {}
-    for name, value in request.query_params.items():
-        if name.startswith("metadata["):
-            if not METADATA_FILTER.fullmatch(name):
-                raise Invalid(f"{name[:100]}: a key of letters, digits, '_' and '-' is expected.", param=name[:100])
-            wanted[name.removeprefix("metadata[").removesuffix("]")] = value
-    return wanted
 
 
 def _stored_view(chat: Chat) -> dict[str, Any]:

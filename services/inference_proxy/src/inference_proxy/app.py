@@ -17,7 +17,7 @@ from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
 from inference_proxy.store import Chats
 from inference_proxy.tgi import TGIClient
-from inference_proxy.use_cases import Answering, Rating
+from inference_proxy.use_cases import Answering, ForgetChat, LabelChat, Rating
 
 
 def build(settings: Settings) -> FastAPI:
@@ -42,5 +42,9 @@ def build(settings: Settings) -> FastAPI:
     service.on_stop(records.stop)
     service.bus.watch(watched(routes))
     return service.app(
-        [inference_routes(answering, spending, in_flight), stored_routes(chats), feedback_routes(Rating(chats))]
+        [
+            inference_routes(answering, spending, in_flight),
+            stored_routes(chats, LabelChat(chats), ForgetChat(chats)),
+            feedback_routes(Rating(chats)),
+        ]
     )

@@ -6,8 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from chassis.errors import NotFound
 from eventbus.aggregate import Aggregate
 from schemas import ChatCompleted, FeedbackRecorded
+
+
+def not_stored(chat_id: str) -> NotFound:
+    """There is no such answer whose content was kept."""
+    return NotFound(f"No stored completion '{chat_id}'. Send store=true to keep one.", param="id")
 
 
 class Chat(Aggregate):
@@ -52,13 +58,27 @@ class Chat(Aggregate):
         )
 
     def forget_content(self) -> None:
-        """Drop what was said; that it was said stays counted."""
+        """Drop what was said; that it was said stays counted.
+
+        Raises:
+            NotFound: it is not stored.
+        """
+        self._must_be_stored()
         self.stored, self.messages, self.answer, self.metadata = False, [], None, {}
         self.further_answers = []
 
     def label(self, metadata: dict[str, str]) -> None:
-        """Replace what its owner noted about it."""
+        """Replace what its owner noted about it.
+
+        Raises:
+            NotFound: it is not stored.
+        """
+        self._must_be_stored()
         self.metadata = metadata
+
+    def _must_be_stored(self) -> None:
+        if not self.stored:
+            raise not_stored(self.id)
 
 
 class Feedback(Aggregate):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from chassis.bodies import Body
+from chassis.bodies import Body, Metadata
 from chassis.errors import Invalid
 from inference_proxy.messages import Message, Name, plain
 from inference_proxy.tgi import Sampling
@@ -23,9 +23,6 @@ StopText = Annotated[str, Field(max_length=1000)]
 Penalty = Annotated[float | None, Field(ge=-2, le=2)]
 TokenId = Annotated[int, Field(ge=0)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
 
 
 class Tool(Body):
@@ -54,7 +51,6 @@ class Common(Body):
             "safety_identifier",
             "service_tier",
             "user",
-            "verbosity",
         }
     )
     PROMPT: ClassVar[str]
@@ -124,6 +120,7 @@ class ChatAsked(Common):
         "modalities": (["text"],),
         "parallel_tool_calls": (True,),
         "reasoning_effort": ("none",),
+        "verbosity": ("medium",),
     }
 
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
@@ -148,6 +145,8 @@ class ChatAsked(Common):
             raise Invalid("response_format: only 'text' is available.", param="response_format")
         if any(tool.type != "file_search" for tool in self.tools or []):
             raise Invalid("tools: only 'file_search' with vector_store_ids is available.", param="tools")
+        if not self.vector_store_ids and not all(tool.vector_store_ids for tool in self.tools or []):
+            raise Invalid("tools: 'file_search' needs vector_store_ids, its own or the request's.", param="tools")
         if self.tool_choice not in (None, "auto", "none"):
             raise Invalid("tool_choice: only 'auto' and 'none' are available.", param="tool_choice")
         if self.top_logprobs and not self.logprobs:

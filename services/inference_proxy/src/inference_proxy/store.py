@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from chassis.auth import Principal
-from chassis.errors import NotFound
 from eventbus.outbox import AggregateStore
-from inference_proxy.domain import Chat, Feedback
+from inference_proxy.domain import Chat, Feedback, not_stored
 
 
 class Chats:
@@ -25,8 +24,17 @@ class Chats:
         """
         chat = await self.chats.find_one(principal.tenant_id, {**principal.only, "_id": chat_id, "stored": True})
         if chat is None:
-            raise NotFound(f"No stored completion '{chat_id}'. Send store=true to keep one.", param="id")
+            raise not_stored(chat_id)
         return chat
+
+    async def change_stored(self, principal: Principal, chat_id: str, change: Callable[[Chat], None]) -> Chat:
+        """An answer whose content was stored, changed.
+
+        Raises:
+            NotFound: there is none that the caller may see, or `change` finds it stored no more.
+        """
+        await self.stored(principal, chat_id)
+        return await self.chats.update(principal.tenant_id, chat_id, change)
 
     async def stored_page(
         self,

@@ -210,6 +210,36 @@ class Answering:
         await self._records.keep(chat)
 
 
+class LabelChat:
+    """Replaces what its owner noted about a stored answer."""
+
+    def __init__(self, chats: Chats) -> None:
+        self._chats = chats
+
+    async def run(self, principal: Principal, chat_id: str, metadata: dict[str, str]) -> Chat:
+        """The answer with its new metadata.
+
+        Raises:
+            NotFound: there is none that the caller may see, or it was just deleted.
+        """
+        return await self._chats.change_stored(principal, chat_id, lambda chat: chat.label(metadata))
+
+
+class ForgetChat:
+    """Drops the content of a stored answer."""
+
+    def __init__(self, chats: Chats) -> None:
+        self._chats = chats
+
+    async def run(self, principal: Principal, chat_id: str) -> None:
+        """Drop what was said.
+
+        Raises:
+            NotFound: there is none that the caller may see, or it was just deleted.
+        """
+        await self._chats.change_stored(principal, chat_id, Chat.forget_content)
+
+
 class Rating:
     """Takes ratings of answers."""
 

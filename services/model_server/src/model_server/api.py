@@ -13,8 +13,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter, Gauge, Histogram
 
+from chassis.hang_ups import HungUp, unless_gone
 from model_server.engine import Engine
-from model_server.errors import AdapterNotFound, CallerLeft, InputTooLong, Overloaded, ParameterRefused
+from model_server.errors import AdapterNotFound, InputTooLong, Overloaded, ParameterRefused
 from model_server.requests import BEYOND_TGI, MOST_STOPS, ChatBody, GenerateBody, Parameters, TokenizeBody
 from model_server.sequence import GenerateRequest, Token
 
@@ -34,7 +35,7 @@ def refusal(error: Exception) -> JSONResponse:
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, AdapterNotFound):
         status, kind, message = 404, "adapter_not_found", f"Adapter '{error}' is not loaded here."
-    elif isinstance(error, CallerLeft):
+    elif isinstance(error, HungUp):
         status, kind, message = 499, "cancelled", "The caller hung up."
     elif isinstance(error, InputTooLong | ParameterRefused):
         status, kind, message = 422, "validation", f"Input validation error: {error}"
@@ -77,11 +78,6 @@ def _timing(last: Token, began: float) -> dict[str, str]:
     }
 
 
-async def _first(tokens: AsyncGenerator[Token, None]) -> Token:
-    """The first token, so that a refusal still has its own status."""
-    return await anext(tokens)
-
-
 async def _rest(first: Token, tokens: AsyncGenerator[Token, None]) -> AsyncIterator[Token]:
     async with aclosing(tokens):
         yield first
@@ -89,28 +85,10 @@ async def _rest(first: Token, tokens: AsyncGenerator[Token, None]) -> AsyncItera
             yield token
 
 
-async def _all(request: Request, tokens: AsyncGenerator[Token, None]) -> list[Token]:
-    """Every token of an answer; no more is computed when the caller hangs up.
-
-    Raises:
-        CallerLeft: the caller hung up.
-    """
-
-    async def read() -> list[Token]:
-        async with aclosing(tokens) as stream:
-            return [token async for token in stream]
-
-    reading = asyncio.ensure_future(read())
-    gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
-    try:
-        await asyncio.wait((reading, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            raise CallerLeft
-        return reading.result()
-    finally:
-        reading.cancel()
-        gone.cancel()
-        await asyncio.gather(reading, gone, return_exceptions=True)
+async def _all(tokens: AsyncGenerator[Token, None]) -> list[Token]:
+    """Every token of an answer."""
+    async with aclosing(tokens) as stream:
+        return [token async for token in stream]
 
 
 def routes(engine: Engine) -> APIRouter:
@@ -123,7 +101,7 @@ def routes(engine: Engine) -> APIRouter:
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
-            tokens = await _all(request, engine.generate(body.request()))
+            tokens = await unless_gone(request, _all(engine.generate(body.request())))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         last = tokens[-1]
@@ -143,13 +121,13 @@ def routes(engine: Engine) -> APIRouter:
         return JSONResponse(answer, headers=_timing(last, began))
 
     @router.post("/generate_stream")
-    async def generate_stream(body: GenerateBody) -> Response:
+    async def generate_stream(request: Request, body: GenerateBody) -> Response:
         REQUESTS.labels("generate_stream").inc()
         QUEUE.set(engine.queued)
         stream = engine.generate(body.request())
         began = time.perf_counter()
         try:
-            first = await _first(stream)
+            first = await unless_gone(request, anext(stream))  # so that a refusal still has its own status
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache"}
@@ -163,7 +141,7 @@ def routes(engine: Engine) -> APIRouter:
         began = time.perf_counter()
         try:
             asked = await _chat_request(body)
-            tokens = await _all(request, engine.generate(asked))
+            tokens = await unless_gone(request, _all(engine.generate(asked)))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         last = tokens[-1]

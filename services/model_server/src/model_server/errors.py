@@ -21,7 +21,3 @@ class EngineStopped(Exception):
 
 class ParameterRefused(Exception):
     """A parameter asks for what this model does not have."""
-
-
-class CallerLeft(Exception):
-    """Whoever asked hung up before the answer was whole."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import Coroutine
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
 from chassis.auth import Principal, require
-from chassis.errors import Invalid, NotFound, Transient
+from chassis.errors import Invalid, NotFound
+from chassis.hang_ups import unless_gone
 from chassis.http import Page, page
 from chassis.ids import now
 from chassis.text import quoted
@@ -41,24 +40,7 @@ Order = Literal["asc", "desc"]
 Cursor = Annotated[str | None, Query(max_length=200)]
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 
-T = TypeVar("T")
-
 SHOWN = {"in_progress": "in_progress", "completed": "completed", "failed": "failed", "deleting": "cancelled"}
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of the work, which ends where the client hangs up."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())  # the body was read: what comes next is the disconnect
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Transient("The client hung up.")
-        return await working
-    finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
 
 
 def store_routes(stores: Stores, collections: Collections) -> APIRouter:
@@ -151,7 +133,7 @@ def search_routes(search: Search, turns: Turns) -> APIRouter:
                 filter_=filters.read(asked.filters) if asked.filters is not None else None,
                 threshold=ranking.score_threshold,
             )
-            found = await _unless_gone(request, finding)
+            found = await unless_gone(request, finding)
         rows = [
             {
                 "file_id": chunk.file_id,
@@ -276,7 +258,7 @@ def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
             )
         texts = checked_texts(await texts_of(asked.inputs))
         with turns.entered(principal.tenant_id):
-            vectors, tokens = await _unless_gone(request, embedded(texts, principal.tenant_id))
+            vectors, tokens = await unless_gone(request, embedded(texts, principal.tenant_id))
         encoded = asked.encoding_format == "base64"
         data = [
             {

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from chassis.bodies import LONGEST_KEY, LONGEST_VALUE
 from chassis.errors import Invalid
 from chassis.text import quoted
 
@@ -25,9 +26,6 @@ COMPARISONS = ("eq", "ne", *ORDERS, "in", "nin")
 DEEPEST = 8
 MOST_VALUES = 1_000
 """Values that a filter compares with, all together."""
-
-LONGEST_KEY = 64
-LONGEST_VALUE = 512
 
 
 @dataclass(frozen=True)

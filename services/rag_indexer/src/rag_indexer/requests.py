@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
-from chassis.bodies import Body
+from chassis.bodies import LONGEST_VALUE, Body, Metadata, Pairs
 from chassis.errors import Invalid
 from rag_indexer.domain import Chunking
-from rag_indexer.filters import LONGEST_KEY, LONGEST_VALUE
 
 MOST_INPUTS = 2_048
 LONGEST_INPUT = 32_000
@@ -21,12 +20,6 @@ LONGEST_QUERY = 1_000_000
 
 LARGEST = 2**63 - 1
 """The largest whole number that MongoDB keeps."""
-
-
-def _named(key: str) -> str:
-    if "\0" in key:
-        raise ValueError("a key may not hold a NUL character")
-    return key
 
 
 def _kept(value: Any) -> Any:
@@ -41,10 +34,8 @@ def _kept(value: Any) -> Any:
     return value
 
 
-Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY), AfterValidator(_named)]
-Metadata = Annotated[dict[Key, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 Value = Annotated[str | bool | int | float, PlainValidator(_kept)]
-Attributes = Annotated[dict[Key, Value], Field(max_length=16)]
+Attributes = Pairs[Value]
 FileId = Annotated[str, Field(min_length=1, max_length=200)]
 
 

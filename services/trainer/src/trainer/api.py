@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.auth import Principal, require
-from chassis.bodies import Body
+from chassis.bodies import Body, Metadata, metadata_filter
 from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
@@ -24,11 +23,6 @@ Writes = Annotated[Principal, require("fine_tuning:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=128, description="Id of the last item of the previous page.")]
 FileId = Annotated[str, Field(min_length=1, max_length=128)]
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
-# metadata[key]=value; a key that MongoDB would read as an operator or a path does not match.
-METADATA_FILTER = re.compile(r"metadata\[[A-Za-z0-9_-]{1,64}\]")
 
 
 class HyperparametersAsked(Body):
@@ -185,25 +179,6 @@ def checkpoint_view(checkpoint: JobCheckpoint, job: Job) -> dict[str, Any]:
     }
 
 
-def metadata_wanted(request: Request) -> dict[str, str]:
-    """The query for jobs whose metadata has what `metadata[key]=value` parameters say.
-
-    Raises:
-        Invalid: a key that metadata cannot be searched by.
-    """
-    wanted = {}
-    for name, value in request.query_params.items():
-        if not name.startswith("metadata["):
-            continue
-        if not METADATA_FILTER.fullmatch(name):
-            raise Invalid(
-                f"{name[:100]}: metadata can be searched by keys of 1 to 64 letters, digits, '_' and '-'.",
-                param=name[:100],
-            )
-        wanted[f"metadata.{name[9:-1]}"] = value
-    return wanted
-
-
 def routes(jobs: Jobs, requests: Requests) -> APIRouter:
     """Create, list, read and steer jobs."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -224,7 +199,9 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         metadata: Annotated[Literal["null"] | None, Query(description="`null`: only jobs without metadata.")] = None,
     ) -> Page:
         wanted: dict[str, str | None] = {"training_file": training_file} if training_file is not None else {}
-        wanted |= {"metadata": None} if metadata is not None else metadata_wanted(request)
+        if metadata is not None:
+            wanted["metadata"] = None
+        wanted |= {f"metadata.{key}": value for key, value in metadata_filter(request).items()}
         found = await jobs.jobs.find(principal.tenant_id, wanted | principal.only, limit=limit + 1, after=after)
         return page([JobObject.of(job) for job in found], limit=limit)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis.errors import Invalid
-from chassis.text import quoted
+from chassis.text import quoted, shown
 
 BASE_LEARNING_RATE = 1e-3
 """Peak learning rate of a LoRA run at a multiplier of 1. LoRA wants about ten times the rate of full fine-tuning
@@ -55,13 +55,14 @@ def resolve_hyperparameters(n_rows: int, requested: Mapping[str, Any] | None = N
     Raises:
         Invalid: a field is unknown, of the wrong type or out of its range; `param` names it.
     """
-    given = {name: value for name, value in (requested or {}).items() if value not in (None, "auto")}
-    unknown = given.keys() - set(NAMES)
+    asked = {name: value for name, value in (requested or {}).items() if value is not None}
+    unknown = asked.keys() - set(NAMES)
     if unknown:
-        name = min(unknown)[:100]
+        name = shown(min(unknown), 100)
         raise Invalid(
             f"hyperparameters.{name}: unknown; {', '.join(NAMES)} can be set.", param=f"hyperparameters.{name}"
         )
+    given = {name: value for name, value in asked.items() if value != "auto"}
     return Hyperparameters(
         n_epochs=_integer(given, "n_epochs", MAX_EPOCHS, auto=_auto_epochs(n_rows)),
         batch_size=_integer(given, "batch_size", MAX_BATCH_SIZE, auto=_auto_batch_size(n_rows)),
