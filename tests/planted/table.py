@@ -210,8 +210,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a relay asks for its lease only once",
         RELAY,
-        "            if not await self._hold_lease():\n",
-        "            if False:\n",
+        "            if not await self._hold_lease():\n                raise",
+        "            if False:\n                raise",
         f"{RELAY_TEST}::test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more",
     ),
     bug(
@@ -230,9 +230,23 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a failing aggregate holds up all that waits beside it",
         RELAY,
-        "                    failure = outcome\n",
-        "                    raise outcome\n",
+        "                failure = outcome\n",
+        "                raise outcome\n",
         f"{RELAY_TEST}::test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others",
+    ),
+    bug(
+        "while the broker is away all that waits is tried",
+        RELAY,
+        "room = min(PARALLEL, MOST_FAILING - len(failing))",
+        "room = PARALLEL",
+        f"{RELAY_TEST}::test_while_the_broker_is_away_some_aggregates_are_tried_and_after_that_all_are_published",
+    ),
+    bug(
+        "an event is given up for those it was sent together with",
+        BUS,
+        "isinstance(error, TOO_LARGE) and size > LARGE_MESSAGE_BYTES",
+        "isinstance(error, TOO_LARGE)",
+        f"{RELAY_TEST}::test_only_a_message_that_is_too_large_alone_is_refused_for_good",
     ),
     bug(
         "the newest event goes first",
@@ -256,6 +270,13 @@ BUGS: tuple[Planted, ...] = (
         "libs/eventbus/tests/test_background.py::test_a_service_whose_worker_cannot_start_is_not_ready",
     ),
     bug(
+        "work that waits before it fails passes for running",
+        "libs/eventbus/src/eventbus/background.py",
+        "SETTLED_SECONDS = 60.0",
+        "SETTLED_SECONDS = 10.0",
+        "libs/eventbus/tests/test_background.py::test_work_is_told_however_long_it_waits_before_it_fails",
+    ),
+    bug(
         "a topic keeps the partitions it was made with",
         "libs/eventbus/src/eventbus/topics.py",
         "if 0 < there.get(name, 0) < number}",
@@ -268,6 +289,13 @@ BUGS: tuple[Planted, ...] = (
         "int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0",
         "int(attempts)",
         "libs/eventbus/tests/test_topics.py::test_foreign_messages_among_the_dead_letters_spoil_no_list",
+    ),
+    bug(
+        "half a message is sent back",
+        "libs/eventbus/src/eventbus/dead_letters.py",
+        "        if letter.cut:\n",
+        "        if False:\n",
+        "libs/eventbus/tests/test_topics.py::test_a_letter_of_which_only_the_beginning_was_kept_is_not_sent_back",
     ),
     bug(
         "an index with other options stops the start",
@@ -640,6 +668,21 @@ BUGS: tuple[Planted, ...] = (
         "if known is None or not usable or self._answers.get(key) is not known:",
         "if known is not None:",
         "services/inference_proxy/tests/test_neighbours_away.py::test_what_was_seen_is_answered_and_what_ended_is_not",
+    ),
+    bug(
+        "a change of one answer lets no other be believed",
+        "libs/chassis/src/chassis/believed.py",
+        "self._note(lambda asked, _: asked == key)",
+        "self._note(lambda *_: True)",
+        "libs/chassis/tests/test_believed.py::test_what_changes_elsewhere_leaves_an_answer_fresh",
+    ),
+    bug(
+        "a replica less ends the whole route",
+        "services/inference_proxy/src/inference_proxy/routing.py",
+        "return replace(route, replicas=left) if left else None",
+        "return None",
+        "services/inference_proxy/tests/test_routing.py"
+        "::test_a_replica_without_the_adapter_is_asked_no_more_and_the_others_are",
     ),
     bug(
         "a revoked key is believed while accounts is away",

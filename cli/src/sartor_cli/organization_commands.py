@@ -81,7 +81,8 @@ def replay_dead_letters(
         show(letter, as_json=as_json, columns=("id", "type", "consumer", "replayed_at"))
         return
     body = {"consumer": consumer, "code": code}
-    show(client.call("POST", "/organization/dead_letters/replay", json=body), as_json=as_json, columns=("replayed",))
+    done = client.call("POST", "/organization/dead_letters/replay", json=body)
+    show(done, as_json=as_json, columns=("replayed", "skipped"))
 
 
 @keys.command("create")

@@ -129,15 +129,54 @@ async def test_all_who_wait_share_one_question_and_its_failure() -> None:
     assert source.asked == 1
 
 
-async def test_an_answer_overtaken_by_a_change_is_asked_for_again() -> None:
+@pytest.mark.parametrize("change", ["forget", "doubt", "revise"])
+async def test_an_answer_overtaken_by_a_change_is_asked_for_again(change: str) -> None:
     source = Source()
     source.answers_when.clear()
     first = asyncio.create_task(source.get())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert source.asked
-    source.believed.doubt(lambda *_: True)
+    match change:
+        case "forget":
+            source.believed.forget("key")
+        case "doubt":
+            source.believed.doubt(lambda _key, value: value == "one")
+        case "revise":
+            source.believed.revise(lambda _key, value: None if value == "one" else value)
     source.value = "two"
     source.answers_when.set()
     assert await first == "one"
     assert await source.get() == "two"
+
+
+@pytest.mark.parametrize("change", ["forget", "doubt", "revise"])
+async def test_what_changes_elsewhere_leaves_an_answer_fresh(change: str) -> None:
+    source = Source()
+    source.answers_when.clear()
+    first = asyncio.create_task(source.get())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert source.asked == 1
+    match change:
+        case "forget":
+            source.believed.forget("another key")
+        case "doubt":
+            source.believed.doubt(lambda _key, value: value == "another")
+        case "revise":
+            source.believed.revise(lambda _key, value: None if value == "another" else value)
+    source.answers_when.set()
+    assert [await first, await source.get()] == ["one", "one"]
+    assert source.asked == 1
+
+
+async def test_a_revised_answer_holds_as_long_as_it_did_and_an_ended_one_no_more() -> None:
+    source = Source()
+    await source.get()
+    source.believed.revise(lambda _key, value: value + " half")
+    assert (await source.get(), source.asked) == ("one half", 1)
+    source.now, source.error = FRESH, Transient("away")
+    assert (await source.get(), source.asked) == ("one half", 2)
+    source.believed.revise(lambda *_: None)
+    with pytest.raises(Transient):
+        await source.get()

@@ -15,6 +15,7 @@ from eventbus import background
 from eventbus.background import FAILURES, MANY, Background
 from eventbus.service import Service
 from testkit import Space, eventually
+from testkit.simulation import SimulatedLoop
 
 
 @asynccontextmanager
@@ -29,15 +30,20 @@ async def running(work: background.Work) -> AsyncIterator[Background]:
 
 
 @pytest.fixture(autouse=True)
+def no_failures_yet() -> None:
+    FAILURES.clear()
+
+
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(background, "SETTLED_SECONDS", 0.2)
 
 
 def failures() -> float:
     return float(FAILURES.labels("worker")._value.get())
 
 
+@pytest.mark.usefixtures("quick")
 async def test_work_that_never_ran_is_told_after_some_tries() -> None:
     async def work() -> None:
         raise PermissionError("the work folder is another user's")
@@ -50,25 +56,41 @@ async def test_work_that_never_ran_is_told_after_some_tries() -> None:
                 await check()
 
 
-async def test_work_that_ran_and_fails_now_is_told_beside_readiness() -> None:
-    broken = asyncio.Event()
+def test_work_that_ran_and_fails_now_is_told_beside_readiness_until_it_runs_on() -> None:
+    loop, keeper, broken = SimulatedLoop(0), Background(), asyncio.Event()
 
     async def work() -> None:
         await broken.wait()
         raise RuntimeError("the disk went away")
 
-    async with running(work) as keeper:
-        await asyncio.sleep(0.25)
-        broken.set()
-        await eventually(lambda: failures() >= MANY)
-        await keeper.check_started()
-        with pytest.raises(Transient, match="the disk went away"):
-            await keeper.check_running()
-        broken.clear()
-        await eventually(lambda: failures() == 0)
-        await keeper.check_running()
+    loop.create_task(keeper.keep_running("worker", work))
+    loop.call_later(2 * background.SETTLED_SECONDS, broken.set)
+    loop.run_until(lambda: failures() >= MANY)
+    asyncio.run(keeper.check_started())
+    with pytest.raises(Transient, match="the disk went away"):
+        asyncio.run(keeper.check_running())
+    broken.clear()
+    loop.run_until(lambda: failures() == 0)
+    asyncio.run(keeper.check_running())
 
 
+@pytest.mark.parametrize("seconds", [0.0, 10.0, 15.0, 30.0], ids=str)
+def test_work_is_told_however_long_it_waits_before_it_fails(seconds: float) -> None:
+    """The database's client gives up after 10 s, the object store's after 15."""
+    loop, keeper = SimulatedLoop(0), Background()
+
+    async def work() -> None:
+        await asyncio.sleep(seconds)
+        raise TimeoutError("the database does not answer")
+
+    loop.create_task(keeper.keep_running("worker", work))
+    loop.run_until(lambda: loop.time() > (MANY + 1) * (seconds + background.PAUSE_SECONDS))
+    for check in (keeper.check_started, keeper.check_running):
+        with pytest.raises(Transient, match="the database does not answer"):
+            asyncio.run(check())
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_service_whose_worker_cannot_start_is_not_ready(space: Space) -> None:
     async def work() -> None:
         raise PermissionError("the work folder is another user's")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from chassis.errors import Invalid, TooLarge, Transient
 from chassis.settings import ServiceSettings
@@ -168,29 +168,57 @@ async def grown(store: AggregateStore[Upload], *, larger: str) -> None:
     await store.collection.update_many({}, {"$set": {"outbox.0.data.filename": larger}})
 
 
-@pytest.mark.parametrize("size", [MOST_EVENT_BYTES, 1_500_000], ids=["over our limit", "over the broker's"])
-async def test_what_cannot_be_published_is_given_up_and_the_rest_flows(
-    space: Space, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if size > MOST_EVENT_BYTES:
-        monkeypatch.setattr("eventbus.event_size.MOST_EVENT_BYTES", 2**30)
+async def test_what_cannot_be_published_is_given_up_and_the_rest_flows(space: Space) -> None:
     settings = space.settings(ServiceSettings, "ingest")
     asleep = Service("ingest", settings).aggregates("uploads", Upload)
     await asleep.add(upload(1))
     await asleep.update(TENANT, "file-1", Upload.delete)
-    await grown(asleep, larger="x" * size)
+    await grown(asleep, larger="x" * 1_500_000)
     async with producer(space) as (service, store), space.probe("files") as seen:
         await eventually(lambda: len(seen.events) == 1)
         assert [(type(event), envelope.seq) for envelope, event in seen.events] == [(FileDeleted, 2)]
         await eventually(lambda: _outboxes_empty(store))
         [kept] = await service.collection("given_up").find().to_list(10)
         assert (kept["outbox"], kept["aggregate_id"], kept["topic"]) == ("uploads", "file-1", "files")
-        assert (kept["code"], kept["envelope"]["tenantid"]) == (
-            "event_too_large" if size == MOST_EVENT_BYTES else "unpublishable",
-            TENANT,
-        )
-        assert len(kept["data"]["filename"]) == size
+        assert (kept["code"], kept["envelope"]["tenantid"]) == ("unpublishable", TENANT)
+        assert len(kept["data"]["filename"]) == 1_500_000
         assert KEPT._value.get() == 1
+
+
+async def test_a_larger_event_that_an_earlier_release_left_is_published(space: Space) -> None:
+    asleep = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Upload)
+    await asleep.add(upload(1))
+    await grown(asleep, larger="x" * 900_000)
+    async with producer(space) as (service, store), space.probe("files") as seen:
+        await eventually(lambda: len(seen.events) == 1)
+        assert [(type(event), envelope.seq) for envelope, event in seen.events] == [(FileUploaded, 1)]
+        await eventually(lambda: _outboxes_empty(store))
+        assert await service.collection("given_up").count_documents({}) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "size", "kind"),
+    [
+        (InvalidTimestampError, 2000, Transient),
+        (InvalidTimestampError, 900_000, Transient),
+        (MessageSizeTooLargeError, 2000, Transient),
+        (RecordListTooLargeError, MOST_EVENT_BYTES, Transient),
+        (MessageSizeTooLargeError, 900_000, Invalid),
+        (RecordListTooLargeError, 900_000, Invalid),
+    ],
+)
+async def test_only_a_message_that_is_too_large_alone_is_refused_for_good(
+    space: Space, monkeypatch: pytest.MonkeyPatch, error: type[KafkaError], size: int, kind: type[Exception]
+) -> None:
+    """The broker says it of all that came with it, and judges the producer's clock."""
+    bus = Service("ingest", space.settings(ServiceSettings, "ingest")).bus
+
+    async def publish(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(bus._broker, "publish", publish)
+    with pytest.raises(kind):
+        await bus.send("files", b"file-1", b"x" * size, {"ce_type": FileUploaded.type})
 
 
 async def test_many_that_cannot_be_published_do_not_hold_up_another_tenant(space: Space) -> None:
@@ -198,7 +226,7 @@ async def test_many_that_cannot_be_published_do_not_hold_up_another_tenant(space
     asleep = Service("ingest", settings).aggregates("uploads", Upload)
     for number in range(300):
         await asleep.add(upload(number))
-    await grown(asleep, larger="x" * MOST_EVENT_BYTES)
+    await asleep.collection.update_many({}, {"$unset": {"outbox.0.envelope.subject": ""}})
     async with producer(space) as (service, store), space.probe("files") as seen:
         await store.add(upload(1000, "tenant_b"))
         await eventually(lambda: [event.file_id for event in seen.of(FileUploaded)] == ["file-1000"], within=30)
@@ -239,6 +267,74 @@ async def test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others(
         assert time.monotonic() - began < relaying.SWEEP_SECONDS
     finally:
         relaying_task.cancel()
+
+
+async def test_an_aggregate_that_takes_long_to_fail_again_holds_up_no_others(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    store, published, tried = service.aggregates("uploads", Upload), list[str](), list[str]()
+    answers = asyncio.Event()
+
+    async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
+        if envelope.tenantid == TENANT:
+            tried.append(envelope.subject)
+            if len(tried) > 1:
+                await answers.wait()
+            if len(tried) < 3:
+                raise Transient("the broker is away")
+        published.append(envelope.subject)
+
+    monkeypatch.setattr(relaying, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(service.bus, "publish", publish)
+    await store.add(upload(1))
+    assert service._relay is not None
+    task = asyncio.create_task(service._relay.run())
+    try:
+        await eventually(lambda: len(tried) == 2)
+        for number in range(1000, 1005):
+            await store.add(upload(number, "tenant_b"))
+            await eventually(lambda: published[-1:] == [f"file-{number}"])  # noqa: B023 - awaited here
+        assert tried == ["file-1"] * 2
+        answers.set()
+        await eventually(lambda: published[-1] == "file-1")
+    finally:
+        task.cancel()
+    assert tried == ["file-1"] * 3
+
+
+async def test_while_the_broker_is_away_some_aggregates_are_tried_and_after_that_all_are_published(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is left out of each query grows with all that waits."""
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    store, tried, published, away = service.aggregates("uploads", Upload), set[str](), list[str](), True
+
+    async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
+        tried.add(envelope.subject)
+        if away:
+            raise Transient("the broker is away")
+        published.append(envelope.subject)
+
+    monkeypatch.setattr(relaying, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(relaying, "PARALLEL", 4)
+    monkeypatch.setattr(relaying, "MOST_FAILING", 10)
+    monkeypatch.setattr(service.bus, "publish", publish)
+    for number in range(30):
+        await store.add(upload(number))
+    relay = service._relay
+    assert relay is not None
+    with pytest.raises(Transient):
+        await relay.drain()
+    await relay.drain()
+    assert len(tried) == 10
+    away = False
+    task = asyncio.create_task(relay.run())
+    try:
+        await eventually(lambda: _outboxes_empty(store))
+    finally:
+        task.cancel()
+    assert sorted(published) == sorted(f"file-{number}" for number in range(30))
 
 
 async def test_the_oldest_goes_first(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Invalid
 from chassis.settings import ServiceSettings
@@ -86,6 +87,23 @@ async def test_dead_letters_are_replayed_to_their_consumer_alone(
             await eventually(lambda: sorted(consumers.handled["registry"]) == ["file-0", "file-1", "file-2"])
             assert await letters() == []
             assert len(consumers.handled["labeling"]) == 3
+
+
+async def test_a_letter_that_was_cut_is_not_replayed_and_the_others_are(space: Space, tmp_path: Path) -> None:
+    operator = bearer(OPERATOR)
+    async with accounts(space, tmp_path) as http:
+        settings = space.settings(ServiceSettings, "accounts")
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+            for number in range(3):
+                cut = [("x-cut-from", b"1048000")] if number == 1 else []
+                headers = [("x-original-topic", b"files"), ("x-consumer", b"registry"), *cut]
+                await producer.send_and_wait(f"{settings.topic_prefix}files-dlq", b"{", headers=headers)
+        done = await http.post(f"{URL}/replay", json={}, headers=operator)
+        assert done.json() == {"object": "list", "replayed": 2, "skipped": ["files.1"]}
+        refused = await http.post(f"{URL}/files.1/replay", headers=operator)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "dead_letter_cut")
+        left = (await http.get(URL, headers=operator)).json()["data"]
+        assert [letter["id"] for letter in left] == ["files.1"]
 
 
 async def test_only_the_operator_sees_dead_letters(space: Space, tmp_path: Path) -> None:

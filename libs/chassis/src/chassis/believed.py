@@ -53,7 +53,7 @@ class Believed(Generic[K, V]):
         self._clock = clock
         self._answers: dict[K, _Answer[V]] = {}
         self._asking: dict[K, asyncio.Task[V]] = {}
-        self._changes = 0
+        self._changes: dict[K, list[Callable[[K, V], bool]]] = {}
 
     async def get(self, key: K, ask: Callable[[float | None], Awaitable[V]]) -> V:
         """The answer for `key`.
@@ -71,6 +71,7 @@ class Believed(Generic[K, V]):
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.create_task(self._ask(key, ask, known))
+            self._changes[key] = []
             asking.add_done_callback(lambda done: self._asked(key, done))
         if known is not None and known.failed and self._usable(known):
             return known.value
@@ -80,13 +81,12 @@ class Believed(Generic[K, V]):
         return self._clock() < known.at + self._stale
 
     def _asked(self, key: K, done: asyncio.Task[V]) -> None:
-        del self._asking[key]
+        del self._asking[key], self._changes[key]
         if not done.cancelled():
             done.exception()  # whoever waited was told; there may be nobody left
 
     async def _ask(self, key: K, ask: Callable[[float | None], Awaitable[V]], known: _Answer[V] | None) -> V:
         usable = known is not None and self._usable(known)
-        changes = self._changes
         try:
             value = await ask(PATIENCE_SECONDS if usable else None)
         except Transient as error:
@@ -101,7 +101,9 @@ class Believed(Generic[K, V]):
             raise
         at = self._clock()
         self._answers.pop(key, None)
-        overtaken = changes != self._changes  # something changed while it was asked: it may be of before
+        values = (value, known.value) if known else (value,)
+        # What changed while it was asked: the answer may be of before.
+        overtaken = any(changed(key, one) for changed in self._changes[key] for one in values)
         self._answers[key] = _Answer(value, at, at if overtaken else at + self._fresh)
         if len(self._answers) > MOST:
             self._answers.pop(next(iter(self._answers)))
@@ -109,18 +111,30 @@ class Believed(Generic[K, V]):
 
     def doubt(self, matches: Callable[[K, V], bool]) -> None:
         """Ask again about these, as something may have changed; while nobody can be asked, they hold."""
-        self._changes += 1
+        self._note(matches)
         for key, answer in self._answers.items():
             if matches(key, answer.value):
                 answer.ask_at = 0.0
 
     def forget(self, key: K) -> None:
         """Believe an answer no more."""
-        self._changes += 1
+        self._note(lambda asked, _: asked == key)
         self._answers.pop(key, None)
 
-    def forget_all(self, matches: Callable[[K, V], bool]) -> None:
-        """Believe these answers no more."""
-        self._changes += 1
-        for key in [key for key, answer in self._answers.items() if matches(key, answer.value)]:
-            del self._answers[key]
+    def revise(self, change: Callable[[K, V], V | None]) -> None:
+        """Believe of each answer what is left of it.
+
+        Args:
+            change: gives the answer that holds from now on; None where none does.
+        """
+        self._note(lambda key, value: change(key, value) != value)
+        for key, answer in list(self._answers.items()):
+            left = change(key, answer.value)
+            if left is None:
+                del self._answers[key]
+            else:
+                answer.value = left
+
+    def _note(self, matches: Callable[[K, V], bool]) -> None:
+        for changes in self._changes.values():
+            changes.append(matches)

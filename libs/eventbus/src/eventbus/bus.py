@@ -11,12 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import (
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-)
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
@@ -26,7 +21,7 @@ from chassis.errors import PERMANENT, Invalid, SartorError, Transient
 from chassis.settings import ServiceSettings
 from eventbus import as_it_came
 from eventbus.continuity import Continuity
-from eventbus.event_size import MOST_EVENT_BYTES, check_size
+from eventbus.event_size import MOST_EVENT_BYTES
 from eventbus.lag import Lag
 from eventbus.lanes import Lanes, Place, Rest
 from eventbus.letter import CUT_FROM, REPLAY_FOR, Letter, Outcome
@@ -55,8 +50,11 @@ LOST_RACES = ("stale_write", "stale_fence")
 POST_SECONDS = 0.5
 """Dead letters are collected for so long, and sent together: poison comes in swarms, and each request is work."""
 
-REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
-"""What the client or the broker says of a message that it will never take."""
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""What the client says of a message, and the broker of all that it was sent together with."""
+
+LARGE_MESSAGE_BYTES = 2 * MOST_EVENT_BYTES
+"""With key and headers: no event is so large, and a message above it, far over the producer's batch, is sent alone."""
 
 PUBLISH_SECONDS = 8
 START_SECONDS = 60
@@ -189,10 +187,9 @@ class Bus:
 
         Raises:
             Transient: no acknowledgement within the deadline; the event may or may not be there.
-            TooLarge: over `MOST_EVENT_BYTES`.
-            Invalid: it cannot be written as JSON, or the broker will never take it.
+            Invalid: the broker will never take it.
+            ValueError: it cannot be written as JSON.
         """
-        check_size(envelope, data)
         key, value, headers = to_message(envelope, data)
         await self.send(topic, key, value, headers)
 
@@ -201,12 +198,13 @@ class Bus:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._broker.publish(value, topic=f"{self._prefix}{topic}", key=key, headers=headers)
-        except REFUSED as error:
-            raise Invalid(
-                f"Kafka will never take this message of {len(value)} bytes to '{topic}' ({type(error).__name__}).",
-                code="unpublishable",
-            ) from error
         except (TimeoutError, KafkaError) as error:
+            size = len(key or b"") + len(value) + sum(len(name) + len(text) for name, text in headers.items())
+            if isinstance(error, TOO_LARGE) and size > LARGE_MESSAGE_BYTES:
+                raise Invalid(
+                    f"Kafka will never take this message of {size} bytes to '{topic}' ({type(error).__name__}).",
+                    code="unpublishable",
+                ) from error
             raise Transient(f"Kafka did not acknowledge a message to '{topic}' ({type(error).__name__}).") from error
 
     def _topics_of(self, handlers: Handlers) -> list[str]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chassis.errors import NotFound, Transient
+from chassis.errors import Conflict, NotFound, Transient
 from chassis.ids import now
 from chassis.settings import ServiceSettings
 from chassis.text import quoted
 from eventbus.as_it_came import text_of
 from eventbus.bus import Bus
-from eventbus.letter import REPLAY_FOR
+from eventbus.letter import CUT_FROM, REPLAY_FOR
 from schemas import TOPICS
 from stores.mongo import Collection
 
@@ -52,6 +52,11 @@ class DeadLetter:
     key: bytes | None
     value: bytes
     replayed_at: int | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether only the beginning of the message is left, which no consumer can read."""
+        return CUT_FROM in self.headers
 
 
 class DeadLetters:
@@ -100,8 +105,15 @@ class DeadLetters:
         """Publish a letter again, for its consumer alone; handlers are idempotent, so twice does no harm.
 
         Raises:
+            Conflict: only the message's beginning was kept.
             Transient: the broker did not acknowledge it.
         """
+        if letter.cut:
+            raise Conflict(
+                f"Dead letter {quoted(letter.id)} holds only the first {len(letter.value)} of its message's "
+                f"{letter.headers[CUT_FROM]} bytes and cannot be sent back; have its producer send it again.",
+                code="dead_letter_cut",
+            )
         original = {name: value for name, value in letter.headers.items() if not name.startswith("x-")}
         headers = original | {REPLAY_FOR: letter.consumer, "x-replayed-from": letter.id}
         await self._bus.send(letter.topic, letter.key, letter.value, headers)

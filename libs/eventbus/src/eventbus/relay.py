@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
+from collections.abc import Awaitable
 from typing import Any
 
 import structlog
@@ -30,6 +32,9 @@ RELAY_LEASE_SECONDS = 20
 PARALLEL = 64
 """Aggregates published at the same time: what is sent together shares an acknowledgement."""
 
+MOST_FAILING = 16 * PARALLEL
+"""Aggregates of a collection that fail, after which no others are begun: the broker is away."""
+
 UNPUBLISHABLE = (*PERMANENT, ValueError)
 """Errors of the event itself, which no later attempt mends."""
 
@@ -41,8 +46,8 @@ class Relay:
 
     One replica of the service relays at a time (a lease); its sweep is the truth, a wake-up after each
     write makes it fast. An event is removed only after the broker acknowledged it, so a crash between the two
-    publishes it again: consumers are idempotent. An aggregate whose event is not acknowledged waits for the next sweep,
-    beside all others; an event that cannot be published is given up, and what follows it goes on.
+    publishes it again: consumers are idempotent. An aggregate whose event is not acknowledged is tried again beside all
+    others, which do not wait for it; an event that cannot be published is given up, and what follows it goes on.
 
     Args:
         bus: publishes.
@@ -62,14 +67,20 @@ class Relay:
         self._owner = owner
         self._awake = asyncio.Event()
         self._until = 0.0
-        self._failing: dict[str, dict[str, float]] = {}
+        self._failing: defaultdict[str, set[str]] = defaultdict(set)
 
     def wake(self) -> None:
         """Look now rather than at the next sweep."""
         self._awake.set()
 
     async def run(self) -> None:
-        """Relay until cancelled; failures are logged and tried again at the next sweep."""
+        """Relay until cancelled; failures are logged and tried again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep())
+            for store in self._stores:
+                tasks.create_task(self._retry(store))
+
+    async def _sweep(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(SWEEP_SECONDS):
@@ -77,13 +88,16 @@ class Relay:
             except TimeoutError:
                 pass
             self._awake.clear()
-            try:
-                await self.drain()
-            except Exception as error:  # the boundary of a background task: it must survive a broker or database cut
-                log.warning("relay_failed", error=f"{type(error).__name__}: {error}")
+            await _survive(self.drain())
+
+    async def _retry(self, store: AggregateStore[Any]) -> None:
+        """Publish again what failed, beside the sweep: the broker may take its time to fail again."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await _survive(self._drain_failing(store))
 
     async def drain(self) -> None:
-        """Publish everything that waits now, if this replica is the one that relays.
+        """Publish everything that waits now and has not failed, if this replica is the one that relays.
 
         Raises:
             Transient: an event was not acknowledged, or the lease was lost half-way; the rest waits for the next sweep.
@@ -97,41 +111,54 @@ class Relay:
                 raise outcome
 
     async def _drain_store(self, store: AggregateStore[Any]) -> None:
-        """Publish what waits in one collection; what fails is left alone for a sweep's time, so the rest goes on."""
-        failing = self._failing.setdefault(store.collection.name, {})
+        """Publish what waits in one collection; what fails is left to be tried again, so the rest goes on."""
         failure: Exception | None = None
-        while True:
-            fresh, again = await self._oldest(store, failing)
-            documents = fresh + again
-            # All are waited for, so that nothing is published beside what is still under way of the same aggregate.
-            outcomes = await asyncio.gather(*(self._publish(store, one) for one in documents), return_exceptions=True)
-            for document, outcome in zip(documents, outcomes, strict=True):
-                if outcome is None:
-                    failing.pop(document["_id"], None)
-                elif isinstance(outcome, Exception) and not isinstance(outcome, _LeaseLost):
-                    failing[document["_id"]] = time.monotonic() + SWEEP_SECONDS
-                    failure = outcome
-                else:
-                    raise outcome
-            if not fresh and all(outcomes):
-                break
+        while fresh := await self._oldest(store):
+            failure = await self._publish_all(store, fresh) or failure
         if failure:
             raise failure
 
-    async def _oldest(
-        self, store: AggregateStore[Any], failing: dict[str, float]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The documents that have waited longest, and those that failed and are due again."""
-        due = [key for key, at in failing.items() if at <= time.monotonic()][:PARALLEL]
+    async def _drain_failing(self, store: AggregateStore[Any]) -> None:
+        """Publish what failed in one collection; what another replica has published since fails no more."""
+        failing = self._failing[store.collection.name]
+        failure: Exception | None = None
+        keys = list(failing)
+        for start in range(0, len(keys), PARALLEL):
+            if not await self._hold_lease():
+                return
+            some = keys[start : start + PARALLEL]
+            again = await self._waiting(store, WAITING | {"_id": {"$in": some}})
+            failing -= set(some) - {document["_id"] for document in again}
+            failure = await self._publish_all(store, again) or failure
+        if failure:
+            raise failure
+
+    async def _publish_all(self, store: AggregateStore[Any], documents: list[dict[str, Any]]) -> Exception | None:
+        """Publish these side by side, and note which of them fail; the last failure."""
+        failing = self._failing[store.collection.name]
+        failure: Exception | None = None
+        # All are waited for, so that nothing is published beside what is still under way of the same aggregate.
+        outcomes = await asyncio.gather(*(self._publish(store, one) for one in documents), return_exceptions=True)
+        for document, outcome in zip(documents, outcomes, strict=True):
+            if outcome is None:
+                failing.discard(document["_id"])
+            elif isinstance(outcome, Exception) and not isinstance(outcome, _LeaseLost):
+                failing.add(document["_id"])
+                failure = outcome
+            else:
+                raise outcome
+        return failure
+
+    async def _oldest(self, store: AggregateStore[Any]) -> list[dict[str, Any]]:
+        """The documents that have waited longest, but for those that failed."""
+        failing = self._failing[store.collection.name]
+        room = min(PARALLEL, MOST_FAILING - len(failing))
         others = WAITING | ({"_id": {"$nin": list(failing)}} if failing else {})
-        fresh = await self._waiting(store, others)
-        again = await self._waiting(store, WAITING | {"_id": {"$in": due}}) if due else []
-        for key in set(due) - {document["_id"] for document in again}:
-            del failing[key]  # another replica has published it
+        fresh = await self._waiting(store, others, room) if room > 0 else []
         oldest = (await self._waiting(store, WAITING, 1) if failing else fresh)[:1]
         age = time.time() - oldest[0]["outbox"][0]["at"] if oldest else 0.0
         OLDEST.labels(store.collection.name).set(max(0.0, age))
-        return fresh, again
+        return fresh
 
     async def _waiting(self, store: AggregateStore[Any], query: Any, most: int = PARALLEL) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = await (
@@ -181,7 +208,6 @@ class Relay:
 
     def _let_go(self) -> None:
         """Say nothing of events that another replica answers for."""
-        self._failing.clear()
         for store in self._stores:
             OLDEST.labels(store.collection.name).set(0.0)
 
@@ -191,6 +217,13 @@ class Relay:
             await self._leases.delete_one({"_id": "relay", "owner": self._owner})
         except PyMongoError as error:
             log.warning("relay_lease_not_released", error=str(error))
+
+
+async def _survive(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception as error:  # the boundary of a background task: it must survive a broker or database cut
+        log.warning("relay_failed", error=f"{type(error).__name__}: {error}")
 
 
 class _LeaseLost(Transient):

@@ -301,8 +301,9 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
     @router.post("/replay")
     async def replay_all(asked: LettersAsked, principal: Operator) -> dict[str, Any]:
         found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
-        await replay(principal, found[::-1])  # in the order they died: those of a key follow each other
-        return {"object": "list", "replayed": len(found)}
+        whole = [letter for letter in found[::-1] if not letter.cut]  # as they died: those of a key follow each other
+        await replay(principal, whole)
+        return {"object": "list", "replayed": len(whole), "skipped": [letter.id for letter in found if letter.cut]}
 
     @router.get("/{letter_id}")
     async def retrieve_letter(letter_id: str, _: Operator) -> dict[str, Any]:

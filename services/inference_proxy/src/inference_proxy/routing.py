@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chassis.auth import Peer, Principal
@@ -22,14 +23,14 @@ class Route:
     Attributes:
         model: the name it was asked for by.
         adapter_id: None for a base model.
-        replicas: addresses of the engines that proved they hold the adapter.
+        replicas: by name, the addresses of the engines that proved they hold the adapter.
         owner: whose model it is among the tenant's people.
     """
 
     model: str
     base_id: str
     adapter_id: str | None
-    replicas: tuple[str, ...]
+    replicas: Mapping[str, str]
     owner: str = ""
 
     @property
@@ -77,7 +78,7 @@ class RouteTable:
     def pick(self, route: Route) -> str:
         """One of the route's replicas, in turn."""
         self._turn += 1
-        return route.replicas[self._turn % len(route.replicas)]
+        return list(route.replicas.values())[self._turn % len(route.replicas)]
 
     async def _ask(self, tenant_id: str, model: str, patience: float | None) -> Route:
         deadline = {"timeout": patience} if patience else {}
@@ -87,7 +88,7 @@ class RouteTable:
             except NotFound:
                 pass
             else:
-                return Route(model, base.id, None, (self._base_url,))
+                return Route(model, base.id, None, {"": self._base_url})
         try:
             told: dict[str, Any] = await self._registry.get(
                 "/internal/routes/{}", model, tenant_id=tenant_id, **deadline
@@ -96,16 +97,26 @@ class RouteTable:
             raise _not_found(model) from error
         if told["tenant_id"] != tenant_id or not told["adapter_id"]:
             raise _not_found(model)
-        replicas = tuple(replica["replica_url"].rstrip("/") for replica in told["replicas"])
+        replicas = {replica["replica_id"]: replica["replica_url"].rstrip("/") for replica in told["replicas"]}
         return Route(model, told["base_model"], told["adapter_id"], replicas, told.get("owner", ""))
 
     async def on_change(
         self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
     ) -> None:
-        """The next request asks again; an adapter that is served no more, or not by all, is forgotten at once."""
-        ended = isinstance(event, (ModelRejected, ModelRetired, AdapterEvicted))
-        drop = self._known.forget_all if ended else self._known.doubt
-        drop(lambda _key, route: route.adapter_id in (None, event.adapter_id))
+        """The next request asks again; what serves an adapter no more is asked no more, from now on."""
+        if isinstance(event, (ModelPromoted, AdapterResident)):
+            self._known.doubt(lambda _key, route: route.adapter_id == event.adapter_id)
+        else:
+            self._known.revise(lambda _key, route: _left_of(route, event))
+
+
+def _left_of(route: Route, event: ModelRejected | ModelRetired | AdapterEvicted) -> Route | None:
+    if route.adapter_id != event.adapter_id:
+        return route
+    if not isinstance(event, AdapterEvicted):
+        return None
+    left = {name: url for name, url in route.replicas.items() if name != event.replica_id}
+    return replace(route, replicas=left) if left else None
 
 
 def _not_found(model: str) -> NotFound:

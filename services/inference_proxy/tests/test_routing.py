@@ -1,0 +1,96 @@
+"""Which replicas are asked, and how often the registry is, as events come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from chassis.auth import Principal
+from chassis.errors import NotFound, Transient
+from inference_proxy.prompts import Base
+from inference_proxy.routing import Route, RouteTable
+from schemas import AdapterEvicted, AdapterResident, ModelRetired
+
+TENANT, MODEL, ADAPTER = "tenant_a", "ft:tiny:a", "ad-1"
+ME = Principal(tenant_id=TENANT, key_id="key_1")
+
+
+@dataclass
+class Elsewhere:
+    """The registry and the base models: what they tell, and how often they are asked."""
+
+    replicas: dict[str, list[str]] = field(default_factory=lambda: {MODEL: ["r1", "r2"]})
+    asked: list[str] = field(default_factory=list)
+
+    def table(self) -> RouteTable:
+        registry, bases = Registry(self), Bases(self)
+        return RouteTable(registry, bases, "http://base")  # type: ignore[arg-type]
+
+
+@dataclass
+class Registry:
+    elsewhere: Elsewhere
+
+    async def get(self, _path: str, model: str, *, tenant_id: str, **_: Any) -> dict[str, Any]:
+        self.elsewhere.asked.append(model)
+        held = [{"replica_id": name, "replica_url": f"http://{name}/"} for name in self.elsewhere.replicas[model]]
+        return {"tenant_id": tenant_id, "adapter_id": ADAPTER, "base_model": "tiny", "owner": "", "replicas": held}
+
+
+@dataclass
+class Bases:
+    elsewhere: Elsewhere
+
+    async def get(self, model: str, _tenant_id: str, **_: Any) -> Base:
+        self.elsewhere.asked.append(model)
+        if model != "tiny":
+            raise NotFound("no such base")
+        return Base({"id": "tiny", "digest": "d" * 64, "chat_template": ""})
+
+
+def urls(table: RouteTable, route: Route) -> set[str]:
+    return {table.pick(route) for _ in range(4)}
+
+
+def evicted(replica_id: str) -> AdapterEvicted:
+    return AdapterEvicted(tenant_id=TENANT, adapter_id=ADAPTER, replica_id=replica_id)
+
+
+async def test_a_replica_without_the_adapter_is_asked_no_more_and_the_others_are() -> None:
+    elsewhere = Elsewhere()
+    table = elsewhere.table()
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r1", "http://r2"}
+    await table.on_change(evicted("r1"))
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r2"}
+    await table.on_change(evicted("elsewhere"))
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r2"}
+    assert elsewhere.asked == [MODEL]
+    elsewhere.replicas[MODEL] = []
+    await table.on_change(evicted("r2"))
+    with pytest.raises(Transient, match="being loaded"):
+        await table.find(ME, MODEL)
+
+
+async def test_a_replica_more_is_asked_for_and_a_model_that_ended_is_forgotten() -> None:
+    elsewhere = Elsewhere({MODEL: ["r1"]})
+    table = elsewhere.table()
+    await table.find(ME, MODEL)
+    elsewhere.replicas[MODEL] = ["r1", "r3"]
+    resident = {"replica_id": "r3", "replica_url": "http://r3", "fingerprint_delta": 0.0, "base_delta": 1.0}
+    await table.on_change(AdapterResident(tenant_id=TENANT, adapter_id=ADAPTER, model_id=MODEL, **resident))
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r1", "http://r3"}
+    await table.on_change(ModelRetired(tenant_id=TENANT, adapter_id=ADAPTER, model_id=MODEL))
+    await table.find(ME, MODEL)
+    assert elsewhere.asked == [MODEL] * 3
+
+
+async def test_no_event_of_an_adapter_makes_a_base_be_asked_for() -> None:
+    elsewhere = Elsewhere()
+    table = elsewhere.table()
+    for event in (evicted("r1"), ModelRetired(tenant_id=TENANT, adapter_id=ADAPTER, model_id=MODEL)):
+        await table.find(ME, "tiny")
+        await table.on_change(event)
+    await table.find(ME, "tiny")
+    assert elsewhere.asked == ["tiny"]
