@@ -73,7 +73,8 @@ def one_effect_per_intent(history: History) -> list[str]:
     for write in history.writes:
         for record in _pushed(write):
             if record["envelope"]["type"] != "finetune.started.v1":
-                said[write.id, record["envelope"]["type"]] += 1
+                awaited = record["data"].get("waiting_for", "")  # a model waits for approval, then for a replica
+                said[write.id, f"{record['envelope']['type']} {awaited}".rstrip()] += 1
     wrong += [f"I2: {key} recorded {kind} {times} times" for (key, kind), times in said.items() if times > 1]
     if len(_final(history, "jobs")) > history.intents:
         wrong.append(f"I2: {history.intents} jobs were asked for, there are {len(_final(history, 'jobs'))}")
