@@ -7,7 +7,7 @@ TORCH  := $(shell grep '^torch==' requirements.lock)
 SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --log $(VENV)/install.log
 SEEDS  ?= 10000
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)))')
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + len(os.sched_getaffinity(0)))')
 export HF_HUB_OFFLINE := 1
 
 # $(call TIMED,what,command): says how long it took, or which log to look into
@@ -17,7 +17,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas record image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas record image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ planted: venv ## plant each known kind of bug in a copy, and see it caught
 
 e2e: venv ## only the tests of the whole stack through its public API
 	$(BIN)/python -m pytest tests/e2e
+
+honoured: venv ## every field of the SDK's requests through the whole stack, with what becomes of it
+	$(BIN)/python -m pytest -m slow -s tests/e2e/test_accepted_means_honoured.py
 
 clients: venv ## clients of others against a whole stack: LangChain's standard tests, the Node SDK (needs npm)
 	$(BIN)/python -m tests.clients

@@ -56,6 +56,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterat
         models_dir=tiny_models,
         environment={"SARTOR_TRAINER_LEASE_SECONDS": "5", "SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"},
         usual_ports=False,
+        durable_log=False,  # no test that shares it ends the broker
     )
     with running:
         yield running

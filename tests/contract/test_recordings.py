@@ -190,7 +190,8 @@ async def test_what_handles_takes_recorded_messages(
     events = said(recording)
     await put_records(space, events)
     async with running(elsewhere(events)) as peer:
-        app = alone(space, service, models_dir=tiny_models, base_model="tiny-test", accounts_url=peer, ingest_url=peer)
+        peers = dict.fromkeys(("accounts_url", "ingest_url", "registry_url"), peer)
+        app = alone(space, service, models_dir=tiny_models, base_model="tiny-test", **peers)
         database = app.state.service.database
         async with running(app):
             await replay(space, app.state.service, recording.messages)
@@ -202,13 +203,17 @@ async def test_what_handles_takes_recorded_messages(
 
 
 def elsewhere(events: Seen) -> FastAPI:
-    """Accounts as the recording tells of it, and ingest, which has every file."""
+    """Accounts as the recording tells of it, ingest, which has every file, and registry, which has every base model."""
     tenants = {event.tenant_id: event for event in events.of(TenantCreated)}
     app = FastAPI()
 
     @app.get("/internal/tenants/{tenant_id}")
     async def tenant(tenant_id: str) -> dict[str, Any]:
         return tenants[tenant_id].model_dump()
+
+    @app.get("/internal/base_models/{model}")
+    async def base_model(model: str) -> dict[str, str]:
+        return {"id": model}
 
     @app.get("/v1/files/{file_id}")
     async def file(file_id: str) -> dict[str, str]:

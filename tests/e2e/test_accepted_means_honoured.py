@@ -1,7 +1,7 @@
 """Every field of the SDK's requests, one at a time: honoured, kept and given back, advice, or refused by its name.
 
 The fields are read from the installed `openai` package, so a new release of it that has a new one fails here until the
-new field has an outcome. `-s` prints the table.
+new field has an outcome. `make honoured` prints the table.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from openai.types.vector_stores import file_update_params as store_file_update_p
 from localstack import LocalStack
 from tests.conftest import ROOT, Tenant, make_tenant
 from tests.e2e.test_main_way import rows, wait_for
+
+# The services' own suites try each field in `make test`; this is the whole way, in `make honoured`.
+pytestmark = pytest.mark.slow
 
 BASE = "tiny-test"
 EMBEDDING = "multilingual-e5-small"

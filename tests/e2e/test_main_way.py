@@ -24,12 +24,12 @@ INTENTS = {
 MINUTES = 60.0
 
 
-def rows(count: int = 60) -> bytes:
+def rows(count: int = 60, *, first: int = 0) -> bytes:
     """Chat JSONL of a small classification task."""
     import json
 
     lines = []
-    for number in range(count):
+    for number in range(first, first + count):
         label = sorted(INTENTS)[number % len(INTENTS)]
         text = INTENTS[label][number // len(INTENTS) % 2].format(n=number)
         messages = [{"role": "user", "content": text}, {"role": "assistant", "content": label}]
@@ -242,7 +242,7 @@ def test_the_command_line_makes_a_tenant_and_follows_its_job(
     path = tmp_path / "messages.jsonl"
     path.write_bytes(rows(45))
     file = sartor("files", "upload", str(path), "--purpose", "fine-tune", "--json", environment=environment)
-    job = sartor("jobs", "create", "--training-file", file["id"], "--epochs", "1", "--json", environment=environment)
+    job = sartor("jobs", "create", "--training-file", file["id"], "--epochs", "50", "--json", environment=environment)
     listed = sartor("jobs", "list", "--json", environment=environment)
     assert [found["id"] for found in listed["data"]] == [job["id"]]
     cancelled = sartor("jobs", "cancel", job["id"], "--json", environment=environment)

@@ -42,7 +42,7 @@ def test_files_page(tenant: Tenant) -> None:
 def test_fine_tuning_jobs(tenant: Tenant) -> None:
     sdk = tenant.sdk
     training = sdk.files.create(file=("t.jsonl", rows(40)), purpose="fine-tune")
-    validation = sdk.files.create(file=("v.jsonl", rows(12)), purpose="fine-tune")
+    validation = sdk.files.create(file=("v.jsonl", rows(12, first=40)), purpose="fine-tune")
     job = sdk.fine_tuning.jobs.create(
         model=BASE,
         training_file=training.id,

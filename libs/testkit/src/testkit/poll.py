@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def eventually(probe: Callable[[], Any], *, within: float = 20.0, every: float = 0.05) -> Any:
+async def eventually(probe: Callable[[], Any], *, within: float = 60.0, every: float = 0.05) -> Any:
     """Call `probe` (plain or async) until it returns something truthy, and return that.
 
     An `AssertionError` inside the probe counts as "not yet"; at the deadline it is raised.
