@@ -11,19 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from chassis.bodies import Body
-
-SERVICES = (
-    "accounts",
-    "console",
-    "evaluator",
-    "inference_proxy",
-    "ingest",
-    "labeling",
-    "model_server",
-    "rag_indexer",
-    "registry",
-    "trainer",
-)
+from testkit.space import SERVICES
 
 BODILESS = ("evaluator",)
 """Services whose routes only show."""

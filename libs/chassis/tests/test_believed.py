@@ -19,15 +19,15 @@ class Source:
         self.value = "one"
         self.error: SartorError | None = None
         self.asked = 0
-        self.patience: float | None = None
+        self.deadline: float | None = None
         self.now = 0.0
         self.answers_when = asyncio.Event()
         self.answers_when.set()
         self.believed: Believed[str, str] = Believed(FRESH, STALE, lambda: self.now)
 
-    async def ask(self, patience: float | None) -> str:
+    async def ask(self, deadline: float | None) -> str:
         self.asked += 1
-        self.patience = patience
+        self.deadline = deadline
         said, error = self.value, self.error
         await self.answers_when.wait()
         if error:
@@ -61,12 +61,12 @@ async def test_an_old_answer_holds_for_minutes_while_the_source_is_away_and_no_l
 async def test_a_source_that_is_away_is_asked_now_and_then_and_not_waited_for_long() -> None:
     source = Source()
     await source.get()
-    assert source.patience is None
+    assert source.deadline is None
     source.error = Transient("away")
     for source.now in (FRESH, FRESH + 1, FRESH + REST_SECONDS - 1):
         await source.get()
     assert source.asked == 2
-    assert source.patience is not None
+    assert source.deadline is not None
     source.now = FRESH + REST_SECONDS
     source.answers_when.clear()
     assert await asyncio.wait_for(source.get(), 1) == "one"  # it hangs, and nobody waits for it any more

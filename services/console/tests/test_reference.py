@@ -59,15 +59,14 @@ def shop() -> dict[str, Any]:
     @router.post("/v1/files/bicycles")
     async def create_bicycle(asked: Asked) -> Bicycle:
         """Made while one waits."""
-        raise NotImplementedError
 
     @router.get("/v1/files/bicycles/{bicycle_id}", openapi_extra={"x-query-prefixes": ["tags["]})
     async def list_bicycles(bicycle_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> list[Bicycle]:
-        raise NotImplementedError
+        """Described, and never called."""
 
     @router.post("/internal/bicycles")
     async def secret(asked: Asked) -> Bicycle:
-        raise NotImplementedError
+        """Described, and never called."""
 
     app = FastAPI()
     app.include_router(router)
@@ -81,7 +80,7 @@ def other() -> dict[str, Any]:
 
     @app.post("/v1/models")
     async def create_fish(asked: Fish) -> None:
-        raise NotImplementedError
+        """Described, and never called."""
 
     return app.openapi()
 
@@ -133,7 +132,7 @@ async def test_a_schema_that_holds_itself_comes_to_an_end() -> None:
 
     @app.post("/v1/trees")
     async def plant(tree: Tree) -> None:
-        raise NotImplementedError
+        """Described, and never called."""
 
     [plant_tree] = operations(merged({"registry": app.openapi()}))["trees"]
     assert 2 < len(plant_tree.fields) < 20

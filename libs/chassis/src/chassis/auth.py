@@ -187,15 +187,15 @@ class Authenticator:
             return self._tokens.verify(credential)
         hashed = hash_key(credential)
         self._check_revoked(hashed)
-        principal = await self._known.get(hashed, lambda patience: self._ask(hashed, patience))
+        principal = await self._known.get(hashed, lambda deadline: self._ask(hashed, deadline))
         self._check_revoked(hashed)  # perhaps while it was asked
         if principal.expires_at is not None and principal.expires_at <= time.time():
             raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
         return principal
 
-    async def _ask(self, hashed: str, patience: float | None) -> Principal:
-        deadline = {"timeout": patience} if patience else {}
-        answer = await self._accounts.post("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **deadline)
+    async def _ask(self, hashed: str, deadline: float | None) -> Principal:
+        timeout = {"timeout": deadline} if deadline else {}
+        answer = await self._accounts.post("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **timeout)
         return _principal(answer)
 
     def _check_revoked(self, hashed: str) -> None:

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-PATIENCE_SECONDS = 2.0
+REFRESH_SECONDS = 2.0
 """How long whoever has an old answer waits for a new one."""
 
 REST_SECONDS = 5.0
@@ -88,7 +88,7 @@ class Believed(Generic[K, V]):
     async def _ask(self, key: K, ask: Callable[[float | None], Awaitable[V]], known: _Answer[V] | None) -> V:
         usable = known is not None and self._usable(known)
         try:
-            value = await ask(PATIENCE_SECONDS if usable else None)
+            value = await ask(REFRESH_SECONDS if usable else None)
         except Transient as error:
             if known is None or not usable or self._answers.get(key) is not known:
                 raise

@@ -44,8 +44,8 @@ Metadata = Pairs[Annotated[str, Field(max_length=LONGEST_VALUE)]]
 class Body(BaseModel):
     """Base of every request body, and of the models nested in one.
 
-    A field that a model does not name is refused, unless it says nothing: it is null, `ADVICE`, or has a value that
-    `UNASKED` lists as the one that asks for nothing. Text must be Unicode, in every key and value.
+    A field that the model does not have is refused by its name. Three kinds are dropped instead: null, `ADVICE`, and
+    values that `UNASKED` lists for the field. Text must be Unicode, in every key and value.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -54,7 +54,7 @@ class Body(BaseModel):
     """Fields that may be ignored by the API's own definition, such as `user` and `service_tier`."""
 
     UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Field -> values by which a client spells out that it does not ask for what is not offered: `{"tools": ([],)}`."""
+    """Field -> values that ask for nothing, such as the API's default: `{"tools": ([],)}`."""
 
     @model_validator(mode="before")
     @classmethod

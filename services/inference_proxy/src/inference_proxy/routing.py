@@ -65,7 +65,7 @@ class RouteTable:
         """
         tenant_id = principal.tenant_id
         key = (tenant_id, model)
-        route = await self._known.get(key, lambda patience: self._ask(tenant_id, model, patience))
+        route = await self._known.get(key, lambda deadline: self._ask(tenant_id, model, deadline))
         if model.startswith("ft:") and principal.only.get("owner", route.owner) != route.owner:
             raise _not_found(model)
         if not route.replicas:
@@ -80,18 +80,18 @@ class RouteTable:
         self._turn += 1
         return list(route.replicas.values())[self._turn % len(route.replicas)]
 
-    async def _ask(self, tenant_id: str, model: str, patience: float | None) -> Route:
-        deadline = {"timeout": patience} if patience else {}
+    async def _ask(self, tenant_id: str, model: str, deadline: float | None) -> Route:
+        timeout = {"timeout": deadline} if deadline else {}
         if not model.startswith("ft:"):
             try:
-                base = await self._bases.get(model, tenant_id, **deadline)
+                base = await self._bases.get(model, tenant_id, **timeout)
             except NotFound:
                 pass
             else:
                 return Route(model, base.id, None, {"": self._base_url})
         try:
             told: dict[str, Any] = await self._registry.get(
-                "/internal/routes/{}", model, tenant_id=tenant_id, **deadline
+                "/internal/routes/{}", model, tenant_id=tenant_id, **timeout
             )
         except NotFound as error:
             raise _not_found(model) from error
