@@ -47,18 +47,42 @@ class Tenant:
         )
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
-    """Every service as a process of its own, behind the ingress, on the tiny base model."""
-    running = LocalStack(
-        tmp_path_factory.mktemp("whole"),
+def whole_stack(folder: Path, models: Path, **trainer: str) -> LocalStack:
+    """Every service as a process of its own, behind the ingress, on the tiny base model, which more threads slow down.
+
+    Args:
+        folder: its data.
+        models: holds the base model.
+        trainer: further settings.
+    """
+    return LocalStack(
+        folder,
         base_model="tiny-test",
-        models_dir=tiny_models,
-        environment={"SARTOR_TRAINER_LEASE_SECONDS": "5", "SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"},
+        models_dir=models,
+        environment={
+            "OMP_NUM_THREADS": "1",
+            "SARTOR_KAFKA_SESSION_TIMEOUT_MS": "6000",
+            "SARTOR_TRAINER_LEASE_SECONDS": "5",
+            "SARTOR_TRAINER_THREADS": "1",
+            **trainer,
+        },
         usual_ports=False,
         durable_log=False,  # no test that shares it ends the broker
     )
-    with running:
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
+    """A stack for all tests that only use it."""
+    with whole_stack(tmp_path_factory.mktemp("whole"), tiny_models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mortal_stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
+    """A stack for the tests that kill its services."""
+    often = {"SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"}
+    with whole_stack(tmp_path_factory.mktemp("mortal"), tiny_models, **often) as running:
         yield running
 
 

@@ -299,3 +299,16 @@ def test_an_upload_shows_what_became_of_it(api: Api, sartor: Sartor, tmp_path: P
     assert FILE_ID in out
     assert "\r" not in out
     assert b"{}\n" * 100_000 in api.asked[0][3]
+    assert b"on_bad_rows" not in api.asked[0][3]
+    sartor("files", "upload", str(path), "--on-bad-rows", "skip")
+    assert b'name="on_bad_rows"\r\n\r\nskip\r\n' in api.asked[1][3]
+
+
+@pytest.mark.parametrize(("given", "asked"), [((), {}), (("--max-tokens", "7"), {"max_tokens": 7})])
+def test_a_chat_is_limited_only_where_asked(
+    api: Api, sartor: Sartor, given: tuple[str, ...], asked: dict[str, int]
+) -> None:
+    api.answers["POST", "/chat/completions"] = {"choices": []}
+    sartor("chat", "hello", "-m", "m", "--json", *given)
+    body = json.loads(api.asked[0][3])
+    assert {name: value for name, value in body.items() if name not in ("model", "messages")} == asked

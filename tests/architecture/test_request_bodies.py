@@ -94,3 +94,16 @@ def test_every_request_body_is_bounded(service: str, built: Callable[[str], Fast
     assert models or service in BODILESS
     assert [model.__name__ for model in models if not issubclass(model, Body)] == []
     assert sorted({place for model in models for place in unbounded(model.model_json_schema(), model.__name__)}) == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_reference_shows_every_body_that_a_route_reads_itself(built: Callable[[str], FastAPI], name: str) -> None:
+    app = built(name)
+    shown = app.openapi()["paths"]
+    reading = [
+        (route.path, method.lower())
+        for route in routes_in(app.routes)
+        for method in route.methods - {"GET", "HEAD", "DELETE"}
+        if route.include_in_schema and route.dependant.request_param_name and not route.dependant.body_params
+    ]
+    assert [place for place in reading if "requestBody" not in shown[place[0]][place[1]]] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -10,12 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.planted.table import BUGS, SIM, Planted
 
 ROOT = Path(__file__).parents[2]
+FORKS = multiprocessing.get_context("fork")
 SEEDS = 600
 PORTION = 5
 SECONDS = 240
@@ -55,9 +61,8 @@ def simulate(tree: Path, answer: Connection) -> None:
 
 def caught_by_simulation(tree: Path) -> tuple[bool, str]:
     """Whether a seed breaks; which, and how."""
-    forks = multiprocessing.get_context("fork")
-    ours, theirs = forks.Pipe(duplex=False)
-    child = forks.Process(target=simulate, args=(tree, theirs))
+    ours, theirs = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=simulate, args=(tree, theirs))
     child.start()
     theirs.close()
     try:
@@ -84,25 +89,68 @@ def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
     return done.returncode == 1 and failed != "", failed or says[-1]
 
 
+def keep_infrastructure(folder: Path, asked: Connection) -> None:
+    """Run one until told to stop, or until nobody can tell any more."""
+    from testkit.side_by_side import GIVEN
+    from testkit.space import running_infrastructure
+
+    with running_infrastructure(folder / "stack") as addresses:
+        given = folder / "addresses.json"
+        given.write_text(json.dumps(asdict(addresses)))
+        asked.send({GIVEN: str(given)})
+        asked.poll(None)
+
+
+@contextmanager
+def infrastructure(folder: Path) -> Iterator[None]:
+    """One for all suites, in a fork: this process imports nothing that bugs are planted in."""
+    ours, theirs = FORKS.Pipe()
+    child = FORKS.Process(target=keep_infrastructure, args=(folder, theirs))
+    child.start()
+    theirs.close()
+    os.environ |= ours.recv()
+    try:
+        yield
+    finally:
+        ours.send("stop")
+        child.join()
+
+
+def copy(folder: Path) -> None:
+    """Give this process a copy of its own to plant in: its working directory."""
+    tree = folder / f"tree-{os.getpid()}"
+    shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+    os.chdir(tree)
+
+
+def check(bug: Planted) -> tuple[bool, str, float]:
+    """Whether a bug is caught, by what, and after how many seconds."""
+    began, tree = time.monotonic(), Path.cwd()
+    before = plant(bug, tree)
+    try:
+        found, word = caught_by_simulation(tree) if bug.suite == SIM else caught_by_test(bug.suite, tree)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+    return found, word, time.monotonic() - began
+
+
 def main() -> int:
-    """Plant the bugs whose name holds the argument, or all; 1 if one is missed."""
+    """Plant the bugs whose name holds the argument, or all, one for each processor at a time; 1 if one is missed."""
     wanted = " ".join(sys.argv[1:])
     bugs = [bug for bug in BUGS if wanted in bug.name]
     missed = 0
     for name in FOREIGN:
         importlib.import_module(name)
-    with tempfile.TemporaryDirectory(prefix="sartor-planted-") as folder:
-        tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
-        for bug in bugs:
-            began = time.monotonic()
-            before = plant(bug, tree)
-            found, word = caught_by_simulation(tree) if bug.suite == SIM else caught_by_test(bug.suite, tree)
-            for path, text in before.items():
-                path.write_text(text)
-            missed += not found
-            verdict = "caught" if found else "MISSED"
-            print(f"{verdict}  {time.monotonic() - began:5.1f} s  {bug.name:45} {word[:110]}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="sartor-planted-") as name, infrastructure(Path(name)):
+        processes = min(len(bugs), len(os.sched_getaffinity(0)))
+        with ProcessPoolExecutor(processes, FORKS, initializer=copy, initargs=(Path(name),)) as pool:
+            asked = {pool.submit(check, bug): bug for bug in bugs}
+            for answer in as_completed(asked):
+                found, word, seconds = answer.result()
+                missed += not found
+                verdict = "caught" if found else "MISSED"
+                print(f"{verdict}  {seconds:5.1f} s  {asked[answer].name:45} {word[:110]}", flush=True)
     print(f"{len(bugs) - missed} of {len(bugs)} planted bugs caught")
     return bool(missed)
 

@@ -16,6 +16,7 @@ PARKING = "libs/eventbus/src/eventbus/parking.py"
 LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 RELAY_TEST = "libs/eventbus/tests/test_relay.py"
+UNREADABLE_TEST = "libs/eventbus/tests/test_unreadable_documents.py"
 HTTP = "libs/chassis/tests/test_http.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 RESIDENCY = "services/model_server/tests/test_residency.py"
@@ -350,6 +351,20 @@ BUGS: tuple[Planted, ...] = (
         'document = await self.collection.find_one({**query, "tenant_id": tenant_id})',
         "document = await self.collection.find_one(query)",
         f"{DELIVERY}::test_another_tenant_finds_nothing",
+    ),
+    bug(
+        "a document that cannot be read ends the sweep",
+        OUTBOX,
+        "            if (aggregate := self._read(document)) is not None:\n                yield aggregate\n",
+        "            yield self._load(document)\n",
+        f"{UNREADABLE_TEST}::test_what_looks_at_all_tenants_looks_at_the_others",
+    ),
+    bug(
+        "work that cannot be read is the oldest for ever",
+        OUTBOX,
+        "            if (aggregate := self._read(document)) is not None:\n                return aggregate\n",
+        "            return self._load(document)\n",
+        f"{UNREADABLE_TEST}::test_a_worker_gets_the_others_and_finds_it_again_once_it_is_mended",
     ),
     # leases
     bug(
@@ -789,6 +804,29 @@ BUGS: tuple[Planted, ...] = (
         "if found is None and not always:",
         "if not always:",
         f"{HTTP}::test_an_exhausted_machine_is_worth_a_later_retry",
+    ),
+    bug(
+        "people are outside what their tenant may use",
+        "services/inference_proxy/src/inference_proxy/limits.py",
+        "return (own, *principal.allowances)",
+        "return (own,)",
+        "services/inference_proxy/tests/test_parts.py"
+        "::test_what_people_use_counts_with_what_the_keys_of_their_tenant_use",
+    ),
+    bug(
+        "a token carries no allowances",
+        "libs/chassis/src/chassis/auth.py",
+        "[asdict(allowance) for allowance in user.allowances] if user else []",
+        "[]",
+        "libs/chassis/tests/test_auth.py::test_a_token_carries_what_the_caller_may_and_whose_their_things_are",
+    ),
+    bug(
+        "a replica is taken out for a store that chats live without",
+        "services/inference_proxy/src/inference_proxy/app.py",
+        'lives_without=["kafka", "mongodb", "objects"]',
+        "lives_without=[]",
+        "services/inference_proxy/tests/test_neighbours_away.py"
+        "::test_a_replica_that_can_answer_is_ready_whichever_store_is_away",
     ),
     # documents, stores and labels
     bug(

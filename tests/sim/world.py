@@ -151,7 +151,6 @@ class World:
                 stack.enter_context(patch(name, value))
             stack.enter_context(patch("eventbus.bus.KafkaBroker", lambda *_, **__: SimulatedBroker(self.log)))
             stack.enter_context(patch("eventbus.bus.ensure_topics", _nothing))
-            stack.enter_context(patch("trainer.worker.Nursery", SimulatedNursery))
             stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
             stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
             stack.enter_context(patch("tempfile.tempdir", str(self.folder)))
@@ -268,9 +267,6 @@ class SimulatedNursery:
         command = ("python", "-m", "trainer.nursery", str(folder), str(os.getpid()))
         return await asyncio.create_subprocess_exec(*command)
 
-    async def close(self) -> None:
-        """Runs end by themselves, or with the worker."""
-
 
 class Elsewhere:
     """The peers of the services under test: ingest, registry and accounts as HTTP shows them."""
@@ -320,7 +316,7 @@ async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
     jobs = Jobs(store, *(database[name] for name in names))  # type: ignore[arg-type]
     requests = Requests(jobs, elsewhere, elsewhere, 20)  # type: ignore[arg-type]
     tune = TuneOnUpload(requests, elsewhere, BASE)  # type: ignore[arg-type]
-    worker = Worker(jobs, JobObjects(Objects(world.settings)), world.settings, owner)
+    worker = Worker(jobs, JobObjects(Objects(world.settings)), SimulatedNursery(), world.settings, owner)  # type: ignore[arg-type]
     bus.subscribe(world.recorded("trainer", trainer_subscriptions(Datasets(jobs), tune, Outcomes(jobs))))
     await store.prepare()
     await jobs.prepare()

@@ -30,7 +30,9 @@ def chat(
     system: Annotated[
         str | None, typer.Option(help="System message; a model answers best under the one of its training rows.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens; to the end of the context if not given.")
+    ] = None,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
@@ -42,7 +44,8 @@ def chat(
     while True:
         asked = message if message is not None else typer.prompt("you", prompt_suffix="> ")
         messages.append({"role": "user", "content": asked})
-        body = {"model": model, "messages": messages, "max_tokens": max_tokens}
+        limit = {} if max_tokens is None else {"max_tokens": max_tokens}
+        body = {"model": model, "messages": messages, **limit}
         if as_json:
             answer = client.call("POST", "/chat/completions", json=body)
             typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))

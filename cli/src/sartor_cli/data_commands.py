@@ -25,12 +25,16 @@ def upload_file(
     path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     purpose: Annotated[str, typer.Option(help="user_data (tune by itself), fine-tune, or assistants.")] = "user_data",
     columns: Annotated[str | None, typer.Option(help="For CSV: text=COLUMN,label=COLUMN.")] = None,
+    on_bad_rows: Annotated[
+        str | None,
+        typer.Option(help="Where rows are broken: refuse the file, as if not given, or skip those rows and list them."),
+    ] = None,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Upload a file, with a progress bar."""
-    fields = {"purpose": purpose}
+    fields = {"purpose": purpose, **({"on_bad_rows": on_bad_rows} if on_bad_rows else {})}
     if columns:
         try:
             fields["columns"] = json.dumps(dict(pair.split("=", 1) for pair in columns.split(",")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -168,6 +169,9 @@ def test_a_token_carries_what_the_caller_may_and_whose_their_things_are(space: S
     assert (principal.owner, principal.caller) == ("key_1", "inference_proxy")
     again = space.tokens("ingest").verify(space.tokens("rag_indexer").sign("ingest", "t", principal))
     assert (again.scopes, again.owner) == (principal.scopes, "key_1")
+    limited = replace(key, allowances=(Allowance("key_1", 5, 7), Allowance("t", 50, 70)))
+    counted = space.tokens("inference_proxy").verify(space.tokens("console").sign("inference_proxy", "t", limited))
+    assert counted.allowances == limited.allowances
     service = space.tokens("ingest").verify(space.tokens("trainer").sign("ingest", "t"))
     assert (service.may("files:read"), service.only) == (True, {})
 

@@ -32,6 +32,7 @@ from console_world import (
 from fastapi.responses import StreamingResponse
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
+from chassis.limits import Allowance
 from console.api import LONGEST_TEXT
 from console.sessions import COOKIE
 from console.web import MOST_FIELDS
@@ -107,7 +108,14 @@ async def test_only_the_hash_of_a_cookie_is_stored_and_signing_out_ends_it(world
 
 
 ACCOUNT = ("GET", "/internal/users/user_of_tenant_a")
-KNOWN = {"id": "user_of_tenant_a", "email": "rider@example.org", "role": "owner", "disabled": False}
+CEILING = {"of": "tenant_a", "requests_per_minute": 60, "tokens_per_minute": 90}
+KNOWN = {
+    "user_id": "user_of_tenant_a",
+    "email": "rider@example.org",
+    "role": "owner",
+    "disabled": False,
+    "allowances": [CEILING],
+}
 
 
 async def a_minute_later(world: World) -> None:
@@ -127,6 +135,18 @@ async def test_a_changed_role_holds_within_a_minute(world: World) -> None:
         assert world.services.of("GET", "/v1/organization/keys")[-1].caller.role == "viewer"
     [asked] = world.services.of(*ACCOUNT)
     assert asked.caller.tenant_id == "tenant_a"
+
+
+async def test_a_person_counts_for_their_tenant_also_in_a_session_of_an_earlier_release(world: World) -> None:
+    browser = await world.sign_in()
+    await world.database["sessions"].update_many({}, {"$unset": {"allowances": ""}})
+    await browser.get("/keys")
+    assert world.services.of("GET", "/v1/organization/keys")[-1].caller.allowances == ()
+    world.services.answers[ACCOUNT] = KNOWN
+    await a_minute_later(world)
+    for _ in range(2):
+        await browser.get("/keys")
+        assert world.services.of("GET", "/v1/organization/keys")[-1].caller.allowances == (Allowance(**CEILING),)
 
 
 @pytest.mark.parametrize("known", [{**KNOWN, "disabled": True}, NotFound("No such person.")])

@@ -13,6 +13,7 @@ from inference_proxy.settings import Settings
 from schemas import AdapterResident, KeyRevoked, ModelRetired
 from testkit import Space, eventually, running
 from testkit.running import free_port
+from testkit.tcp_proxy import HEALTHY, RESET, tcp_proxy
 
 
 async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +61,41 @@ async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, mon
             assert await chat(other, model) == 200
             await publish(ModelRetired(**ids))
             await eventually(lambda: answers(other, 503), within=10)
+
+
+@pytest.mark.parametrize(
+    ("store", "named", "address"),
+    [("mongo_url", "mongodb", "mongodb://{}/?directConnection=true"), ("objects_endpoint", "objects", "{}")],
+)
+async def test_a_replica_that_can_answer_is_ready_whichever_store_is_away(
+    space: Space, store: str, named: str, address: str
+) -> None:
+    neighbours = Elsewhere(space)
+    async with running(neighbours.app()) as there, tcp_proxy(getattr(space.addresses, store)) as proxy:
+        neighbours.url = there
+        settings = space.settings(
+            Settings,
+            "inference_proxy",
+            accounts_url=there,
+            registry_url=there,
+            model_server_url=there,
+            rag_indexer_url=there,
+            **{store: address.format(proxy.address)},
+        )
+        async with running(build(settings)) as url:
+            world = World(space, url, neighbours, None, None)
+            async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+
+                async def chat() -> int:
+                    headers = {"authorization": f"Bearer {key}"}
+                    body = {"model": BASE, "messages": QUESTION}
+                    return (await http.post("/v1/chat/completions", json=body, headers=headers)).status_code
+
+                key = world.key()
+                assert await chat() == 200
+                proxy.set(RESET)
+                ready = await http.get("/readyz")
+                assert ready.status_code == 200, ready.text
+                assert [name for name, said in ready.json().items() if said != "ok"] == [named]
+                assert await chat() == 200
+                proxy.set(HEALTHY)

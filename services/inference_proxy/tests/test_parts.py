@@ -72,6 +72,21 @@ def test_people_without_a_key_are_counted_here_each_for_themselves() -> None:
     spent.admit(replace(BY_CONSOLE, user_id="user_2"))
 
 
+def test_what_people_use_counts_with_what_the_keys_of_their_tenant_use() -> None:
+    spent, requests = spending(), Limiter("requests")
+    person = replace(BY_CONSOLE, allowances=BY_KEY.allowances[1:])
+    for who in (BY_KEY, person):
+        spent.admit(who)
+        spent.charge(who, 40)
+    for who in (BY_KEY, person):
+        with pytest.raises(RateLimited, match="80 tokens"):
+            spent.admit(who)
+    for number in range(8):
+        spending(requests).admit(replace(person, user_id=f"user_{number}"))
+    with pytest.raises(RateLimited, match="8 requests"):
+        requests.admit(BY_KEY.allowances)
+
+
 def test_one_tenant_cannot_take_every_place() -> None:
     places = InFlight(3, 2)
     with places.entered("a"), places.entered("a"):

@@ -439,7 +439,7 @@ async def test_a_late_event_brings_nothing_back(world: World) -> None:
     assert [file.id for file in (await world.sdk().vector_stores.files.list(store.id)).data] == [last.file_id]
 
 
-DIARY = "# Diary\n\n" + " ".join(f"On day {n} box {n * 7} came from the harbour office." for n in range(120))
+DIARY = "# Diary\n\n" + " ".join(f"On day {n} box {n * 7} came from the harbour office." for n in range(60))
 STATIC: Any = {"type": "static", "static": {"max_chunk_size_tokens": 400, "chunk_overlap_tokens": 100}}
 
 
@@ -471,7 +471,7 @@ async def test_a_file_is_cut_as_it_is_asked_for(world: World, said_by: str) -> N
     texts = await chunks_of(world, event.file_id)
     assert max(map(len, texts)) > 900
     days = [day for text in texts for day in set(re.findall(r"On day (\d+) ", text))]
-    assert len(days) > len(set(days)) == 120
+    assert len(days) > len(set(days)) == 60
     assert await world.vectors(event.file_id) == len(texts)
     if said_by == "file added again":
         assert not set(first) & set(texts)

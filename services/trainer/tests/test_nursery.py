@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,41 @@ async def kept() -> AsyncIterator[Nursery]:
     made = Nursery()
     yield made
     await made.close()
+
+
+QUICK = """
+import json, signal, sys, types
+from trainer import nursery
+from trainer.run_config import RunConfig
+
+sys.modules["trainer.recipe"] = types.ModuleType("trainer.recipe")
+nursery._load_architecture = lambda _: None
+nursery.IDLE_SECONDS = {idle}
+
+def train(folder):
+    print(json.dumps({{"type": "started"}}), flush=True)
+    while RunConfig.read(folder / "run.json").epochs >= 1000:
+        signal.pause()
+    print(json.dumps({{"type": "finished"}}), flush=True)
+    return 0
+
+nursery.train = train
+nursery.main()
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes every nursery one without torch, whose runs learn nothing; one of many epochs lasts until it is killed."""
+
+    def use(idle: float = nursery.IDLE_SECONDS) -> None:
+        (tmp_path / "quick.py").write_text(QUICK.format(idle=idle))
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "quick.py"} "$3"\n')
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+
+    return use
 
 
 async def started(kept: Nursery, folder: Path, config: RunConfig) -> Run:
@@ -79,8 +114,9 @@ async def test_runs_side_by_side_learn_what_each_learns_alone(kept: Nursery, con
 
 
 async def test_a_run_knows_no_secret_and_belongs_to_a_group_of_its_own(
-    kept: Nursery, configure: Any, monkeypatch: pytest.MonkeyPatch
+    kept: Nursery, configure: Any, quick: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick()
     monkeypatch.setenv("SARTOR_MONGO_URL", "mongodb://user:secret@host")
     run = await started(kept, *configure("run", epochs=5000))
     assert await run.stdout.readline()
@@ -94,7 +130,10 @@ async def test_a_run_knows_no_secret_and_belongs_to_a_group_of_its_own(
     await is_gone(run.pid)
 
 
-async def test_runs_end_with_their_nursery_and_the_next_gets_a_new_one(kept: Nursery, configure: Any) -> None:
+async def test_runs_end_with_their_nursery_and_the_next_gets_a_new_one(
+    kept: Nursery, configure: Any, quick: Callable[..., None]
+) -> None:
+    quick()
     folder, config = configure("run", epochs=5000)
     run = await started(kept, folder, config)
     assert await run.stdout.readline()
@@ -110,14 +149,9 @@ async def test_runs_end_with_their_nursery_and_the_next_gets_a_new_one(kept: Nur
 
 
 async def test_one_that_nobody_needs_goes_to_rest_and_comes_back(
-    kept: Nursery, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: Nursery, configure: Any, quick: Callable[..., None]
 ) -> None:
-    restless = tmp_path / "restless.py"
-    restless.write_text("from trainer import nursery\nnursery.IDLE_SECONDS = 0.2\nnursery.main()\n")
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {restless} "$3"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    quick(idle=0.2)
     first = await started(kept, *configure("first", epochs=3))
     parent = psutil.Process(first.pid).ppid()
     await said(first)
@@ -174,8 +208,13 @@ async def _there(found: list[psutil.Process]) -> bool:
 
 
 async def test_a_nursery_that_does_not_wake_is_given_up_and_the_next_is_a_new_one(
-    kept: Nursery, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: Nursery,
+    configure: Any,
+    quick: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    quick()
     asleep = tmp_path / "asleep"
     asleep.write_text("#!/bin/sh\nexec sleep 600\n")
     asleep.chmod(0o755)

@@ -29,11 +29,13 @@ from testkit.small_disk import small_disk
 from trainer import training_process, worker
 from trainer.domain import Adapter, Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
-from trainer.nursery import RUN_NAME
+from trainer.nursery import RUN_NAME, Nursery
 from trainer.run_config import FailedForGood
 from trainer.settings import Settings
 from trainer.store import Jobs
 from trainer.worker import MOST_DEATHS, Worker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TENANT = "tenant_a"
 LEASE_SECONDS = 3.0
@@ -68,15 +70,21 @@ class Store(JobObjects):
 class Shop:
     """One worker with a queue of its own, on the real stores."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, nursery: Nursery) -> None:
         self.settings = settings
+        self.nursery = nursery
         database = connect(settings, "trainer")
         names = ("job_events", "checkpoints", "datasets", "turns")
         store = AggregateStore(database["jobs"], Job, "trainer", lambda: None)
         self.jobs = Jobs(store, *(database[name] for name in names))
         self.objects = Objects(settings)
         self.store = Store(self.objects)
-        self.worker = Worker(self.jobs, self.store, settings, "worker-1")
+        self.employ()
+
+    def employ(self, **changes: Any) -> None:
+        """The worker, under other settings."""
+        settings = self.settings.model_copy(update=changes)
+        self.worker = Worker(self.jobs, self.store, self.nursery, settings, "worker-1")
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -197,8 +205,16 @@ def runs() -> list[psutil.Process]:
     ]
 
 
-@pytest_asyncio.fixture
-async def shop(space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def warm() -> AsyncIterator[Nursery]:
+    """One for all tests that need no odd one: it loads torch once."""
+    made = Nursery()
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shop(space: Space, warm: Nursery, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(worker, "IDLE_SECONDS", 0.1)
@@ -212,7 +228,7 @@ async def shop(space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pyt
         trainer_max_length=LONGEST,
         trainer_threads=1,
     )
-    made = Shop(settings)
+    made = Shop(settings, warm)
     await made.objects.prepare()
     await made.jobs.jobs.prepare()
     await made.jobs.prepare()
@@ -220,8 +236,11 @@ async def shop(space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pyt
 
 
 HUNG = """
-import json, signal
+import json, signal, sys, types
 from trainer import nursery
+
+sys.modules["trainer.recipe"] = types.ModuleType("trainer.recipe")
+nursery._load_architecture = lambda _: None
 
 def train(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -234,8 +253,17 @@ nursery.main()
 """
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def own(shop: Shop) -> AsyncIterator[None]:
+    """A nursery of the test's own."""
+    shop.nursery = Nursery()
+    shop.employ()
+    yield
+    await shop.nursery.close()
+
+
 @pytest.fixture
-def hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def hung(own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the training, a process that takes one step, then hangs and ignores SIGTERM."""
     (tmp_path / "hung.py").write_text(HUNG)
     stub = tmp_path / "python"
@@ -245,6 +273,7 @@ def hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
+    monkeypatch.setattr(training_process, "STOP_SECONDS", 0.5)
 
 
 async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Shop) -> None:
@@ -274,8 +303,7 @@ async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Sh
 
 
 async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop) -> None:
-    rarely = shop.settings.model_copy(update={"trainer_save_every_steps": 20})
-    shop.worker = Worker(shop.jobs, shop.store, rarely, "worker-1")
+    shop.employ(trainer_save_every_steps=20)
     job_id = await shop.queue(60)
     async with shop.working():
         before = await shop.reaches(job_id)
@@ -365,9 +393,7 @@ async def test_a_run_is_made_with_the_patience_that_was_asked_for(shop: Shop, tm
 
 
 async def test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored(shop: Shop) -> None:
-    shop.worker = Worker(
-        shop.jobs, shop.store, shop.settings.model_copy(update={"trainer_save_every_steps": 1}), "worker-1"
-    )
+    shop.employ(trainer_save_every_steps=1)
     job_id = await shop.queue(6)
     kept: list[set[str]] = []
 
@@ -440,8 +466,7 @@ async def test_a_worker_stopped_while_the_object_store_is_away_stops(
 
 
 @pytest.mark.usefixtures("hung")
-async def test_a_paused_run_that_does_not_end_is_killed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_process, "STOP_SECONDS", 0.5)
+async def test_a_paused_run_that_does_not_end_is_killed(shop: Shop) -> None:
     job_id = await shop.queue(1)
     async with shop.working():
         await eventually(runs)
@@ -453,8 +478,7 @@ async def test_a_paused_run_that_does_not_end_is_killed(shop: Shop, monkeypatch:
 
 @pytest.mark.usefixtures("hung")
 async def test_a_run_that_hangs_is_ended_and_given_up_after_some_attempts(shop: Shop) -> None:
-    changed = shop.settings.model_copy(update={"trainer_stall_seconds": 0.5, "trainer_attempts": 2})
-    shop.worker = Worker(shop.jobs, shop.store, changed, "worker-1")
+    shop.employ(trainer_stall_seconds=0.5, trainer_attempts=2)
     job_id = await shop.queue(1)
     async with shop.working():
         job = await shop.becomes(job_id, "failed")
@@ -535,6 +559,7 @@ async def test_a_run_that_no_empty_disk_can_hold_is_given_up_with_the_reason(sho
     assert "it filled a disk of 0 MiB that was half empty" in job.error.message
 
 
+@pytest.mark.usefixtures("own")
 async def test_a_job_is_held_as_long_as_its_process_takes_to_start(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -737,8 +762,7 @@ async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    settings = shop.settings.model_copy(update={"trainer_work_dir": None})
-    shop.worker = Worker(shop.jobs, shop.store, settings, "worker-1")
+    shop.employ(trainer_work_dir=None)
     with shop.worker._folders.folder("ftjob-0") as held:
         killed = held.with_name("ftjob-1-killed")
         killed.mkdir()

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,7 +42,7 @@ class Principal:
     """The authenticated caller of one request.
 
     `tenant_id` is what every query below the API carries. `caller` names the service for calls between services.
-    `allowances` are what a key may use in a minute: its own, its makers' where they are limited, its tenant's.
+    `allowances` are what it may use in a minute: a key's own, its makers' where they are limited, its tenant's.
     """
 
     tenant_id: str
@@ -119,6 +119,7 @@ class Tokens:
             "role": user.role if user else "operator",
             "scopes": sorted(user.scopes) if user else ["*"],
             "organization": user.organization if user else "",
+            "allowances": [asdict(allowance) for allowance in user.allowances] if user else [],
             "iat": issued,
             "exp": issued + TOKEN_SECONDS,
         }
@@ -149,6 +150,7 @@ class Tokens:
             role=str(claims.get("role")),
             scopes=frozenset(claims.get("scopes", ["*"])),
             organization=str(claims.get("organization")),
+            allowances=tuple(Allowance(**one) for one in claims.get("allowances", ())),
             caller=str(claims["iss"]),
             key_id=str(claims.get("key") or f"service:{claims['iss']}"),
         )

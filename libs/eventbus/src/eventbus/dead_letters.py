@@ -137,10 +137,10 @@ class DeadLetters:
 
     async def _newest(self, consumer: AIOKafkaConsumer) -> list[ConsumerRecord[bytes, bytes]]:
         topics = [TopicPartition(f"{self._settings.topic_prefix}{topic.dead_letters}", 0) for topic in TOPICS]
-        consumer.assign(topics)
         begins, ends = await consumer.beginning_offsets(topics), await consumer.end_offsets(topics)
         left = {place for place in topics if begins[place] < ends[place]}
-        for place in topics:
+        consumer.assign(left)  # a broker may wait for each place that has nothing more
+        for place in left:
             consumer.seek(place, max(begins[place], ends[place] - NEWEST))
         records: list[ConsumerRecord[bytes, bytes]] = []
         while left:
@@ -148,6 +148,7 @@ class DeadLetters:
                 records += batch
                 if batch[-1].offset + 1 >= ends[place]:
                     left.discard(place)
+                    consumer.pause(place)
         return records
 
     def _letter(self, record: ConsumerRecord[bytes, bytes], replayed: dict[str, int]) -> DeadLetter:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import structlog
+from prometheus_client import Counter
+from pydantic import ValidationError
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import new_id
@@ -17,6 +19,15 @@ from eventbus.leases import Leases
 from schemas import Envelope, Event
 from schemas.envelope import utc_now
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
+
+log = structlog.get_logger()
+
+UNREADABLE = Counter(
+    "documents_unreadable_total", "Documents that background work passed over: no aggregate of theirs.", ["collection"]
+)
+
+PUT_OFF_SECONDS = 600.0
+"""For which work that cannot be read is left alone: a release that reads it may come meanwhile."""
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -137,9 +148,13 @@ class AggregateStore(Generic[A]):
         return [self._load(document) async for document in cursor]
 
     async def for_service(self, query: dict[str, Any]) -> AsyncIterator[A]:
-        """Aggregates of all tenants that match, for background work only; never behind a route of a tenant."""
+        """Aggregates of all tenants that match, for background work only; never behind a route of a tenant.
+
+        One that cannot be read is passed over, and told to the operator: the others need the work all the same.
+        """
         async for document in self.collection.find(query):
-            yield self._load(document)
+            if (aggregate := self._read(document)) is not None:
+                yield aggregate
 
     async def save(self, aggregate: A, *, fence: int | None = None) -> None:
         """Write the aggregate and its recorded events if nobody changed it since it was loaded.
@@ -196,9 +211,15 @@ class AggregateStore(Generic[A]):
         raise Conflict(f"{self.kind.__name__} {aggregate_id} is too busy; try again.", code="stale_write")
 
     async def claim(self, query: dict[str, Any], owner: str, seconds: float) -> A | None:
-        """Claim one aggregate that matches `query` and that nobody holds a lease on; the oldest first."""
-        document = await self.leases.claim(query, owner, seconds)
-        return self._load(document) if document else None
+        """Claim one aggregate that matches `query` and that nobody holds a lease on; the oldest first.
+
+        One that cannot be read is put off, and told to the operator: it would be the oldest for ever.
+        """
+        while (document := await self.leases.claim(query, owner, seconds)) is not None:
+            if (aggregate := self._read(document)) is not None:
+                return aggregate
+            await self.leases.delay(document["_id"], document["lease"]["fence"], PUT_OFF_SECONDS)
+        return None
 
     async def claim_in_turn(self, query: dict[str, Any], turns: Collection, owner: str, seconds: float) -> A | None:
         """Claim the oldest that matches of the tenant that waited longest for a turn: nobody's many hold up one's few.
@@ -213,7 +234,7 @@ class AggregateStore(Generic[A]):
         if not waiting:
             return None
         had = {turn["_id"]: turn["at"] async for turn in turns.find({"_id": {"$in": waiting}})}
-        for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), tenant)):
+        for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), str(tenant))):
             aggregate = await self.claim({**query, "tenant_id": tenant_id}, owner, seconds)
             if aggregate is not None:
                 await turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
@@ -222,6 +243,15 @@ class AggregateStore(Generic[A]):
 
     def _load(self, document: dict[str, Any]) -> A:
         return self.kind.model_validate({**document, "id": document["_id"]})
+
+    def _read(self, document: dict[str, Any]) -> A | None:
+        try:
+            return self._load(document)
+        except ValidationError as error:
+            UNREADABLE.labels(self.collection.name).inc()
+            wrong = [".".join(map(str, one["loc"])) for one in error.errors(include_input=False, include_url=False)]
+            log.error("document_unreadable", collection=self.collection.name, id=str(document["_id"]), fields=wrong)
+            return None
 
     def _envelop(self, aggregate: A) -> list[dict[str, Any]]:
         context = structlog.contextvars.get_contextvars()

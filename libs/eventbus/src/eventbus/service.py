@@ -147,6 +147,7 @@ class Service:
         routers: Sequence[APIRouter],
         *,
         checks: dict[str, Check] | None = None,
+        lives_without: Sequence[str] = (),
         streamed: Sequence[str] = (),
     ) -> FastAPI:
         """The HTTP application, with this service's lifecycle as its lifespan.
@@ -154,6 +155,7 @@ class Service:
         Args:
             routers: the service's own routes.
             checks: further dependencies, for `/readyz`.
+            lives_without: dependencies whose absence leaves the service of use: `/readyz` shows them, and is ready.
             streamed: paths of routes that read their body in pieces, under limits of their own.
         """
         self.bus.watch({KeyRevoked: self._on_key_revoked})
@@ -171,8 +173,12 @@ class Service:
         app = create_app(
             self.name,
             routers=routers,
-            checks=every,
-            reports={"consumer": self.bus.check_consumer, "background": self._running.check_running},
+            checks={name: check for name, check in every.items() if name not in lives_without},
+            reports={
+                **{name: every[name] for name in lives_without},
+                "consumer": self.bus.check_consumer,
+                "background": self._running.check_running,
+            },
             lifespan=self._lifespan,
             away=mongo.is_away,
             middleware=middleware,

@@ -15,12 +15,14 @@ import pytest
 
 from chassis.logging import configure_logging
 from testkit import side_by_side
+from testkit.database_clients import DatabaseClients
 from testkit.space import Addresses, Space, running_infrastructure
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Log as a service on a terminal does; pytest shows it for failed tests."""
     configure_logging("test", as_json=False)
+    config.pluginmanager.register(DatabaseClients())
     if getattr(config.option, "numprocesses", None):
         config.pluginmanager.register(side_by_side.SharedInfrastructure())
     elif hasattr(config, "workerinput"):
@@ -38,11 +40,13 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
 
 
 @pytest.fixture
-def space(addresses: Addresses, tmp_path: Path) -> Space:
+def space(addresses: Addresses, tmp_path: Path) -> Iterator[Space]:
     """An isolated corner of the infrastructure for one test."""
     folder = tmp_path / "keys"
     folder.mkdir()
-    return Space(addresses, folder)
+    made = Space(addresses, folder)
+    yield made
+    made.remove_topics()
 
 
 @pytest.fixture(scope="session")

@@ -6,19 +6,21 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 from joserfc.jwk import OKPKey
 
 from chassis.auth import Principal, Tokens
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from eventbus.bus import Bus
-from schemas import EVENTS, Envelope, Event, parse, read_envelope
+from schemas import EVENTS, TOPICS, Envelope, Event, parse, read_envelope
 from schemas.envelope import utc_now
 from stores.objects import Objects
 
@@ -86,10 +88,12 @@ class Space:
         self.addresses = addresses
         self.folder = folder
         self.prefix = f"t{secrets.token_hex(4)}"
+        self._used = False
         self._write_keys()
 
     def settings(self, kind: type[S], service: str, **overrides: Any) -> S:
         """Settings of `service` in this space; `overrides` are further fields."""
+        self._used = True
         stack = {name: value for name, value in asdict(self.addresses).items() if name in kind.model_fields}
         return kind(
             **{
@@ -182,6 +186,21 @@ class Space:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await consumer.stop()
+
+    def remove_topics(self) -> None:
+        """Leave none of this space's behind: a client that connects reads the names of all that there are."""
+        if self._used:
+            with ThreadPoolExecutor(1) as beside_any_event_loop:
+                beside_any_event_loop.submit(asyncio.run, self._remove_topics()).result()
+
+    async def _remove_topics(self) -> None:
+        names = [name for topic in TOPICS for name in (topic.name, topic.dead_letters)]
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.addresses.kafka_bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_topics([f"{self.prefix}-{name}" for name in names])
+        finally:
+            await admin.close()
 
     def _write_keys(self) -> None:
         public = []

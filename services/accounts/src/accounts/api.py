@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -149,8 +150,8 @@ def user_view(user: User) -> dict[str, Any]:
     return {"object": "organization.user", **shown}
 
 
-def person_view(user: User, tenant: Tenant) -> dict[str, Any]:
-    """A person who signed in, for the console's session."""
+def person_view(user: User, tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
+    """A person, for the console's session."""
     return {
         "tenant_id": tenant.id,
         "user_id": user.id,
@@ -158,6 +159,8 @@ def person_view(user: User, tenant: Tenant) -> dict[str, Any]:
         "email": user.email,
         "organization": tenant.slug,
         "name": tenant.name,
+        "disabled": user.disabled,
+        "allowances": [asdict(tenant.allowance(usual))],
     }
 
 
@@ -338,14 +341,15 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
 
     @router.get("/users/{user_id}")
     async def person(user_id: str, caller: Internal) -> dict[str, Any]:
-        return user_view(await accounts.users.get(caller.tenant_id, user_id))
+        user = await accounts.users.get(caller.tenant_id, user_id)
+        return person_view(user, await accounts.tenants.get(user.tenant_id, user.tenant_id), usual)
 
     @router.post("/users/sign_up")
     async def sign_up(asked: SignUp, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.sign_up(asked.organization, asked.email, asked.password))
+        return person_view(*await people.sign_up(asked.organization, asked.email, asked.password), usual)
 
     @router.post("/users/sign_in")
     async def sign_in(asked: SignIn, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.sign_in(asked.email, asked.password))
+        return person_view(*await people.sign_in(asked.email, asked.password), usual)
 
     return router

@@ -74,6 +74,11 @@ class Tenant(Aggregate):
         """What the tenant may use; `usual` where the operator set nothing else."""
         return usual.model_copy(update=self.raised)
 
+    def allowance(self, usual: Ceiling) -> Allowance:
+        """What all who are of the tenant may use together."""
+        ceiling = self.ceiling(usual)
+        return Allowance(self.id, ceiling.requests_per_minute, ceiling.tokens_per_minute)
+
     def change_ceiling(self, changes: dict[str, int]) -> None:
         """Set some parts of the ceiling."""
         self.raised = self.raised | changes

@@ -206,9 +206,7 @@ class Keys:
 
     def _allowances(self, key: ApiKey, tenant: Tenant) -> list[Allowance]:
         """What the key may use by itself, with its makers, and with all keys of its tenant."""
-        ceiling = tenant.ceiling(self._limits.usual_tenant)
-        whole = Allowance(tenant.id, ceiling.requests_per_minute, ceiling.tokens_per_minute)
-        return [key.allowance(self._limits.usual_key), *key.makers, whole]
+        return [key.allowance(self._limits.usual_key), *key.makers, tenant.allowance(self._limits.usual_tenant)]
 
     async def register_operator(self, secret: str) -> None:
         """Make this the installation's operator key."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ import structlog
 
 from chassis.auth import Peer, Principal
 from chassis.errors import Forbidden, NotFound, SartorError
+from chassis.limits import Allowance
 from stores.mongo import Collection, ensure_index
 
 log = structlog.get_logger()
@@ -32,11 +34,13 @@ class Session:
     email: str
     organization: str
     name: str
+    allowances: tuple[Allowance, ...] = ()
 
     @property
     def principal(self) -> Principal:
         """The person, for calls to other services in their name."""
-        return Principal(tenant_id=self.tenant_id, user_id=self.user_id, role=self.role, organization=self.organization)
+        known = ("tenant_id", "user_id", "role", "organization", "allowances")
+        return Principal(**{name: getattr(self, name) for name in known})
 
     @property
     def who(self) -> dict[str, Any]:
@@ -67,8 +71,7 @@ class Sessions:
     async def open(self, person: dict[str, Any]) -> str:
         """Start a session; returns the cookie's value."""
         cookie = secrets.token_urlsafe(32)
-        known = ("tenant_id", "user_id", "role", "email", "organization", "name")
-        session = Session(id=_hash(cookie), **{name: person[name] for name in known})
+        session = _session({**person, "_id": _hash(cookie)})
         opened = datetime.now(UTC)
         times = {"checked_at": opened, "expires_at": opened + timedelta(hours=self._hours)}
         await self._records.insert_one({"_id": session.id, **asdict(session), **times})
@@ -82,7 +85,7 @@ class Sessions:
         found = await self._records.find_one({"_id": _hash(cookie), "expires_at": {"$gt": now}})
         if found is None:
             return None
-        session = Session(**{name: found[name] for name in Session.__dataclass_fields__})
+        session = _session(found)
         checked_at = found.get("checked_at")
         fresh = checked_at is not None and checked_at > now - LOOK_AGAIN_AFTER
         return session if fresh else await self._look_again(session, now)
@@ -101,8 +104,9 @@ class Sessions:
         if person["disabled"]:
             await self.end(session)
             return None
-        await self._records.update_one({"_id": session.id}, {"$set": {"role": person["role"]}})
-        return replace(session, role=person["role"])
+        changed = replace(session, role=person["role"], allowances=_allowances(person))
+        await self._records.update_one({"_id": session.id}, {"$set": asdict(changed)})
+        return changed
 
     async def end(self, session: Session) -> None:
         """Sign out."""
@@ -120,6 +124,16 @@ class Sessions:
         """
         if not hmac.compare_digest(self.form_token(session_id).encode(), (token or "").encode(errors="replace")):
             raise Forbidden("This form is too old. Go back, reload the page and try again.", code="stale_form")
+
+
+def _session(found: Mapping[str, Any]) -> Session:
+    known = ("tenant_id", "user_id", "role", "email", "organization", "name")
+    return Session(found["_id"], *(found[name] for name in known), allowances=_allowances(found))
+
+
+def _allowances(found: Mapping[str, Any]) -> tuple[Allowance, ...]:
+    """None in a session of an earlier release, until accounts is asked again."""
+    return tuple(Allowance(**one) for one in found.get("allowances", ()))
 
 
 def _hash(cookie: str) -> str:

@@ -46,5 +46,6 @@ def build(settings: Settings) -> FastAPI:
             inference_routes(answering, spending, in_flight),
             stored_routes(chats, LabelChat(chats), ForgetChat(chats)),
             feedback_routes(Rating(chats)),
-        ]
+        ],
+        lives_without=["kafka", "mongodb", "objects"],
     )

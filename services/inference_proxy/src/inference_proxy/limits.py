@@ -18,7 +18,7 @@ class Spending:
     Args:
         requests: the service's own, which counts each request of a key.
         tokens: counts what models read and write.
-        usual: what a person may use who comes without a key.
+        usual: what a person may use who comes without a key; what they use counts for their tenant too.
     """
 
     def __init__(self, requests: Limiter, tokens: Limiter, usual: Allowance) -> None:
@@ -47,7 +47,8 @@ class Spending:
         if principal.caller is None:
             return principal.allowances
         name = f"{principal.tenant_id}/{principal.user_id or principal.key_id}"
-        return (Allowance(name, self._usual.requests_per_minute, self._usual.tokens_per_minute),)
+        own = Allowance(name, self._usual.requests_per_minute, self._usual.tokens_per_minute)
+        return (own, *principal.allowances)
 
 
 class InFlight:

@@ -43,16 +43,7 @@ class StreamOptions(Body):
 class Common(Body):
     """What both kinds of request share."""
 
-    ADVICE: ClassVar[frozenset[str]] = frozenset(
-        {
-            "prompt_cache_key",
-            "prompt_cache_options",
-            "prompt_cache_retention",
-            "safety_identifier",
-            "service_tier",
-            "user",
-        }
-    )
+    ADVICE: ClassVar[frozenset[str]] = frozenset({"user"})
     PROMPT: ClassVar[str]
     """The field that holds the prompt."""
 
@@ -113,6 +104,13 @@ class Common(Body):
 class ChatAsked(Common):
     """`POST /v1/chat/completions`."""
 
+    ADVICE: ClassVar[frozenset[str]] = Common.ADVICE | {
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+    }
     PROMPT: ClassVar[str] = "messages"
     UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "function_call": ("none", "auto"),

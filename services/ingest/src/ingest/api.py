@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from chassis.auth import Principal, require
 from chassis.http import Page, page
 from ingest.domain import Dataset, File
-from ingest.receive import Limits, Slots, receive
+from ingest.receive import Limits, Slots, form_schema, receive
 from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Uploads
@@ -78,7 +78,9 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
         settings.ingest_max_file_bytes, settings.ingest_upload_silence_seconds, settings.ingest_upload_bytes_per_second
     )
 
-    @router.post("")
+    asked = {"required": True, "content": {"multipart/form-data": {"schema": form_schema()}}}
+
+    @router.post("", openapi_extra={"requestBody": asked})
     async def create_file(request: Request, principal: Writes) -> FileObject:
         with slots.taken(principal.tenant_id):
             async with receive(request.headers, request.stream(), limits) as upload:

@@ -154,6 +154,22 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], limits: L
         await form.close()
 
 
+def form_schema() -> dict[str, Any]:
+    """The JSON schema of the form: `Form` and the file, with no references."""
+    schema = Form.model_json_schema()
+    models = schema.pop("$defs", {})
+
+    def written_out(value: Any) -> Any:
+        if isinstance(value, dict):
+            named = models[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+            return {key: written_out(inner) for key, inner in {**named, **value}.items() if key != "$ref"}
+        return [written_out(one) for one in value] if isinstance(value, list) else value
+
+    file = {"type": "string", "format": "binary", "description": "The bytes, under the name of the file."}
+    schema["properties"] = {"file": file, **schema["properties"]}
+    return {**written_out(schema), "required": ["file", "purpose"]}
+
+
 def too_large(max_bytes: int) -> TooLarge:
     """The error for a file over the limit."""
     return TooLarge(

@@ -9,6 +9,7 @@ from trainer.api import routes
 from trainer.domain import Job
 from trainer.events import subscriptions
 from trainer.job_objects import JobObjects
+from trainer.nursery import Nursery
 from trainer.settings import Settings
 from trainer.stages import WAITING
 from trainer.store import TO_SWEEP, TO_TRAIN, Jobs
@@ -28,8 +29,10 @@ def build(settings: Settings) -> FastAPI:
     )
     requests = Requests(jobs, service.peer("ingest"), service.peer("registry"), settings.trainer_open_jobs)
     tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
-    worker = Worker(jobs, JobObjects(service.objects), settings, service.replica_id)
+    nursery = Nursery()
+    worker = Worker(jobs, JobObjects(service.objects), nursery, settings, service.replica_id)
     service.on_start(jobs.prepare)
+    service.on_stop(nursery.close)
     service.bus.subscribe(subscriptions(Datasets(jobs), tune_on_upload, Outcomes(jobs)))
     service.background("worker", worker.run)
     service.background("sweep", worker.sweep)

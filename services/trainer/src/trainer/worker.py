@@ -46,16 +46,17 @@ class Worker:
     Args:
         jobs: where jobs are kept.
         objects: where datasets, checkpoints and adapters lie.
+        nursery: starts training processes.
         settings: lease, limits and folders.
         owner: this replica's name in the lease.
     """
 
-    def __init__(self, jobs: Jobs, objects: JobObjects, settings: Settings, owner: str) -> None:
+    def __init__(self, jobs: Jobs, objects: JobObjects, nursery: Nursery, settings: Settings, owner: str) -> None:
         self.jobs = jobs
         self._objects = objects
         self._settings = settings
         self._owner = owner
-        self._nursery = Nursery()
+        self._nursery = nursery
         self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 
     async def sweep(self) -> None:
@@ -90,16 +91,13 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled."""
         self._folders.sweep()
-        try:
-            while True:
-                job = await self.jobs.claim(self._owner, self._settings.trainer_lease_seconds)
-                if job is None:
-                    await asyncio.sleep(IDLE_SECONDS)
-                    continue
-                with structlog.contextvars.bound_contextvars(tenant_id=job.tenant_id, job_id=job.id):
-                    await self._see_through(job)
-        finally:
-            await self._nursery.close()
+        while True:
+            job = await self.jobs.claim(self._owner, self._settings.trainer_lease_seconds)
+            if job is None:
+                await asyncio.sleep(IDLE_SECONDS)
+                continue
+            with structlog.contextvars.bound_contextvars(tenant_id=job.tenant_id, job_id=job.id):
+                await self._see_through(job)
 
     async def _see_through(self, job: Job) -> None:
         """One attempt at a job; whatever happens, the job is left in a state from which somebody goes on."""

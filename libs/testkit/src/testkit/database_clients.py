@@ -1,0 +1,41 @@
+"""Closes database clients whose event loop is over: each keeps threads awake for as long as the process lives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from stores import mongo
+
+
+class DatabaseClients:
+    """The plugin: remembers every client that is made, and looks after each test."""
+
+    def __init__(self) -> None:
+        self._made: list[Any] = []
+        self._make = mongo.AsyncIOMotorClient
+
+    def pytest_sessionstart(self) -> None:
+        """Remember clients from now on."""
+        mongo.AsyncIOMotorClient = self._remember  # type: ignore[assignment,misc]
+
+    def pytest_unconfigure(self) -> None:
+        """Remember none any more."""
+        mongo.AsyncIOMotorClient = self._make  # type: ignore[misc]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Generator[None, Any, Any]:
+        """Close those that nobody can use any more, once the fixtures are gone."""
+        result = yield
+        for client in [*self._made]:
+            loop = vars(client)["_io_loop"]  # None where it was never used: it has no threads
+            if loop is not None and loop.is_closed():
+                client.close()
+                self._made.remove(client)
+        return result
+
+    def _remember(self, *args: Any, **options: Any) -> Any:
+        self._made.append(self._make(*args, **options))
+        return self._made[-1]
