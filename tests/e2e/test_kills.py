@@ -13,6 +13,9 @@ from localstack import LocalStack
 from tests.conftest import Tenant, make_tenant
 from tests.e2e.test_main_way import ended_job, job_of, rows, wait_for
 
+pytestmark = pytest.mark.timeout(400)
+"""The first of them starts its stack, beside the other's."""
+
 
 def test_a_killed_trainer_resumes_and_ends_once(mortal_stack: LocalStack) -> None:
     """`kill -9` of the worker and its training process in mid-training."""

@@ -9,21 +9,24 @@ import pytest
 
 from stores import mongo
 
+CLIENT = "AsyncIOMotorClient"
+"""What `stores.mongo.connect` makes clients with."""
+
 
 class DatabaseClients:
     """The plugin: remembers every client that is made, and looks after each test."""
 
     def __init__(self) -> None:
         self._made: list[Any] = []
-        self._make = mongo.AsyncIOMotorClient
+        self._make = vars(mongo)[CLIENT]
 
     def pytest_sessionstart(self) -> None:
         """Remember clients from now on."""
-        mongo.AsyncIOMotorClient = self._remember  # type: ignore[assignment,misc]
+        vars(mongo)[CLIENT] = self._remember
 
     def pytest_unconfigure(self) -> None:
         """Remember none any more."""
-        mongo.AsyncIOMotorClient = self._make  # type: ignore[misc]
+        vars(mongo)[CLIENT] = self._make
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self) -> Generator[None, Any, Any]:

@@ -128,7 +128,8 @@ class Sessions:
 
 def _session(found: Mapping[str, Any]) -> Session:
     known = ("tenant_id", "user_id", "role", "email", "organization", "name")
-    return Session(found["_id"], *(found[name] for name in known), allowances=_allowances(found))
+    facts: dict[str, Any] = {name: found[name] for name in known}
+    return Session(id=found["_id"], allowances=_allowances(found), **facts)
 
 
 def _allowances(found: Mapping[str, Any]) -> tuple[Allowance, ...]:
