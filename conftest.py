@@ -7,16 +7,15 @@ from pathlib import Path
 import certifi
 
 END = "-----END CERTIFICATE-----\n"
-CERTIFICATE = Path(tempfile.gettempdir(), f"sartor-certificate-{os.getuid()}.pem")
+FOLDER = tempfile.TemporaryDirectory(prefix="sartor-certificate-")
+CERTIFICATE = Path(FOLDER.name, "one.pem")
 """No test talks TLS, and every HTTP client that is made loads all certificates: a tenth of a second for the usual."""
+
+CERTIFICATE.write_text(Path(certifi.where()).read_text().partition(END)[0] + END)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["SSL_CERT_FILE"] = str(CERTIFICATE)
-
-draft = CERTIFICATE.with_suffix(f".{os.getpid()}")
-draft.write_text(Path(certifi.where()).read_text().partition(END)[0] + END)
-draft.replace(CERTIFICATE)
 
 pytest_plugins = ["testkit.plugin"]

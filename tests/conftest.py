@@ -78,14 +78,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterat
         yield running
 
 
-@pytest.fixture(scope="session")
-def mortal_stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
-    """A stack for the tests that kill its services."""
-    often = {"SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"}
-    with whole_stack(tmp_path_factory.mktemp("mortal"), tiny_models, **often) as running:
-        yield running
-
-
 def make_tenant(stack: LocalStack, name: str, **policy: Any) -> Tenant:
     """A new tenant, made with the stack's operator key."""
     answer = httpx2.post(

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from localstack import LocalStack
-from tests.conftest import Tenant, make_tenant
+from tests.conftest import Tenant, make_tenant, whole_stack
 from tests.e2e.test_main_way import ended_job, job_of, rows, wait_for
 
 pytestmark = pytest.mark.timeout(400)
 """The first of them starts its stack, beside the other's."""
 
 
-def test_a_killed_trainer_resumes_and_ends_once(mortal_stack: LocalStack) -> None:
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
+    """A stack of these tests' own: they kill its services."""
+    often = {"SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"}
+    with whole_stack(tmp_path_factory.mktemp("killed"), tiny_models, **often) as running:
+        yield running
+
+
+def test_a_killed_trainer_resumes_and_ends_once(stack: LocalStack) -> None:
     """`kill -9` of the worker and its training process in mid-training."""
-    tenant = make_tenant(mortal_stack, "Unlucky")
+    tenant = make_tenant(stack, "Unlucky")
     file = tenant.sdk.files.create(file=("messages.jsonl", rows(60)), purpose="fine-tune")
     job = tenant.sdk.fine_tuning.jobs.create(
         model="tiny-test",
@@ -29,7 +39,7 @@ def test_a_killed_trainer_resumes_and_ends_once(mortal_stack: LocalStack) -> Non
     )
     checkpoint = wait_for(lambda: tenant.sdk.fine_tuning.jobs.checkpoints.list(job.id).data)
     assert tenant.sdk.fine_tuning.jobs.retrieve(job.id).status == "running"
-    trainer = next(process for process in mortal_stack.status(sample_seconds=0) if process.name == "trainer")
+    trainer = next(process for process in stack.status(sample_seconds=0) if process.name == "trainer")
     for process in [psutil.Process(trainer.pid), *psutil.Process(trainer.pid).children(recursive=True)]:
         os.kill(process.pid, signal.SIGKILL)
     ended = wait_for(lambda: ended_job(tenant, file.id))
@@ -42,12 +52,12 @@ def test_a_killed_trainer_resumes_and_ends_once(mortal_stack: LocalStack) -> Non
 
 
 @pytest.mark.parametrize("victim", ["registry", "evaluator", "model_server", "ingest"])
-def test_a_killed_service_costs_only_time(mortal_stack: LocalStack, victim: str) -> None:
-    tenant = make_tenant(mortal_stack, f"Without {victim}")
+def test_a_killed_service_costs_only_time(stack: LocalStack, victim: str) -> None:
+    tenant = make_tenant(stack, f"Without {victim}")
     file = tenant.sdk.files.create(file=("messages.jsonl", rows(45)), purpose="user_data")
     if victim != "ingest":
         wait_for(lambda: (job := job_of(tenant, file.id)) and job.status == "running")
-    process = next(process for process in mortal_stack.status(sample_seconds=0) if process.name == victim)
+    process = next(process for process in stack.status(sample_seconds=0) if process.name == victim)
     os.kill(process.pid, signal.SIGKILL)
     job = wait_for(lambda: ended_job(tenant, file.id))
     assert job.status == "succeeded", job.error

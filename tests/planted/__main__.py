@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -90,7 +90,7 @@ def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
 
 
 def keep_infrastructure(folder: Path, asked: Connection) -> None:
-    """Run one until told to stop, or until nobody can tell any more."""
+    """Run one until told to stop, or until the parent is gone."""
     from testkit.side_by_side import GIVEN
     from testkit.space import running_infrastructure
 
@@ -98,7 +98,9 @@ def keep_infrastructure(folder: Path, asked: Connection) -> None:
         given = folder / "addresses.json"
         given.write_text(json.dumps(asdict(addresses)))
         asked.send({GIVEN: str(given)})
-        asked.poll(None)
+        parent = os.getppid()
+        while os.getppid() == parent and not asked.poll(1):
+            pass
 
 
 @contextmanager
@@ -112,7 +114,8 @@ def infrastructure(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        ours.send("stop")
+        with suppress(OSError):  # it may be gone
+            ours.send("stop")
         child.join()
 
 
@@ -139,6 +142,9 @@ def main() -> int:
     """Plant the bugs whose name holds the argument, or all, one for each processor at a time; 1 if one is missed."""
     wanted = " ".join(sys.argv[1:])
     bugs = [bug for bug in BUGS if wanted in bug.name]
+    if not bugs:
+        print(f"no planted bug has '{wanted}' in its name", file=sys.stderr)
+        return 2
     missed = 0
     for name in FOREIGN:
         importlib.import_module(name)

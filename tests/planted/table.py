@@ -486,6 +486,13 @@ BUGS: tuple[Planted, ...] = (
         'if ref.sha256 == "":',
         "libs/stores/tests/test_objects.py::test_changed_bytes_are_refused",
     ),
+    bug(
+        "training outlives its service",
+        "services/trainer/src/trainer/app.py",
+        "    service.on_stop(nursery.close)\n",
+        "",
+        f"{TRAINING}::test_what_runs_are_forked_from_ends_with_the_service",
+    ),
     # evaluator
     bug(
         "four gains without a loss pass",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LONGEST_SECONDS = 600
+LONGEST_SECONDS = 300
 """Both processors are asked for, and other tests run beside."""
 
 pytestmark = pytest.mark.timeout(2 * LONGEST_SECONDS)

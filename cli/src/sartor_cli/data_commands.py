@@ -34,7 +34,7 @@ def upload_file(
     as_json: Json = False,
 ) -> None:
     """Upload a file, with a progress bar."""
-    fields = {"purpose": purpose, **({"on_bad_rows": on_bad_rows} if on_bad_rows else {})}
+    fields = {"purpose": purpose, **({"on_bad_rows": on_bad_rows} if on_bad_rows is not None else {})}
     if columns:
         try:
             fields["columns"] = json.dumps(dict(pair.split("=", 1) for pair in columns.split(",")))

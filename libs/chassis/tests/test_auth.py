@@ -119,8 +119,11 @@ async def test_a_key_revoked_while_it_is_asked_about_is_refused(space: Space) ->
             await authenticator.authenticate(f"Bearer {API_KEY}")
 
 
+FIVE = {"of": "key_1", "requests_per_minute": 5, "tokens_per_minute": 7}
+
+
 async def test_what_a_newer_accounts_adds_does_not_matter(space: Space) -> None:
-    accounts = Accounts(shoe_size=42, allowances=[{"of": "key_1", "requests_per_minute": 5, "tokens_per_minute": 7}])
+    accounts = Accounts(shoe_size=42, allowances=[{**FIVE, "pages_per_minute": 9}])
     principal = await Authenticator(space.tokens("ingest"), accounts).authenticate(f"Bearer {API_KEY}")
     assert principal.allowances == (Allowance("key_1", 5, 7),)
 

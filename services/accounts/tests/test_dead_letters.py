@@ -56,12 +56,13 @@ async def test_dead_letters_are_replayed_to_their_consumer_alone(
     async with accounts(space, tmp_path) as http, space.publisher("ingest") as publish:
         first, second = (app.router.lifespan_context(app) for app in consumers.apps)
         async with first, second:
-            for number in range(3):
-                await publish(FileDeleted(tenant_id="tenant_a", file_id=f"file-{number}"))
 
             async def letters(**wanted: str) -> list[dict[str, object]]:
                 return (await http.get(URL, params=wanted, headers=operator)).json()["data"]
 
+            assert await letters() == []
+            for number in range(3):
+                await publish(FileDeleted(tenant_id="tenant_a", file_id=f"file-{number}"))
             await eventually(lambda: len(consumers.handled["labeling"]) == 3)
 
             async def all_three() -> bool:

@@ -267,3 +267,9 @@ async def test_a_prompt_is_rendered_beside_the_event_loop(world: World, monkeypa
     await eventually(begun.is_set)
     go_on.set()
     assert (await asking)["status"] == 200
+
+
+@pytest.mark.parametrize("name", ["service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"])
+async def test_advice_of_chat_is_unknown_to_raw_completions(world: World, name: str) -> None:
+    given = await outcome_of(world, TEXT, {**PLAIN[TEXT], name: "auto"})
+    assert given == {"status": 400, "param": name}

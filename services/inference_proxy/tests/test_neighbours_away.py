@@ -94,8 +94,10 @@ async def test_a_replica_that_can_answer_is_ready_whichever_store_is_away(
                 key = world.key()
                 assert await chat() == 200
                 proxy.set(RESET)
-                ready = await http.get("/readyz")
-                assert ready.status_code == 200, ready.text
-                assert [name for name, said in ready.json().items() if said != "ok"] == [named]
-                assert await chat() == 200
-                proxy.set(HEALTHY)
+                try:
+                    ready = await http.get("/readyz")
+                    assert ready.status_code == 200, ready.text
+                    assert [name for name, said in ready.json().items() if said != "ok"] == [named]
+                    assert await chat() == 200
+                finally:
+                    proxy.set(HEALTHY)

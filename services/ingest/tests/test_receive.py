@@ -14,8 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 
 from chassis.errors import Invalid, RateLimited, TooLarge
-from ingest.receive import Limits, Slots, TooSlow, receive
+from ingest.receive import Form, Limits, Slots, TooSlow, form_schema, receive
 from ingest.use_cases import Upload
+
+NULL = {"type": "null"}
 
 
 async def received(
@@ -106,6 +108,16 @@ async def test_a_field_that_cannot_be_honoured_is_refused_by_its_name(fields: di
         first = caught.value.errors()[0]
         named = ".".join(map(str, (*first["loc"], *first.get("ctx", {}).get("param", "").split())))
     assert named == param
+
+
+def test_the_reference_shows_the_form_that_is_read() -> None:
+    shown = form_schema()
+    assert set(shown["properties"]) == {*Form.model_fields, "file"}
+    assert shown["required"] == ["file", "purpose"]
+    assert "$ref" not in str(shown)
+    assert "description" not in shown
+    [seconds] = [one["properties"]["seconds"] for one in shown["properties"]["expires_after"]["anyOf"] if one != NULL]
+    assert (seconds["minimum"], seconds["maximum"]) == (3600, 30 * 24 * 3600)
 
 
 async def test_a_field_as_long_as_a_file_is_refused() -> None:

@@ -27,6 +27,7 @@ from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
 from trainer import training_process, worker
+from trainer.app import build
 from trainer.domain import Adapter, Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
 from trainer.nursery import RUN_NAME, Nursery
@@ -773,3 +774,19 @@ async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(
         async with shop.working():
             await eventually(lambda: not killed.exists())
         assert held.exists(), "another run of this machine goes on"
+
+
+async def test_what_runs_are_forked_from_ends_with_the_service(
+    space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Nursery] = []
+
+    async def end(nursery: Nursery) -> None:
+        ended.append(nursery)
+
+    monkeypatch.setattr(Nursery, "close", end)
+    folders = {"models_dir": tiny_models, "trainer_work_dir": tmp_path / "work"}
+    app = build(space.settings(Settings, "trainer", base_model="tiny-test", **folders))
+    async with app.router.lifespan_context(app):
+        assert ended == []
+    assert len(ended) == 1

@@ -150,7 +150,7 @@ class Tokens:
             role=str(claims.get("role")),
             scopes=frozenset(claims.get("scopes", ["*"])),
             organization=str(claims.get("organization")),
-            allowances=tuple(Allowance(**one) for one in claims.get("allowances", ())),
+            allowances=tuple(map(Allowance.read, claims.get("allowances", ()))),
             caller=str(claims["iss"]),
             key_id=str(claims.get("key") or f"service:{claims['iss']}"),
         )
@@ -219,7 +219,7 @@ class Authenticator:
 def _principal(answer: Mapping[str, Any]) -> Principal:
     """What accounts says of a key; fields that a newer accounts adds are left out."""
     known = {name: value for name, value in answer.items() if name in Principal.__dataclass_fields__}
-    allowances = tuple(Allowance(**one) for one in answer.get("allowances", ()))
+    allowances = tuple(map(Allowance.read, answer.get("allowances", ())))
     return Principal(**{**known, "scopes": frozenset(answer["scopes"]), "allowances": allowances})
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from chassis.errors import RateLimited
 
@@ -26,6 +26,11 @@ class Allowance:
     of: str
     requests_per_minute: int
     tokens_per_minute: int
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Allowance:
+        """What another service, or another release, wrote; fields that are new are left out."""
+        return cls(**{name: found[name] for name in cls.__dataclass_fields__})
 
 
 @dataclass

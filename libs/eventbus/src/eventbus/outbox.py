@@ -49,6 +49,7 @@ class AggregateStore(Generic[A]):
         self.collection = collection
         self.kind = kind
         self.leases = Leases(collection)
+        UNREADABLE.labels(collection.name)  # a counter that begins above 0 has not risen, for an alert
         self._source = f"/sartor/{service}"
         self._wake = wake
 
@@ -148,9 +149,14 @@ class AggregateStore(Generic[A]):
         return [self._load(document) async for document in cursor]
 
     async def for_service(self, query: dict[str, Any]) -> AsyncIterator[A]:
-        """Aggregates of all tenants that match, for background work only; never behind a route of a tenant.
+        """Aggregates of all tenants that match, for background work only; never behind a route of a tenant."""
+        async for document in self.collection.find(query):
+            yield self._load(document)
 
-        One that cannot be read is passed over, and told to the operator: the others need the work all the same.
+    async def readable(self, query: dict[str, Any]) -> AsyncIterator[A]:
+        """As `for_service`, but one that cannot be read is passed over and told to the operator.
+
+        For work on each by itself; not for a list of which nothing may be missing.
         """
         async for document in self.collection.find(query):
             if (aggregate := self._read(document)) is not None:

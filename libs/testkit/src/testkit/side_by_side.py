@@ -21,8 +21,8 @@ GIVEN = "SARTOR_TEST_STACK"
 GROUPS = "SARTOR_TEST_GROUPS"
 """Names the file in which the processes say which tests belong together."""
 
-WHOLE_STACKS = ("stack", "mortal_stack")
-"""The fixtures that start every service; all tests of one are one group."""
+WHOLE_STACK = "stack"
+"""The fixture that starts every service; all its tests are one group."""
 
 
 class Grouped(LoadScopeScheduling):  # type: ignore[misc] # the package says nothing of its types
@@ -76,7 +76,6 @@ class Groups:
 def _group(item: pytest.Item) -> str | None:
     found = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - pytest has no public way
     scopes = {(fixtures[-1].scope, fixtures[-1].argname) for fixtures in found if fixtures}
-    for name in WHOLE_STACKS:
-        if ("session", name) in scopes:
-            return name
+    if ("session", WHOLE_STACK) in scopes:
+        return WHOLE_STACK
     return item.nodeid.split("::", 1)[0] if any(scope == "module" for scope, _ in scopes) else None

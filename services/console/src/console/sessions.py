@@ -134,7 +134,7 @@ def _session(found: Mapping[str, Any]) -> Session:
 
 def _allowances(found: Mapping[str, Any]) -> tuple[Allowance, ...]:
     """None in a session of an earlier release, until accounts is asked again."""
-    return tuple(Allowance(**one) for one in found.get("allowances", ()))
+    return tuple(map(Allowance.read, found.get("allowances", ())))
 
 
 def _hash(cookie: str) -> str:

@@ -81,7 +81,7 @@ class Evaluations:
 
     async def ended(self, ids: list[str]) -> AsyncIterator[Evaluation]:
         """Those of these evaluations, of all tenants, that are over: for background work only."""
-        async for evaluation in self._evaluations.for_service({"_id": {"$in": ids}, "state": {"$nin": list(OPEN)}}):
+        async for evaluation in self._evaluations.readable({"_id": {"$in": ids}, "state": {"$nin": list(OPEN)}}):
             yield evaluation
 
     async def of_model(self, tenant_id: str, model_id: str) -> Evaluation | None:

@@ -78,7 +78,8 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
         settings.ingest_max_file_bytes, settings.ingest_upload_silence_seconds, settings.ingest_upload_bytes_per_second
     )
 
-    asked = {"required": True, "content": {"multipart/form-data": {"schema": form_schema()}}}
+    bracketed = {"expires_after": {"style": "deepObject", "explode": True}}  # expires_after[seconds]
+    asked = {"required": True, "content": {"multipart/form-data": {"schema": form_schema(), "encoding": bracketed}}}
 
     @router.post("", openapi_extra={"requestBody": asked})
     async def create_file(request: Request, principal: Writes) -> FileObject:

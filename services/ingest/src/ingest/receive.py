@@ -157,7 +157,7 @@ async def receive(headers: Headers, body: AsyncGenerator[bytes, None], limits: L
 def form_schema() -> dict[str, Any]:
     """The JSON schema of the form: `Form` and the file, with no references."""
     schema = Form.model_json_schema()
-    models = schema.pop("$defs", {})
+    models, _ = schema.pop("$defs", {}), schema.pop("description")
 
     def written_out(value: Any) -> Any:
         if isinstance(value, dict):

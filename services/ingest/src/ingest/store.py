@@ -90,7 +90,7 @@ class Files:
     async def expired(self) -> list[File]:
         """Files of any tenant whose time is over."""
         query = {"state": {"$in": KEPT}, "expires_at": {"$gt": 0, "$lte": now()}}
-        return [file async for file in self.files.for_service(query)]
+        return [file async for file in self.files.readable(query)]
 
     async def claim(self, owner: str, seconds: float) -> File | None:
         """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""

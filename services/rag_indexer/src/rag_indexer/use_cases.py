@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
 from chassis.auth import Peer, Principal
 from chassis.crash import crash_point
@@ -253,23 +254,29 @@ class Collections:
         while True:
             await self.expire(now())
             gone = {"$or": [{"deleted": True}, {"expired": True}], "emptied": {"$ne": True}}
-            async for store in self._stores.stores.for_service(gone):
-                await self._empty(store)
+            async for store in self._stores.stores.readable(gone):
+                await self._empty_later_if_odd(store)
             with suppress(Transient):  # Milvus is away, or not asked yet
                 await self.index_again()
             await asyncio.sleep(SWEEP_SECONDS)
 
+    async def _empty_later_if_odd(self, store: Store) -> None:
+        try:
+            await self._empty(store)
+        except ValidationError as error:  # one of its files: the store stays marked, the others go on
+            log.error("store_not_emptied", store_id=store.id, error=f"{error.error_count()} fields cannot be read")
+
     async def expire(self, at: int) -> None:
         """End the stores whose time is over; their files go after."""
         over = {"expires_at": {"$lte": at}, "deleted": False, "expired": {"$ne": True}}
-        async for store in self._stores.stores.for_service(over):
+        async for store in self._stores.stores.readable(over):
             with suppress(NotFound, Conflict):
                 await self._stores.stores.update(store.tenant_id, store.id, lambda it: it.expire(at))
 
     async def index_again(self) -> None:
         """Put files to be indexed whose vectors are in another collection: the model was changed, or Milvus lost."""
         here = await self._vectors.identity()
-        async for file in self._stores.files.for_service({"state": "completed", "indexed_by": {"$ne": here}}):
+        async for file in self._stores.files.readable({"state": "completed", "indexed_by": {"$ne": here}}):
             with suppress(NotFound, Conflict):
                 await self._stores.files.update(file.tenant_id, file.id, lambda it: it.index_elsewhere(here))
                 log.info("indexed_again", file_id=file.file_id, store_id=file.store_id, collection=here)
