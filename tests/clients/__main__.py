@@ -31,6 +31,11 @@ def langchain() -> list[str]:
     options = [
         "-p",
         "no:cacheprovider",
+        "--noconftest",
+        "-o",
+        "asyncio_mode=auto",
+        "-o",
+        "asyncio_default_test_loop_scope=session",  # LangChain keeps one connection pool for all clients
         "-c",
         os.devnull,
         "--rootdir",
