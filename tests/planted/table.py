@@ -835,6 +835,14 @@ BUGS: tuple[Planted, ...] = (
         "services/inference_proxy/tests/test_neighbours_away.py"
         "::test_a_replica_that_can_answer_is_ready_whichever_store_is_away",
     ),
+    bug(
+        "a wait is told again though nothing changed",
+        "services/registry/src/registry/domain.py",
+        '        if any(failure == one.model_copy(update={"at": failure.at}) for one in self.load_failures):\n'
+        "            return\n",
+        "",
+        "services/registry/tests/test_gate.py::test_an_adapter_that_a_replica_cannot_load_is_told_once_for_each_reason",
+    ),
     # documents, stores and labels
     bug(
         "document: a comment in code is a heading",

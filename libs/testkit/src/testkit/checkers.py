@@ -70,11 +70,17 @@ def one_effect_per_intent(history: History) -> list[str]:
     """I2: a job says each thing once, has one model, and a model is decided once; without faults nothing repeats."""
     wrong = []
     said: Counter[tuple[str, str]] = Counter()
+    waits: dict[str, tuple[str, str]] = {}
     for write in history.writes:
         for record in _pushed(write):
-            if record["envelope"]["type"] != "finetune.started.v1":
-                awaited = record["data"].get("waiting_for", "")  # a model waits for approval, then for a replica
-                said[write.id, f"{record['envelope']['type']} {awaited}".rstrip()] += 1
+            kind, data = record["envelope"]["type"], record["data"]
+            if kind == "model.waiting.v1":  # said again only where something changed: for what it waits, or why
+                wait = (data["waiting_for"], data["reason"])
+                if waits.get(write.id) == wait:
+                    wrong.append(f"I2: {write.id} recorded twice in a row that it waits for {wait}")
+                waits[write.id] = wait
+            elif kind != "finetune.started.v1":
+                said[write.id, kind] += 1
     wrong += [f"I2: {key} recorded {kind} {times} times" for (key, kind), times in said.items() if times > 1]
     if len(_final(history, "jobs")) > history.intents:
         wrong.append(f"I2: {history.intents} jobs were asked for, there are {len(_final(history, 'jobs'))}")
