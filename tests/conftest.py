@@ -20,6 +20,7 @@ from chassis.settings import ServiceSettings
 from localstack import LocalStack
 from testkit import Space
 from testkit.space import Addresses
+from tests.tiny_stack import tiny_stack
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,34 +48,19 @@ class Tenant:
         )
 
 
-def whole_stack(folder: Path, models: Path, **trainer: str) -> LocalStack:
-    """Every service as a process of its own, behind the ingress, on the tiny base model, which more threads slow down.
-
-    Args:
-        folder: its data.
-        models: holds the base model.
-        trainer: further settings.
-    """
-    return LocalStack(
-        folder,
-        base_model="tiny-test",
-        models_dir=models,
-        environment={
-            "OMP_NUM_THREADS": "1",
-            "SARTOR_KAFKA_SESSION_TIMEOUT_MS": "6000",
-            "SARTOR_TRAINER_LEASE_SECONDS": "5",
-            "SARTOR_TRAINER_THREADS": "1",
-            **trainer,
-        },
-        usual_ports=False,
-        durable_log=False,  # no test that shares it ends the broker
-    )
+LEAN = {
+    "OMP_NUM_THREADS": "1",  # more slow the tiny model down
+    "SARTOR_KAFKA_SESSION_TIMEOUT_MS": "6000",
+    "SARTOR_TRAINER_LEASE_SECONDS": "5",
+    "SARTOR_TRAINER_THREADS": "1",
+}
+"""Environment of a stack beside other tests."""
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
-    """A stack for all tests that only use it."""
-    with whole_stack(tmp_path_factory.mktemp("whole"), tiny_models) as running:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Every service as a process of its own, behind the ingress, for all tests that only use it."""
+    with tiny_stack(tmp_path_factory.mktemp("whole"), LEAN, durable_log=False) as running:
         yield running
 
 

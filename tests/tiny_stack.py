@@ -1,4 +1,4 @@
-"""A whole stack on the tiny base model, in a folder of its own, for what is run beside the tests."""
+"""A whole stack on the tiny base model, in a folder of its own."""
 
 from __future__ import annotations
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from localstack import LocalStack
-from tests.conftest import Tenant, make_tenant, whole_stack
+from tests.conftest import LEAN, Tenant, make_tenant
 from tests.e2e.test_main_way import ended_job, job_of, rows, wait_for
+from tests.tiny_stack import tiny_stack
 
 pytestmark = pytest.mark.timeout(400)
 """The first of them starts its stack, beside the other's."""
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[LocalStack]:
-    """A stack of these tests' own: they kill its services."""
-    often = {"SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"}
-    with whole_stack(tmp_path_factory.mktemp("killed"), tiny_models, **often) as running:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A stack of these tests' own: they kill its services, but not the broker."""
+    often = {**LEAN, "SARTOR_TRAINER_SAVE_EVERY_STEPS": "5"}
+    with tiny_stack(tmp_path_factory.mktemp("killed"), often, durable_log=False) as running:
         yield running
 
 

@@ -421,6 +421,23 @@ async def test_a_delete_that_a_crash_broke_off_is_finished(world: World, broken_
     await eventually(gone)
 
 
+async def test_a_store_with_a_file_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+    (odd, odd_file), (store, file_id) = await world.stored(), await world.stored()
+    files, stores = world.database["files"], world.database["stores"]
+    await files.update_one({"file_id": odd_file}, {"$set": {"attempts": "many"}})
+    await stores.update_many({"_id": {"$in": [odd, store]}}, {"$set": {"deleted": True}})
+
+    async def emptied(store_id: str) -> bool:
+        return bool((await stores.find_one({"_id": store_id}))["emptied"])
+
+    await eventually(lambda: emptied(store))
+    assert await world.vectors(file_id) == 0
+    assert not await emptied(odd)
+    await files.update_one({"file_id": odd_file}, {"$set": {"attempts": 0}})
+    await eventually(lambda: emptied(odd))
+    assert await world.vectors(odd_file) == 0
+
+
 async def test_a_late_event_brings_nothing_back(world: World) -> None:
     removed, deleted, last = [await world.document(HELP, purpose="user_data") for _ in range(3)]
     await world.publish(removed)

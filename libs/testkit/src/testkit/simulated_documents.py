@@ -279,7 +279,7 @@ def evaluate(document: Document, expression: Any, now: int) -> Any:
             return sum(values)
         if operator == "$lt":
             return values[1] is not None and (values[0] is None or values[0] < values[1])
-        raise NotImplementedError(f"the simulated documents do not know {operator}")
+        raise LookupError(f"the simulated documents do not know {operator}")
     return expression
 
 
@@ -298,7 +298,7 @@ def _update(document: Document, change: Document, *, inserted: bool) -> None:
             elif operator == "$pop":
                 document[path] = document[path][1:] if value < 0 else document[path][:-1]
             elif operator != "$setOnInsert":
-                raise NotImplementedError(f"the simulated documents do not know {operator}")
+                raise LookupError(f"the simulated documents do not know {operator}")
 
 
 def _assign(document: Any, path: str, value: Any) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 BALLAST = ".ballast"
+REFUSALS = ("permission denied", "must be superuser")
+"""What mount says to whom it is not allowed."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,19 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[SmallDisk]:
-    """A tmpfs of `size` bytes at `folder`, gone afterwards; the test is skipped where nobody may mount one."""
+    """A tmpfs of `size` bytes at `folder`, gone afterwards; the test is skipped where this user may not mount one.
+
+    Raises:
+        RuntimeError: it cannot be mounted for another reason.
+    """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     if mounted.returncode != 0:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+        said = mounted.stderr.strip()
+        if any(refusal in said for refusal in REFUSALS):
+            pytest.skip(f"a small tmpfs may not be mounted here: {said}")
+        raise RuntimeError(f"a small tmpfs cannot be mounted: {said}")
     try:
         yield SmallDisk(folder)
     finally:

@@ -255,16 +255,13 @@ class Collections:
             await self.expire(now())
             gone = {"$or": [{"deleted": True}, {"expired": True}], "emptied": {"$ne": True}}
             async for store in self._stores.stores.readable(gone):
-                await self._empty_later_if_odd(store)
+                try:
+                    await self._empty(store)
+                except ValidationError as error:  # one of its files: it stays to be emptied, the others go on
+                    log.error("store_not_emptied", store_id=store.id, fields=error.error_count())
             with suppress(Transient):  # Milvus is away, or not asked yet
                 await self.index_again()
             await asyncio.sleep(SWEEP_SECONDS)
-
-    async def _empty_later_if_odd(self, store: Store) -> None:
-        try:
-            await self._empty(store)
-        except ValidationError as error:  # one of its files: the store stays marked, the others go on
-            log.error("store_not_emptied", store_id=store.id, error=f"{error.error_count()} fields cannot be read")
 
     async def expire(self, at: int) -> None:
         """End the stores whose time is over; their files go after."""
