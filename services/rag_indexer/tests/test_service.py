@@ -9,6 +9,7 @@ import re
 import struct
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,6 +145,15 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     ingest = Ingest(space)
     milvus = MilvusClient(addresses.milvus_url, timeout=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rag_indexer.use_cases.SWEEP_SECONDS", 1.0)
+        async with _indexer(space, ingest, milvus) as shared:
+            yield shared
+    milvus.close()
+
+
+@asynccontextmanager
+async def _indexer(space: Space, ingest: Ingest, milvus: MilvusClient) -> AsyncIterator[dict[str, Any]]:
     async with running(ingest.app()) as ingest_url:
         settings = space.settings(Settings, "rag_indexer", ingest_url=ingest_url, rag_wait_seconds=3, **LIMITS)
         async with (
@@ -166,7 +176,6 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
                 "milvus": milvus,
                 "database": connect(settings, "rag_indexer"),
             }
-    milvus.close()
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def small_disk(folder: Path, size: int) -> Iterator[SmallDisk]:
         RuntimeError: it cannot be mounted for another reason.
     """
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    command = ["env", "LC_ALL=C", "mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         said = mounted.stderr.strip()
         if any(refusal in said for refusal in REFUSALS):
