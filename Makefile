@@ -17,7 +17,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas record image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas permissions record image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ bench: venv ## print measured ratios against plain peers
 
 schemas: venv ## write the exported event schemas and the catalogue
 	$(BIN)/python -m schemas.export
+
+permissions: venv ## write docs/permissions.md: which role may use which route
+	$(BIN)/python -m tests.contract.permissions
 
 record: venv ## keep what this release says, for the tests of later ones: RELEASE=0.2.0
 	$(BIN)/python -m tests.contract.record $(or $(RELEASE),$(error RELEASE=<version>))

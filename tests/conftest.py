@@ -89,29 +89,39 @@ def stranger(stack: LocalStack) -> Tenant:
     return make_tenant(stack, "Second")
 
 
-@pytest.fixture
-def built(tmp_path: Path, tiny_models: Path) -> Callable[[str], FastAPI]:
-    """Builds a service's application without starting it, to look at how it is wired."""
+def builder(folder: Path, models: Path) -> Callable[[str], FastAPI]:
+    """Builds a service's application without starting it, to look at how it is wired.
+
+    Args:
+        folder: for what its settings name.
+        models: base models.
+    """
     nowhere = Addresses("127.0.0.1:1", "mongodb://127.0.0.1:1", "127.0.0.1:1", "x", "x", "http://127.0.0.1:1")
-    space = Space(nowhere, tmp_path)
+    space = Space(nowhere, folder)
     for name in ("operator_key", "session_secret"):
-        (tmp_path / name).write_text("sk-sartor-" + "x" * 43)
+        (folder / name).write_text("sk-sartor-" + "x" * 43)
 
     def build(name: str) -> FastAPI:
         settings_module = importlib.import_module(f"{name}.settings")
         settings: type[ServiceSettings] = settings_module.Settings
         extra: dict[str, Any] = {
-            "operator_key_file": tmp_path / "operator_key",
-            "session_secret_file": tmp_path / "session_secret",
-            "models_dir": tiny_models,
+            "operator_key_file": folder / "operator_key",
+            "session_secret_file": folder / "session_secret",
+            "models_dir": models,
             "base_model": "tiny-test",
-            "trainer_work_dir": tmp_path / "work",
+            "trainer_work_dir": folder / "work",
         }
         known = {field: value for field, value in extra.items() if field in settings.model_fields}
         app: FastAPI = importlib.import_module(f"{name}.app").build(space.settings(settings, name, **known))
         return app
 
     return build
+
+
+@pytest.fixture
+def built(tmp_path: Path, tiny_models: Path) -> Callable[[str], FastAPI]:
+    """Builds a service's application without starting it."""
+    return builder(tmp_path, tiny_models)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def api_running() -> Iterator[Api]:
         def log_message(self, *_: object) -> None:
             """Nothing on the terminal."""
 
-    for method in ("GET", "POST", "DELETE"):
+    for method in ("GET", "POST", "PATCH", "DELETE"):
         setattr(Handler, f"do_{method}", Handler._serve)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -110,6 +110,27 @@ TENANT = {
     "name": "Kumo",
     "created_at": AT,
 }
+PERSON = {
+    "id": "user_" + "f" * 32,
+    "email": "mika@example.org",
+    "role": "labeler",
+    "status": "invited",
+    "created_at": AT,
+}
+INVITED = {**PERSON, "invitation": {"code": "c0de", "path": "/join#c0de", "expires_at": AT}}
+LINE = {
+    "id": "a" * 64,
+    "at": AT,
+    "actor": "user_" + "f" * 32,
+    "action": "user.invite",
+    "target": "user_" + "e" * 32,
+    "details": {"role": "labeler"},
+}
+ORGANIZATION = {
+    **TENANT,
+    "policy": {"tune_on_upload": True, "gate": "approval", "base_model": ""},
+    "limits": {"requests_per_minute": 5, "tokens_per_minute": 6, "keys": 7, "people": 8},
+}
 
 
 def listed(*rows: Any, more: bool = False) -> dict[str, Any]:
@@ -125,6 +146,7 @@ LISTS = [
     (("keys", "list"), "/organization/keys", KEY),
     (("tenants", "list"), "/organization/tenants", TENANT),
     (("dlq", "list"), "/organization/dead_letters", LETTER),
+    (("people", "list"), "/organization/users", PERSON),
 ]
 SINGLE = [
     (("files", "show", FILE_ID), f"/files/{FILE_ID}", FILE),
@@ -312,3 +334,76 @@ def test_a_chat_is_limited_only_where_asked(
     sartor("chat", "hello", "-m", "m", "--json", *given)
     body = json.loads(api.asked[0][3])
     assert {name: value for name, value in body.items() if name not in ("model", "messages")} == asked
+
+
+PEOPLE = f"/organization/users/{PERSON['id']}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "asked"),
+    [
+        (
+            ("people", "invite", "mika@example.org", "--role", "labeler"),
+            "/organization/users",
+            {"email": "mika@example.org", "role": "labeler"},
+        ),
+        (("people", "reset-password", PERSON["id"]), f"{PEOPLE}/reset_password", None),
+        (
+            ("tenants", "let-in", TENANT["id"], "a@b.example"),
+            f"/organization/tenants/{TENANT['id']}/owners",
+            {"email": "a@b.example"},
+        ),
+    ],
+)
+def test_a_link_to_come_in_is_printed_whole(api: Api, sartor: Sartor, arguments: Any, path: str, asked: Any) -> None:
+    api.answers["POST", path] = INVITED
+    out, _ = sartor(*arguments)
+    assert api.url.removesuffix("/v1") + "/join#c0de" in out.split()
+    assert said(api) == asked
+
+
+def said(api: Api) -> Any:
+    """The body of the last request."""
+    return json.loads(api.asked[-1][3] or b"null")
+
+
+def test_people_are_changed_by_name(api: Api, sartor: Sartor) -> None:
+    api.answers["PATCH", PEOPLE] = PERSON
+    for options, asked in (
+        (("--role", "viewer"), {"role": "viewer"}),
+        (("--shut-out",), {"disabled": True}),
+        (("--let-in", "--role", "admin"), {"disabled": False, "role": "admin"}),
+    ):
+        sartor("people", "change", PERSON["id"], *options)
+        assert said(api) == asked
+    with pytest.raises(CommandFailed, match="--role"):
+        sartor("people", "change", PERSON["id"])
+
+
+def test_a_policy_is_shown_and_parts_of_it_are_changed(api: Api, sartor: Sartor) -> None:
+    api.answers["GET", "/organization"] = api.answers["PATCH", "/organization"] = ORGANIZATION
+    assert re.search(r"gate +approval", sartor("policy", "show")[0])
+    sartor("policy", "set", "--gate", "auto", "--no-tune-on-upload")
+    assert said(api) == {"gate": "auto", "tune_on_upload": False}
+    with pytest.raises(CommandFailed, match="--gate"):
+        sartor("policy", "set")
+
+
+def test_the_limits_of_a_tenant_are_shown_and_changed(api: Api, sartor: Sartor) -> None:
+    api.answers["PATCH", f"/organization/tenants/{TENANT['id']}"] = ORGANIZATION
+    out, _ = sartor("tenants", "limits", TENANT["id"], "--people", "8")
+    assert re.search(r"tokens_per_minute +6", out)
+    assert said(api) == {"people": 8}
+
+
+def test_a_trail_that_is_not_whole_fails(api: Api, sartor: Sartor) -> None:
+    trail = ("GET", "/organization/audit_logs")
+    api.answers[trail] = {**listed(LINE), "intact": True}
+    out, _ = sartor("audit", "list")
+    assert {LINE["actor"], LINE["target"], "user.invite"} <= set(out.split())
+    assert "whole trail" in sartor("audit", "verify")[0]
+    assert api.asked[-1][2] == {"limit": "1", "verify": "true"}
+    api.answers[trail] = {**listed(LINE), "intact": False}
+    for command in ("list", "verify"):
+        with pytest.raises(CommandFailed, match="was changed"):
+            sartor("audit", command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ def test_every_entry_is_the_same(service: str) -> None:
         return "\n".join(sorted(entry.split('"""', 2)[2].replace(name, "service").splitlines()))
 
     assert neutral(service) == neutral("trainer")
+
+
+@pytest.mark.parametrize("project", sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml")), ids=str)
+def test_a_package_ships_what_it_reads(project: Path) -> None:
+    """An image holds what the wheel does: a page's template that no pattern names would be missing there only."""
+    settings = tomllib.loads((project / "pyproject.toml").read_text())
+    patterns = settings.get("tool", {}).get("setuptools", {}).get("package-data", {})
+    shipped = {
+        path for package, globs in patterns.items() for one in globs for path in (project / "src" / package).glob(one)
+    }
+    read = {
+        path
+        for path in (project / "src").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and "egg-info" not in str(path)
+    }
+    assert read - shipped == set()
 
 
 @pytest.mark.parametrize("service", SERVICES)

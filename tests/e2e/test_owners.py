@@ -1,4 +1,4 @@
-"""Within a tenant: an end user sees their own, an owner all, a labeler tasks; scopes hold behind the first service."""
+"""Who may what: every route by a key of every role, of the tenant and of another; whose a thing is; scopes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import openai
 import pytest
 from fastapi import FastAPI
 
+from chassis.roles import ROLES
 from localstack import LocalStack
 from tests.conftest import Tenant, make_tenant
+from tests.contract.permissions import Permission, permissions
 from tests.e2e.test_main_way import ended_job, rows, wait_for
 
 HELLO = [{"role": "user", "content": "bike 3 will not open"}]
@@ -42,7 +44,7 @@ def anna(owner: Tenant) -> Tenant:
 def bela(owner: Tenant) -> Tenant:
     """Another end user, by a key of their own: its role is more than theirs."""
     with owner.http as http:
-        person = {"email": "bela@example.com", "password": "correct horse battery", "role": "end_user"}
+        person = {"email": "bela@example.com", "role": "end_user"}
         made = http.post("/organization/users", json=person)
         assert made.status_code == 200, made.text
     return made_key(owner, role="engineer", user_id=made.json()["id"])
@@ -209,3 +211,100 @@ def test_a_labeler_sees_tasks_and_cannot_publish(owner: Tenant) -> None:
             "chat": http.post("/chat/completions", json={"model": "tiny-test", "messages": HELLO}),
         }
     assert {name: answer.status_code for name, answer in refused.items() if answer.status_code != 403} == {}
+
+
+PLACES = {
+    "file_id": "file",
+    "dataset_id": "dataset",
+    "job_id": "job",
+    "model": "model",
+    "evaluation_id": "evaluation",
+    "chat_id": "chat",
+    "store_id": "store",
+    "project_id": "project",
+    "task_id": "task",
+    "key_id": "key",
+    "user_id": "user",
+    "name": "alias",
+}
+"""Parameters of addresses that name a tenant's thing, and which of `ids` and `more` it is."""
+
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/v1/chat/completions/{chat_id}"): {"metadata": {}},
+    ("PATCH", "/v1/labeling/projects/{project_id}"): {"labels": ["x", "y"]},
+    ("POST", "/v1/labeling/projects/{project_id}/tasks/{task_id}"): {"answer": "a"},
+    ("PATCH", "/v1/organization/users/{user_id}"): {"role": "viewer"},
+    ("POST", "/v1/vector_stores/{store_id}"): {"name": "mine now"},
+    ("POST", "/v1/vector_stores/{store_id}/files"): {"file_id": "file_none"},
+    ("POST", "/v1/vector_stores/{store_id}/files/{file_id}"): {"attributes": {}},
+    ("POST", "/v1/vector_stores/{store_id}/search"): {"query": "refunds"},
+}
+"""Bodies with which a request about a thing comes as far as the thing; those not named here need none."""
+
+ANYBODYS = {("PUT", "/v1/registry/aliases/{name}")}
+"""Makes one's own thing of the name, whoever else has one of it."""
+
+
+@pytest.fixture(scope="module")
+def more(owner: Tenant, ids: dict[str, str]) -> dict[str, str]:
+    """Things of the tenant that no upload makes."""
+    with owner.http as http:
+        asked = {"name": "intents", "rows": ["row 1", "row 2"], "labels": ["a", "b"]}
+        project = http.post("/labeling/projects", json=asked).json()["id"]
+        task = http.post(f"/labeling/projects/{project}/next").json()["id"]
+        person = http.post("/organization/users", json={"email": "carla@example.com", "role": "viewer"}).json()["id"]
+        assert http.put("/registry/aliases/theirs", json={"model": ids["model"]}).status_code == 200
+        key = http.get("/organization/keys").json()["data"][0]["id"]
+    return {**ids, "project": project, "task": task, "user": person, "key": key, "alias": "theirs"}
+
+
+@pytest.fixture(scope="module")
+def keys(stack: LocalStack, owner: Tenant, stranger: Tenant) -> dict[str, dict[str, str]]:
+    """By tenant, a key of each role."""
+    made = {
+        name: {role: made_key(tenant, role=role).api_key for role in ROLES if role != "operator"}
+        for name, tenant in (("own", owner), ("other", stranger))
+    }
+    made["own"]["operator"] = stack.home.secret("operator_key")
+    return made
+
+
+def ask(http: httpx2.Client, one: Permission, key: str, things: dict[str, str]) -> httpx2.Response:
+    """A request of a route, about these things, or about none."""
+    path = re.sub(r"\{(\w+)\}", lambda found: things.get(PLACES.get(found[1], ""), "none"), one.path)
+    headers = {"authorization": f"Bearer {key}"}
+    body = BODIES.get((one.method, one.path)) if things else None
+    return http.request(one.method, path.removeprefix("/v1"), headers=headers, json=body)
+
+
+def test_every_route_lets_in_the_roles_it_says(
+    owner: Tenant, keys: dict[str, dict[str, str]], built: Callable[[str], FastAPI]
+) -> None:
+    wrong = {}
+    with owner.http as http:
+        for one in permissions(built):
+            for role, key in keys["own"].items():
+                answer = ask(http, one, key, {})
+                assert answer.status_code not in (401, 429, 500), (one, role, answer.text)
+                if (answer.status_code != 403) is not one.requires.allows(role):
+                    wrong[one.method, one.path, role] = answer.status_code
+    assert wrong == {}
+
+
+def test_no_route_leads_to_another_tenants_things(
+    stranger: Tenant, keys: dict[str, dict[str, str]], more: dict[str, str], built: Callable[[str], FastAPI]
+) -> None:
+    wrong, tried = {}, 0
+    with stranger.http as http:
+        for one in permissions(built):
+            named = set(re.findall(r"\{(\w+)\}", one.path))
+            if not named or not one.requires.scopes or (one.method, one.path) in ANYBODYS:
+                continue
+            assert named <= set(PLACES), f"say in PLACES which thing {one.path} names"
+            for role, key in keys["other"].items():
+                answer = ask(http, one, key, more)
+                tried += 1
+                if answer.status_code != (404 if one.requires.allows(role) else 403):
+                    wrong[one.method, one.path, role] = (answer.status_code, answer.text[:200])
+    assert wrong == {}
+    assert tried > 300

@@ -12,12 +12,14 @@ from sartor_cli.data_commands import datasets, files
 from sartor_cli.model_commands import jobs, models
 from sartor_cli.options import ApiKey, BaseUrl, Json
 from sartor_cli.organization_commands import dlq, keys, tenants
+from sartor_cli.people_commands import audit, people, policy
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the groups to the command."""
     groups = {"tenants": tenants, "keys": keys, "files": files, "datasets": datasets, "jobs": jobs, "models": models}
-    for name, group in {**groups, "dlq": dlq}.items():
+    groups |= {"people": people, "policy": policy, "audit": audit, "dlq": dlq}
+    for name, group in groups.items():
         app.add_typer(group, name=name)
     app.command()(chat)
 

@@ -9,6 +9,7 @@ import typer
 
 from sartor_cli.client import Client, CommandFailed
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
+from sartor_cli.people_commands import ROLES, show_invited
 from sartor_cli.tables import show
 
 tenants = typer.Typer(help="Tenants (with the operator key).", no_args_is_help=True)
@@ -38,6 +39,40 @@ def list_tenants(limit: Limit = 20, after: After = None, as_json: Json = False, 
     wanted = given(limit=limit, after=after)
     found = Client(base_url=base_url, operator=True).call("GET", "/organization/tenants", params=wanted)
     show(found, as_json=as_json, columns=("tenant_id", "slug", "name", "created_at"))
+
+
+@tenants.command("let-in")
+def let_owner_in(
+    tenant_id: str,
+    email: Annotated[str, typer.Argument(help="Who is to be an owner of the tenant.")],
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Make somebody an owner of a tenant, new or lost; prints the link to give them, which is shown only now."""
+    client = Client(base_url=base_url, operator=True)
+    body = {"email": email}
+    show_invited(client, client.call("POST", "/organization/tenants/{}/owners", tenant_id, json=body), as_json=as_json)
+
+
+@tenants.command("limits")
+def change_limits(
+    tenant_id: str,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Of all its keys and people.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Of all its keys and people.")] = None,
+    keys: Annotated[int | None, typer.Option(min=1, help="Most API keys in use.")] = None,
+    people: Annotated[int | None, typer.Option(min=1, help="Most people.")] = None,
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Show what a tenant may use in all, and change it."""
+    change = given(
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, keys=keys, people=people
+    )
+    client = Client(base_url=base_url, operator=True)
+    changed = client.call("PATCH", "/organization/tenants/{}", tenant_id, json=change)
+    shown = changed if as_json else changed | changed["limits"]
+    columns = ("tenant_id", "name", "requests_per_minute", "tokens_per_minute", "keys", "people")
+    show(shown, as_json=as_json, columns=columns)
 
 
 Consumer = Annotated[str | None, typer.Option(help="Only those of this service.")]
@@ -88,7 +123,7 @@ def replay_dead_letters(
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "cli",
-    role: Annotated[str, typer.Option(help="owner, engineer, approver, labeler, viewer or end_user.")] = "engineer",
+    role: Annotated[str, typer.Option(help=ROLES)] = "engineer",
     expires_in_days: Annotated[int | None, typer.Option(help="Days until it expires; never if not given.")] = None,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,

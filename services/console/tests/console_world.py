@@ -34,6 +34,7 @@ CARD = {
     "dataset_id": "ds-1",
     "base_model": "gemma-3-270m",
     "job_id": "ftjob-1",
+    "created_at": 1_700_000_000,
 }
 BASE = {"id": "gemma-3-270m", "owned_by": "base"}
 OWN = {"id": MODEL, "owned_by": "kumo"}
@@ -48,6 +49,35 @@ PROJECT = {
     "publications": 0,
     "file_id": None,
 }
+
+PERSON = {"id": "user_1", "email": "mika@example.org", "role": "labeler", "disabled": False, "status": "active"}
+GUEST = {"id": "user_2", "email": "gast@example.org", "role": "viewer", "disabled": False, "status": "invited"}
+INVITED = {**GUEST, "invitation": {"code": "c0de", "path": "/join#c0de", "expires_at": 1_700_000_000}}
+LIMITS = {"requests_per_minute": 6000, "tokens_per_minute": 1_000_000, "keys": 10, "people": 20}
+ORGANIZATION = {
+    "id": "tenant_a",
+    "name": "Kumo Cycles",
+    "created_at": 1_700_000_000,
+    "policy": {"tune_on_upload": True, "gate": "approval", "base_model": ""},
+    "limits": LIMITS,
+}
+LINE = {
+    "id": "d1",
+    "at": 1_700_000_000,
+    "actor": "user_1",
+    "action": "user.invite",
+    "target": "user_2",
+    "details": {"role": "viewer"},
+}
+LETTER = {
+    "id": "files-0-1",
+    "type": "file.uploaded.v1",
+    "consumer": "ingest",
+    "code": "invalid",
+    "reason": "no such dataset",
+    "died_at": 1_700_000_000,
+}
+OPERATOR = {"tenant_id": "", "key_id": "key_op", "role": "operator", "scopes": ["*"], "allowances": []}
 
 
 @dataclass(frozen=True)
@@ -93,8 +123,8 @@ class Services:
             path = request.url.path
             token = request.headers["authorization"].removeprefix("Bearer ")
             service = next((name for name, starts in ROUTES.items() if path.startswith(starts)), "accounts")
-            if path == "/openapi.json":
-                service = next(name for name in ROUTES if name == _audience(token))
+            if path in ("/openapi.json", "/readyz"):
+                service = _audience(token)
             caller = self.space.tokens(service).verify(token)
             self.asked.append(
                 Asked(
@@ -170,18 +200,26 @@ class World:
     http: httpx2.AsyncClient
     tenant: str = "tenant_a"
 
-    async def sign_in(self, tenant: str = "tenant_a") -> httpx2.AsyncClient:
+    async def sign_in(self, tenant: str = "tenant_a", role: str = "owner") -> httpx2.AsyncClient:
         """A browser in which a person of `tenant` is signed in."""
         self.services.answers["POST", "/internal/users/sign_in"] = {
             "tenant_id": tenant,
             "user_id": f"user_of_{tenant}",
-            "role": "owner",
+            "role": role,
             "email": "rider@example.org",
             "organization": "kumo",
             "name": "Kumo Cycles",
         }
         browser = httpx2.AsyncClient(base_url=self.url, headers={"accept": "text/html"}, timeout=20)
         answer = await browser.post("/sign-in", data={"email": "rider@example.org", "password": "correct horse"})
+        assert answer.status_code == 303, answer.text
+        return browser
+
+    async def operate(self) -> httpx2.AsyncClient:
+        """A browser in which the operator is signed in."""
+        self.services.answers["POST", "/internal/keys/verify"] = OPERATOR
+        browser = httpx2.AsyncClient(base_url=self.url, headers={"accept": "text/html"}, timeout=20)
+        answer = await browser.post("/operator/sign-in", data={"key": "sk-sartor-operator"})
         assert answer.status_code == 303, answer.text
         return browser
 
@@ -205,6 +243,13 @@ class World:
             ("GET", "/v1/labeling/projects/lp-1"): PROJECT,
             ("POST", "/v1/labeling/projects/lp-1/next"): {"id": "lt-1", "text": "the lock stays shut"},
             ("GET", "/v1/organization/keys"): page(KEY),
+            ("GET", "/v1/organization/users"): page(PERSON, GUEST),
+            ("GET", "/v1/organization"): ORGANIZATION,
+            ("GET", "/v1/organization/audit_logs"): {**page(LINE), "intact": True},
+            ("GET", "/v1/registry/base_models"): page(BASE),
+            ("GET", "/v1/organization/tenants"): page(ORGANIZATION),
+            ("GET", "/v1/organization/dead_letters"): page(LETTER),
+            ("GET", "/readyz"): {"mongo": "ok"},
         }
 
 
@@ -220,7 +265,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     services = Services(space)
     async with running(services.app()) as peers:
-        urls = {f"{name}_url": peers for name in ROUTES}
+        urls = {f"{name}_url": peers for name in (*ROUTES, "model_server")}
         settings = space.settings(Settings, "console", **urls)
         secure = settings.model_copy(update={"public_url": "https://sartor.example"})
         async with (

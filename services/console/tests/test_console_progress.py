@@ -13,7 +13,7 @@ import pytest
 from console_world import FILE, JOB, MODEL, PROJECT, RUN, STEP, WAITS, World, at, event, page
 
 from chassis.errors import Forbidden, NotFound, SartorError, Transient
-from console.api import MOST_STREAMS
+from console.pages.home import MOST_STREAMS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,7 +116,7 @@ async def looked(browser: httpx2.AsyncClient, times: int) -> list[str]:
 async def test_a_page_left_open_asks_little(
     world: World, monkeypatch: pytest.MonkeyPatch, job: Any, file: dict[str, Any], each: set[str]
 ) -> None:
-    monkeypatch.setattr("console.api.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("console.pages.home.POLL_SECONDS", 0.01)
     browser = await world.sign_in()
     world.services.answers |= {
         ("GET", "/v1/fine_tuning/jobs"): page(*([job] if job else [])),
@@ -144,7 +144,7 @@ async def test_a_page_that_shows_nothing_new_looks_less_often(world: World, monk
         await asyncio.sleep(0)
         return False
 
-    monkeypatch.setattr("console.api._set_within", no_pause)
+    monkeypatch.setattr("console.pages.home._set_within", no_pause)
     browser = await world.sign_in()
     world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("queued", status="queued"))
     lines = await looked(browser, 22)

@@ -16,7 +16,9 @@ from eventbus.outbox import AggregateStore
 from inference_proxy.domain import Chat
 from inference_proxy.records import LOST
 from inference_proxy.requests import ChatAsked
+from inference_proxy.settings import Settings
 from schemas import ChatCompleted, FeedbackRecorded, KeyRevoked, ModelRetired
+from stores import mongo
 from stores.mongo import PyMongoError
 from testkit import eventually
 from testkit.running import free_port
@@ -337,6 +339,14 @@ async def test_documents_enter_the_prompt_only_when_a_store_is_named_and_is_ones
         refused = await ask(world, tenant=tenant, model=named, vector_store_ids=[store])
         assert refused.status_code == 404, store
     assert len(world.elsewhere.prompts) == 2
+
+
+async def test_the_list_of_stored_answers_is_read_by_an_index(world: World) -> None:
+    """Most answers are not stored; without an index a list of three would read a million of others."""
+    settings = world.space.settings(Settings, "inference_proxy")
+    chats = mongo.connect(settings, "inference_proxy")["chats"]
+    indexes = [index["key"] for index in (await chats.index_information()).values()]
+    assert [("tenant_id", 1), ("stored", 1), ("created_at", -1), ("_id", -1)] in indexes
 
 
 async def test_the_event_of_an_answer_carries_counts_and_lineage_and_no_content(world: World) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx2
@@ -30,6 +30,8 @@ TOKEN_SECONDS = 60
 CLOCK_SKEW_SECONDS = 10
 TOKEN_REFUSED = "service_token_refused"  # noqa: S105 - an error code
 
+OF_SERVICE = "service:"
+"""Begins the key id of a service that acts for itself."""
 MOST_REVOKED = 10_000
 """Revoked keys that are remembered, so that they are refused while accounts is away."""
 
@@ -152,7 +154,7 @@ class Tokens:
             organization=str(claims.get("organization")),
             allowances=tuple(map(Allowance.read, claims.get("allowances", ()))),
             caller=str(claims["iss"]),
-            key_id=str(claims.get("key") or f"service:{claims['iss']}"),
+            key_id=str(claims.get("key") or f"{OF_SERVICE}{claims['iss']}"),
         )
 
 
@@ -295,13 +297,13 @@ class Peer:
         except httpx2.TransportError as error:
             raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
 
-    async def get(self, path: str, *ids: str, tenant_id: str, **kwargs: Any) -> Any:
+    async def get(self, path: str, *ids: str, **kwargs: Any) -> Any:
         """GET `path`; see `request`."""
-        return await self.request("GET", path, *ids, tenant_id=tenant_id, **kwargs)
+        return await self.request("GET", path, *ids, **kwargs)
 
-    async def post(self, path: str, *ids: str, tenant_id: str, **kwargs: Any) -> Any:
+    async def post(self, path: str, *ids: str, **kwargs: Any) -> Any:
         """POST to `path`; see `request`."""
-        return await self.request("POST", path, *ids, tenant_id=tenant_id, **kwargs)
+        return await self.request("POST", path, *ids, **kwargs)
 
     def _address(self, path: str, ids: Sequence[str]) -> str:
         if any(one in ("", ".", "..") for one in ids):
@@ -327,39 +329,63 @@ async def caller_of(scope: Scope) -> Principal:
         state["principal"] = principal
         if principal.caller is None:
             app_state.limiters[0].admit(principal.allowances)
-    found: Principal = state["principal"]
-    return found
+    return cast("Principal", state["principal"])
 
 
-def limit_headers(scope: Scope) -> dict[str, str]:
-    """What is left of the caller's allowances, once the caller is known."""
-    principal = scope.get("state", {}).get("principal")
-    if principal is None:
-        return {}
-    limiters = scope["app"].state.limiters
-    return {name: value for limiter in limiters for name, value in limiter.headers(principal.allowances).items()}
+@dataclass(frozen=True)
+class Requires:
+    """What a route asks of its caller: one of some scopes, or to be the operator where none is named."""
+
+    scopes: tuple[str, ...] = ()
+
+    async def __call__(self, request: Request) -> Principal:
+        """The caller.
+
+        Raises:
+            Unauthenticated, Forbidden, RateLimited: as the names say.
+        """
+        principal = await caller_of(request.scope)
+        if not self.scopes:
+            return _operator(principal)
+        if not any(principal.may(scope) for scope in self.scopes):
+            raise Forbidden(
+                f"This key has role '{principal.role}' and may not do '{self.scopes[0]}'. "
+                "Use a key with that permission."
+            )
+        if not principal.tenant_id and not self.scopes[0].startswith("organization"):
+            raise Forbidden("An operator key acts on tenants, not as one. Use a key of the tenant.")
+        return principal
+
+    def allows(self, role: str) -> bool:
+        """Whether a key of this role that is narrowed no further comes through."""
+        if role == "operator":
+            return not self.scopes or self.scopes[0].startswith("organization")
+        return any(covers(ROLES[role], scope) for scope in self.scopes)
+
+
+def _operator(principal: Principal) -> Principal:
+    """The caller, who is the operator, by their key or signed in to the console.
+
+    Raises:
+        Forbidden: it is somebody else, or a service that acts for itself.
+    """
+    signed_in = principal.caller == "console" and not principal.key_id.startswith(OF_SERVICE)
+    if principal.role != "operator" or not (principal.caller is None or signed_in):
+        raise Forbidden("Only the operator may do this. Use the operator key that the first start made.")
+    return principal
 
 
 def require(*scopes: str) -> Any:
     """A FastAPI dependency giving the `Principal` if it may do one of `scopes`.
 
     Use as `principal: Annotated[Principal, require("files:write")]`.
-
-    Raises:
-        Unauthenticated, Forbidden, RateLimited: as the names say.
     """
+    return Depends(Requires(scopes))
 
-    async def dependency(request: Request) -> Principal:
-        principal = await caller_of(request.scope)
-        if not any(principal.may(scope) for scope in scopes):
-            raise Forbidden(
-                f"This key has role '{principal.role}' and may not do '{scopes[0]}'. Use a key with that permission."
-            )
-        if not principal.tenant_id and not scopes[0].startswith("organization"):
-            raise Forbidden("An operator key acts on tenants, not as one. Use a key of the tenant.")
-        return principal
 
-    return Depends(dependency)
+def operator() -> Any:
+    """A FastAPI dependency giving the `Principal` if it is the operator's."""
+    return Depends(Requires())
 
 
 def internal() -> Any:

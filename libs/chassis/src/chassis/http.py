@@ -20,7 +20,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.auth import limit_headers
 from chassis.bodies import UNKNOWN_FIELD, known_query
 from chassis.draining import DrainBody
 from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
@@ -38,6 +37,15 @@ MOST_BODY_BYTES = 8 * 1024 * 1024
 """Of a request that is read whole; a long conversation with its context is far below."""
 
 Check = Callable[[], Awaitable[Any]]
+
+
+def _limit_headers(scope: Scope) -> dict[str, str]:
+    """What is left of the caller's allowances, once the caller is known."""
+    principal = scope.get("state", {}).get("principal")
+    if principal is None:
+        return {}
+    limiters = scope["app"].state.limiters
+    return {name: value for limiter in limiters for name, value in limiter.headers(principal.allowances).items()}
 
 
 class RequestContext:
@@ -74,7 +82,7 @@ class RequestContext:
                     *message.get("headers", []),
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(elapsed).encode()),
-                    *((name.encode(), value.encode()) for name, value in limit_headers(scope).items()),
+                    *((name.encode(), value.encode()) for name, value in _limit_headers(scope).items()),
                 ]
             await send(message)
 

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+RESOURCES = ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
+
+SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action in ("read", "write")) | {
+    "models:approve",
+    "labeling:annotate",
+    "audit:read",
+    "organization:own",
+}
+"""Every scope there is, spelt out.
+
+`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling. `own` is
+to make owners and to change them.
+"""
+
 ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset({"*"}),
     "owner": frozenset({"*"}),
+    "admin": SCOPES - {"organization:own"},
     "engineer": frozenset(
         {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
         | {"evals:write"}
@@ -16,21 +31,12 @@ ROLES: dict[str, frozenset[str]] = {
     "viewer": frozenset(
         {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
     ),
+    "auditor": frozenset({"audit:read", "organization:read", "models:read", "evals:read", "fine_tuning:read"}),
     "end_user": frozenset(
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
     ),
 }
-"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant.
-
-`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
-"""
-
-SCOPES = frozenset(
-    f"{resource}:{action}"
-    for resource in ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
-    for action in ("read", "write")
-) | {"models:approve", "labeling:annotate"}
-"""Every scope there is, spelt out."""
+"""What each role may do, as `resource:action` scopes; `*` is everything of the tenant."""
 
 
 def expand(granted: Iterable[str]) -> frozenset[str]:

@@ -170,7 +170,7 @@ class AggregateStore(Generic[A]):
             fence: the worker's fence; the write is refused when somebody claimed the aggregate after it.
 
         Raises:
-            Conflict: the document changed meanwhile, or the fence is old.
+            Conflict: the document changed meanwhile, or the fence is old, or a unique field is taken.
             TooLarge: one of its events is over `MOST_EVENT_BYTES`.
         """
         outbox = self._envelop(aggregate)
@@ -184,7 +184,10 @@ class AggregateStore(Generic[A]):
         change: dict[str, Any] = {"$set": aggregate.to_document(), "$inc": {"version": 1}}
         if outbox:
             change["$push"] = {"outbox": {"$each": outbox}}
-        result = await self.collection.update_one(query, change)
+        try:
+            result = await self.collection.update_one(query, change)
+        except DuplicateKeyError as error:
+            raise Conflict(f"Another {self.kind.__name__.lower()} has this already.", code="duplicate") from error
         if result.matched_count == 0:
             raise Conflict(f"{self.kind.__name__} {aggregate.id} was changed by someone else.", code="stale_write")
         aggregate.version += 1

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from accounts.domain import ApiKey, Ceiling, NewKey, Tenant, User
 from accounts.store import Accounts
 from accounts.use_cases import Keys, People, Tenants, actor_of
-from chassis.auth import Principal, internal, require
+from chassis.auth import Principal, internal, operator, require
 from chassis.bodies import Body
-from chassis.errors import Forbidden, NotFound
+from chassis.errors import NotFound
 from chassis.http import Page, page
 from chassis.text import quoted
 from eventbus.dead_letters import DeadLetter, DeadLetters
@@ -21,7 +21,9 @@ from schemas import TenantPolicy
 
 Reads = Annotated[Principal, require("organization:read")]
 Writes = Annotated[Principal, require("organization:write")]
+ReadsTrail = Annotated[Principal, require("organization:read", "audit:read")]
 Internal = Annotated[Principal, internal()]
+Operator = Annotated[Principal, operator()]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -89,11 +91,16 @@ class LettersAsked(Body):
 
 
 class PersonAsked(Body):
-    """A person to be added to the tenant."""
+    """A person to be invited."""
 
     email: Email
-    password: Password
     role: Word = "end_user"
+
+
+class OwnerAsked(Body):
+    """A person to be an owner."""
+
+    email: Email
 
 
 class PersonChange(Body):
@@ -110,18 +117,35 @@ class KeyHash(Body):
 
 
 class SignUp(Body):
-    """A new organisation and its owner."""
+    """A new organisation and its owner, and the network address they come from."""
 
     organization: Name
     email: Email
     password: Password
+    address: Word = ""
 
 
 class SignIn(Body):
-    """Who wants in."""
+    """Who wants in, from which network address."""
 
     email: Email
     password: Password
+    address: Word = ""
+
+
+class Joining(Body):
+    """A one-time code, and the password chosen by it."""
+
+    code: Name
+    password: Password
+
+
+class PasswordChange(Body):
+    """A person's password, and the one they want."""
+
+    current: Password
+    new: Password
+    address: Word = ""
 
 
 def tenant_view(tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
@@ -147,7 +171,14 @@ def key_view(key: ApiKey) -> dict[str, Any]:
 def user_view(user: User) -> dict[str, Any]:
     """A person as shown."""
     shown = user.model_dump(include={"id", "email", "role", "disabled", "created_at"})
-    return {"object": "organization.user", **shown}
+    return {"object": "organization.user", **shown, "status": user.status}
+
+
+def invited_view(user: User, code: str, response: Response) -> dict[str, Any]:
+    """A person as shown, with the code by which they choose a password, which is shown only now."""
+    response.headers["cache-control"] = "no-store"
+    invitation = {"code": code, "path": f"/join#{code}", "expires_at": user.code_expires_at}
+    return {**user_view(user), "invitation": invitation}
 
 
 def person_view(user: User, tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
@@ -160,25 +191,12 @@ def person_view(user: User, tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
         "organization": tenant.slug,
         "name": tenant.name,
         "disabled": user.disabled,
+        "password_changed_at": user.password_changed_at,
         "allowances": [asdict(tenant.allowance(usual))],
     }
 
 
-async def operator(principal: Reads) -> Principal:
-    """The caller, who is the operator; asked before anything is done.
-
-    Raises:
-        Forbidden: it is somebody else.
-    """
-    if principal.role != "operator" or principal.caller is not None:
-        raise Forbidden("Only the operator may do this. Use the operator key that the first start made.")
-    return principal
-
-
-Operator = Annotated[Principal, Depends(operator)]
-
-
-def tenant_routes(accounts: Accounts, tenants: Tenants, usual: Ceiling) -> APIRouter:
+def tenant_routes(accounts: Accounts, tenants: Tenants, people: People, usual: Ceiling) -> APIRouter:
     """Tenants, for the operator."""
     router = APIRouter(prefix="/v1/organization/tenants", tags=["organization"])
 
@@ -198,6 +216,12 @@ def tenant_routes(accounts: Accounts, tenants: Tenants, usual: Ceiling) -> APIRo
     async def change_ceiling(tenant_id: str, change: CeilingChange, principal: Operator) -> dict[str, Any]:
         changes = change.model_dump(exclude_none=True)
         return tenant_view(await tenants.change_ceiling(tenant_id, changes, actor_of(principal)), usual)
+
+    @router.post("/{tenant_id}/owners")
+    async def let_owner_in(
+        tenant_id: str, asked: OwnerAsked, principal: Operator, response: Response
+    ) -> dict[str, Any]:
+        return invited_view(*await people.let_in(tenant_id, asked.email, actor_of(principal)), response)
 
     return router
 
@@ -233,13 +257,21 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
         return {"object": "organization.api_key.deleted", "id": key.id, "deleted": True}
 
     @router.post("/users")
-    async def add_person(asked: PersonAsked, principal: Writes) -> dict[str, Any]:
-        return user_view(await people.add(principal, asked.email, asked.password, asked.role))
+    async def invite_person(asked: PersonAsked, principal: Writes, response: Response) -> dict[str, Any]:
+        return invited_view(*await people.invite(principal, asked.email, asked.role), response)
 
     @router.get("/users")
     async def list_people(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
         found = await accounts.users.find(principal.tenant_id, limit=limit + 1, after=after)
         return page([user_view(user) for user in found], limit=limit)
+
+    @router.get("/users/{user_id}")
+    async def retrieve_person(user_id: str, principal: Reads) -> dict[str, Any]:
+        return user_view(await accounts.users.get(principal.tenant_id, user_id))
+
+    @router.post("/users/{user_id}/reset_password")
+    async def reset_password(user_id: str, principal: Writes, response: Response) -> dict[str, Any]:
+        return invited_view(*await people.reset(principal, user_id), response)
 
     @router.patch("/users/{user_id}")
     async def change_person(user_id: str, change: PersonChange, principal: Writes) -> dict[str, Any]:
@@ -247,7 +279,7 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
 
     @router.get("/audit_logs")
     async def audit_logs(
-        principal: Reads, limit: Limit = 20, after: str | None = None, verify: bool = False
+        principal: ReadsTrail, limit: Limit = 20, after: str | None = None, verify: bool = False
     ) -> dict[str, Any]:
         found = await accounts.audit_page(principal.tenant_id, limit=limit + 1, after=after)
         shown = page([{"id": entry.digest, **entry.model_dump()} for entry in found], limit=limit)
@@ -346,10 +378,19 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
 
     @router.post("/users/sign_up")
     async def sign_up(asked: SignUp, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.sign_up(asked.organization, asked.email, asked.password), usual)
+        return person_view(*await people.sign_up(asked.organization, asked.email, asked.password, asked.address), usual)
 
     @router.post("/users/sign_in")
     async def sign_in(asked: SignIn, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.sign_in(asked.email, asked.password), usual)
+        return person_view(*await people.sign_in(asked.email, asked.password, asked.address), usual)
+
+    @router.post("/users/join")
+    async def join(asked: Joining, _: Internal) -> dict[str, Any]:
+        return person_view(*await people.join(asked.code, asked.password), usual)
+
+    @router.post("/users/{user_id}/password")
+    async def change_password(user_id: str, asked: PasswordChange, caller: Internal) -> dict[str, Any]:
+        wanted = (asked.current, asked.new, asked.address)
+        return person_view(*await people.change_password(caller.tenant_id, user_id, *wanted), usual)
 
     return router

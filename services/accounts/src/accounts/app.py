@@ -54,6 +54,7 @@ def build(settings: Settings) -> FastAPI:
         service.collection("audit"),
         service.collection("sign_in_attempts"),
         service.collection("audit_heads"),
+        service.collection("sign_ups"),
     )
     limits = Limits(
         Allowance("", settings.requests_per_minute, settings.tokens_per_minute),
@@ -64,8 +65,10 @@ def build(settings: Settings) -> FastAPI:
             people=settings.tenant_people,
         ),
         settings.sign_in_attempts,
+        settings.sign_in_attempts_anywhere,
         settings.sign_up,
         settings.sign_ups_per_hour,
+        settings.sign_ups_per_hour_each,
     )
     keys = Keys(accounts, limits)
     tenants = Tenants(accounts, keys, service.peer("registry"))
@@ -82,7 +85,7 @@ def build(settings: Settings) -> FastAPI:
     dead_letters = DeadLetters(settings, service.bus, service.collection("replays"))
     return service.app(
         [
-            tenant_routes(accounts, tenants, limits.usual_tenant),
+            tenant_routes(accounts, tenants, people, limits.usual_tenant),
             organization_routes(accounts, tenants, keys, people, limits.usual_tenant),
             dead_letter_routes(accounts, dead_letters),
             internal_routes(accounts, keys, people, limits.usual_tenant),

@@ -26,7 +26,13 @@ class Settings(ServiceSettings):
     tenant_keys: int = Field(1000, ge=1, description="Most API keys of a tenant that are in use.")
     tenant_people: int = Field(1000, ge=1, description="Most people of a tenant.")
     sign_in_attempts: int = Field(
-        10, description="Failed sign-ins of one address within 15 minutes before it must wait."
+        10,
+        ge=1,
+        description="Failed sign-ins of one person from one network address in 15 minutes.",
+    )
+    sign_in_attempts_anywhere: int = Field(
+        100, ge=1, description="Failed sign-ins of one person from all network addresses in 15 minutes."
     )
     sign_up: bool = Field(True, description="Whether strangers may sign up; if not, the operator makes the tenants.")
-    sign_ups_per_hour: int = Field(200, description="Most new tenants in an hour before strangers must wait.")
+    sign_ups_per_hour: int = Field(200, ge=0, description="Most new tenants in an hour before strangers must wait.")
+    sign_ups_per_hour_each: int = Field(20, ge=0, description="Most new tenants in an hour from one network address.")

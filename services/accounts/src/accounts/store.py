@@ -25,6 +25,10 @@ VERIFIED_AT_A_TIME = 200
 """Lines of an audit trail that are checked before other requests have their turn."""
 
 ATTEMPT_WINDOW = 15 * 60
+SIGN_UP_WINDOW = 3600
+
+HAS_PASSWORD = {"password_hash": {"$gt": ""}}
+"""Of people who came: an invitation keeps nobody's address from them."""
 
 
 class LastUsed:
@@ -65,6 +69,7 @@ class Accounts:
         audit: the audit trail, append-only.
         attempts: sign-ins that were not good, dropped by MongoDB after 15 minutes.
         heads: by tenant, the newest line of its audit trail, so that a line missing at the end is noticed.
+        sign_ups: attempts to make a tenant, dropped by MongoDB after an hour.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Accounts:
         audit: Collection,
         attempts: Collection,
         heads: Collection,
+        sign_ups: Collection,
     ) -> None:
         self.tenants = tenants
         self.users = users
@@ -83,17 +89,23 @@ class Accounts:
         self._audit = audit
         self._attempts = attempts
         self._heads = heads
+        self._sign_ups = sign_ups
         self._verifying = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Create the indexes that keep keys, addresses and slugs unique."""
         await ensure_index(self.tenants.collection, "slug", unique=True)
-        await ensure_index(self.users.collection, "email", unique=True)
+        await ensure_index(self.users.collection, "email", unique=True, partialFilterExpression=HAS_PASSWORD)
+        await ensure_index(self.users.collection, [("tenant_id", 1), ("email", 1)], unique=True)
+        await ensure_index(self.users.collection, "code_hash")
         await ensure_index(self.keys.collection, "key_hash", unique=True)
         await ensure_index(self.keys.collection, [("tenant_id", 1), ("revoked_at", 1)])
         await ensure_index(self._audit, [("tenant_id", 1), ("position", 1)], unique=True)
         await ensure_index(self._audit, [("tenant_id", 1), ("digest", 1)])
         await ensure_index(self._attempts, "at", expireAfterSeconds=ATTEMPT_WINDOW)
+        await ensure_index(self._attempts, "email")
+        await ensure_index(self._sign_ups, "at", expireAfterSeconds=SIGN_UP_WINDOW)
+        await ensure_index(self._sign_ups, "address")
 
     async def all_tenants(self, *, limit: int, after: str | None) -> list[Tenant]:
         """Every tenant, newest first: for the operator only."""
@@ -109,9 +121,25 @@ class Accounts:
         return ApiKey.model_validate({**document, "id": document["_id"]}) if document else None
 
     async def user_by_email(self, email: str) -> User | None:
-        """The person with this address."""
-        document = await self.users.collection.find_one({"email": email})
+        """The person who signs in with this address."""
+        return await self._user({"email": email, **HAS_PASSWORD})
+
+    async def user_by_code(self, code_hash: str) -> User | None:
+        """The person to whom the one-time code with this SHA-256 was given."""
+        return await self._user({"code_hash": code_hash})
+
+    async def _user(self, query: dict[str, Any]) -> User | None:
+        document = await self.users.collection.find_one(query)
         return User.model_validate({**document, "id": document["_id"]}) if document else None
+
+    async def person_of(self, tenant_id: str, email: str) -> User | None:
+        """The person of a tenant with this address, whether they came or not."""
+        return await self.users.find_one(tenant_id, {"email": email})
+
+    async def owners(self, tenant_id: str) -> list[str]:
+        """Ids of a tenant's people who can act as owners."""
+        found = await self.users.find(tenant_id, {"role": "owner", "disabled": False, **HAS_PASSWORD})
+        return [person.id for person in found]
 
     async def key_of(self, principal: Principal) -> ApiKey | None:
         """The key somebody calls with; None for who came another way, such as a person through the console."""
@@ -214,17 +242,24 @@ class Accounts:
                     await asyncio.sleep(0)
             return reaches_head
 
-    async def begin_sign_in(self, email: str) -> Any:
+    async def begin_sign_in(self, email: str, address: str) -> Any:
         """Count an attempt before it is known whether it is good, so that many at once are counted too."""
-        return (await self._attempts.insert_one({"email": email, "at": datetime.now(UTC)})).inserted_id
+        attempt = {"email": email, "address": address, "at": datetime.now(UTC)}
+        return (await self._attempts.insert_one(attempt)).inserted_id
 
     async def end_sign_in(self, attempt: Any) -> None:
         """It was good: count it no more."""
         await self._attempts.delete_one({"_id": attempt})
 
-    async def sign_ins_open(self, email: str) -> int:
-        """Attempts of this address in the last 15 minutes that were not good, or are under way."""
-        return int(await self._attempts.count_documents({"email": email}))
+    async def sign_ins_open(self, email: str, address: str) -> tuple[int, int]:
+        """A person's attempts of 15 minutes that were not good, or are under way: from there, from anywhere."""
+        here = await self._attempts.count_documents({"email": email, "address": address})
+        return int(here), int(await self._attempts.count_documents({"email": email}))
+
+    async def note_sign_up(self, address: str) -> int:
+        """Count an attempt to make a tenant; how many came from there in the last hour."""
+        await self._sign_ups.insert_one({"address": address, "at": datetime.now(UTC)})
+        return int(await self._sign_ups.count_documents({"address": address}))
 
     async def tenants_since(self, at: int) -> int:
         """Tenants made since then (unix seconds)."""

@@ -7,12 +7,16 @@ import secrets
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from console.accounts import account_routes
-from console.api import page_routes
-from console.labels import label_routes
-from console.pages import FOLDER
+from console.pages.entry import entry_routes
+from console.pages.home import home_routes
+from console.pages.labeling import label_routes
+from console.pages.models import model_routes
+from console.pages.operate import operate_routes
+from console.pages.operator import operator_routes
+from console.pages.play import play_routes
 from console.progress import Watcher
 from console.reference import Reference, reference_routes
+from console.rendering import FOLDER
 from console.sessions import Sessions
 from console.settings import Settings
 from console.web import Web
@@ -25,13 +29,20 @@ def build(settings: Settings) -> FastAPI:
     secret = settings.session_secret_file.read_text().strip() if settings.session_secret_file else secrets.token_hex(32)
     sessions = Sessions(service.collection("sessions"), secret, settings.session_hours, service.peer("accounts"))
     web = Web(sessions, settings.public_url)
-    watcher = Watcher(*map(service.peer, ("ingest", "trainer", "evaluator", "labeling")))
+    accounts, ingest, trainer = map(service.peer, ("accounts", "ingest", "trainer"))
+    evaluator, labeling = map(service.peer, ("evaluator", "labeling"))
+    registry, proxy = map(service.peer, ("registry", "inference_proxy"))
+    watcher = Watcher(ingest, trainer, evaluator, labeling)
     service.on_start(sessions.prepare)
     app = service.app(
         [
-            account_routes(web, service.peer("accounts")),
-            page_routes(web, watcher, service.peer, settings.base_model),
-            label_routes(web, service.peer("labeling")),
+            entry_routes(web, accounts),
+            home_routes(web, watcher, ingest, trainer, registry),
+            model_routes(web, registry, evaluator),
+            play_routes(web, ingest, registry, proxy, settings.base_model),
+            label_routes(web, labeling),
+            operate_routes(web, accounts, registry),
+            operator_routes(web, service.peer),
             reference_routes(web, Reference(service.peer)),
         ],
         streamed=["/upload"],

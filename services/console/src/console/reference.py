@@ -72,7 +72,7 @@ def reference_routes(web: Web, reference: Reference) -> APIRouter:
     @router.get("")
     async def contents_page(request: Request) -> Response:
         document, missing = await reference.document()
-        return web.page("reference", await _session(request), parts=operations(document), missing=missing)
+        return web.page("reference/index", await _session(request), parts=operations(document), missing=missing)
 
     @router.get("/openapi.json")
     async def openapi() -> Response:
@@ -86,7 +86,7 @@ def reference_routes(web: Web, reference: Reference) -> APIRouter:
         if found is None:
             away = f" Not shown at the moment: {', '.join(missing)}." if missing else ""
             raise NotFound(f"The reference has no such part. Its contents are at {router.prefix}.{away}")
-        return web.page("reference_part", await _session(request), part=part, operations=found)
+        return web.page("reference/part", await _session(request), part=part, operations=found)
 
     async def _session(request: Request) -> Session | None:
         return await web.sessions.find(request.cookies.get(COOKIE))

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from chassis.auth import Peer, Principal
-from chassis.errors import Forbidden, NotFound, SartorError
+from chassis.errors import Forbidden, NotFound, SartorError, Unauthenticated
 from chassis.limits import Allowance
 from stores.mongo import Collection, ensure_index
 
@@ -25,7 +25,10 @@ LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Session:
-    """A signed-in person."""
+    """A signed-in person, or the operator by their key: of no tenant, with `key_id` and the SHA-256 of the key.
+
+    `password_changed_at` is that of the password they came in by.
+    """
 
     id: str
     tenant_id: str
@@ -34,12 +37,15 @@ class Session:
     email: str
     organization: str
     name: str
+    key_id: str = ""
+    key_hash: str = ""
+    password_changed_at: int = 0
     allowances: tuple[Allowance, ...] = ()
 
     @property
     def principal(self) -> Principal:
         """The person, for calls to other services in their name."""
-        known = ("tenant_id", "user_id", "role", "organization", "allowances")
+        known = ("tenant_id", "user_id", "role", "organization", "key_id", "allowances")
         return Principal(**{name: getattr(self, name) for name in known})
 
     @property
@@ -94,19 +100,34 @@ class Sessions:
         """Ask accounts about the person; what is known already holds while accounts is away."""
         await self._records.update_one({"_id": session.id}, {"$set": {"checked_at": now}})
         try:
+            if session.role == "operator":
+                await self.operator(session.key_hash)
+                return session
             person = await self._accounts.get("/internal/users/{}", session.user_id, tenant_id=session.tenant_id)
-        except NotFound:
+        except (NotFound, Unauthenticated):
             await self.end(session)
             return None
         except SartorError as error:
             log.warning("person_not_looked_up", code=error.code, error=error.message)
             return session
-        if person["disabled"]:
+        if person["disabled"] or person.get("password_changed_at", 0) != session.password_changed_at:
             await self.end(session)
             return None
         changed = replace(session, role=person["role"], allowances=_allowances(person))
         await self._records.update_one({"_id": session.id}, {"$set": asdict(changed)})
         return changed
+
+    async def operator(self, key_hash: str) -> dict[str, Any]:
+        """The operator, by the SHA-256 of their key, as `open` takes them.
+
+        Raises:
+            Unauthenticated: it is no operator's key.
+        """
+        known = await self._accounts.post("/internal/keys/verify", json={"key_hash": key_hash}, tenant_id="")
+        if known["role"] != "operator":
+            raise Unauthenticated("This is not the operator's key.", code="wrong_credentials")
+        nobody = {"tenant_id": "", "user_id": "", "email": "", "organization": "", "name": "Operator"}
+        return {**nobody, "role": "operator", "key_id": known["key_id"], "key_hash": key_hash}
 
     async def end(self, session: Session) -> None:
         """Sign out."""
@@ -129,6 +150,7 @@ class Sessions:
 def _session(found: Mapping[str, Any]) -> Session:
     known = ("tenant_id", "user_id", "role", "email", "organization", "name")
     facts: dict[str, Any] = {name: found[name] for name in known}
+    facts |= {name: found[name] for name in ("key_id", "key_hash", "password_changed_at") if name in found}
     return Session(id=found["_id"], allowances=_allowances(found), **facts)
 
 

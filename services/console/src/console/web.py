@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 
 from chassis.errors import Forbidden, SartorError, Unauthenticated
 from chassis.http import error_response
-from console.pages import HEADERS, render
+from console.rendering import HEADERS, render
+from console.rooms import home_of, rooms_of
 from console.sessions import COOKIE, Session, Sessions
 
 SEE_OTHER = 303
@@ -32,6 +33,7 @@ class Web:
 
     def __init__(self, sessions: Sessions, public_url: str) -> None:
         self.sessions = sessions
+        self.public_url = public_url.rstrip("/")
         self._secure = public_url.startswith("https:")
         self._public_host = urlsplit(public_url).netloc
 
@@ -79,12 +81,18 @@ class Web:
     def page(self, name: str, session: Session | None, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A rendered page."""
         token = self.sessions.form_token(session.id) if session else ""
-        body = render(name, session=session, form_token=token, **values)
+        rooms = rooms_of(session.principal) if session else []
+        home = home_of(session.principal) if session else "/"
+        body = render(name, session=session, form_token=token, rooms=rooms, home=home, **values)
         return HTMLResponse(body, status_code=status, headers=HEADERS)
 
-    def signed_in(self, cookie: str) -> Response:
-        """To the first page, with the cookie set."""
-        answer = RedirectResponse("/", SEE_OTHER)
+    def problem(self, session: Session | None, status: int, message: str) -> HTMLResponse:
+        """A page that says what did not work, and who can give a right that is missing."""
+        return self.page("parts/problem", session, status=status, message=message, forbidden=status == Forbidden.status)
+
+    def signed_in(self, cookie: str, place: str = "/") -> Response:
+        """To a page, the first one where none is named, with the cookie set."""
+        answer = RedirectResponse(place, SEE_OTHER)
         answer.set_cookie(COOKIE, cookie, httponly=True, samesite="lax", secure=self._secure, path="/")
         return answer
 
@@ -107,17 +115,24 @@ class Web:
             if not _wants_page(request):
                 return error_response(error)
             session = await self.sessions.find(request.cookies.get(COOKIE))
-            return self.page("problem", session, status=error.status, message=error.message)
+            return self.page(
+                "parts/problem", session, status=error.status, message=error.message, forbidden=error.status == 403
+            )
 
         async def on_missing(request: Request, error: Exception) -> Response:
             assert isinstance(error, HTTPException)
             session = await self.sessions.find(request.cookies.get(COOKIE))
             message = "There is no such page." if error.status_code in (404, 405) else f"{error.detail}."
-            return self.page("problem", session, status=error.status_code, message=message)
+            return self.problem(session, error.status_code, message)
 
         app.add_exception_handler(SignedOut, on_signed_out)
         app.add_exception_handler(SartorError, on_error)
         app.add_exception_handler(HTTPException, on_missing)
+
+
+def address_of(request: Request) -> str:
+    """The network address somebody comes from, as our own ingress says; others' word for it is not taken."""
+    return request.client.host if request.client else ""
 
 
 def _wants_page(request: Request) -> bool:

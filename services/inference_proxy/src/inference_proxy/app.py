@@ -37,6 +37,7 @@ def build(settings: Settings) -> FastAPI:
     records = Records(chats.chats)
     answering = Answering(routes, bases, engine, retrieval, records, spending)
     service.on_start(engine.open)
+    service.on_start(chats.prepare)
     service.on_stop(engine.close)
     service.background("records", records.run)
     service.on_stop(records.stop)

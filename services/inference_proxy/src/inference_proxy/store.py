@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from chassis.auth import Principal
 from eventbus.outbox import AggregateStore
 from inference_proxy.domain import Chat, Feedback, not_stored
+from stores.mongo import ASCENDING, DESCENDING, ensure_index
 
 
 class Chats:
@@ -15,6 +16,11 @@ class Chats:
     def __init__(self, chats: AggregateStore[Chat], feedback: AggregateStore[Feedback]) -> None:
         self.chats = chats
         self.feedback = feedback
+
+    async def prepare(self) -> None:
+        """Let the list of stored answers be read without those that were not stored, of which there are many more."""
+        keys = [("tenant_id", ASCENDING), ("stored", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)]
+        await ensure_index(self.chats.collection, keys)
 
     async def stored(self, principal: Principal, chat_id: str) -> Chat:
         """An answer whose content was stored.

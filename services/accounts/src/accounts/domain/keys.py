@@ -1,0 +1,143 @@
+"""API keys: what they allow, and that nobody gives away more than they have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pydantic import Field
+
+from accounts.domain.users import User, known_role
+from chassis.auth import Principal
+from chassis.errors import Forbidden, Invalid, Unauthenticated
+from chassis.limits import Allowance
+from chassis.roles import ROLES, SCOPES, expand
+from eventbus.aggregate import Aggregate
+from schemas import KeyRevoked
+
+KEY_PREFIX = "sk-sartor-"
+MOST_MAKERS = 8
+"""Limited keys that made each other, one after the other."""
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key as asked for."""
+
+    name: str
+    role: str = "owner"
+    scopes: tuple[str, ...] = ("*",)
+    expires_at: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    user_id: str | None = None
+    makers: tuple[Allowance, ...] = ()
+
+
+class ApiKey(Aggregate):
+    """An API key as stored: its SHA-256 and what it may do; never the key.
+
+    `makers` are the allowances of the limited keys it was made by: what it uses counts under theirs too.
+    """
+
+    created_at: int
+    name: str
+    key_hash: str
+    hint: str
+    role: str
+    scopes: list[str] = Field(default_factory=lambda: ["*"])
+    user_id: str | None = None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    makers: list[Allowance] = Field(default_factory=list)
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has less than any key of its tenant: limits or an end, its own or its makers'."""
+        own = (self.expires_at, self.requests_per_minute, self.tokens_per_minute)
+        return bool(self.makers) or any(limit is not None for limit in own)
+
+    def allowance(self, usual: Allowance) -> Allowance:
+        """What it may use by itself; `usual` where it names no limit."""
+        return Allowance(
+            self.id,
+            self.requests_per_minute or usual.requests_per_minute,
+            self.tokens_per_minute or usual.tokens_per_minute,
+        )
+
+    def bind(self, made: NewKey, usual: Allowance) -> NewKey:
+        """What is asked for, within what this key has: nobody gives away more than they have.
+
+        Args:
+            made: the key asked for.
+            usual: the limits of a key that names none.
+
+        Raises:
+            Forbidden: more is asked for by name than this key has.
+        """
+        for name in ("requests_per_minute", "tokens_per_minute", "expires_at"):
+            own, asked = getattr(self, name), getattr(made, name)
+            if own is not None and asked is not None and asked > own:
+                raise Forbidden(f"{name}: this key may grant at most its own {own}.", param=name)
+        limited = self.requests_per_minute is not None or self.tokens_per_minute is not None
+        makers = (*self.makers, self.allowance(usual)) if limited else tuple(self.makers)
+        if len(makers) > MOST_MAKERS:
+            raise Forbidden("Too many limited keys made each other. Use one that was made earlier.")
+        return replace(
+            made,
+            requests_per_minute=made.requests_per_minute or self.requests_per_minute,
+            tokens_per_minute=made.tokens_per_minute or self.tokens_per_minute,
+            expires_at=made.expires_at or self.expires_at,
+            makers=makers,
+        )
+
+    def reissue(self, key_hash: str, hint: str) -> None:
+        """Put another secret in the place of one whose answer never reached anybody."""
+        self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+        self.key_hash, self.hint = key_hash, hint
+
+    def scopes_for(self, owner: User | None) -> frozenset[str]:
+        """What the key allows now: its scopes, within its role, within what its owner may do today.
+
+        Raises:
+            Unauthenticated: its owner was shut out.
+        """
+        granted = expand(self.scopes)
+        if owner is None:
+            return granted
+        if owner.disabled:
+            raise Unauthenticated("The person this API key belongs to was shut out.", code="revoked_api_key")
+        return granted & expand(ROLES[owner.role])
+
+    def role_for(self, owner: User | None) -> str:
+        """The key's role; that of an end user if its owner is one today, who sees their own things only."""
+        return "end_user" if owner is not None and owner.role == "end_user" else self.role
+
+    def revoke(self, at: int) -> None:
+        """End the key; ending it again changes nothing."""
+        if self.revoked_at is None:
+            self.revoked_at = at
+            self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+
+
+def check_grant(maker: Principal, role: str, scopes: list[str]) -> None:
+    """Nobody gives away more than they have.
+
+    Raises:
+        Forbidden: what is granted goes beyond the maker's own.
+        Invalid: there is no such role or scope, or the role does not have the scope.
+    """
+    of_role = expand(ROLES[known_role(role)])
+    for scope in scopes:
+        meant = expand([scope])
+        if not meant:
+            raise Invalid(
+                f"scopes: there is no '{scope}'; use '*' or some of {', '.join(sorted(SCOPES))}.", param="scopes"
+            )
+        if not meant & of_role:
+            raise Invalid(f"scopes: role '{role}' does not have '{scope}'.", param="scopes")
+    beyond = sorted(scope for scope in of_role & expand(scopes) if not maker.may(scope))
+    if beyond:
+        raise Forbidden(f"You may not grant {', '.join(beyond)}: you do not have it yourself.")

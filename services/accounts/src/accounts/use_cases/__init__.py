@@ -1,0 +1,11 @@
+"""What accounts does: tenants, people, keys; every change leaves a line in the audit trail.
+
+The line comes first: no change is without one, even if the service is killed between the two.
+"""
+
+from accounts.use_cases.keys import Keys
+from accounts.use_cases.limits import Limits, actor_of
+from accounts.use_cases.people import People
+from accounts.use_cases.tenants import Tenants
+
+__all__ = ["Keys", "Limits", "People", "Tenants", "actor_of"]

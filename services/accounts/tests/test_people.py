@@ -1,0 +1,299 @@
+"""People of a tenant: invitations, passwords, roles, and that somebody can always manage it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from accounts_world import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
+
+from accounts.domain import tenants
+from accounts.settings import Settings
+from chassis.auth import Principal
+from chassis.roles import ROLES
+from stores import mongo
+from testkit import Space
+
+USERS = "/v1/organization/users"
+OTHER = "another good password"
+
+
+class Team:
+    """A tenant as its people and the console see it."""
+
+    def __init__(self, http: httpx2.AsyncClient, space: Space, made: dict[str, Any]) -> None:
+        self.http = http
+        self.space = space
+        self.id = made["tenant_id"]
+        self.key = bearer(made["api_key"])
+        self.service = space.headers("accounts", "")
+
+    async def invite(self, email: str, role: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+        return await self.http.post(USERS, json={"email": email, "role": role}, headers=headers or self.key)
+
+    async def join(self, code: str, password: str = PASSWORD) -> httpx2.Response:
+        asked = {"code": code, "password": password}
+        return await self.http.post("/internal/users/join", json=asked, headers=self.service)
+
+    async def add(self, email: str, role: str) -> dict[str, Any]:
+        """Somebody who was invited and came."""
+        invited = await self.invite(email, role)
+        assert invited.status_code == 200, invited.text
+        joined = await self.join(invited.json()["invitation"]["code"])
+        assert joined.status_code == 200, joined.text
+        return {**joined.json(), "id": joined.json()["user_id"]}
+
+    async def sign_in(self, email: str, password: str = PASSWORD) -> int:
+        asked = {"email": email, "password": password}
+        return (await self.http.post("/internal/users/sign_in", json=asked, headers=self.service)).status_code
+
+    async def change(self, user_id: str, headers: dict[str, str] | None = None, **change: Any) -> httpx2.Response:
+        return await self.http.patch(f"{USERS}/{user_id}", json=change, headers=headers or self.key)
+
+    async def reset(self, user_id: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+        return await self.http.post(f"{USERS}/{user_id}/reset_password", headers=headers or self.key)
+
+    async def password(self, user_id: str, current: str, new: str) -> httpx2.Response:
+        headers = self.space.headers("accounts", self.id)
+        asked = {"current": current, "new": new}
+        return await self.http.post(f"/internal/users/{user_id}/password", json=asked, headers=headers)
+
+    def as_person(self, person: dict[str, Any], role: str) -> dict[str, str]:
+        who = Principal(tenant_id=self.id, user_id=person["id"], role=role, organization="org")
+        return bearer(self.space.tokens("console").sign("accounts", self.id, who))
+
+
+async def team(http: httpx2.AsyncClient, space: Space) -> Team:
+    return Team(http, space, await tenant(http))
+
+
+async def test_an_invitation_lets_one_person_in_once(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        answer = await us.invite(" Mika@Example.org ", "labeler")
+        invited = answer.json()
+        assert (invited["status"], invited["role"], invited["email"]) == ("invited", "labeler", "mika@example.org")
+        code = invited["invitation"]["code"]
+        assert invited["invitation"]["path"] == f"/join#{code}"
+        assert answer.headers["cache-control"] == "no-store"
+        assert await us.sign_in("mika@example.org", "") == 401
+        assert (await us.join(code, "short")).status_code == 400
+        joined = (await us.join(code)).json()
+        assert (joined["user_id"], joined["tenant_id"], joined["role"]) == (invited["id"], us.id, "labeler")
+        assert (await us.join(code, OTHER)).json()["error"]["code"] == "wrong_code"
+        assert [await us.sign_in("mika@example.org", word) for word in (PASSWORD, OTHER)] == [200, 401]
+        shown = (await http.get(f"{USERS}/{invited['id']}", headers=us.key)).text
+        assert '"status":"active"' in shown
+        assert code not in shown
+        users = mongo.connect(space.settings(Settings, "accounts"), "accounts")["users"]
+        assert code not in str([user async for user in users.find({})])
+
+
+async def test_of_two_who_use_one_code_at_the_same_time_one_comes_in(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        code = (await us.invite("a@b.example", "viewer")).json()["invitation"]["code"]
+        answers = await asyncio.gather(us.join(code, PASSWORD), us.join(code, OTHER))
+        one, other = sorted(answer.status_code for answer in answers)
+        assert one == 200
+        assert other in (401, 409)
+
+
+async def test_a_code_ends_by_time_by_another_one_and_with_its_person(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        first = (await us.invite("a@b.example", "viewer")).json()
+        second = (await us.invite("a@b.example", "engineer")).json()
+        assert second["id"] == first["id"]
+        assert (await us.join(first["invitation"]["code"])).status_code == 401
+        await us.change(first["id"], disabled=True)
+        assert (await us.join(second["invitation"]["code"])).status_code == 401
+        await us.change(first["id"], disabled=False)
+        with monkeypatch.context() as later:
+            later.setattr("accounts.use_cases.people.now", lambda: second["invitation"]["expires_at"])
+            assert (await us.join(second["invitation"]["code"])).status_code == 401
+        assert (await us.join(second["invitation"]["code"])).json()["role"] == "engineer"
+        again = await us.invite("a@b.example", "viewer")
+        assert (again.status_code, again.json()["error"]["param"]) == (409, "email")
+
+
+async def test_an_invitation_keeps_nobodys_address_from_them(space: Space, tmp_path: Path) -> None:
+    """An owner who invites a stranger must neither shut them out of this installation, nor take them over."""
+    async with accounts(space, tmp_path) as http:
+        us, them = await team(http, space), await team(http, space)
+        codes = [(await it.invite("a@b.example", "viewer")).json()["invitation"]["code"] for it in (us, them)]
+        asked = {"organization": "Own", "email": "a@b.example", "password": PASSWORD}
+        own = await http.post("/internal/users/sign_up", json=asked, headers=us.service)
+        assert own.status_code == 200, own.text
+        refused = [await us.join(code, OTHER) for code in codes]
+        assert [(answer.status_code, answer.json()["error"]["param"]) for answer in refused] == [(409, "email")] * 2
+        assert [await us.sign_in("a@b.example", word) for word in (PASSWORD, OTHER)] == [200, 401]
+
+
+async def test_a_lost_password_is_replaced_by_a_code(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        person = await us.add("a@b.example", "engineer")
+        reset = (await us.reset(person["id"])).json()
+        assert reset["status"] == "active"
+        assert await us.sign_in("a@b.example") == 200  # it holds until another one is chosen
+        joined = (await us.join(reset["invitation"]["code"], OTHER)).json()
+        assert joined["password_changed_at"] >= person["password_changed_at"]
+        assert [await us.sign_in("a@b.example", word) for word in (PASSWORD, OTHER)] == [401, 200]
+
+
+async def test_a_person_changes_their_own_password(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        person = await us.add("a@b.example", "engineer")
+        wrong = await us.password(person["id"], "not my password", OTHER)
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (403, "current")
+        assert (await us.password(person["id"], PASSWORD, "short")).json()["error"]["param"] == "password"
+        assert (await us.password(person["id"], PASSWORD, OTHER)).status_code == 200
+        assert [await us.sign_in("a@b.example", word) for word in (PASSWORD, OTHER)] == [401, 200]
+        codes = [(await us.password(person["id"], "guess guess guess", PASSWORD)).status_code for _ in range(4)]
+        assert codes[-1] == 429  # guesses are counted as those at the door are
+
+
+async def test_the_last_owner_stays(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        anna = await us.add("anna@b.example", "owner")
+        as_anna = us.as_person(anna, "owner")
+        for change in ({"role": "viewer"}, {"disabled": True}, {"role": "admin", "disabled": False}):
+            for who in (as_anna, us.key):
+                answer = await us.change(anna["id"], who, **change)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (409, "last_owner")
+        invited = (await us.invite("bela@b.example", "owner")).json()
+        assert (await us.change(anna["id"], role="viewer")).status_code == 409  # nobody has come yet
+        assert (await us.join(invited["invitation"]["code"])).status_code == 200
+        assert (await us.change(anna["id"], as_anna, role="viewer")).status_code == 200
+        assert (await us.change(invited["id"], disabled=True)).status_code == 409
+        assert (await us.change(anna["id"], role="owner")).status_code == 200
+        assert (await us.change(invited["id"], disabled=True)).status_code == 200
+
+
+async def test_owners_who_shut_each_other_out_at_once_leave_one(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        for turn in range(4):
+            us = await team(http, space)
+            people = [await us.add(f"{name}{turn}@b.example", "owner") for name in "ab"]
+            answers = await asyncio.gather(*(us.change(person["id"], role="viewer") for person in people))
+            assert sorted(answer.status_code for answer in answers) == [200, 409]
+
+
+async def test_the_owners_of_an_earlier_release_are_known(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        people = [await us.add(f"{name}@b.example", "owner") for name in "ab"]
+        records = mongo.connect(space.settings(Settings, "accounts"), "accounts")["tenants"]
+        await records.update_many({}, {"$unset": {"owners": ""}})
+        answers = [await us.change(person["id"], role="viewer") for person in people]
+        assert [answer.status_code for answer in answers] == [200, 409]
+
+
+async def test_an_admin_manages_all_but_owners(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        owner, admin = await us.add("o@b.example", "owner"), await us.add("a@b.example", "admin")
+        as_admin = us.as_person(admin, "admin")
+        for role in ROLES.keys() - {"operator", "owner"}:
+            assert (await us.invite(f"{role}@b.example", role, as_admin)).status_code == 200, role
+        assert (await us.invite("x@b.example", "owner", as_admin)).status_code == 403
+        assert (await us.change(owner["id"], as_admin, role="viewer")).status_code == 403
+        assert (await us.change(admin["id"], as_admin, role="owner")).status_code == 403
+        assert (await us.reset(owner["id"], as_admin)).status_code == 403
+        key = await http.post("/v1/organization/keys", json={"name": "k", "role": "owner"}, headers=as_admin)
+        assert key.status_code == 403
+        assert (await http.patch("/v1/organization", json={"gate": "approval"}, headers=as_admin)).status_code == 200
+
+
+async def test_an_auditor_reads_the_trail_and_changes_nothing(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        as_auditor = us.as_person(await us.add("a@b.example", "auditor"), "auditor")
+        trail = (await http.get("/v1/organization/audit_logs", headers=as_auditor)).json()
+        assert {line["action"] for line in trail["data"]} >= {"tenant.create", "user.invite", "user.password"}
+        assert trail["intact"]
+        assert (await us.invite("x@b.example", "viewer", as_auditor)).status_code == 403
+        assert (await http.patch("/v1/organization", json={"gate": "auto"}, headers=as_auditor)).status_code == 403
+
+
+async def test_the_operator_lets_an_owner_in(space: Space, tmp_path: Path) -> None:
+    """A tenant made for somebody, and one whose owners lost everything."""
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        place, asked = f"/v1/organization/tenants/{us.id}/owners", {"email": "a@b.example"}
+        assert (await http.post(place, json=asked, headers=us.key)).status_code == 403
+        first = (await http.post(place, json=asked, headers=bearer(OPERATOR))).json()
+        assert (await us.join(first["invitation"]["code"])).json()["role"] == "owner"
+        await us.add("b@b.example", "owner")
+        await us.change(first["id"], role="viewer", disabled=True)
+        again = (await http.post(place, json=asked, headers=bearer(OPERATOR))).json()
+        assert (again["id"], again["role"], again["status"]) == (first["id"], "owner", "active")
+        assert (await us.join(again["invitation"]["code"], OTHER)).status_code == 200
+        assert await us.sign_in("a@b.example", OTHER) == 200
+        missing = await http.post(place.replace(us.id, "tenant_x"), json=asked, headers=bearer(OPERATOR))
+        assert missing.status_code == 404
+
+
+async def test_the_operator_acts_through_the_console_and_no_service_for_itself(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        known = (await verify(http, space, OPERATOR)).json()
+        operator = Principal(tenant_id="", key_id=known["key_id"], role="operator")
+        place = "/v1/organization/tenants"
+        for service, user, status in (
+            ("console", operator, 200),
+            ("console", None, 403),
+            ("ingest", operator, 403),
+            ("console", Principal(tenant_id="", key_id="k", role="owner"), 403),
+        ):
+            headers = bearer(space.tokens(service).sign("accounts", "", user))
+            assert (await http.get(place, headers=headers)).status_code == status, (service, user)
+
+
+async def test_tenants_of_one_name_never_run_out_of_slugs(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenants, "SLUG_DIGITS", 0)
+    async with accounts(space, tmp_path) as http:
+        made = [await tenant(http, "雲自転車") for _ in range(24)]
+        slugs = [it["slug"] for it in made]
+        assert len(set(slugs)) == 24
+        assert min(map(len, slugs)) == len("org-")
+        known = (await verify(http, space, made[-1]["api_key"])).json()
+        assert known["organization"] == slugs[-1]
+
+
+async def test_guesses_from_elsewhere_lock_nobody_out(space: Space, tmp_path: Path) -> None:
+    """Whoever knows an address can guess from their own; its person comes in from theirs."""
+    async with accounts(space, tmp_path, sign_in_attempts_anywhere=8) as http:
+        us = await team(http, space)
+        await us.add("a@b.example", "engineer")
+
+        async def sign_in(address: str, password: str) -> int:
+            asked = {"email": "a@b.example", "password": password, "address": address}
+            return (await http.post("/internal/users/sign_in", json=asked, headers=us.service)).status_code
+
+        assert [await sign_in("10.0.0.1", "guess") for _ in range(5)] == [401, 401, 401, 429, 429]
+        assert await sign_in("10.0.0.2", PASSWORD) == 200
+        assert await sign_in("10.0.0.1", PASSWORD) == 429
+        others = [await sign_in(f"10.0.1.{last}", "guess") for last in range(6)]
+        assert others[-1] == 429  # many who guess together are stopped as well
+
+
+async def test_one_who_signs_up_again_and_again_shuts_the_door_for_nobody_else(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path, sign_ups_per_hour_each=2) as http:
+        us = await team(http, space)
+
+        async def sign_up(number: int, address: str) -> int:
+            asked = {"organization": "Org", "email": f"{number}@b.example", "password": PASSWORD, "address": address}
+            return (await http.post("/internal/users/sign_up", json=asked, headers=us.service)).status_code
+
+        assert [await sign_up(number, "10.0.0.1") for number in range(3)] == [200, 200, 429]
+        assert await sign_up(3, "10.0.0.2") == 200

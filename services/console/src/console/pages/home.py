@@ -1,0 +1,163 @@
+"""The first page: what needs somebody now, their models, the upload box; and the way of each upload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+
+from chassis.auth import Peer
+from chassis.errors import NotFound, SartorError
+from console.pages.play import names_of
+from console.paging import Listed, cursor
+from console.progress import STAGES, Progress, Seen, Watcher, state_of
+from console.rooms import home_of
+from console.sessions import Session
+from console.streams import Streams
+from console.web import SEE_OTHER, SignedOut, Web
+
+POLL_SECONDS = 1.0
+SLOWEST_POLL_SECONDS = 15.0
+PAUSE_GROWTH = 1.2
+"""What changes after a wait is seen after at most a fifth more of that wait."""
+
+WATCH_SECONDS = 3600
+MOST_STREAMS = 4
+UPLOADS_SHOWN = 25
+DECISIONS_SHOWN = 25
+NOTHING: dict[str, Any] = {"data": [], "has_more": False}
+
+Stream = AbstractContextManager[asyncio.Event]
+
+
+def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registry: Peer) -> APIRouter:
+    """Home, upload, the progress of an upload."""
+    router = APIRouter(include_in_schema=False)
+    streams = Streams(MOST_STREAMS)
+
+    @router.get("/")
+    async def home(request: Request, after: str | None = None, decisions_after: str | None = None) -> Response:
+        session = await web.session(request)
+        may = session.principal.may
+        if (place := home_of(session.principal)) != "/":
+            return RedirectResponse(place, SEE_OTHER)
+        undecided = {"state": "awaiting_approval", **cursor(DECISIONS_SHOWN, decisions_after)}
+        files, jobs, models, undecided = await asyncio.gather(
+            _asked(may("files:read"), ingest, "/v1/files", cursor(UPLOADS_SHOWN, after), session),
+            _asked(may("files:read"), trainer, "/v1/fine_tuning/jobs", {"limit": 100}, session),
+            registry.get("/v1/models", **session.who),
+            registry.get("/v1/registry/models", params=undecided, **session.who),
+        )
+        newest = await _newest_jobs(session, files["data"], jobs)
+        states = {file["id"]: state_of(file, newest.get(file["id"])) for file in files["data"]}
+        waiting = [card for card in undecided["data"] if card["waiting_for"] == "approval"]
+        bases, own = names_of(models["data"])
+        return web.page(
+            "home/home",
+            session,
+            uploads=Listed(files["data"], files["has_more"], after),
+            states=states,
+            models=own,
+            bases=bases,
+            decisions=Listed(waiting, undecided["has_more"], decisions_after),
+            may=may,
+        )
+
+    async def _newest_jobs(session: Session, files: list[Any], jobs: dict[str, Any]) -> dict[str, Any]:
+        """The newest job of each file; jobs come newest first, and those of older files are asked for one by one."""
+        newest = {job["training_file"]: job for job in reversed(jobs["data"])}
+        if not jobs["has_more"]:
+            return newest
+        unknown = [file["id"] for file in files if file["id"] not in newest and file["status"] == "processed"]
+        wanted = ({"training_file": file_id, "limit": 1} for file_id in unknown)
+        found = await asyncio.gather(
+            *(trainer.get("/v1/fine_tuning/jobs", params=params, **session.who) for params in wanted)
+        )
+        return newest | {job["training_file"]: job for page in found for job in page["data"]}
+
+    @router.post("/upload")
+    async def upload(request: Request) -> Response:
+        """The form's body goes on to ingest as it comes; the form token travels in the address."""
+        session = await web.session(request)
+        web.sessions.check_form(session.id, request.query_params.get("form_token"))
+        headers = {
+            name: request.headers[name] for name in ("content-type", "content-length") if name in request.headers
+        }
+        async with ingest.stream(
+            "POST", "/v1/files", content=request.stream(), headers=headers, timeout=600, **session.who
+        ) as answer:
+            body = json.loads(await answer.aread())
+        wants_json = "application/json" in request.headers.get("accept", "")
+        if answer.status_code != 200:
+            message = body["error"]["message"]
+            if wants_json:
+                return JSONResponse(body, status_code=answer.status_code)
+            return web.problem(session, answer.status_code, message)
+        place = f"/files/{body['id']}"
+        return JSONResponse({"place": place}) if wants_json else RedirectResponse(place, SEE_OTHER)
+
+    @router.get("/files/{file_id}")
+    async def file_page(file_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        progress = await watcher.look(session, file_id)
+        return web.page("home/progress", session, progress=progress, stages=STAGES)
+
+    @router.get("/files/{file_id}/events")
+    async def file_events(file_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        states = _watch(web, watcher, streams.opened(session.id), request, file_id)
+        return StreamingResponse(states, media_type="text/event-stream")
+
+    return router
+
+
+async def _watch(web: Web, watcher: Watcher, stream: Stream, request: Request, file_id: str) -> AsyncIterator[bytes]:
+    """Server-sent states of an upload, less often while none is new, until nothing can come or nobody may see it."""
+    began, pause, shown, seen = time.monotonic(), POLL_SECONDS, "", Seen()
+    with stream as displaced:
+        while time.monotonic() - began < WATCH_SECONDS:
+            try:
+                progress = await watcher.look(await web.session(request), file_id, seen)
+            except SignedOut:
+                return
+            except NotFound:
+                progress = Progress(file_id, failed="This file was deleted.", over=True)
+            except SartorError as error:
+                progress = Progress(file_id, failed=error.message, over=not error.transient)
+            state = json.dumps(progress.as_dict(), ensure_ascii=False)
+            if progress.failed and not progress.over:
+                state = ""
+                yield b": a service is away\n\n"
+            elif state != shown:
+                pause = POLL_SECONDS
+                yield f"data: {state}\n\n".encode()
+            else:
+                pause = min(PAUSE_GROWTH * pause, SLOWEST_POLL_SECONDS)
+                yield b": nothing new\n\n"
+            shown = state
+            if progress.over:
+                return
+            if await _set_within(displaced, pause):
+                yield b"event: displaced\ndata: {}\n\n"
+                return
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
+async def _asked(may: bool, peer: Peer, path: str, params: dict[str, Any], session: Session) -> dict[str, Any]:
+    """A page of a list, or an empty one for who may not see it."""
+    if not may:
+        return NOTHING
+    found: dict[str, Any] = await peer.get(path, params=params, **session.who)
+    return found

@@ -1,0 +1,82 @@
+"""The pages of models: all versions, one with its evidence and answers, the decision on it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from chassis.auth import Peer
+from chassis.errors import SartorError
+from console.paging import Listed, cursor
+from console.sessions import Session
+from console.web import SEE_OTHER, Web
+
+MODELS_SHOWN = 50
+ANSWERS_SHOWN = 20
+
+
+def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
+    """Models, their evidence, decisions."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/models")
+    async def models_page(request: Request, after: str | None = None) -> Response:
+        session = await web.session(request)
+        found = await registry.get("/v1/registry/models", params=cursor(MODELS_SHOWN, after), **session.who)
+        models = Listed(found["data"], found["has_more"], after)
+        return web.page("models/models", session, models=models)
+
+    @router.get("/models/{model_id:path}")
+    async def model_page(
+        model_id: str, request: Request, row: Annotated[int, Query(ge=0, le=1_000_000)] = 0
+    ) -> Response:
+        session = await web.session(request)
+        card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
+        runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
+        evaluation = next(iter(runs["data"]), None)
+        rows = await _answers(session, evaluation)
+        return web.page(
+            "models/model",
+            session,
+            card=card,
+            evaluation=evaluation,
+            may_decide=session.principal.may("models:approve"),
+            answers=rows[row : row + ANSWERS_SHOWN],
+            first=row,
+            total=len(rows),
+            step=ANSWERS_SHOWN,
+        )
+
+    async def _answers(session: Session, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """The held-out rows with every system's answer, those first where they differ; none while it is tested."""
+        if evaluation is None or not evaluation.get("evidence"):
+            return []
+        place = "/v1/evals/evaluations/{}/evidence"
+        try:
+            evidence = await evaluator.get(place, evaluation["id"], **session.who)
+        except SartorError:
+            return []
+        rows: list[dict[str, Any]] = evidence.get("rows", [])
+        return sorted(rows, key=_alike)
+
+    @router.post("/decide")
+    async def decide(request: Request) -> Response:
+        """A person lets a tested model into use, or stops it."""
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        model_id, note = fields.get("model", ""), {"note": fields.get("note", "")}
+        if "approve" in fields:
+            await registry.post("/v1/registry/models/{}/approve", model_id, json=note, **session.who)
+        else:
+            await registry.post("/v1/registry/models/{}/reject", model_id, json=note, **session.who)
+        return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
+
+    return router
+
+
+def _alike(row: dict[str, Any]) -> bool:
+    """Whether all systems gave one answer."""
+    return len({answer["text"] for answer in row["answers"].values()}) == 1

@@ -1,0 +1,179 @@
+"""The pages by which an organization is run: people, API keys, policy, audit trail; and one's own account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from chassis.auth import Peer
+from chassis.errors import SartorError
+from chassis.roles import ROLES, expand
+from console.paging import Listed, cursor
+from console.sessions import Session
+from console.web import SEE_OTHER, Web, address_of
+
+PEOPLE_SHOWN = 50
+KEYS_SHOWN = 50
+LINES_SHOWN = 50
+BASES_SHOWN = 100
+
+
+def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
+    """People, keys, policy, audit, one's own password."""
+    router = APIRouter(include_in_schema=False)
+    _add_people(router, web, accounts)
+    _add_keys(router, web, accounts)
+    _add_policy(router, web, accounts, registry)
+    _add_account(router, web, accounts)
+
+    @router.get("/audit")
+    async def audit_page(request: Request, after: str | None = None, verify: bool = False) -> Response:
+        session = await web.session(request)
+        params = cursor(LINES_SHOWN, after) | ({"verify": "true"} if verify else {})
+        found = await accounts.get("/v1/organization/audit_logs", params=params, **session.who)
+        names = await _names(session)
+        lines = Listed(found["data"], found["has_more"], after)
+        return web.page("operate/audit", session, lines=lines, intact=found["intact"], verified=verify, names=names)
+
+    async def _names(session: Session) -> dict[str, str]:
+        """Addresses of the newest people and names of the newest keys, by their ids."""
+        if not session.principal.may("organization:read"):
+            return {}
+        people = await accounts.get("/v1/organization/users", params={"limit": 100}, **session.who)
+        keys = await accounts.get("/v1/organization/keys", params={"limit": 100}, **session.who)
+        return {one["id"]: one["email"] for one in people["data"]} | {one["id"]: one["name"] for one in keys["data"]}
+
+    return router
+
+
+def _add_people(router: APIRouter, web: Web, accounts: Peer) -> None:
+    async def shown(session: Session, after: str | None = None, **values: Any) -> Response:
+        found = await accounts.get("/v1/organization/users", params=cursor(PEOPLE_SHOWN, after), **session.who)
+        people = Listed(found["data"], found["has_more"], after)
+        said = {"problem": "", "email": "", "invited": None, "status": 200}
+        return web.page(
+            "operate/people",
+            session,
+            people=people,
+            roles=_grantable(session),
+            url=web.public_url,
+            may_change=session.principal.may("organization:write"),
+            **said | values,
+        )
+
+    @router.get("/people")
+    async def people_page(request: Request, after: str | None = None) -> Response:
+        return await shown(await web.session(request), after)
+
+    @router.post("/people")
+    async def invite(request: Request) -> Response:
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        asked = {"email": fields.get("email", ""), "role": fields.get("role", "")}
+        try:
+            invited = await accounts.post("/v1/organization/users", json=asked, **session.who)
+        except SartorError as error:
+            return await shown(session, problem=error.message, email=asked["email"], status=error.status)
+        return await shown(session, invited=invited)
+
+    @router.post("/people/{user_id}")
+    async def change(user_id: str, request: Request) -> Response:
+        """Another role, shut out, let in, or a link for a new password: which button was pressed."""
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        place = "/v1/organization/users/{}"
+        try:
+            if "reset" in fields:
+                invited = await accounts.post(f"{place}/reset_password", user_id, **session.who)
+                return await shown(session, invited=invited)
+            wanted = (
+                {"disabled": fields["disabled"] == "true"} if "disabled" in fields else {"role": fields.get("role")}
+            )
+            await accounts.request("PATCH", place, user_id, json=wanted, **session.who)
+        except SartorError as error:
+            return await shown(session, problem=error.message, status=error.status)
+        return RedirectResponse("/people", SEE_OTHER)
+
+
+def _grantable(session: Session) -> list[str]:
+    """The roles that somebody may give: nobody gives away more than they have."""
+    may = session.principal.may
+    return [role for role in ROLES if role != "operator" and all(map(may, expand(ROLES[role])))]
+
+
+def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
+    async def shown(session: Session, after: str | None = None, made: str = "") -> Response:
+        found = await accounts.get("/v1/organization/keys", params=cursor(KEYS_SHOWN, after), **session.who)
+        keys = Listed(found["data"], found["has_more"], after)
+        may_change = session.principal.may("organization:write")
+        return web.page("operate/keys", session, keys=keys, made=made, roles=_grantable(session), may_change=may_change)
+
+    @router.get("/keys")
+    async def keys_page(request: Request, after: str | None = None) -> Response:
+        return await shown(await web.session(request), after)
+
+    @router.post("/keys")
+    async def make_key(request: Request) -> Response:
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        asked = {"name": fields.get("name") or "key", "role": fields.get("role") or "engineer"}
+        made = await accounts.post("/v1/organization/keys", json=asked, **session.who)
+        return await shown(session, made=made["api_key"])
+
+    @router.post("/keys/{key_id}/revoke")
+    async def revoke_key(key_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        await web.form(request, session)
+        await accounts.request("DELETE", "/v1/organization/keys/{}", key_id, **session.who)
+        return RedirectResponse("/keys", SEE_OTHER)
+
+
+def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> None:
+    @router.get("/policy")
+    async def policy_page(request: Request, saved: bool = False) -> Response:
+        session = await web.session(request)
+        organization = await accounts.get("/v1/organization", **session.who)
+        bases = await registry.get("/v1/registry/base_models", params={"limit": BASES_SHOWN}, **session.who)
+        return web.page(
+            "operate/policy",
+            session,
+            organization=organization,
+            bases=[base["id"] for base in bases["data"]],
+            may_change=session.principal.may("organization:write"),
+            saved=saved,
+        )
+
+    @router.post("/policy")
+    async def change_policy(request: Request) -> Response:
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        change = {
+            "tune_on_upload": fields.get("tune_on_upload") == "true",
+            "gate": fields.get("gate", ""),
+            "base_model": fields.get("base_model", ""),
+        }
+        await accounts.request("PATCH", "/v1/organization", json=change, **session.who)
+        return RedirectResponse("/policy?saved=true", SEE_OTHER)
+
+
+def _add_account(router: APIRouter, web: Web, accounts: Peer) -> None:
+    @router.get("/account")
+    async def account_page(request: Request, changed: bool = False) -> Response:
+        session = await web.session(request)
+        return web.page("operate/account", session, problem="", changed=changed)
+
+    @router.post("/account")
+    async def change_password(request: Request) -> Response:
+        """The person goes on in a session of their own; their other ones end within a minute."""
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        wanted = {name: fields.get(name, "") for name in ("current", "new")} | {"address": address_of(request)}
+        try:
+            place = "/internal/users/{}/password"
+            person = await accounts.post(place, session.user_id, json=wanted, tenant_id=session.tenant_id)
+        except SartorError as error:
+            return web.page("operate/account", session, status=error.status, problem=error.message, changed=False)
+        await web.sessions.end(session)
+        return web.signed_in(await web.sessions.open(person), "/account?changed=true")

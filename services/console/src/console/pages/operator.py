@@ -1,0 +1,144 @@
+"""The operator's pages: services, tenants, dead letters; no tenant's content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from chassis.auth import Peer
+from chassis.errors import Forbidden, SartorError
+from console.paging import Listed, cursor
+from console.sessions import Session
+from console.web import SEE_OTHER, Web
+
+SERVICES = (
+    "accounts",
+    "ingest",
+    "labeling",
+    "trainer",
+    "evaluator",
+    "registry",
+    "rag_indexer",
+    "inference_proxy",
+    "model_server",
+)
+TENANTS_SHOWN = 50
+LETTERS_SHOWN = 50
+READINESS_SECONDS = 6.0
+CEILINGS = ("requests_per_minute", "tokens_per_minute", "keys", "people")
+
+
+def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
+    """Services, tenants, dead letters."""
+    router = APIRouter(prefix="/operator", include_in_schema=False)
+    accounts = peer("accounts")
+    services = {name: peer(name) for name in SERVICES}
+
+    async def operator(request: Request) -> Session:
+        session = await web.session(request)
+        if session.role != "operator":
+            raise Forbidden("This page is for the operator of the installation.")
+        return session
+
+    @router.get("")
+    async def services_page(request: Request) -> Response:
+        session = await operator(request)
+        states = await asyncio.gather(*map(_readiness, services.values()))
+        return web.page("operator/services", session, states=dict(zip(services, states, strict=True)))
+
+    async def tenants_shown(session: Session, after: str | None = None, **values: Any) -> Response:
+        found = await accounts.get("/v1/organization/tenants", params=cursor(TENANTS_SHOWN, after), **session.who)
+        tenants = Listed(found["data"], found["has_more"], after)
+        said = {"problem": "", "invited": None, "status": 200}
+        return web.page(
+            "operator/tenants", session, tenants=tenants, url=web.public_url, ceilings=CEILINGS, **said | values
+        )
+
+    @router.get("/tenants")
+    async def tenants_page(request: Request, after: str | None = None) -> Response:
+        return await tenants_shown(await operator(request), after)
+
+    @router.post("/tenants")
+    async def make_tenant(request: Request) -> Response:
+        """A tenant with its first owner."""
+        session = await operator(request)
+        fields = await web.form(request, session)
+        try:
+            asked = {"name": fields.get("name", "")}
+            tenant = await accounts.post("/v1/organization/tenants", json=asked, **session.who)
+            invited = await _let_in(session, tenant["id"], fields.get("email", ""))
+        except SartorError as error:
+            return await tenants_shown(session, problem=error.message, status=error.status)
+        return await tenants_shown(session, invited=invited)
+
+    @router.post("/tenants/{tenant_id}/owners")
+    async def let_owner_in(tenant_id: str, request: Request) -> Response:
+        session = await operator(request)
+        fields = await web.form(request, session)
+        try:
+            invited = await _let_in(session, tenant_id, fields.get("email", ""))
+        except SartorError as error:
+            return await tenants_shown(session, problem=error.message, status=error.status)
+        return await tenants_shown(session, invited=invited)
+
+    async def _let_in(session: Session, tenant_id: str, email: str) -> Any:
+        place = "/v1/organization/tenants/{}/owners"
+        return await accounts.post(place, tenant_id, json={"email": email}, **session.who)
+
+    @router.post("/tenants/{tenant_id}/limits")
+    async def change_limits(tenant_id: str, request: Request) -> Response:
+        session = await operator(request)
+        fields = await web.form(request, session)
+        wanted = {name: _number(fields[name]) for name in CEILINGS if fields.get(name)}
+        try:
+            await accounts.request("PATCH", "/v1/organization/tenants/{}", tenant_id, json=wanted, **session.who)
+        except SartorError as error:
+            return await tenants_shown(session, problem=error.message, status=error.status)
+        return RedirectResponse("/operator/tenants", SEE_OTHER)
+
+    async def letters_shown(session: Session, after: str | None = None, **values: Any) -> Response:
+        params = cursor(LETTERS_SHOWN, after)
+        found = await accounts.get("/v1/organization/dead_letters", params=params, timeout=60, **session.who)
+        letters = Listed(found["data"], found["has_more"], after)
+        said: dict[str, Any] = {"problem": "", "status": 200}
+        return web.page("operator/dead_letters", session, letters=letters, **said | values)
+
+    @router.get("/dead-letters")
+    async def letters_page(request: Request, after: str | None = None) -> Response:
+        return await letters_shown(await operator(request), after)
+
+    @router.post("/dead-letters/{letter_id}/replay")
+    async def replay(letter_id: str, request: Request) -> Response:
+        session = await operator(request)
+        await web.form(request, session)
+        try:
+            await accounts.post("/v1/organization/dead_letters/{}/replay", letter_id, timeout=60, **session.who)
+        except SartorError as error:
+            return await letters_shown(session, problem=error.message, status=error.status)
+        return RedirectResponse("/operator/dead-letters", SEE_OTHER)
+
+    return router
+
+
+def _number(text: str) -> int | str:
+    """What a field holds; where it is no number, as it came, so that accounts says what is wrong."""
+    return int(text) if text.isascii() and text.isdecimal() else text
+
+
+async def _readiness(peer: Peer) -> dict[str, str]:
+    """What a service says of each thing it needs; one entry where it says nothing."""
+    try:
+        async with (
+            asyncio.timeout(READINESS_SECONDS),
+            peer.stream("GET", "/readyz", tenant_id="") as answer,
+        ):
+            report = json.loads(await answer.aread())
+            return {str(name): str(state) for name, state in report.items()}
+    except (SartorError, httpx2.HTTPError, TimeoutError, ValueError, AttributeError) as error:
+        return {"service": f"cannot be reached ({type(error).__name__})"}

@@ -1,0 +1,351 @@
+"""Everybody finds their own rooms and nobody else's; the pages by which an organization and an installation are run."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from console_world import (
+    BASE,
+    CARD,
+    GUEST,
+    INVITED,
+    LETTER,
+    LINE,
+    MODEL,
+    ORGANIZATION,
+    PERSON,
+    RUN,
+    World,
+    page,
+    token_of,
+)
+
+from chassis.errors import Conflict, Forbidden, Invalid, Transient, Unauthenticated
+from chassis.roles import ROLES
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOMES = {
+    "owner": "/",
+    "admin": "/",
+    "engineer": "/",
+    "approver": "/",
+    "viewer": "/",
+    "end_user": "/",
+    "labeler": "/labeling",
+    "auditor": "/audit",
+}
+ROOMS = {
+    "owner": {"/", "/labeling", "/models", "/chat", "/people", "/keys", "/policy", "/audit"},
+    "admin": {"/", "/labeling", "/models", "/chat", "/people", "/keys", "/policy", "/audit"},
+    "engineer": {"/", "/labeling", "/models", "/chat"},
+    "approver": {"/", "/models"},
+    "labeler": {"/labeling"},
+    "viewer": {"/", "/models"},
+    "auditor": {"/", "/models", "/people", "/keys", "/policy", "/audit"},
+    "end_user": {"/", "/models", "/chat"},
+}
+USERS = "/v1/organization/users"
+
+
+def rooms_in(html: str) -> set[str]:
+    nav = re.search(r'<nav id="rooms".*?</nav>', html, re.DOTALL)
+    assert nav
+    return set(re.findall(r'href="([^"]*)"', nav[0]))
+
+
+async def test_every_role_is_known_here() -> None:
+    assert set(HOMES) == set(ROOMS) == set(ROLES) - {"operator"}
+
+
+@pytest.mark.parametrize("role", sorted(HOMES))
+async def test_everybody_signs_in_to_a_home_with_their_rooms(world: World, role: str) -> None:
+    browser = await world.sign_in(role=role)
+    shown = await browser.get("/", follow_redirects=True)
+    assert (shown.status_code, shown.url.path) == (200, HOMES[role])
+    assert rooms_in(shown.text) == ROOMS[role] | {"/account"}
+    for room in (*ROOMS[role], "/account"):
+        opened = await browser.get(room, follow_redirects=True)
+        assert opened.status_code == 200, room
+        assert f'<a href="{opened.url.path}" data-key' in opened.text
+        assert 'aria-current="page"' in opened.text
+
+
+@pytest.mark.parametrize("role", sorted(HOMES))
+async def test_a_home_asks_only_for_what_its_role_may_see(world: World, role: str) -> None:
+    browser = await world.sign_in(role=role)
+    world.services.asked.clear()
+    await browser.get("/", follow_redirects=True)
+    files = world.services.of("GET", "/v1/files")
+    assert bool(files) is (role in ("owner", "admin", "engineer", "viewer", "end_user"))
+    assert {asked.caller.role for asked in world.services.asked} == {role}
+
+
+async def test_a_viewer_finds_no_upload_box_and_no_chat(world: World) -> None:
+    shown = (await (await world.sign_in(role="viewer")).get("/")).text
+    assert 'id="upload"' not in shown
+    assert 'href="/chat' not in shown
+    assert "rows.jsonl" in shown
+
+
+async def test_an_approver_finds_what_waits_with_every_answer(world: World) -> None:
+    waits = {**CARD, "state": "awaiting_approval", "waiting_for": "approval"}
+    world.services.answers["GET", "/v1/registry/models"] = lambda query: page(
+        *([waits] if query.get("state") == "awaiting_approval" else [])
+    )
+    world.services.answers["GET", f"/v1/registry/models/{MODEL}"] = waits
+    score = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    run = {**RUN, "status": "completed", "metric": "accuracy", "reason": "Close.", "evidence": {"key": "k"}}
+    run["scores"] = {"base": score, "candidate": score}
+    world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
+    rows = [row(number, base="refund" if number == 1 else "none", candidate="refund") for number in range(25)]
+    world.services.answers["GET", "/v1/evals/evaluations/eval-1/evidence"] = {"rows": rows}
+    browser = await world.sign_in(role="approver")
+    home = (await browser.get("/")).text
+    assert "Waiting for a decision" in home
+    assert "See the evidence and decide" in home
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert shown.count('class="card answers"') == 20
+    assert "question 1?" not in shown  # its answers agree, so it comes last
+    assert shown.index("Does it go into use?") < shown.index("Answers, row by row")
+    older = (await browser.get(f"/models/{MODEL}?row=20")).text
+    assert "Rows 21 to 25 of 25" in older
+    assert "question 1?" in older
+    assert "Earlier answers" in older
+
+
+def row(number: int, **answers: str) -> dict[str, Any]:
+    return {
+        "row": number,
+        "messages": [
+            {"role": "system", "content": "Name the intent."},
+            {"role": "user", "content": f"question {number}?"},
+        ],
+        "reference": "refund",
+        "answers": {system: {"text": text} for system, text in answers.items()},
+    }
+
+
+async def test_a_page_of_another_role_says_who_can_give_the_right(world: World) -> None:
+    world.services.answers["GET", "/v1/organization/keys"] = Forbidden("This key has role 'viewer'.")
+    answer = await (await world.sign_in(role="viewer")).get("/keys")
+    assert answer.status_code == 403
+    assert "You are signed in as <strong>viewer</strong>" in answer.text
+    assert 'href="/"' in answer.text
+    labeler = await world.sign_in(role="labeler")
+    assert '<a href="/labeling">Back home</a>' in (await labeler.get("/nothing")).text
+
+
+async def test_owners_invite_and_change_people(world: World) -> None:
+    browser = await world.sign_in()
+    shown = (await browser.get("/people")).text
+    assert PERSON["email"] in shown
+    assert "invited, not come yet" in shown
+    token = token_of(shown)
+    world.services.answers["POST", USERS] = INVITED
+    invited = await browser.post("/people", data={"form_token": token, "email": GUEST["email"], "role": "viewer"})
+    assert "http://127.0.0.1:8080/join#c0de" in invited.text
+    assert world.services.of("POST", USERS)[-1].json == {"email": GUEST["email"], "role": "viewer"}
+
+    one = f"{USERS}/{PERSON['id']}"
+    world.services.answers["PATCH", one] = PERSON
+    world.services.answers["POST", f"{one}/reset_password"] = INVITED
+    for fields, asked in (
+        ({"role": "viewer"}, {"role": "viewer"}),
+        ({"disabled": "true"}, {"disabled": True}),
+        ({"disabled": "false"}, {"disabled": False}),
+    ):
+        answer = await browser.post(f"/people/{PERSON['id']}", data={"form_token": token, **fields})
+        assert answer.headers["location"] == "/people"
+        assert world.services.of("PATCH", one)[-1].json == asked
+    reset = await browser.post(f"/people/{PERSON['id']}", data={"form_token": token, "reset": "1"})
+    assert "/join#c0de" in reset.text
+
+
+@pytest.mark.parametrize(
+    "error", [Conflict("This is the last owner."), Forbidden("You may not."), Invalid("No address.")]
+)
+async def test_what_may_not_be_done_to_people_is_said_on_their_page(world: World, error: Exception) -> None:
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/people")).text)
+    world.services.answers["POST", USERS] = error
+    world.services.answers["PATCH", f"{USERS}/user_1"] = error
+    for place, fields in (("/people", {"email": "x", "role": "owner"}), ("/people/user_1", {"role": "viewer"})):
+        answer = await browser.post(place, data={"form_token": token, **fields})
+        assert answer.status_code == error.status  # type: ignore[attr-defined]
+        assert str(error) in answer.text
+        assert PERSON["email"] in answer.text
+
+
+async def test_who_only_reads_people_gets_no_buttons(world: World) -> None:
+    browser = await world.sign_in(role="auditor")
+    for place in ("/people", "/keys", "/policy"):
+        shown = (await browser.get(place)).text
+        assert "<button>" not in shown, place
+        assert [form for form in re.findall(r"<form[^>]*>", shown) if place in form and place != "/policy"] == []
+
+
+async def test_an_admin_is_offered_no_owners(world: World) -> None:
+    shown = (await (await world.sign_in(role="admin")).get("/people")).text
+    assert 'value="owner"' not in shown
+    assert {f'value="{role}"' in shown for role in ROLES if role not in ("owner", "operator")} == {True}
+
+
+async def test_an_invitation_leads_into_a_session(world: World) -> None:
+    person = {
+        "tenant_id": "tenant_a",
+        "user_id": "user_2",
+        "role": "viewer",
+        "email": "gast@example.org",
+        "organization": "kumo",
+        "name": "Kumo Cycles",
+        "password_changed_at": 5,
+    }
+    world.services.answers["POST", "/internal/users/join"] = person
+    joined = await world.http.post("/join", data={"code": "c0de", "password": "correct horse battery"})
+    assert (joined.status_code, joined.headers["location"]) == (303, "/")
+    world.services.answers["POST", "/internal/users/join"] = Unauthenticated("This code is not known.")
+    refused = await world.http.post("/join", data={"code": "c0de", "password": "correct horse battery"})
+    assert refused.status_code == 401
+    assert "This code is not known." in refused.text
+    assert 'value="c0de"' in refused.text
+
+
+async def test_the_code_of_an_invitation_reaches_no_address(world: World) -> None:
+    """It stands behind the #, which browsers send to nobody; the script reads it."""
+    assert "location.hash" in (await world.http.get("/static/join.js")).text
+    assert 'src="/static/join.js"' in (await world.http.get("/join")).text
+
+
+async def test_another_password_ends_the_other_sessions(world: World) -> None:
+    here, there = await world.sign_in(), await world.sign_in()
+    token = token_of((await here.get("/account")).text)
+    known = {"user_id": "user_of_tenant_a", "email": "rider@example.org", "role": "owner", "disabled": False}
+    known |= {"tenant_id": "tenant_a", "organization": "kumo", "name": "Kumo Cycles", "password_changed_at": 9}
+    world.services.answers["POST", "/internal/users/user_of_tenant_a/password"] = known
+    world.services.answers["GET", "/internal/users/user_of_tenant_a"] = known
+    changed = await here.post("/account", data={"form_token": token, "current": "a", "new": "b"})
+    assert changed.headers["location"] == "/account?changed=true"
+    [asked] = world.services.of("POST", "/internal/users/user_of_tenant_a/password")
+    assert asked.json == {"current": "a", "new": "b", "address": "127.0.0.1"}
+    before = datetime.now(UTC) - timedelta(seconds=61)
+    await world.database["sessions"].update_many({}, {"$set": {"checked_at": before}})
+    assert (await here.get("/account")).status_code == 200
+    assert (await there.get("/account")).headers["location"] == "/sign-in"
+
+
+async def test_a_policy_is_shown_and_changed(world: World) -> None:
+    browser = await world.sign_in()
+    shown = (await browser.get("/policy")).text
+    assert '<option value="approval" selected>' in shown
+    assert f"<option>{BASE['id']}</option>" in shown
+    world.services.answers["PATCH", "/v1/organization"] = ORGANIZATION
+    fields = {"form_token": token_of(shown), "tune_on_upload": "false", "gate": "auto", "base_model": BASE["id"]}
+    assert (await browser.post("/policy", data=fields)).headers["location"] == "/policy?saved=true"
+    asked = world.services.of("PATCH", "/v1/organization")[-1].json
+    assert asked == {"tune_on_upload": False, "gate": "auto", "base_model": BASE["id"]}
+
+
+async def test_the_trail_names_people_and_says_whether_it_is_whole(world: World) -> None:
+    browser = await world.sign_in(role="auditor")
+    shown = (await browser.get("/audit")).text
+    assert re.search(r"2023-11-14 22:13 UTC</time></td><td>mika@example.org</td><td[^>]*><code>user.invite", shown)
+    assert "none is missing" in shown
+    trail = ("GET", "/v1/organization/audit_logs")
+    world.services.answers[trail] = {**page(LINE), "intact": False}
+    assert "A line was changed" in (await browser.get("/audit?verify=true")).text
+    assert world.services.of(*trail)[-1].query["verify"] == "true"
+
+
+async def test_the_operator_comes_in_by_their_key(world: World) -> None:
+    browser = await world.operate()
+    assert world.services.of("POST", "/internal/keys/verify")
+    home = await browser.get("/", follow_redirects=True)
+    assert (home.url.path, rooms_in(home.text)) == (
+        "/operator",
+        {"/operator", "/operator/tenants", "/operator/dead-letters"},
+    )
+    world.services.answers["POST", "/internal/keys/verify"] = {"tenant_id": "t", "key_id": "k", "role": "owner"}
+    refused = await world.http.post("/operator/sign-in", data={"key": "sk-sartor-owner"})
+    assert (refused.status_code, "operator&#39;s key" in refused.text) == (401, True)
+
+
+async def test_the_operators_session_ends_with_the_key(world: World) -> None:
+    browser = await world.operate()
+    assert (await browser.get("/operator")).status_code == 200
+    before = datetime.now(UTC) - timedelta(seconds=61)
+    await world.database["sessions"].update_many({}, {"$set": {"checked_at": before}})
+    world.services.answers["POST", "/internal/keys/verify"] = Unauthenticated("revoked")
+    assert (await browser.get("/operator")).headers["location"] == "/sign-in"
+
+
+@pytest.mark.parametrize("place", ["/operator", "/operator/tenants", "/operator/dead-letters"])
+async def test_the_operators_pages_are_for_the_operator(world: World, place: str) -> None:
+    assert (await world.http.get(place)).headers["location"] == "/sign-in"
+    for role in HOMES:
+        assert (await (await world.sign_in(role=role)).get(place)).status_code == 403
+    shown = await (await world.operate()).get(place)
+    assert shown.status_code == 200
+    operator = [asked.caller for asked in world.services.asked if asked.path.startswith("/v1/organization")]
+    assert all((it.role, it.tenant_id, it.key_id) == ("operator", "", "key_op") for it in operator)
+
+
+async def test_the_operator_sees_which_service_needs_a_look(world: World) -> None:
+    browser = await world.operate()
+    shown = (await browser.get("/operator")).text
+    assert "All are ready." in shown, shown
+    world.services.answers["GET", "/readyz"] = Transient("no database")
+    shown = (await browser.get("/operator")).text
+    assert "Needs a look: accounts, ingest" in shown
+
+
+async def test_the_operator_makes_tenants_and_lets_owners_in(world: World) -> None:
+    browser = await world.operate()
+    token = token_of((await browser.get("/operator/tenants")).text)
+    tenants = "/v1/organization/tenants"
+    world.services.answers["POST", tenants] = ORGANIZATION
+    world.services.answers["POST", f"{tenants}/tenant_a/owners"] = INVITED
+    world.services.answers["PATCH", f"{tenants}/tenant_a"] = ORGANIZATION
+    made = await browser.post("/operator/tenants", data={"form_token": token, "name": "Kumo", "email": "a@b.example"})
+    assert "/join#c0de" in made.text
+    assert world.services.of("POST", tenants)[-1].json == {"name": "Kumo"}
+    again = await browser.post("/operator/tenants/tenant_a/owners", data={"form_token": token, "email": "c@b.example"})
+    assert "/join#c0de" in again.text
+    asked = [one.json["email"] for one in world.services.of("POST", f"{tenants}/tenant_a/owners")]
+    assert asked == ["a@b.example", "c@b.example"]
+    limits = {"requests_per_minute": "5", "tokens_per_minute": "6", "keys": "7", "people": "8"}
+    changed = await browser.post("/operator/tenants/tenant_a/limits", data={"form_token": token, **limits})
+    assert changed.headers["location"] == "/operator/tenants"
+    assert world.services.of("PATCH", f"{tenants}/tenant_a")[-1].json == dict(zip(limits, (5, 6, 7, 8), strict=True))
+
+
+async def test_the_operator_sends_a_dead_letter_back(world: World) -> None:
+    browser = await world.operate()
+    shown = (await browser.get("/operator/dead-letters")).text
+    assert LETTER["reason"] in shown
+    place = f"/v1/organization/dead_letters/{LETTER['id']}/replay"
+    world.services.answers["POST", place] = LETTER
+    answer = await browser.post(f"/operator/dead-letters/{LETTER['id']}/replay", data={"form_token": token_of(shown)})
+    assert answer.headers["location"] == "/operator/dead-letters"
+    assert len(world.services.of("POST", place)) == 1
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/operator/tenants",
+        "/operator/tenants/tenant_a/owners",
+        "/operator/tenants/tenant_a/limits",
+        "/operator/dead-letters/x/replay",
+    ],
+)
+async def test_no_other_site_operates(world: World, place: str) -> None:
+    browser: httpx2.AsyncClient = await world.operate()
+    world.services.asked.clear()
+    answer = await browser.post(place, data={"name": "x", "email": "a@b.example", "keys": "5"})
+    assert answer.status_code == 403
+    assert world.services.asked == []
