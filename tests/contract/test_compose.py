@@ -11,21 +11,18 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 import yaml
 
 from localstack import image_locks
-from localstack.home import SERVICE_PORTS, write_secrets
+from localstack.home import write_secrets
 from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
 from testkit import eventually
 from testkit.running import free_port
+from tests.contract.compose import COMPOSE, ROOT, SERVICES, container
 
-ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES = sorted(SERVICE_PORTS)
 CADDY = Path(sys.executable).parent / "caddy"
 
 FINE_AS_THEY_ARE = {
@@ -33,15 +30,9 @@ FINE_AS_THEY_ARE = {
     "service_port": "set in the image",
     "mongo_url": "given as a file",
     "objects_secret_key": "given as a file",
-    "ingest_work_dir": "the system's temporary folder, a tmpfs in the container",
     "embedding_model": "the built-in one",
 }
 ADDRESS = re.compile(r"(_url|_file|_dir|_bootstrap|_endpoint|_bucket|_access_key)$|^base_model$")
-
-
-def container(service: str) -> dict[str, Any]:
-    found: dict[str, Any] = COMPOSE["services"][service.replace("_", "-")]
-    return found
 
 
 @pytest.mark.parametrize("service", SERVICES)
