@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from localstack import image_locks
-from localstack.home import write_secrets
 from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
 from testkit import eventually
 from testkit.running import free_port
@@ -44,9 +43,10 @@ def test_every_address_a_service_reads_is_set(service: str) -> None:
         for name in settings.model_fields
         if ADDRESS.search(name) and name not in FINE_AS_THEY_ARE and f"SARTOR_{name.upper()}" not in given
     ]
-    if service != "accounts":
-        missing = [name for name in missing if name != "operator_key_file"]
-    assert missing == []
+    elsewhere = {"operator_key_file"} if service != "accounts" else set()
+    if service == "model_server":  # it keeps no documents
+        elsewhere.add("mongo_url_file")
+    assert set(missing) - elsewhere == set()
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -67,6 +67,10 @@ def test_containers_are_hardened() -> None:
         if name == "volumes":  # root for a moment, without a network, to give volumes away
             assert (one["network_mode"], one["cap_drop"]) == ("none", ["ALL"])
             continue
+        if name == "provision":  # ends when it is done
+            assert (one["restart"], one["cap_drop"], one["read_only"]) == ("no", ["ALL"], True)
+            assert re.search(r"^USER \d+", (ROOT / one["build"]["dockerfile"]).read_text(), re.MULTILINE)
+            continue
         assert one["restart"] == "unless-stopped", name
         if "build" in one:
             assert one["cap_drop"] == ["ALL"], name
@@ -76,30 +80,6 @@ def test_containers_are_hardened() -> None:
         else:
             assert "healthcheck" in one, name
             assert one["user"].split(":")[0] not in ("", "0", "root"), name
-
-
-def test_every_secret_is_made(tmp_path: Path) -> None:
-    write_secrets(tmp_path)
-    made = {path.name for path in tmp_path.iterdir()}
-    used = {secret for one in COMPOSE["services"].values() for secret in one.get("secrets", [])}
-    assert used <= set(COMPOSE["secrets"])
-    assert set(COMPOSE["secrets"]) <= made
-    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
-
-
-def test_containers_can_read_their_secrets_and_nobody_else_can(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
-    write_secrets(folder, mode=0o444)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert all(path.stat().st_mode & 0o777 == 0o444 for path in folder.iterdir())
-    write_secrets(folder, mode=0o444)
-
-
-def test_secrets_stay_the_same(tmp_path: Path) -> None:
-    write_secrets(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_secrets(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 class Named(BaseHTTPRequestHandler):

@@ -54,6 +54,7 @@ def render() -> dict[Path, str]:
     available = pins()
     projects = {name: needed(ROOT / "services" / name) for name in SERVICE_PORTS}
     projects["tgi_agent"] = needed(ROOT / "services" / "model_server", without=ONLY_MODELS)
+    projects["provision"] = needed(ROOT / "infra" / "provision")
     return {FOLDER.parent / "Caddyfile": production_caddyfile()} | {
         FOLDER / f"{name}.txt": HEADER + "".join(f"{available[package]}\n" for package in sorted(packages))
         for name, packages in projects.items()
