@@ -19,6 +19,7 @@ KEPT_BY = {
     "milvus": ["ETCD_DATA_DIR", "LOCALSTORAGE_PATH", "ROCKSMQ_PATH"],
     "caddy": ["XDG_DATA_HOME"],
     "prometheus": ["--storage.tsdb.path"],
+    "alertmanager": ["--storage.path"],
     "grafana": ["GF_PATHS_DATA"],
 }
 """What says where a server keeps its data: an environment variable, or a word of its command before the path."""
