@@ -17,7 +17,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas record image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas record hashes image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ schemas: venv ## write the exported event schemas and the catalogue
 
 record: venv ## keep what this release says, for the tests of later ones: RELEASE=0.2.0
 	$(BIN)/python -m tests.contract.record $(or $(RELEASE),$(error RELEASE=<version>))
+
+hashes: venv ## write requirements.hashes: the digests of the files that pip takes for requirements.lock on this kind of machine
+	$(BIN)/python -m localstack.lock_hashes
 
 image-locks: venv ## write what images are made with: infra/docker/locks and the ingress' routes
 	$(BIN)/python -m localstack.image_locks

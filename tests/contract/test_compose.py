@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from localstack import image_locks
 from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
 from testkit import eventually
 from testkit.running import free_port
@@ -146,22 +145,3 @@ def test_the_production_ingress_is_valid() -> None:
     command = [str(CADDY), "validate", "--adapter", "caddyfile", "--config", str(ROOT / "infra/docker/Caddyfile")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_what_images_are_made_with_is_current() -> None:
-    stale = [path.name for path, text in image_locks.render().items() if not path.exists() or path.read_text() != text]
-    assert stale == [], "run `make image-locks`"
-
-
-def test_images_hold_what_they_should() -> None:
-    locks = {path.stem: text.lower() for path, text in image_locks.render().items()}
-    for name, text in locks.items():
-        assert "secantusdb" not in text, name
-        assert "juicefs" not in text, name
-    for name in set(locks) - {"trainer", "model_server"}:
-        assert "\ntorch==" not in text_of(locks, name), name
-        assert "\ntransformers==" not in text_of(locks, name), name
-
-
-def text_of(locks: dict[str, str], name: str) -> str:
-    return locks[name]
