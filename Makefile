@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
-SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src
+SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src infra/provision/src
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --log $(VENV)/install.log
 SEEDS  ?= 10000
 PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + len(os.sched_getaffinity(0)))')
@@ -17,7 +17,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas permissions record image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ e2e: venv ## only the tests of the whole stack through its public API
 
 honoured: venv ## every field of the SDK's requests through the whole stack, with what becomes of it
 	$(BIN)/python -m pytest -m slow -s tests/e2e/test_accepted_means_honoured.py
+
+rights: venv ## a whole stack in which each service has its own database user and object store key: nobody is refused
+	$(BIN)/python -m pytest -m slow tests/e2e/test_least_rights.py
 
 clients: venv ## clients of others against a whole stack: LangChain's standard tests, the Node SDK (needs npm)
 	$(BIN)/python -m tests.clients
@@ -112,6 +115,9 @@ permissions: venv ## write docs/permissions.md: which role may use which route
 
 record: venv ## keep what this release says, for the tests of later ones: RELEASE=0.2.0
 	$(BIN)/python -m tests.contract.record $(or $(RELEASE),$(error RELEASE=<version>))
+
+hashes: venv ## write requirements.hashes: the digests of the files that pip takes for requirements.lock on this kind of machine
+	$(BIN)/python -m localstack.lock_hashes
 
 image-locks: venv ## write what images are made with: infra/docker/locks and the ingress' routes
 	$(BIN)/python -m localstack.image_locks

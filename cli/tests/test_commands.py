@@ -88,5 +88,5 @@ def test_every_answer_can_be_read_by_a_program(tmp_path: Path, arguments: tuple[
 def test_secrets_are_made_once_for_containers(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     first = json.loads(run(tmp_path, "secrets", str(folder), "--json").stdout)
-    assert {"operator_key", "mongo_url", "services_jwks"} <= set(first["secrets"])
+    assert {"operator_key", "ingest_mongo_url", "services_jwks"} <= set(first["secrets"])
     assert json.loads(run(tmp_path, "secrets", str(folder), "--json").stdout) == first

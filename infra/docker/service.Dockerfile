@@ -1,16 +1,26 @@
 # One image per service: docker build -f infra/docker/service.Dockerfile --build-arg SERVICE=ingest .
-# Its packages are pinned by infra/docker/locks/<service>.txt, made from requirements.lock by `make image-locks`.
+# Its packages are pinned with their digests by infra/docker/locks/<service>.txt, made by `make image-locks`.
+# Those that compute have TORCH as well: `cuda`, which the public index has, or `cpu`, which comes from an index given as
+# PIP_EXTRA_INDEX_URL or lies in infra/docker/wheels. What lies there is taken where its digest is the lock's.
 ARG PYTHON=python:3.11-slim
 FROM ${PYTHON} AS build
 ARG SERVICE
+ARG TORCH=
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
-RUN python -m venv /venv
-COPY infra/docker/locks/${SERVICE}.txt lock.txt
-RUN /venv/bin/pip install --no-cache-dir --no-deps -r lock.txt
+RUN python -m venv /build && python -m venv /venv
+COPY infra/docker/locks locks
+RUN /build/bin/pip install --no-cache-dir --no-deps --require-hashes -r locks/build.txt
+RUN --mount=type=bind,source=infra/docker/wheels,target=/wheels \
+  /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --require-hashes --find-links /wheels \
+  --wheel-dir /ready -r locks/${SERVICE}.txt ${TORCH:+-r locks/torch_${TORCH}.txt}
 COPY schemas schemas
 COPY libs libs
 COPY services/${SERVICE} services/${SERVICE}
-RUN /venv/bin/pip install --no-cache-dir --no-deps ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/${SERVICE}
+RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /ready \
+  ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/${SERVICE}
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-index /ready/*.whl
+RUN test -z "${TORCH}" || /venv/bin/python -c "import torch; torch.ones(1) + 1"
 
 FROM ${PYTHON}
 ARG SERVICE

@@ -5,12 +5,14 @@ FROM ${TGI}
 RUN python3 -m venv --without-pip /agent && apt-get update && apt-get install -y --no-install-recommends python3-pip \
   && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY infra/docker/locks/tgi_agent.txt lock.txt
-RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps -r lock.txt
+COPY infra/docker/locks locks
+RUN --mount=type=bind,source=infra/docker/wheels,target=/wheels \
+  python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps --no-build-isolation --require-hashes \
+  --find-links /wheels -r locks/build.txt -r locks/tgi_agent.txt
 COPY schemas schemas
 COPY libs libs
 COPY services/model_server services/model_server
-RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps \
+RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps --no-build-isolation --no-index \
   ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/model_server
 RUN useradd --system --uid 10001 --home-dir /work sartor && install -d -o sartor /work /adapters
 USER 10001

@@ -118,7 +118,8 @@ def random_base62(length: int) -> str:
 def write_secrets(folder: Path, mode: int = 0o600) -> None:
     """Make every secret of an installation that is not there yet; nobody else can enter the folder.
 
-    `services_jwks` holds the public keys of all services, each under its package name.
+    `services_jwks` holds the public keys of all services, each under its package name. Every service has a private key,
+    a MongoDB user and an object store key of its own; the local stack's stand-ins know their root user only.
 
     Args:
         folder: where to.
@@ -130,20 +131,23 @@ def write_secrets(folder: Path, mode: int = 0o600) -> None:
         ("operator_key", "sk-sartor-", 43),
         ("objects_secret_key", "", 40),
         ("session_secret", "", 43),
-        ("mongo_password", "", 40),
+        ("mongo_password", "", 40),  # of the root users: only the servers and what provides for the services get these
         ("mongo_keyfile", "", 80),
         ("grafana_password", "", 24),
     ):
         if not (folder / name).exists():
             _write(folder / name, prefix + random_base62(length), mode)
-    if not (folder / "mongo_url").exists():
-        password = (folder / "mongo_password").read_text()
-        _write(folder / "mongo_url", f"mongodb://sartor:{password}@mongodb:27017/?replicaSet=rs0", mode)
     public = []
     for service in SERVICE_PORTS:
         path = folder / f"{service}_key"
         if not path.exists():
             _write(path, OKPKey.generate_key("Ed25519").as_pem(private=True).decode(), mode)
+        if not (folder / f"{service}_mongo_url").exists():
+            user = f"{service}:{random_base62(40)}"
+            url = f"mongodb://{user}@mongodb:27017/?replicaSet=rs0&authSource=admin"
+            _write(folder / f"{service}_mongo_url", url, mode)
+        if not (folder / f"{service}_objects_key").exists():
+            _write(folder / f"{service}_objects_key", random_base62(40), mode)
         public.append({**OKPKey.import_key(path.read_bytes()).as_dict(private=False), "kid": service})
     _write(folder / "services_jwks", json.dumps({"keys": public}), mode)
 

@@ -1,6 +1,7 @@
 """Writes what images are made with: a lock each, and the routes of the ingress.
 
-A lock holds exactly what its service needs, at the versions of `requirements.lock`.
+A lock holds exactly what its service needs, at the versions of `requirements.lock` and with the digests of
+`requirements.hashes`. torch is not among it: which of its builds an image has is an argument of the build.
 
 `python -m localstack.image_locks` writes `infra/docker/`; `--check` only compares.
 """
@@ -8,7 +9,6 @@ A lock holds exactly what its service needs, at the versions of `requirements.lo
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
@@ -18,17 +18,20 @@ from packaging.requirements import Requirement
 
 from localstack.home import SERVICE_PORTS
 from localstack.ingress import production_caddyfile
+from localstack.lock_hashes import HASHES, PIN, name_of
 
 ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "infra" / "docker" / "locks"
 HEADER = "# Made by `make image-locks`; do not edit.\n"
 ONLY_MODELS = ("torch", "transformers", "peft", "accelerate", "safetensors")
+BUILD = {"setuptools"}
+"""What makes a package of source files."""
 
 
 def pins() -> dict[str, str]:
-    """The whole lock: package -> its line."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return {_name(line.split("==")[0]): line for line in lines if "==" in line and not line.startswith("#")}
+    """The whole lock: package -> its line, with digests."""
+    lines = (line for line in HASHES.read_text().splitlines() if not line.startswith("#"))
+    return {name_of(pin[1]): line for line in lines if (pin := PIN.match(line))}
 
 
 def needed(project: Path, *, without: tuple[str, ...] = ()) -> set[str]:
@@ -37,7 +40,7 @@ def needed(project: Path, *, without: tuple[str, ...] = ()) -> set[str]:
     todo = _declared(project)
     while todo:
         requirement = todo.pop()
-        name = _name(requirement.name)
+        name = name_of(requirement.name)
         if name in without or name in wanted:
             continue
         if name.startswith("sartor-"):
@@ -54,8 +57,10 @@ def render() -> dict[Path, str]:
     available = pins()
     projects = {name: needed(ROOT / "services" / name) for name in SERVICE_PORTS}
     projects["tgi_agent"] = needed(ROOT / "services" / "model_server", without=ONLY_MODELS)
+    projects["provision"] = needed(ROOT / "infra" / "provision")
+    projects["build"] = BUILD
     return {FOLDER.parent / "Caddyfile": production_caddyfile()} | {
-        FOLDER / f"{name}.txt": HEADER + "".join(f"{available[package]}\n" for package in sorted(packages))
+        FOLDER / f"{name}.txt": HEADER + "".join(f"{available[package]}\n" for package in sorted(packages - {"torch"}))
         for name, packages in projects.items()
     }
 
@@ -75,10 +80,6 @@ def _dependencies(name: str, extras: set[str]) -> list[Requirement]:
         for one in listed
         if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras))
     ]
-
-
-def _name(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ def build(settings: Settings) -> FastAPI:
         max_tokens=settings.model_server_max_tokens,
     )
 
-    url = settings.model_server_url.rstrip("/")
+    url = settings.own_url
     residency = Residency(
         engine,
         service.peer("registry"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from pydantic import Field
@@ -24,3 +25,13 @@ class Settings(ServiceSettings):
         description="Most adapters held; of more, the newest and last used are. Rank 16 on a 270M base: 8 MB each.",
     )
     model_server_sync_seconds: float = Field(5, description="How often the registry is asked which adapters to hold.")
+    replica_url: str = Field(
+        "",
+        description="Where this one replica is reached; `{host}` is its host name. `model_server_url` if empty: "
+        "only right where there is one replica.",
+    )
+
+    @property
+    def own_url(self) -> str:
+        """What this replica says of itself: answers under it must come from it and from nobody else."""
+        return (self.replica_url or self.model_server_url).replace("{host}", socket.gethostname()).rstrip("/")

@@ -277,7 +277,7 @@ class TGIReplica:
 def build(settings: AgentSettings) -> FastAPI:
     """The agent's application: health for the container, residency in the background."""
     service = Service("model_server", settings, documents=False)
-    url = settings.model_server_url.rstrip("/")
+    url = settings.own_url
     replica_id = settings.replica_id or f"tgi@{url.split('//')[-1]}"
     turns = Turns(connect(settings, "model_server")["turns"], settings.base_model, replica_id)
     replica = TGIReplica(settings, service.http, turns)

@@ -1,0 +1,76 @@
+"""Which address answers with which weights: each replica says its own, and says no other's."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from model_server.settings import Settings
+from model_server.tgi_agent import AgentSettings
+from tests.contract.compose import CONTAINERS, ROOT, dotenv, load, mounts
+
+ANNOUNCERS = {"model-server": Settings, "tgi": AgentSettings}
+
+
+SCALED = {"MODEL_SERVER_REPLICA_URL": "http://{host}:8000", "TGI_REPLICA_URL": "http://{host}:8080"}
+
+
+def addresses(hosts: dict[str, str], monkeypatch: pytest.MonkeyPatch, **given: str) -> dict[str, str]:
+    """What each container says is its own address."""
+    said = {}
+    for name, settings in ANNOUNCERS.items():
+        environment = load(**given)["services"][name]["environment"]
+        monkeypatch.setattr(socket, "gethostname", lambda name=name: hosts[name])
+        said[name] = settings(
+            model_server_url=environment["SARTOR_MODEL_SERVER_URL"], replica_url=environment["SARTOR_REPLICA_URL"]
+        ).own_url
+    return said
+
+
+@pytest.mark.parametrize("answers_for_bases", ["http://model-server:8000", "http://tgi:8080"])
+def test_nobody_announces_the_address_of_another(answers_for_bases: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = addresses({"model-server": "a", "tgi": "b"}, monkeypatch, MODEL_SERVER_URL=answers_for_bases)
+    assert said == {"model-server": "http://model-server:8000", "tgi": "http://tgi:8080"}
+
+
+def test_replicas_of_one_service_say_different_addresses_once_they_are_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = addresses({"model-server": "a", "tgi": "b"}, monkeypatch, **SCALED)
+    second = addresses({"model-server": "c", "tgi": "d"}, monkeypatch, **SCALED)
+    assert [*first.values(), *second.values()] == ["http://a:8000", "http://b:8080", "http://c:8000", "http://d:8080"]
+    text = (ROOT / ".env.example").read_text()
+    assert all(url in text for url in SCALED.values())
+
+
+def test_a_replica_without_an_address_of_its_own_has_the_common_one() -> None:
+    assert Settings(model_server_url="http://127.0.0.1:8109/").own_url == "http://127.0.0.1:8109"
+
+
+def test_tgi_is_asked_where_it_listens_and_not_where_its_agent_does() -> None:
+    given = CONTAINERS["tgi"]["environment"]
+    agent = AgentSettings(tgi_port=given["SARTOR_TGI_PORT"], replica_url=given["SARTOR_REPLICA_URL"])
+    assert urlsplit(agent.own_url).port == agent.tgi_port
+    dockerfile = (ROOT / "infra/docker/tgi.Dockerfile").read_text()
+    assert f"EXPOSE 8000 {agent.tgi_port}\n" in dockerfile
+    assert "SARTOR_SERVICE_PORT=8000" in dockerfile
+
+
+def test_the_addresses_named_in_the_example_exist() -> None:
+    text = (ROOT / ".env.example").read_text()
+    assert dotenv()["MODEL_SERVER_URL"] == "http://model-server:8000"
+    assert (dotenv()["MODEL_SERVER_REPLICA_URL"], dotenv()["TGI_REPLICA_URL"]) == (
+        CONTAINERS["model-server"]["environment"]["SARTOR_REPLICA_URL"],
+        CONTAINERS["tgi"]["environment"]["SARTOR_REPLICA_URL"],
+    )
+    assert f"http://tgi:{CONTAINERS['tgi']['environment']['SARTOR_TGI_PORT']} when the gpu profile runs" in text
+
+
+def test_what_tgi_holds_is_one_replicas_own() -> None:
+    tgi = CONTAINERS["tgi"]
+    assert mounts(tgi)[tgi["environment"]["SARTOR_ADAPTERS_DIR"]] == "", "a named volume is shared by all replicas"
+
+
+def test_tgi_runs_only_where_it_is_asked_for() -> None:
+    assert CONTAINERS["tgi"]["profiles"] == ["gpu"]
+    assert "profiles" not in CONTAINERS["model-server"]
