@@ -378,6 +378,8 @@ def test_people_are_changed_by_name(api: Api, sartor: Sartor) -> None:
         assert said(api) == asked
     with pytest.raises(CommandFailed, match="--role"):
         sartor("people", "change", PERSON["id"])
+    api.answers["DELETE", PEOPLE] = {"id": PERSON["id"], "deleted": True}
+    assert re.search(r"deleted +yes", sartor("people", "withdraw", PERSON["id"])[0])
 
 
 def test_a_policy_is_shown_and_parts_of_it_are_changed(api: Api, sartor: Sartor) -> None:

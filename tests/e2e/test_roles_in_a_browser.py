@@ -54,6 +54,7 @@ class Town:
         with self.somebody() as visitor:
             visitor.page.goto(self.links[role])
             expect(visitor.page.get_by_label("Code")).to_have_value(re.compile(r".{20,}"))
+            shown(visitor, f"{role}@example.org, {role.replace('_', ' ')} of Kumo roles")
             expect(visitor.page.get_by_label("Password")).to_be_focused()
             assert "#" not in visitor.page.url
             visitor.type(PASSWORD)
@@ -139,7 +140,7 @@ def test_the_labeler_answers_a_task(owner: Visitor, town: Town) -> None:
         labeler.press("Enter")
         shown(labeler, "1 of 20 answered")
         labeler.refused("/keys", 403)
-        expect(labeler.page.get_by_text("You are signed in as labeler")).to_be_visible()
+        expect(labeler.page.get_by_text("These roles may do it: owner, admin, auditor.")).to_be_visible()
         labeler.look("problem-forbidden")
         labeler.page.get_by_role("link", name="Back home").focus()
         labeler.press("Enter")
@@ -198,11 +199,11 @@ def test_the_auditor_checks_the_trail(owner: Visitor, town: Town) -> None:
 def test_the_admin_lets_somebody_in_again(owner: Visitor, town: Town) -> None:
     with town.person("admin") as admin:
         admin.press("g", "p")
-        admin.page.get_by_role("button", name="Shut end_user@example.org out").focus()
+        admin.page.get_by_role("button", name="Shut labeler@example.org out").focus()
         admin.press("Enter")
-        admin.page.get_by_role("button", name="Let end_user@example.org in again").focus()
+        admin.page.get_by_role("button", name="Let labeler@example.org in again").focus()
         admin.press("Enter")
-        expect(admin.page.get_by_role("button", name="Shut end_user@example.org out")).to_be_visible()
+        expect(admin.page.get_by_role("button", name="Shut labeler@example.org out")).to_be_visible()
         expect(admin.page.get_by_role("button", name=f"Shut {OWNER} out")).to_have_count(0)
         admin.look("people-admin")
         admin.page.get_by_role("link", name="Account").focus()
@@ -260,6 +261,7 @@ def test_the_operator_looks_at_services_and_makes_a_tenant(stack: LocalStack, to
         operator.look("operator-dead-letters")
         with town.somebody() as ren:
             ren.open("/" + link.split("/", 3)[3])
+            shown(ren, "ren@example.org, owner of 雲自転車")
             ren.page.get_by_label("Password").focus()
             ren.type(PASSWORD)
             ren.press("Enter")

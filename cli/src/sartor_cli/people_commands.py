@@ -53,6 +53,13 @@ def reset_password(user_id: str, api_key: ApiKey = None, base_url: BaseUrl = Non
     show_invited(client, client.call("POST", "/organization/users/{}/reset_password", user_id), as_json=as_json)
 
 
+@people.command("withdraw")
+def withdraw_invitation(user_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """Take an invitation back, of somebody who has not come."""
+    done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/organization/users/{}", user_id)
+    show(done, as_json=as_json, columns=("id", "deleted"))
+
+
 @people.command("change")
 def change_person(
     user_id: str,

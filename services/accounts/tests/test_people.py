@@ -10,10 +10,13 @@ import httpx2
 import pytest
 from accounts_world import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
 
-from accounts.domain import tenants
+from accounts.domain import Tenant, tenants
 from accounts.settings import Settings
-from chassis.auth import Principal
+from accounts.store import Accounts
+from chassis.auth import Principal, hash_key
+from chassis.errors import Conflict
 from chassis.roles import ROLES
+from schemas import TenantPolicy
 from stores import mongo
 from testkit import Space
 
@@ -235,11 +238,43 @@ async def test_the_operator_lets_an_owner_in(space: Space, tmp_path: Path) -> No
         await us.add("b@b.example", "owner")
         await us.change(first["id"], role="viewer", disabled=True)
         again = (await http.post(place, json=asked, headers=bearer(OPERATOR))).json()
-        assert (again["id"], again["role"], again["status"]) == (first["id"], "owner", "active")
+        assert (again["id"], again["role"], again["status"]) == (first["id"], "owner", "invited")
+        assert await us.sign_in("a@b.example") == 401  # their password may be why they were shut out
         assert (await us.join(again["invitation"]["code"], OTHER)).status_code == 200
         assert await us.sign_in("a@b.example", OTHER) == 200
         missing = await http.post(place.replace(us.id, "tenant_x"), json=asked, headers=bearer(OPERATOR))
         assert missing.status_code == 404
+
+
+async def test_the_operator_makes_a_tenant_with_its_first_owner_or_nothing(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        place, who = "/v1/organization/tenants", bearer(OPERATOR)
+        refused = await http.post(place, json={"name": "Kumo", "owner": "a@b"}, headers=who)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "email")
+        assert (await http.get(place, headers=who)).json()["data"] == []
+        made = (await http.post(place, json={"name": "Kumo", "owner": "a@b.example"}, headers=who)).json()
+        assert "api_key" not in made
+        us = Team(http, space, {**made, "api_key": "none"})
+        joined = (await us.join(made["owner"]["invitation"]["code"])).json()
+        assert (joined["role"], joined["tenant_id"]) == ("owner", made["id"])
+        person = us.as_person({"id": joined["user_id"]}, "owner")
+        assert (await http.get("/v1/organization/keys", headers=person)).json()["data"] == []
+
+
+async def test_the_operator_is_of_no_tenant_and_what_they_do_is_written_down(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        await team(http, space)
+        for path in ("keys", "users"):
+            assert (await http.get(f"/v1/organization/{path}", headers=bearer(OPERATOR))).status_code == 403
+        headers = space.headers("accounts", "")
+        known = await http.post("/internal/keys/operator", json={"key_hash": hash_key(OPERATOR)}, headers=headers)
+        assert known.json()["role"] == "operator"
+        trail = (await http.get("/v1/organization/audit_logs", headers=bearer(OPERATOR))).json()["data"]
+        assert [line["action"] for line in trail] == ["operator.sign_in"]
+        us = await team(http, space)
+        key = us.key["authorization"].removeprefix("Bearer ")
+        refused = await http.post("/internal/keys/operator", json={"key_hash": hash_key(key)}, headers=headers)
+        assert refused.status_code == 401
 
 
 async def test_the_operator_acts_through_the_console_and_no_service_for_itself(space: Space, tmp_path: Path) -> None:
@@ -280,7 +315,7 @@ async def test_guesses_from_elsewhere_lock_nobody_out(space: Space, tmp_path: Pa
             asked = {"email": "a@b.example", "password": password, "address": address}
             return (await http.post("/internal/users/sign_in", json=asked, headers=us.service)).status_code
 
-        assert [await sign_in("10.0.0.1", "guess") for _ in range(5)] == [401, 401, 401, 429, 429]
+        assert [await sign_in("10.0.0.1", "guess") for _ in range(12)] == [401] * 3 + [429] * 9
         assert await sign_in("10.0.0.2", PASSWORD) == 200
         assert await sign_in("10.0.0.1", PASSWORD) == 429
         others = [await sign_in(f"10.0.1.{last}", "guess") for last in range(6)]
@@ -297,3 +332,78 @@ async def test_one_who_signs_up_again_and_again_shuts_the_door_for_nobody_else(s
 
         assert [await sign_up(number, "10.0.0.1") for number in range(3)] == [200, 200, 429]
         assert await sign_up(3, "10.0.0.2") == 200
+
+
+async def test_a_code_ends_when_its_person_gets_another_role(space: Space, tmp_path: Path) -> None:
+    """An admin who kept a code of an engineer must not come in as the owner whom that engineer becomes."""
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        admin, engineer = await us.add("a@b.example", "admin"), await us.add("e@b.example", "engineer")
+        kept = (await us.reset(engineer["id"], us.as_person(admin, "admin"))).json()["invitation"]["code"]
+        assert (await http.post("/internal/users/look", json={"code": kept}, headers=us.service)).status_code == 200
+        assert (await us.change(engineer["id"], role="owner")).status_code == 200
+        assert (await us.join(kept, OTHER)).status_code == 401
+        assert (await http.post("/internal/users/look", json={"code": kept}, headers=us.service)).status_code == 401
+
+
+async def test_rights_that_changed_meanwhile_are_looked_at_again(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An admin shuts an engineer out while an owner makes them an owner: the admin may not shut owners out."""
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        admin, engineer = await us.add("a@b.example", "admin"), await us.add("e@b.example", "engineer")
+        users = mongo.connect(space.settings(Settings, "accounts"), "accounts")["users"]
+        audit = Accounts.audit
+
+        async def promoted_meanwhile(self: Accounts, *arguments: Any, **details: Any) -> Any:
+            await users.update_one({"_id": engineer["id"]}, {"$set": {"role": "owner"}})
+            return await audit(self, *arguments, **details)
+
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(Accounts, "audit", promoted_meanwhile)
+            answer = await us.change(engineer["id"], us.as_person(admin, "admin"), disabled=True)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "changed_meanwhile")
+        assert (await http.get(f"{USERS}/{engineer['id']}", headers=us.key)).json()["status"] == "active"
+
+
+def test_only_who_is_an_owner_by_now_keeps_the_last_one_from_being_it() -> None:
+    one = Tenant.create("tenant_a", "Kumo", TenantPolicy(), 1)
+    one.count_owner("a", ["a"])
+    one.count_owner("b", ["a", "b"])
+    with pytest.raises(Conflict):
+        one.lose_owner("b", ["b"])  # a was counted after they had ceased to be one
+
+
+async def test_an_invitation_is_withdrawn_and_who_came_is_not(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        invited = (await us.invite("typo@b.example", "viewer")).json()
+        gone = await http.delete(f"{USERS}/{invited['id']}", headers=us.key)
+        assert gone.json() == {"object": "organization.user.deleted", "id": invited["id"], "deleted": True}
+        assert (await us.join(invited["invitation"]["code"])).status_code == 401
+        person = await us.add("a@b.example", "viewer")
+        kept = await http.delete(f"{USERS}/{person['id']}", headers=us.key)
+        assert (kept.status_code, kept.json()["error"]["code"]) == (409, "not_invited")
+        found = (await http.get(USERS, params={"email": " A@b.example"}, headers=us.key)).json()["data"]
+        assert [one["id"] for one in found] == [person["id"]]
+
+
+async def test_an_admin_ends_no_owners_key(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        as_admin = us.as_person(await us.add("a@b.example", "admin"), "admin")
+        [key] = (await http.get("/v1/organization/keys", headers=us.key)).json()["data"]
+        assert (await http.delete(f"/v1/organization/keys/{key['id']}", headers=as_admin)).status_code == 403
+
+
+async def test_looking_leaves_no_line_in_the_trail(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        us = await team(http, space)
+        person = await us.add("a@b.example", "viewer")
+        trail = "/v1/organization/audit_logs"
+        before = (await http.get(trail, headers=us.key)).json()["data"]
+        assert (await us.change(person["id"])).status_code == 200
+        limits = await http.patch(f"/v1/organization/tenants/{us.id}", json={}, headers=bearer(OPERATOR))
+        assert limits.json()["limits"]["people"] == 1000
+        assert (await http.get(trail, headers=us.key)).json()["data"] == before

@@ -217,6 +217,7 @@ class World:
 
     async def operate(self) -> httpx2.AsyncClient:
         """A browser in which the operator is signed in."""
+        self.services.answers["POST", "/internal/keys/operator"] = OPERATOR
         self.services.answers["POST", "/internal/keys/verify"] = OPERATOR
         browser = httpx2.AsyncClient(base_url=self.url, headers={"accept": "text/html"}, timeout=20)
         answer = await browser.post("/operator/sign-in", data={"key": "sk-sartor-operator"})

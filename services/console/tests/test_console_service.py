@@ -75,9 +75,9 @@ async def test_every_page_is_for_people_who_are_signed_in(world: World, path: st
     assert asked == (set() if path == "/account" else {("tenant_a", "user_of_tenant_a")})
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/sign-in", "/sign-up", "/nothing/here"])
+@pytest.mark.parametrize("path", [*PAGES, "/sign-in", "/sign-up", "/join", "/operator/sign-in", "/nothing/here"])
 async def test_every_page_has_the_security_headers(world: World, path: str) -> None:
-    browser = world.http if path.startswith("/sign") else await world.sign_in()
+    browser = world.http if path not in (*PAGES, "/nothing/here") else await world.sign_in()
     headers = (await browser.get(path)).headers
     assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'; script-src 'self';")
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -186,7 +186,7 @@ async def test_who_watches_is_looked_at_again(world: World) -> None:
     assert len(world.services.of(*ACCOUNT)) == 1
 
 
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/join", "/operator/sign-in"])
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -205,9 +205,9 @@ async def test_nobody_is_signed_in_by_another_site(
     world: World, path: str, headers: dict[str, str], status: int
 ) -> None:
     await world.sign_in()
-    world.services.answers["POST", "/internal/users/sign_up"] = world.services.answers[
-        "POST", "/internal/users/sign_in"
-    ]
+    person = world.services.answers["POST", "/internal/users/sign_in"]
+    for place in ("/internal/users/sign_up", "/internal/users/join", "/internal/keys/operator"):
+        world.services.answers["POST", place] = {**person, "key_id": "key_op"}
     world.services.asked.clear()
     own = {name: value.format(url=world.secure_url) for name, value in headers.items()}
     async with httpx2.AsyncClient(base_url=world.secure_url, headers={"accept": "text/html"}) as victim:

@@ -23,9 +23,12 @@ from console_world import (
     page,
     token_of,
 )
+from fastapi import Request
 
 from chassis.errors import Conflict, Forbidden, Invalid, Transient, Unauthenticated
 from chassis.roles import ROLES
+from console.sessions import COOKIE
+from console.web import address_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -131,10 +134,14 @@ def row(number: int, **answers: str) -> dict[str, Any]:
 
 
 async def test_a_page_of_another_role_says_who_can_give_the_right(world: World) -> None:
-    world.services.answers["GET", "/v1/organization/keys"] = Forbidden("This key has role 'viewer'.")
+    lacks = Forbidden("This key has role 'viewer'.", param="organization:read")
+    world.services.answers["GET", "/v1/organization/keys"] = lacks
     answer = await (await world.sign_in(role="viewer")).get("/keys")
     assert answer.status_code == 403
     assert "You are signed in as <strong>viewer</strong>" in answer.text
+    assert "These roles may do it: owner, admin, auditor." in answer.text
+    world.services.answers["GET", "/v1/organization/keys"] = Forbidden("Not now.")
+    assert "These roles" not in (await (await world.sign_in()).get("/keys")).text
     assert 'href="/"' in answer.text
     labeler = await world.sign_in(role="labeler")
     assert '<a href="/labeling">Back home</a>' in (await labeler.get("/nothing")).text
@@ -189,6 +196,50 @@ async def test_who_only_reads_people_gets_no_buttons(world: World) -> None:
         assert [form for form in re.findall(r"<form[^>]*>", shown) if place in form and place != "/policy"] == []
 
 
+async def test_pages_after_a_form_go_on_in_their_list(world: World) -> None:
+    """The address is that of the form then, where no list is."""
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/people")).text)
+    world.services.answers["GET", USERS] = page(PERSON, more=True)
+    world.services.answers["POST", f"{USERS}/user_1/reset_password"] = INVITED
+    shown = (await browser.post("/people/user_1", data={"form_token": token, "reset": "1"})).text
+    assert 'href="/people?after=user_1"' in shown
+    world.services.answers["DELETE", f"{USERS}/user_2"] = {"deleted": True}
+    gone = await browser.post("/people/user_2", data={"form_token": token, "withdraw": "1"})
+    assert gone.headers["location"] == "/people"
+
+
+async def test_what_is_refused_is_said_where_it_was_asked(world: World) -> None:
+    browser = await world.sign_in()
+    token = token_of((await browser.get("/people")).text)
+    world.services.answers["POST", "/v1/organization/keys"] = Forbidden("Too many keys.", code="too_many_keys")
+    world.services.answers["PATCH", "/v1/organization"] = Invalid("No such base model.")
+    world.services.answers["POST", f"/v1/registry/models/{MODEL}/approve"] = Conflict("It was decided already.")
+    for place, fields, heading in (
+        ("/keys", {"name": "nightly"}, 'value="nightly"'),
+        ("/policy", {"gate": "auto"}, "<h1>Policy</h1>"),
+        ("/decide", {"model": MODEL, "approve": "1"}, f"<h1><code>{MODEL}"),
+    ):
+        answer = await browser.post(place, data={"form_token": token, **fields})
+        assert answer.status_code >= 400
+        assert 'role="alert"' in answer.text
+        assert heading in answer.text
+
+
+async def test_a_base_that_is_there_no_more_stays_the_policys_until_somebody_chooses(world: World) -> None:
+    kept = {**ORGANIZATION, "policy": {"tune_on_upload": True, "gate": "auto", "base_model": "gone-1b"}}
+    world.services.answers["GET", "/v1/organization"] = kept
+    assert "<option selected>gone-1b</option>" in (await (await world.sign_in()).get("/policy")).text
+
+
+async def test_answers_that_cannot_be_read_are_said_to_be_so(world: World) -> None:
+    run = {**RUN, "status": "completed", "reason": "Close.", "scores": {}, "metric": None, "evidence": {"key": "k"}}
+    world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
+    world.services.answers["GET", "/v1/evals/evaluations/eval-1/evidence"] = Transient("evaluator cannot be reached")
+    shown = await (await world.sign_in()).get(f"/models/{MODEL}")
+    assert (shown.status_code, "The answers cannot be shown: evaluator" in shown.text) == (200, True)
+
+
 async def test_an_admin_is_offered_no_owners(world: World) -> None:
     shown = (await (await world.sign_in(role="admin")).get("/people")).text
     assert 'value="owner"' not in shown
@@ -213,6 +264,17 @@ async def test_an_invitation_leads_into_a_session(world: World) -> None:
     assert refused.status_code == 401
     assert "This code is not known." in refused.text
     assert 'value="c0de"' in refused.text
+    world.services.answers["POST", "/internal/users/look"] = {"email": "g@b.example", "role": "viewer", "name": "Kumo"}
+    assert (await world.http.post("/join/look", data={"code": "c0de"})).json()["email"] == "g@b.example"
+
+
+async def test_who_comes_in_again_leaves_no_session_behind(world: World) -> None:
+    browser = await world.sign_in()
+    before = browser.cookies[COOKIE]
+    answer = await browser.post("/sign-in", data={"email": "rider@example.org", "password": "correct horse"})
+    assert answer.status_code == 303
+    async with httpx2.AsyncClient(base_url=world.url, headers={"accept": "text/html"}) as other:
+        assert (await other.get("/account", cookies={COOKIE: before})).headers["location"] == "/sign-in"
 
 
 async def test_the_code_of_an_invitation_reaches_no_address(world: World) -> None:
@@ -263,15 +325,25 @@ async def test_the_trail_names_people_and_says_whether_it_is_whole(world: World)
 
 async def test_the_operator_comes_in_by_their_key(world: World) -> None:
     browser = await world.operate()
-    assert world.services.of("POST", "/internal/keys/verify")
+    assert world.services.of("POST", "/internal/keys/operator")
     home = await browser.get("/", follow_redirects=True)
     assert (home.url.path, rooms_in(home.text)) == (
         "/operator",
         {"/operator", "/operator/tenants", "/operator/dead-letters"},
     )
-    world.services.answers["POST", "/internal/keys/verify"] = {"tenant_id": "t", "key_id": "k", "role": "owner"}
+    world.services.answers["POST", "/internal/keys/operator"] = Unauthenticated("Not the operator's.")
     refused = await world.http.post("/operator/sign-in", data={"key": "sk-sartor-owner"})
-    assert (refused.status_code, "operator&#39;s key" in refused.text) == (401, True)
+    assert (refused.status_code, "Not the operator&#39;s." in refused.text) == (401, True)
+
+
+@pytest.mark.parametrize(
+    "place", ["/people", "/keys", "/policy", "/audit", "/account", "/models", "/chat", "/labeling"]
+)
+async def test_the_operator_finds_no_page_of_an_organization(world: World, place: str) -> None:
+    browser = await world.operate()
+    world.services.asked.clear()
+    assert (await browser.get(place)).status_code == 403
+    assert world.services.asked == []
 
 
 async def test_the_operators_session_ends_with_the_key(world: World) -> None:
@@ -307,16 +379,16 @@ async def test_the_operator_makes_tenants_and_lets_owners_in(world: World) -> No
     browser = await world.operate()
     token = token_of((await browser.get("/operator/tenants")).text)
     tenants = "/v1/organization/tenants"
-    world.services.answers["POST", tenants] = ORGANIZATION
+    world.services.answers["POST", tenants] = {**ORGANIZATION, "owner": INVITED}
     world.services.answers["POST", f"{tenants}/tenant_a/owners"] = INVITED
     world.services.answers["PATCH", f"{tenants}/tenant_a"] = ORGANIZATION
     made = await browser.post("/operator/tenants", data={"form_token": token, "name": "Kumo", "email": "a@b.example"})
     assert "/join#c0de" in made.text
-    assert world.services.of("POST", tenants)[-1].json == {"name": "Kumo"}
+    assert world.services.of("POST", tenants)[-1].json == {"name": "Kumo", "owner": "a@b.example"}
     again = await browser.post("/operator/tenants/tenant_a/owners", data={"form_token": token, "email": "c@b.example"})
     assert "/join#c0de" in again.text
     asked = [one.json["email"] for one in world.services.of("POST", f"{tenants}/tenant_a/owners")]
-    assert asked == ["a@b.example", "c@b.example"]
+    assert asked == ["c@b.example"]
     limits = {"requests_per_minute": "5", "tokens_per_minute": "6", "keys": "7", "people": "8"}
     changed = await browser.post("/operator/tenants/tenant_a/limits", data={"form_token": token, **limits})
     assert changed.headers["location"] == "/operator/tenants"
@@ -349,3 +421,12 @@ async def test_no_other_site_operates(world: World, place: str) -> None:
     answer = await browser.post(place, data={"name": "x", "email": "a@b.example", "keys": "5"})
     assert answer.status_code == 403
     assert world.services.asked == []
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("testclient", "testclient")],
+)
+async def test_one_line_is_one_address(host: str, counted: str) -> None:
+    scope = {"type": "http", "client": (host, 1), "headers": [], "method": "GET", "path": "/"}
+    assert address_of(Request(scope)) == counted

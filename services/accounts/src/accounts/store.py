@@ -157,12 +157,18 @@ class Accounts:
         """How many people the tenant has; counted to `most`."""
         return int(await self.users.collection.count_documents({"tenant_id": tenant_id}, limit=most))
 
+    async def remove_invited(self, tenant_id: str, user_id: str) -> bool:
+        """Forget somebody who was invited and has not come; whether that was so."""
+        query = {"_id": user_id, "tenant_id": tenant_id, "password_hash": ""}
+        return bool((await self.users.collection.delete_one(query)).deleted_count)
+
     async def set_operator_key(self, key: ApiKey) -> None:
         """Make this the only operator key of the installation."""
         stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$ne": key.id}})
         async for other in stale:
             await self.keys.update("", other.id, lambda it: it.revoke(now()))
-        await self.keys.add_once(key)
+        if (await self.keys.add_once(key)).revoked_at is not None:
+            log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
 
     async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: Any) -> AuditEntry:
         """Append to the tenant's audit trail."""

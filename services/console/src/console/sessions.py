@@ -20,6 +20,7 @@ from stores.mongo import Collection, ensure_index
 log = structlog.get_logger()
 
 COOKIE = "sartor_session"
+VERIFY = "/internal/keys/verify"
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 
@@ -101,8 +102,11 @@ class Sessions:
         await self._records.update_one({"_id": session.id}, {"$set": {"checked_at": now}})
         try:
             if session.role == "operator":
-                await self.operator(session.key_hash)
-                return session
+                known = await self._accounts.post(VERIFY, json={"key_hash": session.key_hash}, tenant_id="")
+                if known["role"] == "operator":
+                    return session
+                await self.end(session)
+                return None
             person = await self._accounts.get("/internal/users/{}", session.user_id, tenant_id=session.tenant_id)
         except (NotFound, Unauthenticated):
             await self.end(session)
@@ -117,15 +121,13 @@ class Sessions:
         await self._records.update_one({"_id": session.id}, {"$set": asdict(changed)})
         return changed
 
-    async def operator(self, key_hash: str) -> dict[str, Any]:
+    async def begin_operator(self, key_hash: str) -> dict[str, Any]:
         """The operator, by the SHA-256 of their key, as `open` takes them.
 
         Raises:
             Unauthenticated: it is no operator's key.
         """
-        known = await self._accounts.post("/internal/keys/verify", json={"key_hash": key_hash}, tenant_id="")
-        if known["role"] != "operator":
-            raise Unauthenticated("This is not the operator's key.", code="wrong_credentials")
+        known = await self._accounts.post("/internal/keys/operator", json={"key_hash": key_hash}, tenant_id="")
         nobody = {"tenant_id": "", "user_id": "", "email": "", "organization": "", "name": "Operator"}
         return {**nobody, "role": "operator", "key_id": known["key_id"], "key_hash": key_hash}
 

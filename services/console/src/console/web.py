@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from chassis.errors import Forbidden, SartorError, Unauthenticated
 from chassis.http import error_response
+from chassis.roles import ROLES, SCOPES, covers
 from console.rendering import HEADERS, render
 from console.rooms import home_of, rooms_of
 from console.sessions import COOKIE, Session, Sessions
@@ -37,8 +39,8 @@ class Web:
         self._secure = public_url.startswith("https:")
         self._public_host = urlsplit(public_url).netloc
 
-    async def session(self, request: Request) -> Session:
-        """The signed-in person.
+    async def anybody(self, request: Request) -> Session:
+        """Who is signed in, a person or the operator.
 
         Raises:
             SignedOut: nobody is; a page is sent to the sign-in page, a script is told.
@@ -46,6 +48,30 @@ class Web:
         session = await self.sessions.find(request.cookies.get(COOKIE))
         if session is None:
             raise SignedOut
+        return session
+
+    async def session(self, request: Request) -> Session:
+        """The signed-in person.
+
+        Raises:
+            SignedOut: as `anybody`.
+            Forbidden: it is the operator, who is of no organization.
+        """
+        session = await self.anybody(request)
+        if session.role == "operator":
+            raise Forbidden("This is a page of an organization, and the operator is of none. Sign in as a person.")
+        return session
+
+    async def operator(self, request: Request) -> Session:
+        """The operator.
+
+        Raises:
+            SignedOut: as `anybody`.
+            Forbidden: it is somebody else.
+        """
+        session = await self.anybody(request)
+        if session.role != "operator":
+            raise Forbidden("This page is for the operator of the installation.")
         return session
 
     async def form(self, request: Request, session: Session) -> dict[str, str]:
@@ -86,12 +112,17 @@ class Web:
         body = render(name, session=session, form_token=token, rooms=rooms, home=home, **values)
         return HTMLResponse(body, status_code=status, headers=HEADERS)
 
-    def problem(self, session: Session | None, status: int, message: str) -> HTMLResponse:
-        """A page that says what did not work, and who can give a right that is missing."""
-        return self.page("parts/problem", session, status=status, message=message, forbidden=status == Forbidden.status)
+    def problem(self, session: Session | None, status: int, message: str, lacks: str | None = None) -> HTMLResponse:
+        """A page that says what did not work, and which roles have a right that is missing."""
+        scope = lacks if lacks in SCOPES else None
+        having = [role for role, may in ROLES.items() if scope and role != "operator" and covers(may, scope)]
+        return self.page("parts/problem", session, status=status, message=message, having=having)
 
-    def signed_in(self, cookie: str, place: str = "/") -> Response:
-        """To a page, the first one where none is named, with the cookie set."""
+    async def signed_in(self, request: Request, person: dict[str, Any], place: str = "/") -> Response:
+        """To a page, the first one where none is named, in a session of their own; the one before ends."""
+        if before := await self.sessions.find(request.cookies.get(COOKIE)):
+            await self.sessions.end(before)
+        cookie = await self.sessions.open(person)
         answer = RedirectResponse(place, SEE_OTHER)
         answer.set_cookie(COOKIE, cookie, httponly=True, samesite="lax", secure=self._secure, path="/")
         return answer
@@ -115,9 +146,7 @@ class Web:
             if not _wants_page(request):
                 return error_response(error)
             session = await self.sessions.find(request.cookies.get(COOKIE))
-            return self.page(
-                "parts/problem", session, status=error.status, message=error.message, forbidden=error.status == 403
-            )
+            return self.problem(session, error.status, error.message, error.param)
 
         async def on_missing(request: Request, error: Exception) -> Response:
             assert isinstance(error, HTTPException)
@@ -131,8 +160,13 @@ class Web:
 
 
 def address_of(request: Request) -> str:
-    """The network address somebody comes from, as our own ingress says; others' word for it is not taken."""
-    return request.client.host if request.client else ""
+    """The network address somebody comes from, as our own ingress says; of IPv6 the network that one line is given."""
+    host = request.client.host if request.client else ""
+    try:
+        known = ip_address(host)
+    except ValueError:
+        return host
+    return host if known.version == 4 else str(ip_network((known, 64), strict=False))
 
 
 def _wants_page(request: Request) -> bool:

@@ -79,12 +79,12 @@ class Tenant(Aggregate):
         self.owners = sorted({*(self.owners or known), user_id})
 
     def lose_owner(self, user_id: str, known: Iterable[str]) -> None:
-        """Somebody is to be an owner no more; `known` as for `count_owner`.
+        """Somebody is to be an owner no more; `known` are those there were when that was asked.
 
         Raises:
             Conflict: nobody else is one.
         """
-        left = {*(self.owners or known)} - {user_id}
+        left = {*(self.owners or known)} & {*known} - {user_id}
         if not left:
             raise Conflict(
                 "This is the last owner. Make somebody else an owner first, or nobody could manage the organization.",

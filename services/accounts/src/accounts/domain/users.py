@@ -47,12 +47,23 @@ class User(Aggregate):
         return self.role == "owner" and self.status == "active"
 
     def change_role(self, role: str) -> None:
-        """Give the person another role.
+        """Give the person another role; a code that was given for the one before holds no longer.
 
         Raises:
             Invalid: there is no such role.
         """
-        self.role = known_role(role)
+        if known_role(role) != self.role:
+            self.role = role
+            self.give_code("", 0)
+
+    def unchanged_since(self, seen: User) -> None:
+        """See that the rights which were looked at are those the person has.
+
+        Raises:
+            Conflict: they are others by now.
+        """
+        if (self.role, self.disabled) != (seen.role, seen.disabled):
+            raise Conflict("This person was changed by somebody else just now. Look again.", code="changed_meanwhile")
 
     def disable(self, disabled: bool) -> None:
         """Shut the person out, or let them in again."""
@@ -71,7 +82,7 @@ class User(Aggregate):
         if code_hash and self.code_hash != code_hash:
             raise Conflict("This code was used already. Sign in, or ask for another one.", code="used_code")
         self.password_hash, self.password_changed_at = password_hash, at
-        self.code_hash, self.code_expires_at = "", 0
+        self.give_code("", 0)
 
 
 def checked_email(email: str) -> str:

@@ -84,10 +84,16 @@ class Keys:
             stored = await self._accounts.keys.update(tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint))
         return stored, secret
 
-    async def revoke(self, tenant_id: str, key_id: str, actor: str) -> ApiKey:
-        """End a key; every service forgets it as soon as the event reaches it."""
-        await self._accounts.keys.get(tenant_id, key_id)
-        await self._accounts.audit(tenant_id, actor, "key.revoke", key_id)
+    async def revoke(self, maker: Principal, key_id: str) -> ApiKey:
+        """End a key; every service forgets it as soon as the event reaches it.
+
+        Raises:
+            Forbidden: it allows more than who ends it.
+        """
+        tenant_id = maker.tenant_id
+        key = await self._accounts.keys.get(tenant_id, key_id)
+        check_grant(maker, key.role, key.scopes)
+        await self._accounts.audit(tenant_id, actor_of(maker), "key.revoke", key_id)
         return await self._accounts.keys.update(tenant_id, key_id, lambda it: it.revoke(now()))
 
     async def verify(self, key_hash: str) -> dict[str, Any]:
@@ -120,6 +126,18 @@ class Keys:
             "expires_at": key.expires_at,
             "allowances": [asdict(allowance) for allowance in allowances],
         }
+
+    async def operator(self, key_hash: str) -> dict[str, Any]:
+        """As `verify`, of the operator's key, who comes in by it.
+
+        Raises:
+            Unauthenticated: it is not the operator's.
+        """
+        known = await self.verify(key_hash)
+        if known["role"] != "operator":
+            raise Unauthenticated("This is not the operator's key.", code="wrong_credentials")
+        await self._accounts.audit("", known["key_id"], "operator.sign_in", known["key_id"])
+        return known
 
     def _allowances(self, key: ApiKey, tenant: Tenant) -> list[Allowance]:
         """What the key may use by itself, with its makers, and with all keys of its tenant."""

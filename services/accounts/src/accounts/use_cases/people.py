@@ -97,8 +97,48 @@ class People:
             await self._accounts.audit(tenant.id, actor_of(maker), "user.invite", person.id, role=role)
         return await self._give_code(person, INVITATION_SECONDS, role=role)
 
+    async def withdraw(self, maker: Principal, user_id: str) -> None:
+        """Take an invitation back, of somebody who has not come.
+
+        Raises:
+            Forbidden: their role allows more than the maker may.
+            Conflict: they came.
+        """
+        person = await self._accounts.users.get(maker.tenant_id, user_id)
+        check_grant(maker, person.role, ["*"])
+        await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.withdraw", user_id)
+        if not await self._accounts.remove_invited(maker.tenant_id, user_id):
+            raise Conflict("This person has come in already. Shut them out instead.", code="not_invited")
+
+    async def begin_tenant(self, name: str, policy: TenantPolicy, email: str, actor: str) -> tuple[Tenant, User, str]:
+        """A new tenant with its first owner, and a code for them; it has no keys.
+
+        Raises:
+            Invalid: name, policy or address will not do; nothing was made.
+        """
+        checked_email(email)
+        tenant = await self._tenants.begin(name, policy, actor)
+        return tenant, *await self.let_in(tenant.id, email, actor)
+
+    async def look(self, code: str) -> tuple[User, Tenant]:
+        """Whom a code was given to, which stays good.
+
+        Raises:
+            Unauthenticated: no such code, or it is over, or they were shut out.
+        """
+        person = await self._of_code(code)
+        return person, await self._accounts.tenants.get(person.tenant_id, person.tenant_id)
+
+    async def _of_code(self, code: str) -> User:
+        person = await self._accounts.user_by_code(hash_key(code))
+        if person is None or person.disabled or person.code_expires_at <= now():
+            raise Unauthenticated(WRONG_CODE, code="wrong_code")
+        return person
+
     async def let_in(self, tenant_id: str, email: str, actor: str) -> tuple[User, str]:
         """An owner of any tenant, and a code for them: how the operator begins a tenant, or helps one without owners.
+
+        Somebody who was shut out comes in by the code only: their password may be why.
 
         Raises:
             NotFound: no such tenant.
@@ -114,6 +154,8 @@ class People:
 
         def change(user: User) -> None:
             user.change_role("owner")
+            if user.disabled:
+                user.password_hash = ""
             user.disable(disabled=False)
 
         person = await self._accounts.users.update(tenant.id, person.id, change)
@@ -136,6 +178,7 @@ class People:
         code = secrets.token_urlsafe(32)
 
         def change(user: User) -> None:
+            user.unchanged_since(person)
             user.change_role(role or user.role)
             user.give_code(hash_key(code), now() + seconds)
 
@@ -150,13 +193,10 @@ class People:
             Conflict: their address has an account elsewhere.
         """
         checked_password(password)
-        code_hash = hash_key(code)
-        person = await self._accounts.user_by_code(code_hash)
-        if person is None or person.disabled or person.code_expires_at <= now():
-            raise Unauthenticated(WRONG_CODE, code="wrong_code")
+        person = await self._of_code(code)
         password_hash = await self._passwords.hash(password)
         await self._accounts.audit(person.tenant_id, person.id, "user.password", person.id)
-        person = await self._set_password(person, password_hash, code_hash)
+        person = await self._set_password(person, password_hash, hash_key(code))
         await self._count_owner(person)
         return person, await self._accounts.tenants.get(person.tenant_id, person.tenant_id)
 
@@ -206,9 +246,12 @@ class People:
         changes = {name: value for name, value in (("role", role), ("disabled", disabled)) if value is not None}
 
         def apply(user: User) -> None:
+            user.unchanged_since(person)
             user.change_role(role if role is not None else user.role)
             user.disable(disabled if disabled is not None else user.disabled)
 
+        if not changes:
+            return person
         apply(changed := person.model_copy())
         # Owners leave the tenant's list before they cease to be one, and enter it after: of two owners who shut each
         # other out at the same time, one is refused.
@@ -218,9 +261,10 @@ class People:
                 person.tenant_id, person.tenant_id, lambda it: it.lose_owner(user_id, known)
             )
         await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.change", user_id, **changes)
-        person = await self._accounts.users.update(maker.tenant_id, user_id, apply)
-        await self._count_owner(person)
-        return person
+        try:
+            return await self._accounts.users.update(maker.tenant_id, user_id, apply)
+        finally:  # also where it failed: who stays an owner is counted as one
+            await self._count_owner(await self._accounts.users.get(maker.tenant_id, user_id))
 
     async def _count_owner(self, person: User) -> None:
         if person.counts_as_owner:
@@ -266,6 +310,7 @@ class People:
         attempt = await self._accounts.begin_sign_in(email, address)
         here, anywhere = await self._accounts.sign_ins_open(email, address)
         if here > self._limits.sign_in_attempts or anywhere > self._limits.sign_in_attempts_anywhere:
+            await self._accounts.end_sign_in(attempt)  # it was no guess, and must not count against others
             raise RateLimited("Too many failed sign-ins. Wait 15 minutes and try again.", retry_after=900)
         return attempt
 

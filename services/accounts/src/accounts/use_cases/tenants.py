@@ -31,10 +31,18 @@ class Tenants:
         Raises:
             Invalid: the policy names a base model that is not there.
         """
-        await self._check_base_model(policy.base_model)
-        tenant = await self.found(request_id_for("tenant_", new_id("tenant_")), name, policy, actor)
+        tenant = await self.begin(name, policy, actor)
         _, secret = await self._keys.issue(tenant.id, NewKey(name="first key"), user_id=None, actor=actor)
         return tenant, secret
+
+    async def begin(self, name: str, policy: TenantPolicy, actor: str) -> Tenant:
+        """A new tenant in which nobody is yet.
+
+        Raises:
+            Invalid: the policy names a base model that is not there.
+        """
+        await self._check_base_model(policy.base_model)
+        return await self.found(request_id_for("tenant_", new_id("tenant_")), name, policy, actor)
 
     async def found(self, tenant_id: str, name: str, policy: TenantPolicy, actor: str) -> Tenant:
         """The tenant of that id, made if it is not there yet."""
@@ -65,8 +73,10 @@ class Tenants:
         return await self._accounts.tenants.update(tenant_id, tenant_id, change)
 
     async def change_ceiling(self, tenant_id: str, changes: dict[str, int], actor: str) -> Tenant:
-        """Change what the tenant may use in all."""
-        await self._accounts.tenants.get(tenant_id, tenant_id)
+        """Change what the tenant may use in all; with no changes, the tenant as it is."""
+        tenant = await self._accounts.tenants.get(tenant_id, tenant_id)
+        if not changes:
+            return tenant
         await self._accounts.audit(tenant_id, actor, "tenant.ceiling", tenant_id, **changes)
         return await self._accounts.tenants.update(tenant_id, tenant_id, lambda tenant: tenant.change_ceiling(changes))
 

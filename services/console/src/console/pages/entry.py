@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from chassis.auth import Peer, hash_key
 from chassis.errors import SartorError
@@ -28,7 +29,7 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
             person = await accounts.post("/internal/users/sign_up", tenant_id="", json=asked)
         except SartorError as error:
             return web.page("entry/sign_up", None, status=error.status, problem=error.message, fields=wanted)
-        return web.signed_in(await web.sessions.open(person))
+        return await web.signed_in(request, person)
 
     @router.get("/sign-in")
     async def sign_in_page() -> Response:
@@ -43,11 +44,18 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
             person = await accounts.post("/internal/users/sign_in", tenant_id="", json=asked)
         except SartorError as error:
             return web.page("entry/sign_in", None, status=error.status, problem=error.message, email=wanted["email"])
-        return web.signed_in(await web.sessions.open(person))
+        return await web.signed_in(request, person)
 
     @router.get("/join")
     async def join_page() -> Response:
         return web.page("entry/join", None, problem="", code="")
+
+    @router.post("/join/look")
+    async def look(request: Request) -> Response:
+        """Whom a code was given to, for the page to say so before a password is chosen."""
+        fields = await web.strangers_form(request)
+        found = await accounts.post("/internal/users/look", tenant_id="", json={"code": fields.get("code", "")})
+        return JSONResponse(found)
 
     @router.post("/join")
     async def join(request: Request) -> Response:
@@ -57,7 +65,7 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
             person = await accounts.post("/internal/users/join", tenant_id="", json=wanted)
         except SartorError as error:
             return web.page("entry/join", None, status=error.status, problem=error.message, code=wanted["code"])
-        return web.signed_in(await web.sessions.open(person))
+        return await web.signed_in(request, person)
 
     @router.get("/operator/sign-in")
     async def operator_page() -> Response:
@@ -67,14 +75,14 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
     async def operator(request: Request) -> Response:
         fields = await web.strangers_form(request)
         try:
-            person = await web.sessions.operator(hash_key(fields.get("key", "").strip()))
+            person = await web.sessions.begin_operator(hash_key(fields.get("key", "").strip()))
         except SartorError as error:
             return web.page("entry/operator", None, status=error.status, problem=error.message)
-        return web.signed_in(await web.sessions.open(person))
+        return await web.signed_in(request, person)
 
     @router.post("/sign-out")
     async def sign_out(request: Request) -> Response:
-        session = await web.session(request)
+        session = await web.anybody(request)
         await web.form(request, session)
         await web.sessions.end(session)
         return web.signed_out()

@@ -43,7 +43,7 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
 
     @router.get("/")
     async def home(request: Request, after: str | None = None, decisions_after: str | None = None) -> Response:
-        session = await web.session(request)
+        session = await web.anybody(request)
         may = session.principal.may
         if (place := home_of(session.principal)) != "/":
             return RedirectResponse(place, SEE_OTHER)
@@ -98,7 +98,7 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
             message = body["error"]["message"]
             if wants_json:
                 return JSONResponse(body, status_code=answer.status_code)
-            return web.problem(session, answer.status_code, message)
+            return web.problem(session, answer.status_code, message, body["error"].get("param"))
         place = f"/files/{body['id']}"
         return JSONResponse({"place": place}) if wants_json else RedirectResponse(place, SEE_OTHER)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.auth import Peer
-from chassis.errors import SartorError
+from chassis.errors import Conflict, NotFound, Transient
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
@@ -33,11 +33,17 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
     async def model_page(
         model_id: str, request: Request, row: Annotated[int, Query(ge=0, le=1_000_000)] = 0
     ) -> Response:
-        session = await web.session(request)
+        return await shown(await web.session(request), model_id, row)
+
+    async def shown(session: Session, model_id: str, row: int = 0, problem: str = "", status: int = 200) -> Response:
         card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
         runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
         evaluation = next(iter(runs["data"]), None)
-        rows = await _answers(session, evaluation)
+        unread = ""
+        try:
+            rows = await _answers(session, evaluation)
+        except Transient as error:
+            rows, unread = [], error.message
         return web.page(
             "models/model",
             session,
@@ -48,16 +54,23 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             first=row,
             total=len(rows),
             step=ANSWERS_SHOWN,
+            unread=unread,
+            problem=problem,
+            status=status,
         )
 
     async def _answers(session: Session, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
-        """The held-out rows with every system's answer, those first where they differ; none while it is tested."""
+        """The held-out rows with every system's answer, those first where they differ; none while it is tested.
+
+        Raises:
+            Transient: they cannot be read at the moment.
+        """
         if evaluation is None or not evaluation.get("evidence"):
             return []
         place = "/v1/evals/evaluations/{}/evidence"
         try:
             evidence = await evaluator.get(place, evaluation["id"], **session.who)
-        except SartorError:
+        except NotFound:
             return []
         rows: list[dict[str, Any]] = evidence.get("rows", [])
         return sorted(rows, key=_alike)
@@ -68,10 +81,11 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
         session = await web.session(request)
         fields = await web.form(request, session)
         model_id, note = fields.get("model", ""), {"note": fields.get("note", "")}
-        if "approve" in fields:
-            await registry.post("/v1/registry/models/{}/approve", model_id, json=note, **session.who)
-        else:
-            await registry.post("/v1/registry/models/{}/reject", model_id, json=note, **session.who)
+        act = "approve" if "approve" in fields else "reject"
+        try:
+            await registry.post("/v1/registry/models/{}/" + act, model_id, json=note, **session.who)
+        except (Conflict, Transient) as error:
+            return await shown(session, model_id, problem=error.message, status=error.status)
         return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
 
     return router

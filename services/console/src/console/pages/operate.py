@@ -18,6 +18,8 @@ PEOPLE_SHOWN = 50
 KEYS_SHOWN = 50
 LINES_SHOWN = 50
 BASES_SHOWN = 100
+VERIFY_SECONDS = 300.0
+"""A trail is read from its first line."""
 
 
 def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
@@ -32,7 +34,8 @@ def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
     async def audit_page(request: Request, after: str | None = None, verify: bool = False) -> Response:
         session = await web.session(request)
         params = cursor(LINES_SHOWN, after) | ({"verify": "true"} if verify else {})
-        found = await accounts.get("/v1/organization/audit_logs", params=params, **session.who)
+        deadline = {"timeout": VERIFY_SECONDS} if verify else {}
+        found = await accounts.get("/v1/organization/audit_logs", params=params, **deadline, **session.who)
         names = await _names(session)
         lines = Listed(found["data"], found["has_more"], after)
         return web.page("operate/audit", session, lines=lines, intact=found["intact"], verified=verify, names=names)
@@ -85,6 +88,9 @@ def _add_people(router: APIRouter, web: Web, accounts: Peer) -> None:
         fields = await web.form(request, session)
         place = "/v1/organization/users/{}"
         try:
+            if "withdraw" in fields:
+                await accounts.request("DELETE", place, user_id, **session.who)
+                return RedirectResponse("/people", SEE_OTHER)
             if "reset" in fields:
                 invited = await accounts.post(f"{place}/reset_password", user_id, **session.who)
                 return await shown(session, invited=invited)
@@ -104,11 +110,14 @@ def _grantable(session: Session) -> list[str]:
 
 
 def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
-    async def shown(session: Session, after: str | None = None, made: str = "") -> Response:
+    async def shown(session: Session, after: str | None = None, **values: Any) -> Response:
         found = await accounts.get("/v1/organization/keys", params=cursor(KEYS_SHOWN, after), **session.who)
         keys = Listed(found["data"], found["has_more"], after)
         may_change = session.principal.may("organization:write")
-        return web.page("operate/keys", session, keys=keys, made=made, roles=_grantable(session), may_change=may_change)
+        said: dict[str, Any] = {"made": "", "problem": "", "name": "", "status": 200}
+        return web.page(
+            "operate/keys", session, keys=keys, roles=_grantable(session), may_change=may_change, **said | values
+        )
 
     @router.get("/keys")
     async def keys_page(request: Request, after: str | None = None) -> Response:
@@ -119,21 +128,25 @@ def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
         session = await web.session(request)
         fields = await web.form(request, session)
         asked = {"name": fields.get("name") or "key", "role": fields.get("role") or "engineer"}
-        made = await accounts.post("/v1/organization/keys", json=asked, **session.who)
+        try:
+            made = await accounts.post("/v1/organization/keys", json=asked, **session.who)
+        except SartorError as error:
+            return await shown(session, problem=error.message, name=asked["name"], status=error.status)
         return await shown(session, made=made["api_key"])
 
     @router.post("/keys/{key_id}/revoke")
     async def revoke_key(key_id: str, request: Request) -> Response:
         session = await web.session(request)
         await web.form(request, session)
-        await accounts.request("DELETE", "/v1/organization/keys/{}", key_id, **session.who)
+        try:
+            await accounts.request("DELETE", "/v1/organization/keys/{}", key_id, **session.who)
+        except SartorError as error:
+            return await shown(session, problem=error.message, status=error.status)
         return RedirectResponse("/keys", SEE_OTHER)
 
 
 def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> None:
-    @router.get("/policy")
-    async def policy_page(request: Request, saved: bool = False) -> Response:
-        session = await web.session(request)
+    async def shown(session: Session, *, saved: bool = False, problem: str = "", status: int = 200) -> Response:
         organization = await accounts.get("/v1/organization", **session.who)
         bases = await registry.get("/v1/registry/base_models", params={"limit": BASES_SHOWN}, **session.who)
         return web.page(
@@ -143,7 +156,13 @@ def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> 
             bases=[base["id"] for base in bases["data"]],
             may_change=session.principal.may("organization:write"),
             saved=saved,
+            problem=problem,
+            status=status,
         )
+
+    @router.get("/policy")
+    async def policy_page(request: Request, saved: bool = False) -> Response:
+        return await shown(await web.session(request), saved=saved)
 
     @router.post("/policy")
     async def change_policy(request: Request) -> Response:
@@ -154,7 +173,10 @@ def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> 
             "gate": fields.get("gate", ""),
             "base_model": fields.get("base_model", ""),
         }
-        await accounts.request("PATCH", "/v1/organization", json=change, **session.who)
+        try:
+            await accounts.request("PATCH", "/v1/organization", json=change, **session.who)
+        except SartorError as error:
+            return await shown(session, problem=error.message, status=error.status)
         return RedirectResponse("/policy?saved=true", SEE_OTHER)
 
 
@@ -175,5 +197,4 @@ def _add_account(router: APIRouter, web: Web, accounts: Peer) -> None:
             person = await accounts.post(place, session.user_id, json=wanted, tenant_id=session.tenant_id)
         except SartorError as error:
             return web.page("operate/account", session, status=error.status, problem=error.message, changed=False)
-        await web.sessions.end(session)
-        return web.signed_in(await web.sessions.open(person), "/account?changed=true")
+        return await web.signed_in(request, person, "/account?changed=true")

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.auth import Peer
-from chassis.errors import Forbidden, SartorError
+from chassis.errors import SartorError
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
@@ -40,15 +40,9 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
     accounts = peer("accounts")
     services = {name: peer(name) for name in SERVICES}
 
-    async def operator(request: Request) -> Session:
-        session = await web.session(request)
-        if session.role != "operator":
-            raise Forbidden("This page is for the operator of the installation.")
-        return session
-
     @router.get("")
     async def services_page(request: Request) -> Response:
-        session = await operator(request)
+        session = await web.operator(request)
         states = await asyncio.gather(*map(_readiness, services.values()))
         return web.page("operator/services", session, states=dict(zip(services, states, strict=True)))
 
@@ -62,38 +56,34 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
 
     @router.get("/tenants")
     async def tenants_page(request: Request, after: str | None = None) -> Response:
-        return await tenants_shown(await operator(request), after)
+        return await tenants_shown(await web.operator(request), after)
 
     @router.post("/tenants")
     async def make_tenant(request: Request) -> Response:
         """A tenant with its first owner."""
-        session = await operator(request)
+        session = await web.operator(request)
         fields = await web.form(request, session)
         try:
-            asked = {"name": fields.get("name", "")}
-            tenant = await accounts.post("/v1/organization/tenants", json=asked, **session.who)
-            invited = await _let_in(session, tenant["id"], fields.get("email", ""))
+            asked = {"name": fields.get("name", ""), "owner": fields.get("email", "")}
+            invited = (await accounts.post("/v1/organization/tenants", json=asked, **session.who))["owner"]
         except SartorError as error:
             return await tenants_shown(session, problem=error.message, status=error.status)
         return await tenants_shown(session, invited=invited)
 
     @router.post("/tenants/{tenant_id}/owners")
     async def let_owner_in(tenant_id: str, request: Request) -> Response:
-        session = await operator(request)
+        session = await web.operator(request)
         fields = await web.form(request, session)
         try:
-            invited = await _let_in(session, tenant_id, fields.get("email", ""))
+            asked = {"email": fields.get("email", "")}
+            invited = await accounts.post("/v1/organization/tenants/{}/owners", tenant_id, json=asked, **session.who)
         except SartorError as error:
             return await tenants_shown(session, problem=error.message, status=error.status)
         return await tenants_shown(session, invited=invited)
 
-    async def _let_in(session: Session, tenant_id: str, email: str) -> Any:
-        place = "/v1/organization/tenants/{}/owners"
-        return await accounts.post(place, tenant_id, json={"email": email}, **session.who)
-
     @router.post("/tenants/{tenant_id}/limits")
     async def change_limits(tenant_id: str, request: Request) -> Response:
-        session = await operator(request)
+        session = await web.operator(request)
         fields = await web.form(request, session)
         wanted = {name: _number(fields[name]) for name in CEILINGS if fields.get(name)}
         try:
@@ -111,11 +101,11 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
 
     @router.get("/dead-letters")
     async def letters_page(request: Request, after: str | None = None) -> Response:
-        return await letters_shown(await operator(request), after)
+        return await letters_shown(await web.operator(request), after)
 
     @router.post("/dead-letters/{letter_id}/replay")
     async def replay(letter_id: str, request: Request) -> Response:
-        session = await operator(request)
+        session = await web.operator(request)
         await web.form(request, session)
         try:
             await accounts.post("/v1/organization/dead_letters/{}/replay", letter_id, timeout=60, **session.who)
