@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
+# The pins with the digests of their files, where these are known for this kind of machine; else the pins alone.
+PINS   := $(shell $(PYTHON) -c 'import sys, sysconfig as s; here = "cp%d%d-%s" % (*sys.version_info[:2], s.get_platform()); print("requirements.hashes" if here in open("requirements.hashes").readline().split() else "requirements.lock")')
+HASHED := $(if $(filter %.hashes,$(PINS)),--require-hashes)
 SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src infra/provision/src
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --log $(VENV)/install.log
 SEEDS  ?= 10000
@@ -24,13 +27,15 @@ help: ## list the targets
 
 venv: $(STAMP) ## make the virtual environment from requirements.lock
 
-$(STAMP): requirements.lock Makefile
+$(STAMP): requirements.lock requirements.hashes Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Sartor needs Python 3.11 or newer, and $(PYTHON) is older; set PYTHON= to a newer one")'
 	@echo "installing the packages of requirements.lock into $(VENV), once: some minutes, mostly downloads (log: $(VENV)/install.log)"
 	@$(PYTHON) -m venv $(VENV)
-	@grep -v '^torch==' requirements.lock > $(VENV)/without-torch.txt
-	@$(call TIMED,packages,$(PIP) --no-deps -r $(VENV)/without-torch.txt)
+	@$(if $(HASHED),,echo "  the digests of files for this kind of machine are not known, so they are not checked; \`make hashes\` adds them")
+	@grep -v '^torch==' $(PINS) > $(VENV)/without-torch.txt
+	@$(call TIMED,packages,$(PIP) --no-deps $(HASHED) -r $(VENV)/without-torch.txt)
 	@$(call TIMED,$(TORCH),$(PIP) -c requirements.lock $(TORCH))
+	@$(PYTHON) -I infra/local/src/localstack/startup_files.py $(VENV)
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(SOURCE)) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sartor.pth"
 	@printf '#!%s\nfrom sartor_cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/sartor && chmod +x $(BIN)/sartor
 	@touch $@

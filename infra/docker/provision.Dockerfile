@@ -11,6 +11,7 @@ RUN --mount=type=bind,source=infra/docker/wheels,target=/wheels \
 COPY infra/provision infra/provision
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /ready ./infra/provision
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-index /ready/*.whl
+RUN test -z "$(find /venv/lib -name '*.pth' ! -name distutils-precedence.pth)"
 
 FROM ${PYTHON}
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1

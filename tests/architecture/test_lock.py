@@ -107,6 +107,17 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     assert {name: version.partition("+")[0] for name, version in installed.items()} == PINS
 
 
+def test_make_venv_takes_files_whose_digest_is_known_but_for_torch_and_looks_for_what_runs_at_every_start() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile.partition("$(STAMP): ")[2].partition("\n\n")[0]
+    installs = [re.split(r"&&|\n", part)[0].strip(" )") for part in recipe.split("$(PIP)")[1:]]
+    assert installs == [
+        "--no-deps $(HASHED) -r $(VENV)/without-torch.txt",
+        "-c requirements.lock $(TORCH",  # which build of it, an index or a folder decides
+    ]
+    assert recipe.index("$(PIP)") < recipe.index("-I infra/local/src/localstack/startup_files.py $(VENV)")
+
+
 def test_nothing_is_pinned_that_nobody_needs() -> None:
     assert set(PINS) - closure() == set()
 

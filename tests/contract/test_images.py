@@ -107,6 +107,13 @@ def test_a_folder_of_wheels_is_mounted_and_stays_out_of_the_image(dockerfile: st
     assert (ROOT / "infra/docker/wheels").is_dir()
 
 
+def test_an_image_has_no_file_that_python_runs_at_every_start() -> None:
+    for name in ("service", "provision"):
+        text = (ROOT / f"infra/docker/{name}.Dockerfile").read_text()
+        assert "find /venv/lib -name '*.pth' ! -name distutils-precedence.pth" in text
+        assert text.index("pip install --no-cache-dir --no-deps --no-index") < text.index("-name '*.pth'")
+
+
 def test_an_image_with_torch_is_not_made_unless_it_computes() -> None:
     text = (ROOT / "infra/docker/service.Dockerfile").read_text()
     build = text.split("\nFROM ")[1]
