@@ -114,7 +114,7 @@ def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
         found = await accounts.get("/v1/organization/keys", params=cursor(KEYS_SHOWN, after), **session.who)
         keys = Listed(found["data"], found["has_more"], after)
         may_change = session.principal.may("organization:write")
-        said: dict[str, Any] = {"made": "", "problem": "", "name": "", "status": 200}
+        said: dict[str, Any] = {"made": "", "problem": "", "wanted": "", "status": 200}
         return web.page(
             "operate/keys", session, keys=keys, roles=_grantable(session), may_change=may_change, **said | values
         )
@@ -131,7 +131,7 @@ def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
         try:
             made = await accounts.post("/v1/organization/keys", json=asked, **session.who)
         except SartorError as error:
-            return await shown(session, problem=error.message, name=asked["name"], status=error.status)
+            return await shown(session, problem=error.message, wanted=asked["name"], status=error.status)
         return await shown(session, made=made["api_key"])
 
     @router.post("/keys/{key_id}/revoke")
