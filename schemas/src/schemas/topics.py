@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import events
+from schemas import deletions, events
 from schemas.envelope import Event
 
 
@@ -95,6 +95,7 @@ TOPICS: tuple[Topic, ...] = (
             events.ModelPromoted,
             events.ModelRejected,
             events.ModelRetired,
+            deletions.ModelDeleted,
         ),
         "registry",
         ("evaluator", "inference_proxy", "model_server", "trainer"),
