@@ -58,9 +58,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         "datasets",
         "Dataset versions, or why a file did not become one.",
-        (events.DatasetPrepared, events.DatasetRejected),
+        (events.DatasetPrepared, events.DatasetRejected, deletions.DatasetDeleted),
         "ingest",
-        ("trainer",),
+        ("evaluator", "trainer"),
     ),
     Topic(
         "documents",
@@ -107,7 +107,13 @@ TOPICS: tuple[Topic, ...] = (
         "model_server",
         ("inference_proxy", "registry"),
     ),
-    Topic("evaluations", "Evidence about candidates.", (events.EvaluationCompleted,), "evaluator", ("registry",)),
+    Topic(
+        "evaluations",
+        "Evidence about candidates.",
+        (events.EvaluationCompleted, deletions.EvidenceDeleted),
+        "evaluator",
+        ("registry",),
+    ),
     Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), "inference_proxy", ()),
     Topic("feedback", "Ratings.", (events.FeedbackRecorded,), "inference_proxy", ("labeling",)),
 )
