@@ -82,6 +82,7 @@ TOPICS: tuple[Topic, ...] = (
             events.FinetuneSucceeded,
             events.FinetuneFailed,
             events.FinetuneCancelled,
+            deletions.FinetuneAdapterDeleted,
         ),
         "trainer",
         ("registry",),
