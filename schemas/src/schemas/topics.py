@@ -71,7 +71,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic("indexes", "Documents that can be searched.", (events.DocumentIndexed,), "rag_indexer", ()),
     Topic("labeling", "Rows that need answers from people.", (events.LabelingRequested,), "ingest", ("labeling",)),
-    Topic("labels", "Answers people gave.", (events.LabelsPublished,), "labeling", ("ingest",)),
+    Topic("labels", "Answers people gave.", (events.LabelsPublished, deletions.LabelsDeleted), "labeling", ("ingest",)),
     Topic(
         "finetunes",
         "Training jobs.",
@@ -85,7 +85,7 @@ TOPICS: tuple[Topic, ...] = (
             deletions.FinetuneAdapterDeleted,
         ),
         "trainer",
-        ("registry",),
+        ("ingest", "registry"),
     ),
     Topic(
         "models",
@@ -99,7 +99,7 @@ TOPICS: tuple[Topic, ...] = (
             deletions.ModelDeleted,
         ),
         "registry",
-        ("evaluator", "inference_proxy", "model_server", "trainer"),
+        ("evaluator", "inference_proxy", "ingest", "model_server", "trainer"),
     ),
     Topic(
         "adapters",
@@ -113,7 +113,7 @@ TOPICS: tuple[Topic, ...] = (
         "Evidence about candidates.",
         (events.EvaluationCompleted, deletions.EvidenceDeleted),
         "evaluator",
-        ("registry",),
+        ("ingest", "registry"),
     ),
     Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), "inference_proxy", ()),
     Topic("feedback", "Ratings.", (events.FeedbackRecorded,), "inference_proxy", ("labeling",)),
