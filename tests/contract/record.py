@@ -51,6 +51,7 @@ class Tour:
         self._call("PATCH", "organization", json={"gate": "approval"})
         self._refuse(self._label())
         self._lose_an_adapter()
+        self._take_back_labels()
         self._revoke_a_key()
 
     def _tune(self) -> str:
@@ -127,6 +128,11 @@ class Tour:
         path = f"registry/models/{model['id']}"
         wait_for(lambda: self._call("GET", path)["load_failures"])
         self._call("POST", f"{path}/reject", json={"note": "Lost."})
+
+    def _take_back_labels(self) -> None:
+        """The project goes, the file of its answers, and that one's dataset, whose model was refused."""
+        for project in self._call("GET", "labeling/projects")["data"]:
+            self._call("DELETE", f"labeling/projects/{project['id']}")
 
     def _revoke_a_key(self) -> None:
         key = self._call("POST", "organization/keys", json={"name": "short-lived"})

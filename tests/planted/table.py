@@ -40,6 +40,10 @@ READERS_TEST = "services/ingest/tests/test_readers.py"
 CLEANING = "services/ingest/src/ingest/cleaning.py"
 GROUPING = "services/ingest/src/ingest/grouping.py"
 CLEANING_TEST = "services/ingest/tests/test_cleaning.py"
+INGEST = "services/ingest/src/ingest"
+INGEST_DELETION = "services/ingest/tests/test_deletion.py"
+LABELING_DELETION = "services/labeling/tests/test_deletion.py"
+EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
 
 OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
 
@@ -1326,5 +1330,104 @@ BUGS: tuple[Planted, ...] = (
         'return f"{self.record_id}{self.life}"',
         "return self.record_id",
         "services/ingest/tests/test_repeats.py::test_a_key_may_be_used_for_another_file_once_its_time_is_over",
+    ),
+    # what is deleted with what
+    bug(
+        "deletion: rows outlive their file",
+        f"{INGEST}/use_cases.py",
+        "                await self.release(file.tenant_id, file.id)\n",
+        "",
+        f"{INGEST_DELETION}::test_a_deleted_file_leaves_nothing_that_was_made_from_it",
+    ),
+    bug(
+        "deletion: the rows of a living model go",
+        f"{INGEST}/use_cases.py",
+        "if not outliving or await self._files.uses.of(tenant_id, file_id):",
+        "if not outliving:",
+        f"{INGEST_DELETION}::test_the_rows_of_a_living_model_stay_until_its_end_and_are_named",
+    ),
+    bug(
+        "deletion: rows kept for a model outlive it",
+        f"{INGEST}/use_cases.py",
+        "        await self._uses.note(event.tenant_id, event.job_id, over=True)\n",
+        "",
+        f"{INGEST_DELETION}::test_the_rows_of_a_living_model_stay_until_its_end_and_are_named",
+    ),
+    bug(
+        "deletion: what a job validates with goes before it is trained",
+        f"{INGEST}/store.py",
+        'as_what = ({"training_file": file_id}, {"validation_file": file_id, "trained": {"$ne": True}})',
+        'as_what = ({"training_file": file_id},)',
+        f"{INGEST_DELETION}::test_a_job_keeps_what_it_validates_with_until_it_is_trained",
+    ),
+    bug(
+        "deletion: rows of a dataset count as nobody's",
+        f"{INGEST}/store.py",
+        "return files + datasets + await self.elsewhere.bytes_of(tenant_id)",
+        "return files + await self.elsewhere.bytes_of(tenant_id)",
+        f"{INGEST_DELETION}::test_derived_bytes_count_until_they_are_gone",
+    ),
+    bug(
+        "deletion: the answers' file outlives its project",
+        f"{INGEST}/use_cases.py",
+        "        for file in await self._files.published_by(event.tenant_id, event.project_id):\n",
+        "        for file in list[File]():\n",
+        f"{INGEST_DELETION}::test_published_labels_go_with_their_project_and_are_named_with_the_file_they_answer",
+    ),
+    bug(
+        "deletion: tasks outlive their project",
+        "services/labeling/src/labeling/use_cases.py",
+        "            await self._labels.remove_tasks(project)\n",
+        "",
+        f"{LABELING_DELETION}::test_a_deleted_project_leaves_no_task_no_answer_and_no_published_label",
+    ),
+    bug(
+        "deletion: rows that come late bring their project back",
+        "services/labeling/src/labeling/use_cases.py",
+        "        await self._labels.note_deleted(event.tenant_id, event.file_id)\n",
+        "",
+        f"{LABELING_DELETION}::test_rows_that_come_after_their_file_was_deleted_make_no_project",
+    ),
+    bug(
+        "deletion: tasks written meanwhile stay",
+        "services/labeling/src/labeling/use_cases.py",
+        "            it.purge_again()\n",
+        "",
+        f"{LABELING_DELETION}::test_a_delete_while_the_tasks_are_written_leaves_none",
+    ),
+    bug(
+        "deletion: evidence outlives its model",
+        "services/evaluator/src/evaluator/use_cases.py",
+        "            await self._artifacts.delete_evidence(evaluation)\n",
+        "",
+        f"{EVALUATOR_TEST}::test_the_evidence_goes_with_its_model_and_only_the_scores_stay",
+    ),
+    bug(
+        "deletion: the adapter of a deleted model stays stored",
+        "services/trainer/src/trainer/worker.py",
+        '                if shared == "no":\n                    await self._objects.delete_adapter(job)\n',
+        "",
+        f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
+    ),
+    bug(
+        "deletion: the adapter of a living model is removed",
+        "services/trainer/src/trainer/domain.py",
+        '        self.state, self.fine_tuned_model, self.finished_at = "succeeded", model_id, at\n',
+        '        self.state, self.fine_tuned_model, self.finished_at = "succeeded", model_id, at\n'
+        "        self.discard_adapter()\n",
+    ),
+    bug(
+        "deletion: the adapter goes that another job keeps",
+        "services/trainer/src/trainer/store.py",
+        'if await self.jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:',
+        "if same is None:",
+        f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
+    ),
+    bug(
+        "deletion: a model is deleted again and again",
+        "services/registry/src/registry/domain.py",
+        "        self.deleted_at = at\n",
+        "",
+        "services/registry/tests/test_gate.py::test_a_model_is_deleted_once_in_whatever_state",
     ),
 )

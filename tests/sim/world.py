@@ -27,8 +27,9 @@ from eventbus.patience import Patience
 from eventbus.relay import Relay
 from model_server.announce import announcer
 from model_server.residency import Residency
+from registry.alias import Alias
 from registry.catalogue import Catalogue
-from registry.domain import Alias, Model
+from registry.domain import Model
 from registry.events import subscriptions as registry_subscriptions
 from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving

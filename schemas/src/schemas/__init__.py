@@ -1,5 +1,12 @@
 """The public contract: events, their envelope, and the topics they travel on."""
 
+from schemas.deletions import (
+    DatasetDeleted,
+    EvidenceDeleted,
+    FinetuneAdapterDeleted,
+    LabelsDeleted,
+    ModelDeleted,
+)
 from schemas.envelope import Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from schemas.events import (
     AdapterEvicted,
@@ -44,6 +51,7 @@ __all__ = [
     "AdapterLoadFailed",
     "AdapterResident",
     "ChatCompleted",
+    "DatasetDeleted",
     "DatasetPrepared",
     "DatasetRejected",
     "DocumentIndexed",
@@ -51,9 +59,11 @@ __all__ = [
     "Envelope",
     "EvaluationCompleted",
     "Event",
+    "EvidenceDeleted",
     "FeedbackRecorded",
     "FileDeleted",
     "FileUploaded",
+    "FinetuneAdapterDeleted",
     "FinetuneCancelled",
     "FinetuneFailed",
     "FinetuneRequested",
@@ -63,8 +73,10 @@ __all__ = [
     "Interval",
     "KeyRevoked",
     "LabelingRequested",
+    "LabelsDeleted",
     "LabelsPublished",
     "MalformedEvent",
+    "ModelDeleted",
     "ModelPromoted",
     "ModelRegistered",
     "ModelRejected",

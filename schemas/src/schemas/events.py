@@ -176,6 +176,7 @@ class FinetuneRequested(Event):
     job_id: Id = Field(description="Id of the job.")
     base_model: Id = Field(description="Base model id.")
     training_file: Id = Field(description="File trained on.")
+    validation_file: Id | None = Field(None, description="File validated with, if one was given.")
     trigger: Literal["request", "upload", "labels", "feedback", "drift"] = Field(description="What asked for it.")
 
 
@@ -199,6 +200,7 @@ class FinetuneTrained(Event):
     suffix: Id = Field("", description="The suffix asked for, used in the model's name.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
+    adapter_bytes: int = Field(0, ge=0, description="Size of the adapter's files and manifest; 0 where it is not said.")
     dataset_id: Id = Field(description="Dataset version trained on.")
     dataset_manifest: ObjectRef = Field(description="Manifest of the dataset version.")
     heldout: ObjectRef = Field(description="Held-out rows to evaluate on, chat JSONL.")

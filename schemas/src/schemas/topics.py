@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import events
+from schemas import deletions, events
 from schemas.envelope import Event
 
 
@@ -54,13 +54,13 @@ TOPICS: tuple[Topic, ...] = (
         "accounts",
         EVERY_HTTP_SERVICE,
     ),
-    Topic("files", "Uploads.", (events.FileUploaded, events.FileDeleted), "ingest", ("rag_indexer",)),
+    Topic("files", "Uploads.", (events.FileUploaded, events.FileDeleted), "ingest", ("labeling", "rag_indexer")),
     Topic(
         "datasets",
         "Dataset versions, or why a file did not become one.",
-        (events.DatasetPrepared, events.DatasetRejected),
+        (events.DatasetPrepared, events.DatasetRejected, deletions.DatasetDeleted),
         "ingest",
-        ("trainer",),
+        ("evaluator", "trainer"),
     ),
     Topic(
         "documents",
@@ -71,7 +71,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic("indexes", "Documents that can be searched.", (events.DocumentIndexed,), "rag_indexer", ()),
     Topic("labeling", "Rows that need answers from people.", (events.LabelingRequested,), "ingest", ("labeling",)),
-    Topic("labels", "Answers people gave.", (events.LabelsPublished,), "labeling", ("ingest",)),
+    Topic("labels", "Answers people gave.", (events.LabelsPublished, deletions.LabelsDeleted), "labeling", ("ingest",)),
     Topic(
         "finetunes",
         "Training jobs.",
@@ -82,9 +82,10 @@ TOPICS: tuple[Topic, ...] = (
             events.FinetuneSucceeded,
             events.FinetuneFailed,
             events.FinetuneCancelled,
+            deletions.FinetuneAdapterDeleted,
         ),
         "trainer",
-        ("registry",),
+        ("ingest", "registry"),
     ),
     Topic(
         "models",
@@ -95,9 +96,10 @@ TOPICS: tuple[Topic, ...] = (
             events.ModelPromoted,
             events.ModelRejected,
             events.ModelRetired,
+            deletions.ModelDeleted,
         ),
         "registry",
-        ("evaluator", "inference_proxy", "model_server", "trainer"),
+        ("evaluator", "inference_proxy", "ingest", "model_server", "trainer"),
     ),
     Topic(
         "adapters",
@@ -106,7 +108,13 @@ TOPICS: tuple[Topic, ...] = (
         "model_server",
         ("inference_proxy", "registry"),
     ),
-    Topic("evaluations", "Evidence about candidates.", (events.EvaluationCompleted,), "evaluator", ("registry",)),
+    Topic(
+        "evaluations",
+        "Evidence about candidates.",
+        (events.EvaluationCompleted, deletions.EvidenceDeleted),
+        "evaluator",
+        ("ingest", "registry"),
+    ),
     Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), "inference_proxy", ()),
     Topic("feedback", "Ratings.", (events.FeedbackRecorded,), "inference_proxy", ("labeling",)),
 )

@@ -23,7 +23,15 @@ from evaluator_world import (
 )
 
 from chassis.ids import now
-from schemas import EvaluationCompleted, ModelRegistered, ModelRejected, ObjectRef
+from schemas import (
+    DatasetDeleted,
+    EvaluationCompleted,
+    EvidenceDeleted,
+    ModelDeleted,
+    ModelRegistered,
+    ModelRejected,
+    ObjectRef,
+)
 from testkit import Addresses, Space, eventually, running
 from testkit.running import free_port
 
@@ -237,6 +245,59 @@ async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
     world.engine.adapters |= {other.adapter_id: right, model.adapter_id: right}
     await world.completed(other)
     assert not [one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]
+
+
+async def _evidence_status(world: World, event: EvaluationCompleted) -> int:
+    async with world.http() as http:
+        return (await http.get(f"/v1/evals/evaluations/{event.evaluation_id}/evidence")).status_code
+
+
+def _stored(world: World) -> Any:
+    return world.space.objects().keys(f"tenants/{world.tenant}/evaluations/")
+
+
+def _deleted(model: ModelRegistered) -> ModelDeleted:
+    ids = model.model_dump(include={"tenant_id", "model_id", "job_id", "adapter_id"})
+    return ModelDeleted(**ids)
+
+
+async def test_the_evidence_goes_with_its_model_and_only_the_scores_stay(world: World) -> None:
+    model, other = await world.register(rows(0, 12)), await world.register(rows(0, 12))
+    world.engine.adapters |= {model.adapter_id: right, other.adapter_id: right}
+    event, kept = await world.completed(model), await world.completed(other)
+    for _ in range(2):
+        await world.publish(_deleted(model))
+    await eventually(lambda: [one for one in world.seen.of(EvidenceDeleted) if one.model_id == model.model_id])
+    assert await _stored(world) == [kept.evidence.key]
+    assert (await _evidence_status(world, event), await _evidence_status(world, kept)) == (404, 200)
+    shown = await world.shown(model)
+    assert (shown["evidence"], shown["verdict"], set(shown["scores"])) == (None, event.verdict, set(event.scores))
+    again = await world.register(rows(0, 12))
+    world.engine.adapters[again.adapter_id] = right
+    assert (await world.completed(again)).earlier_verdicts == 2, "it was judged on these rows, and that stays known"
+    assert len([one for one in world.seen.of(EvidenceDeleted) if one.model_id == model.model_id]) == 1
+
+
+async def test_evidence_goes_with_the_rows_and_no_test_on_them_goes_on(world: World) -> None:
+    """Rows of the same content in another dataset are others."""
+    done = await world.register(rows(0, 12))
+    world.engine.adapters[done.adapter_id] = right
+    event = await world.completed(done)
+    going_on, twin = await world.register(done.heldout), await world.register(rows(0, 12))
+    await eventually(lambda: [one for one in world.engine.requests if one["model"] == going_on.adapter_id])
+    world.engine.adapters[twin.adapter_id] = right
+    kept = await world.completed(twin)
+    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=done.heldout))
+    await eventually(lambda: len([one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant]) == 2)
+    assert await _stored(world) == [kept.evidence.key]
+    assert await _evidence_status(world, event) == 404
+    assert (await world.shown(going_on))["status"] == "cancelled"
+    answers = world.documents.database["answers"]
+    await eventually(lambda: _none(answers, {"tenant_id": world.tenant}), within=90)
+
+
+async def _none(collection: Any, query: dict[str, Any]) -> bool:
+    return bool(await collection.count_documents(query) == 0)
 
 
 async def _has_status(world: World, model: ModelRegistered, status: str) -> bool:

@@ -105,7 +105,7 @@ async def test_tasks_are_written_in_few_calls(space: Space) -> None:
             return getattr(tasks, name)
 
     tasks, counted = connect(space.settings(Settings, "labeling"), "labeling")["tasks"], Counted()
-    labels: Any = Labels(None, counted, None)  # type: ignore[arg-type]
+    labels: Any = Labels(None, counted, None, None)  # type: ignore[arg-type]
     await labels.add_tasks(Project(id="p", tenant_id=TENANT, created_at=0, name="", tasks=1), ["x"] * 2500, first=0)
     assert await tasks.count_documents({}) == 2500
     assert counted.calls <= 10

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from chassis.errors import Conflict
+from registry.alias import Alias
 from registry.card import markdown
-from registry.domain import Alias, LoadFailure, Model, Replica, model_name
+from registry.domain import LoadFailure, Model, Replica, model_name
 from schemas import (
     EvaluationCompleted,
     FinetuneTrained,
     Interval,
+    ModelDeleted,
     ModelPromoted,
     ModelRegistered,
     ModelRejected,
@@ -265,6 +267,23 @@ def test_production_is_left_by_retirement_only() -> None:
     assert isinstance(event, ModelRetired)
     model.hold(replica("replica-2"), at=6)
     assert (model.state, model.take_pending()) == ("retired", [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "events"),
+    [("auto", [ModelRetired, ModelDeleted]), ("approval", [ModelRejected, ModelDeleted]), ("fails", [ModelDeleted])],
+)
+def test_a_model_is_deleted_once_in_whatever_state(policy: str, events: list[type]) -> None:
+    model = candidate()
+    model.hold(replica(), at=2)
+    model.judge(
+        completed("fail" if policy == "fails" else "pass"), "approval" if policy == "approval" else "auto", at=3
+    )
+    model.take_pending()
+    for at in (4, 5):
+        model.delete("user_1", at=at)
+    assert [type(event) for event in model.take_pending()] == events
+    assert model.deleted_at == 4
 
 
 def test_a_cancelled_candidate_is_not_promoted_later() -> None:

@@ -12,6 +12,7 @@ from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
     FinetuneCancelled,
+    ModelDeleted,
     ModelPromoted,
     ModelRegistered,
     ModelRejected,
@@ -189,6 +190,21 @@ async def test_the_sdk_lists_retrieves_and_deletes(world: World) -> None:
         await sdk.models.delete(model)
     [retired] = await eventually(lambda: world.of(ModelRetired))
     assert retired.model_id == model
+    [gone] = await eventually(lambda: world.of(ModelDeleted))
+    assert (gone.model_id, gone.job_id, gone.adapter_id) == (model, world.job(1), retired.adapter_id)
+    assert (await world.card(model))["deleted_at"]
+
+
+async def test_a_model_that_was_refused_is_deleted_too_and_so_is_what_was_made_for_it(world: World) -> None:
+    model = await world.trained(1)
+    await world.digest(world.evaluated(model, "fail"))
+    assert (await world.card(model))["state"] == "rejected"
+    await world.sdk().models.delete(model)
+    [gone] = await eventually(lambda: world.of(ModelDeleted))
+    assert gone.model_id == model
+    assert len(world.of(ModelRejected)) == 1
+    with pytest.raises(openai.NotFoundError, match="deleted already"):
+        await world.sdk().models.delete(model)
 
 
 async def test_deleting_a_candidate_ends_its_job(world: World) -> None:
@@ -313,7 +329,10 @@ async def test_aliases_point_and_can_be_pointed_back(world: World) -> None:
         with pytest.raises(openai.BadRequestError, match="DELETE /v1/registry/aliases/support"):
             await world.sdk().models.delete("support")
 
-        await world.sdk().models.delete(second)
+        deleted = await world.sdk().models.delete(second)
+        [kept] = (deleted.model_extra or {})["kept"]
+        assert (kept["object"], kept["id"]) == ("model.alias", "support")
+        assert "pointed at another" in kept["because"]
         dangling = await http.get("/internal/routes/support")
         assert dangling.status_code == 404
         assert "retired" in dangling.json()["error"]["message"]

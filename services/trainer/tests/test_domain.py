@@ -191,6 +191,37 @@ def test_what_the_model_waits_for_is_known_by_the_newest_word_only() -> None:
     assert "could not load it" in found.what
 
 
+@pytest.mark.parametrize("last", ["fail", "cancel", "deleted"])
+def test_an_adapter_that_nobody_will_serve_is_discarded_and_lost_once(last: str) -> None:
+    over = job("enqueue", "start", "train", "succeed" if last == "deleted" else last)
+    over.discard_adapter()
+    events(over)
+    assert over.adapter_files == "unwanted"
+    for _ in range(2):
+        over.lose_adapter()
+        over.discard_adapter()
+    assert (over.adapter_files, events(over)) == ("deleted", ["finetune.adapter_deleted.v1"])
+    assert over.adapter == ADAPTER, "which it was stays known"
+
+
+@pytest.mark.parametrize("steps", [WAY, ("enqueue", "start", "train"), ("cancel",)])
+def test_nothing_is_discarded_of_a_living_model_or_where_there_is_nothing(steps: tuple[str, ...]) -> None:
+    kept = job(*steps)
+    assert kept.adapter_files == "kept"
+    kept.lose_adapter()
+    assert kept.adapter_files == "kept"
+
+
+def test_an_adapter_stored_after_the_end_is_discarded_and_takes_no_others_place() -> None:
+    cancelled, done = job("enqueue", "start", "cancel"), job(*WAY)
+    for one in (cancelled, done):
+        one.leave_adapter(ADAPTER.model_copy(update={"adapter_id": "ad-late"}))
+    assert cancelled.adapter is not None
+    assert done.adapter is not None
+    assert (cancelled.adapter.adapter_id, cancelled.adapter_files) == ("ad-late", "unwanted")
+    assert (done.adapter.adapter_id, done.adapter_files) == ("ad-1", "kept")
+
+
 def test_every_state_has_an_openai_status() -> None:
     states: Any = Job.model_fields["state"].annotation
     assert set(OPENAI_STATUS) == set(states.__args__)

@@ -13,11 +13,14 @@ from trainer_world import BASE, OTHER_BASE, World
 from chassis.ids import new_id, now
 from eventbus.waiting import measure_waiting
 from schemas import (
+    DatasetDeleted,
     DatasetRejected,
+    FinetuneAdapterDeleted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
     FinetuneSucceeded,
+    ModelDeleted,
     RowCounts,
     TenantPolicy,
 )
@@ -437,6 +440,45 @@ async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:
     assert [event.job_id for event in world.of(FinetuneFailed)].count(bad.id) == 1
     assert (await world.messages(good))[-1] == "The job has successfully completed"
     assert (await world.messages(bad))[-1] == "The model was not let through: 3 of 58 against 41 of 58."
+
+
+async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_reason(world: World) -> None:
+    queued, tested = await world.job(), await world.evaluating()
+    await world.publish(world.prepared(queued.training_file))
+    await world.becomes(queued, "queued")
+    for job in (queued, tested):
+        prepared = world.prepared(job.training_file)
+        heldout, dataset_id = prepared.heldout, prepared.dataset_id
+        gone = DatasetDeleted(tenant_id=world.a, dataset_id=dataset_id, file_id=job.training_file, heldout=heldout)
+        for _ in range(2):
+            await world.publish(gone)
+    failed = await world.becomes(queued, "failed")
+    assert failed.error is not None
+    assert failed.error.code == "file_deleted"
+    late = await world.job(queued.training_file)
+    ended = await world.becomes(late, "failed")
+    assert ended.error is not None
+    assert ended.error.code == "invalid_training_file"
+    assert "deleted" in ended.error.message
+    await world.decide(world.promoted(tested))
+    assert await world.status(tested) == "succeeded", "what is trained needs its rows no more"
+
+
+async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(world: World) -> None:
+    job = await world.evaluating()
+    objects = world.space.objects()
+    await objects.prepare()
+    folder = f"tenants/{world.a}/adapters/ad-1"
+    await objects.put_bytes(f"{folder}/weights", b"x")
+    await objects.put_bytes(f"{folder}/manifest.json", b"{}")
+    await world.decide(world.promoted(job))
+    deleted = ModelDeleted(**world.model(job))
+    await world.decide(deleted, deleted)
+    [gone] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
+    assert (gone.job_id, gone.adapter_id) == (job.id, "ad-1")
+    assert await objects.keys(f"{folder}/") == []
+    assert await world.status(job) == "succeeded"
+    assert len(world.of(FinetuneAdapterDeleted)) == 1
 
 
 async def test_a_request_repeated_under_one_key_is_one_job(world: World) -> None:

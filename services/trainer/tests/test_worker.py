@@ -650,6 +650,91 @@ async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_a
     assert tries == 2, "once for the job that is over"
 
 
+async def adapter_of(shop: Shop, job_id: str, name: str) -> str:
+    """A job whose adapter of that name is stored and served; the folder of its files."""
+    folder = f"tenants/{TENANT}/adapters/{name}"
+    await shop.objects.put_bytes(f"{folder}/adapter_model.safetensors", b"x" * 10)
+    manifest = await shop.objects.put_bytes(f"{folder}/manifest.json", b"{}")
+    made = worker.Adapter(
+        adapter_id=name, manifest=manifest, bytes=12, base_digest="d", trained_tokens=9, train_seconds=1, metrics={}
+    )
+    await shop.jobs.jobs.claim({"_id": job_id}, "nobody", 60)
+    await shop.change(job_id, lambda it: it.start(2), lambda it: it.train(made, 2), lambda it: it.succeed("ft:x", 2))
+    await shop.jobs.jobs.leases.release(job_id, (await shop.get(job_id)).lease.fence)
+    return folder
+
+
+async def test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps(shop: Shop) -> None:
+    gone, kept, twin = await shop.queue(1), await shop.queue(1), await shop.queue(1)
+    folders = [await adapter_of(shop, one, name) for one, name in ((gone, "ad-1"), (kept, "ad-2"), (twin, "ad-2"))]
+    await shop.change(gone, Job.discard_adapter)
+    await shop.change(twin, Job.discard_adapter)
+
+    async def files() -> list[str]:
+        return [(await shop.get(one)).adapter_files for one in (gone, kept, twin)]
+
+    async def done() -> bool:
+        return await files() == ["deleted", "kept", "deleted"]
+
+    async with sweeping(shop):
+        await eventually(done)
+        assert await shop.objects.keys(f"{folders[0]}/") == []
+        assert len(await shop.objects.keys(f"{folders[1]}/")) == 2
+        await shop.change(kept, Job.discard_adapter)
+
+        async def both() -> bool:
+            return await shop.objects.keys(f"{folders[1]}/") == []
+
+        await eventually(both)
+
+
+async def test_an_adapter_waits_for_a_job_that_may_be_about_to_make_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SHARED_SECONDS", 0.2)
+    gone = await shop.queue(1)
+    folder = await adapter_of(shop, gone, "ad-1")
+    coming = await shop.queue(1)
+    created = {"$set": {"created_at": (await shop.get(gone)).created_at}}
+    await shop.jobs.jobs.collection.update_one({"_id": coming}, created)
+    await shop.change(gone, Job.discard_adapter)
+    assert await shop.jobs.shares_adapter(await shop.get(gone)) == "perhaps"
+
+    async def looked_at() -> bool:
+        return (await shop.get(gone)).lease.fence > 2
+
+    async def lost() -> bool:
+        return (await shop.get(gone)).adapter_files == "deleted"
+
+    async with sweeping(shop):
+        await eventually(looked_at)
+        assert len(await shop.objects.keys(f"{folder}/")) == 2
+        await shop.change(coming, lambda it: it.cancel(2))
+        await eventually(lost)
+    assert await shop.objects.keys(f"{folder}/") == []
+
+
+async def test_an_adapter_stored_while_its_job_was_cancelled_does_not_stay(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await shop.queue(12)
+    store = shop.store.store_adapter
+
+    async def store_and_cancel(job: Job, *facts: Any) -> Any:
+        stored = await store(job, *facts)
+        await shop.change(job_id, lambda it: it.cancel(2))
+        return stored
+
+    monkeypatch.setattr(shop.store, "store_adapter", store_and_cancel)
+
+    async def lost() -> bool:
+        return (await shop.get(job_id)).adapter_files == "deleted"
+
+    async with shop.working(), sweeping(shop):
+        await eventually(lost, within=150)
+    assert await shop.objects.keys(f"tenants/{TENANT}/adapters/") == []
+
+
 @asynccontextmanager
 async def sweeping(shop: Shop) -> AsyncIterator[None]:
     task = asyncio.create_task(shop.worker.sweep())

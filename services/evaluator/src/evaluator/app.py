@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx2
@@ -42,7 +41,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     )
     registry = overrides.get("registry") or service.peer("registry")
     evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry)
-    queue = Queue(evaluations, answers)
+    queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)
     service.on_start(answers.prepare)
@@ -51,7 +50,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     async def sweep() -> None:
         while True:
             await queue.sweep()
-            await asyncio.sleep(SWEEP_SECONDS)
+            await queue.rest(SWEEP_SECONDS)
 
     service.background("sweep", sweep)
     service.watch_leases(store, TO_EVALUATE)

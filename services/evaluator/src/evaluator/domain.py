@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from chassis.errors import Conflict
 from chassis.ids import derived_id
 from eventbus.aggregate import Aggregate
-from schemas import EvaluationCompleted, Interval, ModelRegistered, ObjectRef
+from schemas import EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef
 
 State = Literal["queued", "running", "completed", "cancelled"]
 System = Literal["base", "few_shot", "candidate"]
+Content = Literal["kept", "unwanted", "deleted"]
 
 OPEN: tuple[State, ...] = ("queued", "running")
 
@@ -48,6 +49,9 @@ class Evaluation(Aggregate):
     """The test of one candidate beside its base model: `queued -> running -> completed`, or `cancelled`.
 
     A failed attempt goes back to `queued` with `last_error`; answers already given are kept.
+
+    Attributes:
+        content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
     created_at: int
@@ -71,6 +75,7 @@ class Evaluation(Aggregate):
     metric: str | None = None
     scores: dict[str, Interval] = Field(default_factory=dict)
     evidence: ObjectRef | None = None
+    content: Content = "kept"
 
     @classmethod
     def of(cls, registered: ModelRegistered, at: int) -> Evaluation:
@@ -168,6 +173,18 @@ class Evaluation(Aggregate):
         if self.state in OPEN:
             self.state = "cancelled"
             self.finished_at = at
+
+    def forget(self, at: int) -> None:
+        """Its model or its rows are deleted: no result is wanted, and no word of the rows."""
+        self.cancel(at)
+        if self.content == "kept":
+            self.content, self.evidence, self.last_error = "unwanted", None, None
+
+    def lose_content(self) -> None:
+        """Evidence and answers are gone."""
+        if self.content == "unwanted":
+            self.content = "deleted"
+            self.record(EvidenceDeleted(tenant_id=self.tenant_id, evaluation_id=self.id, model_id=self.model_id))
 
     def _require_open(self) -> None:
         if self.state not in OPEN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evaluator.use_cases import Queue
 from eventbus.bus import Handlers
-from schemas import ModelRegistered, ModelRejected, ModelRetired
+from schemas import DatasetDeleted, ModelDeleted, ModelRegistered, ModelRejected, ModelRetired
 
 
 def subscriptions(queue: Queue) -> Handlers:
@@ -19,8 +19,16 @@ def subscriptions(queue: Queue) -> Handlers:
     async def on_model_retired(event: ModelRetired) -> None:
         await queue.cancel(event.tenant_id, event.model_id)
 
+    async def on_model_deleted(event: ModelDeleted) -> None:
+        await queue.forget_model(event)
+
+    async def on_dataset_deleted(event: DatasetDeleted) -> None:
+        await queue.forget_rows(event)
+
     return {
         ModelRegistered: on_model_registered,
         ModelRejected: on_model_rejected,
         ModelRetired: on_model_retired,
+        ModelDeleted: on_model_deleted,
+        DatasetDeleted: on_dataset_deleted,
     }

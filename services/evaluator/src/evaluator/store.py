@@ -61,6 +61,8 @@ class Evaluations:
         await ensure_index(self._evaluations.collection, [("state", ASCENDING), ("created_at", ASCENDING)])
         await ensure_index(self._evaluations.collection, [("model_id", ASCENDING)])
         await ensure_index(self._evaluations.collection, [("tenant_id", ASCENDING), ("heldout.sha256", ASCENDING)])
+        await ensure_index(self._evaluations.collection, [("tenant_id", ASCENDING), ("heldout.key", ASCENDING)])
+        await ensure_index(self._evaluations.collection, [("content", ASCENDING)])
 
     async def add_once(self, evaluation: Evaluation) -> Evaluation:
         """Add the evaluation of a model, or return the one the model has."""
@@ -87,6 +89,15 @@ class Evaluations:
     async def of_model(self, tenant_id: str, model_id: str) -> Evaluation | None:
         """The evaluation of a model, if it has one."""
         return await self._evaluations.find_one(tenant_id, {"model_id": model_id})
+
+    async def on_rows(self, tenant_id: str, heldout: ObjectRef) -> list[Evaluation]:
+        """The tenant's evaluations on these held-out rows: those at this place, whatever others hold the same."""
+        return await self._evaluations.find(tenant_id, {"heldout.key": heldout.key})
+
+    async def unwanted(self) -> AsyncIterator[Evaluation]:
+        """Evaluations, of all tenants, whose evidence is to be removed: for background work only."""
+        async for evaluation in self._evaluations.readable({"content": "unwanted"}):
+            yield evaluation
 
     async def count_earlier(self, evaluation: Evaluation) -> int:
         """How many candidates of the tenant were judged on the same held-out rows before."""
@@ -207,12 +218,22 @@ class Artifacts:
         data = json.dumps(evidence, ensure_ascii=False, indent=1).encode()
         return await self._objects.put_bytes(key, data, "application/json")
 
+    async def delete_evidence(self, evaluation: Evaluation) -> None:
+        """Remove whatever attempts at an evaluation reported."""
+        await self._objects.delete_prefix(f"tenants/{evaluation.tenant_id}/evaluations/{evaluation.id}/")
+
     async def evidence(self, evaluation: Evaluation) -> bytes:
         """The report as stored.
 
         Raises:
+            NotFound: it was deleted with the model or the rows.
             Conflict: there is none yet.
         """
+        if evaluation.content != "kept":
+            raise NotFound(
+                f"The evidence of evaluation {evaluation.id} was deleted with its model, or with the rows.",
+                code="evidence_deleted",
+            )
         if evaluation.evidence is None:
             raise Conflict(
                 f"Evaluation {evaluation.id} is {evaluation.state}; its evidence is there once it is completed.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -19,7 +20,7 @@ from evaluator.rows import Message, Row, sample
 from evaluator.settings import Settings
 from evaluator.store import Answer, Answers, Artifacts, Evaluations
 from evaluator.verdict import untested
-from schemas import ModelRegistered
+from schemas import DatasetDeleted, ModelDeleted, ModelRegistered
 
 log = structlog.get_logger()
 
@@ -34,9 +35,11 @@ LONGEST_LOOK_SECONDS = 30.0
 class Queue:
     """Takes evaluations in and, when nobody wants their result any more, out."""
 
-    def __init__(self, evaluations: Evaluations, answers: Answers) -> None:
+    def __init__(self, evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> None:
         self._evaluations = evaluations
         self._answers = answers
+        self._artifacts = artifacts
+        self._forgotten = asyncio.Event()
 
     async def add(self, registered: ModelRegistered) -> None:
         """Queue the evaluation of a candidate, once."""
@@ -52,13 +55,38 @@ class Queue:
         if stopped.state == "cancelled":
             await self._answers.forget(stopped)
 
-    async def sweep(self) -> None:
-        """Remove answers of evaluations that are over: a worker may have added some late, or been killed before it did.
+    async def forget_model(self, deleted: ModelDeleted) -> None:
+        """A model was deleted: so is what was noted down to judge it by."""
+        evaluation = await self._evaluations.of_model(deleted.tenant_id, deleted.model_id)
+        await self._forget([evaluation] if evaluation else [])
 
-        They hold what a tenant's rows say, so none may stay.
+    async def forget_rows(self, deleted: DatasetDeleted) -> None:
+        """Rows were deleted: so is every report that quotes them."""
+        await self._forget(await self._evaluations.on_rows(deleted.tenant_id, deleted.heldout))
+
+    async def _forget(self, evaluations: list[Evaluation]) -> None:
+        for evaluation in evaluations:
+            await self._evaluations.update(evaluation.tenant_id, evaluation.id, lambda one: one.forget(now()))
+        self._forgotten.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until something is to be removed, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._forgotten.wait()
+        self._forgotten.clear()
+
+    async def sweep(self) -> None:
+        """Remove evidence that is not wanted, and answers of evaluations that are over.
+
+        A worker may have added answers late, or been killed before it removed them. They hold what a tenant's rows
+        say, so none may stay.
         """
         async for evaluation in self._evaluations.ended(await self._answers.owners()):
             await self._answers.forget(evaluation)
+        async for evaluation in self._evaluations.unwanted():
+            await self._artifacts.delete_evidence(evaluation)
+            await self._evaluations.update(evaluation.tenant_id, evaluation.id, Evaluation.lose_content)
 
 
 class Evaluate:

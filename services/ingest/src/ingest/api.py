@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -58,6 +59,7 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
     return {
         "id": dataset.id,
         "object": "dataset",
+        "file_deleted": dataset.state == "kept",
         "created_at": dataset.created_at,
         "file_id": prepared.file_id,
         "project_id": prepared.project_id,
@@ -118,8 +120,8 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
 
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, principal: Writes) -> dict[str, Any]:
-        await uploads.delete(principal.tenant_id, file_id, principal.only)
-        return {"id": file_id, "object": "file", "deleted": True}
+        kept = await uploads.delete(principal.tenant_id, file_id, principal.only)
+        return {"id": file_id, "object": "file", "deleted": True, "kept": [asdict(one) for one in kept]}
 
     return router
 
@@ -132,11 +134,11 @@ def dataset_routes(files: Files) -> APIRouter:
     async def list_datasets(
         principal: Reads, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
     ) -> Page:
-        found = await files.datasets.find(principal.tenant_id, principal.only, limit=limit + 1, after=after)
+        found = await files.shown_datasets(principal.tenant_id, principal.only, limit=limit + 1, after=after)
         return page([dataset_view(dataset) for dataset in found], limit=limit)
 
     @router.get("/{dataset_id}")
     async def retrieve_dataset(dataset_id: str, principal: Reads) -> dict[str, Any]:
-        return dataset_view(await files.datasets.get(principal.tenant_id, dataset_id, principal.only))
+        return dataset_view(await files.shown_dataset(principal.tenant_id, dataset_id, principal.only))
 
     return router

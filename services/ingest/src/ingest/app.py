@@ -9,8 +9,8 @@ from ingest.api import dataset_routes, file_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
 from ingest.settings import Settings
-from ingest.store import TO_PARSE, TO_PURGE, Files
-from ingest.use_cases import Uploads
+from ingest.store import DATASETS_TO_PURGE, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
+from ingest.use_cases import Retention, Uploads
 from ingest.worker import Worker
 
 
@@ -22,16 +22,19 @@ def build(settings: Settings) -> FastAPI:
         service.aggregates("datasets", Dataset),
         service.collection("arriving"),
         service.collection("turns"),
+        Uses(service.collection("uses")),
+        StoredElsewhere(service.collection("stored_elsewhere")),
         service.objects,
     )
     uploads = Uploads(files, settings.ingest_tenant_bytes, service.replica_id, settings.ingest_lease_seconds)
     worker = Worker(files, settings, service.replica_id)
 
     service.on_start(files.prepare)
-    service.bus.subscribe(subscriptions(uploads))
+    service.bus.subscribe(subscriptions(uploads, Retention(files, uploads)))
     service.background("worker", worker.run)
     service.background("sweep", uploads.sweep)
     service.watch_leases(files.files, TO_PARSE, TO_PURGE)
+    service.watch_leases(files.datasets, DATASETS_TO_PURGE)
     service.sweep_orphans(
         {"files": files.orphaned_bytes, "documents": files.orphaned_bytes, "datasets": files.orphaned_datasets}
     )

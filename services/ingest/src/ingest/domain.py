@@ -11,6 +11,7 @@ from chassis.text import quoted
 from eventbus.aggregate import Aggregate
 from ingest.readers import BadRows
 from schemas import (
+    DatasetDeleted,
     DatasetPrepared,
     DatasetRejected,
     DocumentParsed,
@@ -35,7 +36,14 @@ class Rejection(BaseModel):
 
 
 class File(Aggregate):
-    """An upload and what became of it."""
+    """An upload and what became of it.
+
+    Attributes:
+        source_file_id: of published labels, the file whose rows people answered.
+        derived_bytes: what is stored of it beside the upload and its dataset: the text of a document with the chunks
+            made of it, or the rows that people are to answer with the tasks made of them, each counted once more.
+        purged: whether its bytes are gone.
+    """
 
     created_at: int
     owner: str = ""
@@ -48,7 +56,9 @@ class File(Aggregate):
     on_bad_rows: BadRows = "refuse"
     kind: Literal["document", "unlabelled"] | None = None
     project_id: str | None = None
+    source_file_id: str | None = None
     dataset_id: str | None = None
+    derived_bytes: int = 0
     expires_at: int | None = None
     attempts: int = 0
     unfinished: int = 0
@@ -91,7 +101,7 @@ class File(Aggregate):
         """Its text can be indexed now."""
         if self.state != "uploaded":
             return
-        self.state, self.kind = "processed", "document"
+        self.state, self.kind, self.derived_bytes = "processed", "document", 2 * text.size
         self.record(
             DocumentParsed(
                 tenant_id=self.tenant_id,
@@ -110,7 +120,7 @@ class File(Aggregate):
         """Its rows have no answers: people are asked for them."""
         if self.state != "uploaded":
             return
-        self.state, self.kind = "processed", "unlabelled"
+        self.state, self.kind, self.derived_bytes = "processed", "unlabelled", 2 * records.size
         self.details = (
             f"{rows} rows have no answer yet: answer them on the Labeling page (or under /v1/labeling), then publish."
             + (f" {note}" if note else "")
@@ -152,8 +162,8 @@ class File(Aggregate):
             self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
 
     def purge(self) -> None:
-        """The bytes are gone."""
-        self.purged = True
+        """The bytes are gone, and what was said of them."""
+        self.purged, self.filename, self.details, self.columns = True, "", None, {}
 
     def purge_again(self) -> None:
         """A worker that had lost it may have written after that."""
@@ -181,9 +191,13 @@ class File(Aggregate):
 
 
 class Dataset(Aggregate):
-    """A dataset version: complete, immutable, named by what it was made from."""
+    """A dataset version: complete, immutable, named by what it was made from.
+
+    `ready -> deleted -> purged`, by way of `kept` where a job or a model rests on it when its file is deleted.
+    """
 
     created_at: int
+    state: Literal["ready", "kept", "deleted", "purged"] = "ready"
     owner: str = ""
     prepared: DatasetPrepared
     card: str
@@ -193,6 +207,30 @@ class Dataset(Aggregate):
     def rows(self) -> RowCounts:
         """Rows in each split."""
         return self.prepared.rows
+
+    def outlive_file(self) -> None:
+        """Its file is deleted: it stays for those alone that rest on it."""
+        if self.state == "ready":
+            self.state = "kept"
+
+    def delete(self) -> None:
+        """Its file is deleted and nothing rests on it: its rows are about to go, and what was said of them goes."""
+        if self.state != "kept":
+            return
+        self.state, self.card, self.manifest = "deleted", "", {}
+        self.record(
+            DatasetDeleted(
+                tenant_id=self.tenant_id,
+                dataset_id=self.id,
+                file_id=self.prepared.file_id,
+                heldout=self.prepared.heldout,
+            )
+        )
+
+    def purge(self) -> None:
+        """Its rows are gone."""
+        if self.state == "deleted":
+            self.state = "purged"
 
 
 def known_purpose(purpose: str | None) -> Purpose:

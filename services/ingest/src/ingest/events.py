@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 from eventbus.bus import Handlers
-from ingest.use_cases import Uploads
-from schemas import LabelsPublished
+from ingest.use_cases import Retention, Uploads
+from schemas import (
+    EvaluationCompleted,
+    EvidenceDeleted,
+    FinetuneAdapterDeleted,
+    FinetuneCancelled,
+    FinetuneFailed,
+    FinetuneRequested,
+    FinetuneTrained,
+    LabelsDeleted,
+    LabelsPublished,
+    ModelDeleted,
+    ModelRegistered,
+    ModelRejected,
+)
 
 
-def subscriptions(uploads: Uploads) -> Handlers:
+def subscriptions(uploads: Uploads, retention: Retention) -> Handlers:
     """Each event consumed, with what it leads to."""
 
     async def on_labels_published(event: LabelsPublished) -> None:
         await uploads.take_labels(event)
 
-    return {LabelsPublished: on_labels_published}
+    async def on_labels_deleted(event: LabelsDeleted) -> None:
+        await uploads.take_back_labels(event)
+
+    async def on_finetune_requested(event: FinetuneRequested) -> None:
+        await retention.requested(event)
+
+    async def on_finetune_trained(event: FinetuneTrained) -> None:
+        await retention.trained(event)
+
+    async def on_model_registered(event: ModelRegistered) -> None:
+        await retention.registered(event)
+
+    async def on_end(event: FinetuneFailed | FinetuneCancelled | ModelRejected | ModelDeleted) -> None:
+        await retention.ended(event)
+
+    async def on_evaluation_completed(event: EvaluationCompleted) -> None:
+        await retention.evaluated(event)
+
+    async def on_evidence_deleted(event: EvidenceDeleted) -> None:
+        await retention.lost_evidence(event)
+
+    async def on_finetune_adapter_deleted(event: FinetuneAdapterDeleted) -> None:
+        await retention.lost_adapter(event)
+
+    return {
+        LabelsPublished: on_labels_published,
+        LabelsDeleted: on_labels_deleted,
+        FinetuneRequested: on_finetune_requested,
+        FinetuneTrained: on_finetune_trained,
+        FinetuneFailed: on_end,
+        FinetuneCancelled: on_end,
+        FinetuneAdapterDeleted: on_finetune_adapter_deleted,
+        ModelRegistered: on_model_registered,
+        ModelRejected: on_end,
+        ModelDeleted: on_end,
+        EvaluationCompleted: on_evaluation_completed,
+        EvidenceDeleted: on_evidence_deleted,
+    }

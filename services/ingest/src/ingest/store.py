@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from chassis.errors import NotFound
@@ -14,9 +15,95 @@ from stores.mongo import Collection, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
 
+FILE_SIZES = ("object.size", "derived_bytes")
+DATASET_SIZES = (
+    "prepared.train.size",
+    "prepared.validation.size",
+    "prepared.heldout.size",
+    "prepared.manifest.size",
+    "manifest.parts.card.size",
+)
 KEPT: list[State] = ["uploaded", "processed", "error"]
 TO_PARSE: dict[str, Any] = {"state": "uploaded"}
 TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
+DATASETS_TO_PURGE: dict[str, Any] = {"state": "deleted"}
+SHOWN_DATASETS: dict[str, Any] = {"state": {"$nin": ["deleted", "purged"]}}
+MOST_USES = 20
+"""Jobs and models that are read of those that rest on one file: to know that there are some, and to name them."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A job that needs a file's rows, or the model it made, which is known by them."""
+
+    job_id: str
+    model_id: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What it is, for the file's owner."""
+        return f"model {self.model_id} was made from it" if self.model_id else f"job {self.job_id} needs it"
+
+
+class Uses:
+    """What rests on files, as trainer and registry say: jobs that are not over, and models that are not at their end.
+
+    Args:
+        collection: one document for each job; one that is over stays, for an event that comes late.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._uses = collection
+
+    async def prepare(self) -> None:
+        """Create the indexes."""
+        await ensure_index(self._uses, [("tenant_id", 1), ("training_file", 1)])
+        await ensure_index(self._uses, [("tenant_id", 1), ("validation_file", 1)])
+
+    async def note(self, tenant_id: str, job_id: str, **facts: str | bool | None) -> None:
+        """Keep what is said of a job."""
+        await self._uses.update_one({"_id": job_id, "tenant_id": tenant_id}, {"$set": facts}, upsert=True)
+
+    async def files_of(self, tenant_id: str, job_id: str) -> list[str]:
+        """The files that a job was given."""
+        found = await self._uses.find_one({"_id": job_id, "tenant_id": tenant_id}) or {}
+        return [found[name] for name in ("training_file", "validation_file") if found.get(name)]
+
+    async def of(self, tenant_id: str, file_id: str) -> list[Use]:
+        """Who rests on a file's rows, the first of them; a model was made from what it was trained on alone."""
+        there = {"tenant_id": tenant_id, "over": {"$ne": True}}
+        as_what = ({"training_file": file_id}, {"validation_file": file_id, "trained": {"$ne": True}})
+        found = [use for where in as_what async for use in self._uses.find({**there, **where}).limit(MOST_USES)]
+        return [Use(use["_id"], use.get("model_id")) for use in found]
+
+
+class StoredElsewhere:
+    """Bytes that other services hold of a tenant's data, as they say: adapters and evidence.
+
+    Args:
+        collection: one document for each thing, which stays without bytes once they are gone.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._things = collection
+
+    async def prepare(self) -> None:
+        """Create the index of the sum, which holds all it takes."""
+        await ensure_index(self._things, [("tenant_id", 1), ("bytes", 1)])
+
+    async def count(self, tenant_id: str, thing: str, size: int) -> None:
+        """A thing is stored; said again, or after it was removed, that changes nothing."""
+        known = {"$setOnInsert": {"tenant_id": tenant_id, "bytes": size}}
+        await self._things.update_one({"_id": thing}, known, upsert=True)
+
+    async def remove(self, tenant_id: str, thing: str) -> None:
+        """A thing is gone."""
+        gone = {"$set": {"tenant_id": tenant_id, "bytes": 0}}
+        await self._things.update_one({"_id": thing}, gone, upsert=True)
+
+    async def bytes_of(self, tenant_id: str) -> int:
+        """Bytes in all."""
+        return await _sum(self._things, {"tenant_id": tenant_id}, ["bytes"])
 
 
 class Files:
@@ -27,6 +114,8 @@ class Files:
         datasets: what was made from them.
         arriving: by object key, bytes that are being stored and that no file names yet.
         turns: by tenant, when a file of theirs was last claimed to be parsed.
+        uses: what rests on files.
+        elsewhere: what other services hold.
         objects: where the bytes lie.
     """
 
@@ -36,10 +125,14 @@ class Files:
         datasets: AggregateStore[Dataset],
         arriving: Collection,
         turns: Collection,
+        uses: Uses,
+        elsewhere: StoredElsewhere,
         objects: Objects,
     ) -> None:
         self.files = files
         self.datasets = datasets
+        self.uses = uses
+        self.elsewhere = elsewhere
         self.objects = objects
         self._arriving = arriving
         self._turns = turns
@@ -49,7 +142,15 @@ class Files:
         await ensure_index(self.files.collection, [("state", 1), ("tenant_id", 1), ("created_at", 1)])
         await ensure_index(self.files.collection, [("state", 1), ("purged", 1)])
         await ensure_index(self.files.collection, [("state", 1), ("expires_at", 1)])
-        await ensure_index(self.files.collection, [("tenant_id", 1), ("state", 1), ("object.size", 1)])
+        await ensure_index(self.files.collection, [("tenant_id", 1), ("source_file_id", 1)])
+        await ensure_index(self.files.collection, [("tenant_id", 1), ("project_id", 1)])
+        sizes = [(name, 1) for name in FILE_SIZES]
+        await ensure_index(self.files.collection, [("tenant_id", 1), ("purged", 1), *sizes])
+        sizes = [(name, 1) for name in DATASET_SIZES]
+        await ensure_index(self.datasets.collection, [("tenant_id", 1), ("state", 1), *sizes])
+        await ensure_index(self.datasets.collection, [("tenant_id", 1), ("prepared.file_id", 1)])
+        await self.uses.prepare()
+        await self.elsewhere.prepare()
 
     async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, Any] | None = None) -> File:
         """A file that is not deleted and meets the further conditions of `where`.
@@ -79,13 +180,46 @@ class Files:
         return await self.files.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
 
     async def stored_bytes(self, tenant_id: str) -> int:
-        """Bytes of the tenant's uploads, summed from an index that holds all it takes."""
-        pipeline: list[dict[str, Any]] = [
-            {"$match": {"tenant_id": tenant_id, "state": {"$in": KEPT}}},
-            {"$group": {"_id": None, "bytes": {"$sum": "$object.size"}}},
-        ]
-        found = await self.files.collection.aggregate(pipeline).to_list(1)
-        return int(found[0]["bytes"]) if found else 0
+        """Bytes stored of the tenant's files and of all that is made from them, until they are gone.
+
+        Each sum is read from an index that holds all it takes.
+        """
+        of_files = {"tenant_id": tenant_id, "purged": {"$in": [False, None]}}
+        of_datasets = {"tenant_id": tenant_id, "state": {"$in": ["ready", "kept", "deleted", None]}}
+        files = await _sum(self.files.collection, of_files, FILE_SIZES)
+        datasets = await _sum(self.datasets.collection, of_datasets, DATASET_SIZES)
+        return files + datasets + await self.elsewhere.bytes_of(tenant_id)
+
+    async def made_from(self, file: File) -> list[File]:
+        """A file, and those that people made from it by answering its rows."""
+        answered = {"source_file_id": file.id, "state": {"$in": KEPT}}
+        return [file, *await self.files.find(file.tenant_id, answered)]
+
+    async def published_by(self, tenant_id: str, project_id: str) -> list[File]:
+        """The files that a labeling project published, those that are deleted excepted."""
+        return await self.files.find(tenant_id, {"project_id": project_id, "state": {"$in": KEPT}})
+
+    async def shown_datasets(
+        self, tenant_id: str, where: Mapping[str, Any], *, limit: int, after: str | None
+    ) -> list[Dataset]:
+        """Dataset versions whose rows are there and that meet the further conditions of `where`."""
+        return await self.datasets.find(tenant_id, {**where, **SHOWN_DATASETS}, limit=limit, after=after)
+
+    async def shown_dataset(self, tenant_id: str, dataset_id: str, where: Mapping[str, Any]) -> Dataset:
+        """A dataset version whose rows are there.
+
+        Raises:
+            NotFound: there is none for this tenant that meets the conditions of `where`.
+        """
+        return await self.datasets.get(tenant_id, dataset_id, {**where, **SHOWN_DATASETS})
+
+    async def outliving(self, tenant_id: str, file_id: str) -> list[Dataset]:
+        """The dataset versions that stay although their file is deleted."""
+        return await self.datasets.find(tenant_id, {"prepared.file_id": file_id, "state": "kept"})
+
+    async def claim_deleted_dataset(self, owner: str, seconds: float) -> Dataset | None:
+        """A deleted dataset version whose rows may lie there still."""
+        return await self.datasets.claim(DATASETS_TO_PURGE, owner, seconds)
 
     async def expired(self) -> list[File]:
         """Files of any tenant whose time is over."""
@@ -158,12 +292,17 @@ class Files:
         """Parts of dataset versions that were never written, but for those that are being made."""
         query = {**TO_PARSE, "tenant_id": tenant_id}
         coming = {dataset_id_of(file) async for file in self.files.for_service(query)}
-        known = await self.datasets.collection.distinct("_id", {"_id": {"$in": list(folders)}, "tenant_id": tenant_id})
+        theirs = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        known = await self.datasets.collection.distinct("_id", theirs)
+        gone = await self.datasets.collection.distinct("_id", {**theirs, "state": "purged"})
         kept = coming.union(known)
-        return Orphans([], [key for dataset_id, keys in folders.items() if dataset_id not in kept for key in keys])
+        return Orphans(
+            removable=[key for dataset_id in gone for key in folders[dataset_id]],
+            unknown=[key for dataset_id, keys in folders.items() if dataset_id not in kept for key in keys],
+        )
 
     async def remove_bytes(self, file: File) -> None:
-        """Remove all that was stored of a file, but not a dataset version that was announced."""
+        """Remove all that was stored of a file, but not a dataset version that was announced; see `Dataset.delete`."""
         await self.objects.delete(file.object.key)
         await self.objects.delete_prefix(f"tenants/{file.tenant_id}/files/{file.id}/")
         await self.objects.delete_prefix(f"tenants/{file.tenant_id}/documents/{file.id}/")
@@ -171,6 +310,17 @@ class Files:
             unannounced = dataset_id_of(file)
             await self.datasets.collection.delete_one({"_id": unannounced, "tenant_id": file.tenant_id})
             await self.objects.delete_prefix(f"tenants/{file.tenant_id}/datasets/{unannounced}/")
+
+    async def remove_rows(self, dataset: Dataset) -> None:
+        """Remove all that was stored of a dataset version."""
+        await self.objects.delete_prefix(f"tenants/{dataset.tenant_id}/datasets/{dataset.id}/")
+
+
+async def _sum(collection: Collection, query: dict[str, Any], fields: Sequence[str]) -> int:
+    total = {"$add": [{"$ifNull": [f"${name}", 0]} for name in fields]}
+    pipeline: list[dict[str, Any]] = [{"$match": query}, {"$group": {"_id": None, "bytes": {"$sum": total}}}]
+    found = await collection.aggregate(pipeline).to_list(1)
+    return int(found[0]["bytes"]) if found else 0
 
 
 def dataset_id_of(file: File) -> str:

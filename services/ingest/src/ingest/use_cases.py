@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import structlog
 
@@ -16,10 +16,24 @@ from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound, TooLarge, Transient, Unprocessable
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
-from ingest.domain import File
+from ingest.domain import Dataset, File
 from ingest.readers import BadRows
 from ingest.store import Files
-from schemas import LabelsPublished, Purpose
+from schemas import (
+    EvaluationCompleted,
+    EvidenceDeleted,
+    FinetuneAdapterDeleted,
+    FinetuneCancelled,
+    FinetuneFailed,
+    FinetuneRequested,
+    FinetuneTrained,
+    LabelsDeleted,
+    LabelsPublished,
+    ModelDeleted,
+    ModelRegistered,
+    ModelRejected,
+    Purpose,
+)
 from stores.mongo import PyMongoError
 
 log = structlog.get_logger()
@@ -27,6 +41,8 @@ log = structlog.get_logger()
 CHUNK = 1024 * 1024
 SWEEP_SECONDS = 15.0
 LONGEST_ARRIVAL_SECONDS = 3600
+MOST_NAMED = 5
+"""Jobs and models that are named of those that keep a dataset."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,15 @@ class Upload:
     columns: dict[str, str]
     on_bad_rows: BadRows = "refuse"
     expires_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that stays when a file is deleted, and why, for who deleted it."""
+
+    object: Literal["dataset"]
+    id: str
+    because: str
 
 
 class Uploads:
@@ -99,25 +124,40 @@ class Uploads:
             log.warning("upload_not_settled", file_id=file_id, error=type(error).__name__)
         return _same(file, stored.sha256)
 
-    async def delete(self, tenant_id: str, file_id: str, where: Mapping[str, str] | None = None) -> None:
-        """Forget a file; the dataset versions made from it stay with the models made from them.
+    async def delete(self, tenant_id: str, file_id: str, where: Mapping[str, str] | None = None) -> list[Kept]:
+        """Forget a file and all that is made from it, but for what jobs that are not over and models rest on.
 
         From here on nobody finds it and nothing is made from it. Its bytes go at once, in `sweep`, or when the worker
         that reads it has let go of it.
+
+        Returns:
+            The dataset versions that stay until nothing rests on them.
 
         Raises:
             NotFound: no such file.
         """
         file = await self._files.visible(tenant_id, file_id, where)
+        kept = await self._kept(file)
         await self._files.files.update(tenant_id, file.id, File.delete)
         crash_point("ingest.marked_deleted")
         self._deleted.set()
+        return kept
+
+    async def _kept(self, file: File) -> list[Kept]:
+        found = []
+        for one in await self._files.made_from(file):
+            uses = await self._files.uses.of(one.tenant_id, one.id)
+            if one.dataset_id is not None and uses:
+                because = "; ".join(use.sentence for use in uses[:MOST_NAMED])
+                found.append(Kept("dataset", one.dataset_id, because))
+        return found
 
     async def sweep(self) -> None:
         """Delete what has expired, remove the bytes of what is deleted, and settle uploads that a crash broke off."""
         while True:
             await self.delete_expired()
             await self.purge()
+            await self.purge_datasets()
             await self._files.settle_strays(LONGEST_ARRIVAL_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
@@ -131,15 +171,45 @@ class Uploads:
                 await self.delete(file.tenant_id, file.id)
 
     async def purge(self) -> None:
-        """Remove the bytes of every deleted file that no worker reads."""
+        """Remove the bytes of every deleted file that no worker reads, and let go of its dataset version."""
         while file := await self._files.claim_deleted(self._owner, self._lease_seconds):
             await self._files.remove_bytes(file)
+            if file.dataset_id is not None:
+                with suppress(NotFound):
+                    await self._files.datasets.update(file.tenant_id, file.dataset_id, Dataset.outlive_file)
+                await self.release(file.tenant_id, file.id)
             with suppress(Conflict):
                 await self._files.files.update(file.tenant_id, file.id, File.purge, fence=file.lease.fence)
 
+    async def release(self, tenant_id: str, file_id: str) -> None:
+        """Delete the dataset versions of a deleted file, if nothing rests on them any more."""
+        outliving = await self._files.outliving(tenant_id, file_id)
+        if not outliving or await self._files.uses.of(tenant_id, file_id):
+            return
+        for dataset in outliving:
+            await self._files.datasets.update(tenant_id, dataset.id, Dataset.delete)
+        self._deleted.set()
+
+    async def purge_datasets(self) -> None:
+        """Remove the rows of every deleted dataset version."""
+        while dataset := await self._files.claim_deleted_dataset(self._owner, self._lease_seconds):
+            await self._files.remove_rows(dataset)
+            with suppress(Conflict):
+                await self._files.datasets.update(
+                    dataset.tenant_id, dataset.id, Dataset.purge, fence=dataset.lease.fence
+                )
+
+    async def take_back_labels(self, event: LabelsDeleted) -> None:
+        """A labeling project is deleted, and so are the files it published."""
+        for file in await self._files.published_by(event.tenant_id, event.project_id):
+            await self._files.files.update(file.tenant_id, file.id, File.delete)
+        self._deleted.set()
+
     async def take_labels(self, event: LabelsPublished) -> None:
-        """Published labels are a new file of rows, once per publication."""
+        """Published labels are a new file of rows, once per publication; labels of a deleted file are none."""
         original = await self._files.files.find_one(event.tenant_id, {"_id": event.file_id}) if event.file_id else None
+        if original is not None and original.state == "deleted":
+            return
         name = PurePath(original.filename).stem if original else event.name.replace("/", "-") or "labels"
         file = File(
             id=derived_id("file-", event.project_id, str(event.publication)),
@@ -150,12 +220,65 @@ class Uploads:
             purpose="user_data",
             object=event.records,
             project_id=event.project_id,
+            source_file_id=event.file_id,
         )
         file.announce()
         try:
             await self._files.files.add(file)
         except Conflict:
             return
+
+
+class Retention:
+    """Follows what rests on files and what others store of them, and lets go of rows on which nothing rests.
+
+    A job or a model that was not heard of yet when its file is deleted keeps nothing: where in doubt, deletion wins.
+
+    Args:
+        files: where that is kept.
+        uploads: lets go of rows.
+    """
+
+    def __init__(self, files: Files, uploads: Uploads) -> None:
+        self._uses = files.uses
+        self._elsewhere = files.elsewhere
+        self._uploads = uploads
+
+    async def requested(self, event: FinetuneRequested) -> None:
+        """A job needs its files."""
+        files = {"training_file": event.training_file, "validation_file": event.validation_file}
+        await self._uses.note(event.tenant_id, event.job_id, **files)
+
+    async def trained(self, event: FinetuneTrained) -> None:
+        """A job needs its validation file no more; its adapter is stored."""
+        await self._uses.note(event.tenant_id, event.job_id, training_file=event.training_file, trained=True)
+        await self._elsewhere.count(event.tenant_id, event.job_id, event.adapter_bytes)
+        await self._release(event.tenant_id, event.job_id)
+
+    async def registered(self, event: ModelRegistered) -> None:
+        """A job's model exists."""
+        await self._uses.note(event.tenant_id, event.job_id, model_id=event.model_id)
+
+    async def ended(self, event: FinetuneFailed | FinetuneCancelled | ModelRejected | ModelDeleted) -> None:
+        """A job is over without a model, or its model is at its end: it rests on nothing any more."""
+        await self._uses.note(event.tenant_id, event.job_id, over=True)
+        await self._release(event.tenant_id, event.job_id)
+
+    async def evaluated(self, event: EvaluationCompleted) -> None:
+        """Evidence is stored."""
+        await self._elsewhere.count(event.tenant_id, event.evaluation_id, event.evidence.size)
+
+    async def lost_evidence(self, event: EvidenceDeleted) -> None:
+        """Evidence is gone."""
+        await self._elsewhere.remove(event.tenant_id, event.evaluation_id)
+
+    async def lost_adapter(self, event: FinetuneAdapterDeleted) -> None:
+        """An adapter is gone."""
+        await self._elsewhere.remove(event.tenant_id, event.job_id)
+
+    async def _release(self, tenant_id: str, job_id: str) -> None:
+        for file_id in await self._uses.files_of(tenant_id, job_id):
+            await self._uploads.release(tenant_id, file_id)
 
 
 def _sha256(source: BinaryIO) -> str:

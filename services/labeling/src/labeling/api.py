@@ -87,17 +87,22 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
 
     @router.get("/projects")
     async def list_projects(principal: Sees, limit: Limit = 20, after: After = None) -> Page:
-        found = await labels.projects.find(principal.tenant_id, limit=limit + 1, after=after)
+        found = await labels.projects_page(principal.tenant_id, limit=limit + 1, after=after)
         return page(await views(principal, found), limit=limit)
 
     @router.get("/projects/{project_id}")
     async def retrieve_project(project_id: str, principal: Sees) -> dict[str, Any]:
-        return await view(await labels.projects.get(principal.tenant_id, project_id), principal)
+        return await view(await labels.project(principal.tenant_id, project_id), principal)
 
     @router.patch("/projects/{project_id}")
     async def change_project(project_id: str, change: ProjectChange, principal: Writes) -> dict[str, Any]:
         changed, reopened = await projects.change(principal.tenant_id, project_id, change.labels, change.instructions)
         return {**await view(changed, principal), "reopened": reopened}
+
+    @router.delete("/projects/{project_id}")
+    async def delete_project(project_id: str, principal: Writes) -> dict[str, Any]:
+        await projects.delete(principal.tenant_id, project_id)
+        return {"id": project_id, "object": "labeling.project", "deleted": True}
 
     @router.post("/projects/{project_id}/publish")
     async def publish_project(project_id: str, principal: Writes) -> dict[str, Any]:
@@ -105,24 +110,24 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
 
     @router.get("/projects/{project_id}/tasks")
     async def list_tasks(project_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
-        project = await labels.projects.get(principal.tenant_id, project_id)
+        project = await labels.project(principal.tenant_id, project_id)
         tasks = await labels.page(project, limit=limit + 1, after=after)
         return page([task_view(task, principal) for task in tasks], limit=limit)
 
     @router.post("/projects/{project_id}/next", response_model=None)
     async def next_task(project_id: str, principal: Annotates) -> dict[str, Any] | Response:
-        project = await labels.projects.get(principal.tenant_id, project_id)
+        project = await labels.project(principal.tenant_id, project_id)
         task = await projects.next_task(project, _person(principal))
         return task_view(task, principal) if task else Response(status_code=204)
 
     @router.post("/projects/{project_id}/tasks/{task_id}")
     async def submit_answer(project_id: str, task_id: str, given: Answer, principal: Annotates) -> dict[str, Any]:
-        project = await labels.projects.get(principal.tenant_id, project_id)
+        project = await labels.project(principal.tenant_id, project_id)
         return task_view(await projects.submit(project, task_id, _person(principal), given.answer), principal)
 
     @router.post("/projects/{project_id}/tasks/{task_id}/skip")
     async def skip_task(project_id: str, task_id: str, principal: Annotates) -> Response:
-        project = await labels.projects.get(principal.tenant_id, project_id)
+        project = await labels.project(principal.tenant_id, project_id)
         await labels.skip(project, task_id, _person(principal))
         return Response(status_code=204)
 

@@ -9,7 +9,7 @@ from labeling.api import routes
 from labeling.domain import Project
 from labeling.events import subscriptions
 from labeling.settings import Settings
-from labeling.store import Labels
+from labeling.store import TO_PURGE, Labels
 from labeling.use_cases import Projects
 
 
@@ -17,11 +17,20 @@ def build(settings: Settings) -> FastAPI:
     """The labeling application."""
     service = Service("labeling", settings)
     labels = Labels(
-        service.aggregates("projects", Project), service.collection("tasks"), service.collection("feedback")
+        service.aggregates("projects", Project),
+        service.collection("tasks"),
+        service.collection("feedback"),
+        service.collection("deleted_files"),
     )
     projects = Projects(
-        labels, service.objects, most=settings.labeling_rows, held_seconds=settings.labeling_task_seconds
+        labels,
+        service.objects,
+        most=settings.labeling_rows,
+        held_seconds=settings.labeling_task_seconds,
+        owner=service.replica_id,
     )
     service.on_start(labels.prepare)
     service.bus.subscribe(subscriptions(projects))
+    service.background("sweep", projects.sweep)
+    service.watch_leases(labels.projects, TO_PURGE)
     return service.app([routes(labels, projects)])

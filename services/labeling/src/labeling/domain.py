@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from chassis.errors import Conflict, Invalid
+from chassis.errors import Conflict, Invalid, NotFound
 from chassis.text import quoted, shown
 from eventbus.aggregate import Aggregate
-from schemas import LabelsPublished, ObjectRef
+from schemas import LabelsDeleted, LabelsPublished, ObjectRef
 
 LONGEST_ANSWER = 20_000
 LONGEST_LABEL = 500
@@ -17,9 +17,10 @@ MOST_LABELS = 1_000
 
 
 class Project(Aggregate):
-    """One thing people are asked about a set of texts."""
+    """One thing people are asked about a set of texts: `open -> deleted -> purged`, once its tasks are gone."""
 
     created_at: int
+    state: Literal["open", "deleted", "purged"] = "open"
     name: str
     kind: Literal["classification", "free_text"] = "free_text"
     labels: list[str] = Field(default_factory=list)
@@ -44,7 +45,12 @@ class Project(Aggregate):
         return answer
 
     def change(self, labels: list[str] | None, instructions: str | None) -> None:
-        """Change what is asked."""
+        """Change what is asked.
+
+        Raises:
+            NotFound: it was deleted.
+        """
+        self._must_be_open()
         if labels is not None:
             self.labels = list(dict.fromkeys(label.strip() for label in labels if label.strip()))
             self.kind = "classification" if self.labels else "free_text"
@@ -64,8 +70,10 @@ class Project(Aggregate):
         """The answers given so far become a dataset version; the same ones again are the same publication.
 
         Raises:
+            NotFound: it was deleted.
             Conflict: the answers were read for other labels than those asked for now.
         """
+        self._must_be_open()
         if labels != self.labels:
             raise Conflict("The labels were changed meanwhile; publish again.", code="labels_changed")
         if records.sha256 == self.published_sha256:
@@ -83,3 +91,23 @@ class Project(Aggregate):
                 records=records,
             )
         )
+
+    def delete(self) -> None:
+        """Nobody finds it any more, and its tasks and answers are about to go; doing it again changes nothing."""
+        if self.state == "open":
+            self.state = "deleted"
+            self.record(LabelsDeleted(tenant_id=self.tenant_id, project_id=self.id, file_id=self.file_id))
+
+    def purge(self) -> None:
+        """Its tasks and answers are gone, and what it said."""
+        if self.state == "deleted":
+            self.state, self.name, self.labels, self.instructions = "purged", "", [], ""
+
+    def purge_again(self) -> None:
+        """Tasks may have been added after they were removed."""
+        if self.state == "purged":
+            self.state = "deleted"
+
+    def _must_be_open(self) -> None:
+        if self.state != "open":
+            raise NotFound(f"No such project: {quoted(self.id)}.")

@@ -16,6 +16,9 @@ from stores.mongo import Collection, ensure_index
 
 BATCH = 250
 
+OPEN: dict[str, Any] = {"state": {"$in": ["open", None]}}
+TO_PURGE: dict[str, Any] = {"state": "deleted"}
+
 
 class Task(BaseModel):
     """One text to be answered."""
@@ -34,18 +37,56 @@ class Task(BaseModel):
 
 
 class Labels:
-    """The service's documents, in its own words."""
+    """The service's documents, in its own words.
 
-    def __init__(self, projects: AggregateStore[Project], tasks: Collection, feedback: Collection) -> None:
+    Args:
+        projects: the projects.
+        tasks: their texts and answers.
+        feedback: the inbox.
+        deleted_files: ids of files that are gone, for rows of theirs that come late.
+    """
+
+    def __init__(
+        self, projects: AggregateStore[Project], tasks: Collection, feedback: Collection, deleted_files: Collection
+    ) -> None:
         self.projects = projects
         self._tasks = tasks
         self._feedback = feedback
+        self._deleted_files = deleted_files
 
     async def prepare(self) -> None:
         """Create the indexes."""
         await ensure_index(self._tasks, [("project_id", 1), ("position", 1)])
         await ensure_index(self._tasks, [("project_id", 1), ("tenant_id", 1), ("answered_at", 1)])
         await ensure_index(self._feedback, [("tenant_id", 1), ("created_at", -1), ("_id", -1)])
+
+    async def project(self, tenant_id: str, project_id: str) -> Project:
+        """A project that is not deleted.
+
+        Raises:
+            NotFound: there is none for this tenant.
+        """
+        return await self.projects.get(tenant_id, project_id, OPEN)
+
+    async def projects_page(self, tenant_id: str, *, limit: int, after: str | None) -> list[Project]:
+        """Projects that are not deleted, newest first."""
+        return await self.projects.find(tenant_id, OPEN, limit=limit, after=after)
+
+    async def claim_deleted(self, owner: str, seconds: float) -> Project | None:
+        """A deleted project whose tasks may be there still; of any tenant."""
+        return await self.projects.claim(TO_PURGE, owner, seconds)
+
+    async def remove_tasks(self, project: Project) -> None:
+        """Remove all texts and answers of a project."""
+        await self._tasks.delete_many({"project_id": project.id, "tenant_id": project.tenant_id})
+
+    async def note_deleted(self, tenant_id: str, file_id: str) -> None:
+        """Remember that a file is gone."""
+        await self._deleted_files.update_one({"_id": file_id}, {"$set": {"tenant_id": tenant_id}}, upsert=True)
+
+    async def was_deleted(self, tenant_id: str, file_id: str) -> bool:
+        """Whether a file is gone."""
+        return await self._deleted_files.find_one({"_id": file_id, "tenant_id": tenant_id}) is not None
 
     async def filled(self, project: Project) -> int:
         """How many tasks the project has: those of its first texts, because they are written in order."""

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 
-from chassis.errors import Invalid, NotFound
+from chassis.errors import Conflict, Invalid, NotFound
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from labeling.domain import Project
 from labeling.store import Labels, Task
-from schemas import FeedbackRecorded, LabelingRequested, ObjectRef
+from schemas import FeedbackRecorded, FileDeleted, LabelingRequested, ObjectRef
 from stores.objects import Objects
 
 log = structlog.get_logger()
+
+SWEEP_SECONDS = 15.0
+PURGE_SECONDS = 60.0
+"""Longest that removing one project may take."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,12 @@ class Projects:
         objects: where records lie.
         most: tasks of a project.
         held_seconds: how long a task stays with the person who took it.
+        owner: this replica's name in leases.
     """
 
-    def __init__(self, labels: Labels, objects: Objects, *, most: int, held_seconds: float) -> None:
+    def __init__(self, labels: Labels, objects: Objects, *, most: int, held_seconds: float, owner: str) -> None:
+        self._owner = owner
+        self._deleted = asyncio.Event()
         self._labels = labels
         self._objects = objects
         self._most = most
@@ -69,10 +77,16 @@ class Projects:
         project = await self._labels.projects.add_once(project)
         there = await self._labels.filled(project)
         await self._labels.add_tasks(project, texts[there:], first=there)
+        await self._let_go_if_deleted(project)
         return project
 
     async def create_for(self, event: LabelingRequested) -> None:
-        """The project of an unlabelled file, once; a repeated event adds the tasks that are missing."""
+        """The project of an unlabelled file, once; a repeated event adds the tasks that are missing.
+
+        Of a file that was deleted meanwhile nothing stays, however late its rows come.
+        """
+        if await self._labels.was_deleted(event.tenant_id, event.file_id):
+            return
         left_out = max(0, event.rows - self._most)
         note = f" (the first {self._most} of {event.rows})" if left_out else ""
         project = Project(
@@ -93,6 +107,8 @@ class Projects:
                 await self._labels.add_tasks(project, missing, first=seen - len(missing))
         except NotFound:
             log.info("file_deleted_before_labeling", file_id=event.file_id)
+        if seen:
+            await self._let_go_if_deleted(project)
 
     async def _texts(self, records: ObjectRef) -> AsyncIterator[list[str]]:
         """The texts of the first `most` records, in parts as they come; no more is read than these need."""
@@ -108,6 +124,55 @@ class Projects:
                     return
         if rest:
             yield [str(json.loads(rest)["text"])]
+
+    async def _let_go_if_deleted(self, project: Project) -> None:
+        """Remove the tasks that were added to a project while it, or its file, was deleted."""
+        file_deleted = project.file_id and await self._labels.was_deleted(project.tenant_id, project.file_id)
+        current = await self._labels.projects.get(project.tenant_id, project.id)
+        if file_deleted or current.state != "open":
+            await self._remove(current)
+
+    async def _remove(self, project: Project) -> None:
+        def remove(it: Project) -> None:
+            it.delete()
+            it.purge_again()
+
+        await self._labels.projects.update(project.tenant_id, project.id, remove)
+        self._deleted.set()
+
+    async def delete(self, tenant_id: str, project_id: str) -> None:
+        """Delete a project with its tasks and answers, and with what it published.
+
+        Raises:
+            NotFound: no such project.
+        """
+        await self._remove(await self._labels.project(tenant_id, project_id))
+
+    async def forget_file(self, event: FileDeleted) -> None:
+        """A file is deleted: so is the project of its rows, if there is one or comes to be one."""
+        await self._labels.note_deleted(event.tenant_id, event.file_id)
+        with suppress(NotFound):
+            await self._remove(await self._labels.project(event.tenant_id, derived_id("proj_", event.file_id)))
+
+    async def sweep(self) -> None:
+        """Remove what was made of deleted projects, until cancelled."""
+        while True:
+            await self.purge()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._deleted.wait()
+            self._deleted.clear()
+
+    async def purge(self) -> None:
+        """Remove the tasks and published labels of every deleted project."""
+        while project := await self._labels.claim_deleted(self._owner, PURGE_SECONDS):
+            await self._labels.remove_tasks(project)
+            await self._objects.delete_prefix(f"tenants/{project.tenant_id}/labels/{project.id}/")
+            with suppress(Conflict):
+                await self._labels.projects.update(
+                    project.tenant_id, project.id, Project.purge, fence=project.lease.fence
+                )
+            await self._labels.projects.leases.release(project.id, project.lease.fence)
 
     async def next_task(self, project: Project, person: str) -> Task | None:
         """A task for this person, theirs for some minutes."""
@@ -138,7 +203,7 @@ class Projects:
             NotFound: no such project.
             Conflict: nothing is answered, or the labels were changed meanwhile.
         """
-        project = await self._labels.projects.get(tenant_id, project_id)
+        project = await self._labels.project(tenant_id, project_id)
         await self._labels.reopen_unfit(project)
         tasks = await self._labels.answered(project)
         project.expect_answers(len(tasks))

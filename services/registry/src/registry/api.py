@@ -53,12 +53,15 @@ class AliasRequest(Body):
     model: str = Field(max_length=256, description="One of the tenant's models in production.")
 
 
+POINTS_AT_NOTHING = "it points at the model and answers 404 until it is pointed at another one, or deleted"
+
+
 def who(principal: Principal) -> str:
     """The name a decision is recorded under."""
     return principal.user_id or principal.key_id
 
 
-def model_routes(serving: Serving, gate: Gate) -> APIRouter:
+def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
     """OpenAI's models API: base models, the tenant's models in production and its aliases."""
     router = APIRouter(prefix="/v1/models")
 
@@ -77,8 +80,10 @@ def model_routes(serving: Serving, gate: Gate) -> APIRouter:
     @router.delete("/{model:path}")
     async def delete_model(model: str, principal: Writes) -> dict[str, Any]:
         await serving.refuse_delete_of_others(principal.tenant_id, model)
+        aliases = await naming.of(principal.tenant_id, model)
         await gate.delete(principal.tenant_id, model, who(principal))
-        return {"id": model, "object": "model", "deleted": True}
+        kept = [{"object": "model.alias", "id": name, "because": POINTS_AT_NOTHING} for name in aliases]
+        return {"id": model, "object": "model", "deleted": True, "kept": kept}
 
     return router
 

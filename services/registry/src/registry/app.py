@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from eventbus.service import Service
+from registry.alias import Alias
 from registry.api import internal_routes, model_routes, registry_routes
 from registry.catalogue import Catalogue
-from registry.domain import Alias, Model
+from registry.domain import Model
 from registry.events import subscriptions
 from registry.settings import Settings
 from registry.store import WAITING, Aliases, Models, Replicas, Tenants
@@ -38,7 +39,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     service.watch_waiting(store, WAITING, "waiting_since")
     return service.app(
         [
-            model_routes(serving, gate),
+            model_routes(serving, gate, naming),
             registry_routes(models, gate, naming, catalogue),
             internal_routes(serving, catalogue),
         ]

@@ -35,6 +35,7 @@ def _summary(model: Model) -> str:
             ("Registered", _when(model.created_at)),
             ("In production since", _when(model.promoted_at)),
             ("Ended", _when(model.ended_at)),
+            ("Deleted", _when(model.deleted_at)),
         ],
     )
 

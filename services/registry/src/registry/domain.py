@@ -1,4 +1,4 @@
-"""Model versions, the gate they pass, and aliases: their states and the only functions that change them."""
+"""Model versions and the gate they pass: their states and the only functions that change them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from schemas import (
     EvaluationCompleted,
     FinetuneTrained,
     Interval,
+    ModelDeleted,
     ModelPromoted,
     ModelRegistered,
     ModelRejected,
@@ -31,7 +32,6 @@ Outcome = Literal["promote", "reject", "retire", "wait"]
 LOADED: tuple[State, ...] = ("candidate", "awaiting_approval", "production")
 """States in which a replica holds the model's adapter."""
 
-KEPT_ALIAS_CHANGES = 20
 KEPT_LOAD_FAILURES = 10
 
 Awaited = Literal["evaluation", "approval", "replica"]
@@ -144,6 +144,7 @@ class Model(Aggregate):
     waiting_since: int | None = None
     promoted_at: int | None = None
     ended_at: int | None = None
+    deleted_at: int | None = None
 
     _silent: frozenset[str] = PrivateAttr(frozenset())
 
@@ -247,6 +248,23 @@ class Model(Aggregate):
         self.ended_at = at
         self._keep(Decision(outcome="retire", by=by, at=at, note=note))
         self.record(ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id))
+
+    def delete(self, by: str, at: int) -> None:
+        """Its owner takes it back: it is out of use for good, and what was made for it alone is wanted no more.
+
+        Nothing happens to one that was deleted before.
+        """
+        if self.deleted_at is not None:
+            return
+        note = "Deleted by its owner"
+        if self.state in ("candidate", "awaiting_approval"):
+            self.reject(by, note, at)
+        else:
+            self.retire(by, f"{note}.", at)
+        self.deleted_at = at
+        self.record(
+            ModelDeleted(tenant_id=self.tenant_id, model_id=self.id, job_id=self.job_id, adapter_id=self.adapter_id)
+        )
 
     def hold(self, replica: Replica, at: int) -> None:
         """A replica holds the adapter: the promotion that waited for one goes through.
@@ -358,40 +376,3 @@ class Model(Aggregate):
     def _unexpected(self, verb: str, advice: str) -> Conflict:
         waits = f" and waits for {self.waiting_for}" if self.waiting_for else ""
         return Conflict(f"Model {self.id} cannot be {verb}: it is {self.state}{waits}. {advice}", code="wrong_state")
-
-
-class AliasChange(Part):
-    """Where an alias pointed from `at` on (Unix seconds), and who pointed it there."""
-
-    model: str
-    by: str
-    at: int
-
-
-class Alias(Aggregate):
-    """A tenant's own name for one of its models, which can be pointed at another one."""
-
-    created_at: int
-    name: str
-    history: list[AliasChange]
-
-    @classmethod
-    def create(cls, tenant_id: str, name: str, model: str, by: str, at: int) -> Alias:
-        """A new alias that points at `model`."""
-        change = AliasChange(model=model, by=by, at=at)
-        return cls(id=alias_id(tenant_id, name), tenant_id=tenant_id, created_at=at, name=name, history=[change])
-
-    @property
-    def model(self) -> str:
-        """The model it points at."""
-        return self.history[-1].model
-
-    def point(self, model: str, by: str, at: int) -> None:
-        """Point the alias at `model`; the last changes are kept."""
-        if model != self.model:
-            self.history = [*self.history, AliasChange(model=model, by=by, at=at)][-KEPT_ALIAS_CHANGES:]
-
-
-def alias_id(tenant_id: str, name: str) -> str:
-    """The id of a tenant's alias, which follows from its name."""
-    return derived_id("alias_", tenant_id, name)

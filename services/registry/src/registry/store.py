@@ -10,7 +10,8 @@ from chassis.auth import Peer
 from chassis.errors import Conflict, NotFound
 from chassis.ids import SERVER_MS
 from eventbus.outbox import AggregateStore
-from registry.domain import LOADED, Alias, Model, alias_id
+from registry.alias import Alias, alias_id
+from registry.domain import LOADED, Model
 from schemas import TenantPolicy
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 

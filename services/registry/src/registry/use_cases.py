@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from chassis.crash import crash_point
 from chassis.errors import Forbidden, Invalid, NotFound
 from chassis.ids import now
+from registry.alias import Alias
 from registry.catalogue import Base, Catalogue
-from registry.domain import LOADED, Alias, LoadFailure, Model, Replica
+from registry.domain import LoadFailure, Model, Replica
 from registry.store import Aliases, Models, Replicas, Tenants
 from schemas import (
     AdapterEvicted,
@@ -115,25 +116,17 @@ class Gate:
         return await self._models.update(tenant_id, model_id, lambda model: model.reject(by, note, now()))
 
     async def delete(self, tenant_id: str, model_id: str, by: str) -> Model:
-        """The owner deletes a model: one in production is retired, one before it is rejected, so that its job ends.
+        """The owner deletes a model, in whatever state: one in production is retired, one before it rejected.
 
         Raises:
-            NotFound: there is no such model that is still in use.
+            NotFound: there is no such model, or it was deleted before.
         """
         model = await self._models.get(tenant_id, model_id)
-        if model.state not in LOADED:
-            raise NotFound(f"Model '{model_id}' is {model.state} already.", code="model_not_found")
-        model = await self._models.update(tenant_id, model_id, lambda one: _delete(one, by))
+        if model.deleted_at is not None:
+            raise NotFound(f"Model '{model_id}' is deleted already.", code="model_not_found")
+        model = await self._models.update(tenant_id, model_id, lambda one: one.delete(by, now()))
         crash_point("registry.deleted")
         return model
-
-
-def _delete(model: Model, by: str) -> None:
-    note = "Deleted by its owner"
-    if model.state in ("candidate", "awaiting_approval"):
-        model.reject(by, note, now())
-    else:
-        model.retire(by, f"{note}.", now())
 
 
 class Naming:
@@ -179,6 +172,10 @@ class Naming:
     async def select(self, tenant_id: str, *, limit: int, after: str | None, order: str) -> list[Alias]:
         """The tenant's aliases by age."""
         return await self._aliases.select(tenant_id, limit=limit, after=after, order=order)
+
+    async def of(self, tenant_id: str, model_id: str) -> list[str]:
+        """The names of the tenant's aliases that point at a model."""
+        return sorted(alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model_id)
 
     async def delete(self, tenant_id: str, name: str) -> Alias:
         """Remove an alias; the model stays."""

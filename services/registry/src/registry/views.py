@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from registry.alias import Alias, AliasChange
 from registry.catalogue import Base
 from registry.domain import (
-    Alias,
-    AliasChange,
     Awaited,
     Decision,
     Evaluation,
@@ -97,6 +96,7 @@ class ModelCard(BaseModel):
     load_failures: list[LoadFailure]
     promoted_at: int | None
     ended_at: int | None
+    deleted_at: int | None
 
     @classmethod
     def of(cls, model: Model) -> ModelCard:

@@ -12,7 +12,7 @@ from trainer.job_objects import JobObjects
 from trainer.nursery import Nursery
 from trainer.settings import Settings
 from trainer.stages import WAITING
-from trainer.store import TO_SWEEP, TO_TRAIN, Jobs
+from trainer.store import TO_DISCARD, TO_SWEEP, TO_TRAIN, Jobs
 from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
 from trainer.worker import Worker
 
@@ -37,6 +37,6 @@ def build(settings: Settings) -> FastAPI:
     service.background("worker", worker.run)
     service.background("sweep", worker.sweep)
     service.watch_waiting(jobs.jobs, WAITING, "since")
-    service.watch_leases(jobs.jobs, TO_TRAIN, TO_SWEEP)
+    service.watch_leases(jobs.jobs, TO_TRAIN, TO_SWEEP, TO_DISCARD)
     service.sweep_orphans({"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters})
     return service.app([routes(jobs, requests)])

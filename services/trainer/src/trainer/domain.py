@@ -10,6 +10,7 @@ from chassis.errors import Conflict
 from eventbus.aggregate import Aggregate
 from schemas import (
     DatasetPrepared,
+    FinetuneAdapterDeleted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
@@ -59,6 +60,7 @@ class Adapter(BaseModel):
 
     adapter_id: str
     manifest: ObjectRef
+    bytes: int = 0
     base_digest: str
     trained_tokens: int
     train_seconds: float
@@ -103,6 +105,7 @@ class Job(Aggregate):
     checkpoint: Checkpoint | None = None
     earlier_checkpoint: Checkpoint | None = None
     adapter: Adapter | None = None
+    adapter_files: Literal["kept", "unwanted", "deleted"] = "kept"
     trained_tokens: int | None = None
     estimated_finish: int | None = None
     finished_at: int | None = None
@@ -128,6 +131,7 @@ class Job(Aggregate):
                 job_id=self.id,
                 base_model=self.base_model,
                 training_file=self.training_file,
+                validation_file=self.validation_file,
                 trigger=self.trigger,
             )
         )
@@ -198,6 +202,7 @@ class Job(Aggregate):
                 suffix=self.suffix,
                 adapter_id=adapter.adapter_id,
                 adapter_manifest=adapter.manifest,
+                adapter_bytes=adapter.bytes,
                 dataset_id=self.dataset.dataset_id,
                 dataset_manifest=self.dataset.manifest,
                 heldout=self.dataset.heldout,
@@ -237,8 +242,32 @@ class Job(Aggregate):
         if self.ended:
             return
         self.state, self.error, self.finished_at = "failed", failure, at
+        self.discard_adapter()
         event = FinetuneFailed(tenant_id=self.tenant_id, job_id=self.id, code=failure.code, message=failure.message)
         self.record(event)
+
+    def discard_adapter(self) -> None:
+        """Its model will not be served any more: the adapter's files are to be removed."""
+        if self.adapter is not None and self.adapter_files == "kept":
+            self.adapter_files = "unwanted"
+
+    def leave_adapter(self, adapter: Adapter) -> None:
+        """An attempt stored an adapter after the job was over: its files are to be removed."""
+        if self.ended and self.adapter is None:
+            self.adapter, self.adapter_files = adapter, "unwanted"
+
+    def lose_adapter(self) -> None:
+        """The adapter's files are gone; which adapter it was stays known."""
+        if self.adapter is not None and self.adapter_files == "unwanted":
+            self.adapter_files = "deleted"
+            self.record(
+                FinetuneAdapterDeleted(tenant_id=self.tenant_id, job_id=self.id, adapter_id=self.adapter.adapter_id)
+            )
+
+    def rests_on(self, dataset_id: str) -> bool:
+        """Whether it has yet to be trained, or to end its training, on a dataset version."""
+        used = [one.dataset_id for one in (self.dataset, self.validation) if one is not None]
+        return self.state in ("queued", "paused", "running") and dataset_id in used
 
     def count_failure(self) -> None:
         """An attempt ended without a reason that would be final; one whose adapter is there has not failed."""
@@ -260,6 +289,7 @@ class Job(Aggregate):
             return
         self._not_ended("cancelled")
         self.state, self.finished_at = "cancelled", at
+        self.discard_adapter()
         self.record(FinetuneCancelled(tenant_id=self.tenant_id, job_id=self.id))
 
     def pause(self, at: int) -> None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from eventbus.bus import Handlers
-from schemas import DatasetPrepared, DatasetRejected, ModelPromoted, ModelRejected, ModelWaiting
+from schemas import (
+    DatasetDeleted,
+    DatasetPrepared,
+    DatasetRejected,
+    ModelDeleted,
+    ModelPromoted,
+    ModelRejected,
+    ModelWaiting,
+)
 from trainer.use_cases import Datasets, Outcomes, TuneOnUpload
 
 
@@ -17,6 +25,9 @@ def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Ou
     async def on_dataset_rejected(event: DatasetRejected) -> None:
         await datasets.arrive(event)
 
+    async def on_dataset_deleted(event: DatasetDeleted) -> None:
+        await datasets.leave(event)
+
     async def on_model_waiting(event: ModelWaiting) -> None:
         await outcomes.waits(event)
 
@@ -26,10 +37,15 @@ def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Ou
     async def on_model_rejected(event: ModelRejected) -> None:
         await outcomes.rejected(event)
 
+    async def on_model_deleted(event: ModelDeleted) -> None:
+        await outcomes.deleted(event)
+
     return {
         DatasetPrepared: on_dataset_prepared,
         DatasetRejected: on_dataset_rejected,
+        DatasetDeleted: on_dataset_deleted,
         ModelWaiting: on_model_waiting,
         ModelPromoted: on_model_promoted,
         ModelRejected: on_model_rejected,
+        ModelDeleted: on_model_deleted,
     }

@@ -116,6 +116,13 @@ class JobObjects:
         """Remove whatever the attempts at a job stored, the adapter excepted."""
         await self._objects.delete_prefix(_of(job))
 
+    async def delete_adapter(self, job: Job) -> None:
+        """Remove the files of the adapter that a job made, the manifest first: what is half gone is no adapter."""
+        assert job.adapter is not None
+        folder = _adapter(job, job.adapter.adapter_id)
+        await self._objects.delete(f"{folder}{MANIFEST}")
+        await self._objects.delete_prefix(folder)
+
     async def store_adapter(
         self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any], seconds: float
     ) -> Adapter:
@@ -130,11 +137,12 @@ class JobObjects:
         """
         manifest = (folder / MANIFEST).read_bytes()
         adapter_id = f"ad-{hashlib.sha256(manifest).hexdigest()[:24]}"
-        stored = await self._upload(folder, f"tenants/{job.tenant_id}/adapters/{adapter_id}")
+        stored = await self._upload(folder, _adapter(job, adapter_id).rstrip("/"))
         metrics = {name: float(value) for name, value in (finished.get("metrics") or {}).items() if value is not None}
         return Adapter(
             adapter_id=adapter_id,
             manifest=stored,
+            bytes=sum(path.stat().st_size for path in folder.iterdir()),
             base_digest=base_digest,
             trained_tokens=int(finished.get("tokens") or 0),
             train_seconds=seconds,
@@ -160,3 +168,7 @@ def _digest(line: bytes) -> bytes:
 
 def _of(job: Job) -> str:
     return f"tenants/{job.tenant_id}/jobs/{job.id}/"
+
+
+def _adapter(job: Job, adapter_id: str) -> str:
+    return f"tenants/{job.tenant_id}/adapters/{adapter_id}/"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from chassis.errors import NotFound
 from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
-from schemas import DatasetPrepared, DatasetRejected
+from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected
 from stores.mongo import Collection, DuplicateKeyError, ensure_index
 from stores.orphans import Orphans
 from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
@@ -20,8 +20,14 @@ TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
 INTERRUPTED: dict[str, Any] = {"state": "running", "failures": 0, "unfinished": {"$lt": 3}}
 """Has had its turn, and part of its work is done; one that fails, or is the end of its workers, waits for the next."""
 
+FILE_DELETED = "The file was deleted, and its rows with it. Upload it again and start a new job."
+
 TO_SWEEP: dict[str, Any] = {"state": {"$in": ["evaluating", *ENDED]}, "swept": {"$in": [False, None]}}
 """Will not be trained any more: its adapter is stored, or it is over."""
+
+
+TO_DISCARD: dict[str, Any] = {"adapter_files": "unwanted"}
+"""Made an adapter that nobody will serve, and whose files may still be stored."""
 
 
 class JobEvent(BaseModel):
@@ -79,6 +85,8 @@ class Jobs:
         await ensure_index(self.jobs.collection, [("state", 1), ("created_at", 1)])
         await ensure_index(self.jobs.collection, [("state", 1), ("gate.waiting_for", 1), ("since", 1)])
         await ensure_index(self.jobs.collection, [("swept", 1), ("state", 1), ("created_at", 1)])
+        await ensure_index(self.jobs.collection, [("adapter_files", 1), ("created_at", 1)])
+        await ensure_index(self.jobs.collection, [("tenant_id", 1), ("adapter.adapter_id", 1)])
         await ensure_index(self._events, [("job_id", 1), ("order", -1)])
         await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1)])
 
@@ -90,6 +98,23 @@ class Jobs:
     async def claim_trained(self, owner: str, seconds: float) -> Job | None:
         """A job that is not trained any more and whose checkpoints may still be stored; of any tenant."""
         return await self.jobs.claim(TO_SWEEP, owner, seconds)
+
+    async def claim_discarded(self, owner: str, seconds: float) -> Job | None:
+        """A job whose adapter nobody will serve, and whose files may still be stored; of any tenant."""
+        return await self.jobs.claim(TO_DISCARD, owner, seconds)
+
+    async def shares_adapter(self, job: Job) -> Literal["yes", "perhaps", "no"]:
+        """Whether another job of the tenant made the same adapter and keeps it, or may be about to.
+
+        An adapter's id follows from its content: the same request made twice within a second makes it twice.
+        """
+        assert job.adapter is not None
+        others: dict[str, Any] = {"tenant_id": job.tenant_id, "_id": {"$ne": job.id}}
+        same = {"adapter.adapter_id": job.adapter.adapter_id, "adapter_files": {"$in": ["kept", None]}}
+        if await self.jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:
+            return "yes"
+        coming = {"created_at": job.created_at, "seed": job.seed, "state": {"$in": list(OPEN)}}
+        return "no" if await self.jobs.collection.find_one({**others, **coming}, {"_id": 1}) is None else "perhaps"
 
     async def orphaned_checkpoints(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """What late attempts stored of jobs whose checkpoints were deleted: such a job never points at one again."""
@@ -130,10 +155,31 @@ class Jobs:
             upsert=True,
         )
 
+    async def forget(self, event: DatasetDeleted) -> None:
+        """A file's dataset is deleted: whoever asks for it hears so."""
+        known = await self._datasets.find_one({"_id": event.file_id, "tenant_id": event.tenant_id})
+        if known is None or not known.get("prepared"):
+            return
+        prepared = DatasetPrepared.model_validate(known["prepared"])
+        rejected = DatasetRejected(
+            tenant_id=event.tenant_id,
+            file_id=str(event.file_id),
+            purpose=prepared.purpose,
+            code="file_deleted",
+            message=FILE_DELETED,
+        )
+        gone = {"prepared": None, "rejected": rejected.model_dump(mode="json")}
+        await self._datasets.update_one({"_id": event.file_id, "tenant_id": event.tenant_id}, {"$set": gone})
+
+    async def resting_on(self, tenant_id: str, dataset_id: str) -> list[Job]:
+        """The tenant's jobs that have yet to be trained, or to end their training, on a dataset version."""
+        there = {"state": {"$in": ["queued", "paused", "running"]}}
+        return [job for job in await self.jobs.find(tenant_id, there) if job.rests_on(dataset_id)]
+
     async def dataset(self, tenant_id: str, file_id: str) -> DatasetPrepared | DatasetRejected | None:
         """What became of a file, if that is known."""
         found = await self._datasets.find_one({"_id": file_id, "tenant_id": tenant_id})
-        if found and "prepared" in found:
+        if found and found.get("prepared"):
             return DatasetPrepared.model_validate(found["prepared"])
         return DatasetRejected.model_validate(found["rejected"]) if found else None
 

@@ -15,8 +15,10 @@ from chassis.ids import derived_id, new_id, now
 from chassis.text import quoted
 from schemas import (
     FEWEST_TRAINING_ROWS,
+    DatasetDeleted,
     DatasetPrepared,
     DatasetRejected,
+    ModelDeleted,
     ModelPromoted,
     ModelRejected,
     ModelWaiting,
@@ -25,7 +27,7 @@ from stores.mongo import PyMongoError
 from trainer.domain import Failure, Job, Trigger
 from trainer.hyperparameters import resolve_hyperparameters
 from trainer.stages import waiting_line
-from trainer.store import Jobs
+from trainer.store import FILE_DELETED, Jobs
 
 log = structlog.get_logger()
 
@@ -210,6 +212,16 @@ class Datasets:
         for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
             await self.advance(job)
 
+    async def leave(self, event: DatasetDeleted) -> None:
+        """Rows are deleted: no job waits for them or is trained on them any longer."""
+        if event.file_id is None:
+            return
+        await self._jobs.forget(event)
+        for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
+            await self.advance(job)
+        for job in await self._jobs.resting_on(event.tenant_id, event.dataset_id):
+            await self._fail(job, Failure(code="file_deleted", message=FILE_DELETED))
+
     async def begin(self, job: Job) -> Job:
         """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
         if not await self._jobs.told(job, "validating"):
@@ -334,6 +346,10 @@ class Outcomes:
         job = await self._change(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
         if job and job.state == "failed":
             await self._jobs.tell(job, "failed", f"The model was not let through: {event.reason}", level="error")
+
+    async def deleted(self, event: ModelDeleted) -> None:
+        """The model is taken back: its adapter's files go."""
+        await self._change(event.tenant_id, event.job_id, Job.discard_adapter)
 
     async def _change(self, tenant_id: str, job_id: str, change: Any) -> Job | None:
         try:

@@ -36,6 +36,9 @@ log = structlog.get_logger()
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 SWEEP_SECONDS = 15.0
+SHARED_SECONDS = 60.0
+"""Until it is looked again whether another job makes the same adapter."""
+
 MOST_DEATHS = 20
 """Workers that may die of a job, one after the other and without a checkpoint between, before it is given up."""
 
@@ -65,6 +68,7 @@ class Worker:
             async for tenant_id, job_id in self.jobs.without_data():
                 await self._begin(tenant_id, job_id)
             await self._delete_checkpoints()
+            await self._delete_adapters()
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _begin(self, tenant_id: str, job_id: str) -> None:
@@ -88,6 +92,23 @@ class Worker:
                 return
             await self.jobs.jobs.leases.release(job.id, fence)
 
+    async def _delete_adapters(self) -> None:
+        """Of models that nobody will serve; another job that made the same one keeps its files."""
+        while job := await self.jobs.claim_discarded(self._owner, self._settings.trainer_lease_seconds):
+            fence = job.lease.fence
+            shared = await self.jobs.shares_adapter(job)
+            if shared == "perhaps":
+                await self.jobs.jobs.leases.delay(job.id, fence, SHARED_SECONDS)
+                continue
+            try:
+                if shared == "no":
+                    await self._objects.delete_adapter(job)
+                await self.jobs.jobs.update(job.tenant_id, job.id, Job.lose_adapter, fence=fence)
+            except SartorError as error:
+                log.warning("adapter_not_deleted", job_id=job.id, error=error.message)
+                return
+            await self.jobs.jobs.leases.release(job.id, fence)
+
     async def run(self) -> None:
         """Work until cancelled."""
         self._folders.sweep()
@@ -102,6 +123,7 @@ class Worker:
     async def _see_through(self, job: Job) -> None:
         """One attempt at a job; whatever happens, the job is left in a state from which somebody goes on."""
         fence = job.lease.fence
+        adapter: Adapter | None = None
         log.info("attempt_started", fence=fence)
         crash_point("trainer.claimed")
         try:
@@ -110,7 +132,8 @@ class Worker:
             with self._folders.folder(job.id) as folder:
                 adapter = await self._attempt(job, folder)
             crash_point("trainer.adapter_stored")
-            job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(adapter, now()), fence=fence)
+            made = adapter
+            job = await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.train(made, now()), fence=fence)
             crash_point("trainer.job_saved")
             await self.jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
             log.info("attempt_succeeded", adapter_id=adapter.adapter_id)
@@ -125,6 +148,9 @@ class Worker:
             await self._fail(job, Failure(code=error.code, message=str(error)))
         except Conflict as error:
             log.warning("attempt_superseded", error=error.message)
+            if adapter is not None:
+                stored = adapter
+                await self.jobs.jobs.update(job.tenant_id, job.id, lambda it: it.leave_adapter(stored))
             await self._let_go(job)
             return
         except asyncio.CancelledError:

@@ -1,0 +1,342 @@
+"""What goes with a file, what stays for those that rest on it, and whose bytes it counts as until it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from ingest.app import build
+from ingest.settings import Settings
+from ingest.store import Files, StoredElsewhere, Uses
+from schemas import (
+    DatasetDeleted,
+    DatasetPrepared,
+    EvaluationCompleted,
+    Event,
+    EvidenceDeleted,
+    FinetuneAdapterDeleted,
+    FinetuneCancelled,
+    FinetuneFailed,
+    FinetuneRequested,
+    FinetuneTrained,
+    Interval,
+    LabelingRequested,
+    LabelsDeleted,
+    LabelsPublished,
+    ModelDeleted,
+    ModelRegistered,
+    ModelRejected,
+    ObjectRef,
+)
+from stores.mongo import connect
+from stores.orphans import OrphanSweep
+from testkit import Space, eventually, running
+
+TENANT = "tenant_a"
+CANARY = "the heron on platform nine"
+ROWS = b"\n".join(
+    json.dumps({"prompt": f"{CANARY} {n}", "completion": f"{CANARY} says {n % 3}"}).encode() for n in range(60)
+)
+BARE = b"\n".join(json.dumps({"text": f"{CANARY} {n}"}).encode() for n in range(3))
+PAGE = f"# {CANARY}\n\nstands there".encode()
+REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=7)
+JOB, MODEL = "ftjob-1", "ft:base:acme::1"
+
+
+@dataclass
+class World:
+    """A running ingest whose trainer, registry, evaluator and labeling are played by the test."""
+
+    space: Space
+    http: httpx2.AsyncClient
+    sdk: openai.AsyncOpenAI
+    publish: Any
+    seen: Any
+    files: Files
+
+    async def upload(self, body: bytes = ROWS, name: str = "rows.jsonl") -> str:
+        file = await self.sdk.files.create(file=(name, body), purpose="user_data")
+
+        async def read() -> bool:
+            return (await self.sdk.files.retrieve(file.id)).status == "processed"
+
+        await eventually(read)
+        return file.id
+
+    async def prepared(self, file_id: str) -> DatasetPrepared:
+        found = await eventually(lambda: [one for one in self.seen.of(DatasetPrepared) if one.file_id == file_id])
+        return found[0]
+
+    async def delete(self, file_id: str) -> list[dict[str, str]]:
+        deleted = await self.sdk.files.delete(file_id)
+        assert (deleted.id, deleted.object, deleted.deleted) == (file_id, "file", True)
+        return list((deleted.model_extra or {})["kept"])
+
+    async def datasets(self) -> list[str]:
+        return [one["id"] for one in (await self.http.get("/v1/datasets")).json()["data"]]
+
+    async def keys(self) -> list[str]:
+        return await self.space.objects().keys("tenants/")
+
+    async def said(self) -> str:
+        """All that the service's documents say."""
+        database = connect(self.space.settings(Settings, "ingest"), "ingest")
+        names = ("files", "datasets", "uses", "stored_elsewhere", "arriving")
+        found = [await database[name].find().to_list() for name in names]
+        return json.dumps(found, default=str, ensure_ascii=False)
+
+    async def nothing_is_left(self) -> None:
+        async def gone() -> bool:
+            return await self.keys() == [] and CANARY not in await self.said()
+
+        await eventually(gone)
+
+    async def stored(self) -> int:
+        return int(await self.files.stored_bytes(TENANT))
+
+    async def counts(self, size: int) -> None:
+        async def counted() -> bool:
+            return await self.stored() == size
+
+        await eventually(counted)
+
+    async def trained(
+        self, prepared: DatasetPrepared, job_id: str = JOB, model_id: str = MODEL, validation: str | None = None
+    ) -> None:
+        """A model was made from a dataset, as the trainer and the registry tell of it."""
+        facts: dict[str, Any] = {"tenant_id": TENANT, "job_id": job_id, "base_model": "base", "adapter_id": "ad-1"}
+        rows: dict[str, Any] = {"heldout": prepared.heldout, "train": prepared.train, "task": "classification"}
+        await self.publish(requested(prepared.file_id, validation, job_id))
+        await self.publish(
+            FinetuneTrained(
+                **facts,
+                **rows,
+                base_digest="d",
+                adapter_manifest=REF,
+                adapter_bytes=1000,
+                dataset_id=prepared.dataset_id,
+                dataset_manifest=prepared.manifest,
+                training_file=str(prepared.file_id),
+                trained_tokens=1,
+                train_seconds=1,
+                metrics={},
+                hyperparameters={},
+                seed=1,
+            )
+        )
+        await self.publish(ModelRegistered(**facts, **rows, model_id=model_id, adapter_manifest=REF))
+        await self.heard(model_id)
+
+    async def heard(self, word: str) -> None:
+        """Wait until ingest knows of something that others said."""
+
+        async def known() -> bool:
+            return word in await self.said()
+
+        await eventually(known)
+
+
+def requested(file_id: str | None, validation: str | None = None, job_id: str = JOB) -> FinetuneRequested:
+    return FinetuneRequested(
+        tenant_id=TENANT,
+        job_id=job_id,
+        base_model="base",
+        training_file=str(file_id),
+        validation_file=validation,
+        trigger="request",
+    )
+
+
+@pytest.fixture
+async def world(space: Space) -> AsyncIterator[World]:
+    async with served(space) as made:
+        yield made
+
+
+@asynccontextmanager
+async def served(space: Space, **overrides: Any) -> AsyncIterator[World]:
+    app = build(space.settings(Settings, "ingest", ingest_lease_seconds=3, **overrides))
+    key = space.bearer("ingest", TENANT)
+    async with (
+        running(app) as url,
+        httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT)) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, _strict_response_validation=True, max_retries=0) as sdk,
+        space.publisher("trainer") as publish,
+        space.probe("datasets", "labeling") as seen,
+    ):
+        service = app.state.service
+        collections = [service.collection(name) for name in ("arriving", "turns", "uses", "stored_elsewhere")]
+        uses, elsewhere = Uses(collections[2]), StoredElsewhere(collections[3])
+        files = Files(*service._stores, *collections[:2], uses, elsewhere, service.objects)
+        yield World(space, http, sdk, publish, seen, files)
+
+
+async def test_a_deleted_file_leaves_nothing_that_was_made_from_it(world: World) -> None:
+    files = [await world.upload(), await world.upload(BARE, "bare.jsonl"), await world.upload(PAGE, "page.md")]
+    prepared = await world.prepared(files[0])
+    assert {key.split("/")[2] for key in await world.keys()} == {"files", "documents", "datasets"}
+    assert [await world.delete(file) for file in files] == [[], [], []]
+    await world.nothing_is_left()
+    [deleted] = await eventually(lambda: world.seen.of(DatasetDeleted))
+    assert (deleted.dataset_id, deleted.file_id) == (prepared.dataset_id, files[0])
+    assert deleted.heldout == prepared.heldout
+    assert await world.datasets() == []
+    assert (await world.http.get(f"/v1/datasets/{prepared.dataset_id}")).status_code == 404
+
+
+def end_of(what: str) -> Event:
+    of_model = {"tenant_id": TENANT, "job_id": JOB, "model_id": MODEL, "adapter_id": "ad-1"}
+    ends: dict[str, Event] = {
+        "the model is deleted": ModelDeleted(**of_model),
+        "the model is refused": ModelRejected(**of_model, reason="no better"),
+        "the job is cancelled": FinetuneCancelled(tenant_id=TENANT, job_id=JOB),
+    }
+    return ends[what]
+
+
+@pytest.mark.parametrize("end", ["the model is deleted", "the model is refused", "the job is cancelled"])
+async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(world: World, end: str) -> None:
+    file_id = await world.upload()
+    prepared = await world.prepared(file_id)
+    await world.trained(prepared)
+    [kept] = await world.delete(file_id)
+    assert kept == {"object": "dataset", "id": prepared.dataset_id, "because": f"model {MODEL} was made from it"}
+
+    async def only_rows_are_left() -> bool:
+        return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
+
+    await eventually(only_rows_are_left)
+    shown = (await world.http.get(f"/v1/datasets/{prepared.dataset_id}")).json()
+    assert (shown["id"], shown["file_deleted"]) == (prepared.dataset_id, True)
+    assert await world.stored() > 1000, "what stays counts"
+    for _ in range(2):
+        await world.publish(end_of(end))
+    await world.nothing_is_left()
+    assert [one.dataset_id for one in world.seen.of(DatasetDeleted)] == [prepared.dataset_id]
+
+
+async def test_a_job_keeps_what_it_validates_with_until_it_is_trained(world: World) -> None:
+    training, validation = await world.upload(), await world.upload(ROWS + b"\n" + ROWS.replace(b"heron", b"crow"))
+    rows, others = await world.prepared(training), await world.prepared(validation)
+    await world.publish(requested(training, validation))
+    await world.heard(JOB)
+    assert [one["id"] for one in await world.delete(validation)] == [others.dataset_id]
+    assert (await world.delete(training))[0]["because"] == f"job {JOB} needs it"
+    await world.trained(rows, validation=validation)
+    await eventually(lambda: [one.dataset_id for one in world.seen.of(DatasetDeleted)] == [others.dataset_id])
+    await world.publish(FinetuneFailed(tenant_id=TENANT, job_id=JOB, code="gate_rejected", message="no better"))
+    await world.nothing_is_left()
+
+
+async def test_rows_stay_for_the_last_model_of_two(world: World) -> None:
+    file_id = await world.upload()
+    prepared = await world.prepared(file_id)
+    await world.trained(prepared)
+    await world.trained(prepared, "ftjob-2", "ft:base:acme::2")
+    [kept] = await world.delete(file_id)
+    assert all(name in kept["because"] for name in (MODEL, "ft:base:acme::2"))
+    await world.publish(end_of("the model is deleted"))
+    await world.heard('"over": true')
+
+    async def only_rows_are_left() -> bool:
+        return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
+
+    await eventually(only_rows_are_left)
+    assert world.seen.of(DatasetDeleted) == []
+    last = {"tenant_id": TENANT, "job_id": "ftjob-2", "model_id": "ft:base:acme::2", "adapter_id": "ad-1"}
+    await world.publish(ModelDeleted(**last))
+    await world.nothing_is_left()
+
+
+async def test_published_labels_go_with_their_project_and_are_named_with_the_file_they_answer(world: World) -> None:
+    bare = await world.upload(BARE, "bare.jsonl")
+    await eventually(lambda: world.seen.of(LabelingRequested))
+    records = await world.space.objects().put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
+    published = LabelsPublished(
+        tenant_id=TENANT, project_id="proj_1", publication=1, file_id=bare, rows=60, records=records
+    )
+    await world.publish(published)
+    [prepared] = await eventually(lambda: world.seen.of(DatasetPrepared))
+    await world.trained(prepared)
+    assert [one["id"] for one in await world.delete(bare)] == [prepared.dataset_id]
+    await world.publish(LabelsDeleted(tenant_id=TENANT, project_id="proj_1", file_id=bare))
+
+    async def only_rows_are_left() -> bool:
+        return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
+
+    await eventually(only_rows_are_left)
+    assert (await world.sdk.files.list()).data == []
+    again = published.model_copy(update={"publication": 2})
+    await world.publish(again)
+    await world.publish(end_of("the model is deleted"))
+    await world.nothing_is_left()
+    assert (await world.sdk.files.list()).data == [], "labels of a deleted file make no file"
+
+
+async def test_derived_bytes_count_until_they_are_gone(world: World) -> None:
+    file_id = await world.upload()
+    prepared = await world.prepared(file_id)
+    sizes = [len(body) for body in [await _bytes(world, key) for key in await world.keys()]]
+    assert await world.stored() == sum(sizes)
+    await world.trained(prepared)
+    await world.counts(sum(sizes) + 1000)
+    evidence = EvaluationCompleted(
+        tenant_id=TENANT,
+        evaluation_id="ev-1",
+        model_id=MODEL,
+        verdict="pass",
+        reason="better",
+        metric="accuracy",
+        scores={"candidate": Interval(value=1, low=1, high=1, n=1)},
+        evidence=REF,
+    )
+    await world.publish(evidence)
+    await world.counts(sum(sizes) + 1000 + REF.size)
+    await world.delete(file_id)
+    await world.publish(end_of("the model is deleted"))
+    await world.nothing_is_left()
+    await world.counts(1000 + REF.size)
+    await world.publish(EvidenceDeleted(tenant_id=TENANT, evaluation_id="ev-1", model_id=MODEL))
+    await world.publish(FinetuneAdapterDeleted(tenant_id=TENANT, job_id=JOB, adapter_id="ad-1"))
+    await world.counts(0)
+    await world.publish(evidence)
+    await asyncio.gather(*(world.upload(PAGE, "page.md") for _ in range(2)))
+    assert await world.stored() == sum([len(await _bytes(world, key)) for key in await world.keys()]) + 2 * len(PAGE)
+
+
+async def _bytes(world: World, key: str) -> bytes:
+    objects = world.space.objects()
+    ref = ObjectRef(bucket=objects.bucket, key=key, sha256="", size=0)
+    return b"".join([chunk async for chunk in objects.stream(ref)])
+
+
+async def test_a_tenant_whose_storage_is_full_may_upload_again_once_what_was_made_is_gone(space: Space) -> None:
+    async with served(space, ingest_tenant_bytes=len(ROWS) + 1) as world:
+        file_id = await world.upload()
+        await world.prepared(file_id)
+        with pytest.raises(openai.APIStatusError, match="storage is full"):
+            await world.upload(PAGE, "page.md")
+        await world.delete(file_id)
+        await world.nothing_is_left()
+        assert await world.upload(PAGE, "page.md")
+
+
+async def test_rows_written_late_of_a_deleted_dataset_are_removed(world: World) -> None:
+    file_id = await world.upload()
+    prepared = await world.prepared(file_id)
+    await world.delete(file_id)
+    await world.nothing_is_left()
+    objects = world.space.objects()
+    for name in (prepared.dataset_id, "ds-of-an-older-copy"):
+        await objects.put_bytes(f"tenants/{TENANT}/datasets/{name}/late.jsonl", ROWS)
+    folders = {"datasets": world.files.orphaned_datasets}
+    await OrphanSweep(objects, "ingest", folders, every=1, age=-60).sweep()
+    assert await world.keys() == [f"tenants/{TENANT}/datasets/ds-of-an-older-copy/late.jsonl"]
