@@ -1286,6 +1286,13 @@ BUGS: tuple[Planted, ...] = (
         f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
     ),
     bug(
+        "deletion: the adapter of a living model is removed",
+        "services/trainer/src/trainer/domain.py",
+        '        self.state, self.fine_tuned_model, self.finished_at = "succeeded", model_id, at\n',
+        '        self.state, self.fine_tuned_model, self.finished_at = "succeeded", model_id, at\n'
+        "        self.discard_adapter()\n",
+    ),
+    bug(
         "deletion: the adapter goes that another job keeps",
         "services/trainer/src/trainer/store.py",
         'if await self.jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:',

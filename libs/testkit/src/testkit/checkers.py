@@ -213,7 +213,8 @@ def _expected(write: Write) -> list[str]:
         return ["finetune.requested.v1" if write.collection == "jobs" else "model.registered.v1"]
     waits = ["model.waiting.v1"] * (write.after.get("waits", 0) - write.before.get("waits", 0))
     if write.before["state"] == write.after["state"]:
-        return waits
+        files = [one.get("adapter_files") for one in (write.before, write.after)]
+        return [*waits, *(["finetune.adapter_deleted.v1"] if files == ["unwanted", "deleted"] else [])]
     table = EVENT_OF_JOB_STATE if write.collection == "jobs" else EVENT_OF_MODEL_STATE
     event = table.get(write.after["state"])
     return [event, *waits] if event else waits
@@ -237,7 +238,7 @@ def _gaps(history: History) -> list[str]:
 
 
 def artifacts_are_whole(history: History) -> list[str]:
-    """I6, I7: when a job names its adapter, every file of it is stored; it is what an undisturbed run makes."""
+    """I6, I7: an adapter is whole once its job names it, while its model lives, and what an undisturbed run makes."""
     wrong = []
     for write in history.writes:
         if write.collection != "jobs" or write.after is None or not write.after["adapter"]:
@@ -254,8 +255,18 @@ def artifacts_are_whole(history: History) -> list[str]:
         adapter = jobs.get(job, {}).get("adapter")
         if adapter and history.learnt.get(adapter["adapter_id"]) != weights:
             wrong.append(f"I7: the adapter of {job} is not what an undisturbed run makes")
+    wrong += [
+        f"I6: {key} is {model['state']} and files of its adapter were removed"
+        for key, model in _final(history, "models").items()
+        if model["state"] not in MODEL_ENDED and _lacks_files(model["adapter_manifest"]["key"], history)
+    ]
     corrupt = [job for job in jobs.values() if job["error"] and "sha256" in job["error"]["message"]]
     return wrong + [f"I7: {job['_id']} failed for a spoilt checkpoint" for job in corrupt]
+
+
+def _lacks_files(manifest: str, history: History) -> bool:
+    folder = manifest.rpartition("/")[0]
+    return any(key.startswith(f"{folder}/") for key in history.removed)
 
 
 def poison_blocks_only_its_key(history: History) -> list[str]:

@@ -99,6 +99,7 @@ class History:
         learnt: by adapter, what it was trained to.
         subscribed: by service, the event types it handles.
         parked: by service, the keys that wait in the end.
+        removed: keys of objects that were removed and not stored again.
         unanswered: what was asked of a server that its simulation has no answer to.
         intents: how many jobs were asked for.
         slow: whether calls might take seconds.
@@ -114,6 +115,7 @@ class History:
     worked: list[Worked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     stored: dict[str, tuple[float, str]] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
     expected: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)

@@ -167,6 +167,7 @@ class ObjectServer:
         """See minio."""
         body = data.read(length)
         self.objects[object_name] = body
+        self._history.removed.discard(object_name)
         self._history.stored.setdefault(object_name, (self._loop.time(), hashlib.sha256(body).hexdigest()))
 
     def list_objects(self, *, prefix: str, **_: Any) -> list[Any]:
@@ -175,7 +176,8 @@ class ObjectServer:
 
     def remove_object(self, *, object_name: str, **_: Any) -> None:
         """See minio."""
-        self.objects.pop(object_name, None)
+        if self.objects.pop(object_name, None) is not None:
+            self._history.removed.add(object_name)
 
     def get_object(self, *, object_name: str, **_: Any) -> Any:
         """See minio."""
