@@ -238,7 +238,7 @@ def _gaps(history: History) -> list[str]:
 
 
 def artifacts_are_whole(history: History) -> list[str]:
-    """I6, I7: an adapter is whole when its job names it and while its model lives, as an undisturbed run makes it."""
+    """I6, I7: an adapter is whole once its job names it, while its model lives, and what an undisturbed run makes."""
     wrong = []
     for write in history.writes:
         if write.collection != "jobs" or write.after is None or not write.after["adapter"]:
