@@ -34,6 +34,7 @@ $(STAMP): requirements.lock requirements.hashes Makefile
 	@$(if $(HASHED),,echo "  the digests of files for this kind of machine are not known, so they are not checked; \`make hashes\` adds them")
 	@grep -v '^torch==' $(PINS) > $(VENV)/without-torch.txt
 	@$(call TIMED,packages,$(PIP) --no-deps $(HASHED) -r $(VENV)/without-torch.txt)
+	@$(PYTHON) -I infra/local/src/localstack/startup_files.py $(VENV)
 	@$(call TIMED,$(TORCH),$(PIP) -c requirements.lock $(TORCH))
 	@$(PYTHON) -I infra/local/src/localstack/startup_files.py $(VENV)
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(SOURCE)) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sartor.pth"

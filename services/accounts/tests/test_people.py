@@ -11,6 +11,7 @@ import pytest
 from accounts_world import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
 
 from accounts.domain import Tenant, tenants
+from accounts.passwords import Passwords
 from accounts.settings import Settings
 from accounts.store import Accounts
 from chassis.auth import Principal, hash_key
@@ -407,3 +408,12 @@ async def test_looking_leaves_no_line_in_the_trail(space: Space, tmp_path: Path)
         limits = await http.patch(f"/v1/organization/tenants/{us.id}", json={}, headers=bearer(OPERATOR))
         assert limits.json()["limits"]["people"] == 1000
         assert (await http.get(trail, headers=us.key)).json()["data"] == before
+
+
+async def test_passwords_are_hashed_as_rfc_9106_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests of this folder hash cheaply."""
+    monkeypatch.undo()
+    passwords = Passwords()
+    stored = await passwords.hash(PASSWORD)
+    assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert [await passwords.matches(stored, word) for word in (PASSWORD, OTHER)] == [True, False]

@@ -153,7 +153,11 @@ def write_secrets(folder: Path, mode: int = 0o600) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Put the whole text in the file's place, which its owner may not be allowed to open for writing."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    path.chmod(mode)
+    fresh.chmod(mode)
+    fresh.replace(path)
