@@ -213,9 +213,12 @@ async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(world
     async def only_rows_are_left() -> bool:
         return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
 
+    async def dataset_says_so() -> bool:
+        shown = (await world.http.get(f"/v1/datasets/{prepared.dataset_id}")).json()
+        return (shown["id"], shown["file_deleted"]) == (prepared.dataset_id, True)
+
     await eventually(only_rows_are_left)
-    shown = (await world.http.get(f"/v1/datasets/{prepared.dataset_id}")).json()
-    assert (shown["id"], shown["file_deleted"]) == (prepared.dataset_id, True)
+    await eventually(dataset_says_so)
     assert await world.stored() > 1000, "what stays counts"
     for _ in range(2):
         await world.publish(end_of(end))
