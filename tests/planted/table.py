@@ -1424,6 +1424,22 @@ BUGS: tuple[Planted, ...] = (
         f"{INGEST_DELETION}::test_bytes_written_between_the_removal_and_the_word_of_it_are_removed_too",
     ),
     bug(
+        "deletion: a job that was trained meanwhile loses its adapter with its rows",
+        "services/trainer/src/trainer/domain.py",
+        "        if self.rests_on(dataset_id):\n            self.fail(failure, at)\n",
+        "        self.fail(failure, at)\n",
+        "services/trainer/tests/test_service.py"
+        "::test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter",
+    ),
+    bug(
+        "deletion: rows that are heard of after their deletion are trained on",
+        "services/trainer/src/trainer/store.py",
+        'if found.get("prepared") and not found.get("deleted"):',
+        'if found.get("prepared"):',
+        "services/trainer/tests/test_service.py"
+        "::test_rows_that_were_deleted_before_they_were_heard_of_are_trained_on_by_no_job",
+    ),
+    bug(
         "deletion: evidence outlives its model",
         "services/evaluator/src/evaluator/use_cases.py",
         "            await self._artifacts.delete_evidence(evaluation)\n",

@@ -26,6 +26,7 @@ from schemas import (
 )
 from stores.mongo import PyMongoError
 from testkit import eventually
+from trainer.domain import Job
 from trainer.stages import WAITING
 from trainer.store import Jobs
 
@@ -447,11 +448,8 @@ async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_
     await world.publish(world.prepared(queued.training_file))
     await world.becomes(queued, "queued")
     for job in (queued, tested):
-        prepared = world.prepared(job.training_file)
-        heldout, dataset_id = prepared.heldout, prepared.dataset_id
-        gone = DatasetDeleted(tenant_id=world.a, dataset_id=dataset_id, file_id=job.training_file, heldout=heldout)
         for _ in range(2):
-            await world.publish(gone)
+            await world.publish(gone(world, job.training_file))
     failed = await world.becomes(queued, "failed")
     assert failed.error is not None
     assert failed.error.code == "file_deleted"
@@ -464,6 +462,50 @@ async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_
     assert await world.status(tested) == "succeeded", "what is trained needs its rows no more"
 
 
+def gone(world: World, file: str) -> DatasetDeleted:
+    """The rows of a file are deleted."""
+    prepared = world.prepared(file)
+    return DatasetDeleted(tenant_id=world.a, dataset_id=prepared.dataset_id, file_id=file, heldout=prepared.heldout)
+
+
+async def test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await world.job()
+    await world.publish(world.prepared(job.training_file))
+    await world.becomes(job, "queued")
+    resting_on = Jobs.resting_on
+
+    async def found_and_then_trained(jobs: Jobs, tenant_id: str, dataset_id: str) -> list[Job]:
+        found = await resting_on(jobs, tenant_id, dataset_id)
+        if found:
+            await world.train(job)
+        return found
+
+    monkeypatch.setattr(Jobs, "resting_on", found_and_then_trained)
+    await world.publish(gone(world, job.training_file))
+
+    async def trained() -> bool:
+        return await world.state(job) != "queued"
+
+    await eventually(trained)
+    await world.publish(gone(world, job.training_file))
+    await world.decide(world.promoted(job))
+    assert await world.status(job) == "succeeded"
+    assert (await world.store.get(world.a, job.id)).adapter_files == "kept"
+    assert not [line for line in await world.messages(job) if "deleted" in line]
+
+
+async def test_rows_that_were_deleted_before_they_were_heard_of_are_trained_on_by_no_job(world: World) -> None:
+    file = world.file()
+    await world.publish(gone(world, file))
+    await world.publish(world.prepared(file))
+    failed = await world.becomes(await world.job(file), "failed")
+    assert failed.error is not None
+    assert failed.error.code == "invalid_training_file"
+    assert "deleted" in failed.error.message
+
+
 async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(world: World) -> None:
     job = await world.evaluating()
     objects = world.space.objects()
@@ -474,8 +516,8 @@ async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(wor
     await world.decide(world.promoted(job))
     deleted = ModelDeleted(**world.model(job))
     await world.decide(deleted, deleted)
-    [gone] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
-    assert (gone.job_id, gone.adapter_id) == (job.id, "ad-1")
+    [lost] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
+    assert (lost.job_id, lost.adapter_id) == (job.id, "ad-1")
     assert await objects.keys(f"{folder}/") == []
     assert await world.status(job) == "succeeded"
     assert len(world.of(FinetuneAdapterDeleted)) == 1

@@ -219,8 +219,13 @@ class Datasets:
         await self._jobs.forget(event)
         for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
             await self.advance(job)
+        failure = Failure(code="file_deleted", message=FILE_DELETED)
         for job in await self._jobs.resting_on(event.tenant_id, event.dataset_id):
-            await self._fail(job, Failure(code="file_deleted", message=FILE_DELETED))
+            left = await self._jobs.jobs.update(
+                job.tenant_id, job.id, lambda it: it.lose_rows(event.dataset_id, failure, now())
+            )
+            if left.error == failure:
+                await self._jobs.tell(left, "failed", failure.message, level="error")
 
     async def begin(self, job: Job) -> Job:
         """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
