@@ -1440,6 +1440,20 @@ BUGS: tuple[Planted, ...] = (
         "::test_rows_that_were_deleted_before_they_were_heard_of_are_trained_on_by_no_job",
     ),
     bug(
+        "deletion: a candidate waits for ever for a test on rows that are gone",
+        "services/registry/src/registry/use_cases.py",
+        "await self._models.untested_of(deleted.tenant_id, deleted.dataset_id)",
+        "list[Model]()",
+        f"{REGISTRY}::test_a_candidate_whose_rows_are_deleted_before_it_is_tested_ends_its_job",
+    ),
+    bug(
+        "deletion: a candidate that comes late is tested on rows that are gone",
+        "services/evaluator/src/evaluator/use_cases.py",
+        "        await self._evaluations.note_deleted(deleted.tenant_id, deleted.heldout)\n",
+        "",
+        f"{EVALUATOR_TEST}::test_a_candidate_whose_rows_are_deleted_before_it_is_heard_of_is_not_tested",
+    ),
+    bug(
         "deletion: evidence outlives its model",
         "services/evaluator/src/evaluator/use_cases.py",
         "            await self._artifacts.delete_evidence(evaluation)\n",

@@ -11,6 +11,7 @@ from chassis.ids import new_id
 from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
+    DatasetDeleted,
     FinetuneCancelled,
     ModelDeleted,
     ModelPromoted,
@@ -205,6 +206,18 @@ async def test_a_model_that_was_refused_is_deleted_too_and_so_is_what_was_made_f
     assert len(world.of(ModelRejected)) == 1
     with pytest.raises(openai.NotFoundError, match="deleted already"):
         await world.sdk().models.delete(model)
+
+
+@pytest.mark.parametrize("order", ["registered first", "deleted first"])
+async def test_a_candidate_whose_rows_are_deleted_before_it_is_tested_ends_its_job(world: World, order: str) -> None:
+    training = world.training(1, dataset_id=f"ds-{world.a}")
+    deleted = DatasetDeleted(tenant_id=world.a, dataset_id=training.dataset_id, heldout=training.heldout)
+    for event in (training, deleted, deleted) if order == "registered first" else (deleted, training, training):
+        await world.digest(event)
+    [rejected] = await eventually(lambda: world.of(ModelRejected))
+    assert (rejected.job_id, rejected.code) == (training.job_id, "file_deleted")
+    [made] = [one for one in world.of(ModelRegistered) if one.job_id == training.job_id]
+    assert (await world.card(made.model_id))["state"] == "rejected"
 
 
 async def test_deleting_a_candidate_ends_its_job(world: World) -> None:

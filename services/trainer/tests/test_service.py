@@ -435,6 +435,11 @@ async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:
     assert failed.error is not None
     assert (failed.error.code, failed.error.message) == ("gate_rejected", "3 of 58 against 41 of 58.")
     assert failed.fine_tuned_model is None
+    taken_back = await world.job()
+    await world.decide(world.rejected(taken_back, "Deleted by its owner.").model_copy(update={"code": "model_deleted"}))
+    ended = await world.becomes(taken_back, "failed")
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.message) == ("model_deleted", "Deleted by its owner.")
     await world.decide(world.rejected(good), world.promoted(bad))
     assert (await world.status(good), await world.status(bad)) == ("succeeded", "failed")
     assert [event.job_id for event in world.of(FinetuneSucceeded)] == [good.id]

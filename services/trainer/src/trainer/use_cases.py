@@ -346,8 +346,8 @@ class Outcomes:
             await self._jobs.tell(job, "ended", "The job has successfully completed")
 
     async def rejected(self, event: ModelRejected) -> None:
-        """The gate refused: the job has failed, and says why."""
-        failure = Failure(code="gate_rejected", message=event.reason)
+        """The gate refused, or the model was taken back: the job has failed, and says why."""
+        failure = Failure(code=event.code, message=event.reason)
         job = await self._change(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
         if job and job.state == "failed":
             await self._jobs.tell(job, "failed", f"The model was not let through: {event.reason}", level="error")
