@@ -1454,6 +1454,13 @@ BUGS: tuple[Planted, ...] = (
         f"{EVALUATOR_TEST}::test_a_candidate_whose_rows_are_deleted_before_it_is_heard_of_is_not_tested",
     ),
     bug(
+        "deletion: an end user may delete everybody's models",
+        "services/registry/src/registry/use_cases.py",
+        "model = await self._models.get(tenant_id, model_id, where)",
+        "model = await self._models.get(tenant_id, model_id)",
+        f"{REGISTRY}::test_an_end_user_takes_back_their_own_model_and_no_other",
+    ),
+    bug(
         "deletion: evidence outlives its model",
         "services/evaluator/src/evaluator/use_cases.py",
         "            await self._artifacts.delete_evidence(evaluation)\n",

@@ -196,6 +196,19 @@ async def test_the_sdk_lists_retrieves_and_deletes(world: World) -> None:
     assert (await world.card(model))["deleted_at"]
 
 
+async def test_an_end_user_takes_back_their_own_model_and_no_other(world: World) -> None:
+    async with world.http(role="end_user") as theirs:
+        models = [await world.trained(1, owner="user_test"), await world.trained(2, owner="user_other")]
+        statuses = [(await theirs.delete(f"/v1/models/{model}")).status_code for model in (*models, BASE)]
+        assert statuses == [200, 404, 403]
+        assert (await theirs.put("/v1/registry/aliases/x", json={"model": models[1]})).status_code == 403
+        assert (await theirs.post(f"/v1/registry/models/{models[1]}/reject")).status_code == 403
+    for role in ("viewer", "approver", "auditor", "labeler"):
+        async with world.http(role=role) as other:
+            assert (await other.delete(f"/v1/models/{models[1]}")).status_code == 403, role
+    assert (await world.card(models[1]))["state"] == "candidate"
+
+
 async def test_a_model_that_was_refused_is_deleted_too_and_so_is_what_was_made_for_it(world: World) -> None:
     model = await world.trained(1)
     await world.digest(world.evaluated(model, "fail"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.fine_tuning.job_create_params import JobCreateParams
@@ -446,6 +447,18 @@ async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:
     assert [event.job_id for event in world.of(FinetuneFailed)].count(bad.id) == 1
     assert (await world.messages(good))[-1] == "The job has successfully completed"
     assert (await world.messages(bad))[-1] == "The model was not let through: 3 of 58 against 41 of 58."
+
+
+async def test_an_end_user_cancels_their_own_job_and_no_other(world: World) -> None:
+    jobs = [await world.job(), await world.job()]
+    for job, owner in zip(jobs, ("user_test", "user_other"), strict=True):
+        await world.jobs.update_one({"_id": job.id}, {"$set": {"owner": owner}})
+    for role, statuses in (("viewer", [403, 403]), ("approver", [403, 403]), ("end_user", [200, 404])):
+        async with httpx2.AsyncClient(headers=world.space.headers("trainer", world.a, role=role)) as http:
+            answers = [await http.post(f"{world.url}/v1/fine_tuning/jobs/{job.id}/cancel") for job in jobs]
+            paused = await http.post(f"{world.url}/v1/fine_tuning/jobs/{jobs[1].id}/pause")
+        assert ([answer.status_code for answer in answers], paused.status_code) == (statuses, 403), role
+    assert [await world.state(job) for job in jobs] == ["cancelled", "waiting_for_dataset"]
 
 
 async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_reason(world: World) -> None:

@@ -123,13 +123,13 @@ class Gate:
         await self._models.get(tenant_id, model_id)
         return await self._models.update(tenant_id, model_id, lambda model: model.reject(by, note, now()))
 
-    async def delete(self, tenant_id: str, model_id: str, by: str) -> Model:
+    async def delete(self, tenant_id: str, model_id: str, by: str, where: Mapping[str, str]) -> Model:
         """The owner deletes a model, in whatever state: one in production is retired, one before it rejected.
 
         Raises:
-            NotFound: there is no such model, or it was deleted before.
+            NotFound: there is no such model that meets the conditions of `where`, or it was deleted before.
         """
-        model = await self._models.get(tenant_id, model_id)
+        model = await self._models.get(tenant_id, model_id, where)
         if model.deleted_at is not None:
             raise NotFound(f"Model '{model_id}' is deleted already.", code="model_not_found")
         model = await self._models.update(tenant_id, model_id, lambda one: one.delete(by, now()))

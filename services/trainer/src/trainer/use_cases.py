@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,8 +180,9 @@ class Requests:
         if file["status"] == "error":
             raise Invalid(f"{param}: {file['status_details']}", param=param, code="invalid_file")
 
-    async def cancel(self, tenant_id: str, job_id: str) -> Job:
-        """End a job."""
+    async def cancel(self, tenant_id: str, job_id: str, where: Mapping[str, str]) -> Job:
+        """End a job, if it meets the conditions of `where`."""
+        await self._jobs.jobs.get(tenant_id, job_id, where)
         job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
         await self._say(job, "cancelled", "The job was cancelled.", level="warn")
         return job
