@@ -30,4 +30,6 @@ def test_who_reads_data_decides_and_manages(built: Callable[[str], FastAPI]) -> 
     assert may("GET", "/v1/organization/audit_logs") == managers | {"auditor", "operator"}
     assert may("PATCH", "/v1/organization/tenants/{tenant_id}") == {"operator"}
     assert may("GET", "/v1/organization/dead_letters") == {"operator"}
+    for taking_back in (("DELETE", "/v1/models/{model}"), ("POST", "/v1/fine_tuning/jobs/{job_id}/cancel")):
+        assert may(*taking_back) == managers | {"engineer", "end_user"}
     assert may("POST", "/v1/chat/completions") == managers | {"engineer", "end_user"}

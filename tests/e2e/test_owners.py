@@ -115,6 +115,8 @@ WRITES: dict[str, Asking] = {
 ENDS: dict[str, Asking] = {
     "stored chat": lambda http, ids: http.delete(f"/chat/completions/{ids['chat']}"),
     "file": lambda http, ids: http.delete(f"/files/{ids['file']}"),
+    "model": lambda http, ids: http.delete(f"/models/{ids['model']}"),
+    "job": lambda http, ids: http.post(f"/fine_tuning/jobs/{ids['job']}/cancel"),
 }
 
 

@@ -335,7 +335,8 @@ async def boot_registry(world: World, replica: Replica, process: Process) -> Any
     relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
     for name, kind in (("models", Model), ("aliases", Alias)):
         stores.append(AggregateStore(database[name], kind, "registry", relay.wake))  # type: ignore[arg-type,type-var]
-    models, aliases = Models(stores[0], database["cancelled_jobs"]), Aliases(stores[1])  # type: ignore[arg-type]
+    models = Models(stores[0], database["cancelled_jobs"], database["deleted_datasets"])  # type: ignore[arg-type]
+    aliases = Aliases(stores[1])  # type: ignore[arg-type]
     tenants = Tenants(database["tenants"], Elsewhere(world))  # type: ignore[arg-type]
     catalogue = Catalogue(world.folder, default=BASE)
     replicas = Replicas(database["replicas"], SILENT_SECONDS)  # type: ignore[arg-type]

@@ -291,7 +291,7 @@ class ModelPromoted(Event):
 
 
 class ModelRejected(Event):
-    """The gate stayed shut."""
+    """The gate stayed shut, or the model was taken back before it was in production."""
 
     type, topic, key = "model.rejected.v1", "models", "model_id"
 
@@ -300,6 +300,7 @@ class ModelRejected(Event):
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     reason: Sentence = Field(description="The evidence in a sentence.")
     evaluation_id: Id | None = Field(None, description="The evaluation it rests on.")
+    code: Id = Field("gate_rejected", description="Stable slug of the reason, with which the job ends.")
 
 
 class ModelRetired(Event):

@@ -60,7 +60,7 @@ TOPICS: tuple[Topic, ...] = (
         "Dataset versions, or why a file did not become one.",
         (events.DatasetPrepared, events.DatasetRejected, deletions.DatasetDeleted),
         "ingest",
-        ("evaluator", "trainer"),
+        ("evaluator", "registry", "trainer"),
     ),
     Topic(
         "documents",

@@ -296,6 +296,22 @@ async def test_evidence_goes_with_the_rows_and_no_test_on_them_goes_on(world: Wo
     await eventually(lambda: _none(answers, {"tenant_id": world.tenant}), within=90)
 
 
+async def test_a_candidate_whose_rows_are_deleted_before_it_is_heard_of_is_not_tested(world: World) -> None:
+    evaluations = world.documents.database["evaluations"]
+
+    async def rows_of(model: ModelRegistered) -> Any:
+        found = await evaluations.find_one({"model_id": model.model_id})
+        return found["heldout"]["key"] if found else None
+
+    known, other = await world.register(rows(0, 4)), await world.register(rows(0, 4))
+    await eventually(lambda: rows_of(known))
+    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=known.heldout))
+    await eventually(lambda: [one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant])
+    late = await world.register(known.heldout)
+    await world.publish(late.model_copy(update={"heldout": other.heldout}))
+    assert await eventually(lambda: rows_of(late)) == other.heldout.key, "of the one that was said first there is none"
+
+
 async def _none(collection: Any, query: dict[str, Any]) -> bool:
     return bool(await collection.count_documents(query) == 0)
 

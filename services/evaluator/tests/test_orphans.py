@@ -36,7 +36,8 @@ async def test_evidence_of_attempts_that_decided_nothing_is_removed(space: Space
     store = AggregateStore(database["evaluations"], Evaluation, "evaluator", lambda: None)
     objects = space.objects()
     await objects.prepare()
-    evaluations, artifacts = Evaluations(store, database["turns"]), Artifacts(objects)
+    evaluations = Evaluations(store, database["turns"], database["deleted_rows"])
+    artifacts = Artifacts(objects)
     keys = {}
     for name, state in {"done": "completed", "called-off": "cancelled", "going-on": "running"}.items():
         one = evaluation(name, state)  # type: ignore[arg-type]

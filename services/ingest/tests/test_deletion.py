@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from ingest.app import build
+from ingest.domain import File
 from ingest.settings import Settings
 from ingest.store import Files, StoredElsewhere, Uses
 from schemas import (
@@ -330,6 +331,30 @@ async def test_a_tenant_whose_storage_is_full_may_upload_again_once_what_was_mad
         await world.delete(file_id)
         await world.nothing_is_left()
         assert await world.upload(PAGE, "page.md")
+
+
+async def test_bytes_written_between_the_removal_and_the_word_of_it_are_removed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id = await world.upload(BARE, "bare.jsonl")
+    remove, late = Files.remove_bytes, [BARE]
+
+    async def remove_before_a_worker_writes(files: Files, file: File) -> None:
+        await remove(files, file)
+        for body in late:
+            late.remove(body)
+            await files.objects.put_bytes(f"tenants/{TENANT}/files/{file.id}/unlabelled.jsonl", body)
+            await files.files.update(TENANT, file.id, File.purge_again)
+
+    monkeypatch.setattr(Files, "remove_bytes", remove_before_a_worker_writes)
+    await world.delete(file_id)
+
+    async def purged() -> bool:
+        return (await world.files.files.get(TENANT, file_id)).purged
+
+    await eventually(purged)
+    assert late == []
+    await world.nothing_is_left()
 
 
 async def test_rows_written_late_of_a_deleted_dataset_are_removed(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from chassis.errors import NotFound
 from chassis.ids import derived_id
 from labeling.app import build
 from labeling.domain import Project
 from labeling.settings import Settings
 from labeling.store import Labels
 from labeling.use_cases import Projects
-from schemas import FileDeleted, LabelingRequested, LabelsDeleted, LabelsPublished
+from schemas import FileDeleted, LabelingRequested, LabelsDeleted, LabelsPublished, ObjectRef
+from stores.orphans import OrphanSweep
 from testkit import Space, eventually, running
 
 TENANT = "tenant_a"
@@ -149,3 +152,91 @@ async def test_a_delete_while_the_tasks_are_written_leaves_none(
     await world.projects.create_for(await world.rows())
     await world.nothing_is_left()
     assert len(await eventually(lambda: world.seen.of(LabelsDeleted))) == 1
+
+
+async def test_tasks_written_between_the_removal_and_the_word_of_it_are_removed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, remove = world.labels.add_tasks, Labels.remove_tasks
+    adding, removed = asyncio.Event(), asyncio.Event()
+
+    async def add_late(project: Project, texts: list[str], *, first: int) -> None:
+        adding.set()
+        await removed.wait()
+        await add(project, texts, first=first)
+
+    async def remove_before_the_writer_ends(labels: Labels, project: Project) -> None:
+        await remove(labels, project)
+        removed.set()
+        await writing
+
+    monkeypatch.setattr(world.labels, "add_tasks", add_late)
+    monkeypatch.setattr(Labels, "remove_tasks", remove_before_the_writer_ends)
+    writing = asyncio.create_task(world.projects.create_for(await world.rows()))
+    await adding.wait()
+    await world.projects.delete(TENANT, OF_FILE)
+    await world.projects.purge()
+    await world.nothing_is_left()
+
+
+@pytest.mark.parametrize("deleted", ["the project", "the file"])
+async def test_rows_that_come_again_take_along_what_a_killed_attempt_wrote(
+    world: World, deleted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = world.labels.add_tasks
+
+    async def add_late_and_die(project: Project, texts: list[str], *, first: int) -> None:
+        if deleted == "the file":
+            await world.projects.forget_file(FileDeleted(tenant_id=TENANT, file_id="file-1"))
+        else:
+            await world.projects.delete(TENANT, OF_FILE)
+        await world.projects.purge()
+        await add(project, texts, first=first)
+        raise TimeoutError
+
+    rows = await world.rows()
+    with monkeypatch.context() as patched, pytest.raises(TimeoutError):
+        patched.setattr(world.labels, "add_tasks", add_late_and_die)
+        await world.projects.create_for(rows)
+    assert await world.database["tasks"].count_documents({}) > 0, "of the attempt that was killed"
+    await world.projects.create_for(rows)
+    await world.projects.purge()
+    await world.nothing_is_left()
+
+
+async def test_answers_written_while_their_project_is_deleted_do_not_stay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.project()
+    task = (await world.http.get(f"/v1/labeling/projects/{OF_FILE}/tasks")).json()["data"][0]
+    await world.http.post(f"/v1/labeling/projects/{OF_FILE}/tasks/{task['id']}", json={"answer": "another"})
+    objects = world.projects._objects
+    put = objects.put_bytes
+
+    async def put_late(key: str, body: bytes, content_type: str) -> ObjectRef:
+        await world.projects.delete(TENANT, OF_FILE)
+        await world.projects.purge()
+        return await put(key, body, content_type)
+
+    monkeypatch.setattr(objects, "put_bytes", put_late)
+    with pytest.raises(NotFound):
+        await world.projects.publish(TENANT, OF_FILE)
+    await world.nothing_is_left()
+
+
+async def test_answers_that_a_killed_publication_left_of_a_deleted_project_are_removed(world: World) -> None:
+    await world.http.delete(await world.project())
+    await world.nothing_is_left()
+
+    async def purged() -> bool:
+        return await world.database["projects"].count_documents({"state": "purged"}) == 1
+
+    await eventually(purged)
+    made = await world.http.post("/v1/labeling/projects", json={"name": "n", "rows": ["a"]})
+    objects, open_project = world.space.objects(), made.json()["id"]
+    for name in (OF_FILE, open_project, "proj_of_an_older_copy"):
+        await objects.put_bytes(f"tenants/{TENANT}/labels/{name}/1-late.jsonl", BARE)
+    await OrphanSweep(objects, "labeling", {"labels": world.labels.orphaned_labels}, every=1, age=-60).sweep()
+    assert sorted(key.split("/")[3] for key in await objects.keys(f"tenants/{TENANT}/labels/")) == sorted(
+        [open_project, "proj_of_an_older_copy"]
+    )

@@ -92,9 +92,9 @@ class World:
     def job(self, number: int, tenant: str | None = None) -> str:
         return f"ftjob-{tenant or self.a}-{number}"
 
-    async def trained(self, number: int, tenant: str | None = None) -> str:
+    async def trained(self, number: int, tenant: str | None = None, **changes: Any) -> str:
         """A trained adapter; returns the id of the candidate that it became."""
-        event = self.training(number, tenant)
+        event = self.training(number, tenant, **changes)
         await self.publish(event)
         [made] = await eventually(lambda: [one for one in self.seen.of(ModelRegistered) if one.job_id == event.job_id])
         return str(made.model_id)

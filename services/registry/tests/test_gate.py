@@ -286,6 +286,25 @@ def test_a_model_is_deleted_once_in_whatever_state(policy: str, events: list[typ
     assert model.deleted_at == 4
 
 
+def test_a_candidate_that_is_deleted_says_so_and_that_nobody_refused_it() -> None:
+    model = candidate()
+    model.delete("user_1", at=4)
+    [rejected, _] = model.take_pending()
+    assert (rejected.reason, rejected.code) == ("Deleted by its owner.", "model_deleted")
+
+
+def test_rows_deleted_before_the_test_end_the_candidate_and_later_ones_do_not() -> None:
+    untested, tested = candidate(), candidate()
+    tested.judge(completed("pass"), "auto", at=3)
+    for model in (untested, tested):
+        model.take_pending()
+        for at in (4, 5):
+            model.lose_rows(at=at)
+    [rejected] = untested.take_pending()
+    assert (type(rejected), rejected.code, untested.state) == (ModelRejected, "file_deleted", "rejected")
+    assert (tested.waiting_for, tested.take_pending()) == ("replica", [])
+
+
 def test_a_cancelled_candidate_is_not_promoted_later() -> None:
     model = candidate()
     model.judge(completed("pass"), "auto", at=3)

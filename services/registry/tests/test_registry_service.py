@@ -11,6 +11,7 @@ from chassis.ids import new_id
 from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
+    DatasetDeleted,
     FinetuneCancelled,
     ModelDeleted,
     ModelPromoted,
@@ -195,6 +196,19 @@ async def test_the_sdk_lists_retrieves_and_deletes(world: World) -> None:
     assert (await world.card(model))["deleted_at"]
 
 
+async def test_an_end_user_takes_back_their_own_model_and_no_other(world: World) -> None:
+    async with world.http(role="end_user") as theirs:
+        models = [await world.trained(1, owner="user_test"), await world.trained(2, owner="user_other")]
+        statuses = [(await theirs.delete(f"/v1/models/{model}")).status_code for model in (*models, BASE)]
+        assert statuses == [200, 404, 403]
+        assert (await theirs.put("/v1/registry/aliases/x", json={"model": models[1]})).status_code == 403
+        assert (await theirs.post(f"/v1/registry/models/{models[1]}/reject")).status_code == 403
+    for role in ("viewer", "approver", "auditor", "labeler"):
+        async with world.http(role=role) as other:
+            assert (await other.delete(f"/v1/models/{models[1]}")).status_code == 403, role
+    assert (await world.card(models[1]))["state"] == "candidate"
+
+
 async def test_a_model_that_was_refused_is_deleted_too_and_so_is_what_was_made_for_it(world: World) -> None:
     model = await world.trained(1)
     await world.digest(world.evaluated(model, "fail"))
@@ -205,6 +219,18 @@ async def test_a_model_that_was_refused_is_deleted_too_and_so_is_what_was_made_f
     assert len(world.of(ModelRejected)) == 1
     with pytest.raises(openai.NotFoundError, match="deleted already"):
         await world.sdk().models.delete(model)
+
+
+@pytest.mark.parametrize("order", ["registered first", "deleted first"])
+async def test_a_candidate_whose_rows_are_deleted_before_it_is_tested_ends_its_job(world: World, order: str) -> None:
+    training = world.training(1, dataset_id=f"ds-{world.a}")
+    deleted = DatasetDeleted(tenant_id=world.a, dataset_id=training.dataset_id, heldout=training.heldout)
+    for event in (training, deleted, deleted) if order == "registered first" else (deleted, training, training):
+        await world.digest(event)
+    [rejected] = await eventually(lambda: world.of(ModelRejected))
+    assert (rejected.job_id, rejected.code) == (training.job_id, "file_deleted")
+    [made] = [one for one in world.of(ModelRegistered) if one.job_id == training.job_id]
+    assert (await world.card(made.model_id))["state"] == "rejected"
 
 
 async def test_deleting_a_candidate_ends_its_job(world: World) -> None:

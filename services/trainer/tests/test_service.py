@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.fine_tuning.job_create_params import JobCreateParams
@@ -26,6 +27,7 @@ from schemas import (
 )
 from stores.mongo import PyMongoError
 from testkit import eventually
+from trainer.domain import Job
 from trainer.stages import WAITING
 from trainer.store import Jobs
 
@@ -434,6 +436,11 @@ async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:
     assert failed.error is not None
     assert (failed.error.code, failed.error.message) == ("gate_rejected", "3 of 58 against 41 of 58.")
     assert failed.fine_tuned_model is None
+    taken_back = await world.job()
+    await world.decide(world.rejected(taken_back, "Deleted by its owner.").model_copy(update={"code": "model_deleted"}))
+    ended = await world.becomes(taken_back, "failed")
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.message) == ("model_deleted", "Deleted by its owner.")
     await world.decide(world.rejected(good), world.promoted(bad))
     assert (await world.status(good), await world.status(bad)) == ("succeeded", "failed")
     assert [event.job_id for event in world.of(FinetuneSucceeded)] == [good.id]
@@ -442,16 +449,25 @@ async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:
     assert (await world.messages(bad))[-1] == "The model was not let through: 3 of 58 against 41 of 58."
 
 
+async def test_an_end_user_cancels_their_own_job_and_no_other(world: World) -> None:
+    jobs = [await world.job(), await world.job()]
+    for job, owner in zip(jobs, ("user_test", "user_other"), strict=True):
+        await world.jobs.update_one({"_id": job.id}, {"$set": {"owner": owner}})
+    for role, statuses in (("viewer", [403, 403]), ("approver", [403, 403]), ("end_user", [200, 404])):
+        async with httpx2.AsyncClient(headers=world.space.headers("trainer", world.a, role=role)) as http:
+            answers = [await http.post(f"{world.url}/v1/fine_tuning/jobs/{job.id}/cancel") for job in jobs]
+            paused = await http.post(f"{world.url}/v1/fine_tuning/jobs/{jobs[1].id}/pause")
+        assert ([answer.status_code for answer in answers], paused.status_code) == (statuses, 403), role
+    assert [await world.state(job) for job in jobs] == ["cancelled", "waiting_for_dataset"]
+
+
 async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_reason(world: World) -> None:
     queued, tested = await world.job(), await world.evaluating()
     await world.publish(world.prepared(queued.training_file))
     await world.becomes(queued, "queued")
     for job in (queued, tested):
-        prepared = world.prepared(job.training_file)
-        heldout, dataset_id = prepared.heldout, prepared.dataset_id
-        gone = DatasetDeleted(tenant_id=world.a, dataset_id=dataset_id, file_id=job.training_file, heldout=heldout)
         for _ in range(2):
-            await world.publish(gone)
+            await world.publish(gone(world, job.training_file))
     failed = await world.becomes(queued, "failed")
     assert failed.error is not None
     assert failed.error.code == "file_deleted"
@@ -464,6 +480,50 @@ async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_
     assert await world.status(tested) == "succeeded", "what is trained needs its rows no more"
 
 
+def gone(world: World, file: str) -> DatasetDeleted:
+    """The rows of a file are deleted."""
+    prepared = world.prepared(file)
+    return DatasetDeleted(tenant_id=world.a, dataset_id=prepared.dataset_id, file_id=file, heldout=prepared.heldout)
+
+
+async def test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await world.job()
+    await world.publish(world.prepared(job.training_file))
+    await world.becomes(job, "queued")
+    resting_on = Jobs.resting_on
+
+    async def found_and_then_trained(jobs: Jobs, tenant_id: str, dataset_id: str) -> list[Job]:
+        found = await resting_on(jobs, tenant_id, dataset_id)
+        if found:
+            await world.train(job)
+        return found
+
+    monkeypatch.setattr(Jobs, "resting_on", found_and_then_trained)
+    await world.publish(gone(world, job.training_file))
+
+    async def trained() -> bool:
+        return await world.state(job) != "queued"
+
+    await eventually(trained)
+    await world.publish(gone(world, job.training_file))
+    await world.decide(world.promoted(job))
+    assert await world.status(job) == "succeeded"
+    assert (await world.store.get(world.a, job.id)).adapter_files == "kept"
+    assert not [line for line in await world.messages(job) if "deleted" in line]
+
+
+async def test_rows_that_were_deleted_before_they_were_heard_of_are_trained_on_by_no_job(world: World) -> None:
+    file = world.file()
+    await world.publish(gone(world, file))
+    await world.publish(world.prepared(file))
+    failed = await world.becomes(await world.job(file), "failed")
+    assert failed.error is not None
+    assert failed.error.code == "invalid_training_file"
+    assert "deleted" in failed.error.message
+
+
 async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(world: World) -> None:
     job = await world.evaluating()
     objects = world.space.objects()
@@ -474,8 +534,8 @@ async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(wor
     await world.decide(world.promoted(job))
     deleted = ModelDeleted(**world.model(job))
     await world.decide(deleted, deleted)
-    [gone] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
-    assert (gone.job_id, gone.adapter_id) == (job.id, "ad-1")
+    [lost] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
+    assert (lost.job_id, lost.adapter_id) == (job.id, "ad-1")
     assert await objects.keys(f"{folder}/") == []
     assert await world.status(job) == "succeeded"
     assert len(world.of(FinetuneAdapterDeleted)) == 1

@@ -714,6 +714,28 @@ async def test_an_adapter_waits_for_a_job_that_may_be_about_to_make_the_same(
     assert await shop.objects.keys(f"{folder}/") == []
 
 
+async def test_an_adapter_that_another_job_makes_while_it_is_asked_for_is_not_taken_for_nobodys(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, coming = await shop.queue(1), await shop.queue(1)
+    await adapter_of(shop, gone, "ad-1")
+    collection = shop.jobs.jobs.collection
+    created = {"$set": {"created_at": (await shop.get(gone)).created_at}}
+    await collection.update_one({"_id": coming}, created)
+    await shop.change(gone, Job.discard_adapter)
+    discarded = await shop.get(gone)
+    find, to_make = collection.find_one, [coming]
+
+    async def find_and_then_made(*query: Any, **options: Any) -> Any:
+        found = await find(*query, **options)
+        while to_make:
+            await adapter_of(shop, to_make.pop(), "ad-1")
+        return found
+
+    monkeypatch.setattr(collection, "find_one", find_and_then_made)
+    assert await shop.jobs.shares_adapter(discarded) == "yes"
+
+
 async def test_an_adapter_stored_while_its_job_was_cancelled_does_not_stay(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,13 +141,17 @@ class World:
         job = await self.job(file, **asked)
         await self.publish(self.prepared(job.training_file))
         await self.becomes(job, "queued")
+        await self.train(job)
+        return job
+
+    async def train(self, job: FineTuningJob) -> None:
+        """A queued job's adapter is stored."""
         adapter = Adapter(
             adapter_id="ad-1", manifest=REF, base_digest="d", trained_tokens=9, train_seconds=1, metrics={}
         )
         await self.store.claim({"_id": job.id}, "nobody", 60)
         for step in (lambda it: it.start(2), lambda it: it.train(adapter, 2)):
             await self.store.update(self.a, job.id, step)
-        return job
 
     def waiting(self, job: FineTuningJob, waiting_for: Any, revision: int = 1, reason: str = "") -> ModelWaiting:
         facts = {name: value for name, value in self.model(job).items() if name != "adapter_id"}

@@ -11,11 +11,12 @@ SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action i
     "labeling:annotate",
     "audit:read",
     "organization:own",
+    "own:delete",
 }
 """Every scope there is, spelt out.
 
-`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling. `own` is
-to make owners and to change them.
+`write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
+`organization:own` is to make owners and to change them; `own:delete` is to take back what was made of one's own data.
 """
 
 ROLES: dict[str, frozenset[str]] = {
@@ -34,6 +35,7 @@ ROLES: dict[str, frozenset[str]] = {
     "auditor": frozenset({"audit:read", "organization:read", "models:read", "evals:read", "fine_tuning:read"}),
     "end_user": frozenset(
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
+        | {"own:delete"}
     ),
 }
 """What each role may do, as `resource:action` scopes; `*` is everything of the tenant."""

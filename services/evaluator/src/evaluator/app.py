@@ -29,7 +29,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     """
     service = Service("evaluator", settings)
     store = service.aggregates("evaluations", Evaluation)
-    evaluations = Evaluations(store, service.collection("turns"))
+    evaluations = Evaluations(store, service.collection("turns"), service.collection("deleted_rows"))
     answers = Answers(service.collection("answers"))
     artifacts = Artifacts(service.objects)
     client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=2 * settings.evaluator_parallel))

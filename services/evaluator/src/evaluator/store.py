@@ -50,11 +50,13 @@ class Evaluations:
     Args:
         aggregates: the evaluations.
         turns: by tenant, when it last had one run.
+        deleted_rows: where held-out rows lay that are deleted, for candidates of theirs that come late.
     """
 
-    def __init__(self, aggregates: AggregateStore[Evaluation], turns: Collection) -> None:
+    def __init__(self, aggregates: AggregateStore[Evaluation], turns: Collection, deleted_rows: Collection) -> None:
         self._evaluations = aggregates
         self._turns = turns
+        self._deleted_rows = deleted_rows
 
     async def prepare(self) -> None:
         """Create the indexes."""
@@ -91,8 +93,16 @@ class Evaluations:
         return await self._evaluations.find_one(tenant_id, {"model_id": model_id})
 
     async def on_rows(self, tenant_id: str, heldout: ObjectRef) -> list[Evaluation]:
-        """The tenant's evaluations on these held-out rows: those at this place, whatever others hold the same."""
-        return await self._evaluations.find(tenant_id, {"heldout.key": heldout.key})
+        """The tenant's evaluations that quote the held-out rows at this place, whatever others hold the same."""
+        return await self._evaluations.find(tenant_id, {"heldout.key": heldout.key, "content": {"$in": ["kept", None]}})
+
+    async def note_deleted(self, tenant_id: str, heldout: ObjectRef) -> None:
+        """Remember that held-out rows are deleted."""
+        await self._deleted_rows.update_one({"_id": heldout.key}, {"$set": {"tenant_id": tenant_id}}, upsert=True)
+
+    async def are_deleted(self, tenant_id: str, heldout: ObjectRef) -> bool:
+        """Whether held-out rows are deleted."""
+        return await self._deleted_rows.find_one({"_id": heldout.key, "tenant_id": tenant_id}) is not None
 
     async def unwanted(self) -> AsyncIterator[Evaluation]:
         """Evaluations, of all tenants, whose evidence is to be removed: for background work only."""

@@ -42,8 +42,12 @@ class Queue:
         self._forgotten = asyncio.Event()
 
     async def add(self, registered: ModelRegistered) -> None:
-        """Queue the evaluation of a candidate, once."""
+        """Queue the evaluation of a candidate, once; one whose rows are deleted cannot be tested."""
+        if await self._evaluations.are_deleted(registered.tenant_id, registered.heldout):
+            return
         evaluation = await self._evaluations.add_once(Evaluation.of(registered, now()))
+        if await self._evaluations.are_deleted(registered.tenant_id, registered.heldout):  # meanwhile
+            await self._forget([evaluation])
         log.info("evaluation_queued", evaluation_id=evaluation.id, model_id=evaluation.model_id)
 
     async def cancel(self, tenant_id: str, model_id: str) -> None:
@@ -62,6 +66,7 @@ class Queue:
 
     async def forget_rows(self, deleted: DatasetDeleted) -> None:
         """Rows were deleted: so is every report that quotes them."""
+        await self._evaluations.note_deleted(deleted.tenant_id, deleted.heldout)
         await self._forget(await self._evaluations.on_rows(deleted.tenant_id, deleted.heldout))
 
     async def _forget(self, evaluations: list[Evaluation]) -> None:

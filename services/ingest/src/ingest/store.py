@@ -103,7 +103,7 @@ class StoredElsewhere:
 
     async def bytes_of(self, tenant_id: str) -> int:
         """Bytes in all."""
-        return await _sum(self._things, {"tenant_id": tenant_id}, ["bytes"])
+        return await _sum(self._things, {"tenant_id": tenant_id, "bytes": {"$gt": 0}}, ["bytes"])
 
 
 class Files:

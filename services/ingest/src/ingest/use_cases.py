@@ -178,8 +178,10 @@ class Uploads:
                 with suppress(NotFound):
                     await self._files.datasets.update(file.tenant_id, file.dataset_id, Dataset.outlive_file)
                 await self.release(file.tenant_id, file.id)
-            with suppress(Conflict):
-                await self._files.files.update(file.tenant_id, file.id, File.purge, fence=file.lease.fence)
+            file.purge()
+            with suppress(Conflict):  # a worker that wrote meanwhile has changed it since: it is claimed again
+                await self._files.files.save(file, fence=file.lease.fence)
+            await self._files.files.leases.release(file.id, file.lease.fence)
 
     async def release(self, tenant_id: str, file_id: str) -> None:
         """Delete the dataset versions of a deleted file, if nothing rests on them any more."""

@@ -32,5 +32,6 @@ def build(settings: Settings) -> FastAPI:
     service.on_start(labels.prepare)
     service.bus.subscribe(subscriptions(projects))
     service.background("sweep", projects.sweep)
+    service.sweep_orphans({"labels": labels.orphaned_labels})
     service.watch_leases(labels.projects, TO_PURGE)
     return service.app([routes(labels, projects)])

@@ -104,7 +104,7 @@ class Project(Aggregate):
             self.state, self.name, self.labels, self.instructions = "purged", "", [], ""
 
     def purge_again(self) -> None:
-        """Tasks may have been added after they were removed."""
+        """Tasks or answers may have been written after they were removed."""
         if self.state == "purged":
             self.state = "deleted"
 

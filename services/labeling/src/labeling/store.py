@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from eventbus.outbox import AggregateStore
 from labeling.domain import Project
 from schemas import FeedbackRecorded
 from stores.mongo import Collection, ensure_index
+from stores.orphans import Orphans
 
 BATCH = 250
 
@@ -79,6 +81,15 @@ class Labels:
     async def remove_tasks(self, project: Project) -> None:
         """Remove all texts and answers of a project."""
         await self._tasks.delete_many({"project_id": project.id, "tenant_id": project.tenant_id})
+
+    async def orphaned_labels(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """Answers written late of projects that are deleted: such a project publishes nothing any more."""
+        query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        states = {one["_id"]: one.get("state") async for one in self.projects.collection.find(query, {"state": 1})}
+        return Orphans(
+            removable=[key for project, keys in folders.items() if states.get(project) == "purged" for key in keys],
+            unknown=[key for project, keys in folders.items() if project not in states for key in keys],
+        )
 
     async def note_deleted(self, tenant_id: str, file_id: str) -> None:
         """Remember that a file is gone."""

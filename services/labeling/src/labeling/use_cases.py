@@ -75,9 +75,10 @@ class Projects:
         )
         project.change(asked.labels, None)
         project = await self._labels.projects.add_once(project)
-        there = await self._labels.filled(project)
-        await self._labels.add_tasks(project, texts[there:], first=there)
-        await self._let_go_if_deleted(project)
+        if not await self._let_go_if_deleted(project):
+            there = await self._labels.filled(project)
+            await self._labels.add_tasks(project, texts[there:], first=there)
+            await self._let_go_if_deleted(project)
         return project
 
     async def create_for(self, event: LabelingRequested) -> None:
@@ -85,8 +86,6 @@ class Projects:
 
         Of a file that was deleted meanwhile nothing stays, however late its rows come.
         """
-        if await self._labels.was_deleted(event.tenant_id, event.file_id):
-            return
         left_out = max(0, event.rows - self._most)
         note = f" (the first {self._most} of {event.rows})" if left_out else ""
         project = Project(
@@ -98,6 +97,8 @@ class Projects:
             tasks=event.rows - left_out,
             left_out=left_out,
         )
+        if await self._let_go_if_deleted(project):
+            return
         there, seen = await self._labels.filled(project), 0
         try:
             async for texts in self._texts(event.records):
@@ -107,8 +108,7 @@ class Projects:
                 await self._labels.add_tasks(project, missing, first=seen - len(missing))
         except NotFound:
             log.info("file_deleted_before_labeling", file_id=event.file_id)
-        if seen:
-            await self._let_go_if_deleted(project)
+        await self._let_go_if_deleted(project)
 
     async def _texts(self, records: ObjectRef) -> AsyncIterator[list[str]]:
         """The texts of the first `most` records, in parts as they come; no more is read than these need."""
@@ -125,12 +125,18 @@ class Projects:
         if rest:
             yield [str(json.loads(rest)["text"])]
 
-    async def _let_go_if_deleted(self, project: Project) -> None:
-        """Remove the tasks that were added to a project while it, or its file, was deleted."""
-        file_deleted = project.file_id and await self._labels.was_deleted(project.tenant_id, project.file_id)
-        current = await self._labels.projects.get(project.tenant_id, project.id)
-        if file_deleted or current.state != "open":
+    async def _let_go_if_deleted(self, project: Project) -> bool:
+        """Remove the tasks that were added to a project while it, or its file, was deleted, by whichever attempt.
+
+        Returns:
+            Whether one of them is deleted: nothing is to be added any more.
+        """
+        deleted = bool(project.file_id) and await self._labels.was_deleted(project.tenant_id, str(project.file_id))
+        current = await self._labels.projects.find_one(project.tenant_id, {"_id": project.id})
+        deleted = deleted or (current is not None and current.state != "open")
+        if deleted and current is not None:
             await self._remove(current)
+        return deleted
 
     async def _remove(self, project: Project) -> None:
         def remove(it: Project) -> None:
@@ -168,10 +174,9 @@ class Projects:
         while project := await self._labels.claim_deleted(self._owner, PURGE_SECONDS):
             await self._labels.remove_tasks(project)
             await self._objects.delete_prefix(f"tenants/{project.tenant_id}/labels/{project.id}/")
-            with suppress(Conflict):
-                await self._labels.projects.update(
-                    project.tenant_id, project.id, Project.purge, fence=project.lease.fence
-                )
+            project.purge()
+            with suppress(Conflict):  # who added something meanwhile has changed it since: it is claimed again
+                await self._labels.projects.save(project, fence=project.lease.fence)
             await self._labels.projects.leases.release(project.id, project.lease.fence)
 
     async def next_task(self, project: Project, person: str) -> Task | None:
@@ -214,9 +219,13 @@ class Projects:
         key = f"tenants/{tenant_id}/labels/{project_id}/{project.publications + 1}-{sha256[:24]}.jsonl"
         records = await self._objects.put_bytes(key, body, "application/jsonl")
         asked = project.labels
-        return await self._labels.projects.update(
-            tenant_id, project_id, lambda it: it.publish(records, len(tasks), asked)
-        )
+        try:
+            return await self._labels.projects.update(
+                tenant_id, project_id, lambda it: it.publish(records, len(tasks), asked)
+            )
+        except NotFound:  # deleted meanwhile: what was just written goes too
+            await self._remove(project)
+            raise
 
     async def keep_feedback(self, event: FeedbackRecorded) -> None:
         """Put a rating into the inbox."""

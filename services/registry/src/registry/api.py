@@ -26,6 +26,7 @@ from registry.views import (
 
 Reads = Annotated[Principal, require("models:read")]
 Writes = Annotated[Principal, require("models:write")]
+Deletes = Annotated[Principal, require("models:write", "own:delete")]
 Approves = Annotated[Principal, require("models:approve")]
 Internal = Annotated[Principal, internal()]
 
@@ -61,6 +62,11 @@ def who(principal: Principal) -> str:
     return principal.user_id or principal.key_id
 
 
+def deletable(principal: Principal) -> dict[str, str]:
+    """The condition that leaves the models its caller may delete: all that they see, or their own."""
+    return principal.only if principal.may("models:write") else {"owner": principal.owner}
+
+
 def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
     """OpenAI's models API: base models, the tenant's models in production and its aliases."""
     router = APIRouter(prefix="/v1/models")
@@ -78,10 +84,10 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
         return OpenAIModel.of(await serving.resolve(principal.tenant_id, model, principal.only), name=model)
 
     @router.delete("/{model:path}")
-    async def delete_model(model: str, principal: Writes) -> dict[str, Any]:
+    async def delete_model(model: str, principal: Deletes) -> dict[str, Any]:
         await serving.refuse_delete_of_others(principal.tenant_id, model)
         aliases = await naming.of(principal.tenant_id, model)
-        await gate.delete(principal.tenant_id, model, who(principal))
+        await gate.delete(principal.tenant_id, model, who(principal), deletable(principal))
         kept = [{"object": "model.alias", "id": name, "because": POINTS_AT_NOTHING} for name in aliases]
         return {"id": model, "object": "model", "deleted": True, "kept": kept}
 

@@ -26,7 +26,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     """
     service = Service("registry", settings)
     store = service.aggregates("models", Model)
-    models = Models(store, service.collection("cancelled_jobs"))
+    models = Models(store, service.collection("cancelled_jobs"), service.collection("deleted_datasets"))
     aliases = Aliases(service.aggregates("aliases", Alias))
     tenants = Tenants(service.collection("tenants"), overrides.get("accounts") or service.peer("accounts"))
     replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)

@@ -256,15 +256,21 @@ class Model(Aggregate):
         """
         if self.deleted_at is not None:
             return
-        note = "Deleted by its owner"
+        note = "Deleted by its owner."
         if self.state in ("candidate", "awaiting_approval"):
-            self.reject(by, note, at)
+            self._reject(Decision(outcome="reject", by=by, at=at, note=note), note, code="model_deleted")
         else:
-            self.retire(by, f"{note}.", at)
+            self.retire(by, note, at)
         self.deleted_at = at
         self.record(
             ModelDeleted(tenant_id=self.tenant_id, model_id=self.id, job_id=self.job_id, adapter_id=self.adapter_id)
         )
+
+    def lose_rows(self, at: int) -> None:
+        """The rows it was made from are deleted: one that is not tested on them yet never can be."""
+        if self.waiting_for == "evaluation":
+            note = "Its file was deleted before it was tested on the file's rows."
+            self._reject(Decision(outcome="reject", by="gate", at=at, note=note), note, code="file_deleted")
 
     def hold(self, replica: Replica, at: int) -> None:
         """A replica holds the adapter: the promotion that waited for one goes through.
@@ -337,7 +343,7 @@ class Model(Aggregate):
             )
         )
 
-    def _reject(self, decision: Decision, reason: str) -> None:
+    def _reject(self, decision: Decision, reason: str, code: str = "gate_rejected") -> None:
         self.state = "rejected"
         self.promotion = None
         self.waiting_since = None
@@ -351,6 +357,7 @@ class Model(Aggregate):
                 adapter_id=self.adapter_id,
                 reason=reason,
                 evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
+                code=code,
             )
         )
 

@@ -9,6 +9,7 @@ from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
     AdapterResident,
+    DatasetDeleted,
     EvaluationCompleted,
     FinetuneCancelled,
     FinetuneTrained,
@@ -32,6 +33,9 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
     async def on_finetune_cancelled(event: FinetuneCancelled) -> None:
         await gate.cancel(event)
 
+    async def on_dataset_deleted(event: DatasetDeleted) -> None:
+        await gate.lose_rows(event)
+
     async def on_evaluation_completed(event: EvaluationCompleted) -> None:
         await gate.judge(event)
 
@@ -49,6 +53,7 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
         TenantPolicyChanged: on_tenant_policy_changed,
         FinetuneTrained: on_finetune_trained,
         FinetuneCancelled: on_finetune_cancelled,
+        DatasetDeleted: on_dataset_deleted,
         EvaluationCompleted: on_evaluation_completed,
         AdapterResident: on_adapter_resident,
         AdapterLoadFailed: on_adapter_load_failed,

@@ -24,11 +24,12 @@ WAITING: dict[str, dict[str, Any]] = {
 
 
 class Models:
-    """Model versions, and the jobs that were cancelled and must not get one any more."""
+    """Model versions, the jobs that were cancelled and must not get one any more, and the datasets that are deleted."""
 
-    def __init__(self, aggregates: AggregateStore[Model], cancelled: Collection) -> None:
+    def __init__(self, aggregates: AggregateStore[Model], cancelled: Collection, deleted_datasets: Collection) -> None:
         self._models = aggregates
         self._cancelled = cancelled
+        self._deleted_datasets = deleted_datasets
 
     async def note_cancelled(self, tenant_id: str, job_id: str) -> None:
         """Remember that a job was cancelled."""
@@ -38,10 +39,24 @@ class Models:
         """Whether a job was cancelled."""
         return await self._cancelled.find_one({"_id": job_id, "tenant_id": tenant_id}) is not None
 
+    async def note_deleted_rows(self, tenant_id: str, dataset_id: str) -> None:
+        """Remember that a dataset version was deleted."""
+        await self._deleted_datasets.update_one({"_id": dataset_id}, {"$set": {"tenant_id": tenant_id}}, upsert=True)
+
+    async def without_rows(self, tenant_id: str, dataset_id: str) -> bool:
+        """Whether a dataset version was deleted."""
+        return await self._deleted_datasets.find_one({"_id": dataset_id, "tenant_id": tenant_id}) is not None
+
+    async def untested_of(self, tenant_id: str, dataset_id: str) -> list[Model]:
+        """The tenant's candidates that were made from a dataset version and are not tested yet."""
+        query = {"lineage.dataset_id": dataset_id, "state": "candidate", "evaluation": None}
+        return await self._models.find(tenant_id, query)
+
     async def prepare(self) -> None:
         """Create the indexes; that on `job_id` is what keeps one job from having two models."""
         await ensure_index(self._models.collection, [("job_id", ASCENDING)], unique=True)
         await ensure_index(self._models.collection, [("adapter_id", ASCENDING)])
+        await ensure_index(self._models.collection, [("tenant_id", ASCENDING), ("lineage.dataset_id", ASCENDING)])
         await ensure_index(self._models.collection, [("state", ASCENDING), ("waiting_since", ASCENDING)])
         await ensure_index(self._models.collection, [("state", ASCENDING), ("base_model", ASCENDING)])
 

@@ -17,6 +17,7 @@ from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
     AdapterResident,
+    DatasetDeleted,
     EvaluationCompleted,
     FinetuneCancelled,
     FinetuneTrained,
@@ -48,13 +49,20 @@ class Gate:
         """Make the candidate of a job, once; None for a job that was cancelled."""
         if await self._models.cancelled(trained.tenant_id, trained.job_id):
             return None
-        existing = await self._models.of_job(trained.tenant_id, trained.job_id)
-        if existing is not None:
-            return existing
-        slug = await self._tenants.slug(trained.tenant_id)
-        model = await self._models.register(Model.register(trained, slug, now()))
+        model = await self._models.of_job(trained.tenant_id, trained.job_id)
+        if model is None:
+            slug = await self._tenants.slug(trained.tenant_id)
+            model = await self._models.register(Model.register(trained, slug, now()))
         crash_point("registry.registered")
+        if await self._models.without_rows(trained.tenant_id, trained.dataset_id):
+            model = await self._models.update(model.tenant_id, model.id, lambda one: one.lose_rows(now()))
         return model
+
+    async def lose_rows(self, deleted: DatasetDeleted) -> None:
+        """Rows are deleted: a candidate that was not tested on them yet is none any more."""
+        await self._models.note_deleted_rows(deleted.tenant_id, deleted.dataset_id)
+        for model in await self._models.untested_of(deleted.tenant_id, deleted.dataset_id):
+            await self._models.update(model.tenant_id, model.id, lambda one: one.lose_rows(now()))
 
     async def judge(self, completed: EvaluationCompleted) -> Model:
         """Let the gate decide on an evaluation."""
@@ -115,13 +123,13 @@ class Gate:
         await self._models.get(tenant_id, model_id)
         return await self._models.update(tenant_id, model_id, lambda model: model.reject(by, note, now()))
 
-    async def delete(self, tenant_id: str, model_id: str, by: str) -> Model:
+    async def delete(self, tenant_id: str, model_id: str, by: str, where: Mapping[str, str]) -> Model:
         """The owner deletes a model, in whatever state: one in production is retired, one before it rejected.
 
         Raises:
-            NotFound: there is no such model, or it was deleted before.
+            NotFound: there is no such model that meets the conditions of `where`, or it was deleted before.
         """
-        model = await self._models.get(tenant_id, model_id)
+        model = await self._models.get(tenant_id, model_id, where)
         if model.deleted_at is not None:
             raise NotFound(f"Model '{model_id}' is deleted already.", code="model_not_found")
         model = await self._models.update(tenant_id, model_id, lambda one: one.delete(by, now()))

@@ -20,6 +20,7 @@ from trainer.use_cases import Asked, Requests
 
 Reads = Annotated[Principal, require("fine_tuning:read")]
 Writes = Annotated[Principal, require("fine_tuning:write")]
+Cancels = Annotated[Principal, require("fine_tuning:write", "own:delete")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=128, description="Id of the last item of the previous page.")]
 FileId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -210,8 +211,9 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         return JobObject.of(await jobs.jobs.get(principal.tenant_id, job_id, principal.only))
 
     @router.post("/{job_id}/cancel")
-    async def cancel_job(job_id: str, principal: Writes) -> JobObject:
-        return JobObject.of(await requests.cancel(principal.tenant_id, job_id))
+    async def cancel_job(job_id: str, principal: Cancels) -> JobObject:
+        where = principal.only if principal.may("fine_tuning:write") else {"owner": principal.owner}
+        return JobObject.of(await requests.cancel(principal.tenant_id, job_id, where))
 
     @router.post("/{job_id}/pause")
     async def pause_job(job_id: str, principal: Writes) -> JobObject:

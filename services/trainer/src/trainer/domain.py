@@ -269,6 +269,11 @@ class Job(Aggregate):
         used = [one.dataset_id for one in (self.dataset, self.validation) if one is not None]
         return self.state in ("queued", "paused", "running") and dataset_id in used
 
+    def lose_rows(self, dataset_id: str, failure: Failure, at: int) -> None:
+        """A dataset version is deleted: a job that rests on it fails, one that is trained by now does not."""
+        if self.rests_on(dataset_id):
+            self.fail(failure, at)
+
     def count_failure(self) -> None:
         """An attempt ended without a reason that would be final; one whose adapter is there has not failed."""
         self.unfinished = 0

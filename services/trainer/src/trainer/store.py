@@ -106,15 +106,17 @@ class Jobs:
     async def shares_adapter(self, job: Job) -> Literal["yes", "perhaps", "no"]:
         """Whether another job of the tenant made the same adapter and keeps it, or may be about to.
 
-        An adapter's id follows from its content: the same request made twice within a second makes it twice.
+        An adapter's id follows from its content: the same request made twice within a second makes it twice. Who is
+        about to is asked for first: one that has made it by the second question is found by that.
         """
         assert job.adapter is not None
         others: dict[str, Any] = {"tenant_id": job.tenant_id, "_id": {"$ne": job.id}}
+        coming = {"created_at": job.created_at, "seed": job.seed, "state": {"$in": list(OPEN)}}
+        may_come = await self.jobs.collection.find_one({**others, **coming}, {"_id": 1}) is not None
         same = {"adapter.adapter_id": job.adapter.adapter_id, "adapter_files": {"$in": ["kept", None]}}
         if await self.jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:
             return "yes"
-        coming = {"created_at": job.created_at, "seed": job.seed, "state": {"$in": list(OPEN)}}
-        return "no" if await self.jobs.collection.find_one({**others, **coming}, {"_id": 1}) is None else "perhaps"
+        return "perhaps" if may_come else "no"
 
     async def orphaned_checkpoints(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """What late attempts stored of jobs whose checkpoints were deleted: such a job never points at one again."""
@@ -156,20 +158,17 @@ class Jobs:
         )
 
     async def forget(self, event: DatasetDeleted) -> None:
-        """A file's dataset is deleted: whoever asks for it hears so."""
-        known = await self._datasets.find_one({"_id": event.file_id, "tenant_id": event.tenant_id})
-        if known is None or not known.get("prepared"):
-            return
-        prepared = DatasetPrepared.model_validate(known["prepared"])
-        rejected = DatasetRejected(
+        """A file's dataset is deleted: whoever asks for it hears so, also where that is heard before it was made."""
+        deleted = DatasetRejected(
             tenant_id=event.tenant_id,
             file_id=str(event.file_id),
-            purpose=prepared.purpose,
+            purpose="fine-tune",
             code="file_deleted",
             message=FILE_DELETED,
         )
-        gone = {"prepared": None, "rejected": rejected.model_dump(mode="json")}
-        await self._datasets.update_one({"_id": event.file_id, "tenant_id": event.tenant_id}, {"$set": gone})
+        gone = {"prepared": None, "rejected": None, "deleted": deleted.model_dump(mode="json")}
+        key = {"_id": event.file_id, "tenant_id": event.tenant_id}
+        await self._datasets.update_one(key, {"$set": gone}, upsert=True)
 
     async def resting_on(self, tenant_id: str, dataset_id: str) -> list[Job]:
         """The tenant's jobs that have yet to be trained, or to end their training, on a dataset version."""
@@ -179,9 +178,11 @@ class Jobs:
     async def dataset(self, tenant_id: str, file_id: str) -> DatasetPrepared | DatasetRejected | None:
         """What became of a file, if that is known."""
         found = await self._datasets.find_one({"_id": file_id, "tenant_id": tenant_id})
-        if found and found.get("prepared"):
+        if found is None:
+            return None
+        if found.get("prepared") and not found.get("deleted"):
             return DatasetPrepared.model_validate(found["prepared"])
-        return DatasetRejected.model_validate(found["rejected"]) if found else None
+        return DatasetRejected.model_validate(found.get("deleted") or found["rejected"])
 
     async def tell(
         self,

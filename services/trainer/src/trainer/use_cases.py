@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,8 +180,9 @@ class Requests:
         if file["status"] == "error":
             raise Invalid(f"{param}: {file['status_details']}", param=param, code="invalid_file")
 
-    async def cancel(self, tenant_id: str, job_id: str) -> Job:
-        """End a job."""
+    async def cancel(self, tenant_id: str, job_id: str, where: Mapping[str, str]) -> Job:
+        """End a job, if it meets the conditions of `where`."""
+        await self._jobs.jobs.get(tenant_id, job_id, where)
         job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
         await self._say(job, "cancelled", "The job was cancelled.", level="warn")
         return job
@@ -219,8 +221,13 @@ class Datasets:
         await self._jobs.forget(event)
         for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
             await self.advance(job)
+        failure = Failure(code="file_deleted", message=FILE_DELETED)
         for job in await self._jobs.resting_on(event.tenant_id, event.dataset_id):
-            await self._fail(job, Failure(code="file_deleted", message=FILE_DELETED))
+            left = await self._jobs.jobs.update(
+                job.tenant_id, job.id, lambda it: it.lose_rows(event.dataset_id, failure, now())
+            )
+            if left.error == failure:
+                await self._jobs.tell(left, "failed", failure.message, level="error")
 
     async def begin(self, job: Job) -> Job:
         """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
@@ -341,8 +348,8 @@ class Outcomes:
             await self._jobs.tell(job, "ended", "The job has successfully completed")
 
     async def rejected(self, event: ModelRejected) -> None:
-        """The gate refused: the job has failed, and says why."""
-        failure = Failure(code="gate_rejected", message=event.reason)
+        """The gate refused, or the model was taken back: the job has failed, and says why."""
+        failure = Failure(code=event.code, message=event.reason)
         job = await self._change(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
         if job and job.state == "failed":
             await self._jobs.tell(job, "failed", f"The model was not let through: {event.reason}", level="error")
