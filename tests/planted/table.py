@@ -1462,6 +1462,13 @@ BUGS: tuple[Planted, ...] = (
         f"{REGISTRY}::test_an_end_user_takes_back_their_own_model_and_no_other",
     ),
     bug(
+        "deletion: an adapter that two jobs made counts no more when one has lost it",
+        f"{INGEST}/store.py",
+        '"$cond": [{"$setIsSubset": ["$makers", "$lost"]}, 0, size]',
+        '"$cond": [{"$setIsSubset": ["$lost", "$makers"]}, 0, size]',
+        f"{INGEST_DELETION}::test_an_adapter_of_two_jobs_counts_once_and_until_both_have_lost_it",
+    ),
+    bug(
         "deletion: evidence outlives its model",
         "services/evaluator/src/evaluator/use_cases.py",
         "            await self._artifacts.delete_evidence(evaluation)\n",

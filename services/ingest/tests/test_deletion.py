@@ -12,7 +12,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from prometheus_client import REGISTRY
 
+from chassis.ids import derived_id
 from ingest.app import build
 from ingest.domain import File
 from ingest.settings import Settings
@@ -136,6 +138,16 @@ class World:
         await self.publish(ModelRegistered(**facts, **rows, model_id=model_id, adapter_manifest=REF))
         await self.heard(model_id)
 
+    async def digest(self, event: Event) -> None:
+        """Publish an event and wait until ingest is done with it."""
+        before = consumed(event)
+        await self.publish(event)
+
+        async def done() -> bool:
+            return consumed(event) > before
+
+        await eventually(done)
+
     async def heard(self, word: str) -> None:
         """Wait until ingest knows of something that others said."""
 
@@ -143,6 +155,12 @@ class World:
             return word in await self.said()
 
         await eventually(known)
+
+
+def consumed(event: Event) -> float:
+    """How many events of this kind ingest is done with."""
+    [family] = [one for one in REGISTRY.collect() if one.name == "events_consumed"]
+    return sum(one.value for one in family.samples if one.name.endswith("_total") and one.labels["type"] == event.type)
 
 
 def requested(file_id: str | None, validation: str | None = None, job_id: str = JOB) -> FinetuneRequested:
@@ -222,9 +240,10 @@ async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(world
     await eventually(dataset_says_so)
     assert await world.stored() > 1000, "what stays counts"
     for _ in range(2):
-        await world.publish(end_of(end))
+        await world.digest(end_of(end))
     await world.nothing_is_left()
-    assert [one.dataset_id for one in world.seen.of(DatasetDeleted)] == [prepared.dataset_id]
+    deleted = await eventually(lambda: world.seen.of(DatasetDeleted))
+    assert [one.dataset_id for one in deleted] == [prepared.dataset_id]
 
 
 async def test_a_job_keeps_what_it_validates_with_until_it_is_trained(world: World) -> None:
@@ -247,14 +266,13 @@ async def test_rows_stay_for_the_last_model_of_two(world: World) -> None:
     await world.trained(prepared, "ftjob-2", "ft:base:acme::2")
     [kept] = await world.delete(file_id)
     assert all(name in kept["because"] for name in (MODEL, "ft:base:acme::2"))
-    await world.publish(end_of("the model is deleted"))
-    await world.heard('"over": true')
 
     async def only_rows_are_left() -> bool:
         return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
 
     await eventually(only_rows_are_left)
-    assert world.seen.of(DatasetDeleted) == []
+    await world.digest(end_of("the model is deleted"))
+    assert (await world.files.datasets.get(TENANT, prepared.dataset_id)).state == "kept"
     last = {"tenant_id": TENANT, "job_id": "ftjob-2", "model_id": "ft:base:acme::2", "adapter_id": "ad-1"}
     await world.publish(ModelDeleted(**last))
     await world.nothing_is_left()
@@ -279,10 +297,10 @@ async def test_published_labels_go_with_their_project_and_are_named_with_the_fil
     await eventually(only_rows_are_left)
     assert (await world.sdk.files.list()).data == []
     again = published.model_copy(update={"publication": 2})
-    await world.publish(again)
+    await world.digest(again)
+    assert (await world.sdk.files.list()).data == [], "labels of a deleted file make no file"
     await world.publish(end_of("the model is deleted"))
     await world.nothing_is_left()
-    assert (await world.sdk.files.list()).data == [], "labels of a deleted file make no file"
 
 
 async def test_derived_bytes_count_until_they_are_gone(world: World) -> None:
@@ -311,9 +329,34 @@ async def test_derived_bytes_count_until_they_are_gone(world: World) -> None:
     await world.publish(EvidenceDeleted(tenant_id=TENANT, evaluation_id="ev-1", model_id=MODEL))
     await world.publish(FinetuneAdapterDeleted(tenant_id=TENANT, job_id=JOB, adapter_id="ad-1"))
     await world.counts(0)
-    await world.publish(evidence)
+    await world.digest(evidence)
+    assert await world.stored() == 0, "what is gone is not there again because that is said late"
     await asyncio.gather(*(world.upload(PAGE, "page.md") for _ in range(2)))
     assert await world.stored() == sum([len(await _bytes(world, key)) for key in await world.keys()]) + 2 * len(PAGE)
+
+
+async def test_an_adapter_of_two_jobs_counts_once_and_until_both_have_lost_it(world: World) -> None:
+    prepared = await world.prepared(await world.upload())
+    before = await world.stored()
+    await world.trained(prepared)
+    await world.trained(prepared, "ftjob-2", "ft:base:acme::2")
+    await world.counts(before + 1000)
+    lost = [FinetuneAdapterDeleted(tenant_id=TENANT, job_id=job_id, adapter_id="ad-1") for job_id in (JOB, "ftjob-2")]
+    for _ in range(2):
+        await world.digest(lost[0])
+    assert await world.stored() == before + 1000
+    await world.publish(lost[1])
+    await world.counts(before)
+
+
+async def test_the_tasks_of_a_project_that_is_deleted_count_no_more(world: World) -> None:
+    file_id = await world.upload(BARE, "bare.jsonl")
+    [asked] = await eventually(lambda: world.seen.of(LabelingRequested))
+    before = await world.stored()
+    for _ in range(2):
+        await world.digest(LabelsDeleted(tenant_id=TENANT, project_id=derived_id("proj_", file_id), file_id=file_id))
+    assert await world.stored() == before - asked.records.size
+    assert "project of its rows was deleted" in str((await world.sdk.files.retrieve(file_id)).status_details)
 
 
 async def _bytes(world: World, key: str) -> bytes:

@@ -42,6 +42,7 @@ class File(Aggregate):
         source_file_id: of published labels, the file whose rows people answered.
         derived_bytes: what is stored of it beside the upload and its dataset: the text of a document with the chunks
             made of it, or the rows that people are to answer with the tasks made of them, each counted once more.
+        tasks: whether its rows are asked of people still.
         purged: whether its bytes are gone.
     """
 
@@ -59,6 +60,7 @@ class File(Aggregate):
     source_file_id: str | None = None
     dataset_id: str | None = None
     derived_bytes: int = 0
+    tasks: bool = True
     expires_at: int | None = None
     attempts: int = 0
     unfinished: int = 0
@@ -131,6 +133,12 @@ class File(Aggregate):
             )
         )
         self._has_no_dataset("no_answers", "its rows have no answers. Answer and publish them, then use the new file.")
+
+    def lose_tasks(self) -> None:
+        """The labeling project of its rows is deleted: there are no tasks of them any more."""
+        if self.state == "processed" and self.kind == "unlabelled" and self.tasks:
+            self.tasks, self.derived_bytes = False, self.derived_bytes // 2
+            self.details = "The project of its rows was deleted. Upload the file again to have them answered."
 
     def keep_as_is(self) -> None:
         """It is used as it is."""

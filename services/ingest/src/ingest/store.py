@@ -80,6 +80,8 @@ class Uses:
 class StoredElsewhere:
     """Bytes that other services hold of a tenant's data, as they say: adapters and evidence.
 
+    A thing counts once, however many made it, and until the last of them has lost it: two jobs may make one adapter.
+
     Args:
         collection: one document for each thing, which stays without bytes once they are gone.
     """
@@ -91,15 +93,20 @@ class StoredElsewhere:
         """Create the index of the sum, which holds all it takes."""
         await ensure_index(self._things, [("tenant_id", 1), ("bytes", 1)])
 
-    async def count(self, tenant_id: str, thing: str, size: int) -> None:
-        """A thing is stored; said again, or after it was removed, that changes nothing."""
-        known = {"$setOnInsert": {"tenant_id": tenant_id, "bytes": size}}
-        await self._things.update_one({"_id": thing}, known, upsert=True)
+    async def count(self, tenant_id: str, thing: str, maker: str, size: int) -> None:
+        """A thing is stored; said again of its maker, or after that one lost it, that changes nothing."""
+        await self._note(tenant_id, thing, "makers", maker, size)
 
-    async def remove(self, tenant_id: str, thing: str) -> None:
-        """A thing is gone."""
-        gone = {"$set": {"tenant_id": tenant_id, "bytes": 0}}
-        await self._things.update_one({"_id": thing}, gone, upsert=True)
+    async def remove(self, tenant_id: str, thing: str, maker: str) -> None:
+        """One who made a thing has lost it."""
+        await self._note(tenant_id, thing, "lost", maker, {"$ifNull": ["$bytes", 0]})
+
+    async def _note(self, tenant_id: str, thing: str, field: str, maker: str, size: int | dict[str, Any]) -> None:
+        among = {name: {"$ifNull": [f"${name}", []]} for name in ("makers", "lost")}
+        noted = {**among, field: {"$setUnion": [among[field], [maker]]}}
+        left = {"$cond": [{"$setIsSubset": ["$makers", "$lost"]}, 0, size]}
+        change = [{"$set": {"tenant_id": tenant_id, **noted}}, {"$set": {"bytes": left}}]
+        await self._things.update_one({"_id": f"{tenant_id}/{thing}"}, change, upsert=True)
 
     async def bytes_of(self, tenant_id: str) -> int:
         """Bytes in all."""

@@ -202,7 +202,10 @@ class Uploads:
                 )
 
     async def take_back_labels(self, event: LabelsDeleted) -> None:
-        """A labeling project is deleted, and so are the files it published."""
+        """A labeling project is deleted, and so are the files it published; the tasks of its rows count no more."""
+        if event.file_id is not None:
+            with suppress(NotFound):
+                await self._files.files.update(event.tenant_id, event.file_id, File.lose_tasks)
         for file in await self._files.published_by(event.tenant_id, event.project_id):
             await self._files.files.update(file.tenant_id, file.id, File.delete)
         self._deleted.set()
@@ -254,7 +257,7 @@ class Retention:
     async def trained(self, event: FinetuneTrained) -> None:
         """A job needs its validation file no more; its adapter is stored."""
         await self._uses.note(event.tenant_id, event.job_id, training_file=event.training_file, trained=True)
-        await self._elsewhere.count(event.tenant_id, event.job_id, event.adapter_bytes)
+        await self._elsewhere.count(event.tenant_id, event.adapter_id, event.job_id, event.adapter_bytes)
         await self._release(event.tenant_id, event.job_id)
 
     async def registered(self, event: ModelRegistered) -> None:
@@ -268,15 +271,16 @@ class Retention:
 
     async def evaluated(self, event: EvaluationCompleted) -> None:
         """Evidence is stored."""
-        await self._elsewhere.count(event.tenant_id, event.evaluation_id, event.evidence.size)
+        evaluation_id = event.evaluation_id
+        await self._elsewhere.count(event.tenant_id, evaluation_id, evaluation_id, event.evidence.size)
 
     async def lost_evidence(self, event: EvidenceDeleted) -> None:
         """Evidence is gone."""
-        await self._elsewhere.remove(event.tenant_id, event.evaluation_id)
+        await self._elsewhere.remove(event.tenant_id, event.evaluation_id, event.evaluation_id)
 
     async def lost_adapter(self, event: FinetuneAdapterDeleted) -> None:
-        """An adapter is gone."""
-        await self._elsewhere.remove(event.tenant_id, event.job_id)
+        """A job's adapter is gone, but for other jobs that made the same one."""
+        await self._elsewhere.remove(event.tenant_id, event.adapter_id, event.job_id)
 
     async def _release(self, tenant_id: str, job_id: str) -> None:
         for file_id in await self._uses.files_of(tenant_id, job_id):
