@@ -222,8 +222,8 @@ class Scenario:
         return ask
 
     async def _steer(self, plan: Plan, job_id: str) -> None:
-        def command(name: str) -> Callable[[Any], Awaitable[Any]]:
-            return lambda api: getattr(api.requests, name)(plan.tenant, job_id)
+        def command(name: str, *further: Any) -> Callable[[Any], Awaitable[Any]]:
+            return lambda api: getattr(api.requests, name)(plan.tenant, job_id, *further)
 
         if plan.pause_at is not None:
             self._pausing.append((plan.tenant, job_id))
@@ -233,7 +233,7 @@ class Scenario:
             await self._insist(lambda: self.world.request("trainer", command("resume")), or_late=True)
         if plan.cancel_at is not None:
             await asyncio.sleep(plan.cancel_at)
-            job = await self._insist(lambda: self.world.request("trainer", command("cancel")), or_late=True)
+            job = await self._insist(lambda: self.world.request("trainer", command("cancel", {})), or_late=True)
             if job is not None:
                 self.history.cancelled.add(job_id)
 

@@ -3,6 +3,7 @@
 from schemas.deletions import (
     DatasetDeleted,
     EvidenceDeleted,
+    FileDeleted,
     FinetuneAdapterDeleted,
     LabelsDeleted,
     ModelDeleted,
@@ -19,7 +20,6 @@ from schemas.events import (
     DocumentParsed,
     EvaluationCompleted,
     FeedbackRecorded,
-    FileDeleted,
     FileUploaded,
     FinetuneCancelled,
     FinetuneFailed,

@@ -8,6 +8,14 @@ from schemas.envelope import Event
 from schemas.refs import Id, ObjectRef
 
 
+class FileDeleted(Event):
+    """A file and its bytes are gone."""
+
+    type, topic, key = "file.deleted.v1", "files", "file_id"
+
+    file_id: Id = Field(description="Id of the file.")
+
+
 class DatasetDeleted(Event):
     """A dataset version is given up: its file is deleted, and no job or model rests on it."""
 

@@ -70,14 +70,6 @@ class FileUploaded(Event):
     object: ObjectRef = Field(description="The bytes as uploaded.")
 
 
-class FileDeleted(Event):
-    """A file and its bytes are gone."""
-
-    type, topic, key = "file.deleted.v1", "files", "file_id"
-
-    file_id: Id = Field(description="Id of the file.")
-
-
 # datasets: rows that can be trained and tested on
 
 

@@ -54,7 +54,7 @@ TOPICS: tuple[Topic, ...] = (
         "accounts",
         EVERY_HTTP_SERVICE,
     ),
-    Topic("files", "Uploads.", (events.FileUploaded, events.FileDeleted), "ingest", ("labeling", "rag_indexer")),
+    Topic("files", "Uploads.", (events.FileUploaded, deletions.FileDeleted), "ingest", ("labeling", "rag_indexer")),
     Topic(
         "datasets",
         "Dataset versions, or why a file did not become one.",

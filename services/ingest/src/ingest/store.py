@@ -105,7 +105,7 @@ class StoredElsewhere:
         among = {name: {"$ifNull": [f"${name}", []]} for name in ("makers", "lost")}
         noted = {**among, field: {"$setUnion": [among[field], [maker]]}}
         left = {"$cond": [{"$setIsSubset": ["$makers", "$lost"]}, 0, size]}
-        change = [{"$set": {"tenant_id": tenant_id, **noted}}, {"$set": {"bytes": left}}]
+        change: list[dict[str, Any]] = [{"$set": {"tenant_id": tenant_id, **noted}}, {"$set": {"bytes": left}}]
         await self._things.update_one({"_id": f"{tenant_id}/{thing}"}, change, upsert=True)
 
     async def bytes_of(self, tenant_id: str) -> int:
