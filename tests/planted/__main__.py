@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,7 @@ def caught_by_simulation(tree: Path) -> tuple[bool, str]:
 
 
 def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
-    """Whether the test fails, and not for want of running; its last words."""
+    """Whether the test fails, or its process dies of a signal, and not for want of running; its last words."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", node]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sources(tree))}
     try:
@@ -86,6 +87,8 @@ def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
         return False, "took too long"
     says = [line for line in done.stdout.splitlines() if line.strip()] or [done.stderr[-200:]]
     failed = next((line for line in says if line.startswith("FAILED")), "")
+    if done.returncode < 0:
+        return True, f"ended by {signal.Signals(-done.returncode).name}"
     return done.returncode == 1 and failed != "", failed or says[-1]
 
 
