@@ -149,9 +149,11 @@ class World:
         adapter = Adapter(
             adapter_id="ad-1", manifest=REF, base_digest="d", trained_tokens=9, train_seconds=1, metrics={}
         )
-        await self.store.claim({"_id": job.id}, "nobody", 60)
+        claimed = await self.store.claim({"_id": job.id}, "nobody", 60)
+        assert claimed is not None
         for step in (lambda it: it.start(2), lambda it: it.train(adapter, 2)):
             await self.store.update(self.a, job.id, step)
+        await self.store.leases.release(job.id, claimed.lease.fence)  # as a worker does
 
     def waiting(self, job: FineTuningJob, waiting_for: Any, revision: int = 1, reason: str = "") -> ModelWaiting:
         facts = {name: value for name, value in self.model(job).items() if name != "adapter_id"}
