@@ -26,10 +26,10 @@ RUN test -z "${TORCH}" || /venv/bin/python -c "import torch; torch.ones(1) + 1"
 FROM ${PYTHON}
 ARG SERVICE
 ENV SERVICE=${SERVICE} PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 SARTOR_SERVICE_HOST=0.0.0.0 SARTOR_SERVICE_PORT=8000
-RUN useradd --system --uid 10001 --home-dir /work sartor && install -d -o sartor /work
+RUN useradd --system --uid 10001 --home-dir /var/lib/sartor sartor && install -d -o sartor /var/lib/sartor
 COPY --from=build /venv /venv
 USER 10001
-WORKDIR /work
+WORKDIR /var/lib/sartor
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]

@@ -14,13 +14,13 @@ COPY libs libs
 COPY services/model_server services/model_server
 RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps --no-build-isolation --no-index \
   ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/model_server
-RUN useradd --system --uid 10001 --home-dir /work sartor && install -d -o sartor /work /adapters
+RUN useradd --system --uid 10001 --home-dir /var/lib/sartor sartor && install -d -o sartor /var/lib/sartor /adapters
 # TGI's Python lies below /root, which is shut to others; what starts at every Python start is nobody's business here.
 RUN chmod 711 /root && { chmod 711 /root/.local /root/.local/share || true; } \
   && ! find /agent -name '*.pth' -not -name 'distutils-precedence.pth' | grep .
 USER 10001
 RUN /agent/bin/python -V && text-generation-launcher --version
-WORKDIR /work
+WORKDIR /var/lib/sartor
 ENV SARTOR_SERVICE_HOST=0.0.0.0 SARTOR_SERVICE_PORT=8000
 EXPOSE 8000 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \

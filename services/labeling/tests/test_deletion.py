@@ -134,6 +134,15 @@ async def test_rows_that_come_after_their_file_was_deleted_make_no_project(world
     await world.nothing_is_left()
 
 
+async def taken_back(world: World, deleted: str) -> None:
+    """The project, or the file it answers, is deleted, and what there is of it is purged."""
+    if deleted == "the file":
+        await world.projects.forget_file(FileDeleted(tenant_id=TENANT, file_id="file-1"))
+    else:
+        await world.projects.delete(TENANT, OF_FILE)
+    await world.projects.purge()
+
+
 @pytest.mark.parametrize("deleted", ["the project", "the file"])
 async def test_a_delete_while_the_tasks_are_written_leaves_none(
     world: World, deleted: str, monkeypatch: pytest.MonkeyPatch
@@ -141,11 +150,7 @@ async def test_a_delete_while_the_tasks_are_written_leaves_none(
     add = world.labels.add_tasks
 
     async def delete_and_add(project: Project, texts: list[str], *, first: int) -> None:
-        if deleted == "the file":
-            await world.projects.forget_file(FileDeleted(tenant_id=TENANT, file_id="file-1"))
-        else:
-            await world.projects.delete(TENANT, OF_FILE)
-        await world.projects.purge()
+        await taken_back(world, deleted)
         await add(project, texts, first=first)
 
     monkeypatch.setattr(world.labels, "add_tasks", delete_and_add)
@@ -186,11 +191,7 @@ async def test_rows_that_come_again_take_along_what_a_killed_attempt_wrote(
     add = world.labels.add_tasks
 
     async def add_late_and_die(project: Project, texts: list[str], *, first: int) -> None:
-        if deleted == "the file":
-            await world.projects.forget_file(FileDeleted(tenant_id=TENANT, file_id="file-1"))
-        else:
-            await world.projects.delete(TENANT, OF_FILE)
-        await world.projects.purge()
+        await taken_back(world, deleted)
         await add(project, texts, first=first)
         raise TimeoutError
 

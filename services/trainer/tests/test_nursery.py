@@ -152,9 +152,10 @@ async def test_one_that_nobody_needs_goes_to_rest_and_comes_back(
     kept: Nursery, configure: Any, quick: Callable[..., None]
 ) -> None:
     quick(idle=0.2)
-    first = await started(kept, *configure("first", epochs=3))
+    first = await started(kept, *configure("first", epochs=5000))
     parent = psutil.Process(first.pid).ppid()
-    await said(first)
+    first.kill()
+    await first.wait()
     await is_gone(parent)
     second = await started(kept, *configure("second", epochs=3))
     assert (await said(second))[-1]["type"] == "finished"

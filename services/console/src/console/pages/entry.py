@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -20,16 +22,20 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
     async def sign_up_page() -> Response:
         return web.page("entry/sign_up", None, problem="", fields=dict.fromkeys(SIGN_UP_FIELDS, ""))
 
+    async def enter(request: Request, place: str, asked: dict[str, str], page: str, shown: dict[str, Any]) -> Response:
+        """In, if accounts lets them, else the page again with what was `shown` there and why not."""
+        try:
+            person = await accounts.post(place, tenant_id="", json=asked)
+        except SartorError as error:
+            return web.page(page, None, status=error.status, problem=error.message, **shown)
+        return await web.signed_in(request, person)
+
     @router.post("/sign-up")
     async def sign_up(request: Request) -> Response:
         fields = await web.strangers_form(request)
         wanted = {name: fields.get(name, "") for name in SIGN_UP_FIELDS}
-        try:
-            asked = {**wanted, "address": address_of(request)}
-            person = await accounts.post("/internal/users/sign_up", tenant_id="", json=asked)
-        except SartorError as error:
-            return web.page("entry/sign_up", None, status=error.status, problem=error.message, fields=wanted)
-        return await web.signed_in(request, person)
+        asked = {**wanted, "address": address_of(request)}
+        return await enter(request, "/internal/users/sign_up", asked, "entry/sign_up", {"fields": wanted})
 
     @router.get("/sign-in")
     async def sign_in_page() -> Response:
@@ -39,12 +45,8 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
     async def sign_in(request: Request) -> Response:
         fields = await web.strangers_form(request)
         wanted = {name: fields.get(name, "") for name in ("email", "password")}
-        try:
-            asked = {**wanted, "address": address_of(request)}
-            person = await accounts.post("/internal/users/sign_in", tenant_id="", json=asked)
-        except SartorError as error:
-            return web.page("entry/sign_in", None, status=error.status, problem=error.message, email=wanted["email"])
-        return await web.signed_in(request, person)
+        asked = {**wanted, "address": address_of(request)}
+        return await enter(request, "/internal/users/sign_in", asked, "entry/sign_in", {"email": wanted["email"]})
 
     @router.get("/join")
     async def join_page() -> Response:
@@ -61,11 +63,7 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
     async def join(request: Request) -> Response:
         fields = await web.strangers_form(request)
         wanted = {name: fields.get(name, "") for name in ("code", "password")}
-        try:
-            person = await accounts.post("/internal/users/join", tenant_id="", json=wanted)
-        except SartorError as error:
-            return web.page("entry/join", None, status=error.status, problem=error.message, code=wanted["code"])
-        return await web.signed_in(request, person)
+        return await enter(request, "/internal/users/join", wanted, "entry/join", {"code": wanted["code"]})
 
     @router.get("/operator/sign-in")
     async def operator_page() -> Response:
