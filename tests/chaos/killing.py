@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ LEASE_SECONDS = {"ingest": 20.0, "evaluator": 30.0}
 """The longest lease of a service's that a kill may leave: on work, or of its relay, 20 s where nothing else is said."""
 
 PAUSE_SECONDS = (4.0, 9.0)
-"""Between two kills."""
+"""Between two kills that are due."""
 
 LOOK_SECONDS = 0.3
 WORK = ["queued", "running", "uploaded", "in_progress", "deleting"]
@@ -76,11 +77,13 @@ class Killer(threading.Thread):
     Args:
         stack: whose processes.
         seed: decides victims and pauses.
+        due: how many kills there should have been by now.
     """
 
-    def __init__(self, stack: LocalStack, seed: int) -> None:
+    def __init__(self, stack: LocalStack, seed: int, due: Callable[[], int]) -> None:
         super().__init__(name="killer", daemon=True)
         self._stack = stack
+        self._due = due
         self._random = random.Random(seed)
         self._leftovers = Leftovers(stack)
         self._programs: dict[str, Program] = {
@@ -108,7 +111,7 @@ class Killer(threading.Thread):
     def _run(self) -> None:
         until = time.monotonic()
         while not self._enough.is_set() or self._open():
-            if not self._enough.is_set() and time.monotonic() > until:
+            if not self._enough.is_set() and time.monotonic() > until and len(self.kills) < self._due():
                 self._kill()
                 until = time.monotonic() + self._random.uniform(*PAUSE_SECONDS)
             for kill in self._open():
