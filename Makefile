@@ -20,7 +20,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots chaos sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots containers chaos sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -80,10 +80,13 @@ clients: venv ## clients of others against a whole stack: LangChain's standard t
 screenshots: venv ## pictures of every page of the console, taken by its browser test into .sartor/screenshots
 	SARTOR_SCREENSHOTS=$(CURDIR)/.sartor/screenshots $(BIN)/python -m pytest tests/e2e/test_console_in_a_browser.py
 
+containers: venv ## every image built and the compose file started by podman, stand-ins for the servers: the main way once (root)
+	$(BIN)/python -m tests.containers
+
 sweep: venv ## end a process at every named crash point, once each, and check that the work ends, once
 	$(BIN)/python -m tests.chaos.sweep
 
-chaos: venv ## 300 jobs of 10 tenants while 100 processes of the whole stack are killed at random; SEED=n for another order
+chaos: venv ## 300 jobs of 10 tenants while 150 processes of the whole stack are killed at random; SEED=n for another order
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED))
 
 cells: venv ## broker, database, objects and Milvus away, cut, half open, slow or on a full disk: the outcomes of the fault matrix

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -36,8 +37,16 @@ def pins() -> dict[str, str]:
 
 def needed(project: Path, *, without: tuple[str, ...] = ()) -> set[str]:
     """Every third-party package that the project at `project` and our libs it names need, directly or not."""
+    return _closure(_declared(project), without)
+
+
+def closure(packages: Iterable[str]) -> set[str]:
+    """The packages with every third-party package that they need, directly or not."""
+    return _closure([Requirement(name) for name in packages])
+
+
+def _closure(todo: list[Requirement], without: tuple[str, ...] = ()) -> set[str]:
     wanted: set[str] = set()
-    todo = _declared(project)
     while todo:
         requirement = todo.pop()
         name = name_of(requirement.name)

@@ -1,0 +1,1 @@
+"""The images built and the compose file started, by podman, without a registry: see `python -m tests.containers`."""

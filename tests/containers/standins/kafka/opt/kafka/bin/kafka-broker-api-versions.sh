@@ -1,0 +1,3 @@
+#!/bin/bash
+# Whether the broker takes connections.
+exec 3<>/dev/tcp/localhost/9092

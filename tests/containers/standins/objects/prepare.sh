@@ -1,0 +1,1 @@
+install -d -o 10001 /data
