@@ -58,6 +58,7 @@ print(json.dumps({
 
 def main() -> int:
     """Run; 0 when everything held."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no container is left
     KEPT.mkdir(parents=True, exist_ok=True)
     podman = Podman(KEPT)
     print("images", flush=True)

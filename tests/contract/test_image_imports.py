@@ -17,7 +17,9 @@ from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions
 
 service, *held = sys.argv[1:]
-owners = {top: {re.sub(r"[-_.]+", "-", name).lower() for name in names} for top, names in packages_distributions().items()}
+owners = {
+    top: {re.sub(r"[-_.]+", "-", name).lower() for name in names} for top, names in packages_distributions().items()
+}
 
 
 class Held:
