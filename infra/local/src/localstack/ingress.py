@@ -36,6 +36,9 @@ AWAY_ANSWERS = [
     "}",
 ]
 
+AS_ONE_REPLICA = ["handle_errors {", "\tabort", "}"]
+"""Where services ask, a broken connection stays one: they know themselves what may be asked again."""
+
 AMONG_REPLICAS = ["lb_policy round_robin", "lb_retries 10", "lb_try_interval 50ms"]
 """Each request to the next replica, and where that cannot be reached, or goes away while it is asked by GET, to the one
 after it. None is left out for what a request met there: whoever can break a connection could shut a service so."""
@@ -56,7 +59,7 @@ def caddyfile(ports: Mapping[str, int], scale: Mapping[str, int] | None = None) 
     options = ["auto_https off", "admin off", "persist_config off", "log {", "\tlevel WARN", "}"]
     bind = "bind 127.0.0.1"
     inner = [
-        _site(f"http://127.0.0.1:{ports[balanced(name)]}", [bind, *AWAY_ANSWERS, *proxies[name]]) for name in scale
+        _site(f"http://127.0.0.1:{ports[balanced(name)]}", [bind, *AS_ONE_REPLICA, *proxies[name]]) for name in scale
     ]
     return _file(options, _site(public, [bind, *_routes(proxies)]), *inner)
 

@@ -17,10 +17,11 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import Gauge
 from starlette.middleware import Middleware
 
-from chassis.auth import Authenticator, Peer, Tokens
+from chassis.auth import Authenticator, Tokens
 from chassis.http import Check, create_app
 from chassis.idempotency import Idempotency
 from chassis.limits import Limiter
+from chassis.peers import Peer
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.background import Background
