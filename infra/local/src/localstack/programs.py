@@ -117,6 +117,9 @@ def infrastructure(home: Home, ports: dict[str, int], *, durable_log: bool = Tru
                 "127.0.0.1",
                 "--port",
                 str(ports["milvus"]),
+                # Calls side by side write into one another's batches: several indexers take turns at the server.
+                "--max-workers",
+                "1",
             ],
             ports["milvus"],
             order=1,

@@ -35,6 +35,7 @@ from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
 from stores.orphans import Judge, OrphanSweep
+from stores.shared_limits import SharedLimits
 
 log = structlog.get_logger()
 
@@ -171,6 +172,9 @@ class Service:
             records = self.collection("idempotency")
             every["mongodb"] = lambda: mongo.ping(records)
             middleware = [Middleware(Idempotency, records=records)]
+            shared = SharedLimits(self.limiters, self.collection("allowances"))
+            self.on_start(shared.prepare)
+            self.background("limits", shared.run)
         app = create_app(
             self.name,
             routers=routers,

@@ -1,0 +1,97 @@
+"""Two indexers write to one collection of the local Milvus at once: its server takes their calls one by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pymilvus import MilvusClient
+from vector_writer import DIMENSIONS, IN_A_BATCH, kept
+
+from localstack.home import Home
+from localstack.programs import Program, infrastructure
+from localstack.readiness import is_ready
+from rag_indexer.milvus import IDENTITY, OWN_CONNECTION, Vectors
+from testkit import eventually
+
+BATCHES = 40
+WRITERS = ("a", "b")
+
+
+@pytest.fixture
+def milvus(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], Program]]]:
+    """Starts the local stack's Milvus on a folder of its own, as often as it is asked."""
+    home = Home(tmp_path)
+    home.prepare()
+    ports = home.choose_ports(usual=False)
+    program = next(one for one in infrastructure(home, ports) if one.name == "milvus")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> tuple[subprocess.Popen[bytes], Program]:
+        with (tmp_path / "milvus.log").open("ab") as log:
+            started.append(subprocess.Popen(program.command, stdout=log, stderr=log))
+        return started[-1], program
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+async def test_what_two_processes_write_at_once_is_all_there_also_after_a_kill(
+    milvus: Callable[[], tuple[subprocess.Popen[bytes], Program]],
+) -> None:
+    server, program = milvus()
+    url, collection = f"http://127.0.0.1:{program.port}", "chunks"
+    await eventually(lambda: is_ready(program), within=60)
+    # Made beforehand: what is asked here is what becomes of writes.
+    await Vectors(url, collection).prepare(DIMENSIONS)
+    script = Path(__file__).with_name("vector_writer.py")
+    writing = [
+        subprocess.Popen([sys.executable, str(script), url, collection, who, str(BATCHES)], stderr=subprocess.PIPE)
+        for who in WRITERS
+    ]
+    for process in writing:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said.decode()[-2000:]
+    expected = set().union(*(kept(who, BATCHES) for who in WRITERS), {IDENTITY})
+    assert len(expected) == len(WRITERS) * BATCHES * IN_A_BATCH * 4 // 5 + 1
+    assert _there(url, collection) == expected
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    milvus()
+    await eventually(lambda: is_ready(program), within=60)
+    assert _there(url, collection) == expected
+
+
+async def test_indexers_that_start_at_once_agree_on_one_collection(
+    milvus: Callable[[], tuple[subprocess.Popen[bytes], Program]],
+) -> None:
+    _, program = milvus()
+    url = f"http://127.0.0.1:{program.port}"
+    await eventually(lambda: is_ready(program), within=60)
+    script = Path(__file__).with_name("vector_writer.py")
+    starting = [
+        subprocess.Popen([sys.executable, str(script), url, "fresh", who, "1"], stderr=subprocess.PIPE)
+        for who in WRITERS
+    ]
+    ended = [process.communicate(timeout=60)[1].decode() for process in starting]
+    for process, said in zip(starting, ended, strict=True):  # one may have been too late to make it: it comes again
+        assert process.returncode == 0 or "Transient" in said, said[-2000:]
+    first, second = Vectors(url, "fresh"), Vectors(url, "fresh")
+    await first.prepare(DIMENSIONS)
+    await second.prepare(DIMENSIONS)
+    assert await first.identity() == await second.identity()
+
+
+def _there(url: str, collection: str) -> set[str]:
+    client = MilvusClient(url, timeout=20, **OWN_CONNECTION)
+    client.load_collection(collection, timeout=20)
+    found = client.query(collection, filter='chunk_id != ""', output_fields=["chunk_id"], limit=16_000, timeout=20)
+    client.close()
+    return {str(row["chunk_id"]) for row in found}
