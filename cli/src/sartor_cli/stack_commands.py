@@ -184,7 +184,8 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="Lines only, as the services wrote them: JSON.")] = False,
 ) -> None:
     """Print the newest lines of the services' logs."""
-    paths = sorted(path for path in (home_folder() / "logs").glob("*.log") if _is_of(path.stem, service))
+    found = [path for path in (home_folder() / "logs").glob("*.log") if _is_of(path.stem, service)]
+    paths = sorted(found, key=lambda path: path.stem)
     if not paths:
         known = ", ".join(sorted(path.stem for path in (home_folder() / "logs").glob("*.log")))
         raise CommandFailed(
