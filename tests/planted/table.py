@@ -721,8 +721,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "each replica grants the limits for itself",
         SHARED_LIMITS,
-        "                limiter.learn(await self._count(limiter.what, used))",
-        "                await self._count(limiter.what, used)",
+        "            self._limiter.learn(await self._count(used))",
+        "            await self._count(used)",
         f"{TWO_PROXIES}::test_what_one_replica_let_through_is_not_granted_again_by_the_other",
     ),
     bug(

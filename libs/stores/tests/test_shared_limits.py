@@ -10,7 +10,7 @@ from chassis.errors import RateLimited
 from chassis.limits import Allowance, Limiter
 from chassis.settings import ServiceSettings
 from stores.mongo import Collection, PyMongoError, connect
-from stores.shared_limits import SharedLimits
+from stores.shared_limits import SharedLimit
 from testkit import Space
 
 TENANT = Allowance("tenant", 6, 60)
@@ -26,9 +26,9 @@ def admitted(limiter: Limiter) -> int:
     return 1000
 
 
-def replica(records: Any) -> tuple[Limiter, SharedLimits]:
+def replica(records: Any) -> tuple[Limiter, SharedLimit]:
     limiter = Limiter("requests")
-    return limiter, SharedLimits([limiter], records)
+    return limiter, SharedLimit(limiter, records)
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ async def test_what_one_replica_granted_the_others_do_not(records: Collection) -
 
 async def test_nothing_is_told_twice_and_what_counts_differently_lies_apart(records: Collection) -> None:
     requests, tokens = Limiter("requests"), Limiter("tokens")
-    shared = SharedLimits([requests, tokens], records)
     requests.admit([TENANT])
     tokens.charge([TENANT], 40)
     for _ in range(3):
-        await shared.exchange()
+        for limiter in (requests, tokens):
+            await SharedLimit(limiter, records).exchange()
     left = {one["_id"]: round(one["level"]) async for one in records.find({})}
     assert left == {"requests/tenant": 5, "tokens/tenant": 20}
 
@@ -79,7 +79,7 @@ async def test_what_is_used_during_an_exchange_is_not_forgotten(records: Collect
             return records.find(*given)
 
     limiter.admit([TENANT])
-    await SharedLimits([limiter], Meanwhile()).exchange()  # type: ignore[arg-type]
+    await SharedLimit(limiter, Meanwhile()).exchange()  # type: ignore[arg-type]
     assert admitted(limiter) == 4
 
 
@@ -93,5 +93,5 @@ async def test_while_the_database_is_away_each_replica_counts_for_itself(records
     with pytest.raises(PyMongoError):
         await shared.exchange()
     assert admitted(limiter) == 5
-    await SharedLimits([limiter], records).exchange()
+    await SharedLimit(limiter, records).exchange()
     assert [round(one["level"]) async for one in records.find({})] == [1]  # the first may have been counted

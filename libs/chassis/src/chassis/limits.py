@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -67,10 +68,14 @@ class Limiter:
 
     Args:
         what: is counted.
+
+    Attributes:
+        used: set while something was used that the others were not told.
     """
 
     def __init__(self, what: Literal["requests", "tokens"]) -> None:
         self.what = what
+        self.used = asyncio.Event()
         self._buckets: dict[str, Bucket] = {}
         self._untold: set[str] = set()
 
@@ -95,11 +100,13 @@ class Limiter:
         allowances = tuple(allowances)
         for bucket in self._of(allowances):
             bucket.take(amount)
-        if amount:
+        if amount and allowances:
             self._untold.update(allowance.of for allowance in allowances)
+            self.used.set()
 
     def take_untold(self) -> dict[str, tuple[int, float]]:
         """By name, the limit and what was used of it since this was last asked."""
+        self.used.clear()
         told = {}
         for name in self._untold & self._buckets.keys():
             bucket = self._buckets[name]

@@ -35,7 +35,7 @@ from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
 from stores.orphans import Judge, OrphanSweep
-from stores.shared_limits import SharedLimits
+from stores.shared_limits import SharedLimit
 
 log = structlog.get_logger()
 
@@ -172,9 +172,10 @@ class Service:
             records = self.collection("idempotency")
             every["mongodb"] = lambda: mongo.ping(records)
             middleware = [Middleware(Idempotency, records=records)]
-            shared = SharedLimits(self.limiters, self.collection("allowances"))
-            self.on_start(shared.prepare)
-            self.background("limits", shared.run)
+            for limiter in self.limiters:
+                shared = SharedLimit(limiter, self.collection("allowances"))
+                self.on_start(shared.prepare)
+                self.background(f"limit-{limiter.what}", shared.run)
         app = create_app(
             self.name,
             routers=routers,

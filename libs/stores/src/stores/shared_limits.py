@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,19 +22,19 @@ KEEP = timedelta(hours=24)
 """After its last use an allowance is forgotten, with what is owed of it."""
 
 
-class SharedLimits:
-    """Exchanges what limiters count with those of the other replicas, through a collection.
+class SharedLimit:
+    """Exchanges what a limiter counts with those of the other replicas, through a collection.
 
     No request waits for it, and while the database is away each replica grants the limits for itself. What was used and
     could not be told is told no more: it may have been counted.
 
     Args:
-        limiters: this replica's; each counts something else.
+        limiter: this replica's.
         records: where the replicas' count lies, a document for each allowance that is used.
     """
 
-    def __init__(self, limiters: Sequence[Limiter], records: Collection) -> None:
-        self._limiters = limiters
+    def __init__(self, limiter: Limiter, records: Collection) -> None:
+        self._limiter = limiter
         self._records = records
 
     async def prepare(self) -> None:
@@ -45,6 +44,7 @@ class SharedLimits:
     async def run(self) -> None:
         """Exchange, until cancelled."""
         while True:
+            await self._limiter.used.wait()
             await asyncio.sleep(SHARE_SECONDS)
             try:
                 await self.exchange()
@@ -58,12 +58,11 @@ class SharedLimits:
         Raises:
             PyMongoError: the database did not do it.
         """
-        for limiter in self._limiters:
-            if used := limiter.take_untold():
-                limiter.learn(await self._count(limiter.what, used))
+        if used := self._limiter.take_untold():
+            self._limiter.learn(await self._count(used))
 
-    async def _count(self, what: str, used: dict[str, tuple[int, float]]) -> dict[str, float]:
-        names = {f"{what}/{name}": name for name in used}
+    async def _count(self, used: dict[str, tuple[int, float]]) -> dict[str, float]:
+        names = {f"{self._limiter.what}/{name}": name for name in used}
         taken = [UpdateOne({"_id": key}, [{"$set": _less(*used[name])}], upsert=True) for key, name in names.items()]
         await self._records.bulk_write(taken, ordered=False)
         found = self._records.find({"_id": {"$in": list(names)}}, {"level": 1})
