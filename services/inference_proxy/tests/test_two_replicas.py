@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import openai
 import pytest
@@ -16,14 +15,12 @@ from inference_proxy.app import build
 from inference_proxy.settings import Settings
 from schemas import KeyRevoked, ModelRetired
 from testkit import Space, eventually, running
-from testkit.space import Addresses
 
 LIMIT = 12
 
 
 @pytest_asyncio.fixture
-async def replicas(addresses: Addresses, tmp_path: Path) -> AsyncIterator[list[World]]:
-    space = Space(addresses, tmp_path)
+async def replicas(space: Space) -> AsyncIterator[list[World]]:
     elsewhere = Elsewhere(space)
     async with AsyncExitStack() as open_:
         there = await open_.enter_async_context(running(elsewhere.app()))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from chassis.errors import Transient
 from rag_indexer.milvus import Vectors
 
 DIMENSIONS = 32
-IN_A_BATCH = 50
+IN_A_BATCH = 20
 
 
 def vector(number: int) -> list[float]:
@@ -29,7 +30,12 @@ def kept(who: str, batches: int) -> set[str]:
 async def main(url: str, collection: str, who: str, batches: int) -> None:
     """Write batch after batch, each followed by a removal."""
     vectors = Vectors(url, collection)
-    await vectors.prepare(DIMENSIONS)
+    while True:  # as the service does: another one may just be making the collection
+        try:
+            await vectors.prepare(DIMENSIONS)
+            break
+        except Transient:
+            await asyncio.sleep(0.1)
     for batch in range(batches):
         ids = [chunk(who, batch, place) for place in range(IN_A_BATCH)]
         rows = {one: vector(batch * IN_A_BATCH + place) for place, one in enumerate(ids)}
