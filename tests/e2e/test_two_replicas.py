@@ -44,6 +44,11 @@ def test_one_of_two_replicas_dies_and_nobody_hears_of_it(stack: LocalStack) -> N
     sdk = tenant.sdk.with_options(max_retries=0)
     store = sdk.vector_stores.create(name="help")
     files = [_put(tenant, store.id, "before")]
+
+    def indexed() -> bool:
+        return sdk.vector_stores.retrieve(store.id).file_counts.completed == len(files)
+
+    wait_for(indexed, seconds=60)
     for service in SCALE:
         process = psutil.Process(_pid(stack, service))
         os.kill(process.pid, signal.SIGKILL)
@@ -52,9 +57,6 @@ def test_one_of_two_replicas_dies_and_nobody_hears_of_it(stack: LocalStack) -> N
             assert sdk.vector_stores.search(store.id, query="When is my refund?").data
             assert sdk.files.list().data
         files.append(_put(tenant, store.id, f"without a replica of {service}"))
-
-    def indexed() -> bool:
-        return sdk.vector_stores.retrieve(store.id).file_counts.completed == len(files)
 
     wait_for(indexed, seconds=60)
     told = {envelope.id: envelope for _, envelope in Leftovers(stack).events()}
