@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from fake_api import api_running
 
+from sartor_cli import stack_commands
+from sartor_cli.client import CommandFailed
 from sartor_cli.tables import show
 from testkit.running import free_port
 
@@ -30,6 +32,42 @@ def test_a_stack_that_is_down_is_one_clear_line(tmp_path: Path, arguments: tuple
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("up",), ("demo", "--json")])
+def test_a_scale_that_cannot_be_is_one_clear_line_and_starts_nothing(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = run(tmp_path, *command, "--scale", "ingest=2,foo=2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --scale 'foo=2': no service is called 'foo'; there are: accounts, ingest,")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("trainer", ["trainer", "trainer-2"]),
+        ("trainer-2", ["trainer-2"]),
+        ("rag-indexer", ["rag_indexer", "rag_indexer-2"]),
+        ("rag_indexer-2", ["rag_indexer-2"]),
+        ("rag-indexer-2", ["rag_indexer-2"]),
+    ],
+)
+def test_logs_of_a_service_are_those_of_its_replicas(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    asked: str,
+    shown: list[str],
+) -> None:
+    monkeypatch.setenv("SARTOR_HOME", str(tmp_path))
+    (tmp_path / "logs").mkdir()
+    for name in ("trainer", "trainer-2", "rag_indexer", "rag_indexer-2", "ingest"):
+        (tmp_path / "logs" / f"{name}.log").write_text(f"line of {name}\n")
+    stack_commands.logs(asked, lines=5, follow=False, as_json=True)
+    assert capfd.readouterr().out.splitlines() == [f"line of {name}" for name in shown]
+    with pytest.raises(CommandFailed, match="no log of 'trainer-3'"):
+        stack_commands.logs("trainer-3", lines=5, follow=False, as_json=True)
 
 
 def test_a_key_of_another_provider_is_not_used(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,32 @@ class Asked:
 
 
 class Chaos:
-    """One run on one stack."""
+    """One run on one stack.
 
-    def __init__(self, stack: LocalStack, history: History, seed: int, jobs: int, kills: int) -> None:
+    Args:
+        stack: that runs.
+        history: gets what clients ask.
+        killer_of: makes who kills; given how many kills there should have been by now.
+        jobs: at least so many.
+        kills: at least so many.
+    """
+
+    def __init__(
+        self,
+        stack: LocalStack,
+        history: History,
+        killer_of: Callable[[Callable[[], int]], Killer],
+        jobs: int,
+        kills: int,
+    ) -> None:
         self._stack = stack
         self._history = history
         self._jobs, self._kills = jobs, kills
         self._leftovers = Leftovers(stack)
-        self._killer = Killer(stack, seed, self._kills_due)
+        self._killer = killer_of(self._kills_due)
         self._began = time.monotonic()
         self.asked: list[Asked] = []
+        self.others: set[str] = set()
         self.begun_again = 0
 
     @property
@@ -208,7 +225,7 @@ class Chaos:
         first = {envelope.id: envelope for _, envelope in events}
         begun = [event.subject for event in first.values() if kind_of(event) == "finetune.started"]
         self.begun_again = len(begun) - len(set(begun))
-        known = {asked.tenant_id for asked in self.asked}
+        known = {asked.tenant_id for asked in self.asked} | self.others
         strangers = {event.tenantid for event in first.values()} - known - {""}
         found += [f"events of a tenant that nobody made: {tenant_id}" for tenant_id in strangers]
         for asked in self.asked:
@@ -294,20 +311,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
         stack = tiny_stack(root, SETTINGS)
-        signal.signal(signal.SIGTERM, lambda *_: _give_up(stack))
+        signal.signal(signal.SIGTERM, lambda *_: give_up(stack))
         with stack:
-            chaos = Chaos(stack, History(root / "history.jsonl"), chosen.seed, chosen.jobs, chosen.kills)
+            history = History(root / "history.jsonl")
+            chaos = Chaos(stack, history, partial(Killer, stack, chosen.seed), chosen.jobs, chosen.kills)
             began, failed = time.monotonic(), 1
             try:
                 wrong = chaos.run(chosen.tenants)
                 failed = report(chaos, wrong, time.monotonic() - began)
             finally:
                 if failed:
-                    _keep(stack, chaos, root / "history.jsonl")
+                    keep(stack, chaos, root / "history.jsonl")
     return failed
 
 
-def _keep(stack: LocalStack, chaos: Chaos, history: Path) -> None:
+def keep(stack: LocalStack, chaos: Chaos, history: Path) -> None:
+    """Leave what tells of a failed run, and say where."""
     kept = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
     told = [kill.__dict__ | {"held": sorted(map(str, kill.held))} for kill in chaos.kills]
     (kept / "kills.json").write_text(json.dumps(told, indent=1))
@@ -316,7 +335,8 @@ def _keep(stack: LocalStack, chaos: Chaos, history: Path) -> None:
     print(f"logs, history and kills: {kept}")
 
 
-def _give_up(stack: LocalStack) -> None:
+def give_up(stack: LocalStack) -> None:
+    """End at once, and leave no process behind."""
     stack.down()
     os._exit(1)  # clients still wait for answers
 

@@ -20,6 +20,7 @@ from localstack import LocalStack
 from localstack.home import SERVICE_PORTS
 from localstack.programs import Program
 from localstack.readiness import is_ready
+from localstack.scale import service_of
 from stores import mongo
 from stores.mongo import PyMongoError
 from tests.chaos.leftovers import Leftovers
@@ -63,7 +64,7 @@ class Kill:
     @property
     def lease(self) -> float:
         """Seconds."""
-        return LEASE_SECONDS.get(self.victim, 20.0)
+        return LEASE_SECONDS.get(service_of(self.victim), 20.0)
 
     @property
     def leases(self) -> float:
@@ -144,9 +145,10 @@ class Killer(threading.Thread):
             if began - kill.at < 0.5 or not is_ready(self._programs[kill.victim]):
                 return  # a server whose process was just killed may still be seen listening
             kill.ready = time.monotonic()
-        if kill.victim in SERVICE_PORTS and not kill.child and self._leases_left(kill):
+        of_ours = service_of(kill.victim) in SERVICE_PORTS
+        if of_ours and not kill.child and self._leases_left(kill):
             return
-        if kill.victim not in SERVICE_PORTS and not self._all_ready_since(kill.ready):
+        if not of_ours and not self._all_ready_since(kill.ready):
             return
         kill.whole = time.monotonic()
 
@@ -161,7 +163,7 @@ class Killer(threading.Thread):
 
     async def _leased_to(self, kill: Kill) -> set[tuple[str, Any]]:
         owner = re.compile(rf"-{kill.pid}(-\d+)?$")
-        database = mongo.connect(self._leftovers.settings, kill.victim)
+        database = mongo.connect(self._leftovers.settings, service_of(kill.victim))
         found = set()
         try:
             for name in await database.list_collection_names():
@@ -172,10 +174,10 @@ class Killer(threading.Thread):
         return found
 
     def _all_ready_since(self, moment: float) -> bool:
-        for service in SERVICE_PORTS:
-            if self._seen_ready.get(service, 0.0) < moment:
+        for name, program in self._programs.items():
+            if service_of(name) in SERVICE_PORTS and self._seen_ready.get(name, 0.0) < moment:
                 asked = time.monotonic()
-                if not is_ready(self._programs[service]):
+                if not is_ready(program):
                     return False
-                self._seen_ready[service] = asked
+                self._seen_ready[name] = asked
         return True

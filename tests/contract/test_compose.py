@@ -103,7 +103,7 @@ def production(tmp_path: Path) -> Iterator[str]:
         server.name = name  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        text = text.replace(f"{name.replace('_', '-')}:8000", f"127.0.0.1:{server.server_port}")
+        text = text.replace(f"dynamic a {name.replace('_', '-')} 8000", f"dynamic a localhost {server.server_port}")
     text = text.replace("{$SARTOR_DOMAIN::80} {", f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1")
     (tmp_path / "Caddyfile").write_text(text)
     command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]

@@ -18,6 +18,8 @@ DELIVERY = "libs/eventbus/tests/test_delivery.py"
 RELAY_TEST = "libs/eventbus/tests/test_relay.py"
 UNREADABLE_TEST = "libs/eventbus/tests/test_unreadable_documents.py"
 HTTP = "libs/chassis/tests/test_http.py"
+TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
+SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 RESIDENCY = "services/model_server/tests/test_residency.py"
 EVENTS = "schemas/src/schemas/events.py"
@@ -710,6 +712,55 @@ BUGS: tuple[Planted, ...] = (
         "::test_a_replica_without_the_adapter_is_asked_no_more_and_the_others_are",
     ),
     bug(
+        "replicas: one replica of the proxy hears that a route is over, and the others go on",
+        "services/inference_proxy/src/inference_proxy/app.py",
+        "    service.bus.watch(watched(routes))",
+        "    service.bus.subscribe(watched(routes))",
+        f"{TWO_PROXIES}::test_both_replicas_hear_that_a_key_and_a_route_are_over",
+    ),
+    bug(
+        "replicas: each replica grants the limits for itself",
+        SHARED_LIMITS,
+        "            self._limiter.learn(await self._count(used))",
+        "            await self._count(used)",
+        f"{TWO_PROXIES}::test_what_one_replica_let_through_is_not_granted_again_by_the_other",
+    ),
+    bug(
+        "replicas: what is used while replicas exchange their counts is forgotten",
+        "libs/chassis/src/chassis/limits.py",
+        "bucket.level, bucket.at = level - bucket.untold, now",
+        "bucket.level, bucket.at = level, now",
+        "libs/stores/tests/test_shared_limits.py::test_what_is_used_during_an_exchange_is_not_forgotten",
+    ),
+    bug(
+        "replicas: what another replica was told is told again",
+        "libs/chassis/src/chassis/limits.py",
+        "            bucket.untold = 0.0\n",
+        "",
+        "libs/stores/tests/test_shared_limits.py::test_nothing_is_told_twice_and_what_counts_differently_lies_apart",
+    ),
+    bug(
+        "replicas: a question to a replica that dies is asked of no other",
+        "libs/chassis/src/chassis/peers.py",
+        'self.request("POST", path, *ids, again=1, **kwargs)',
+        'self.request("POST", path, *ids, **kwargs)',
+        "libs/chassis/tests/test_peers.py::test_what_changes_nothing_is_asked_of_another_replica",
+    ),
+    bug(
+        "replicas: a change is sent again to another replica",
+        "libs/chassis/src/chassis/peers.py",
+        'self.request("POST", path, *ids, **kwargs)',
+        'self.request("POST", path, *ids, again=1, **kwargs)',
+        "libs/chassis/tests/test_peers.py::test_nothing_is_asked_more_often_than_that",
+    ),
+    bug(
+        "replicas: the ingress asks a replica that is gone and no other",
+        "infra/local/src/localstack/ingress.py",
+        '"lb_retries 10", ',
+        "",
+        "infra/local/tests/test_scale.py::test_requests_are_shared_and_a_replica_that_is_gone_is_not_heard",
+    ),
+    bug(
         "a revoked key is believed while accounts is away",
         "libs/chassis/src/chassis/auth.py",
         "        self._known.forget(key_hash)\n        self._revoked[key_hash] = None\n",
@@ -852,7 +903,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "people: the operator's session outlives the key",
         "services/console/src/console/sessions.py",
-        'known = await self._accounts.post(VERIFY, json={"key_hash": session.key_hash}, tenant_id="")',
+        'known = await self._accounts.ask(VERIFY, json={"key_hash": session.key_hash}, tenant_id="")',
         'known = {"role": "operator"}',
         f"{ROOMS}::test_the_operators_session_ends_with_the_key",
     ),

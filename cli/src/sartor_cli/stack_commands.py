@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ MIB = 1024 * 1024
 SAMPLES = Path("infra/samples/support")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Scale = Annotated[
+    str | None, typer.Option("--scale", help="Replicas of services: trainer=2,ingest=3. What is not named runs once.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,22 +34,28 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _stack(**kwargs: Any) -> Any:
+def _stack(scale: str | None = None, **kwargs: Any) -> Any:
+    """The stack of this folder, running or not; without a scale it stays as it runs."""
     try:
         from localstack import LocalStack
+        from localstack.scale import BadScale, read_scale
     except ImportError as error:
         raise CommandFailed(f"the local stack is not installed ({error}); run `make venv`") from error
-    return LocalStack(home_folder(), **kwargs)
+    try:
+        wanted = None if scale is None else read_scale(scale)
+    except BadScale as error:
+        raise CommandFailed(f"--scale {error}") from error
+    return LocalStack(home_folder(), scale=wanted, **kwargs)
 
 
-def _up(*, quiet: bool = False) -> tuple[Any, float]:
+def _up(scale: str | None, *, quiet: bool = False) -> tuple[Any, float]:
     from localstack import StackError
 
     def say(line: str) -> None:
         if not quiet:
             stderr.print(line, style="dim")
 
-    stack = _stack(say=say)
+    stack = _stack(scale, say=say)
     say(f"starting the stack in {home_folder()}: about half a minute")
     try:
         return stack, stack.up()
@@ -53,9 +63,9 @@ def _up(*, quiet: bool = False) -> tuple[Any, float]:
         raise CommandFailed(str(error)) from error
 
 
-def up(as_json: Json = False) -> None:
-    """Start everything and return when it is ready."""
-    stack, seconds = _up(quiet=as_json)
+def up(scale: Scale = None, as_json: Json = False) -> None:
+    """Start everything, some services several times if asked, and return when it is ready."""
+    stack, seconds = _up(scale, quiet=as_json)
     addresses = {"base_url": stack.base_url, "console": stack.console_url, "operator_key": operator_key()}
     if as_json:
         typer.echo(json.dumps({**addresses, "seconds": round(seconds, 1)}))
@@ -166,13 +176,16 @@ def _last_error(log: Path) -> str:
 
 
 def logs(
-    service: Annotated[str | None, typer.Argument(help="One service; all if not given.")] = None,
+    service: Annotated[
+        str | None, typer.Argument(help="One service with all its replicas, or one replica (trainer-2); all if none.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the newest lines.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Lines only, as the services wrote them: JSON.")] = False,
 ) -> None:
     """Print the newest lines of the services' logs."""
-    paths = sorted((home_folder() / "logs").glob(f"{service or '*'}.log"))
+    found = [path for path in (home_folder() / "logs").glob("*.log") if _is_of(path.stem, service)]
+    paths = sorted(found, key=lambda path: path.stem)
     if not paths:
         known = ", ".join(sorted(path.stem for path in (home_folder() / "logs").glob("*.log")))
         raise CommandFailed(
@@ -186,11 +199,20 @@ def logs(
         return
 
 
-def demo(as_json: Json = False) -> None:
+def _is_of(program: str, asked: str | None) -> bool:
+    """Whether a program is what was asked for: itself, or the service it is a replica of."""
+    if asked is None:
+        return True
+    service, dash, number = asked.rpartition("-")
+    wanted = f"{service.replace('-', '_')}-{number}" if dash and number.isdigit() else asked.replace("-", "_")
+    return program == wanted or re.sub(r"-[0-9]+$", "", program) == wanted
+
+
+def demo(scale: Scale = None, as_json: Json = False) -> None:
     """The whole way: upload, automatic fine-tune, evaluation, promotion, chat."""
     if not SAMPLES.exists():
         raise CommandFailed(f"{SAMPLES} is not here; run the demo from the repository's folder")
-    stack, seconds = _up(quiet=as_json)
+    stack, seconds = _up(scale, quiet=as_json)
     stdout.quiet = as_json
     stdout.print(f"stack ready in {seconds:.1f} s")
     try:

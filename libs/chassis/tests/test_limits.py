@@ -89,3 +89,15 @@ def test_a_crowd_of_names_does_not_fill_the_memory_nor_renew_who_is_busy(monkeyp
         limiter.admit([requests(f"key {number}", 1)])
         assert admitted(limiter, requests("busy", 2)) == 0
     assert len(limiter._buckets) == 10
+
+
+def test_what_is_used_is_told_once_and_what_is_left_over_all_replicas_is_learnt() -> None:
+    limiter, tenant = Limiter("requests"), requests("tenant", 5)
+    limiter.admit([tenant])
+    limiter.charge([tenant, requests("key", 9)], 2)
+    limiter.admit([requests("nobody", 1)], 0)
+    assert limiter.take_untold() == {"tenant": (5, 3), "key": (9, 2)}
+    assert limiter.take_untold() == {}
+    limiter.admit([tenant])
+    limiter.learn({"tenant": 1.5, "stranger": 3})
+    assert limiter.headers([tenant])["x-ratelimit-remaining-requests"] == "0"  # one more was used meanwhile

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,17 @@ class Home:
         temporary.write_text(json.dumps(state, indent=2))
         temporary.replace(self.folder / "state.json")
 
-    def choose_ports(self, *, usual: bool = True) -> dict[str, int]:
+    def choose_ports(self, more: Iterable[str] = (), *, usual: bool = True) -> dict[str, int]:
         """The ports of the last `up` where still free, else the usual ones, else free ones by chance.
 
         Args:
+            more: names of further ports, of which none is usual.
             usual: whether the usual ones are tried; stacks that start at the same time would take them from each other.
         """
         before: dict[str, int] = self.state.get("ports", {})
         chosen: dict[str, int] = {}
-        for name, usually in PORTS.items():
-            port = before.get(name) or (usually if usual else _any_port())
+        for name in (*PORTS, *more):
+            port = before.get(name) or (PORTS[name] if usual and name in PORTS else _any_port())
             while port in chosen.values() or not is_free(port):
                 port = _any_port()
             chosen[name] = port

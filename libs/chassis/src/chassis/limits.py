@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,11 +36,17 @@ class Allowance:
 
 @dataclass
 class Bucket:
-    """A token bucket: holds `limit`, refilled evenly within a minute."""
+    """A token bucket: holds `limit`, refilled evenly within a minute; other replicas do not know what is `untold`."""
 
     limit: int
     level: float
     at: float = field(default_factory=time.monotonic)
+    untold: float = 0.0
+
+    def take(self, amount: float) -> None:
+        """Use it, perhaps for more than it holds."""
+        self.level -= amount
+        self.untold += amount
 
     def refill(self, limit: int, now: float) -> None:
         """Add what has accrued since the last look; the limit may have changed since."""
@@ -56,15 +63,21 @@ class Bucket:
 class Limiter:
     """Counts requests, or tokens, under each of a caller's allowances.
 
-    It is one process's view: each replica of each service grants the limits for itself.
+    It decides by what this process knows. The service's other replicas tell it within a moment what they let through
+    (`stores.shared_limits`); what was too much until then is owed.
 
     Args:
         what: is counted.
+
+    Attributes:
+        used: set while something was used that the others were not told.
     """
 
     def __init__(self, what: Literal["requests", "tokens"]) -> None:
         self.what = what
+        self.used = asyncio.Event()
         self._buckets: dict[str, Bucket] = {}
+        self._untold: set[str] = set()
 
     def admit(self, allowances: Iterable[Allowance], amount: int = 1) -> None:
         """Take `amount` from each allowance; where some is left but not that much, the rest is owed.
@@ -72,21 +85,42 @@ class Limiter:
         Raises:
             RateLimited: nothing is left of one of them for now; nothing was taken.
         """
-        buckets = self._of(allowances)
-        for bucket in buckets:
+        allowances = tuple(allowances)
+        for bucket in self._of(allowances):
             if bucket.level < 1:
                 wait = (1 - bucket.level) * MINUTE / bucket.limit
                 raise RateLimited(
                     f"Rate limit reached: {bucket.limit} {self.what} a minute. Try again in {wait:.1f} s.",
                     retry_after=max(1.0, wait),
                 )
-        for bucket in buckets:
-            bucket.level -= amount
+        self.charge(allowances, amount)
 
     def charge(self, allowances: Iterable[Allowance], amount: int) -> None:
         """Take what was used; more than is left is owed and paid off by waiting."""
+        allowances = tuple(allowances)
         for bucket in self._of(allowances):
-            bucket.level -= amount
+            bucket.take(amount)
+        if amount and allowances:
+            self._untold.update(allowance.of for allowance in allowances)
+            self.used.set()
+
+    def take_untold(self) -> dict[str, tuple[int, float]]:
+        """By name, the limit and what was used of it since this was last asked."""
+        self.used.clear()
+        told = {}
+        for name in self._untold & self._buckets.keys():
+            bucket = self._buckets[name]
+            told[name] = (bucket.limit, bucket.untold)
+            bucket.untold = 0.0
+        self._untold.clear()
+        return told
+
+    def learn(self, left: Mapping[str, float]) -> None:
+        """What all replicas together have left of some; what was used here meanwhile is not in it yet."""
+        now = time.monotonic()
+        for name, level in left.items():
+            if bucket := self._buckets.get(name):
+                bucket.level, bucket.at = level - bucket.untold, now
 
     def headers(self, allowances: Iterable[Allowance]) -> dict[str, str]:
         """OpenAI's rate-limit headers, of the allowance that ends first."""

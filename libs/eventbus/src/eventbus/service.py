@@ -17,10 +17,11 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import Gauge
 from starlette.middleware import Middleware
 
-from chassis.auth import Authenticator, Peer, Tokens
+from chassis.auth import Authenticator, Tokens
 from chassis.http import Check, create_app
 from chassis.idempotency import Idempotency
 from chassis.limits import Limiter
+from chassis.peers import Peer
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.background import Background
@@ -34,6 +35,7 @@ from schemas import KeyRevoked
 from stores import mongo
 from stores.objects import Objects
 from stores.orphans import Judge, OrphanSweep
+from stores.shared_limits import SharedLimit
 
 log = structlog.get_logger()
 
@@ -170,6 +172,10 @@ class Service:
             records = self.collection("idempotency")
             every["mongodb"] = lambda: mongo.ping(records)
             middleware = [Middleware(Idempotency, records=records)]
+            for limiter in self.limiters:
+                shared = SharedLimit(limiter, self.collection("allowances"))
+                self.on_start(shared.prepare)
+                self.background(f"limit-{limiter.what}", shared.run)
         app = create_app(
             self.name,
             routers=routers,

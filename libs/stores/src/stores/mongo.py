@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
@@ -25,6 +25,7 @@ __all__ = [
     "Database",
     "DuplicateKeyError",
     "PyMongoError",
+    "UpdateOne",
     "connect",
     "ensure_index",
     "is_away",

@@ -12,9 +12,9 @@ from accounts.passwords import Passwords
 from accounts.settings import Settings
 from accounts.store import Accounts
 from accounts.use_cases import Keys, Limits, People, Tenants
-from chassis.auth import LONGEST_CALL_SECONDS
 from chassis.errors import Transient
 from chassis.limits import Allowance
+from chassis.peers import LONGEST_CALL_SECONDS
 from eventbus.dead_letters import DeadLetters
 from eventbus.service import Service
 from stores.mongo import is_away
@@ -26,7 +26,7 @@ class LocalKeys:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    async def post(
+    async def ask(
         self, _path: str, *, json: dict[str, str], tenant_id: str, timeout: float = LONGEST_CALL_SECONDS
     ) -> dict[str, object]:
         """Verify a key, as `POST /internal/keys/verify` does.

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from chassis.auth import Peer
 from chassis.errors import SartorError
+from chassis.peers import Peer
 from console.paging import cursor
 from console.sessions import Session
 

@@ -11,8 +11,8 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from chassis.auth import Peer
 from chassis.errors import NotFound, SartorError
+from chassis.peers import Peer
 from console.openapi import merged, operations
 from console.sessions import COOKIE, Session
 from console.web import Web

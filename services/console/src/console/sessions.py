@@ -12,9 +12,10 @@ from typing import Any
 
 import structlog
 
-from chassis.auth import Peer, Principal
+from chassis.auth import Principal
 from chassis.errors import Forbidden, NotFound, SartorError, Unauthenticated
 from chassis.limits import Allowance
+from chassis.peers import Peer
 from stores.mongo import Collection, ensure_index
 
 log = structlog.get_logger()
@@ -102,7 +103,7 @@ class Sessions:
         await self._records.update_one({"_id": session.id}, {"$set": {"checked_at": now}})
         try:
             if session.role == "operator":
-                known = await self._accounts.post(VERIFY, json={"key_hash": session.key_hash}, tenant_id="")
+                known = await self._accounts.ask(VERIFY, json={"key_hash": session.key_hash}, tenant_id="")
                 if known["role"] == "operator":
                     return session
                 await self.end(session)
@@ -127,7 +128,7 @@ class Sessions:
         Raises:
             Unauthenticated: it is no operator's key.
         """
-        known = await self._accounts.post("/internal/keys/operator", json={"key_hash": key_hash}, tenant_id="")
+        known = await self._accounts.ask("/internal/keys/operator", json={"key_hash": key_hash}, tenant_id="")
         nobody = {"tenant_id": "", "user_id": "", "email": "", "organization": "", "name": "Operator"}
         return {**nobody, "role": "operator", "key_id": known["key_id"], "key_hash": key_hash}
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import structlog
 
-from chassis.auth import Peer
 from chassis.crash import crash_point
 from chassis.errors import Transient
 from chassis.ids import now
+from chassis.peers import Peer
 from evaluator.domain import Evaluation, Plan, System
 from evaluator.engine import AdapterNotFound, Engine, RowRefused
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot

@@ -8,8 +8,8 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from chassis.auth import Peer
 from chassis.errors import Invalid
+from chassis.peers import Peer
 
 
 class Base:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chassis.auth import Peer, Principal
+from chassis.auth import Principal
+from chassis.peers import Peer
 
 MOST_CHUNKS = 6
 INTRODUCTION = (
@@ -40,7 +41,7 @@ class Retrieval:
         found: list[dict[str, Any]] = []
         for store in stores:
             body = {"query": question, "max_num_results": MOST_CHUNKS}
-            answer = await self._rag_indexer.post(
+            answer = await self._rag_indexer.ask(
                 "/v1/vector_stores/{}/search", store, tenant_id=principal.tenant_id, user=principal, json=body
             )
             found += answer["data"]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chassis.auth import Peer, Principal
+from chassis.auth import Principal
 from chassis.believed import Believed
 from chassis.errors import NotFound, Transient
+from chassis.peers import Peer
 from inference_proxy.prompts import Bases
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
 

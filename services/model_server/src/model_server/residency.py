@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import structlog
 from prometheus_client import Gauge
 
-from chassis.auth import Peer
 from chassis.crash import crash_point
 from chassis.errors import SartorError
 from chassis.ids import derived_id
+from chassis.peers import Peer
 from chassis.private_folders import PrivateFolders
 from model_server.adapters import MANIFEST, AdapterRefused, Proof, verify
 from schemas import (

@@ -11,11 +11,12 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from chassis.auth import Peer, Principal
+from chassis.auth import Principal
 from chassis.crash import crash_point
 from chassis.errors import Conflict, Invalid, NotFound, RateLimited, Transient
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
+from chassis.peers import Peer
 from chassis.text import quoted
 from rag_indexer.domain import Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding

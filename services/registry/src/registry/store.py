@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chassis.auth import Peer
 from chassis.errors import Conflict, NotFound
 from chassis.ids import SERVER_MS
+from chassis.peers import Peer
 from eventbus.outbox import AggregateStore
 from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model

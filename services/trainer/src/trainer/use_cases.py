@@ -9,10 +9,11 @@ from typing import Any
 
 import structlog
 
-from chassis.auth import Peer, Principal
+from chassis.auth import Principal
 from chassis.errors import Conflict, Invalid, NotFound, RateLimited, SartorError
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
+from chassis.peers import Peer
 from chassis.text import quoted
 from schemas import (
     FEWEST_TRAINING_ROWS,

@@ -7,10 +7,10 @@ from typing import Any
 from accounts.domain import NewKey, Tenant
 from accounts.store import Accounts
 from accounts.use_cases.keys import Keys
-from chassis.auth import Peer
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
+from chassis.peers import Peer
 from schemas import TenantPolicy
 
 SLUG_ATTEMPTS = 8

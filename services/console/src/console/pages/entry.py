@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from chassis.auth import Peer, hash_key
+from chassis.auth import hash_key
 from chassis.errors import SartorError
+from chassis.peers import Peer
 from console.web import Web, address_of
 
 SIGN_UP_FIELDS = ("organization", "email", "password")

@@ -12,8 +12,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
-from chassis.auth import Peer
 from chassis.errors import NotFound, SartorError
+from chassis.peers import Peer
 from console.pages.play import names_of
 from console.paging import Listed, cursor
 from console.progress import STAGES, Progress, Seen, Watcher, state_of

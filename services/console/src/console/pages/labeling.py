@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from chassis.auth import Peer
+from chassis.peers import Peer
 from console.paging import Listed, cursor
 from console.web import SEE_OTHER, Web
 

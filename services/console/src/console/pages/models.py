@@ -8,8 +8,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from chassis.auth import Peer
 from chassis.errors import Conflict, NotFound, Transient
+from chassis.peers import Peer
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web

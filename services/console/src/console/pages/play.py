@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
-from chassis.auth import Peer
 from chassis.bodies import Body
 from chassis.errors import NotFound, SartorError, envelope
+from chassis.peers import Peer
 from console.sessions import Session
 from console.web import Web
 

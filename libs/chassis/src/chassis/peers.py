@@ -1,0 +1,128 @@
+"""Calls between services: signed for a tenant, and asked of another replica where one goes away under them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import structlog
+
+from chassis.auth import TOKEN_REFUSED, Principal, Tokens
+from chassis.errors import BY_STATUS, NotFound, Transient
+
+LONGEST_CALL_SECONDS = 30.0
+"""Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
+
+BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
+"""The connection ended before the answer did; a deadline that passed is not that."""
+
+
+class Peer:
+    """A client for another service's HTTP API, signed for one tenant per call.
+
+    Args:
+        name: the other service's package name (the token's audience).
+        url: where it listens.
+        tokens: this service's signer.
+        client: shared HTTP client with a deadline.
+    """
+
+    def __init__(self, name: str, url: str, tokens: Tokens, client: httpx2.AsyncClient) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self._tokens = tokens
+        self._client = client
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *ids: str,
+        tenant_id: str,
+        user: Principal | None = None,
+        again: int = 0,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the service for `tenant_id`, as `user` if one is named, and return the decoded JSON body.
+
+        Args:
+            method: of HTTP.
+            path: the address, with `{}` where an id goes; constant, as what people send must not choose the route.
+            ids: quoted into the path.
+            tenant_id: acted for; empty where the call is about no tenant.
+            user: acted as.
+            again: how often it is sent again where the connection breaks before the answer, as by a replica that dies.
+            kwargs: for the HTTP client.
+
+        Raises:
+            SartorError: the kind its status means, with its message; `Transient` when it cannot be reached.
+        """
+        headers = {
+            "authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}",
+            **kwargs.pop("headers", {}),
+        }
+        context = structlog.contextvars.get_contextvars()
+        if "request_id" in context:
+            headers["x-request-id"] = str(context["request_id"])
+        response = await self._send(method, self._address(path, ids), again, {**kwargs, "headers": headers})
+        if response.is_success:
+            return response.json() if response.content else None
+        try:
+            body = response.json()["error"]
+        except (ValueError, KeyError, TypeError):
+            body = {"message": f"{self.name} answered {response.status_code}."}
+        kind = BY_STATUS.get(response.status_code, Transient)
+        if body.get("code") == TOKEN_REFUSED:  # clocks or keys differ: no fault of the request, mended by operators
+            kind = Transient
+        raise kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **kwargs: Any
+    ) -> AsyncIterator[httpx2.Response]:
+        """As `request`, but yields the open response, whatever its status, to be read as it comes.
+
+        Raises:
+            Transient: the service cannot be reached.
+        """
+        headers = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}"}
+        headers |= kwargs.pop("headers", {})
+        try:
+            async with self._client.stream(method, f"{self.url}{path}", headers=headers, **kwargs) as response:
+                yield response
+        except httpx2.TransportError as error:
+            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
+
+    async def get(self, path: str, *ids: str, **kwargs: Any) -> Any:
+        """GET `path`, of another replica where one goes away meanwhile; see `request`."""
+        return await self.request("GET", path, *ids, again=1, **kwargs)
+
+    async def ask(self, path: str, *ids: str, **kwargs: Any) -> Any:
+        """POST to `path` what changes nothing there, so that it may be asked like `get`; see `request`."""
+        return await self.request("POST", path, *ids, again=1, **kwargs)
+
+    async def post(self, path: str, *ids: str, **kwargs: Any) -> Any:
+        """POST to `path`, once; see `request`."""
+        return await self.request("POST", path, *ids, **kwargs)
+
+    async def _send(self, method: str, address: str, again: int, kwargs: dict[str, Any]) -> httpx2.Response:
+        try:
+            async with asyncio.timeout(kwargs.get("timeout", LONGEST_CALL_SECONDS)):
+                while True:
+                    try:
+                        return await self._client.request(method, address, **kwargs)
+                    except BROKEN:
+                        if again <= 0:
+                            raise
+                        again -= 1
+        except (httpx2.HTTPError, TimeoutError) as error:
+            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
+
+    def _address(self, path: str, ids: Sequence[str]) -> str:
+        if any(one in ("", ".", "..") for one in ids):
+            raise NotFound(f"'{next(one for one in ids if one in ('', '.', '..'))}' is no id.")
+        return self.url + path.format(*(quote(one, safe="") for one in ids))

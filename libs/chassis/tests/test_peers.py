@@ -1,0 +1,89 @@
+"""Calls between services: addresses, and replicas that go away while they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from chassis.errors import NotFound, Transient
+from chassis.peers import Peer
+from testkit import Space
+
+Answer = Callable[[httpx2.Request], httpx2.Response]
+
+
+async def test_an_id_cannot_choose_the_address(space: Space) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.raw_path.decode())
+        return httpx2.Response(200, json={})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        peer = Peer("registry", "http://registry", space.tokens("console"), http)
+        for one in ("ft:base:org::1", "org/model", "../internal/adapters", "a?limit=1", "x#y"):
+            await peer.get("/v1/models/{}/card", one, tenant_id="tenant_a")
+        for one in ("..", ".", ""):
+            with pytest.raises(NotFound):
+                await peer.get("/v1/models/{}", one, tenant_id="tenant_a")
+    assert asked == [
+        "/v1/models/ft%3Abase%3Aorg%3A%3A1/card",
+        "/v1/models/org%2Fmodel/card",
+        "/v1/models/..%2Finternal%2Fadapters/card",
+        "/v1/models/a%3Flimit%3D1/card",
+        "/v1/models/x%23y/card",
+    ]
+
+
+CALLS: dict[str, Callable[[Peer], Awaitable[Any]]] = {
+    "get": lambda peer: peer.get("/one", tenant_id="t"),
+    "ask": lambda peer: peer.ask("/one", tenant_id="t", json={}),
+    "post": lambda peer: peer.post("/one", tenant_id="t", json={}),
+}
+
+
+@pytest.mark.parametrize("broken", [httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError])
+@pytest.mark.parametrize("call", ["get", "ask"])
+async def test_what_changes_nothing_is_asked_of_another_replica(
+    space: Space, call: str, broken: type[httpx2.TransportError]
+) -> None:
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.method)
+        if len(asked) == 1:
+            raise broken("gone")
+        return httpx2.Response(200, json={"by": "the other"})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        assert await CALLS[call](Peer("registry", "http://registry", space.tokens("console"), http)) == {
+            "by": "the other"
+        }
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "failure", "times"),
+    [
+        ("post", httpx2.ReadError, 1),  # it may have been done
+        ("get", httpx2.ReadTimeout, 1),  # so would the next take as long
+        ("get", httpx2.ReadError, 2),
+        ("ask", httpx2.ReadError, 2),
+    ],
+)
+async def test_nothing_is_asked_more_often_than_that(
+    space: Space, call: str, failure: type[httpx2.TransportError], times: int
+) -> None:
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.method)
+        raise failure("gone")
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        with pytest.raises(Transient, match="registry cannot be reached"):
+            await CALLS[call](Peer("registry", "http://registry", space.tokens("console"), http))
+    assert len(asked) == times

@@ -1,0 +1,57 @@
+"""Which failures clients heard of that no death of a process explains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from localstack.ingress import ROUTES
+from localstack.scale import service_of
+
+DYING_SECONDS = 2.0
+"""From the signal until the kernel has closed what the process held, on a machine that is busy."""
+
+
+class Death(Protocol):
+    """A process that was killed: whose it was and when, by the monotonic clock."""
+
+    @property
+    def victim(self) -> str:
+        """Name of the program."""
+
+    @property
+    def at(self) -> float:
+        """When."""
+
+
+def service_asked(operation: str) -> str:
+    """The service that an operation of a history, `GET files/x`, is a request to; what is no route is a page."""
+    path = f"/v1/{operation.partition(' ')[2].partition('?')[0]}"
+    for service, prefixes in ROUTES.items():
+        if any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes):
+            return service
+    return "console"
+
+
+def unexplained(lines: Iterable[Mapping[str, Any]], deaths: Iterable[Death]) -> list[str]:
+    """Requests without an answer, or with one of 500 and above, that were not under way to a replica when it died.
+
+    Args:
+        lines: of a history; each end of an operation names its `key`, and its `status` where there was an answer.
+        deaths: of the run.
+    """
+    deaths, asked = tuple(deaths), {}
+    found = []
+    for line in lines:
+        at = line["monotonic"]
+        if line["outcome"] == "invoke":
+            asked[line["number"], line["key"]] = at
+            continue
+        status = line.get("status")
+        if status is not None and status < 500:
+            continue
+        began, service = asked[line["number"], line["key"]], service_asked(line["op"])
+        if not any(service_of(one.victim) == service and began - DYING_SECONDS <= one.at <= at for one in deaths):
+            heard = "no answer" if status is None else status
+            found.append(f"{line['op']}: {heard} of {service}, of which no replica died meanwhile")
+    return found
