@@ -22,7 +22,8 @@ KEYS_LOOKED_AT = 100
 
 WEBHOOKS = "/v1/webhook_endpoints"
 WEBHOOK = "/v1/webhook_endpoints/{}"
-USUAL_TYPES = "fine_tuning.job.succeeded, fine_tuning.job.failed, model.promoted.v1"
+EMPTY = {"name": "", "url": "", "types": "fine_tuning.job.succeeded, fine_tuning.job.failed, model.promoted.v1"}
+"""The form for a webhook before anybody wrote into it."""
 
 
 def event_routes(web: Web, accounts: Peer, gateway: Peer) -> APIRouter:
@@ -47,7 +48,7 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
         refused = await gateway.get("/v1/events/refused", params={"limit": REFUSED_SHOWN}, **session.who)
         webhooks = await gateway.get(WEBHOOKS, params={"limit": WEBHOOKS_SHOWN}, **session.who)
         types = await gateway.get("/v1/webhook_event_types", **session.who)
-        said: dict[str, Any] = {"problem": "", "made": "", "secret": "", "asked": {}, "status": 200}
+        said: dict[str, Any] = {"problem": "", "made": "", "secret": "", "asked": EMPTY, "status": 200}
         return web.page(
             "operate/events",
             session,
@@ -56,7 +57,6 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
             refused=refused["data"],
             webhooks=webhooks["data"],
             types=types["data"],
-            usual=USUAL_TYPES,
             publishable=list(PUBLISHABLE),
             may_make_keys=session.principal.may("organization:write") and session.principal.may("events:publish"),
             may_change=session.principal.may("events:write"),
@@ -93,7 +93,7 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
         try:
             made = await gateway.post(WEBHOOKS, json=asked, **session.who)
         except SartorError as error:
-            return await shown(session, problem=error.message, asked=fields, status=error.status)
+            return await shown(session, problem=error.message, asked=EMPTY | fields, status=error.status)
         return await shown(session, secret=made["signing_secret"])
 
 
