@@ -1589,8 +1589,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "webhooks: an IPv4 address inside an IPv6 one is not looked at",
         f"{GATEWAY}/sending.py",
-        "        if address in NAT64:\n",
-        "        if False:\n",
+        "carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]",
+        "carried = address.ipv4_mapped",
         f"{GATEWAY_RULES}::test_no_address_inside_passes_for_one_outside",
     ),
     bug(

@@ -104,6 +104,7 @@ class Receiver:
     url: str = ""
     answers: list[int] = field(default_factory=list)
     came: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    strayed: list[str] = field(default_factory=list)
 
     @property
     def app(self) -> FastAPI:
@@ -114,6 +115,10 @@ class Receiver:
             self.came.append((dict(request.headers), await request.body()))
             status = self.answers.pop(0) if self.answers else 200
             return Response(status_code=status, headers={"location": "/elsewhere"} if status == 302 else {})
+
+        @app.api_route("/{path:path}", methods=["GET", "POST"])
+        async def elsewhere(path: str) -> None:
+            self.strayed.append(path)
 
         return app
 

@@ -121,6 +121,7 @@ async def test_a_list_is_published_whole_or_not_at_all(space: Space) -> None:
         wrong = await world.send([feedback("1"), feedback("2", rating="?"), feedback("3")], **BATCH)
         assert wrong.status_code == 400
         assert "events[1].data.rating" in wrong.json()["error"]["message"]
+        assert await world.database["received"].count_documents({}) == 0
         good = await world.send([feedback("1"), feedback("3")], **BATCH)
         assert good.status_code == 202
         assert [one["id"] for one in good.json()["data"]] == ["1", "3"]

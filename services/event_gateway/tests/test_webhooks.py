@@ -93,6 +93,7 @@ async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(space: Spa
 
         one = await eventually(done)
         assert (one["attempts"], one["status"], one["problem"]) == (3, 200, None)
+        assert there.strayed == [], "a redirect was followed"
         shown = (await world.get(f"/webhook_endpoints/{made['id']}")).json()
         assert shown["deliveries"] == {"waiting": 0, "parked": 0}
         assert "signing_secret" not in shown
