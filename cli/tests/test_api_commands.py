@@ -137,7 +137,36 @@ def listed(*rows: Any, more: bool = False) -> dict[str, Any]:
     return {"object": "list", "data": list(rows), "has_more": more}
 
 
-LISTS = [
+REFUSED = {
+    "id": "refused_1",
+    "refused_at": AT,
+    "event_id": "7",
+    "type": "feedback.recorded.v1",
+    "key_id": "key_1",
+    "code": "foreign_tenant",
+    "reason": "tenantid: is not the tenant of this key.",
+}
+WEBHOOK: dict[str, Any] = {
+    "id": "we_" + "d" * 24,
+    "created_at": AT,
+    "name": "Chat room",
+    "url": "https://hooks.example/in",
+    "event_types": ["fine_tuning.job.succeeded", "model.promoted.v1"],
+    "deliveries": {"waiting": 0, "parked": 2},
+    "skipped": 0,
+    "off": None,
+}
+DELIVERY = {
+    "id": "whd_" + "e" * 24,
+    "event_id": "evt_1",
+    "event_type": "model.promoted.v1",
+    "state": "parked",
+    "attempts": 8,
+    "status": 503,
+    "tried_at": AT,
+    "problem": "answered 503",
+}
+LISTS: list[Any] = [
     (("files", "list"), "/files", FILE),
     (("datasets", "list"), "/datasets", DATASET),
     (("jobs", "list"), "/fine_tuning/jobs", JOB),
@@ -147,8 +176,11 @@ LISTS = [
     (("tenants", "list"), "/organization/tenants", TENANT),
     (("dlq", "list"), "/organization/dead_letters", LETTER),
     (("people", "list"), "/organization/users", PERSON),
+    (("events", "refused"), "/events/refused", REFUSED),
+    (("webhooks", "list"), "/webhook_endpoints", WEBHOOK),
+    (("webhooks", "deliveries", WEBHOOK["id"]), f"/webhook_endpoints/{WEBHOOK['id']}/deliveries", DELIVERY),
 ]
-SINGLE = [
+SINGLE: list[Any] = [
     (("files", "show", FILE_ID), f"/files/{FILE_ID}", FILE),
     (("datasets", "show", DATASET_ID), f"/datasets/{DATASET_ID}", DATASET),
     (("jobs", "show", JOB_ID), f"/fine_tuning/jobs/{JOB_ID}", JOB),
@@ -409,3 +441,47 @@ def test_a_trail_that_is_not_whole_fails(api: Api, sartor: Sartor) -> None:
     for command in ("list", "verify"):
         with pytest.raises(CommandFailed, match="was changed"):
             sartor("audit", command)
+
+
+EVENT = {
+    "id": "evt_1",
+    "type": "model.promoted.v1",
+    "time": "2026-01-02T03:04:05.678+00:00",
+    "cursor": "7",
+    "data": {"model_id": MODEL, "decided_by": "gate"},
+}
+
+
+def test_an_event_is_published_as_a_cloudevent(api: Api, sartor: Sartor) -> None:
+    receipt = {"id": "1", "type": "feedback.recorded.v1", "subject": "fb_1", "accepted_at": AT}
+    api.answers["POST", "/events"] = (202, receipt)
+    data = '{"feedback_id": "r1", "rating": "up"}'
+    out, _ = sartor("events", "publish", "feedback.recorded.v1", "--data", data, "--id", "1", "--source", "/survey")
+    assert "fb_1" in out
+    [(_, _, _, body)] = api.asked
+    attributes = {"specversion": "1.0", "id": "1", "source": "/survey", "type": "feedback.recorded.v1"}
+    assert json.loads(body) == {**attributes, "data": {"feedback_id": "r1", "rating": "up"}}
+
+
+@pytest.mark.parametrize("data", ["{", "[1]", "@nowhere.json"])
+def test_data_that_is_none_is_told(sartor: Sartor, data: str) -> None:
+    with pytest.raises(CommandFailed, match="--data"):
+        sartor("events", "publish", "feedback.recorded.v1", "--data", data)
+
+
+def test_tail_goes_on_behind_what_it_showed(api: Api, sartor: Sartor) -> None:
+    pages = [{"data": [EVENT], "last_id": "7", "has_more": True}, {"data": [], "last_id": "9", "has_more": False}]
+    api.answers["GET", "/events"] = pages
+    out, _ = sartor("events", "tail", "--no-follow", "--type", "model.promoted.v1", "--type", "model.retired.v1")
+    assert out.split() == ["7", "2026-01-02T03:04:05", "model.promoted.v1", f'model_id="{MODEL}"', 'decided_by="gate"']
+    asked = [query for _, _, query, _ in api.asked]
+    types = "model.promoted.v1,model.retired.v1"
+    assert asked == [{"types": types, "limit": "100"}, {"types": types, "limit": "100", "after": "7"}]
+
+
+def test_a_key_of_a_producer_names_its_types(api: Api, sartor: Sartor) -> None:
+    api.answers["POST", "/organization/keys"] = {"id": "key_1", "role": "engineer", "api_key": "sk-sartor-x"}
+    given = ("--scope", "events:publish", "--scope", "events:read", "--event-type", "feedback.recorded.v1")
+    sartor("keys", "create", "survey", *given)
+    asked = {"scopes": ["events:publish", "events:read"], "event_types": ["feedback.recorded.v1"]}
+    assert json.loads(api.asked[0][3]) == {"name": "survey", "role": "engineer", **asked}

@@ -20,6 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from fastapi import FastAPI
 
 from chassis.settings import ServiceSettings
+from event_gateway.domain import VISIBLE
 from eventbus.service import Service
 from schemas import (
     EVENTS,
@@ -144,6 +145,15 @@ async def projects_and_ratings_are_kept(database: Database, events: Seen) -> Non
     assert ratings == {event.feedback_id: event.rating for event in events.of(FeedbackRecorded)}
 
 
+async def events_can_be_read(database: Database, events: Seen) -> None:
+    kept = await database["events"].find().sort("number", 1).to_list()
+    shown = {envelope.id for envelope, event in events.events if event.type in VISIBLE and event.tenant_id}
+    assert {one["_id"] for one in kept} == shown
+    for tenant in {one["tenant_id"] for one in kept}:
+        numbers = [one["number"] for one in kept if one["tenant_id"] == tenant]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
 async def documents_come_and_go(database: Database, events: Seen) -> None:
     gone = {one["_id"]: one.get("gone", False) async for one in database["documents"].find()}
     parsed, deleted = events.of(DocumentParsed), {event.file_id for event in events.of(FileDeleted)}
@@ -170,6 +180,7 @@ async def jobs_are_made_and_end_as_before(database: Database, events: Seen) -> N
 
 EFFECTS: dict[str, Callable[[Database, Seen], Awaitable[None]]] = {
     "evaluator": evaluations_are_made,
+    "event_gateway": events_can_be_read,
     "ingest": labels_become_files,
     "labeling": projects_and_ratings_are_kept,
     "rag_indexer": documents_come_and_go,

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 WATCHES = {
     "evaluator": {"leases-evaluations", "orphans"},
+    "event_gateway": {"leases-deliveries"},
     "labeling": {"leases-projects", "orphans"},
     "ingest": {"leases-files", "orphans"},
     "rag_indexer": {"leases-files"},

@@ -262,6 +262,33 @@ def test_a_key_is_shown_once_works_and_can_be_revoked(person: Visitor, stack: Lo
     shown(person, "Nightly job")
 
 
+def test_services_of_ones_own_publish_and_are_told_by_webhooks(person: Visitor, stack: LocalStack, model: str) -> None:
+    person.page.get_by_role("link", name="Events and webhooks").click()
+    expect(person.page.get_by_role("row").filter(has_text="model.promoted.v1").first).to_be_visible()
+    person.look("events-empty")
+    person.page.get_by_label("Which service is it?").focus()
+    person.type("Survey")
+    person.press("Enter")
+    key = person.page.locator(".made code").inner_text()
+    rating = {"feedback_id": "r", "chat_id": "c", "model": model, "rating": "sideways"}
+    event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "feedback.recorded.v1", "data": rating}
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/cloudevents+json"}
+    assert httpx2.post(f"{stack.base_url}/events", json=event, headers=headers, timeout=30).status_code == 400
+    person.open("/events")
+    shown(person, "invalid_event_data")
+    person.page.get_by_label("Name", exact=True).focus()
+    person.type("Chat room", "https://8.8.8.8/hook")
+    person.press("Enter")
+    shown(person, "whsec_")
+    person.look("events")
+    person.page.get_by_role("link", name="Chat room").click()
+    shown(person, "Nothing was sent yet.")
+    person.look("webhook")
+    person.page.get_by_role("button", name="Delete with its deliveries").focus()
+    person.press("Enter")
+    shown(person, "A webhook tells a service of yours")
+
+
 def test_rows_without_answers_are_answered_and_published(person: Visitor) -> None:
     upload(person, "unlabelled.jsonl", (ROOT / "infra/samples/support/unlabelled.jsonl").read_bytes())
     expect(person.page.get_by_role("link", name="Answer them")).to_be_visible(timeout=60_000)

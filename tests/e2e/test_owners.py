@@ -228,6 +228,8 @@ PLACES = {
     "key_id": "key",
     "user_id": "user",
     "name": "alias",
+    "endpoint_id": "webhook",
+    "delivery_id": "delivery",
 }
 """Parameters of addresses that name a tenant's thing, and which of `ids` and `more` it is."""
 
@@ -237,6 +239,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/labeling/projects/{project_id}/tasks/{task_id}"): {"answer": "a"},
     ("PATCH", "/v1/organization/users/{user_id}"): {"role": "viewer"},
     ("POST", "/v1/vector_stores/{store_id}"): {"name": "mine now"},
+    ("POST", "/v1/webhook_endpoints/{endpoint_id}"): {"name": "mine now"},
+    ("POST", "/v1/webhook_endpoints/{endpoint_id}/test"): {"event_type": "model.promoted.v1"},
     ("POST", "/v1/vector_stores/{store_id}/files"): {"file_id": "file_none"},
     ("POST", "/v1/vector_stores/{store_id}/files/{file_id}"): {"attributes": {}},
     ("POST", "/v1/vector_stores/{store_id}/search"): {"query": "refunds"},
@@ -257,7 +261,9 @@ def more(owner: Tenant, ids: dict[str, str]) -> dict[str, str]:
         person = http.post("/organization/users", json={"email": "carla@example.com", "role": "viewer"}).json()["id"]
         assert http.put("/registry/aliases/theirs", json={"model": ids["model"]}).status_code == 200
         key = http.get("/organization/keys").json()["data"][0]["id"]
-    return {**ids, "project": project, "task": task, "user": person, "key": key, "alias": "theirs"}
+        hook = {"name": "h", "url": "https://8.8.8.8/", "event_types": ["model.promoted.v1"]}
+        webhook = http.post("/webhook_endpoints", json=hook).json()["id"]
+    return {**ids, "project": project, "task": task, "user": person, "key": key, "alias": "theirs", "webhook": webhook}
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,12 @@ INGEST_DELETION = "services/ingest/tests/test_deletion.py"
 LABELING_DELETION = "services/labeling/tests/test_deletion.py"
 EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
 
+GATEWAY = "services/event_gateway/src/event_gateway"
+GATEWAY_RULES = "services/event_gateway/tests/test_domain.py"
+PUBLISHING = "services/event_gateway/tests/test_publishing.py"
+READING = "services/event_gateway/tests/test_reading.py"
+WEBHOOKS = "services/event_gateway/tests/test_webhooks.py"
+
 OVER = "waits = self.patience.is_over(attempts, time.monotonic() - began)"
 
 RECORD = "            "
@@ -1553,5 +1559,117 @@ BUGS: tuple[Planted, ...] = (
         "        self.deleted_at = at\n",
         "",
         "services/registry/tests/test_gate.py::test_a_model_is_deleted_once_in_whatever_state",
+    ),
+    # events from and for services outside
+    bug(
+        "outside events: a tenant in the attributes is believed",
+        f"{GATEWAY}/domain/received.py",
+        "if tenant not in (None, producer.tenant_id):",
+        "if tenant not in (None, sent.tenantid, producer.tenant_id):",
+        f"{GATEWAY_RULES}::test_what_is_refused_names_the_place",
+    ),
+    bug(
+        "outside events: a key publishes what it does not name",
+        f"{GATEWAY}/domain/received.py",
+        "if sent.type not in PUBLISHABLE or sent.type not in producer.event_types:",
+        "if sent.type not in PUBLISHABLE:",
+        f"{GATEWAY_RULES}::test_a_key_publishes_the_types_it_names_and_no_others",
+    ),
+    bug(
+        "outside events: an id of the sender's own choice is published",
+        f"{GATEWAY}/domain/received.py",
+        "own = derived_id(ID_PREFIXES[kind.type], producer.tenant_id, given)",
+        "own = given",
+        f"{GATEWAY_RULES}::test_what_is_published_is_the_tenants_and_says_who_said_it",
+    ),
+    bug(
+        "outside events: another body under the same id is taken for the first",
+        f"{GATEWAY}/domain/received.py",
+        "if self.digest != digest_of(sent):",
+        "if not self.digest:",
+        f"{PUBLISHING}::test_an_id_used_again_for_another_event_is_a_conflict",
+    ),
+    bug(
+        "outside events: a list is published up to its first wrong event",
+        f"{GATEWAY}/use_cases/publishing.py",
+        """        checked = [await self._checked(producer, one, place, many) for place, one in enumerate(events)]
+        return [await self._publish(producer, sent, event) for sent, event in checked]
+""",
+        """        return [
+            await self._publish(producer, *await self._checked(producer, one, place, many))
+            for place, one in enumerate(events)
+        ]
+""",
+        f"{PUBLISHING}::test_a_list_is_published_whole_or_not_at_all",
+    ),
+    bug(
+        "event log: an event whose place was taken is lost",
+        f"{GATEWAY}/store.py",
+        "            except DuplicateKeyError:\n                continue\n",
+        "            except DuplicateKeyError:\n                pass\n",
+        f"{READING}::test_events_that_come_together_get_places_of_their_own",
+    ),
+    bug(
+        "event log: a reader whose events are gone is told of none",
+        f"{GATEWAY}/store.py",
+        'if oldest is None or oldest["number"] > after + 1:',
+        "if after < 0:",
+        f"{READING}::test_a_tenant_has_its_newest_events_and_is_told_of_a_gap",
+    ),
+    bug(
+        "event log: an empty page ends behind an event that is yet to come",
+        f"{GATEWAY}/store.py",
+        """found[-1]["number"] if len(found) == limit else max(head, after or 0)""",
+        """found[-1]["number"] if found else max(head, after or 0) + 1""",
+        f"{READING}::test_a_tenant_reads_its_own_events_in_order_and_none_twice",
+    ),
+    bug(
+        "event log: one reads what one's role may not",
+        f"{GATEWAY}/domain/visible.py",
+        "if covers(role, seen.scope)}",
+        "if role}",
+        f"{GATEWAY_RULES}::test_a_role_reads_what_it_may_and_no_more",
+    ),
+    bug(
+        "webhooks: an address inside is reached by a name",
+        f"{GATEWAY}/sending.py",
+        "if not self._to_inside and not all(map(is_outside, addresses)):",
+        "if not self._to_inside and not addresses:",
+        f"{GATEWAY_RULES}::test_no_webhook_goes_inside_or_in_the_clear",
+    ),
+    bug(
+        "webhooks: an IPv4 address inside an IPv6 one is not looked at",
+        f"{GATEWAY}/sending.py",
+        "carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]",
+        "carried = address.ipv4_mapped",
+        f"{GATEWAY_RULES}::test_no_address_inside_passes_for_one_outside",
+    ),
+    bug(
+        "webhooks: a redirect is followed inside",
+        f"{GATEWAY}/sending.py",
+        "follow_redirects=False",
+        "follow_redirects=True",
+        f"{WEBHOOKS}::test_a_delivery_that_fails_is_tried_again_under_the_same_id",
+    ),
+    bug(
+        "webhooks: a delivery is tried for ever",
+        f"{GATEWAY}/domain/webhooks.py",
+        "elif outcome.over or outcome.gone or self.attempts >= most:",
+        "elif outcome.over or outcome.gone:",
+        f"{GATEWAY_RULES}::test_a_delivery_is_tried_again_and_then_parked",
+    ),
+    bug(
+        "webhooks: one signs what was sent without its time",
+        "schemas/src/schemas/webhooks.py",
+        """signed = f"{webhook_id}.{timestamp}.".encode() + body""",
+        """signed = f"{webhook_id}.".encode() + body""",
+        f"{WEBHOOKS}::test_the_openai_sdk_makes_tries_and_unwraps_webhooks",
+    ),
+    bug(
+        "webhooks: deliveries to an endpoint that is away pile up",
+        f"{GATEWAY}/use_cases/reading.py",
+        "if await webhooks.is_full(endpoint, self._most_waiting):",
+        "if self._most_waiting < 0:",
+        f"{WEBHOOKS}::test_an_endpoint_that_is_away_holds_up_nobody_and_only_so_much",
     ),
 )

@@ -125,12 +125,19 @@ def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "cli",
     role: Annotated[str, typer.Option(help=ROLES)] = "engineer",
     expires_in_days: Annotated[int | None, typer.Option(help="Days until it expires; never if not given.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do of its role; several times for more. All if not given.")
+    ] = None,
+    event_type: Annotated[
+        list[str] | None,
+        typer.Option(help="A type of event that a service of yours publishes with it; several times for more."),
+    ] = None,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Make an API key, which is shown only now."""
-    body: dict[str, Any] = {"name": name, "role": role}
+    body: dict[str, Any] = {"name": name, "role": role, **given(scopes=scope or None, event_types=event_type or None)}
     if expires_in_days is not None:
         body["expires_at"] = int(time.time()) + expires_in_days * 86_400
     made = Client(base_url=base_url, api_key=api_key).call("POST", "/organization/keys", json=body)

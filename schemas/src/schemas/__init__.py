@@ -8,6 +8,7 @@ from schemas.deletions import (
     LabelsDeleted,
     ModelDeleted,
 )
+from schemas.drift import DriftDetected
 from schemas.envelope import Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from schemas.events import (
     AdapterEvicted,
@@ -40,12 +41,18 @@ from schemas.events import (
     TenantPolicy,
     TenantPolicyChanged,
 )
+from schemas.outside import BATCH, PUBLISHABLE, STRUCTURED, cloudevent
 from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, RowCounts
 from schemas.topics import EVENTS, TOPICS, Topic
+from schemas.webhooks import OPENAI_NAMES, WebhookRefused, signed_headers, verified
 
 __all__ = [
+    "BATCH",
     "EVENTS",
     "FEWEST_TRAINING_ROWS",
+    "OPENAI_NAMES",
+    "PUBLISHABLE",
+    "STRUCTURED",
     "TOPICS",
     "AdapterEvicted",
     "AdapterLoadFailed",
@@ -56,6 +63,7 @@ __all__ = [
     "DatasetRejected",
     "DocumentIndexed",
     "DocumentParsed",
+    "DriftDetected",
     "Envelope",
     "EvaluationCompleted",
     "Event",
@@ -89,7 +97,11 @@ __all__ = [
     "TenantPolicy",
     "TenantPolicyChanged",
     "Topic",
+    "WebhookRefused",
+    "cloudevent",
     "parse",
     "read_envelope",
+    "signed_headers",
     "to_message",
+    "verified",
 ]

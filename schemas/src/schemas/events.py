@@ -391,3 +391,4 @@ class FeedbackRecorded(Event):
     model: Id = Field(description="The model that answered.")
     rating: Literal["up", "down"] = Field(description="The rating.")
     has_correction: bool = Field(False, description="Whether a better answer was given.")
+    producer: Id = Field("", description="Id of the API key of a service outside that recorded it; its word alone.")

@@ -14,7 +14,7 @@ from typing import Any
 from jsoncompat import check_compat
 
 from schemas.envelope import Event
-from schemas.topics import EVENTS, TOPICS
+from schemas.topics import EVENTS, LOG, TOPICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,15 +47,19 @@ def catalogue() -> str:
         "flowchart LR",
     ]
     lines += [
-        f"  {topic.producer} -- {topic.name} --> {consumer}"
+        f"  {producer} -- {topic.name} --> {consumer}"
         for topic in TOPICS
         if topic.name != "accounts"
+        for producer in topic.producers
         for consumer in topic.consumers
+        if consumer != LOG
     ]
     lines += ["  accounts -- accounts --> every[every service that checks keys]", "```", ""]
+    lines += [f"`{LOG}`, which keeps what tenants may read and sends webhooks, is left out of the picture.", ""]
     for topic in TOPICS:
         readers = ", ".join(f"`{name}`" for name in topic.consumers) or "nobody here (for your own consumers)"
-        lines += [f"## `{topic.name}`", "", f"{topic.about} Written by `{topic.producer}`, read by {readers}.", ""]
+        writers = ", ".join(f"`{name}`" for name in topic.producers)
+        lines += [f"## `{topic.name}`", "", f"{topic.about} Written by {writers}, read by {readers}.", ""]
         lines += ["| event | key | when |", "|---|---|---|"]
         lines += [f"| `{event.type}` | `{event.key}` | {_sentence(event)} |" for event in topic.events]
         lines.append("")

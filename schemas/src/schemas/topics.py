@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import deletions, events
+from schemas import deletions, drift, events
 from schemas.envelope import Event
 
 
@@ -17,14 +17,14 @@ class Topic:
         about: one sentence.
         partitions: upper bound of useful consumers per group.
         events: the types it carries.
-        producer: the one service that writes it.
+        producers: the services that write it: one for each of its streams.
         consumers: the services that read it.
     """
 
     name: str
     about: str
     events: tuple[type[Event], ...]
-    producer: str
+    producers: tuple[str, ...]
     consumers: tuple[str, ...]
     partitions: int = 3
 
@@ -37,6 +37,7 @@ class Topic:
 EVERY_HTTP_SERVICE = (
     "console",
     "evaluator",
+    "event_gateway",
     "inference_proxy",
     "ingest",
     "labeling",
@@ -46,32 +47,49 @@ EVERY_HTTP_SERVICE = (
     "trainer",
 )
 
+LOG = "event_gateway"
+"""Publishes what services outside say, and keeps what tenants may read of all events."""
+
 TOPICS: tuple[Topic, ...] = (
     Topic(
         "accounts",
         "Tenants, their policies and revoked keys.",
         (events.TenantCreated, events.TenantPolicyChanged, events.KeyRevoked),
-        "accounts",
+        ("accounts",),
         EVERY_HTTP_SERVICE,
     ),
-    Topic("files", "Uploads.", (events.FileUploaded, deletions.FileDeleted), "ingest", ("labeling", "rag_indexer")),
+    Topic(
+        "files",
+        "Uploads.",
+        (events.FileUploaded, deletions.FileDeleted),
+        ("ingest",),
+        (LOG, "labeling", "rag_indexer"),
+    ),
     Topic(
         "datasets",
         "Dataset versions, or why a file did not become one.",
         (events.DatasetPrepared, events.DatasetRejected, deletions.DatasetDeleted),
-        "ingest",
-        ("evaluator", "registry", "trainer"),
+        ("ingest",),
+        (LOG, "evaluator", "registry", "trainer"),
     ),
     Topic(
         "documents",
         "Text documents to retrieve from.",
         (events.DocumentParsed,),
-        "ingest",
+        ("ingest",),
         ("rag_indexer",),
     ),
-    Topic("indexes", "Documents that can be searched.", (events.DocumentIndexed,), "rag_indexer", ()),
-    Topic("labeling", "Rows that need answers from people.", (events.LabelingRequested,), "ingest", ("labeling",)),
-    Topic("labels", "Answers people gave.", (events.LabelsPublished, deletions.LabelsDeleted), "labeling", ("ingest",)),
+    Topic("indexes", "Documents that can be searched.", (events.DocumentIndexed,), ("rag_indexer",), (LOG,)),
+    Topic(
+        "labeling", "Rows that need answers from people.", (events.LabelingRequested,), ("ingest",), (LOG, "labeling")
+    ),
+    Topic(
+        "labels",
+        "Answers people gave.",
+        (events.LabelsPublished, deletions.LabelsDeleted),
+        ("labeling",),
+        (LOG, "ingest"),
+    ),
     Topic(
         "finetunes",
         "Training jobs.",
@@ -84,8 +102,8 @@ TOPICS: tuple[Topic, ...] = (
             events.FinetuneCancelled,
             deletions.FinetuneAdapterDeleted,
         ),
-        "trainer",
-        ("ingest", "registry"),
+        ("trainer",),
+        (LOG, "ingest", "registry"),
     ),
     Topic(
         "models",
@@ -98,25 +116,26 @@ TOPICS: tuple[Topic, ...] = (
             events.ModelRetired,
             deletions.ModelDeleted,
         ),
-        "registry",
-        ("evaluator", "inference_proxy", "ingest", "model_server", "trainer"),
+        ("registry",),
+        (LOG, "evaluator", "inference_proxy", "ingest", "model_server", "trainer"),
     ),
     Topic(
         "adapters",
         "Which replica holds which adapter, proved.",
         (events.AdapterResident, events.AdapterLoadFailed, events.AdapterEvicted),
-        "model_server",
+        ("model_server",),
         ("inference_proxy", "registry"),
     ),
     Topic(
         "evaluations",
         "Evidence about candidates.",
         (events.EvaluationCompleted, deletions.EvidenceDeleted),
-        "evaluator",
-        ("ingest", "registry"),
+        ("evaluator",),
+        (LOG, "ingest", "registry"),
     ),
-    Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), "inference_proxy", ()),
-    Topic("feedback", "Ratings.", (events.FeedbackRecorded,), "inference_proxy", ("labeling",)),
+    Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), ("inference_proxy",), ()),
+    Topic("feedback", "Ratings.", (events.FeedbackRecorded,), ("inference_proxy", LOG), (LOG, "labeling")),
+    Topic("drift", "What is asked of a model has changed.", (drift.DriftDetected,), (LOG,), (LOG,)),
 )
 
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}

@@ -77,6 +77,41 @@ LETTER = {
     "reason": "no such dataset",
     "died_at": 1_700_000_000,
 }
+HAPPENED = {
+    "id": "evt_1",
+    "cursor": "7",
+    "type": "model.promoted.v1",
+    "time": "2026-01-02T03:04:05+00:00",
+    "subject": MODEL,
+    "data": {},
+}
+REFUSED = {
+    "id": "refused_1",
+    "type": "feedback.recorded.v1",
+    "event_id": "rating 7",
+    "key_id": "key_1",
+    "code": "foreign_tenant",
+    "reason": "tenantid: is not the tenant of this key.",
+    "refused_at": 1_700_000_000,
+}
+WEBHOOK = {
+    "id": "we_1",
+    "name": "Chat room",
+    "url": "https://hooks.example/in",
+    "event_types": ["model.promoted.v1"],
+    "deliveries": {"waiting": 0, "parked": 1},
+    "skipped": 0,
+    "off": None,
+}
+DELIVERY = {
+    "id": "whd_1",
+    "event_id": "evt_1",
+    "event_type": "model.promoted.v1",
+    "state": "parked",
+    "attempts": 8,
+    "tried_at": 1_700_000_000,
+    "problem": "answered 503",
+}
 OPERATOR = {"tenant_id": "", "key_id": "key_op", "role": "operator", "scopes": ["*"], "allowances": []}
 
 
@@ -251,6 +286,12 @@ class World:
             ("GET", "/v1/organization/tenants"): page(ORGANIZATION),
             ("GET", "/v1/organization/dead_letters"): page(LETTER),
             ("GET", "/readyz"): {"mongo": "ok"},
+            ("GET", "/v1/events"): page(HAPPENED),
+            ("GET", "/v1/events/refused"): page(REFUSED),
+            ("GET", "/v1/webhook_endpoints"): page(),
+            ("GET", "/v1/webhook_event_types"): page("fine_tuning.job.succeeded"),
+            ("GET", "/v1/webhook_endpoints/we_1"): WEBHOOK,
+            ("GET", "/v1/webhook_endpoints/we_1/deliveries"): page(DELIVERY),
         }
 
 

@@ -21,8 +21,10 @@ from console_world import (
     OWN,
     PERSON,
     PROJECT,
+    REFUSED,
     RUN,
     WAITS,
+    WEBHOOK,
     World,
     at,
     chunks,
@@ -42,7 +44,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAGES = [
     *("/", "/files/file-1", "/models", f"/models/{MODEL}", "/chat", "/labeling", "/labeling/lp-1"),
-    *("/people", "/keys", "/policy", "/audit", "/account"),
+    *("/people", "/keys", "/policy", "/events", "/audit", "/account"),
 ]
 FORMS = [
     ("/sign-out", {}),
@@ -57,6 +59,10 @@ FORMS = [
     ("/people/user_1", {"reset": "1"}),
     ("/policy", {"gate": "auto"}),
     ("/account", {"current": "x", "new": "y"}),
+    ("/events/producers", {"name": "survey"}),
+    ("/events/webhooks", {"name": "x", "url": "https://x.example", "types": "model.promoted.v1"}),
+    ("/events/webhooks/we_1", {"delete": "true"}),
+    ("/events/webhooks/we_1/deliveries/whd_1/replay", {}),
 ]
 BODIES = {
     "/chat/say": {"model": MODEL, "message": "hi", "system": ""},
@@ -294,6 +300,8 @@ async def test_a_request_of_another_site_does_nothing(world: World, path: str) -
         ("/labeling/lp-1", ("POST", "/v1/labeling/projects/lp-1/next"), {"id": "lt-1", "text": EVIL}),
         ("/labeling/lp-1", ("GET", "/v1/labeling/projects/lp-1"), {**PROJECT, "labels": [EVIL], "instructions": EVIL}),
         ("/keys", ("GET", "/v1/organization/keys"), page({**KEY, "name": EVIL})),
+        ("/events", ("GET", "/v1/events/refused"), page({**REFUSED, "event_id": EVIL, "type": EVIL})),
+        ("/events/webhooks/we_1", ("GET", "/v1/webhook_endpoints/we_1"), {**WEBHOOK, "name": EVIL, "url": EVIL}),
         ("/files/file-1", ("GET", "/v1/files/file-1"), Invalid(EVIL)),
     ],
 )  # fmt: skip

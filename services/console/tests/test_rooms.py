@@ -43,13 +43,13 @@ HOMES = {
     "auditor": "/audit",
 }
 ROOMS = {
-    "owner": {"/", "/labeling", "/models", "/chat", "/people", "/keys", "/policy", "/audit"},
-    "admin": {"/", "/labeling", "/models", "/chat", "/people", "/keys", "/policy", "/audit"},
-    "engineer": {"/", "/labeling", "/models", "/chat"},
-    "approver": {"/", "/models"},
+    "owner": {"/", "/labeling", "/models", "/chat", "/people", "/keys", "/policy", "/events", "/audit"},
+    "admin": {"/", "/labeling", "/models", "/chat", "/people", "/keys", "/policy", "/events", "/audit"},
+    "engineer": {"/", "/labeling", "/models", "/chat", "/events"},
+    "approver": {"/", "/models", "/events"},
     "labeler": {"/labeling"},
-    "viewer": {"/", "/models"},
-    "auditor": {"/", "/models", "/people", "/keys", "/policy", "/audit"},
+    "viewer": {"/", "/models", "/events"},
+    "auditor": {"/", "/models", "/people", "/keys", "/policy", "/events", "/audit"},
     "end_user": {"/", "/models", "/chat"},
 }
 USERS = "/v1/organization/users"

@@ -26,6 +26,7 @@ SERVICE_PORTS = {
     "inference_proxy": 8108,
     "model_server": 8109,
     "console": 8110,
+    "event_gateway": 8111,
 }
 PORTS = {
     "ingress": 8080,

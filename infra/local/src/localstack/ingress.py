@@ -16,6 +16,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
     "rag_indexer": ("/v1/vector_stores", "/v1/embeddings"),
     "inference_proxy": ("/v1/chat", "/v1/completions", "/v1/feedback"),
     "accounts": ("/v1/organization",),
+    "event_gateway": ("/v1/events", "/v1/webhook_endpoints", "/v1/webhook_event_types"),
 }
 
 

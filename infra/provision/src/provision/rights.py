@@ -39,6 +39,7 @@ RIGHTS = {
     "inference_proxy": Rights(),
     "model_server": Rights(reads=("adapters",)),
     "console": Rights(),
+    "event_gateway": Rights(),
 }
 """By package name. The bytes of a file made of published labels are the labels; ingest removes them with the file."""
 

@@ -38,6 +38,7 @@ class Principal:
 
     `tenant_id` is what every query below the API carries. `caller` names the service for calls between services.
     `allowances` are what it may use in a minute: a key's own, its makers' where they are limited, its tenant's.
+    `event_types` are the types of event that a key of a service outside may publish.
     """
 
     tenant_id: str
@@ -49,6 +50,7 @@ class Principal:
     organization: str = ""
     expires_at: int | None = None
     allowances: tuple[Allowance, ...] = ()
+    event_types: tuple[str, ...] = ()
 
     @property
     def owner(self) -> str:
@@ -214,8 +216,8 @@ class Authenticator:
 def _principal(answer: Mapping[str, Any]) -> Principal:
     """What accounts says of a key; fields that a newer accounts adds are left out."""
     known = {name: value for name, value in answer.items() if name in Principal.__dataclass_fields__}
-    allowances = tuple(map(Allowance.read, answer.get("allowances", ())))
-    return Principal(**{**known, "scopes": frozenset(answer["scopes"]), "allowances": allowances})
+    lists = {"scopes": frozenset(answer["scopes"]), "event_types": tuple(answer.get("event_types", ()))}
+    return Principal(**{**known, **lists, "allowances": tuple(map(Allowance.read, answer.get("allowances", ())))})
 
 
 async def caller_of(scope: Scope) -> Principal:

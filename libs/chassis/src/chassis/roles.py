@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-RESOURCES = ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "organization")
+RESOURCES = ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", "evals", "events", "organization")
 
 SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action in ("read", "write")) | {
     "models:approve",
     "labeling:annotate",
+    "events:publish",
     "audit:read",
     "organization:own",
     "own:delete",
@@ -16,6 +17,7 @@ SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action i
 """Every scope there is, spelt out.
 
 `write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
+`events:publish` is to publish the types of event that a key names; `events:write` is to make and change webhooks.
 `organization:own` is to make owners and to change them; `own:delete` is to take back what was made of one's own data.
 """
 
@@ -25,14 +27,17 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": SCOPES - {"organization:own"},
     "engineer": frozenset(
         {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
-        | {"evals:write"}
+        | {"evals:write", "events:write", "events:publish"}
     ),
-    "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read"}),
+    "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read", "events:read"}),
     "labeler": frozenset({"labeling:annotate"}),
     "viewer": frozenset(
         {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
+        | {"events:read"}
     ),
-    "auditor": frozenset({"audit:read", "organization:read", "models:read", "evals:read", "fine_tuning:read"}),
+    "auditor": frozenset(
+        {"audit:read", "organization:read", "models:read", "evals:read", "fine_tuning:read", "events:read"}
+    ),
     "end_user": frozenset(
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
         | {"own:delete"}

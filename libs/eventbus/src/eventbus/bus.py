@@ -22,6 +22,7 @@ from chassis.settings import ServiceSettings
 from eventbus import as_it_came
 from eventbus.continuity import Continuity
 from eventbus.event_size import MOST_EVENT_BYTES
+from eventbus.handled import handling
 from eventbus.lag import Lag
 from eventbus.lanes import Lanes, Place, Rest
 from eventbus.letter import CUT_FROM, REPLAY_FOR, Letter, Outcome
@@ -260,7 +261,7 @@ class Bus:
         if event is None or envelope is None:
             return None
         crash_point("consumer.fetched")
-        with structlog.contextvars.bound_contextvars(**_identity(envelope)), HANDLING.labels(event.type).time():
+        with handling(envelope), HANDLING.labels(event.type).time():
             return await self._handle(record, event)
 
     def _decode(self, record: Record, handlers: Handlers) -> tuple[Event | None, Envelope | None]:
@@ -323,7 +324,7 @@ class Bus:
             return self._give_up("malformed", str(error), held.attempts)
         if event is None or envelope is None:
             return Outcome.HANDLED
-        with structlog.contextvars.bound_contextvars(**_identity(envelope)):
+        with handling(envelope):
             return await self._attempt(event, held.attempts)
 
     async def _attempt(self, event: Event, attempts: int) -> Outcome | Letter:
@@ -381,7 +382,3 @@ class Bus:
         headers = {name: as_it_came.text_of(value) for name, value in message.headers.items()}
         topic = str(raw.topic).removeprefix(self._prefix)
         return Record(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
-
-
-def _identity(envelope: Envelope) -> dict[str, Any]:
-    return {"event_id": envelope.id, "correlation_id": envelope.correlationid, "tenant_id": envelope.tenantid}

@@ -28,6 +28,7 @@ SERVICES = (
     "accounts",
     "console",
     "evaluator",
+    "event_gateway",
     "inference_proxy",
     "ingest",
     "labeling",

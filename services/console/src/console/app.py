@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from console.pages.entry import entry_routes
+from console.pages.events import event_routes
 from console.pages.home import home_routes
 from console.pages.labeling import label_routes
 from console.pages.models import model_routes
@@ -42,6 +43,7 @@ def build(settings: Settings) -> FastAPI:
             play_routes(web, ingest, registry, proxy, settings.base_model),
             label_routes(web, labeling),
             operate_routes(web, accounts, registry),
+            event_routes(web, accounts, service.peer("event_gateway")),
             operator_routes(web, service.peer),
             reference_routes(web, Reference(service.peer)),
         ],

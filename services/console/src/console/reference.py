@@ -28,6 +28,7 @@ SERVICES = (
     "rag_indexer",
     "labeling",
     "accounts",
+    "event_gateway",
 )
 BELIEVED_SECONDS = 60.0
 ASKED_AGAIN_SECONDS = 5.0

@@ -42,6 +42,7 @@ GROUPS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("/people", "People", "organization:read", "p", ("operate/people",)),
             Room("/keys", "API keys", "organization:read", "k", ("operate/keys",)),
             Room("/policy", "Policy", "organization:read", "o", ("operate/policy",)),
+            Room("/events", "Events and webhooks", "events:read", "e", ("operate/events", "operate/webhook")),
             Room("/audit", "Audit", "audit:read", "a", ("operate/audit",)),
         ),
     ),

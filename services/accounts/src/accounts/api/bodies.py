@@ -63,6 +63,9 @@ class KeyAsked(Body):
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
     user_id: Word | None = None
+    event_types: list[Word] = Field(
+        default_factory=list, max_length=20, description="Types of event that a service outside publishes with the key."
+    )
 
 
 class LettersAsked(Body):

@@ -36,7 +36,8 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
     @router.post("/keys")
     async def create_key(asked: KeyAsked, principal: Writes, response: Response) -> dict[str, Any]:
         response.headers["cache-control"] = "no-store"
-        wanted = NewKey(**{**asked.model_dump(), "scopes": tuple(asked.scopes)})
+        lists = {"scopes": tuple(asked.scopes), "event_types": tuple(asked.event_types)}
+        wanted = NewKey(**{**asked.model_dump(), **lists})
         key, secret = await keys.create(principal, wanted)
         return {**key_view(key), "api_key": secret}
 

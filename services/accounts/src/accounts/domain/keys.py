@@ -11,8 +11,9 @@ from chassis.auth import Principal
 from chassis.errors import Forbidden, Invalid, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, SCOPES, expand
+from chassis.text import quoted
 from eventbus.aggregate import Aggregate
-from schemas import KeyRevoked
+from schemas import PUBLISHABLE, KeyRevoked
 
 KEY_PREFIX = "sk-sartor-"
 MOST_MAKERS = 8
@@ -31,12 +32,14 @@ class NewKey:
     tokens_per_minute: int | None = None
     user_id: str | None = None
     makers: tuple[Allowance, ...] = ()
+    event_types: tuple[str, ...] = ()
 
 
 class ApiKey(Aggregate):
     """An API key as stored: its SHA-256 and what it may do; never the key.
 
-    `makers` are the allowances of the limited keys it was made by: what it uses counts under theirs too.
+    `makers` are the allowances of the limited keys it was made by: what it uses counts under theirs too. With
+    `event_types` it is a producer: a service outside that publishes these types of event, and no others.
     """
 
     created_at: int
@@ -52,6 +55,7 @@ class ApiKey(Aggregate):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     makers: list[Allowance] = Field(default_factory=list)
+    event_types: list[str] = Field(default_factory=list)
 
     @property
     def limited(self) -> bool:
@@ -77,6 +81,9 @@ class ApiKey(Aggregate):
         Raises:
             Forbidden: more is asked for by name than this key has.
         """
+        beyond = sorted(set(made.event_types) - set(self.event_types)) if self.event_types else []
+        if beyond:
+            raise Forbidden(f"event_types: this key may not grant {', '.join(beyond)}.", param="event_types")
         for name in ("requests_per_minute", "tokens_per_minute", "expires_at"):
             own, asked = getattr(self, name), getattr(made, name)
             if own is not None and asked is not None and asked > own:
@@ -120,6 +127,22 @@ class ApiKey(Aggregate):
         if self.revoked_at is None:
             self.revoked_at = at
             self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+
+
+def check_event_types(asked: NewKey) -> None:
+    """What a producer may publish is said type by type, beside the scope that lets it publish.
+
+    Raises:
+        Invalid: no service outside may publish one of the types, or the key may not publish at all.
+    """
+    unknown = sorted(set(asked.event_types) - set(PUBLISHABLE))
+    if unknown:
+        raise Invalid(
+            f"event_types: services outside may publish {', '.join(PUBLISHABLE)}; not {quoted(unknown[0])}.",
+            param="event_types",
+        )
+    if asked.event_types and "events:publish" not in expand(asked.scopes) & expand(ROLES[asked.role]):
+        raise Invalid("event_types: the key also needs the scope 'events:publish', and a role with it.", param="scopes")
 
 
 def check_grant(maker: Principal, role: str, scopes: list[str]) -> None:

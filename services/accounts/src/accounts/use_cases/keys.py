@@ -7,7 +7,7 @@ import string
 from dataclasses import asdict
 from typing import Any
 
-from accounts.domain import KEY_PREFIX, ApiKey, NewKey, Tenant, check_grant
+from accounts.domain import KEY_PREFIX, ApiKey, NewKey, Tenant, check_event_types, check_grant
 from accounts.store import Accounts
 from accounts.use_cases.limits import Limits, actor_of
 from chassis.auth import Principal, hash_key
@@ -35,6 +35,7 @@ class Keys:
             Invalid: unknown role, or it has expired already.
         """
         check_grant(maker, asked.role, list(asked.scopes))
+        check_event_types(asked)
         if asked.expires_at is not None and asked.expires_at <= now():
             raise Invalid("expires_at: this time has passed already.", param="expires_at")
         tenant = await self._accounts.tenants.get(maker.tenant_id, maker.tenant_id)
@@ -77,8 +78,10 @@ class Keys:
             requests_per_minute=asked.requests_per_minute,
             tokens_per_minute=asked.tokens_per_minute,
             makers=list(asked.makers),
+            event_types=list(asked.event_types),
         )
-        await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role)
+        publishes = {"event_types": ", ".join(key.event_types)} if key.event_types else {}
+        await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role, **publishes)
         stored = await self._accounts.keys.add_once(key)
         if stored.key_hash != key.key_hash:
             stored = await self._accounts.keys.update(tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint))
@@ -124,6 +127,7 @@ class Keys:
             "scopes": sorted(scopes),
             "organization": organization,
             "expires_at": key.expires_at,
+            "event_types": key.event_types,
             "allowances": [asdict(allowance) for allowance in allowances],
         }
 

@@ -27,6 +27,7 @@ SERVICES = (
     "rag_indexer",
     "inference_proxy",
     "model_server",
+    "event_gateway",
 )
 TENANTS_SHOWN = 50
 LETTERS_SHOWN = 50

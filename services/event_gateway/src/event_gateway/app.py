@@ -1,0 +1,53 @@
+"""Wires the event gateway together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+
+from event_gateway.api import publishing_routes, reading_routes, webhook_routes
+from event_gateway.domain import Delivery, Endpoint, Received
+from event_gateway.events import subscriptions
+from event_gateway.sending import WebhookSender
+from event_gateway.settings import Settings
+from event_gateway.store import TO_DELIVER, Kept, Log, Refusals, Webhooks
+from event_gateway.use_cases import Endpoints, Heads, KeepEvent, Publish
+from event_gateway.worker import Deliveries
+from eventbus.service import Service
+
+
+def build(settings: Settings) -> FastAPI:
+    """The event gateway application."""
+    service = Service("event_gateway", settings)
+    seconds = settings.events_kept_seconds
+    log = Log(
+        service.collection("events"),
+        service.collection("heads"),
+        kept_seconds=seconds,
+        most=settings.events_kept_per_tenant,
+    )
+    refusals = Refusals(service.collection("refused"), kept_seconds=seconds, most=settings.events_refused_per_tenant)
+    webhooks = Webhooks(
+        service.aggregates("endpoints", Endpoint),
+        service.aggregates("deliveries", Delivery),
+        service.collection("turns"),
+    )
+    kept = Kept(service.aggregates("received", Received), log, refusals, webhooks, kept_seconds=seconds)
+    wake = asyncio.Event()
+    sender = WebhookSender(to_inside=settings.webhooks_to_inside, seconds=settings.webhook_seconds)
+    heads = Heads(log, most=settings.event_streams, most_each=settings.event_streams_per_tenant)
+    service.bus.subscribe(subscriptions(KeepEvent(kept, most_waiting=settings.webhook_waiting, wake=wake)))
+    service.on_start(kept.prepare)
+    service.background("sweep", kept.sweep)
+    service.background("heads", heads.run)
+    service.background("deliveries", Deliveries(webhooks, sender, settings, owner=service.replica_id, wake=wake).run)
+    service.watch_leases(webhooks.deliveries, TO_DELIVER)
+    service.on_stop(sender.close)
+    return service.app(
+        [
+            publishing_routes(Publish(kept), refusals),
+            reading_routes(log, heads),
+            webhook_routes(webhooks, Endpoints(webhooks, sender, most=settings.webhooks_per_tenant, wake=wake)),
+        ]
+    )

@@ -1,0 +1,102 @@
+"""Takes events of services outside: all of a request or none of it, each once, and what is refused is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import Counter
+from pydantic import ValidationError
+
+from chassis.auth import Principal
+from chassis.errors import Conflict, Invalid, SartorError
+from chassis.ids import now
+from event_gateway.domain import Received, Refused, Sent, checked_data
+from event_gateway.store import Kept
+from schemas import PUBLISHABLE, Event
+
+TAKEN = Counter("outside_events_total", "Events that services outside sent.", ["type", "outcome"])
+
+LONGEST_NAME = 256
+
+
+class Publish:
+    """Checks what was sent, and publishes it.
+
+    Args:
+        kept: where it is kept.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    async def run(self, producer: Principal, events: Sequence[Any]) -> list[Received]:
+        """Publish events, each once; one that was sent before is answered as it was then.
+
+        Args:
+            producer: whose key they came with.
+            events: decoded JSON.
+
+        Raises:
+            Invalid, Forbidden, Conflict, TooLarge: the first that is refused, by its place; none is published.
+        """
+        many = len(events)
+        checked = [await self._checked(producer, one, place, many) for place, one in enumerate(events)]
+        return [await self._publish(producer, sent, event) for sent, event in checked]
+
+    async def refuse(self, producer: Principal, sent: Any, error: SartorError) -> None:
+        """Keep what was not published, with why."""
+        named = sent if isinstance(sent, dict) else {}
+        id_, source, type_ = (_readable(named.get(name)) for name in ("id", "source", "type"))
+        refused = Refused(id_, source, type_, producer.key_id, str(error.code), error.message[:1000], error.param)
+        await self._kept.refusals.keep(producer.tenant_id, refused)
+        TAKEN.labels(_counted(type_), str(error.code)).inc()
+
+    async def _checked(self, producer: Principal, one: Any, place: int, many: int) -> tuple[Sent, Event]:
+        try:
+            sent = _read(one)
+            event = checked_data(sent, producer)
+            before = await self._kept.received.find_one(producer.tenant_id, {"_id": Received.id_of(producer, sent)})
+            if before is not None:
+                before.expect(sent)
+        except SartorError as error:
+            await self.refuse(producer, one, error)
+            if many > 1:
+                error.message = f"events[{place}].{error.message} None of the {many} events was published."
+            raise
+        return sent, event
+
+    async def _publish(self, producer: Principal, sent: Sent, event: Event) -> Received:
+        fresh = Received.of(sent, event, producer, now())
+        with structlog.contextvars.bound_contextvars(event_id=sent.id):  # what the published one follows from
+            stored = await self._kept.received.add_once(fresh)
+        try:
+            stored.expect(sent)
+        except Conflict as error:  # the same id came in twice at the same time, with two bodies
+            await self.refuse(producer, sent.model_dump(mode="json"), error)
+            raise
+        TAKEN.labels(_counted(sent.type), "accepted" if stored is fresh else "repeated").inc()
+        return stored
+
+
+def _read(one: Any) -> Sent:
+    if not isinstance(one, dict):
+        raise Invalid("an event is a JSON object with CloudEvents' attributes.", code="malformed_event")
+    try:
+        return Sent.model_validate(one)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        inner = [str(first["ctx"]["param"])] if "param" in first.get("ctx", {}) else []
+        where = ".".join([*map(str, first["loc"]), *inner])[:200]
+        said = "is no attribute of an event here. Leave it out" if first["type"] == "extra_forbidden" else first["msg"]
+        raise Invalid(f"{where}: {said}.", code="malformed_event", param=where or None) from error
+
+
+def _readable(value: Any) -> str:
+    text = value if isinstance(value, str) else ""
+    return text[:LONGEST_NAME].encode(errors="backslashreplace").decode()
+
+
+def _counted(event_type: str) -> str:
+    return event_type if event_type in PUBLISHABLE else "other"

@@ -1,0 +1,116 @@
+"""Keeps the events that tenants may read, tells those who wait for the next one, and makes the deliveries of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from chassis.auth import Principal
+from chassis.errors import RateLimited
+from chassis.ids import now
+from event_gateway.domain import VISIBLE, Delivery, cloudevent_of
+from event_gateway.store import Kept, Log
+from eventbus.handled import envelope_handled
+from schemas import EVENTS, Event
+
+log = structlog.get_logger()
+
+ANNOUNCED: tuple[type[Event], ...] = tuple(event for name, event in EVENTS.items() if name in VISIBLE)
+"""The types that are kept to be read."""
+
+LOOK_SECONDS = 1.0
+"""Between looks for news, of all tenants that somebody waits for together."""
+
+
+class KeepEvent:
+    """Keeps an event to be read, and makes a delivery to each webhook that wants it.
+
+    Args:
+        kept: where.
+        most_waiting: deliveries that wait for one endpoint.
+        wake: called when there is something to deliver.
+    """
+
+    def __init__(self, kept: Kept, *, most_waiting: int, wake: asyncio.Event) -> None:
+        self._kept = kept
+        self._most_waiting = most_waiting
+        self._wake = wake
+
+    async def run(self, event: Event) -> None:
+        """Keep it, once; an event of the installation itself is nobody's to read."""
+        if not event.tenant_id:
+            return
+        envelope = envelope_handled()
+        shown = cloudevent_of(envelope, event)
+        await self._kept.log.append(event.tenant_id, shown)
+        webhooks = self._kept.webhooks
+        for endpoint in await webhooks.wanting(event.tenant_id, event.type):
+            delivery = Delivery.of(endpoint, shown, int(envelope.time.timestamp()), now())
+            if await webhooks.deliveries.find_one(event.tenant_id, {"_id": delivery.id}):
+                continue
+            if await webhooks.is_full(endpoint, self._most_waiting):
+                await webhooks.count_skipped(endpoint)
+                log.warning("webhook_skipped", endpoint_id=endpoint.id, event_id=delivery.event_id)
+                continue
+            await webhooks.deliveries.add_once(delivery)
+            self._wake.set()
+
+
+class Heads:
+    """Wakes those who wait for news of their tenant, by one question a second however many they are.
+
+    Args:
+        log: the events.
+        most: who wait in this replica.
+        most_each: who wait of one tenant.
+    """
+
+    def __init__(self, log: Log, *, most: int, most_each: int) -> None:
+        self._log = log
+        self._most = most
+        self._most_each = most_each
+        self._waiting: defaultdict[str, int] = defaultdict(int)
+        self._heads: dict[str, int] = {}
+        self._news = asyncio.Condition()
+
+    def expect_room(self, principal: Principal) -> None:
+        """See that one more may wait.
+
+        Raises:
+            RateLimited: there are too many.
+        """
+        of_tenant = self._waiting.get(principal.tenant_id, 0)
+        if of_tenant >= self._most_each or sum(self._waiting.values()) >= self._most:
+            raise RateLimited("Too many streams of events are open. Close some, or ask without `wait`.", retry_after=5)
+
+    @contextmanager
+    def one_more(self, tenant_id: str) -> Iterator[None]:
+        """Count somebody who waits, as long as they do."""
+        self._waiting[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._waiting[tenant_id] -= 1
+            if not self._waiting[tenant_id]:
+                del self._waiting[tenant_id]
+
+    async def wait(self, tenant_id: str, after: int, seconds: float) -> bool:
+        """Whether the tenant has an event behind a number, told as soon as it has, or after some seconds."""
+        try:
+            async with asyncio.timeout(seconds), self._news:
+                return await self._news.wait_for(lambda: self._heads.get(tenant_id, 0) > after)
+        except TimeoutError:
+            return False
+
+    async def run(self) -> None:
+        """Look for news of those who are waited for, until cancelled."""
+        while True:
+            if self._waiting:
+                self._heads = await self._log.heads(list(self._waiting))
+                async with self._news:
+                    self._news.notify_all()
+            await asyncio.sleep(LOOK_SECONDS)

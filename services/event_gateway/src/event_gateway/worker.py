@@ -1,0 +1,118 @@
+"""Brings deliveries to their endpoints: leased, tenants in turn, tried again ever later, in the end parked."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from prometheus_client import Counter
+
+from chassis.errors import Conflict, NotFound
+from chassis.ids import now
+from event_gateway.domain import Delivery, Endpoint, Outcome
+from event_gateway.settings import Settings
+from event_gateway.store import Webhooks
+from event_gateway.use_cases.webhooks import Sender
+
+log = structlog.get_logger()
+
+DELIVERED = Counter("webhook_deliveries_total", "Attempts at deliveries of webhooks.", ["outcome"])
+PARKED = Counter("webhooks_parked_total", "Deliveries of webhooks that were given up.")
+
+LOOK_SECONDS = 2.0
+"""Between looks for deliveries that came due, or that another replica made."""
+
+GROWTH = 4.0
+
+
+class Deliveries:
+    """Delivers what is due.
+
+    Args:
+        webhooks: where it is kept.
+        sender: by which endpoints are reached.
+        settings: how often, and how many at a time.
+        owner: this replica's name in leases.
+        wake: set when something was made to be delivered.
+    """
+
+    def __init__(
+        self, webhooks: Webhooks, sender: Sender, settings: Settings, *, owner: str, wake: asyncio.Event
+    ) -> None:
+        self._webhooks = webhooks
+        self._sender = sender
+        self._settings = settings
+        self._owner = owner
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Deliver until cancelled; what was under way then is delivered again when its lease is over."""
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                self._wake.clear()
+                while len(under_way) < self._settings.webhook_deliveries_at_a_time:
+                    delivery = await self._webhooks.claim(self._owner, self._lease_seconds)
+                    if delivery is None:
+                        break
+                    task = asyncio.create_task(self._deliver(delivery))
+                    under_way.add(task)
+                    task.add_done_callback(lambda _: self._wake.set())
+                await self._pause()
+                for ended in [task for task in under_way if task.done()]:
+                    under_way.discard(ended)
+                    ended.result()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    @property
+    def _lease_seconds(self) -> float:
+        return self._settings.webhook_seconds + 20
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        """One attempt, and what follows from how it ended."""
+        try:
+            endpoint = await self._webhooks.endpoints.get(delivery.tenant_id, delivery.endpoint_id)
+        except NotFound:  # deleted meanwhile
+            await self._webhooks.forget(delivery)
+            return
+        outcome = Outcome(problem=f"the endpoint is off: {endpoint.off}", over=True)
+        if not endpoint.off:
+            outcome = await self._sender.send(endpoint, delivery.id, delivery.body)
+        try:
+            await self._note(endpoint, delivery, outcome)
+        except (Conflict, NotFound) as error:  # another worker has it, or it was deleted
+            log.info("delivery_not_noted", delivery_id=delivery.id, reason=error.message)
+
+    async def _note(self, endpoint: Endpoint, delivery: Delivery, outcome: Outcome) -> None:
+        deliveries, fence = self._webhooks.deliveries, delivery.lease.fence
+        most = self._settings.webhook_attempts
+        noted = await deliveries.update(
+            delivery.tenant_id, delivery.id, lambda it: it.ended(outcome, now(), most), fence=fence
+        )
+        if outcome.gone:
+            await self._webhooks.endpoints.update(
+                endpoint.tenant_id, endpoint.id, lambda it: it.turn_off(outcome.problem)
+            )
+        DELIVERED.labels("delivered" if noted.state == "delivered" else "failed").inc()
+        if noted.state == "waiting":
+            await deliveries.leases.delay(noted.id, fence, self._pause_before(noted.attempts))
+            return
+        await deliveries.leases.release(noted.id, fence)
+        if noted.state == "parked":
+            PARKED.inc()
+            about = {"endpoint_id": endpoint.id, "tenant_id": endpoint.tenant_id, "attempts": noted.attempts}
+            log.warning("webhook_parked", delivery_id=noted.id, problem=noted.problem, **about)
+
+    def _pause_before(self, attempts: int) -> float:
+        settings = self._settings
+        return min(settings.webhook_longest_pause, settings.webhook_first_pause * pow(GROWTH, min(attempts - 1, 30)))

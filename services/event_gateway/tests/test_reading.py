@@ -1,0 +1,196 @@
+"""Events read by their tenant: in order, without gaps, by role, waited for, streamed; and kept within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from gateway_world import OTHER, TENANT, World, feedback, gateway
+
+from event_gateway.store import Log
+from schemas import ChatCompleted, FileDeleted, FinetuneFailed, FinetuneRequested, KeyRevoked, ModelPromoted
+from testkit import Space, eventually
+
+
+def promoted(name: str, tenant: str = TENANT) -> ModelPromoted:
+    return ModelPromoted(
+        tenant_id=tenant, model_id=name, job_id="job", base_model="tiny", adapter_id="a", decided_by="gate"
+    )
+
+
+async def listed(world: World, many: int, key: str = "sk-engineer", **params: Any) -> list[dict[str, Any]]:
+    async def found() -> Any:
+        answer = await world.get("/events", key, limit=100, **params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"] if len(answer.json()["data"]) >= many else None
+
+    data: list[dict[str, Any]] = await eventually(found)
+    return data
+
+
+async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(space: Space) -> None:
+    async with gateway(space) as world, space.publisher("registry") as publish:
+        for name in ("m1", "m2", "m3"):
+            sent = await publish(promoted(name))
+            await listed(world, int(name[1]))
+        await publish(promoted("theirs", OTHER))
+        await publish(promoted("nobodys", ""))
+        [theirs] = await listed(world, 1, "sk-other")
+        assert theirs["data"]["model_id"] == "theirs"
+        own = await listed(world, 3)
+        assert [one["data"]["model_id"] for one in own] == ["m1", "m2", "m3"]
+        assert [one["cursor"] for one in own] == ["1", "2", "3"]
+        last = own[-1]
+        assert (last["id"], last["source"], last["type"]) == (sent.id, "/sartor/registry", "model.promoted.v1")
+        assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", TENANT, "1.0")
+        assert last["data"] == {
+            "model_id": "m3",
+            "job_id": "job",
+            "base_model": "tiny",
+            "adapter_id": "a",
+            "decided_by": "gate",
+        }
+        first = (await world.get("/events", limit=2)).json()
+        assert (first["last_id"], first["has_more"]) == ("2", True)
+        rest = (await world.get("/events", limit=2, after=first["last_id"])).json()
+        assert [one["data"]["model_id"] for one in rest["data"]] == ["m3"]
+        assert (rest["last_id"], rest["has_more"]) == ("3", False)
+        back = (await world.get("/events", order="desc", limit=2)).json()
+        assert ([one["cursor"] for one in back["data"]], back["last_id"], back["has_more"]) == (["3", "2"], "2", True)
+        older = (await world.get("/events", order="desc", limit=2, after=back["last_id"])).json()
+        assert ([one["cursor"] for one in older["data"]], older["has_more"]) == (["1"], False)
+        assert (await world.get("/events", order="desc", wait=1)).status_code == 400
+        end = (await world.get("/events", after="latest")).json()
+        assert (end["data"], end["last_id"]) == ([], "3")
+
+
+async def test_one_sees_what_ones_role_may_and_no_content(space: Space) -> None:
+    secret = "what the customer wrote"
+    async with gateway(space) as world, space.publisher("registry") as publish:
+        await publish(FileDeleted(tenant_id=TENANT, file_id="file-1"))
+        await publish(FinetuneFailed(tenant_id=TENANT, job_id="job", code="bad_rows", message=secret))
+        await publish(KeyRevoked(tenant_id=TENANT, key_id="key_1", key_hash="0" * 64))
+        await publish(
+            ChatCompleted(
+                tenant_id=TENANT,
+                chat_id="chat",
+                model="m",
+                key_id="k",
+                prompt_tokens=1,
+                completion_tokens=1,
+                latency_ms=1,
+                finish_reason="stop",
+            )
+        )
+        await publish(promoted("m1"))
+        seen = await listed(world, 3)
+        assert {one["type"] for one in seen} == {"file.deleted.v1", "finetune.failed.v1", "model.promoted.v1"}
+        assert secret not in str(seen)
+        approver = await listed(world, 2, "sk-approver")
+        assert {one["type"] for one in approver} == {"finetune.failed.v1", "model.promoted.v1"}
+        only = await listed(world, 1, types="model.promoted.v1")
+        assert [one["type"] for one in only] == ["model.promoted.v1"]
+        refusals = {
+            "sk-labeler": ({}, 403),
+            "sk-monitor": ({}, 403),
+            "sk-approver": ({"types": "file.deleted.v1"}, 403),
+            "sk-engineer": ({"types": "nothing.v1"}, 400),
+            "sk-other": ({"after": "x"}, 400),
+        }
+        for key, (params, status) in refusals.items():
+            assert (await world.get("/events", key, **params)).status_code == status, key
+
+
+async def test_a_question_waits_for_its_answer(space: Space) -> None:
+    async with gateway(space) as world, space.publisher("registry") as publish:
+        began = time.monotonic()
+        none = (await world.get("/events", after="latest", wait=0.5)).json()
+        assert (none["data"], time.monotonic() - began >= 0.5) == ([], True)
+        waiting = asyncio.create_task(world.get("/events", wait=30, types="model.promoted.v1"))
+        await publish(
+            FinetuneRequested(tenant_id=TENANT, job_id="j", base_model="b", training_file="f", trigger="request")
+        )
+        await publish(promoted("m1"))
+        answer = (await waiting).json()
+        assert [one["data"]["model_id"] for one in answer["data"]] == ["m1"]
+        assert time.monotonic() - began < 25
+
+
+async def test_a_stream_goes_on_where_it_broke_off(space: Space) -> None:
+    async def read(world: World, most: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+        asked = {"authorization": "Bearer sk-engineer", "accept": "text/event-stream", **headers}
+        found: list[tuple[str, dict[str, Any]]] = []
+        async with world.http.stream("GET", "/events", headers=asked) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            number = ""
+            async for line in answer.aiter_lines():
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    number = value
+                if name == "data":
+                    found.append((number, json.loads(value)))
+                if len(found) == most:
+                    return found
+        raise AssertionError("the stream ended")
+
+    async with gateway(space) as world, space.publisher("registry") as publish:
+        await publish(promoted("m1"))
+        reading = asyncio.create_task(read(world, 2))
+        await listed(world, 1)
+        await publish(promoted("m2"))
+        found = await asyncio.wait_for(reading, 30)
+        assert [(number, one["data"]["model_id"]) for number, one in found] == [("1", "m1"), ("2", "m2")]
+        await publish(promoted("m3"))
+        [(number, one)] = await asyncio.wait_for(read(world, 1, **{"last-event-id": "2"}), 30)
+        assert (number, one["data"]["model_id"]) == ("3", "m3")
+
+
+async def test_open_streams_are_counted(space: Space) -> None:
+    async with gateway(space, event_streams_per_tenant=2) as world:
+        waiting = [asyncio.create_task(world.get("/events", after="latest", wait=5)) for _ in range(2)]
+        heads: Any = world.app.state.service._background["heads"]
+        await eventually(lambda: heads.__self__._waiting.get(TENANT) == 2)
+        assert (await world.get("/events", wait=1)).status_code == 429
+        assert (await world.get("/events", "sk-other", wait=0.1)).status_code == 200
+        assert (await world.get("/events")).status_code == 200
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await eventually(lambda: not heads.__self__._waiting)
+
+
+async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(space: Space) -> None:
+    async with gateway(space, events_kept_per_tenant=10) as world:
+        log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10)
+        for number in range(1, 16):
+            await log.append(TENANT, {"id": f"evt_{number}", "type": "model.promoted.v1", "data": {}})
+        kept = (await world.get("/events", limit=100)).json()
+        assert [one["cursor"] for one in kept["data"]] == [str(number) for number in range(6, 16)]
+        lost = await world.get("/events", after="3")
+        assert (lost.status_code, lost.json()["error"]["code"]) == (404, "cursor_expired")
+        assert (await world.get("/events", after="5")).status_code == 200
+        await world.database["events"].delete_many({})  # as they expire
+        assert (await world.get("/events", after="14")).json()["error"]["code"] == "cursor_expired"
+        assert (await world.get("/events", after="15")).json()["last_id"] == "15"
+        await log.append(TENANT, {"id": "evt_16", "type": "model.promoted.v1", "data": {}})
+        assert (await world.get("/events", after="15")).json()["last_id"] == "16"
+
+
+async def test_events_that_come_together_get_places_of_their_own(space: Space) -> None:
+    async with gateway(space) as world:
+        log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=100)
+        shown = [{"id": f"evt_{number % 12}", "type": "model.promoted.v1", "data": {}} for number in range(24)]
+        await asyncio.gather(*(log.append(TENANT, one) for one in shown))
+        found = (await world.get("/events", limit=100)).json()["data"]
+        assert [one["cursor"] for one in found] == [str(number) for number in range(1, 13)]
+        assert len({one["id"] for one in found}) == 12
+
+
+async def test_an_outsiders_own_event_can_be_read(space: Space) -> None:
+    async with gateway(space) as world:
+        receipt = (await world.send(feedback())).json()
+        [one] = await listed(world, 1)
+        assert (one["data"]["feedback_id"], one["data"]["producer"]) == (receipt["subject"], "key_rater")
+        assert one["causationid"] == "1"
