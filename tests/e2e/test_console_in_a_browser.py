@@ -249,6 +249,14 @@ def test_a_key_is_shown_once_works_and_can_be_revoked(person: Visitor, stack: Lo
     assert model in [found.id for found in sdk.models.list()]
     person.open("/keys")
     expect(person.page.get_by_text(secret)).to_have_count(0)
+    person.page.get_by_role("button", name="Rotate Nightly job").focus()
+    person.press("Enter")
+    rotated = person.page.locator(".made code").inner_text()
+    person.look("keys-rotated")
+    for both in (secret, rotated):
+        assert model in [found.id for found in openai.OpenAI(base_url=stack.base_url, api_key=both).models.list()]
+    expect(person.page.get_by_role("row").filter(has_text="Nightly job")).to_contain_text("too, until")
+    person.open("/keys")
     revoke = person.page.locator("form[action$=revoke]").first
     key_id = str(revoke.get_attribute("action")).split("/")[2]
     person.page.get_by_role("button", name="Revoke Nightly job").focus()

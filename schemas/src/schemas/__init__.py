@@ -28,7 +28,6 @@ from schemas.events import (
     FinetuneStarted,
     FinetuneSucceeded,
     FinetuneTrained,
-    KeyRevoked,
     LabelingRequested,
     LabelsPublished,
     ModelPromoted,
@@ -41,6 +40,7 @@ from schemas.events import (
     TenantPolicy,
     TenantPolicyChanged,
 )
+from schemas.keys import KeyRevoked, KeyRotated
 from schemas.outside import BATCH, PUBLISHABLE, STRUCTURED, cloudevent
 from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, RowCounts
 from schemas.topics import EVENTS, TOPICS, Topic
@@ -80,6 +80,7 @@ __all__ = [
     "FinetuneTrained",
     "Interval",
     "KeyRevoked",
+    "KeyRotated",
     "LabelingRequested",
     "LabelsDeleted",
     "LabelsPublished",

@@ -50,6 +50,7 @@ FORMS = [
     ("/sign-out", {}),
     ("/keys", {"name": "x"}),
     ("/keys/key_1/revoke", {}),
+    ("/keys/key_1/rotate", {"grace": "0"}),
     ("/labeling/lp-1/labels", {"labels": "a"}),
     ("/labeling/lp-1/publish", {}),
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),

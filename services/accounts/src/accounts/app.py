@@ -77,7 +77,7 @@ def build(settings: Settings) -> FastAPI:
 
     async def register_operator() -> None:
         if settings.operator_key_file:
-            await keys.register_operator(settings.operator_key_file.read_text().strip())
+            await keys.register_operator(settings.operator_key_file.read_text().split())
 
     service.on_start(accounts.prepare)
     service.background("last_used", accounts.last_used.run)

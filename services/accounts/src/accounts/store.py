@@ -99,6 +99,7 @@ class Accounts:
         await ensure_index(self.users.collection, [("tenant_id", 1), ("email", 1)], unique=True)
         await ensure_index(self.users.collection, "code_hash")
         await ensure_index(self.keys.collection, "key_hash", unique=True)
+        await ensure_index(self.keys.collection, "replaced.key_hash", sparse=True)
         await ensure_index(self.keys.collection, [("tenant_id", 1), ("revoked_at", 1)])
         await ensure_index(self._audit, [("tenant_id", 1), ("position", 1)], unique=True)
         await ensure_index(self._audit, [("tenant_id", 1), ("digest", 1)])
@@ -116,8 +117,9 @@ class Accounts:
         return [Tenant.model_validate({**document, "id": document["_id"]}) async for document in cursor]
 
     async def key_by_hash(self, key_hash: str) -> ApiKey | None:
-        """The key with this SHA-256, whoever's it is."""
-        document = await self.keys.collection.find_one({"key_hash": key_hash})
+        """The key with this SHA-256, or that had it before it was rotated, whoever's it is."""
+        keys = self.keys.collection
+        document = await keys.find_one({"key_hash": key_hash}) or await keys.find_one({"replaced.key_hash": key_hash})
         return ApiKey.model_validate({**document, "id": document["_id"]}) if document else None
 
     async def user_by_email(self, email: str) -> User | None:
@@ -162,13 +164,15 @@ class Accounts:
         query = {"_id": user_id, "tenant_id": tenant_id, "password_hash": ""}
         return bool((await self.users.collection.delete_one(query)).deleted_count)
 
-    async def set_operator_key(self, key: ApiKey) -> None:
-        """Make this the only operator key of the installation."""
-        stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$ne": key.id}})
+    async def set_operator_keys(self, keys: Sequence[ApiKey]) -> None:
+        """Make these the only operator keys of the installation."""
+        ids = [key.id for key in keys]
+        stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$nin": ids}})
         async for other in stale:
             await self.keys.update("", other.id, lambda it: it.revoke(now()))
-        if (await self.keys.add_once(key)).revoked_at is not None:
-            log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
+        for key in keys:
+            if (await self.keys.add_once(key)).revoked_at is not None:
+                log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
 
     async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: Any) -> AuditEntry:
         """Append to the tenant's audit trail."""
