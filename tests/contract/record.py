@@ -61,7 +61,10 @@ class Tour:
 
     def _chat(self, model: str) -> None:
         answer = self._sdk.chat.completions.create(model=model, messages=CHAT, max_tokens=4)
-        self._call("POST", "feedback", json={"completion_id": answer.id, "rating": "down", "correction": "lost_item"})
+        for rating in ("down", "up"):
+            rated = {"completion_id": answer.id, "rating": rating, "correction": "lost_item"}
+            last = self._call("POST", "feedback", json=rated)
+        self._call("DELETE", f"feedback/{last['id']}")
         self._sdk.chat.completions.create(model="tiny-test", messages=CHAT, max_tokens=4)
 
     def _know(self) -> None:

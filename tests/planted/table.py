@@ -854,6 +854,42 @@ BUGS: tuple[Planted, ...] = (
         "tests/contract/test_sbom.py::test_a_build_ends_where_something_is_installed_that_no_lock_names",
     ),
     bug(
+        "deletion: anybody of a tenant takes back what somebody wrote",
+        "services/inference_proxy/src/inference_proxy/use_cases.py",
+        'theirs = {} if principal.may("organization:write") else {"owner": principal.owner}',
+        "theirs: dict[str, str] = {}",
+        "services/inference_proxy/tests/test_service.py"
+        "::test_feedback_is_taken_back_by_its_giver_or_who_manages_the_organization",
+    ),
+    bug(
+        "deletion: a rating that is told of again comes back",
+        "services/labeling/src/labeling/store.py",
+        'await self._feedback.replace_one({"_id": event.feedback_id, "tenant_id": event.tenant_id}, gone, upsert=True)',
+        'await self._feedback.delete_one({"_id": event.feedback_id, "tenant_id": gone["tenant_id"]})',
+        f"{LABELING_TEST}::test_feedback_that_is_taken_back_is_in_the_inbox_no_more",
+    ),
+    bug(
+        "deletion: looking for leftovers removes them",
+        "libs/eventbus/src/eventbus/leftovers.py",
+        "await leftovers.purge() if asked.purge else 0",
+        "await leftovers.purge()",
+        f"{INGEST_DELETION}::test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes",
+    ),
+    bug(
+        "deletion: the rows an earlier release left stay",
+        "services/ingest/src/ingest/domain.py",
+        "            self.purged = False\n            self._tell_deleted()",
+        "            self._tell_deleted()",
+        f"{INGEST_DELETION}::test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes",
+    ),
+    bug(
+        "deletion: a page deletes without the name",
+        "services/console/src/console/pages/deletion.py",
+        'if " ".join(fields.get("name", "").split()) != " ".join(doomed.name.split()):',
+        "if False:",
+        "services/console/tests/test_deletion_pages.py::test_its_name_is_asked_for_and_what_stays_is_said",
+    ),
+    bug(
         "a limit holds in one service only",
         "libs/chassis/src/chassis/auth.py",
         "            app_state.limiters[0].admit(principal.allowances)",

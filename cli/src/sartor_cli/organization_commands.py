@@ -179,3 +179,21 @@ def revoke_key(key_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as
     """End a key at once."""
     done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/organization/keys/{}", key_id)
     show(done, as_json=as_json, columns=("id", "deleted"))
+
+
+def leftovers(
+    purge: Annotated[bool, typer.Option("--purge", help="Remove it; otherwise it is only counted.")] = False,
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Find what is left of files and models that were deleted under an earlier release (with the operator key)."""
+    client = Client(base_url=base_url, operator=True)
+    done = client.call("GET", "/organization/leftovers")
+    removed = dict.fromkeys((one["service"] for one in done["data"]), 0)
+    while purge:
+        done = client.call("POST", "/organization/leftovers/purge")
+        for one in done["data"]:
+            removed[one["service"]] += one["purged"]
+        purge = any(one["purged"] for one in done["data"])
+    total = {**done, "data": [{**one, "purged": removed[one["service"]]} for one in done["data"]]}
+    show(total, as_json=as_json, columns=("service", "found", "purged"))

@@ -3,6 +3,7 @@
 from schemas.deletions import (
     DatasetDeleted,
     EvidenceDeleted,
+    FeedbackDeleted,
     FileDeleted,
     FinetuneAdapterDeleted,
     LabelsDeleted,
@@ -68,6 +69,7 @@ __all__ = [
     "EvaluationCompleted",
     "Event",
     "EvidenceDeleted",
+    "FeedbackDeleted",
     "FeedbackRecorded",
     "FileDeleted",
     "FileUploaded",

@@ -134,7 +134,13 @@ TOPICS: tuple[Topic, ...] = (
         (LOG, "ingest", "registry"),
     ),
     Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), ("inference_proxy",), ()),
-    Topic("feedback", "Ratings.", (events.FeedbackRecorded,), ("inference_proxy", LOG), (LOG, "labeling")),
+    Topic(
+        "feedback",
+        "Ratings.",
+        (events.FeedbackRecorded, deletions.FeedbackDeleted),
+        ("inference_proxy", LOG),
+        (LOG, "labeling"),
+    ),
     Topic("drift", "What is asked of a model has changed.", (drift.DriftDetected,), (LOG,), (LOG,)),
 )
 
