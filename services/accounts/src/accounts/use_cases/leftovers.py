@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from accounts.store import Accounts
-from chassis.auth import Peer
+from chassis.peers import Peer
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from chassis.auth import Peer
 from chassis.errors import SartorError
+from chassis.peers import Peer
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
