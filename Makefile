@@ -20,7 +20,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks base-model clean
+.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks sbom base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -133,6 +133,9 @@ hashes: venv ## write requirements.hashes: the digests of the files that pip tak
 
 image-locks: venv ## write what images are made with: infra/docker/locks and the ingress' routes
 	$(BIN)/python -m localstack.image_locks
+
+sbom: venv ## write what each image holds, as CycloneDX, into .sartor/sbom
+	$(BIN)/python infra/docker/sbom.py --all .sartor/sbom
 
 base-model: venv ## convert the base model into .sartor/models, for docker-compose.yml
 	$(BIN)/python -m localstack.base_models gemma .sartor/models

@@ -126,6 +126,23 @@ LINE = {
     "target": "user_" + "e" * 32,
     "details": {"role": "labeler"},
 }
+PROJECT = {
+    "id": "proj_" + "a" * 24,
+    "name": "Fragen 質問",
+    "kind": "free_text",
+    "answered": 1,
+    "total": 3,
+    "file_id": FILE_ID,
+    "created_at": AT,
+}
+RATING = {
+    "id": "fb_" + "b" * 24,
+    "rating": "down",
+    "has_correction": True,
+    "model": MODEL,
+    "chat_id": "chatcmpl-" + "c" * 24,
+    "created_at": AT,
+}
 ORGANIZATION = {
     **TENANT,
     "policy": {"tune_on_upload": True, "gate": "approval", "base_model": ""},
@@ -179,6 +196,8 @@ LISTS: list[Any] = [
     (("events", "refused"), "/events/refused", REFUSED),
     (("webhooks", "list"), "/webhook_endpoints", WEBHOOK),
     (("webhooks", "deliveries", WEBHOOK["id"]), f"/webhook_endpoints/{WEBHOOK['id']}/deliveries", DELIVERY),
+    (("labeling", "list"), "/labeling/projects", PROJECT),
+    (("feedback", "list"), "/labeling/feedback", RATING),
 ]
 SINGLE: list[Any] = [
     (("files", "show", FILE_ID), f"/files/{FILE_ID}", FILE),
@@ -272,6 +291,50 @@ def test_a_decision_goes_to_the_model_that_was_named(api: Api, sartor: Sartor, d
 def test_a_file_is_deleted(api: Api, sartor: Sartor) -> None:
     api.answers["DELETE", f"/files/{FILE_ID}"] = {"id": FILE_ID, "object": "file", "deleted": True}
     assert "yes" in sartor("files", "delete", FILE_ID)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (("files", "delete", FILE_ID), f"/files/{FILE_ID}"),
+        (("models", "delete", MODEL), f"/models/{MODEL}"),
+        (("labeling", "delete", "proj_1"), "/labeling/projects/proj_1"),
+        (("feedback", "delete", "fb_1"), "/feedback/fb_1"),
+    ],
+)
+def test_what_stays_of_something_deleted_is_said(api: Api, sartor: Sartor, arguments: Any, path: str) -> None:
+    kept = [{"object": "dataset", "id": DATASET_ID, "because": "model x was made from it"}]
+    api.answers["DELETE", path] = {"id": arguments[-1], "deleted": True, "kept": kept}
+    out, said = sartor(*arguments)
+    assert "yes" in out
+    assert f"stays: dataset {DATASET_ID}: model x was made from it" in said
+    assert json.loads(sartor(*arguments, "--json")[0])["kept"] == kept
+
+
+def test_a_rotated_key_is_shown_with_the_end_of_the_one_before(api: Api, sartor: Sartor) -> None:
+    rotated = {**KEY, "api_key": "sk-sartor-new", "replaced": [{"hint": "sk-…old", "ends_at": AT}]}
+    for key_id in (KEY["id"], "own"):
+        api.answers["POST", f"/organization/keys/{key_id}/rotate"] = rotated
+    out, said = sartor("keys", "rotate", KEY["id"], "--grace-seconds", "60")
+    assert "sk-sartor-new" in out
+    assert "sk-…old holds too, until 2023-11-15 07:13:20" in said
+    sartor("keys", "rotate")
+    assert [(path.split("/")[3], json.loads(body)) for _, path, _, body in api.asked] == [
+        (KEY["id"], {"grace_seconds": 60}),
+        ("own", {}),
+    ]
+
+
+def test_leftovers_are_removed_slice_by_slice_and_only_when_asked(api: Api, sartor: Sartor) -> None:
+    def said(found: int, purged: int) -> dict[str, Any]:
+        return listed({"service": "ingest", "found": found, "purged": purged})
+
+    api.answers["GET", "/organization/leftovers"] = said(3, 0)
+    api.answers["POST", "/organization/leftovers/purge"] = [said(1, 2), said(0, 1), said(0, 0)]
+    assert json.loads(sartor("leftovers", "--json")[0]) == said(3, 0)
+    assert [method for method, _, _, _ in api.asked] == ["GET"]
+    assert json.loads(sartor("leftovers", "--purge", "--json")[0]) == said(0, 3)
+    assert [method for method, _, _, _ in api.asked[1:]] == ["GET", "POST", "POST", "POST"]
 
 
 @pytest.mark.parametrize("name", ["../../internal/routes", "a?limit=1", "a#b", "a b"])

@@ -128,3 +128,37 @@ def test_secrets_are_made_once_for_containers(tmp_path: Path) -> None:
     first = json.loads(run(tmp_path, "secrets", str(folder), "--json").stdout)
     assert {"operator_key", "ingest_mongo_url", "services_jwks"} <= set(first["secrets"])
     assert json.loads(run(tmp_path, "secrets", str(folder), "--json").stdout) == first
+
+
+def signers(folder: Path) -> list[str]:
+    """The services named by the public keys of a folder of secrets."""
+    return [key["kid"] for key in json.loads((folder / "services_jwks").read_text())["keys"]]
+
+
+def test_services_get_other_keys_to_sign_with_in_three_steps(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    run(tmp_path, "secrets", str(folder))
+    first = (folder / "ingest_key").read_text()
+
+    def step(name: str) -> tuple[int, int]:
+        """How it ended, and how many keys of a service are accepted from then on."""
+        done = run(tmp_path, "secrets", str(folder), "--rotate", name)
+        return done.returncode, signers(folder).count("ingest")
+
+    assert step("use") == (1, 1)
+    assert step("announce") == (0, 2)
+    announced = (folder / "ingest_key_next").read_text()
+    assert (folder / "ingest_key").read_text() == first
+    assert step("announce") == (0, 2)
+    assert step("end") == (1, 2)
+    assert step("use") == (0, 2)
+    assert (folder / "ingest_key").read_text() == announced
+    assert step("use") == (0, 2)
+    assert step("announce") == (1, 2)
+    assert (folder / "ingest_key").read_text() == announced
+    assert step("end") == (0, 1)
+    assert {path.name for path in folder.iterdir()} == set(
+        json.loads(run(tmp_path, "secrets", str(folder), "--json").stdout)["secrets"]
+    )
+    assert not list(folder.glob("*_before"))
+    assert set(signers(folder)) >= {"ingest", "console"}

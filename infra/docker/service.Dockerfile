@@ -22,12 +22,16 @@ RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-inde
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-index /ready/*.whl
 RUN test -z "$(find /venv/lib -name '*.pth' ! -name distutils-precedence.pth)"
 RUN test -z "${TORCH}" || /venv/bin/python -c "import torch; torch.ones(1) + 1"
+COPY infra/docker/sbom.py sbom.py
+RUN /venv/bin/python sbom.py --image ${SERVICE} --project services/${SERVICE} --lock locks/${SERVICE}.txt \
+  ${TORCH:+--lock locks/torch_${TORCH}.txt} > /sbom.json
 
 FROM ${PYTHON}
 ARG SERVICE
 ENV SERVICE=${SERVICE} PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 SARTOR_SERVICE_HOST=0.0.0.0 SARTOR_SERVICE_PORT=8000
 RUN useradd --system --uid 10001 --home-dir /var/lib/sartor sartor && install -d -o sartor /var/lib/sartor
 COPY --from=build /venv /venv
+COPY --from=build /sbom.json /app/sbom.json
 USER 10001
 WORKDIR /var/lib/sartor
 EXPOSE 8000

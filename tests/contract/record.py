@@ -52,7 +52,7 @@ class Tour:
         self._refuse(self._label())
         self._lose_an_adapter()
         self._take_back_labels()
-        self._revoke_a_key()
+        self._rotate_and_revoke_a_key()
 
     def _tune(self) -> str:
         job = self._ended_job(self._upload("messages.jsonl", rows(30), "user_data"))
@@ -61,7 +61,10 @@ class Tour:
 
     def _chat(self, model: str) -> None:
         answer = self._sdk.chat.completions.create(model=model, messages=CHAT, max_tokens=4)
-        self._call("POST", "feedback", json={"completion_id": answer.id, "rating": "down", "correction": "lost_item"})
+        for rating in ("down", "up"):
+            rated = {"completion_id": answer.id, "rating": rating, "correction": "lost_item"}
+            last = self._call("POST", "feedback", json=rated)
+        self._call("DELETE", f"feedback/{last['id']}")
         self._sdk.chat.completions.create(model="tiny-test", messages=CHAT, max_tokens=4)
 
     def _know(self) -> None:
@@ -134,8 +137,9 @@ class Tour:
         for project in self._call("GET", "labeling/projects")["data"]:
             self._call("DELETE", f"labeling/projects/{project['id']}")
 
-    def _revoke_a_key(self) -> None:
+    def _rotate_and_revoke_a_key(self) -> None:
         key = self._call("POST", "organization/keys", json={"name": "short-lived"})
+        self._call("POST", f"organization/keys/{key['id']}/rotate")
         self._call("DELETE", f"organization/keys/{key['id']}")
 
     def _upload(self, name: str, body: bytes, purpose: Any, *, until: str = "processed") -> str:

@@ -59,7 +59,7 @@ def test_what_an_image_copies_is_sent(dockerfile: str) -> None:
     for source in sources:
         for name in ("ingest", "model_server"):
             path = ROOT / source.replace("${SERVICE}", name)
-            files = sorted({*path.glob("*.txt"), *path.glob("**/src/**/*.py")})
+            files = [path] if path.is_file() else sorted({*path.glob("*.txt"), *path.glob("**/src/**/*.py")})
             assert files, source
             assert all(sent(str(file.relative_to(ROOT))) for file in files), source
     assert sent("infra/docker/wheels/torch.whl"), "it is mounted from there"

@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
+from model_server.tgi_agent import AgentSettings
 from testkit import eventually
 from testkit.running import free_port
 from tests.contract.compose import COMPOSE, CONTAINERS, ROOT, SERVICES, container
@@ -47,9 +48,9 @@ def test_every_address_a_service_reads_is_set(service: str) -> None:
     assert set(missing) - elsewhere == set()
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, "tgi"])
 def test_every_variable_is_a_setting(service: str) -> None:
-    settings = importlib.import_module(f"{service}.settings").Settings
+    settings = AgentSettings if service == "tgi" else importlib.import_module(f"{service}.settings").Settings
     unknown = [
         name
         for name in container(service)["environment"]

@@ -223,7 +223,14 @@ def test_both_models_answer_side_by_side_as_they_think(chatted: Visitor) -> None
     chatted.look("chat")
 
 
-def test_a_rating_is_kept(chatted: Visitor, model: str) -> None:
+def test_a_rating_is_kept_and_can_be_taken_back(chatted: Visitor) -> None:
+    chatted.page.get_by_role("button", name="Good answer").focus()
+    chatted.press("Enter")
+    expect(chatted.page.get_by_role("status")).to_contain_text("Thank you.")
+    chatted.page.get_by_role("button", name="Take it back").focus()
+    chatted.press("Enter")
+    expect(chatted.page.get_by_role("status")).to_have_text("It is taken back.")
+    expect(chatted.page.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "false")
     chatted.page.get_by_label("A better answer").fill("unlock_failed")
     chatted.page.get_by_role("button", name="Bad answer").focus()
     chatted.press("Enter")
@@ -231,10 +238,13 @@ def test_a_rating_is_kept(chatted: Visitor, model: str) -> None:
     expect(chatted.page.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
     chatted.look("chat-rated")
     chatted.open("/labeling")
-    rating = chatted.page.get_by_role("row").filter(has_text=model)
+    rating = chatted.page.get_by_role("row").filter(has_text="Bad answer")
     _until_shown(chatted, rating)
-    expect(rating).to_contain_text("Bad answer")
     expect(rating).to_contain_text("given")
+    chatted.look("labeling-rated")
+    rating.get_by_role("button", name=re.compile("Delete rating")).focus()
+    chatted.press("Enter")
+    _until_shown(chatted, chatted.page.get_by_text("None yet. Rate an answer"))
 
 
 def test_a_key_is_shown_once_works_and_can_be_revoked(person: Visitor, stack: LocalStack, model: str) -> None:
@@ -249,6 +259,14 @@ def test_a_key_is_shown_once_works_and_can_be_revoked(person: Visitor, stack: Lo
     assert model in [found.id for found in sdk.models.list()]
     person.open("/keys")
     expect(person.page.get_by_text(secret)).to_have_count(0)
+    person.page.get_by_role("button", name="Rotate Nightly job").focus()
+    person.press("Enter")
+    rotated = person.page.locator(".made code").inner_text()
+    person.look("keys-rotated")
+    for both in (secret, rotated):
+        assert model in [found.id for found in openai.OpenAI(base_url=stack.base_url, api_key=both).models.list()]
+    expect(person.page.get_by_role("row").filter(has_text="Nightly job")).to_contain_text("too, until")
+    person.open("/keys")
     revoke = person.page.locator("form[action$=revoke]").first
     key_id = str(revoke.get_attribute("action")).split("/")[2]
     person.page.get_by_role("button", name="Revoke Nightly job").focus()
@@ -342,11 +360,27 @@ def test_a_file_that_cannot_be_read_names_its_line(person: Visitor) -> None:
     person.look("progress-bad-file")
 
 
-def test_a_document_is_kept_for_search(person: Visitor) -> None:
+def test_a_document_is_kept_for_search_and_deleted_by_its_name(person: Visitor) -> None:
     upload(person, "help.md", "# 返金\n\n五日以内".encode())
     shown(person, "Kept as knowledge", timeout=60_000)
     expect(stage(person)).to_be_hidden()
     person.look("progress-document")
+    person.page.get_by_role("link", name="Delete this file").focus()
+    person.press("Enter")
+    expect(person.page.get_by_role("heading", name="Delete this file?")).to_be_visible()
+    person.look("delete-file")
+    person.page.get_by_label("Its name, to be sure").focus()
+    person.type("help")
+    person.press("Enter")
+    expect(person.page.get_by_role("alert")).to_contain_text("nothing was deleted")
+    person.page.get_by_label("Its name, to be sure").focus()
+    person.type("help.md")
+    person.press("Enter")
+    expect(person.page.get_by_role("heading", name="The file is deleted")).to_be_visible()
+    person.complaints[:] = [line for line in person.complaints if "status of 400" not in line]
+    person.look("deleted-file")
+    person.open("/")
+    expect(person.page.get_by_role("link", name="help.md")).to_have_count(0)
 
 
 def test_scripts_lead_to_sign_in_when_the_session_is_over(person: Visitor, model: str) -> None:

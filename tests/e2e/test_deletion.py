@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from pymilvus import MilvusClient
@@ -111,6 +112,12 @@ def owner(stack: LocalStack) -> Tenant:
     return make_tenant(stack, "Canary")
 
 
+def stack_operator(stack: LocalStack) -> httpx2.Client:
+    """The API as its operator sees it."""
+    headers = {"authorization": f"Bearer {stack.home.secret('operator_key')}"}
+    return httpx2.Client(base_url=stack.base_url, headers=headers, timeout=60)
+
+
 def until(probe: Any, what: str) -> None:
     """Poll an async probe until it finds nothing."""
     left: list[Any] = []
@@ -165,9 +172,11 @@ def test_a_phrase_that_is_taken_back_is_nowhere(stack: LocalStack, owner: Tenant
     wait_for(lambda: sdk.chat.completions.retrieve(chat))
     with owner.http as http:
         own = http.post("/labeling/projects", json={"name": "Own", "rows": [CANARY, f"{CANARY} again"]}).json()["id"]
+        rating = {"completion_id": chat, "rating": "down", "correction": CANARY, "comment": f"said {CANARY}"}
+        rated = http.post("/feedback", json=rating).json()["id"]
 
     planted = asyncio.run(stores.collections())
-    assert {name.rpartition(".")[2] for name in planted} >= {"tasks", "chunks", "chats"}, planted
+    assert {name.rpartition(".")[2] for name in planted} >= {"tasks", "chunks", "chats", "feedback"}, planted
     folders = {key.split("/")[2] for key in asyncio.run(stores.objects())}
     assert folders >= {"files", "datasets", "documents", "labels", "evaluations"}
     assert stores.vectors() > 0
@@ -181,6 +190,7 @@ def test_a_phrase_that_is_taken_back_is_nowhere(stack: LocalStack, owner: Tenant
         assert (sdk.files.delete(one).model_extra or {})["kept"] == []
     with owner.http as http:
         http.delete(f"/labeling/projects/{own}").raise_for_status()
+        http.delete(f"/feedback/{rated}").raise_for_status()
         wait_for(lambda: http.get(project).status_code == 404, seconds=30)
         wait_for(lambda: [one["id"] for one in http.get("/datasets").json()["data"]] == [kept["id"]], seconds=60)
     sdk.vector_stores.delete(store)
@@ -199,3 +209,39 @@ def test_a_phrase_that_is_taken_back_is_nowhere(stack: LocalStack, owner: Tenant
     assert asyncio.run(stores.messages()) == [], "messages are kept as long as the broker's retention says"
     with pytest.raises(openai.NotFoundError):
         wait_for(lambda: sdk.chat.completions.create(model=model, messages=HELLO, max_tokens=4) and None, seconds=60)
+
+
+def test_what_an_earlier_release_left_of_something_deleted_goes_when_the_operator_says_so(stack: LocalStack) -> None:
+    """It took away the bytes of a file and the model, kept all that was made of them, and told hardly anybody."""
+    owner = make_tenant(stack, "Before")
+    stores, sdk = Stores(stack, owner.tenant_id), owner.sdk
+    file = sdk.files.create(file=("messages.jsonl", ROWS), purpose="user_data").id
+    job = wait_for(lambda: ended_job(owner, file))
+    assert job.status == "succeeded", job.error
+    bare, _, _ = label(owner)
+
+    async def as_then() -> None:
+        ingest, registry = (connect(stores.settings(), name) for name in ("ingest", "registry"))
+        gone = {"state": "deleted", "purged": True, "filename": "", "details": None}
+        await ingest["files"].update_many({"_id": {"$in": [file, bare]}}, {"$set": gone})
+        await registry["models"].update_one({"_id": job.fine_tuned_model}, {"$set": {"state": "retired"}})
+        for one in (file, bare):
+            await stores._objects().delete_prefix(f"tenants/{owner.tenant_id}/files/{one}/")
+
+    asyncio.run(as_then())
+    assert asyncio.run(stores.objects())
+    with stack_operator(stack) as operator:
+
+        def leftovers(method: str, path: str = "") -> dict[str, tuple[int, int]]:
+            answer = operator.request(method, f"/organization/leftovers{path}")
+            answer.raise_for_status()
+            return {one["service"]: (one["found"], one["purged"]) for one in answer.json()["data"]}
+
+        found = leftovers("GET")
+        assert (found["ingest"][0] >= 2, found["registry"][0] >= 1) == (True, True), found
+        assert asyncio.run(stores.objects()), "looking removes nothing"
+        leftovers("POST", "/purge")
+        until(stores.collections, "collections")
+        until(stores.keys, "objects of the tenant")
+        until(stores.counted, "counted bytes")
+        assert {name: one[0] for name, one in leftovers("GET").items()} == {"ingest": 0, "registry": 0, "trainer": 0}

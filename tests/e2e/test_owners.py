@@ -222,6 +222,7 @@ PLACES = {
     "model": "model",
     "evaluation_id": "evaluation",
     "chat_id": "chat",
+    "feedback_id": "feedback",
     "store_id": "store",
     "project_id": "project",
     "task_id": "task",
@@ -261,9 +262,11 @@ def more(owner: Tenant, ids: dict[str, str]) -> dict[str, str]:
         person = http.post("/organization/users", json={"email": "carla@example.com", "role": "viewer"}).json()["id"]
         assert http.put("/registry/aliases/theirs", json={"model": ids["model"]}).status_code == 200
         key = http.get("/organization/keys").json()["data"][0]["id"]
+        rated = http.post("/feedback", json={"completion_id": ids["chat"], "rating": "up"}).json()["id"]
         hook = {"name": "h", "url": "https://8.8.8.8/", "event_types": ["model.promoted.v1"]}
         webhook = http.post("/webhook_endpoints", json=hook).json()["id"]
-    return {**ids, "project": project, "task": task, "user": person, "key": key, "alias": "theirs", "webhook": webhook}
+    made = {"project": project, "task": task, "user": person, "key": key, "alias": "theirs", "webhook": webhook}
+    return {**ids, **made, "feedback": rated}
 
 
 @pytest.fixture(scope="module")

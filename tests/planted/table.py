@@ -23,11 +23,14 @@ SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 RESIDENCY = "services/model_server/tests/test_residency.py"
 EVENTS = "schemas/src/schemas/events.py"
+KEY_EVENTS = "schemas/src/schemas/keys.py"
 ENVELOPE = "schemas/src/schemas/envelope.py"
 RECORDINGS = "tests/contract/test_recordings.py"
 CONSOLE = "services/console/tests/test_console_service.py"
 ROOMS = "services/console/tests/test_rooms.py"
 PEOPLE = "services/accounts/tests/test_people.py"
+KEY_RULES = "services/accounts/src/accounts/domain/keys.py"
+ROTATION = "services/accounts/tests/test_rotation.py"
 PROGRESS = "services/console/tests/test_console_progress.py"
 COMMANDS = "cli/tests/test_api_commands.py"
 TRAINING = "services/trainer/tests/test_worker.py"
@@ -769,9 +772,122 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a revoked key is believed while accounts is away",
         "libs/chassis/src/chassis/auth.py",
-        "        self._known.forget(key_hash)\n        self._revoked[key_hash] = None\n",
+        "        self._known.forget(key_hash)\n        self.end(key_hash, REVOKED)\n",
         "        self._known.doubt(lambda one, _: one == key_hash)\n",
         "libs/chassis/tests/test_auth.py::test_a_revoked_key_is_refused_though_accounts_is_away",
+    ),
+    bug(
+        "keys: a replaced secret holds beyond its grace",
+        KEY_RULES,
+        "if before is not None and before <= at:",
+        "if before is not None and before < 0:",
+        f"{ROTATION}::test_a_secret_holds_for_its_grace_to_the_second",
+    ),
+    bug(
+        "keys: a replaced secret that is believed holds beyond its grace",
+        "libs/chassis/src/chassis/auth.py",
+        "if ends_at <= time.time():",
+        "if ends_at < 0:",
+        "libs/chassis/tests/test_auth.py::test_a_replaced_key_ends_to_the_second_though_it_was_believed",
+    ),
+    bug(
+        "keys: no service hears of a rotation",
+        "libs/eventbus/src/eventbus/service.py",
+        "        self.authenticator.end(event.key_hash, event.ends_at)\n",
+        "        del event\n",
+        f"{ROTATION}::test_without_a_grace_the_old_secret_ends_at_once",
+    ),
+    bug(
+        "keys: an end that was said is put off",
+        "libs/chassis/src/chassis/auth.py",
+        "self._ends[key_hash] = min(at, self._ends.get(key_hash, at))",
+        "self._ends[key_hash] = at",
+        "libs/chassis/tests/test_auth.py::test_a_replaced_key_ends_to_the_second_though_it_was_believed",
+    ),
+    bug(
+        "keys: a limited key takes over one that may use more",
+        "services/accounts/src/accounts/use_cases/keys.py",
+        "if own is not None and not own.could_make(key):",
+        "if False:",
+        f"{ROTATION}::test_nobody_gets_rights_by_rotating",
+    ),
+    bug(
+        "keys: the new secret may do more",
+        "services/accounts/src/accounts/use_cases/keys.py",
+        "        check_grant(maker, key.role, key.scopes)\n        if key.user_id",
+        "        if key.user_id",
+        f"{ROTATION}::test_nobody_gets_rights_by_rotating",
+    ),
+    bug(
+        "keys: a replaced secret asks for another one",
+        "services/accounts/src/accounts/use_cases/keys.py",
+        "        elif maker.key_hash != key.key_hash and rotation != key.rotation:",
+        "        elif False:",
+        f"{ROTATION}::test_nobody_gets_rights_by_rotating",
+    ),
+    bug(
+        "keys: a revoked key is believed by its former secret",
+        KEY_RULES,
+        "for key_hash in (self.key_hash, *holding):",
+        "for key_hash in (self.key_hash,):",
+        f"{ROTATION}::test_a_revoked_key_ends_with_every_secret",
+    ),
+    bug(
+        "tokens: the key before is not accepted while one is replaced",
+        "libs/chassis/src/chassis/tokens.py",
+        "        *others, last = self._public\n",
+        "        others, last = [], self._public[0]\n",
+        "libs/chassis/tests/test_auth.py::test_what_either_key_of_a_service_signed_is_accepted_while_one_is_replaced",
+    ),
+    bug(
+        "sbom: an image does not say which torch it has",
+        "infra/docker/sbom.py",
+        'yield f"{image}-{build}", project, [lock, lock.with_name(f"torch_{build}.txt")]',
+        'yield f"{image}-{build}", project, [lock]',
+        "tests/contract/test_sbom.py::test_a_licence_is_told_in_the_packages_own_words",
+    ),
+    bug(
+        "sbom: a build names only what it expected",
+        "infra/docker/sbom.py",
+        "    if unnamed:",
+        "    if False:",
+        "tests/contract/test_sbom.py::test_a_build_ends_where_something_is_installed_that_no_lock_names",
+    ),
+    bug(
+        "deletion: anybody of a tenant takes back what somebody wrote",
+        "services/inference_proxy/src/inference_proxy/use_cases.py",
+        'theirs = {} if principal.may("organization:write") else {"owner": principal.owner}',
+        "theirs: dict[str, str] = {}",
+        "services/inference_proxy/tests/test_service.py"
+        "::test_feedback_is_taken_back_by_its_giver_or_who_manages_the_organization",
+    ),
+    bug(
+        "deletion: a rating that is told of again comes back",
+        "services/labeling/src/labeling/store.py",
+        'await self._feedback.replace_one({"_id": event.feedback_id, "tenant_id": event.tenant_id}, gone, upsert=True)',
+        'await self._feedback.delete_one({"_id": event.feedback_id, "tenant_id": gone["tenant_id"]})',
+        f"{LABELING_TEST}::test_feedback_that_is_taken_back_is_in_the_inbox_no_more",
+    ),
+    bug(
+        "deletion: looking for leftovers removes them",
+        "libs/eventbus/src/eventbus/leftovers.py",
+        "await leftovers.purge() if asked.purge else 0",
+        "await leftovers.purge()",
+        f"{INGEST_DELETION}::test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes",
+    ),
+    bug(
+        "deletion: the rows an earlier release left stay",
+        "services/ingest/src/ingest/domain.py",
+        "            self.purged = False\n            self._tell_deleted()",
+        "            self._tell_deleted()",
+        f"{INGEST_DELETION}::test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes",
+    ),
+    bug(
+        "deletion: a page deletes without the name",
+        "services/console/src/console/pages/deletion.py",
+        'if " ".join(fields.get("name", "").split()) != " ".join(doomed.name.split()):',
+        "if False:",
+        "services/console/tests/test_deletion_pages.py::test_its_name_is_asked_for_and_what_stays_is_said",
     ),
     bug(
         "a limit holds in one service only",
@@ -936,7 +1052,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "scopes end at the first service",
-        "libs/chassis/src/chassis/auth.py",
+        "libs/chassis/src/chassis/tokens.py",
         '"scopes": sorted(user.scopes) if user else ["*"],',
         '"scopes": ["*"],',
         "libs/chassis/tests/test_auth.py::test_a_token_carries_what_the_caller_may_and_whose_their_things_are",
@@ -967,7 +1083,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a labeler may publish",
         "libs/chassis/src/chassis/roles.py",
-        '"labeler": frozenset({"labeling:annotate"}),',
+        '"labeler": frozenset({"labeling:annotate", "own:rotate"}),',
         '"labeler": frozenset({"labeling:write"}),',
         "libs/chassis/tests/test_auth.py::test_a_role_and_a_scope_must_both_allow",
     ),
@@ -1008,7 +1124,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a token carries no allowances",
-        "libs/chassis/src/chassis/auth.py",
+        "libs/chassis/src/chassis/tokens.py",
         "[asdict(allowance) for allowance in user.allowances] if user else []",
         "[]",
         "libs/chassis/tests/test_auth.py::test_a_token_carries_what_the_caller_may_and_whose_their_things_are",
@@ -1253,9 +1369,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "contract: a field left out at times",
-        EVENTS,
-        "key_hash: Id = Field(",
-        "key_hash: Id | None = Field(None, ",
+        KEY_EVENTS,
+        'key_hash: Id = Field(description="SHA-256 of the key: ',
+        'key_hash: Id | None = Field(None, description="SHA-256 of the key: ',
         f"{RECORDINGS}::test_a_consumer_of_the_release_reads_what_is_said_today",
     ),
     Planted(

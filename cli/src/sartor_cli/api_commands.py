@@ -10,20 +10,22 @@ import typer
 from sartor_cli.client import Client, CommandFailed, stdout
 from sartor_cli.data_commands import datasets, files
 from sartor_cli.event_commands import events, webhooks
+from sartor_cli.labeling_commands import feedback, labeling
 from sartor_cli.model_commands import jobs, models
 from sartor_cli.options import ApiKey, BaseUrl, Json
-from sartor_cli.organization_commands import dlq, keys, tenants
+from sartor_cli.organization_commands import dlq, keys, leftovers, tenants
 from sartor_cli.people_commands import audit, people, policy
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the groups to the command."""
     groups = {"tenants": tenants, "keys": keys, "files": files, "datasets": datasets, "jobs": jobs, "models": models}
-    groups |= {"people": people, "policy": policy, "audit": audit, "dlq": dlq}
-    groups |= {"events": events, "webhooks": webhooks}
+    groups |= {"labeling": labeling, "feedback": feedback, "people": people, "policy": policy, "audit": audit}
+    groups |= {"dlq": dlq, "events": events, "webhooks": webhooks}
     for name, group in groups.items():
         app.add_typer(group, name=name)
     app.command()(chat)
+    app.command()(leftovers)
 
 
 def chat(

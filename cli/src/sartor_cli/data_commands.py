@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from sartor_cli.client import Client, CommandFailed, stdout
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
-from sartor_cli.tables import show
+from sartor_cli.tables import show, show_deleted
 
 files = typer.Typer(help="Uploads.", no_args_is_help=True)
 datasets = typer.Typer(help="Datasets made from uploads.", no_args_is_help=True)
@@ -98,9 +98,9 @@ def show_file(file_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as
 
 @files.command("delete")
 def delete_file(file_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """Delete an upload."""
+    """Delete an upload and what was made of it; says what stays, and why."""
     done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/files/{}", file_id)
-    show(done, as_json=as_json, columns=("id", "deleted"))
+    show_deleted(done, as_json=as_json)
 
 
 @datasets.command("list")

@@ -12,7 +12,7 @@ import typer
 from sartor_cli.client import Client, CommandFailed, stderr, stdout
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
 from sartor_cli.stages import stage_of, waiting_for
-from sartor_cli.tables import cell, local_time, show
+from sartor_cli.tables import cell, local_time, show, show_deleted
 
 jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 models = typer.Typer(help="Models.", no_args_is_help=True)
@@ -170,6 +170,13 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
     state = ("id", "state", "waiting_for", *(f"score_{name}" for name in scores), "verdict", "reason")
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
+
+
+@models.command("delete")
+def delete_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """Delete a model with its adapter and the evidence of its tests; says what stays, and why."""
+    done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/models/{}", model_id)
+    show_deleted(done, as_json=as_json)
 
 
 @models.command("approve")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sartor_cli.client import Client, CommandFailed
+from sartor_cli.client import Client, CommandFailed, stderr
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
 from sartor_cli.people_commands import ROLES, show_invited
-from sartor_cli.tables import show
+from sartor_cli.tables import local_time, show
 
 tenants = typer.Typer(help="Tenants (with the operator key).", no_args_is_help=True)
 keys = typer.Typer(help="API keys of your tenant.", no_args_is_help=True)
@@ -154,8 +154,46 @@ def list_keys(
     show(found, as_json=as_json, columns=("id", "name", "role", "created_at", "expires_at", "revoked_at"))
 
 
+@keys.command("rotate")
+def rotate_key(
+    key_id: Annotated[str, typer.Argument(help="Which key; if none is named, the one this is asked with.")] = "own",
+    grace_seconds: Annotated[
+        int | None, typer.Option(min=0, help="How long the secret before it holds too; a day if not given.")
+    ] = None,
+    api_key: ApiKey = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Replace a key by another one of the same rights, which is shown only now."""
+    client = Client(base_url=base_url, api_key=api_key)
+    body = given(grace_seconds=grace_seconds)
+    rotated = client.call("POST", "/organization/keys/{}/rotate", key_id, json=body)
+    show(rotated, as_json=as_json, columns=("id", "name", "role", "expires_at", "api_key"))
+    if not as_json:
+        for secret in rotated["replaced"]:
+            stderr.print(f"{secret['hint']} holds too, until {local_time(secret['ends_at'])}")
+
+
 @keys.command("revoke")
 def revoke_key(key_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
     """End a key at once."""
     done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/organization/keys/{}", key_id)
     show(done, as_json=as_json, columns=("id", "deleted"))
+
+
+def leftovers(
+    purge: Annotated[bool, typer.Option("--purge", help="Remove it; otherwise it is only counted.")] = False,
+    as_json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Find what is left of files and models that were deleted under an earlier release (with the operator key)."""
+    client = Client(base_url=base_url, operator=True)
+    done = client.call("GET", "/organization/leftovers")
+    removed = dict.fromkeys((one["service"] for one in done["data"]), 0)
+    while purge:
+        done = client.call("POST", "/organization/leftovers/purge")
+        for one in done["data"]:
+            removed[one["service"]] += one["purged"]
+        purge = any(one["purged"] for one in done["data"])
+    total = {**done, "data": [{**one, "purged": removed[one["service"]]} for one in done["data"]]}
+    show(total, as_json=as_json, columns=("service", "found", "purged"))

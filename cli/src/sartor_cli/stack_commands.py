@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Scale = Annotated[
     str | None, typer.Option("--scale", help="Replicas of services: trainer=2,ingest=3. What is not named runs once.")
 ]
+
+
+class RotationStep(StrEnum):
+    """The steps by which services get other keys to sign with."""
+
+    ANNOUNCE = "announce"
+    USE = "use"
+    END = "end"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -228,11 +237,22 @@ def demo(scale: Scale = None, as_json: Json = False) -> None:
     stdout.print(f"Console: {stack.console_url}")
 
 
-def secrets(folder: Path, as_json: Json = False) -> None:
+Step = Annotated[
+    RotationStep | None,
+    typer.Option("--rotate", help="A step of giving services other keys to sign with: announce, use, end, in turn."),
+]
+
+
+def secrets(folder: Path, rotate: Step = None, as_json: Json = False) -> None:
     """Make the secrets of an installation (for docker-compose.yml) in FOLDER; existing ones stay."""
-    from localstack.home import write_secrets
+    from localstack.home import OutOfTurn, rotate_token_keys, write_secrets
 
     write_secrets(folder, mode=0o444)
+    if rotate is not None:
+        try:
+            rotate_token_keys(folder, rotate.value, mode=0o444)
+        except OutOfTurn as error:
+            raise CommandFailed(str(error)) from error
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), "secrets": sorted(path.name for path in folder.iterdir())}))
         return

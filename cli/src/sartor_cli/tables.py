@@ -44,6 +44,13 @@ def show(result: Any, *, as_json: bool, columns: Sequence[str], more: str = "--a
             stderr.print(f"There is more: {more.format(result['data'][-1]['id'])}")
 
 
+def show_deleted(done: Any, *, as_json: bool) -> None:
+    """Print what was deleted, and beside it what stays and why."""
+    show(done, as_json=as_json, columns=("id", "deleted"))
+    for one in [] if as_json else done.get("kept", []):
+        stderr.print(f"stays: {one['object']} {one['id']}: {one['because']}")
+
+
 def show_rows(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = (), console: Console = stdout
 ) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from joserfc.jwk import OKPKey
 
 from chassis.auth import Authenticator, Principal, hash_key
 from chassis.errors import Transient, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES
+from chassis.tokens import Tokens
 from testkit import Space
 
 API_KEY = "sk-sartor-" + "a" * 43
@@ -118,6 +121,35 @@ async def test_a_key_revoked_while_it_is_asked_about_is_refused(space: Space) ->
             await authenticator.authenticate(f"Bearer {API_KEY}")
 
 
+async def test_a_replaced_key_ends_to_the_second_though_it_was_believed(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock)
+    accounts = Accounts()
+    authenticator = Authenticator(space.tokens("ingest"), accounts)
+    await authenticator.authenticate(f"Bearer {API_KEY}")
+    accounts.away = True
+    authenticator.end(hash_key(API_KEY), clock + 60)
+    authenticator.end(hash_key(API_KEY), clock + 90)  # said before: events may come late, and in another order
+    clock += 59
+    assert (await authenticator.authenticate(f"Bearer {API_KEY}")).tenant_id == "t"
+    clock += 1
+    with pytest.raises(Unauthenticated) as caught:
+        await authenticator.authenticate(f"Bearer {API_KEY}")
+    assert caught.value.code == "replaced_api_key"
+    authenticator.forget(hash_key(API_KEY))
+    authenticator.end(hash_key(API_KEY), clock + 90)
+    with pytest.raises(Unauthenticated) as caught:
+        await authenticator.authenticate(f"Bearer {API_KEY}")
+    assert caught.value.code == "revoked_api_key"
+
+
+async def test_a_caller_is_known_by_the_secret_that_was_shown(space: Space) -> None:
+    principal = await Authenticator(space.tokens("ingest"), Accounts()).authenticate(f"Bearer {API_KEY}")
+    assert principal.key_hash == hash_key(API_KEY)
+
+
 FIVE = {"of": "key_1", "requests_per_minute": 5, "tokens_per_minute": 7}
 
 
@@ -155,6 +187,30 @@ def test_a_service_cannot_sign_as_another(space: Space) -> None:
     forger.service = "trainer"
     with pytest.raises(Unauthenticated):
         space.tokens("ingest").verify(forger.sign("ingest", "tenant_a"))
+
+
+def test_what_either_key_of_a_service_signed_is_accepted_while_one_is_replaced() -> None:
+    keys = {name: OKPKey.generate_key("Ed25519") for name in ("console", "next", "ingest", "stranger")}
+
+    def signer(name: str) -> Tokens:
+        return Tokens("console", keys[name].as_pem(private=True), jwks(("console", name)))
+
+    def jwks(*known: tuple[str, str]) -> str:
+        return json.dumps({"keys": [{**keys[name].as_dict(private=False), "kid": kid} for kid, name in known]})
+
+    announced = jwks(("console", "console"), ("console", "next"), ("ingest", "ingest"))
+    reader = Tokens("ingest", keys["ingest"].as_pem(private=True), announced)
+    for name in ("console", "next"):
+        assert reader.verify(signer(name).sign("ingest", "t")).caller == "console"
+    with pytest.raises(Unauthenticated):
+        reader.verify(signer("stranger").sign("ingest", "t"))
+    forger = signer("next")
+    forger.service = "ingest"
+    with pytest.raises(Unauthenticated):
+        reader.verify(forger.sign("ingest", "t"))
+    ended = Tokens("ingest", keys["ingest"].as_pem(private=True), jwks(("console", "next"), ("ingest", "ingest")))
+    with pytest.raises(Unauthenticated):
+        ended.verify(signer("console").sign("ingest", "t"))
 
 
 def test_a_token_carries_the_persons_role(space: Space) -> None:

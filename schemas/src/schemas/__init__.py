@@ -3,6 +3,7 @@
 from schemas.deletions import (
     DatasetDeleted,
     EvidenceDeleted,
+    FeedbackDeleted,
     FileDeleted,
     FinetuneAdapterDeleted,
     LabelsDeleted,
@@ -28,7 +29,6 @@ from schemas.events import (
     FinetuneStarted,
     FinetuneSucceeded,
     FinetuneTrained,
-    KeyRevoked,
     LabelingRequested,
     LabelsPublished,
     ModelPromoted,
@@ -41,6 +41,7 @@ from schemas.events import (
     TenantPolicy,
     TenantPolicyChanged,
 )
+from schemas.keys import KeyRevoked, KeyRotated
 from schemas.outside import BATCH, PUBLISHABLE, STRUCTURED, cloudevent
 from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, RowCounts
 from schemas.topics import EVENTS, TOPICS, Topic
@@ -68,6 +69,7 @@ __all__ = [
     "EvaluationCompleted",
     "Event",
     "EvidenceDeleted",
+    "FeedbackDeleted",
     "FeedbackRecorded",
     "FileDeleted",
     "FileUploaded",
@@ -80,6 +82,7 @@ __all__ = [
     "FinetuneTrained",
     "Interval",
     "KeyRevoked",
+    "KeyRotated",
     "LabelingRequested",
     "LabelsDeleted",
     "LabelsPublished",

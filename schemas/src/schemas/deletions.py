@@ -61,3 +61,11 @@ class EvidenceDeleted(Event):
 
     evaluation_id: Id = Field(description="The evaluation.")
     model_id: Id = Field(description="The model it was about.")
+
+
+class FeedbackDeleted(Event):
+    """A rating is taken back, with what was written beside it."""
+
+    type, topic, key = "feedback.deleted.v1", "feedback", "feedback_id"
+
+    feedback_id: Id = Field(description="Id of the feedback.")

@@ -12,7 +12,7 @@ from schemas.refs import Id, Interval, Label, ObjectRef, Parameter, RowCounts, S
 Purpose = Literal["fine-tune", "user_data", "assistants", "evals", "batch", "vision"]
 
 
-# accounts: tenants and their keys
+# accounts: tenants; their keys are in `schemas.keys`
 
 
 class TenantPolicy(BaseModel):
@@ -45,15 +45,6 @@ class TenantPolicyChanged(Event):
 
     policy: TenantPolicy = Field(description="The policy from now on.")
     revision: int = Field(0, description="Rises with every change of the tenant's policy; an older one is not taken.")
-
-
-class KeyRevoked(Event):
-    """An API key must not be believed any more."""
-
-    type, topic, key = "key.revoked.v1", "accounts", "tenant_id"
-
-    key_id: Id = Field(description="Id of the key.")
-    key_hash: Id = Field(description="SHA-256 of the key: what caches are keyed by.")
 
 
 # uploaded files

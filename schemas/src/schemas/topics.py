@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import deletions, drift, events
+from schemas import deletions, drift, events, keys
 from schemas.envelope import Event
 
 
@@ -53,8 +53,8 @@ LOG = "event_gateway"
 TOPICS: tuple[Topic, ...] = (
     Topic(
         "accounts",
-        "Tenants, their policies and revoked keys.",
-        (events.TenantCreated, events.TenantPolicyChanged, events.KeyRevoked),
+        "Tenants, their policies, and keys that end.",
+        (events.TenantCreated, events.TenantPolicyChanged, keys.KeyRevoked, keys.KeyRotated),
         ("accounts",),
         EVERY_HTTP_SERVICE,
     ),
@@ -134,7 +134,13 @@ TOPICS: tuple[Topic, ...] = (
         (LOG, "ingest", "registry"),
     ),
     Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), ("inference_proxy",), ()),
-    Topic("feedback", "Ratings.", (events.FeedbackRecorded,), ("inference_proxy", LOG), (LOG, "labeling")),
+    Topic(
+        "feedback",
+        "Ratings.",
+        (events.FeedbackRecorded, deletions.FeedbackDeleted),
+        ("inference_proxy", LOG),
+        (LOG, "labeling"),
+    ),
     Topic("drift", "What is asked of a model has changed.", (drift.DriftDetected,), (LOG,), (LOG,)),
 )
 

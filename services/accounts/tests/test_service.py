@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -438,6 +439,57 @@ async def intact_without(lines: Any, http: httpx2.AsyncClient, owner: dict[str, 
     return bool(said)
 
 
+class Trails:
+    """Stands where the collection of audit lines stands: trails that are read a few lines at a time."""
+
+    def __init__(self, **lines: int) -> None:
+        self._lines = {tenant: trail(tenant, count) for tenant, count in lines.items()}
+        self.read = asyncio.Event()
+
+    def find(self, query: dict[str, str]) -> Trails:
+        found = Trails()
+        found._left, found.read = list(self._lines[query["tenant_id"]]), self.read
+        return found
+
+    def sort(self, *_: Any) -> Trails:
+        return self
+
+    def batch_size(self, _: int) -> Trails:
+        return self
+
+    async def to_list(self, most: int) -> list[dict[str, Any]]:
+        await asyncio.sleep(0)
+        self.read.set()
+        part, self._left = self._left[:most], self._left[most:]
+        return [entry.model_dump() for entry in part]
+
+
+def trail(tenant_id: str, lines: int) -> list[AuditEntry]:
+    entries: list[AuditEntry] = []
+    for position in range(1, lines + 1):
+        previous = entries[-1].digest if entries else ""
+        what = {"at": 1, "actor": "a", "action": "b", "target": "c", "previous": previous}
+        entries.append(AuditEntry(tenant_id=tenant_id, position=position, **what).sealed())
+    return entries
+
+
+async def test_a_long_trail_that_is_verified_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "VERIFIED_AT_A_TIME", 5)
+    trails, nothing = Trails(long=500, short=7), SimpleNamespace(collection=None)
+
+    class Heads:
+        async def find_one(self, _: Any) -> None:
+            return None
+
+    kept: Any = (nothing, nothing, nothing, trails, None, Heads(), None)
+    known = store.Accounts(*kept)
+    long = asyncio.create_task(known.audit_intact("long"))
+    await trails.read.wait()
+    assert await known.audit_intact("short")
+    assert not long.done()
+    assert await long
+
+
 async def test_a_new_operator_key_replaces_the_old(space: Space, tmp_path: Path) -> None:
     async with accounts(space, tmp_path) as http:
         await tenant(http)
@@ -448,11 +500,7 @@ async def test_a_new_operator_key_replaces_the_old(space: Space, tmp_path: Path)
 
 
 def test_the_audit_chain_shows_an_edit() -> None:
-    entries: list[AuditEntry] = []
-    for position in range(1, 5):
-        previous = entries[-1].digest if entries else ""
-        entry = AuditEntry(tenant_id="t", position=position, at=1, actor="a", action="b", target="c", previous=previous)
-        entries.append(entry.sealed())
+    entries = trail("t", 4)
     assert broken(entries) is None
     assert broken([*entries[:1], entries[1].model_copy(update={"actor": "z"}), *entries[2:]]) == 2
     assert broken([*entries[:1], *entries[2:]]) == 2

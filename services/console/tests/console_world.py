@@ -38,7 +38,14 @@ CARD = {
 }
 BASE = {"id": "gemma-3-270m", "owned_by": "base"}
 OWN = {"id": MODEL, "owned_by": "kumo"}
-KEY = {"id": "key_1", "name": "laptop", "hint": "sk-…abcd", "role": "engineer", "revoked_at": None}
+KEY = {
+    "id": "key_1",
+    "name": "laptop",
+    "hint": "sk-…abcd",
+    "role": "engineer",
+    "revoked_at": None,
+    "replaced": [{"hint": "sk-…wxyz", "ends_at": 1_700_000_000}],
+}
 PROJECT = {
     "id": "lp-1",
     "name": "Intents",

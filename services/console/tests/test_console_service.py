@@ -45,13 +45,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PAGES = [
     *("/", "/files/file-1", "/models", f"/models/{MODEL}", "/chat", "/labeling", "/labeling/lp-1"),
     *("/people", "/keys", "/policy", "/events", "/audit", "/account"),
+    *("/files/file-1/delete", f"/models/{MODEL}/delete", "/labeling/lp-1/delete"),
 ]
 FORMS = [
     ("/sign-out", {}),
     ("/keys", {"name": "x"}),
     ("/keys/key_1/revoke", {}),
+    ("/keys/key_1/rotate", {"grace": "0"}),
     ("/labeling/lp-1/labels", {"labels": "a"}),
     ("/labeling/lp-1/publish", {}),
+    ("/labeling/lp-1/delete", {"name": "Intents"}),
+    ("/labeling/feedback/fb_1/delete", {}),
+    ("/files/file-1/delete", {"name": "rows.jsonl"}),
+    (f"/models/{MODEL}/delete", {"name": MODEL}),
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),
     ("/decide", {"model": MODEL, "approve": "1"}),
     ("/people", {"email": "a@b.example", "role": "viewer"}),
@@ -67,6 +73,7 @@ FORMS = [
 BODIES = {
     "/chat/say": {"model": MODEL, "message": "hi", "system": ""},
     "/chat/rate": {"completion_id": "c", "rating": "up"},
+    "/chat/take-back": {"feedback_id": "fb_1"},
 }
 EVIL = '<script>alert("x")</script>'
 
@@ -473,11 +480,16 @@ async def test_the_inbox_shows_ratings(world: World) -> None:
     browser = await world.sign_in()
     assert "None yet." in (await browser.get("/labeling")).text
     world.services.answers["GET", "/v1/labeling/feedback"] = page(
-        {"rating": "down", "has_correction": True, "model": EVIL}
+        {"id": "fb_1", "rating": "down", "has_correction": True, "model": EVIL}
     )
     shown = (await browser.get("/labeling")).text
     assert "Bad answer" in shown
     assert EVIL not in shown
+    world.services.answers["DELETE", "/v1/feedback/fb_1"] = {"deleted": True}
+    taken = await browser.post("/labeling/feedback/fb_1/delete", data={"form_token": token_of(shown)})
+    assert (taken.status_code, taken.headers["location"]) == (303, "/labeling")
+    assert len(world.services.of("DELETE", "/v1/feedback/fb_1")) == 1
+    assert "Delete rating" not in (await (await world.sign_in(role="viewer")).get("/labeling")).text
 
 
 async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
@@ -587,6 +599,9 @@ async def test_a_rating_goes_to_the_proxy(world: World) -> None:
     rated = {"completion_id": "chatcmpl-1", "rating": "down", "correction": "lost_item"}
     assert (await browser.post("/chat/rate", json=rated, headers={"x-form-token": token})).json() == {"id": "fb-1"}
     assert world.services.of("POST", "/v1/feedback")[0].json == rated
+    world.services.answers["DELETE", "/v1/feedback/fb-1"] = {"deleted": True}
+    taken = await browser.post("/chat/take-back", json={"feedback_id": "fb-1"}, headers={"x-form-token": token})
+    assert taken.json() == {"deleted": True}
 
 
 async def test_labeling_forms_reach_their_task(world: World) -> None:

@@ -13,6 +13,7 @@ from console_world import (
     CARD,
     GUEST,
     INVITED,
+    KEY,
     LETTER,
     LINE,
     MODEL,
@@ -298,6 +299,23 @@ async def test_another_password_ends_the_other_sessions(world: World) -> None:
     await world.database["sessions"].update_many({}, {"$set": {"checked_at": before}})
     assert (await here.get("/account")).status_code == 200
     assert (await there.get("/account")).headers["location"] == "/sign-in"
+
+
+async def test_a_rotated_key_is_shown_once_with_the_end_of_the_one_before(world: World) -> None:
+    rotate = ("POST", "/v1/organization/keys/key_1/rotate")
+    world.services.answers[rotate] = {**KEY, "api_key": "sk-sartor-rotated"}
+    browser = await world.sign_in()
+    shown = (await browser.get("/keys")).text
+    assert "sk-…wxyz</code> too, until 2023-11-14 22:13 UTC" in shown
+    for grace, asked in (("3600", {"grace_seconds": 3600}), ("soon", {}), ("", {})):
+        done = await browser.post("/keys/key_1/rotate", data={"form_token": token_of(shown), "grace": grace})
+        assert "sk-sartor-rotated" in done.text
+        assert world.services.of(*rotate)[-1].json == asked
+    assert "sk-sartor-rotated" not in (await browser.get("/keys")).text
+    world.services.answers[rotate] = Conflict("This key has ended.", code="key_ended")
+    refused = await browser.post("/keys/key_1/rotate", data={"form_token": token_of(shown), "grace": "0"})
+    assert (refused.status_code, "This key has ended." in refused.text) == (409, True)
+    assert "Rotate" not in (await (await world.sign_in(role="auditor")).get("/keys")).text
 
 
 async def test_a_policy_is_shown_and_changed(world: World) -> None:

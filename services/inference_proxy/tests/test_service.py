@@ -17,7 +17,7 @@ from inference_proxy.domain import Chat
 from inference_proxy.records import LOST
 from inference_proxy.requests import ChatAsked
 from inference_proxy.settings import Settings
-from schemas import ChatCompleted, FeedbackRecorded, KeyRevoked, ModelRetired
+from schemas import ChatCompleted, FeedbackDeleted, FeedbackRecorded, KeyRevoked, ModelRetired
 from stores import mongo
 from stores.mongo import PyMongoError
 from testkit import eventually
@@ -435,6 +435,34 @@ async def test_feedback_is_taken_for_ones_own_answers_only(world: World) -> None
     assert (event.tenant_id, event.chat_id, event.rating, event.has_correction) == (world.a, chat, "down", True)
     assert event.feedback_id == given.json()["id"]
     assert "cellar" not in event.model_dump_json()
+
+
+async def test_feedback_is_taken_back_by_its_giver_or_who_manages_the_organization(world: World) -> None:
+    chat = (await ask(world, model=world.model())).json()["id"]
+    giver, colleague = (world.key(role="engineer") for _ in range(2))
+
+    async def rated() -> str:
+        async with world.http() as http:
+            headers = {"authorization": f"Bearer {giver}"}
+            body = {"completion_id": chat, "rating": "down", "correction": "It is in the cellar.", "comment": "wrong"}
+            return str((await http.post("/v1/feedback", json=body, headers=headers)).json()["id"])
+
+    async def taken_back(feedback_id: str, key: str, tenant: str = "") -> int:
+        async with world.http(tenant) as http:
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            return (await http.delete(f"/v1/feedback/{feedback_id}", headers=headers)).status_code
+
+    first, second = await rated(), await rated()
+    assert await taken_back(first, colleague) == 404
+    assert await taken_back(first, "", world.b) == 404
+    assert await taken_back(first, giver) == 200
+    assert await taken_back(first, giver) == 404
+    assert await taken_back(second, world.key(role="admin")) == 200
+    gone = {first, second}
+    await eventually(lambda: {one.feedback_id for one in world.seen.of(FeedbackDeleted)} >= gone)
+    settings = world.space.settings(Settings, "inference_proxy")
+    kept = await mongo.connect(settings, "inference_proxy")["feedback"].find({"_id": {"$in": sorted(gone)}}).to_list(2)
+    assert ["cellar" in str(one) or "wrong" in str(one) for one in kept] == [False, False]
 
 
 async def ask(world: World, *, tenant: str = "", **body: Any) -> httpx2.Response:

@@ -25,6 +25,7 @@ from schemas import (
     EvaluationCompleted,
     Event,
     EvidenceDeleted,
+    FileDeleted,
     FinetuneAdapterDeleted,
     FinetuneCancelled,
     FinetuneFailed,
@@ -189,7 +190,7 @@ async def served(space: Space, **overrides: Any) -> AsyncIterator[World]:
         httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT)) as http,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, _strict_response_validation=True, max_retries=0) as sdk,
         space.publisher("trainer") as publish,
-        space.probe("datasets", "labeling") as seen,
+        space.probe("datasets", "files", "labeling") as seen,
     ):
         service = app.state.service
         collections = [service.collection(name) for name in ("arriving", "turns", "uses", "stored_elsewhere")]
@@ -411,3 +412,37 @@ async def test_rows_written_late_of_a_deleted_dataset_are_removed(world: World) 
     folders = {"datasets": world.files.orphaned_datasets}
     await OrphanSweep(objects, "ingest", folders, every=1, age=-60).sweep()
     assert await world.keys() == [f"tenants/{TENANT}/datasets/ds-of-an-older-copy/late.jsonl"]
+
+
+async def leftovers(world: World, *, purge: bool) -> dict[str, int]:
+    answer = await world.http.post("/internal/leftovers", json={"purge": purge})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes(world: World) -> None:
+    """It removed a file's bytes, kept the rows made of them, and told nobody but the indexer."""
+    database = connect(world.space.settings(Settings, "ingest"), "ingest")
+    left, kept = await world.upload(), await world.upload(name="kept.jsonl")
+    prepared = await world.prepared(left)
+    await database["files"].update_one({"_id": left}, {"$set": {"state": "deleted", "purged": True}})
+    for key in await world.keys():
+        if f"/files/{left}/" in key:
+            await world.space.objects().delete(key)
+    assert await leftovers(world, purge=False) == {"purged": 0, "found": 1}
+    assert prepared.dataset_id in await world.datasets(), "looking changes nothing"
+    assert [one for one in world.seen.of(FileDeleted) if one.file_id == left] == []
+
+    assert await leftovers(world, purge=True) == {"purged": 1, "found": 0}
+    gone = await eventually(lambda: [one for one in world.seen.of(DatasetDeleted) if one.file_id == left])
+    assert [one.dataset_id for one in gone] == [prepared.dataset_id]
+    assert [one.file_id for one in world.seen.of(FileDeleted)].count(left) == 1
+
+    async def removed() -> bool:
+        return not [key for key in await world.keys() if prepared.dataset_id in key or left in key]
+
+    await eventually(removed)
+    assert await leftovers(world, purge=True) == {"purged": 0, "found": 0}
+    assert len(await world.datasets()) == 1
+    await world.delete(kept)
+    assert await leftovers(world, purge=False) == {"purged": 0, "found": 0}, "what is deleted today leaves nothing"

@@ -16,7 +16,7 @@ from labeling.app import build
 from labeling.domain import Project
 from labeling.settings import Settings
 from labeling.store import Labels
-from schemas import FeedbackRecorded, LabelingRequested, LabelsPublished, ObjectRef
+from schemas import FeedbackDeleted, FeedbackRecorded, LabelingRequested, LabelsPublished, ObjectRef
 from stores.mongo import connect
 from testkit import Space, eventually, running
 
@@ -321,6 +321,31 @@ async def test_feedback_arrives_once_and_all_of_it_can_be_reached(space: Space) 
             seen += [one["id"] for one in page["data"]]
         assert sorted(seen) == [f"fb_{number}" for number in range(5)]
         assert (await http.get("/feedback", params={"after": "fb_9"})).json()["error"]["param"] == "after"
+
+
+async def test_feedback_that_is_taken_back_is_in_the_inbox_no_more(space: Space) -> None:
+    async with labeling(space) as http, space.publisher("inference_proxy") as publish:
+
+        async def inbox() -> list[str]:
+            return [one["id"] for one in (await http.get("/feedback")).json()["data"]]
+
+        async def told(number: int) -> None:
+            rated = FeedbackRecorded(tenant_id=TENANT, feedback_id=f"fb_{number}", chat_id="c", model="m", rating="up")
+            await publish(rated)
+
+        await told(1)
+        await told(2)
+        await eventually(inbox)
+        await publish(FeedbackDeleted(tenant_id=TENANT, feedback_id="fb_2"))
+        await told(2)  # events may come again, also after those that follow them
+        await told(3)
+
+        async def only_the_others() -> bool:
+            return sorted(await inbox()) == ["fb_1", "fb_3"]
+
+        await eventually(only_the_others)
+        after = (await http.get("/feedback", params={"after": "fb_2"})).json()
+        assert "fb_2" not in [one["id"] for one in after["data"]]
 
 
 async def test_another_tenant_finds_nothing(space: Space) -> None:

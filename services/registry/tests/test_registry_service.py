@@ -8,6 +8,7 @@ import pytest
 from registry_world import BASE, World, write_base
 
 from chassis.ids import new_id
+from registry.settings import Settings
 from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
@@ -23,6 +24,7 @@ from schemas import (
     TenantPolicy,
     TenantPolicyChanged,
 )
+from stores.mongo import connect
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -239,6 +241,26 @@ async def test_deleting_a_candidate_ends_its_job(world: World) -> None:
     [rejected] = await eventually(lambda: world.of(ModelRejected))
     assert rejected.job_id == world.job(1)
     assert "Deleted by its owner" in rejected.reason
+
+
+async def test_a_model_that_an_earlier_release_only_took_out_of_use_is_found_and_let_go(world: World) -> None:
+    model, used = await world.promoted(1), await world.promoted(2)
+    database = connect(world.space.settings(Settings, "registry"), "registry")
+    as_then = {"$set": {"state": "retired"}, "$unset": {"deleted_at": ""}}
+    async with world.http() as http:
+
+        async def leftovers(*, purge: bool) -> dict[str, int]:
+            return dict((await http.post("/internal/leftovers", json={"purge": purge})).json())
+
+        await leftovers(purge=True)
+        await database["models"].update_one({"_id": model}, as_then)
+        assert await leftovers(purge=False) == {"purged": 0, "found": 1}
+        assert world.of(ModelDeleted) == []
+        assert await leftovers(purge=True) == {"purged": 1, "found": 0}
+        [deleted] = await eventually(lambda: world.of(ModelDeleted))
+        assert (deleted.model_id, deleted.job_id) == (model, world.job(1))
+        assert await leftovers(purge=True) == {"purged": 0, "found": 0}
+    assert (await world.card(used))["state"] == "production"
 
 
 async def test_another_tenant_sees_nothing(world: World) -> None:

@@ -541,6 +541,24 @@ async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(wor
     assert len(world.of(FinetuneAdapterDeleted)) == 1
 
 
+async def test_an_adapter_that_an_earlier_release_kept_of_a_refused_model_is_found_and_removed(world: World) -> None:
+    job, used = await world.evaluating(), await world.evaluating()
+    await world.decide(world.promoted(used))
+    as_then = {"state": "failed", "adapter_files": "kept"}
+    await world.store.collection.update_one({"_id": job.id}, {"$set": as_then})
+    async with world.http() as http:
+
+        async def leftovers(*, purge: bool) -> dict[str, int]:
+            return dict((await http.post("/internal/leftovers", json={"purge": purge})).json())
+
+        assert await leftovers(purge=False) == {"purged": 0, "found": 1}
+        assert await leftovers(purge=True) == {"purged": 1, "found": 0}
+        [lost] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
+        assert lost.job_id == job.id
+        assert await leftovers(purge=True) == {"purged": 0, "found": 0}
+    assert (await world.store.get(world.a, used.id)).adapter_files == "kept"
+
+
 async def test_a_request_repeated_under_one_key_is_one_job(world: World) -> None:
     file, key = world.file(), {"Idempotency-Key": new_id("once")}
     jobs = world.sdk().fine_tuning.jobs

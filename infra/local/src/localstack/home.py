@@ -140,7 +140,6 @@ def write_secrets(folder: Path, mode: int = 0o600) -> None:
     ):
         if not (folder / name).exists():
             _write(folder / name, prefix + random_base62(length), mode)
-    public = []
     for service in SERVICE_PORTS:
         path = folder / f"{service}_key"
         if not path.exists():
@@ -151,8 +150,58 @@ def write_secrets(folder: Path, mode: int = 0o600) -> None:
             _write(folder / f"{service}_mongo_url", url, mode)
         if not (folder / f"{service}_objects_key").exists():
             _write(folder / f"{service}_objects_key", random_base62(40), mode)
-        public.append({**OKPKey.import_key(path.read_bytes()).as_dict(private=False), "kid": service})
+    _write_public_keys(folder, mode)
+
+
+def _write_public_keys(folder: Path, mode: int) -> None:
+    """Every key with which a service signs, did so until a moment ago, or is about to, under the service's name."""
+    places = [(name, folder / f"{name}_key{place}") for name in SERVICE_PORTS for place in ("", "_next", "_before")]
+    public = [
+        {**OKPKey.import_key(path.read_bytes()).as_dict(private=False), "kid": service}
+        for service, path in places
+        if path.exists()
+    ]
     _write(folder / "services_jwks", json.dumps({"keys": public}), mode)
+
+
+class OutOfTurn(Exception):
+    """A step of a rotation does not follow the one before it."""
+
+
+def rotate_token_keys(folder: Path, step: str, mode: int = 0o600) -> None:
+    """One step of giving every service another key to sign with; the services are started again after each.
+
+    Args:
+        folder: of the secrets.
+        step: `announce` makes keys that all services accept; `use` signs with them, while those before are accepted;
+            `end` accepts those no more. Each may be repeated.
+        mode: of each file.
+
+    Raises:
+        OutOfTurn: the step does not follow the last one.
+    """
+    paths = {service: folder / f"{service}_key" for service in SERVICE_PORTS}
+    following = {service: path.with_name(f"{path.name}_next") for service, path in paths.items()}
+    before = {service: path.with_name(f"{path.name}_before") for service, path in paths.items()}
+    if step == "announce":
+        if any(path.exists() for path in before.values()):
+            raise OutOfTurn("the keys of the last rotation are accepted still: end it first")
+        for path in following.values():
+            if not path.exists():
+                _write(path, OKPKey.generate_key("Ed25519").as_pem(private=True).decode(), mode)
+    elif step == "use":
+        if not any(path.exists() for path in (*following.values(), *before.values())):
+            raise OutOfTurn("no keys were announced")
+        for service, path in paths.items():
+            if following[service].exists():
+                _write(before[service], path.read_text(), mode)
+                following[service].replace(path)
+    else:
+        if any(path.exists() for path in following.values()):
+            raise OutOfTurn("keys were announced that are not in use yet")
+        for path in before.values():
+            path.unlink(missing_ok=True)
+    _write_public_keys(folder, mode)
 
 
 def _write(path: Path, text: str, mode: int) -> None:

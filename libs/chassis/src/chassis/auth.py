@@ -1,20 +1,16 @@
-"""Who is calling: API keys checked against accounts, and short-lived signed tokens between services."""
+"""Who is calling: API keys checked against accounts; and calls to other services, signed by `chassis.tokens`."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from fastapi import Depends, Request
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, OKPKey
 from starlette.types import Scope
 
 from chassis.believed import Believed
@@ -22,14 +18,20 @@ from chassis.errors import Forbidden, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, covers
 
-TOKEN_SECONDS = 60
-CLOCK_SKEW_SECONDS = 10
+if TYPE_CHECKING:
+    from chassis.tokens import Tokens
+
 TOKEN_REFUSED = "service_token_refused"  # noqa: S105 - an error code
 
 OF_SERVICE = "service:"
 """Begins the key id of a service that acts for itself."""
-MOST_REVOKED = 10_000
-"""Revoked keys that are remembered, so that they are refused while accounts is away."""
+MOST_ENDED = 10_000
+"""Keys whose end is remembered, so that they are refused while accounts is away."""
+
+REVOKED = 0.0
+"""When a key ended that was revoked: always before now."""
+
+REPLACED = "This API key was replaced by another one, and the time is over in which both held. Use the new one."
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Principal:
     `tenant_id` is what every query below the API carries. `caller` names the service for calls between services.
     `allowances` are what it may use in a minute: a key's own, its makers' where they are limited, its tenant's.
     `event_types` are the types of event that a key of a service outside may publish.
+    `key_hash` is the SHA-256 of the key that was shown, where one was.
     """
 
     tenant_id: str
@@ -51,6 +54,7 @@ class Principal:
     expires_at: int | None = None
     allowances: tuple[Allowance, ...] = ()
     event_types: tuple[str, ...] = ()
+    key_hash: str = ""
 
     @property
     def owner(self) -> str:
@@ -73,92 +77,12 @@ def hash_key(api_key: str) -> str:
     return hashlib.sha256(api_key.encode()).hexdigest()
 
 
-class Tokens:
-    """Signs and verifies the tokens services show each other (Ed25519, audience-bound, 60 s).
-
-    Args:
-        service: this service's package name, the `iss` of what it signs and the `aud` of what it accepts.
-        private_key: Ed25519 key in PEM.
-        public_keys: JWKS holding every service's public key, `kid` = service name.
-    """
-
-    def __init__(self, service: str, private_key: bytes, public_keys: str) -> None:
-        self.service = service
-        self._private = OKPKey.import_key(private_key)
-        self._public = KeySet.import_key_set(json.loads(public_keys))
-
-    @classmethod
-    def from_files(cls, service: str, private_key_file: Path | None, public_keys_file: Path | None) -> Tokens:
-        """Read the keys named in the settings.
-
-        Raises:
-            ValueError: a file is not named or cannot be read.
-        """
-        if private_key_file is None or public_keys_file is None:
-            raise ValueError("set SARTOR_TOKEN_PRIVATE_KEY_FILE and SARTOR_TOKEN_PUBLIC_KEYS_FILE")
-        return cls(service, private_key_file.read_bytes(), public_keys_file.read_text())
-
-    def sign(self, audience: str, tenant_id: str, user: Principal | None = None) -> str:
-        """A token that lets this service act for `tenant_id` at service `audience` for a minute.
-
-        Args:
-            audience: package name of the service called.
-            tenant_id: the tenant acted for.
-            user: whom it acts for; their role and scopes then limit what the token may do.
-        """
-        issued = int(time.time())
-        claims = {
-            "iss": self.service,
-            "aud": audience,
-            "tenant": tenant_id,
-            "user": user.user_id if user else None,
-            "key": user.key_id if user else "",
-            "role": user.role if user else "operator",
-            "scopes": sorted(user.scopes) if user else ["*"],
-            "organization": user.organization if user else "",
-            "allowances": [asdict(allowance) for allowance in user.allowances] if user else [],
-            "iat": issued,
-            "exp": issued + TOKEN_SECONDS,
-        }
-        return jwt.encode({"alg": "Ed25519", "kid": self.service}, claims, self._private, algorithms=["Ed25519"])
-
-    def verify(self, token: str) -> Principal:
-        """The service and tenant a token names.
-
-        Raises:
-            Unauthenticated: wrong signature, audience or issuer, or expired.
-        """
-        try:
-            decoded = jwt.decode(token, self._public, algorithms=["Ed25519"])
-            claims = decoded.claims
-            rules = jwt.JWTClaimsRegistry(
-                leeway=CLOCK_SKEW_SECONDS,
-                aud={"essential": True, "value": self.service},
-                exp={"essential": True},
-                iss={"essential": True, "value": str(decoded.header.get("kid"))},
-                tenant={"essential": True, "allow_blank": True},
-            )
-            rules.validate(claims)
-        except (JoseError, ValueError, KeyError) as error:
-            raise Unauthenticated(f"The service token was refused: {error}.", code=TOKEN_REFUSED) from error
-        return Principal(
-            tenant_id=str(claims["tenant"]),
-            user_id=claims.get("user"),
-            role=str(claims.get("role")),
-            scopes=frozenset(claims.get("scopes", ["*"])),
-            organization=str(claims.get("organization")),
-            allowances=tuple(map(Allowance.read, claims.get("allowances", ()))),
-            caller=str(claims["iss"]),
-            key_id=str(claims.get("key") or f"{OF_SERVICE}{claims['iss']}"),
-        )
-
-
 class Authenticator:
     """Turns the `Authorization` header into a `Principal`.
 
     API keys are asked of accounts once and believed for `cache_seconds`, and for `stale_seconds` while accounts cannot
-    be asked; `forget` (called on `key.revoked`) ends that at once. Only good answers are kept, so a new key works
-    immediately.
+    be asked; `forget` (called on `key.revoked`) ends that at once, `end` (on `key.rotated`) to the second. Only good
+    answers are kept, so a new key works immediately.
     """
 
     def __init__(
@@ -167,7 +91,7 @@ class Authenticator:
         self._tokens = tokens
         self._accounts = accounts
         self._known: Believed[str, Principal] = Believed(cache_seconds, stale_seconds)
-        self._revoked: dict[str, None] = {}
+        self._ends: dict[str, float] = {}
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller named by an `Authorization: Bearer …` header.
@@ -185,9 +109,9 @@ class Authenticator:
         if not credential.startswith("sk-"):
             return self._tokens.verify(credential)
         hashed = hash_key(credential)
-        self._check_revoked(hashed)
+        self._check_ended(hashed)
         principal = await self._known.get(hashed, lambda deadline: self._ask(hashed, deadline))
-        self._check_revoked(hashed)  # perhaps while it was asked
+        self._check_ended(hashed)  # perhaps while it was asked
         if principal.expires_at is not None and principal.expires_at <= time.time():
             raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
         return principal
@@ -195,11 +119,14 @@ class Authenticator:
     async def _ask(self, hashed: str, deadline: float | None) -> Principal:
         timeout = {"timeout": deadline} if deadline else {}
         answer = await self._accounts.ask("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **timeout)
-        return _principal(answer)
+        return _principal({**answer, "key_hash": hashed})
 
-    def _check_revoked(self, hashed: str) -> None:
-        if hashed in self._revoked:
+    def _check_ended(self, hashed: str) -> None:
+        ends_at = self._ends.get(hashed, math.inf)
+        if ends_at == REVOKED:
             raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
+        if ends_at <= time.time():
+            raise Unauthenticated(REPLACED, code="replaced_api_key")
 
     def ask(self, accounts: Any) -> None:
         """Verify keys with `accounts` instead of the peer: for the accounts service itself."""
@@ -208,9 +135,13 @@ class Authenticator:
     def forget(self, key_hash: str) -> None:
         """Believe a key no more, whoever can be asked about it: it was revoked."""
         self._known.forget(key_hash)
-        self._revoked[key_hash] = None
-        if len(self._revoked) > MOST_REVOKED:
-            self._revoked.pop(next(iter(self._revoked)))
+        self.end(key_hash, REVOKED)
+
+    def end(self, key_hash: str, at: float) -> None:
+        """Believe a key until then (unix seconds), or until an earlier end that was said before: it was replaced."""
+        self._ends[key_hash] = min(at, self._ends.get(key_hash, at))
+        if len(self._ends) > MOST_ENDED:
+            self._ends.pop(next(iter(self._ends)))
 
 
 def _principal(answer: Mapping[str, Any]) -> Principal:

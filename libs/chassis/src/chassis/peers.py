@@ -11,8 +11,9 @@ from urllib.parse import quote
 import httpx2
 import structlog
 
-from chassis.auth import TOKEN_REFUSED, Principal, Tokens
+from chassis.auth import TOKEN_REFUSED, Principal
 from chassis.errors import BY_STATUS, NotFound, Transient
+from chassis.tokens import Tokens
 
 LONGEST_CALL_SECONDS = 30.0
 """Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""

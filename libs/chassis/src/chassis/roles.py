@@ -13,12 +13,14 @@ SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action i
     "audit:read",
     "organization:own",
     "own:delete",
+    "own:rotate",
 }
 """Every scope there is, spelt out.
 
 `write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
 `events:publish` is to publish the types of event that a key names; `events:write` is to make and change webhooks.
-`organization:own` is to make owners and to change them; `own:delete` is to take back what was made of one's own data.
+`organization:own` is to make owners and to change them; `own:delete` is to take back what was made of one's own data;
+`own:rotate` is a key's right to another secret for itself.
 """
 
 ROLES: dict[str, frozenset[str]] = {
@@ -27,20 +29,23 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": SCOPES - {"organization:own"},
     "engineer": frozenset(
         {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
-        | {"evals:write", "events:write", "events:publish"}
+        | {"evals:write", "events:write", "events:publish", "own:rotate"}
     ),
-    "approver": frozenset({"models:read", "models:approve", "evals:read", "fine_tuning:read", "events:read"}),
-    "labeler": frozenset({"labeling:annotate"}),
+    "approver": frozenset(
+        {"models:read", "models:approve", "evals:read", "fine_tuning:read", "events:read", "own:rotate"}
+    ),
+    "labeler": frozenset({"labeling:annotate", "own:rotate"}),
     "viewer": frozenset(
         {"files:read", "fine_tuning:read", "models:read", "retrieval:read", "labeling:read", "evals:read"}
-        | {"events:read"}
+        | {"events:read", "own:rotate"}
     ),
     "auditor": frozenset(
         {"audit:read", "organization:read", "models:read", "evals:read", "fine_tuning:read", "events:read"}
+        | {"own:rotate"}
     ),
     "end_user": frozenset(
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
-        | {"own:delete"}
+        | {"own:delete", "own:rotate"}
     ),
 }
 """What each role may do, as `resource:action` scopes; `*` is everything of the tenant."""

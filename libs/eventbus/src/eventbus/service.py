@@ -17,12 +17,13 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import Gauge
 from starlette.middleware import Middleware
 
-from chassis.auth import Authenticator, Tokens
+from chassis.auth import Authenticator
 from chassis.http import Check, create_app
 from chassis.idempotency import Idempotency
 from chassis.limits import Limiter
 from chassis.peers import Peer
 from chassis.settings import ServiceSettings
+from chassis.tokens import Tokens
 from eventbus.aggregate import Aggregate
 from eventbus.background import Background
 from eventbus.bus import Bus
@@ -31,7 +32,7 @@ from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.relay import Relay
 from eventbus.waiting import watch_waiting
-from schemas import KeyRevoked
+from schemas import KeyRevoked, KeyRotated
 from stores import mongo
 from stores.objects import Objects
 from stores.orphans import Judge, OrphanSweep
@@ -160,7 +161,7 @@ class Service:
             lives_without: dependencies whose absence leaves the service of use: `/readyz` shows them, and is ready.
             streamed: paths of routes that read their body in pieces, under limits of their own.
         """
-        self.bus.watch({KeyRevoked: self._on_key_revoked})
+        self.bus.watch({KeyRevoked: self._on_key_revoked, KeyRotated: self._on_key_rotated})
         every: dict[str, Check] = {
             "kafka": self.bus.ping,
             "objects": self.objects.ping,
@@ -197,6 +198,9 @@ class Service:
 
     async def _on_key_revoked(self, event: KeyRevoked) -> None:
         self.authenticator.forget(event.key_hash)
+
+    async def _on_key_rotated(self, event: KeyRotated) -> None:
+        self.authenticator.end(event.key_hash, event.ends_at)
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:

@@ -16,9 +16,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from joserfc.jwk import OKPKey
 
-from chassis.auth import Principal, Tokens
+from chassis.auth import Principal
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
+from chassis.tokens import Tokens
 from eventbus.bus import Bus
 from schemas import EVENTS, TOPICS, Envelope, Event, parse, read_envelope
 from schemas.envelope import utc_now

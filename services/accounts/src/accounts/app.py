@@ -6,18 +6,27 @@ import asyncio
 
 from fastapi import FastAPI
 
-from accounts.api import dead_letter_routes, internal_routes, organization_routes, tenant_routes
+from accounts.api import (
+    dead_letter_routes,
+    internal_routes,
+    leftover_routes,
+    organization_routes,
+    tenant_routes,
+)
 from accounts.domain import ApiKey, Ceiling, Tenant, User
 from accounts.passwords import Passwords
 from accounts.settings import Settings
 from accounts.store import Accounts
-from accounts.use_cases import Keys, Limits, People, Tenants
+from accounts.use_cases import Keys, Leftovers, Limits, People, Tenants
 from chassis.errors import Transient
 from chassis.limits import Allowance
 from chassis.peers import LONGEST_CALL_SECONDS
 from eventbus.dead_letters import DeadLetters
 from eventbus.service import Service
 from stores.mongo import is_away
+
+OWNERS = ("ingest", "registry", "trainer")
+"""Services whose things people delete, and which say so to all who made something of them."""
 
 
 class LocalKeys:
@@ -77,7 +86,7 @@ def build(settings: Settings) -> FastAPI:
 
     async def register_operator() -> None:
         if settings.operator_key_file:
-            await keys.register_operator(settings.operator_key_file.read_text().strip())
+            await keys.register_operator(settings.operator_key_file.read_text().split())
 
     service.on_start(accounts.prepare)
     service.background("last_used", accounts.last_used.run)
@@ -88,6 +97,7 @@ def build(settings: Settings) -> FastAPI:
             tenant_routes(accounts, tenants, people, limits.usual_tenant),
             organization_routes(accounts, tenants, keys, people, limits.usual_tenant),
             dead_letter_routes(accounts, dead_letters),
+            leftover_routes(Leftovers(accounts, {name: service.peer(name) for name in OWNERS})),
             internal_routes(accounts, keys, people, limits.usual_tenant),
         ]
     )

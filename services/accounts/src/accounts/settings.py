@@ -12,7 +12,9 @@ from chassis.settings import ServiceSettings
 class Settings(ServiceSettings):
     """What accounts reads from the environment besides the settings every service has."""
 
-    operator_key_file: Path | None = Field(None, description="File with the operator's API key; read at every start.")
+    operator_key_file: Path | None = Field(
+        None, description="File with the operator's API key, one a line while it is replaced; read at every start."
+    )
     requests_per_minute: int = Field(3000, ge=1, description="Requests a minute of a key that names no limit.")
     tokens_per_minute: int = Field(200_000, ge=1, description="Tokens a minute of a key that names no limit.")
     tenant_requests_per_minute: int = Field(

@@ -22,7 +22,7 @@ LAST_USED_EVERY = 60
 LAST_USED_WRITTEN_EVERY = 5.0
 MOST_NOTED = 10_000
 VERIFIED_AT_A_TIME = 200
-"""Lines of an audit trail that are checked before other requests have their turn."""
+"""Lines of an audit trail that are checked before other requests, and other trails, have their turn."""
 
 ATTEMPT_WINDOW = 15 * 60
 SIGN_UP_WINDOW = 3600
@@ -99,6 +99,7 @@ class Accounts:
         await ensure_index(self.users.collection, [("tenant_id", 1), ("email", 1)], unique=True)
         await ensure_index(self.users.collection, "code_hash")
         await ensure_index(self.keys.collection, "key_hash", unique=True)
+        await ensure_index(self.keys.collection, "replaced.key_hash", sparse=True)
         await ensure_index(self.keys.collection, [("tenant_id", 1), ("revoked_at", 1)])
         await ensure_index(self._audit, [("tenant_id", 1), ("position", 1)], unique=True)
         await ensure_index(self._audit, [("tenant_id", 1), ("digest", 1)])
@@ -116,8 +117,9 @@ class Accounts:
         return [Tenant.model_validate({**document, "id": document["_id"]}) async for document in cursor]
 
     async def key_by_hash(self, key_hash: str) -> ApiKey | None:
-        """The key with this SHA-256, whoever's it is."""
-        document = await self.keys.collection.find_one({"key_hash": key_hash})
+        """The key with this SHA-256, or that had it before it was rotated, whoever's it is."""
+        keys = self.keys.collection
+        document = await keys.find_one({"key_hash": key_hash}) or await keys.find_one({"replaced.key_hash": key_hash})
         return ApiKey.model_validate({**document, "id": document["_id"]}) if document else None
 
     async def user_by_email(self, email: str) -> User | None:
@@ -162,13 +164,15 @@ class Accounts:
         query = {"_id": user_id, "tenant_id": tenant_id, "password_hash": ""}
         return bool((await self.users.collection.delete_one(query)).deleted_count)
 
-    async def set_operator_key(self, key: ApiKey) -> None:
-        """Make this the only operator key of the installation."""
-        stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$ne": key.id}})
+    async def set_operator_keys(self, keys: Sequence[ApiKey]) -> None:
+        """Make these the only operator keys of the installation."""
+        ids = [key.id for key in keys]
+        stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$nin": ids}})
         async for other in stale:
             await self.keys.update("", other.id, lambda it: it.revoke(now()))
-        if (await self.keys.add_once(key)).revoked_at is not None:
-            log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
+        for key in keys:
+            if (await self.keys.add_once(key)).revoked_at is not None:
+                log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
 
     async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: Any) -> AuditEntry:
         """Append to the tenant's audit trail."""
@@ -233,20 +237,21 @@ class Accounts:
     async def audit_intact(self, tenant_id: str) -> bool:
         """Whether no line of the trail was changed, removed or put in, from the first to the newest.
 
-        Reads the whole trail, so one is read at a time, and others have their turns between.
+        Reads the whole trail, so of those that are verified at the same time each has some lines checked in its turn.
         """
-        async with self._verifying:
-            head = await self._heads.find_one({"_id": tenant_id})
-            newest = head["digest"] if head else ""
-            chain, reaches_head = Chain(), not newest
-            async for document in self._audit.find({"tenant_id": tenant_id}).sort("position", 1):
-                entry = AuditEntry.model_validate(document)
-                if not chain.follows(entry):
+        head = await self._heads.find_one({"_id": tenant_id})
+        newest = head["digest"] if head else ""
+        chain, reaches_head = Chain(), not newest
+        lines = self._audit.find({"tenant_id": tenant_id}).sort("position", 1).batch_size(VERIFIED_AT_A_TIME)
+        while True:
+            async with self._verifying:
+                part = await lines.to_list(VERIFIED_AT_A_TIME)
+                entries = [AuditEntry.model_validate(line) for line in part]
+                if not all(map(chain.follows, entries)):
                     return False
-                reaches_head = reaches_head or entry.digest == newest
-                if entry.position % VERIFIED_AT_A_TIME == 0:
-                    await asyncio.sleep(0)
-            return reaches_head
+            reaches_head = reaches_head or any(entry.digest == newest for entry in entries)
+            if len(part) < VERIFIED_AT_A_TIME:
+                return reaches_head
 
     async def begin_sign_in(self, email: str, address: str) -> Any:
         """Count an attempt before it is known whether it is good, so that many at once are counted too."""

@@ -7,6 +7,7 @@ import secrets
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from console.pages.deletion import deletion_routes
 from console.pages.entry import entry_routes
 from console.pages.events import event_routes
 from console.pages.home import home_routes
@@ -38,6 +39,7 @@ def build(settings: Settings) -> FastAPI:
     app = service.app(
         [
             entry_routes(web, accounts),
+            deletion_routes(web, ingest, trainer, registry, labeling, proxy),  # before `/models/{anything}`
             home_routes(web, watcher, ingest, trainer, registry),
             model_routes(web, registry, evaluator),
             play_routes(web, ingest, registry, proxy, settings.base_model),

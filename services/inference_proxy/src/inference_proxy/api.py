@@ -279,4 +279,9 @@ def feedback_routes(rating: Rating) -> APIRouter:
             "rating": feedback.rating,
         }
 
+    @router.delete("/{feedback_id}")
+    async def delete_feedback(feedback_id: str, principal: Chatting) -> dict[str, Any]:
+        await rating.take_back(principal, feedback_id)
+        return {"id": feedback_id, "object": "feedback.deleted", "deleted": True}
+
     return router

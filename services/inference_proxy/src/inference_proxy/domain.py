@@ -7,13 +7,19 @@ from typing import Any, Literal
 from pydantic import Field
 
 from chassis.errors import NotFound
+from chassis.text import quoted
 from eventbus.aggregate import Aggregate
-from schemas import ChatCompleted, FeedbackRecorded
+from schemas import ChatCompleted, FeedbackDeleted, FeedbackRecorded
 
 
 def not_stored(chat_id: str) -> NotFound:
     """There is no such answer whose content was kept."""
     return NotFound(f"No stored completion '{chat_id}'. Send store=true to keep one.", param="id")
+
+
+def no_feedback(feedback_id: str) -> NotFound:
+    """There is no such rating, or none that the caller may take back."""
+    return NotFound(f"No feedback {quoted(feedback_id)} that you may take back.", param="feedback_id")
 
 
 class Chat(Aggregate):
@@ -82,7 +88,7 @@ class Chat(Aggregate):
 
 
 class Feedback(Aggregate):
-    """A person's rating of an answer."""
+    """A person's rating of an answer; of one that was taken back, only that there was one."""
 
     created_at: int
     owner: str = ""
@@ -91,6 +97,18 @@ class Feedback(Aggregate):
     rating: Literal["up", "down"]
     correction: str | None = None
     comment: str | None = None
+    deleted: bool = False
+
+    def delete(self) -> None:
+        """Drop what was written; that an answer was rated once stays.
+
+        Raises:
+            NotFound: it was taken back before.
+        """
+        if self.deleted:
+            raise no_feedback(self.id)
+        self.deleted, self.correction, self.comment = True, None, None
+        self.record(FeedbackDeleted(tenant_id=self.tenant_id, feedback_id=self.id))
 
     def announce(self) -> None:
         """Say that it was given; the texts stay here."""

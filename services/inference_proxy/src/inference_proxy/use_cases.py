@@ -13,7 +13,7 @@ from chassis.auth import Principal
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
 from inference_proxy.answers import Generated, StopFilter, usage
-from inference_proxy.domain import Chat, Feedback
+from inference_proxy.domain import Chat, Feedback, no_feedback
 from inference_proxy.limits import Spending
 from inference_proxy.prompts import Bases
 from inference_proxy.records import Records
@@ -241,7 +241,7 @@ class ForgetChat:
 
 
 class Rating:
-    """Takes ratings of answers."""
+    """Takes ratings of answers, and gives them back."""
 
     def __init__(self, chats: Chats) -> None:
         self._chats = chats
@@ -274,3 +274,14 @@ class Rating:
         )
         feedback.announce()
         return await self._chats.feedback.add_once(feedback)
+
+    async def take_back(self, principal: Principal, feedback_id: str) -> None:
+        """Delete a rating: its giver their own, who manages the organization anybody's.
+
+        Raises:
+            NotFound: there is none that the caller may delete, or it was deleted before.
+        """
+        theirs = {} if principal.may("organization:write") else {"owner": principal.owner}
+        if await self._chats.feedback.find_one(principal.tenant_id, {**theirs, "_id": feedback_id}) is None:
+            raise no_feedback(feedback_id)
+        await self._chats.feedback.update(principal.tenant_id, feedback_id, Feedback.delete)

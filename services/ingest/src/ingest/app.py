@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from eventbus.leftovers import Leftovers, leftover_routes
 from eventbus.service import Service
 from ingest.api import dataset_routes, file_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
 from ingest.settings import Settings
-from ingest.store import DATASETS_TO_PURGE, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
+from ingest.store import DATASETS_TO_PURGE, LEFT_BEHIND, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
 from ingest.use_cases import Retention, Uploads
 from ingest.worker import Worker
 
@@ -38,6 +39,8 @@ def build(settings: Settings) -> FastAPI:
     service.sweep_orphans(
         {"files": files.orphaned_bytes, "documents": files.orphaned_bytes, "datasets": files.orphaned_datasets}
     )
+    leftovers = Leftovers(files.files, LEFT_BEHIND, File.finish_deletion)
     return service.app(
-        [file_routes(files, uploads, settings, worker.wake), dataset_routes(files)], streamed=["/v1/files"]
+        [file_routes(files, uploads, settings, worker.wake), dataset_routes(files), leftover_routes(leftovers)],
+        streamed=["/v1/files"],
     )

@@ -44,6 +44,7 @@ class File(Aggregate):
             made of it, or the rows that people are to answer with the tasks made of them, each counted once more.
         tasks: whether its rows are asked of people still.
         purged: whether its bytes are gone.
+        told: of a deleted one, whether that was said since all who made something of it listen.
     """
 
     created_at: int
@@ -65,6 +66,7 @@ class File(Aggregate):
     attempts: int = 0
     unfinished: int = 0
     purged: bool = False
+    told: bool = False
 
     def announce(self) -> None:
         """Say that the bytes are stored."""
@@ -167,7 +169,17 @@ class File(Aggregate):
             self._has_no_dataset("file_deleted", "it was deleted before it was read.")
         if self.state != "deleted":
             self.state = "deleted"
-            self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
+            self._tell_deleted()
+
+    def finish_deletion(self) -> None:
+        """It was deleted under an earlier release: what was made of it goes now, as it does of one deleted today."""
+        if self.state == "deleted" and not self.told:
+            self.purged = False
+            self._tell_deleted()
+
+    def _tell_deleted(self) -> None:
+        self.told = True
+        self.record(FileDeleted(tenant_id=self.tenant_id, file_id=self.id))
 
     def purge(self) -> None:
         """The bytes are gone, and what was said of them."""

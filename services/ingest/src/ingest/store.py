@@ -26,6 +26,9 @@ DATASET_SIZES = (
 KEPT: list[State] = ["uploaded", "processed", "error"]
 TO_PARSE: dict[str, Any] = {"state": "uploaded"}
 TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
+LEFT_BEHIND: dict[str, Any] = {"state": "deleted", "told": {"$ne": True}}
+"""Deleted under a release of which labeling, evaluator and trainer heard nothing."""
+
 DATASETS_TO_PURGE: dict[str, Any] = {"state": "deleted"}
 SHOWN_DATASETS: dict[str, Any] = {"state": {"$nin": ["deleted", "purged"]}}
 MOST_USES = 20

@@ -12,7 +12,7 @@ from chassis.ids import SERVER_MS, derived_id, now
 from chassis.text import quoted
 from eventbus.outbox import AggregateStore
 from labeling.domain import Project
-from schemas import FeedbackRecorded
+from schemas import FeedbackDeleted, FeedbackRecorded
 from stores.mongo import Collection, ensure_index
 from stores.orphans import Orphans
 
@@ -210,15 +210,20 @@ class Labels:
             upsert=True,
         )
 
+    async def forget_feedback(self, event: FeedbackDeleted) -> None:
+        """Take a rating out of the inbox; that it was there stays, so that one that is told of again stays out."""
+        gone = {"tenant_id": event.tenant_id, "deleted": True, "created_at": now()}
+        await self._feedback.replace_one({"_id": event.feedback_id, "tenant_id": event.tenant_id}, gone, upsert=True)
+
     async def feedback(self, tenant_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
         """The inbox, newest first.
 
         Raises:
             NotFound: the tenant has no feedback of the id `after`.
         """
-        query: dict[str, Any] = {"tenant_id": tenant_id}
+        query: dict[str, Any] = {"tenant_id": tenant_id, "deleted": {"$ne": True}}
         if after is not None:
-            last = await self._feedback.find_one({"_id": after, **query})
+            last = await self._feedback.find_one({"_id": after, "tenant_id": tenant_id})
             if last is None:
                 raise NotFound(f"No feedback {quoted(after)}.", param="after")
             older = {"created_at": {"$lt": last["created_at"]}}

@@ -17,7 +17,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from labeling.domain import Project
 from labeling.store import Labels, Task
-from schemas import FeedbackRecorded, FileDeleted, LabelingRequested, ObjectRef
+from schemas import FeedbackDeleted, FeedbackRecorded, FileDeleted, LabelingRequested, ObjectRef
 from stores.objects import Objects
 
 log = structlog.get_logger()
@@ -230,6 +230,10 @@ class Projects:
     async def keep_feedback(self, event: FeedbackRecorded) -> None:
         """Put a rating into the inbox."""
         await self._labels.keep_feedback(event)
+
+    async def forget_feedback(self, event: FeedbackDeleted) -> None:
+        """Take a rating out of the inbox."""
+        await self._labels.forget_feedback(event)
 
 
 def _row(project: Project, task: Task) -> dict[str, Any]:

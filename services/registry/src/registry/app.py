@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from eventbus.leftovers import Leftovers, leftover_routes
 from eventbus.service import Service
 from registry.alias import Alias
 from registry.api import internal_routes, model_routes, registry_routes
@@ -13,7 +14,7 @@ from registry.catalogue import Catalogue
 from registry.domain import Model
 from registry.events import subscriptions
 from registry.settings import Settings
-from registry.store import WAITING, Aliases, Models, Replicas, Tenants
+from registry.store import LEFT_BEHIND, WAITING, Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 
 
@@ -42,5 +43,6 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
             model_routes(serving, gate, naming),
             registry_routes(models, gate, naming, catalogue),
             internal_routes(serving, catalogue),
+            leftover_routes(Leftovers(store, LEFT_BEHIND, gate.finish_deletion)),
         ]
     )

@@ -22,6 +22,9 @@ WAITING: dict[str, dict[str, Any]] = {
 }
 """What models wait for (see `Model.waiting_for`), with the query for those that do."""
 
+LEFT_BEHIND: dict[str, Any] = {"state": "retired", "deleted_at": None}
+"""Taken out of use under a release that did not say that its adapter and evidence may go."""
+
 
 class Models:
     """Model versions, the jobs that were cancelled and must not get one any more, and the datasets that are deleted."""

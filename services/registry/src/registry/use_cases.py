@@ -123,6 +123,10 @@ class Gate:
         await self._models.get(tenant_id, model_id)
         return await self._models.update(tenant_id, model_id, lambda model: model.reject(by, note, now()))
 
+    def finish_deletion(self, model: Model) -> None:
+        """A model is retired because it was deleted, or its job cancelled, and nobody said that its adapter may go."""
+        model.delete("operator", now())
+
     async def delete(self, tenant_id: str, model_id: str, by: str, where: Mapping[str, str]) -> Model:
         """The owner deletes a model, in whatever state: one in production is retired, one before it rejected.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from eventbus.leftovers import Leftovers, leftover_routes
 from eventbus.service import Service
 from trainer.api import routes
 from trainer.domain import Job
@@ -12,7 +13,7 @@ from trainer.job_objects import JobObjects
 from trainer.nursery import Nursery
 from trainer.settings import Settings
 from trainer.stages import WAITING
-from trainer.store import TO_DISCARD, TO_SWEEP, TO_TRAIN, Jobs
+from trainer.store import LEFT_BEHIND, TO_DISCARD, TO_SWEEP, TO_TRAIN, Jobs
 from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
 from trainer.worker import Worker
 
@@ -39,4 +40,5 @@ def build(settings: Settings) -> FastAPI:
     service.watch_waiting(jobs.jobs, WAITING, "since")
     service.watch_leases(jobs.jobs, TO_TRAIN, TO_SWEEP, TO_DISCARD)
     service.sweep_orphans({"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters})
-    return service.app([routes(jobs, requests)])
+    leftovers = Leftovers(jobs.jobs, LEFT_BEHIND, Job.discard_adapter)
+    return service.app([routes(jobs, requests), leftover_routes(leftovers)])

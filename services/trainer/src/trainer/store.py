@@ -30,6 +30,14 @@ TO_DISCARD: dict[str, Any] = {"adapter_files": "unwanted"}
 """Made an adapter that nobody will serve, and whose files may still be stored."""
 
 
+LEFT_BEHIND: dict[str, Any] = {
+    "state": {"$in": ["failed", "cancelled"]},
+    "adapter": {"$ne": None},
+    "adapter_files": {"$in": ["kept", None]},
+}
+"""Ended without a model under a release that kept the adapter all the same."""
+
+
 class JobEvent(BaseModel):
     """One line of a job's history."""
 

@@ -68,6 +68,14 @@ class KeyAsked(Body):
     )
 
 
+class Rotation(Body):
+    """A key's secret to be replaced."""
+
+    grace_seconds: int = Field(
+        86_400, ge=0, le=30 * 86_400, description="How long the secrets before it hold; 0 ends them at once."
+    )
+
+
 class LettersAsked(Body):
     """Which dead letters to send back; all of them if nothing is given."""
 

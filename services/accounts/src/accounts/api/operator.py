@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -10,7 +11,7 @@ from accounts.api.bodies import CeilingChange, LettersAsked, OwnerAsked, TenantA
 from accounts.api.views import invited_view, tenant_view
 from accounts.domain import Ceiling
 from accounts.store import Accounts
-from accounts.use_cases import People, Tenants, actor_of
+from accounts.use_cases import Leftovers, People, Tenants, actor_of
 from chassis.auth import Principal, operator
 from chassis.errors import NotFound
 from chassis.http import Page, page
@@ -119,5 +120,20 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
         letter = await dead_letters.get(letter_id)
         await replay(principal, [letter])
         return letter_view(await dead_letters.get(letter_id))
+
+    return router
+
+
+def leftover_routes(leftovers: Leftovers) -> APIRouter:
+    """For the operator: what was deleted under an earlier release and is not gone everywhere."""
+    router = APIRouter(prefix="/v1/organization/leftovers", tags=["organization"])
+
+    @router.get("")
+    async def list_leftovers(_: Operator) -> dict[str, Any]:
+        return {"object": "list", "data": [asdict(one) for one in await leftovers.look()]}
+
+    @router.post("/purge")
+    async def purge_leftovers(principal: Operator) -> dict[str, Any]:
+        return {"object": "list", "data": [asdict(one) for one in await leftovers.purge(actor_of(principal))]}
 
     return router

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from accounts.api.bodies import KeyAsked, PersonAsked, PersonChange, PolicyChange
+from accounts.api.bodies import KeyAsked, PersonAsked, PersonChange, PolicyChange, Rotation
 from accounts.api.views import invited_view, key_view, tenant_view, user_view
 from accounts.domain import Ceiling, NewKey
 from accounts.store import Accounts
@@ -16,8 +16,10 @@ from chassis.http import Page, page
 
 Reads = Annotated[Principal, require("organization:read")]
 Writes = Annotated[Principal, require("organization:write")]
+Rotates = Annotated[Principal, require("organization:write", "own:rotate")]
 ReadsTrail = Annotated[Principal, require("audit:read", "organization:read")]
 Limit = Annotated[int, Query(ge=1, le=100)]
+DAY = Rotation()
 
 
 def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people: People, usual: Ceiling) -> APIRouter:
@@ -45,6 +47,12 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
     async def list_keys(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
         found = await accounts.keys.find(principal.tenant_id, limit=limit + 1, after=after)
         return page([key_view(key) for key in found], limit=limit)
+
+    @router.post("/keys/{key_id}/rotate")
+    async def rotate_key(key_id: str, principal: Rotates, response: Response, asked: Rotation = DAY) -> dict[str, Any]:
+        response.headers["cache-control"] = "no-store"
+        key, secret = await keys.rotate(principal, key_id, asked.grace_seconds)
+        return {**key_view(key), "api_key": secret}
 
     @router.delete("/keys/{key_id}")
     async def revoke_key(key_id: str, principal: Writes) -> dict[str, Any]:

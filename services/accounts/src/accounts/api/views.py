@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Response
 
 from accounts.domain import ApiKey, Ceiling, Tenant, User
+from chassis.ids import now
 
 
 def tenant_view(tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
@@ -26,8 +27,10 @@ def tenant_view(tenant: Tenant, usual: Ceiling) -> dict[str, Any]:
 
 def key_view(key: ApiKey) -> dict[str, Any]:
     """A key as shown: never the key itself."""
-    shown = key.model_dump(exclude={"tenant_id", "version", "sent", "lease", "key_hash", "makers"})
-    return {"object": "organization.api_key", **shown}
+    unseen = {"tenant_id", "version", "sent", "lease", "key_hash", "makers", "replaced", "rotation"}
+    holding = [secret for secret in key.replaced if secret.ends_at > now()]
+    replaced = [{"hint": secret.hint, "ends_at": secret.ends_at} for secret in holding]
+    return {"object": "organization.api_key", **key.model_dump(exclude=unseen), "replaced": replaced}
 
 
 def user_view(user: User) -> dict[str, Any]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from accounts.domain.users import User, known_role
-from chassis.auth import Principal
-from chassis.errors import Forbidden, Invalid, Unauthenticated
+from chassis.auth import REPLACED, Principal
+from chassis.errors import Conflict, Forbidden, Invalid, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, SCOPES, expand
 from chassis.text import quoted
 from eventbus.aggregate import Aggregate
-from schemas import PUBLISHABLE, KeyRevoked
+from schemas import PUBLISHABLE, KeyRevoked, KeyRotated
 
 KEY_PREFIX = "sk-sartor-"
 MOST_MAKERS = 8
 """Limited keys that made each other, one after the other."""
+MOST_REPLACED = 4
+"""Secrets of one key that were replaced and hold still."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,20 @@ class NewKey:
     event_types: tuple[str, ...] = ()
 
 
+class ReplacedSecret(BaseModel):
+    """A secret of a key that another one took the place of; it holds until its end."""
+
+    key_hash: str
+    hint: str
+    ends_at: int
+
+
 class ApiKey(Aggregate):
     """An API key as stored: its SHA-256 and what it may do; never the key.
 
     `makers` are the allowances of the limited keys it was made by: what it uses counts under theirs too. With
-    `event_types` it is a producer: a service outside that publishes these types of event, and no others.
+    `event_types` it is a producer: a service outside that publishes these types of event, and no others. `rotation` is
+    the request that gave it its newest secret, where one was replaced.
     """
 
     created_at: int
@@ -56,6 +67,8 @@ class ApiKey(Aggregate):
     tokens_per_minute: int | None = None
     makers: list[Allowance] = Field(default_factory=list)
     event_types: list[str] = Field(default_factory=list)
+    replaced: list[ReplacedSecret] = Field(default_factory=list)
+    rotation: str = ""
 
     @property
     def limited(self) -> bool:
@@ -100,6 +113,69 @@ class ApiKey(Aggregate):
             makers=makers,
         )
 
+    def could_make(self, key: ApiKey) -> bool:
+        """Whether a key of another one's rights and limits is no more than this one may make.
+
+        It has no limit less than this one, publishes nothing that this one may not, and what it uses counts under all
+        that this one's uses does.
+        """
+        if self.event_types and not set(key.event_types) <= set(self.event_types):
+            return False
+        for name in ("requests_per_minute", "tokens_per_minute", "expires_at"):
+            own, its = getattr(self, name), getattr(key, name)
+            if own is not None and (its is None or its > own):
+                return False
+        counted = {maker.of for maker in self.makers}
+        if self.requests_per_minute is not None or self.tokens_per_minute is not None:
+            counted.add(self.id)
+        return counted <= {maker.of for maker in key.makers}
+
+    def rotate(self, key_hash: str, hint: str, *, rotation: str, at: int, grace_seconds: int) -> None:
+        """Give the key another secret. Those before it hold for the grace, and never longer than was said before.
+
+        A rotation that is repeated because its answer was lost puts another secret in the place of the one that
+        reached nobody.
+
+        Raises:
+            Conflict: the key has ended, or too many of its secrets hold still.
+        """
+        if self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= at):
+            raise Conflict("This key has ended. Make another one.", code="key_ended")
+        if rotation == self.rotation:
+            self.reissue(key_hash, hint)
+            return
+        holding = [secret for secret in self.replaced if secret.ends_at > at]
+        if grace_seconds and len(holding) >= MOST_REPLACED:
+            raise Conflict(
+                f"{MOST_REPLACED} earlier secrets of this key hold still. Wait until one ends, or end them all: "
+                "rotate with grace_seconds 0.",
+                code="too_many_secrets",
+            )
+        ends_at = min(at + grace_seconds, self.expires_at or at + grace_seconds)
+        nearer = [secret.model_copy(update={"ends_at": ends_at}) for secret in holding if secret.ends_at > ends_at]
+        nearer.append(ReplacedSecret(key_hash=self.key_hash, hint=self.hint, ends_at=ends_at))
+        for secret in nearer:
+            self.record(
+                KeyRotated(tenant_id=self.tenant_id, key_id=self.id, key_hash=secret.key_hash, ends_at=secret.ends_at)
+            )
+        self.replaced = [secret for secret in holding if secret.ends_at <= ends_at] + nearer
+        self.key_hash, self.hint, self.rotation = key_hash, hint, rotation
+
+    def ends_for(self, key_hash: str, at: int) -> int | None:
+        """When one of its secrets ends; None for never.
+
+        Raises:
+            Unauthenticated: it has ended.
+        """
+        if self.revoked_at is not None:
+            raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
+        if self.expires_at is not None and self.expires_at <= at:
+            raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
+        before = next((secret.ends_at for secret in self.replaced if secret.key_hash == key_hash), None)
+        if before is not None and before <= at:
+            raise Unauthenticated(REPLACED, code="replaced_api_key")
+        return self.expires_at if before is None else before
+
     def reissue(self, key_hash: str, hint: str) -> None:
         """Put another secret in the place of one whose answer never reached anybody."""
         self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
@@ -126,7 +202,9 @@ class ApiKey(Aggregate):
         """End the key; ending it again changes nothing."""
         if self.revoked_at is None:
             self.revoked_at = at
-            self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+            holding = [secret.key_hash for secret in self.replaced if secret.ends_at > at]
+            for key_hash in (self.key_hash, *holding):
+                self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=key_hash))
 
 
 def check_event_types(asked: NewKey) -> None:

@@ -11,10 +11,11 @@ from accounts.domain import KEY_PREFIX, ApiKey, NewKey, Tenant, check_event_type
 from accounts.store import Accounts
 from accounts.use_cases.limits import Limits, actor_of
 from chassis.auth import Principal, hash_key
-from chassis.errors import Forbidden, Invalid, Unauthenticated
+from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from chassis.limits import Allowance
+from chassis.text import quoted
 
 BASE62 = string.digits + string.ascii_letters
 SECRET_CHARACTERS = 43
@@ -63,14 +64,14 @@ class Keys:
         A request that is repeated under its `Idempotency-Key` because its answer was lost gets the same key with a new
         secret.
         """
-        secret = KEY_PREFIX + "".join(secrets.choice(BASE62) for _ in range(SECRET_CHARACTERS))
+        secret = _new_secret()
         key = ApiKey(
             id=request_id_for("key_", new_id("key_")),
             tenant_id=tenant_id,
             created_at=now(),
             name=asked.name,
             key_hash=hash_key(secret),
-            hint=f"{secret[:13]}…{secret[-4:]}",
+            hint=_hint(secret),
             role=asked.role,
             scopes=list(asked.scopes),
             user_id=user_id,
@@ -86,6 +87,59 @@ class Keys:
         if stored.key_hash != key.key_hash:
             stored = await self._accounts.keys.update(tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint))
         return stored, secret
+
+    async def rotate(self, maker: Principal, key_id: str, grace_seconds: int) -> tuple[ApiKey, str]:
+        """Another secret for a key that stays what it is; those before it hold for the grace.
+
+        Who manages keys may rotate what they might have made; every other key, if it may, itself alone.
+
+        Args:
+            maker: who asks.
+            key_id: which key; `own` for the one that is asked with.
+            grace_seconds: how long.
+
+        Raises:
+            NotFound: there is no such key, or it is not the caller's to see.
+            Forbidden: it allows more than who rotates it, or a secret that was replaced already asks.
+            Conflict: see `ApiKey.rotate`.
+        """
+        tenant_id, rotation = maker.tenant_id, request_id_for("rot_", new_id("rot_"))
+        if key_id == "own":
+            key_id = maker.key_id
+        if not maker.may("organization:write") and key_id != maker.key_id:
+            raise NotFound(f"No such key: {quoted(key_id)}.", param="key_id")
+        key = await self._accounts.keys.get(tenant_id, key_id)
+        own = await self._accounts.key_of(maker)
+        if own is None or own.id != key.id:
+            await self._check_could_make(maker, own, key)
+        elif maker.key_hash != key.key_hash and rotation != key.rotation:
+            raise Forbidden(
+                "This secret of the key was replaced already. Use the new one, or ask who manages your keys.",
+                code="replaced_api_key",
+            )
+        secret = _new_secret()
+        hashed, hint = hash_key(secret), _hint(secret)
+
+        def change(it: ApiKey) -> None:
+            it.rotate(hashed, hint, rotation=rotation, at=now(), grace_seconds=grace_seconds)
+
+        change(key)  # what is refused leaves no line in the trail
+        details = {"name": key.name, "grace_seconds": grace_seconds}
+        await self._accounts.audit(tenant_id, actor_of(maker), "key.rotate", key_id, **details)
+        return await self._accounts.keys.update(tenant_id, key_id, change), secret
+
+    async def _check_could_make(self, maker: Principal, own: ApiKey | None, key: ApiKey) -> None:
+        """Whoever gets a key's secret gets its rights: they must be such as they could give.
+
+        Raises:
+            Forbidden: they are not.
+        """
+        check_grant(maker, key.role, key.scopes)
+        if key.user_id is not None and key.user_id != maker.user_id:
+            person = await self._accounts.users.get(maker.tenant_id, key.user_id)
+            check_grant(maker, person.role, ["*"])
+        if own is not None and not own.could_make(key):
+            raise Forbidden("This key may use more than yours, so yours cannot rotate it.", code="key_exceeds_yours")
 
     async def revoke(self, maker: Principal, key_id: str) -> ApiKey:
         """End a key; every service forgets it as soon as the event reaches it.
@@ -103,15 +157,12 @@ class Keys:
         """Who a key belongs to and what it may do, as the other services cache it.
 
         Raises:
-            Unauthenticated: unknown, expired or revoked.
+            Unauthenticated: unknown, expired, replaced or revoked.
         """
         key = await self._accounts.key_by_hash(key_hash)
         if key is None:
             raise Unauthenticated("Incorrect API key provided. Make one in the console or with `sartor keys create`.")
-        if key.revoked_at is not None:
-            raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
-        if key.expires_at is not None and key.expires_at <= now():
-            raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
+        ends_at = key.ends_for(key_hash, now())
         owner = await self._accounts.users.find_one(key.tenant_id, {"_id": key.user_id}) if key.user_id else None
         scopes = key.scopes_for(owner)
         organization, allowances = "", []
@@ -126,7 +177,7 @@ class Keys:
             "role": key.role_for(owner),
             "scopes": sorted(scopes),
             "organization": organization,
-            "expires_at": key.expires_at,
+            "expires_at": ends_at,
             "event_types": key.event_types,
             "allowances": [asdict(allowance) for allowance in allowances],
         }
@@ -147,16 +198,28 @@ class Keys:
         """What the key may use by itself, with its makers, and with all keys of its tenant."""
         return [key.allowance(self._limits.usual_key), *key.makers, tenant.allowance(self._limits.usual_tenant)]
 
-    async def register_operator(self, secret: str) -> None:
-        """Make this the installation's operator key."""
-        hashed = hash_key(secret)
-        key = ApiKey(
-            id=derived_id("key_", hashed),
-            tenant_id="",
-            created_at=now(),
-            name="operator",
-            key_hash=hashed,
-            hint=f"{secret[:13]}…{secret[-4:]}",
-            role="operator",
-        )
-        await self._accounts.set_operator_key(key)
+    async def register_operator(self, known: list[str]) -> None:
+        """Make these the installation's operator keys: one, or while it is being replaced the one before it too."""
+        await self._accounts.set_operator_keys([_operator_key(secret) for secret in known])
+
+
+def _new_secret() -> str:
+    return KEY_PREFIX + "".join(secrets.choice(BASE62) for _ in range(SECRET_CHARACTERS))
+
+
+def _hint(secret: str) -> str:
+    """By which a person knows a key among others; it opens nothing."""
+    return f"{secret[:13]}…{secret[-4:]}"
+
+
+def _operator_key(secret: str) -> ApiKey:
+    hashed = hash_key(secret)
+    return ApiKey(
+        id=derived_id("key_", hashed),
+        tenant_id="",
+        created_at=now(),
+        name="operator",
+        key_hash=hashed,
+        hint=_hint(secret),
+        role="operator",
+    )

@@ -134,6 +134,18 @@ def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
             return await shown(session, problem=error.message, wanted=asked["name"], status=error.status)
         return await shown(session, made=made["api_key"])
 
+    @router.post("/keys/{key_id}/rotate")
+    async def rotate_key(key_id: str, request: Request) -> Response:
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        grace = fields.get("grace", "")
+        asked = {"grace_seconds": int(grace)} if grace.isascii() and grace.isdigit() else {}
+        try:
+            rotated = await accounts.post("/v1/organization/keys/{}/rotate", key_id, json=asked, **session.who)
+        except SartorError as error:
+            return await shown(session, problem=error.message, status=error.status)
+        return await shown(session, made=rotated["api_key"])
+
     @router.post("/keys/{key_id}/revoke")
     async def revoke_key(key_id: str, request: Request) -> Response:
         session = await web.session(request)

@@ -38,6 +38,12 @@ class Rated(Body):
     correction: Text | None = None
 
 
+class TakenBack(Body):
+    """A rating to be taken back, from the chat page."""
+
+    feedback_id: Name
+
+
 def play_routes(web: Web, ingest: Peer, registry: Peer, proxy: Peer, base_model: str) -> APIRouter:
     """Chat with one's models."""
     router = APIRouter(include_in_schema=False)
@@ -96,6 +102,12 @@ def play_routes(web: Web, ingest: Peer, registry: Peer, proxy: Peer, base_model:
         web.sessions.check_form(session.id, request.headers.get("x-form-token"))
         body = rated.model_dump(exclude_none=True)
         return JSONResponse(await proxy.post("/v1/feedback", json=body, **session.who))
+
+    @router.post("/chat/take-back")
+    async def take_back(rating: TakenBack, request: Request) -> Response:
+        session = await web.session(request)
+        web.sessions.check_form(session.id, request.headers.get("x-form-token"))
+        return JSONResponse(await proxy.request("DELETE", "/v1/feedback/{}", rating.feedback_id, **session.who))
 
     return router
 

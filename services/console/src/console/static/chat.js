@@ -2,6 +2,7 @@
 const form = document.getElementById("chat");
 const find = (id) => document.getElementById(id);
 let completion = null;
+let rating = null;
 
 const post = async (path, body) => {
   const answer = await fetch(path, {
@@ -59,6 +60,7 @@ form?.addEventListener("submit", async (event) => {
   find("rating").hidden = !completion;
   find("rated").textContent = "";
   find("correction").value = "";
+  find("take-back").hidden = true;
   for (const each of document.querySelectorAll("[data-rating]")) each.setAttribute("aria-pressed", "false");
 });
 
@@ -77,5 +79,15 @@ for (const button of document.querySelectorAll("[data-rating]")) {
     const answer = await post("/chat/rate", body);
     button.setAttribute("aria-pressed", String(answer.ok));
     find("rated").textContent = answer.ok ? "Thank you. It goes to the labeling inbox." : "The rating was not taken; try again.";
+    rating = answer.ok ? (await answer.json()).id : null;
+    find("take-back").hidden = !rating;
   });
 }
+
+find("take-back")?.addEventListener("click", async () => {
+  const answer = await post("/chat/take-back", { feedback_id: rating });
+  find("rated").textContent = answer.ok ? "It is taken back." : "It was not taken back; try again.";
+  find("take-back").hidden = answer.ok;
+  if (!answer.ok) return;
+  for (const each of document.querySelectorAll("[data-rating]")) each.setAttribute("aria-pressed", "false");
+});

@@ -1,0 +1,145 @@
+"""What an image says it holds is what it is made of, in the form of CycloneDX."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jsonschema
+import pytest
+from referencing import Registry
+from referencing.jsonschema import DRAFT7
+
+from tests.contract.compose import OURS, ROOT
+
+SCHEMAS = Path(__file__).with_name("cyclonedx")
+FORM = "http://cyclonedx.org/schema/"
+DOCKERFILES = ("service", "provision", "tgi")
+PROGRAM = ROOT / "infra/docker/sbom.py"
+PIN = re.compile(r"^([A-Za-z0-9._-]+)={2,3}(\S+) (.*)$", re.MULTILINE)
+
+
+def program() -> ModuleType:
+    """The program that builds run, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location("sbom", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SBOM = program()
+IMAGES = {image: (project, locks) for image, project, locks in SBOM.images(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def form() -> jsonschema.Draft7Validator:
+    """The schema of CycloneDX 1.6 and those that it names, from `cyclonedx-python-lib` 11.12.0 (Apache-2.0)."""
+    contents = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
+    known: Registry[Any] = Registry().with_resources(
+        [(FORM + name, DRAFT7.create_resource(content)) for name, content in contents.items()]
+    )
+    return jsonschema.Draft7Validator(contents["bom-1.6.SNAPSHOT.schema.json"], registry=known)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_names_exactly_the_packages_of_its_locks_and_ours(
+    image: str, form: jsonschema.Draft7Validator
+) -> None:
+    project, locks = IMAGES[image]
+    found = SBOM.bom(ROOT, image, project, locks)
+    form.validate(found)
+    pinned = {
+        (re.sub(r"[-_.]+", "-", name).lower(), version): set(re.findall(r"sha256:([0-9a-f]{64})", rest))
+        for lock in locks
+        for name, version, rest in PIN.findall(lock.read_text())
+    }
+    named = {
+        (one["purl"].removeprefix("pkg:pypi/").partition("@")[0], one["version"]): {
+            digest["content"] for digest in one["hashes"]
+        }
+        for one in found["components"]
+        if one["purl"].startswith("pkg:pypi/")
+    }
+    assert named == pinned
+    assert all(pinned.values())
+    ours = {one["name"] for one in found["components"] if not one["purl"].startswith("pkg:pypi/")}
+    dockerfile = "provision" if image == "provision" else "tgi" if image == "tgi_agent" else "service"
+    assert ours == installed_by(dockerfile, project)
+    assert len({one["bom-ref"] for one in found["components"]}) == len(found["components"])
+    assert found == SBOM.bom(ROOT, image, project, locks)
+
+
+def installed_by(dockerfile: str, project: str) -> set[str]:
+    """Our own packages that a build installs."""
+    text = (ROOT / f"infra/docker/{dockerfile}.Dockerfile").read_text().replace("${SERVICE}", Path(project).name)
+    folders = re.findall(r" \./(\S+)", text)
+    return {SBOM.declared(ROOT / folder)["name"] for folder in folders}
+
+
+def test_a_licence_is_told_in_the_packages_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    licences = {
+        image: {one["name"]: one.get("licenses") for one in SBOM.bom(ROOT, image, *IMAGES[image])["components"]}
+        for image in ("accounts", "trainer-cuda")
+    }
+    assert licences["accounts"]["fastapi"] == [{"expression": "MIT"}]
+    assert licences["accounts"]["pymongo"]
+    assert licences["trainer-cuda"]["nvidia-cublas"] is None  # not installed here: nobody guesses
+    unknown = [name for name, said in licences["accounts"].items() if not said and not name.startswith("sartor-")]
+    assert unknown == []
+
+
+def test_every_image_that_is_built_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert SBOM.main(["--all", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.iterdir()} == set(IMAGES)
+    for name, one in OURS.items():
+        called = {"tgi": "tgi_agent"}.get(name, name.replace("-", "_"))
+        assert {called, f"{called}-cpu", f"{called}-cuda"} & set(IMAGES), name
+        assert "TORCH" not in one["build"].get("args", {}) or f"{called}-cuda" in IMAGES
+
+
+def test_a_build_ends_where_something_is_installed_that_no_lock_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    asked = ["--image", "provision", "--project", "infra/provision", "--lock"]
+    assert SBOM.main([*asked, str(ROOT / "infra/docker/locks/provision.txt")]) == 1
+    assert "fastapi" in capsys.readouterr().err
+    whole = tmp_path / "whole.txt"
+    whole.write_text("".join(f"{one.metadata['Name']}=={one.version} \n" for one in SBOM.distributions()))
+    assert SBOM.main([*asked, str(whole)]) == 0
+    assert json.loads(capsys.readouterr().out)["bomFormat"] == "CycloneDX"
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_an_image_keeps_what_it_says_of_itself(dockerfile: str) -> None:
+    text = (ROOT / f"infra/docker/{dockerfile}.Dockerfile").read_text()
+    assert "COPY infra/docker/sbom.py" in text
+    made = re.search(r"/bin/python sbom\.py [^\n]*(?:\\\n[^\n]*)?> (\S+)$", text, re.MULTILINE)
+    assert made
+    assert made[1] == "/app/sbom.json" or f"COPY --from=build {made[1]} /app/sbom.json" in text
+    locks = set(re.findall(r"-r locks/(\S+\.txt)", text)) - {"build.txt"}
+    assert {one.removesuffix("}") for one in re.findall(r"--lock locks/(\S+\.txt)", made[0])} >= {
+        one.removesuffix("}") for one in locks
+    }
+
+
+def test_the_program_needs_nothing_that_an_image_lacks() -> None:
+    imports = re.findall(r"^(?:from|import) (\w+)", PROGRAM.read_text(), re.MULTILINE)
+    assert set(imports) <= set(sys.stdlib_module_names)
+
+
+def test_no_lock_holds_litellm() -> None:
+    """Its makers lost the name on the index once, and what was put there took the secrets of whoever installed it."""
+    clients = ROOT / "tests/clients"
+    locks = [*(ROOT / "infra/docker/locks").glob("*.txt"), *ROOT.glob("requirements.*")]
+    locks += [clients / "langchain/requirements.lock", clients / "node/package-lock.json"]
+    assert len(locks) > 15
+    assert [one.name for one in locks if "litellm" in one.read_text().lower()] == []
