@@ -55,8 +55,10 @@ VISIBLE: dict[str, Seen] = {
     "feedback.recorded.v1": Seen(
         "labeling:read", ("feedback_id", "chat_id", "model", "rating", "has_correction", "producer")
     ),
+    "feedback.deleted.v1": Seen("labeling:read", ("feedback_id",)),
     "drift.detected.v1": Seen("models:read", ("drift_id", "model", "metric", "value", "threshold", "producer")),
     "key.revoked.v1": Seen("organization:read", ("key_id",)),
+    "key.rotated.v1": Seen("organization:read", ("key_id", "ends_at")),
 }
 """By type. What is not named is for Sartor's services alone: addresses of objects, replicas, each answer given."""
 
