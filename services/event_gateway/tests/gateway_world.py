@@ -47,7 +47,7 @@ class Accounts:
             for key, about in KEYS.items()
         }
 
-    async def post(self, _path: str, **asked: Any) -> dict[str, Any]:
+    async def ask(self, _path: str, **asked: Any) -> dict[str, Any]:
         return self.by_hash[asked["json"]["key_hash"]]
 
 
