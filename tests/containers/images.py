@@ -57,6 +57,7 @@ def pip_mounts(podman: Podman, folder: Path) -> list[str]:
         if name in WHERE_FROM:
             settings[name] = list(dict.fromkeys([*settings.get(name, []), *value.split()]))
     conf = folder / "pip.conf"
+    conf.touch(0o600)  # an index's address may hold a password
     conf.write_text("[global]\n" + "".join(f"{name} = {' '.join(values)}\n" for name, values in settings.items()))
     named = (re.sub("^file://", "", value) for values in settings.values() for value in values)
     paths = {folder_of(Path(name)) for name in named if name.startswith("/") and Path(name).exists()}
@@ -92,6 +93,7 @@ def build(podman: Podman, folder: Path, version: str) -> list[tuple[str, float]]
         podman.run("buildah", "build", "-q", "--layers", *mounts, *arguments, *dockerfile, "-t", tag, str(ROOT))
         took.append((tag, time.monotonic() - began))
         print(f"  {tag}: {took[-1][1]:.0f} s", flush=True)
+    (folder / "pip.conf").unlink()
     return took
 
 

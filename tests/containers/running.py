@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,11 @@ class Containers:
         if not is_free(PORT):
             raise SystemExit(f"error: port {PORT} is taken")
         self._compose("down", "--volumes")
-        self._compose("up", "--no-start", "--no-deps", "--no-build")
+        try:
+            self._compose("up", "--no-start", "--no-deps", "--no-build")
+        except BaseException:
+            self._compose("down", "--volumes")
+            raise
         self._watching.start()
         return self
 
@@ -140,6 +145,11 @@ class Containers:
             assert code == 0, f"{service} ended with {code} after {took[service]:.0f} s: {self.log(service)}"
         return took
 
+    def gateway(self, network: str) -> str:
+        """The host's address in one of the project's networks."""
+        found = json.loads(self._podman.run("podman", "network", "inspect", f"{PROJECT}_{network}"))
+        return str(found[0]["subnets"][0]["gateway"])
+
     def log(self, service: str, lines: int = 20) -> str:
         """The end of a container's log."""
         options = {"stderr": subprocess.STDOUT, "check": False}
@@ -172,10 +182,10 @@ class Containers:
 
     def _watch(self) -> None:
         """Ask each running container how it is, as often as compose would in its first minutes."""
+        watched = [self.name(name) for name, one in self.services.items() if one.get("restart") != "no"]
         while not self._over.wait(HEALTH_SECONDS):
-            for service, one in self.services.items():
-                if one.get("restart") != "no" and self.state(service)["Status"] == "running":
-                    self._podman.succeeds("podman", "healthcheck", "run", self.name(service))
+            for name in watched:
+                self._podman.succeeds("podman", "healthcheck", "run", name)  # fails too where it does not run
 
     def _compose(self, *command: str) -> None:
         kept = self._folder.parent / "podman-compose"

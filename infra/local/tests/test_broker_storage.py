@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree as ET
@@ -16,12 +17,13 @@ import httpx2
 import pytest
 from minio import Minio
 from minio.credentials import Credentials
+from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 from minio.signer import sign_v4_s3
 
 from localstack import LocalStack
 
-BUCKET = "kafka-test"
+BUCKET = "kafka"
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +46,6 @@ def clients(stack: LocalStack) -> tuple[Minio, Minio]:
         )
         for name in ("broker_storage", "objects")
     )
-    if not store.bucket_exists(bucket_name=BUCKET):
-        store.make_bucket(bucket_name=BUCKET)
     return through, store
 
 
@@ -126,6 +126,51 @@ def test_what_is_read_is_what_the_store_holds(stack: LocalStack, clients: tuple[
         assert got(through, key) == got(store, key), step
 
 
+def test_what_many_write_and_read_at_once_is_what_the_store_holds(
+    stack: LocalStack, clients: tuple[Minio, Minio]
+) -> None:
+    through, store = clients
+    keys = [f"many/{number}" for number in range(5)]
+
+    def work(name: int) -> None:
+        chance = random.Random(name)
+        for step in range(25):
+            key = chance.choice(keys)
+            if chance.random() < 0.5:
+                put(through, key, f"{name}-{step}".encode())
+            elif chance.random() < 0.3:
+                through.remove_object(bucket_name=BUCKET, object_name=key)
+            got(through, chance.choice(keys))
+            seen(stack, "many/")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert seen(stack, "many/") == listed(store, "many/")
+    assert [got(through, key) for key in keys] == [got(store, key) for key in keys]
+
+
+def test_what_is_deleted_together_is_gone(stack: LocalStack, clients: tuple[Minio, Minio]) -> None:
+    through, _ = clients
+    for number in range(3):
+        put(through, f"together/{number}", b"x")
+    assert len(seen(stack, "together/")) == 3
+    assert got(through, "together/1") == b"x"
+    gone = through.remove_objects(
+        bucket_name=BUCKET, delete_object_list=[DeleteObject(f"together/{n}") for n in (0, 1)]
+    )
+    assert list(gone) == []
+    assert set(seen(stack, "together/")) == {"together/2"}
+    assert got(through, "together/1") is None
+
+
+def test_of_other_buckets_the_store_is_asked_who_may(stack: LocalStack, clients: tuple[Minio, Minio]) -> None:
+    _, store = clients
+    store.make_bucket(bucket_name="private")
+    store.put_object(bucket_name="private", object_name="one", data=io.BytesIO(b"x"), length=1)
+    port = stack.home.state["ports"]["broker_storage"]
+    assert httpx2.get(f"http://127.0.0.1:{port}/private/one", trust_env=False).status_code == 403
+
+
 def test_what_was_there_before_is_listed(stack: LocalStack, clients: tuple[Minio, Minio]) -> None:
     through, store = clients
     for number in range(30):
@@ -181,6 +226,7 @@ def test_an_upload_of_which_nobody_knows_is_asked_for_again(stack: LocalStack, c
     url = through.presigned_put_object(bucket_name=BUCKET, object_name="unknown/2")
     assert httpx2.put(url, content=b"two", trust_env=False).status_code == 503
     stack._until_ready(program)
-    put(store, "unknown/2", b"as if the first had been stored")
+    assert set(seen(stack, "unknown/")) == {"unknown/1"}
+    put(store, "unknown/2", b"as if the upload had ended only now")
     assert seen(stack, "unknown/") == listed(store, "unknown/")
     assert got(through, "unknown/2") == got(store, "unknown/2")

@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import re
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -41,7 +43,11 @@ MEMORY_BYTES = 64 * 1024**2
 OF_EACH_BYTES = 512
 """What an object costs beside its content."""
 
+UNSURE_SECONDS = 60.0
+"""After a change that the store has not answered, it may still make it: meanwhile it is asked."""
+
 FAILED = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>PreconditionFailed</Code></Error>'
+LAST_MODIFIED = re.compile(rb"(?<=<LastModified>)[^<]+")
 UNAVAILABLE = 503
 PARTIAL = ("range", "if-match", "if-modified-since", "if-unmodified-since")
 
@@ -97,12 +103,18 @@ class Listing:
 
 
 class Memory:
-    """What the store holds, as far as it was read or written lately; nothing of it is older than the store's."""
+    """What the store holds, as far as it was read or written lately; nothing of it is older than the store's.
+
+    Attributes:
+        generation: rises when everything is forgotten; what was read before belongs to an earlier one.
+    """
 
     def __init__(self) -> None:
+        self.generation = 0
         self._objects: OrderedDict[str, Stored] = OrderedDict()
         self._bytes = 0
         self._listings: dict[str, Listing] = {}
+        self._unsure: dict[str, float] = {}
 
     def get(self, path: str) -> Stored | None:
         """The object, if known."""
@@ -113,6 +125,8 @@ class Memory:
     def put(self, path: str, stored: Stored) -> None:
         """The store has said that it holds this."""
         self._drop(path)
+        if self._is_unsure(path):
+            return
         self._objects[path] = stored
         self._bytes += len(stored.content) + OF_EACH_BYTES
         while self._bytes > MEMORY_BYTES:
@@ -130,20 +144,29 @@ class Memory:
         """Until the store has answered, nobody knows what this object is."""
         self._drop(path)
 
-    def unlisted(self, path: str) -> None:
-        """Whether the object is there is not known, so what lists it is read again."""
-        for folder in _folders(path):
-            self._listings.pop(folder, None)
+    def unanswered(self, path: str) -> None:
+        """Whether the object is there, and what it is, is not known, and may still change."""
+        self._drop(path)
+        for name in (path, *_folders(path)):
+            self._listings.pop(name, None)
+            self._unsure[name] = time.monotonic() + UNSURE_SECONDS
 
     def clear(self) -> None:
         """Nothing is known."""
         self._objects.clear()
         self._listings.clear()
         self._bytes = 0
+        self.generation += 1
 
     def listing(self, folder: str) -> Listing:
         """What takes in whatever is written below the folder from now on."""
-        return self._listings.setdefault(folder, Listing())
+        return Listing() if self._is_unsure(folder) else self._listings.setdefault(folder, Listing())
+
+    def _is_unsure(self, name: str) -> bool:
+        if self._unsure.get(name, 0) > time.monotonic():
+            return True
+        self._unsure.pop(name, None)
+        return False
 
     def _drop(self, path: str) -> None:
         if known := self._objects.pop(path, None):
@@ -173,6 +196,18 @@ def render(bucket: str, prefix: str, objects: Mapping[str, Stored]) -> bytes:
     ).encode()
 
 
+def in_order(listing: bytes) -> bytes:
+    """The same of a listing that the store made."""
+    latest = datetime.min.replace(tzinfo=UTC)
+
+    def later(match: re.Match[bytes]) -> bytes:
+        nonlocal latest
+        latest = max(datetime.fromisoformat(match[0].decode()), latest + timedelta(milliseconds=1))
+        return latest.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+    return LAST_MODIFIED.sub(later, listing)
+
+
 class BrokerStorage:
     """Forwards changes, refuses uploads whose condition does not hold, and answers what it knows.
 
@@ -180,9 +215,12 @@ class BrokerStorage:
         store: address of the object store.
         access_key: to ask what an object is at present.
         secret_key: the same.
+        bucket: the broker's. Whoever reaches the broker may read it all; what lies in other
+            buckets is answered by the store, which checks who asks.
     """
 
-    def __init__(self, store: str, access_key: str, secret_key: str) -> None:
+    def __init__(self, store: str, access_key: str, secret_key: str, bucket: str) -> None:
+        self._bucket = f"/{bucket}"
         self._store = httpx2.URL(store)
         self._http = httpx2.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False)
         pool = urllib3.PoolManager(timeout=ANSWER_SECONDS, retries=False)
@@ -196,6 +234,8 @@ class BrokerStorage:
         try:
             if request.method not in ("GET", "HEAD"):
                 return await self._change(request)
+            if not f"{request.url.path}/".startswith(f"{self._bucket}/"):
+                return await self._forward(request)
             if request.method == "GET" and set(request.query_params) == {"list-type", "prefix"}:
                 return await self._list(request)
             if not request.query_params and not any(map(request.headers.get, PARTIAL)):
@@ -215,22 +255,25 @@ class BrokerStorage:
                 if (unexpected and present) or (expected and expected.strip('"') != present):
                     return Response(FAILED, 412, media_type="application/xml")
             content = await request.body()
+            # It may be about any key, or about a part of one; or the content is not what the body is.
+            about_others = request.method == "POST" or bool(request.query_params)
+            coded = "x-amz-decoded-content-length" in request.headers
             self._memory.unknown(path)
             told = False
             try:
                 answer = await self._forward(request)
                 told = answer.status_code < 500
             finally:
-                if not told:
-                    self._memory.unlisted(path)
-            if request.method == "POST" or request.query_params:  # it may be about any key, or about a part of one
-                self._memory.clear()
-            elif "x-amz-decoded-content-length" in request.headers:  # the content is not what the body is
-                self._memory.unlisted(path)
-            elif request.method == "PUT" and answer.status_code == 200:
+                if about_others:
+                    self._memory.clear()
+                if coded or not told:
+                    self._memory.unanswered(path)
+            if about_others or coded or not told:
+                return answer
+            if request.method == "PUT" and answer.status_code == 200:
                 etag = answer.headers.get("etag", "").strip('"')
                 self._memory.written(path, Stored(etag, len(content), datetime.now(UTC), content))
-            elif request.method == "DELETE":
+            elif request.method == "DELETE" and answer.status_code in (200, 204, 404):
                 self._memory.written(path, None)
             return answer
 
@@ -241,10 +284,12 @@ class BrokerStorage:
             if request.method == "HEAD":
                 return await self._forward(request)
             async with self._lock(path):
+                generation = self._memory.generation
                 known = await asyncio.to_thread(self._read, path)
                 if known is None:
                     return await self._forward(request)
-                self._memory.put(path, known)
+                if generation == self._memory.generation:
+                    self._memory.put(path, known)
         if request.headers.get("if-none-match", "").strip('"') == known.etag:
             return Response(status_code=304, headers=known.headers())
         if request.method == "HEAD":
@@ -278,7 +323,11 @@ class BrokerStorage:
             content=await request.body(),
         )
         headers = {name.lower(): value for name, value in answer.headers.raw if name.lower() not in NOT_PASSED_ON}
-        response = Response(answer.content, answer.status_code)
+        content = answer.content
+        if request.method == "GET" and "list-type" in request.query_params:
+            content = in_order(content)
+            headers[b"content-length"] = str(len(content)).encode()
+        response = Response(content, answer.status_code)
         response.raw_headers = list(headers.items())
         return response
 
@@ -323,7 +372,7 @@ class BrokerStorage:
 def main() -> None:
     """Serve until told to stop."""
     port, store = int(sys.argv[1]), sys.argv[2]
-    storage = BrokerStorage(store, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    storage = BrokerStorage(store, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], "kafka")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
