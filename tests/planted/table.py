@@ -52,6 +52,7 @@ EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
 
 GATEWAY = "services/event_gateway/src/event_gateway"
 GATEWAY_RULES = "services/event_gateway/tests/test_domain.py"
+SENDING = "services/event_gateway/tests/test_sending.py"
 PUBLISHING = "services/event_gateway/tests/test_publishing.py"
 READING = "services/event_gateway/tests/test_reading.py"
 WEBHOOKS = "services/event_gateway/tests/test_webhooks.py"
@@ -1756,9 +1757,79 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "webhooks: an IPv4 address inside an IPv6 one is not looked at",
         f"{GATEWAY}/sending.py",
-        "carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]",
+        "carried = address.ipv4_mapped or address.sixtofour",
         "carried = address.ipv4_mapped",
         f"{GATEWAY_RULES}::test_no_address_inside_passes_for_one_outside",
+    ),
+    bug(
+        "webhooks: a site's own addresses pass for public ones",
+        f"{GATEWAY}/sending.py",
+        "if address not in IPV6_PUBLIC:",
+        "if address.is_unspecified:",
+        f"{GATEWAY_RULES}::test_no_address_inside_passes_for_one_outside",
+    ),
+    bug(
+        "webhooks: a cloud's own addresses pass for public ones",
+        f"{GATEWAY}/sending.py",
+        "if any(address in network for network in NOT_PUBLIC):",
+        "if address.is_unspecified:",
+        f"{GATEWAY_RULES}::test_no_address_inside_passes_for_one_outside",
+    ),
+    bug(
+        "webhooks: the name is looked up again by who connects",
+        f"{GATEWAY}/sending.py",
+        "target.url.copy_with(host=target.at),",
+        "target.url,",
+        f"{SENDING}::test_the_address_that_was_looked_at_is_connected_to_and_asked_by_name",
+    ),
+    bug(
+        "webhooks: a host outside ASCII cannot be asked",
+        f"{GATEWAY}/sending.py",
+        'headers["host"] = target.url.netloc.decode("ascii")',
+        'headers["host"] = target.url.host',
+        f"{SENDING}::test_the_address_that_was_looked_at_is_connected_to_and_asked_by_name",
+    ),
+    bug(
+        "webhooks: a receiver is sent another's cookie",
+        f"{GATEWAY}/sending.py",
+        "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),",
+        "cookies=None,",
+        f"{SENDING}::test_no_receiver_is_sent_anothers_cookie",
+    ),
+    bug(
+        "webhooks: a name that was given up frees its place while a thread looks it up",
+        f"{GATEWAY}/sending.py",
+        "found = await asyncio.shield(lookup)",
+        "found = await lookup",
+        f"{SENDING}::test_a_name_that_was_given_up_keeps_its_place_while_it_is_looked_up",
+    ),
+    bug(
+        "webhooks: an address at which the sender stumbles is tried for ever",
+        f"{GATEWAY}/worker.py",
+        "except Exception as error:  # the boundary of one attempt: an odd address raises anything",
+        "except OSError as error:",
+        f"{WEBHOOKS}::test_a_delivery_that_breaks_ends_no_other",
+    ),
+    bug(
+        "webhooks: receivers of one tenant that hang take every place",
+        f"{GATEWAY}/worker.py",
+        "if many >= settings.webhook_deliveries_per_tenant]",
+        "if many < 0]",
+        f"{WEBHOOKS}::test_receivers_that_hang_hold_up_neither_the_tenants_others_nor_other_tenants",
+    ),
+    bug(
+        "webhooks: an engineer leads what an admin is told of keys elsewhere",
+        f"{GATEWAY}/use_cases/webhooks.py",
+        "            readable_types(maker, endpoint.types)\n            endpoint.change(now(), **changes)\n",
+        "            endpoint.change(now(), **changes)\n",
+        f"{WEBHOOKS}::test_what_is_sent_of_anothers_events_is_not_led_elsewhere",
+    ),
+    bug(
+        "webhooks: an engineer has sent again what an admin was told of keys",
+        f"{GATEWAY}/use_cases/webhooks.py",
+        "readable_types(maker, {*endpoint.types, delivery.event_type})",
+        "readable_types(maker, endpoint.types)",
+        f"{WEBHOOKS}::test_what_is_sent_of_anothers_events_is_not_led_elsewhere",
     ),
     bug(
         "webhooks: a redirect is followed inside",

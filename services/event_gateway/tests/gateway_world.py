@@ -26,6 +26,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "sk-monitor": {"scopes": ["events:publish"], "event_types": [FEEDBACK, DRIFT]},
     "sk-mute": {"scopes": ["events:publish"]},
     "sk-engineer": {},
+    "sk-admin": {"role": "admin"},
     "sk-labeler": {"role": "labeler"},
     "sk-approver": {"role": "approver"},
     "sk-other": {"tenant_id": OTHER, "event_types": [FEEDBACK]},

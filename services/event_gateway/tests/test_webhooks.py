@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections import Counter
 from typing import Any
 
 import openai
 import pytest
 from gateway_world import OTHER, TENANT, World, gateway, receiver
 
-from schemas import FinetuneSucceeded, ModelPromoted, WebhookRefused, verified
+from event_gateway.domain import Delivery, Endpoint, Outcome
+from event_gateway.sending import WebhookSender
+from event_gateway.worker import Deliveries
+from schemas import FinetuneSucceeded, KeyRevoked, ModelPromoted, WebhookRefused, verified
 from testkit import Space, eventually
 
 FAST = {"webhook_first_pause": 0.2, "webhook_longest_pause": 0.3, "webhook_seconds": 3}
@@ -26,9 +31,9 @@ def succeeded(job: str = "ftjob-1", tenant: str = TENANT) -> FinetuneSucceeded:
     return FinetuneSucceeded(tenant_id=tenant, job_id=job, model_id="ft:tiny:acme:x")
 
 
-async def endpoint(world: World, url: str, *types: str) -> dict[str, Any]:
-    asked = {"name": "mine", "url": url, "event_types": list(types or ("fine_tuning.job.succeeded",))}
-    answer = await world.post("/webhook_endpoints", asked)
+async def endpoint(world: World, url: str, *types: str, name: str = "mine", key: str = "sk-engineer") -> dict[str, Any]:
+    asked = {"name": name, "url": url, "event_types": list(types or ("fine_tuning.job.succeeded",))}
+    answer = await world.post("/webhook_endpoints", asked, key)
     assert answer.status_code == 200, answer.text
     made: dict[str, Any] = answer.json()
     return made
@@ -220,6 +225,133 @@ async def test_what_cannot_be_sent_cannot_be_asked_for(space: Space) -> None:
         assert (await world.post("/webhook_endpoints", good, "sk-other")).status_code == 200
         assert (await world.get(f"/webhook_endpoints/{made.json()['id']}", "sk-other")).status_code == 404
         assert (await world.post("/webhook_endpoints", good, "sk-approver")).status_code == 403
+
+
+NOT_ONES_OWN: list[tuple[str, dict[str, Any] | None]] = [
+    ("", {"url": "http://127.0.0.1:9/mine"}),
+    ("", {"name": "mine"}),
+    ("", {"event_types": ["model.promoted.v1"]}),
+    ("/rotate_secret", None),
+    ("/test", {"event_type": "model.promoted.v1"}),
+]
+
+
+async def test_what_is_sent_of_anothers_events_is_not_led_elsewhere(space: Space) -> None:
+    """An engineer, who may not read of keys, has no hand in an endpoint that is told of them."""
+    async with gateway(space, **FAST) as world, receiver(410) as there, space.publisher("accounts") as publish:
+        made = await endpoint(world, there.url, "key.revoked.v1", "model.promoted.v1", key="sk-admin")
+        path = f"/webhook_endpoints/{made['id']}"
+        for route, body in NOT_ONES_OWN:
+            answer = await world.post(path + route, body)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (403, "types"), (route, body)
+        shown = (await world.get(path)).json()
+        assert {name: shown[name] for name in ("name", "url", "event_types", "signing_secret_hint")} == {
+            name: made[name] for name in ("name", "url", "event_types", "signing_secret_hint")
+        }
+        assert there.came == []
+        await publish(KeyRevoked(tenant_id=TENANT, key_id="key_1", key_hash="0" * 64))
+
+        async def parked() -> Any:
+            return await deliveries(world, made, state="parked")
+
+        [one] = await eventually(parked)
+        replay = f"{path}/deliveries/{one['id']}/replay"
+        assert (await world.post(replay)).status_code == 403
+        # the endpoint is told of keys no more: of what it was told, still nobody else may have it sent
+        assert (await world.post(path, {"event_types": ["model.promoted.v1"]}, "sk-admin")).status_code == 200
+        assert (await world.post(path, {"name": "mine"})).status_code == 200
+        assert (await world.post(replay)).status_code == 403
+        assert (await world.post(replay, key="sk-admin")).status_code == 200
+        await eventually(lambda: len(there.came) == 2)
+
+
+@pytest.mark.parametrize("broken", ["send", "note"])
+async def test_a_delivery_that_breaks_ends_no_other(space: Space, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Neither an address at which the sender stumbles nor a note that cannot be kept reaches beyond its delivery."""
+    broke, go_on, begun = asyncio.Event(), asyncio.Event(), Counter[str]()
+    send, note = WebhookSender.send, Deliveries._note
+
+    def stumble(at: str, to: Endpoint) -> None:
+        if (at, to.name) == (broken, "odd"):
+            broke.set()
+            raise UnicodeEncodeError("ascii", "ü", 0, 1, "a test's")
+
+    async def sent(self: WebhookSender, to: Endpoint, webhook_id: str, body: str) -> Outcome:
+        begun[webhook_id] += 1
+        if to.name == "mine" and "ftjob-1" in body:
+            await go_on.wait()
+        stumble("send", to)
+        return await send(self, to, webhook_id, body)
+
+    async def noted(self: Deliveries, to: Endpoint, delivery: Delivery, outcome: Outcome) -> None:
+        stumble("note", to)
+        await note(self, to, delivery, outcome)
+
+    monkeypatch.setattr(WebhookSender, "send", sent)
+    monkeypatch.setattr(Deliveries, "_note", noted)
+    once = {"webhook_attempts": 1, "webhook_seconds": 60}
+    async with gateway(space, **once) as world, receiver() as there, space.publisher("trainer") as publish:
+        mine = await endpoint(world, there.url)
+        odd = await endpoint(world, there.url.replace("/hook", "/odd"), "model.promoted.v1", name="odd")
+        await publish(succeeded("ftjob-1"))
+        await eventually(lambda: begun)
+        await publish(
+            ModelPromoted(tenant_id=TENANT, model_id="m", job_id="j", base_model="b", adapter_id="a", decided_by="gate")
+        )
+        await eventually(broke.is_set)
+        await publish(succeeded("ftjob-2"))
+        await eventually(lambda: len(there.came) == 1)
+        go_on.set()
+        await eventually(lambda: len(there.came) == 2)
+
+        async def delivered() -> bool:
+            return len(await deliveries(world, mine, state="delivered")) == 2
+
+        await eventually(delivered)
+        assert set(begun.values()) == {1}, "a delivery was cancelled, and begun again"
+        if broken == "send":
+            [one] = await deliveries(world, odd, state="parked")
+            assert one["problem"] == "it could not be sent (UnicodeEncodeError)"
+
+
+async def test_receivers_that_hang_hold_up_neither_the_tenants_others_nor_other_tenants(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, under_way = asyncio.Event(), Counter[str]()
+    send = WebhookSender.send
+
+    async def sent(self: WebhookSender, to: Endpoint, webhook_id: str, body: str) -> Outcome:
+        if to.name.startswith("hanging"):
+            under_way[to.name] += 1
+            await go_on.wait()
+        return await send(self, to, webhook_id, body)
+
+    monkeypatch.setattr(WebhookSender, "send", sent)
+    few = {
+        "webhook_deliveries_at_a_time": 4,
+        "webhook_deliveries_per_tenant": 3,
+        "webhook_deliveries_per_endpoint": 2,
+        "webhook_seconds": 60,
+    }
+    async with gateway(space, **few) as world, receiver() as there, space.publisher("trainer") as publish:
+        await endpoint(world, there.url.replace("/hook", "/one"), name="hanging-1")
+        await endpoint(world, there.url)
+        await endpoint(world, there.url, key="sk-other")
+        for number in range(4):
+            await publish(succeeded(f"ftjob-{number}"))
+        await eventually(lambda: len(there.came) == 4)
+        assert under_way == {"hanging-1": 2}
+        await endpoint(world, there.url.replace("/hook", "/two"), name="hanging-2")
+        for number in range(4, 8):
+            await publish(succeeded(f"ftjob-{number}"))
+        await eventually(lambda: under_way["hanging-2"])
+        before = len(there.came)
+        await publish(succeeded("ftjob-8", OTHER))
+        await eventually(lambda: any(b"ftjob-8" in body for _, body in there.came))
+        assert under_way == {"hanging-1": 2, "hanging-2": 1}
+        assert len(there.came) > before
+        go_on.set()
+        await eventually(lambda: len(there.came) == 9 and under_way.total() == 12)
 
 
 async def test_addresses_inside_are_for_installations_that_say_so(space: Space) -> None:

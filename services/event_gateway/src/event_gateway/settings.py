@@ -34,3 +34,5 @@ class Settings(ServiceSettings):
         description="Most deliveries to one endpoint that wait; events beyond are not sent to it, and counted.",
     )
     webhook_deliveries_at_a_time: int = Field(8, ge=1, description="Deliveries under way in this replica.")
+    webhook_deliveries_per_tenant: int = Field(4, ge=1, description="Of these, most of one tenant.")
+    webhook_deliveries_per_endpoint: int = Field(2, ge=1, description="Of these, most to one endpoint.")

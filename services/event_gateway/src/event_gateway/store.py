@@ -219,9 +219,19 @@ class Webhooks:
         query = {"_id": endpoint.id, "tenant_id": endpoint.tenant_id}
         await self.endpoints.collection.update_one(query, {"$inc": {"skipped": 1, "version": 1}})
 
-    async def claim(self, owner: str, seconds: float) -> Delivery | None:
-        """A delivery that is due, of the tenant that waited longest for a turn."""
-        return await self.deliveries.claim_in_turn(TO_DELIVER, self._turns, owner, seconds)
+    async def claim(
+        self, owner: str, seconds: float, *, but_to: Sequence[str] = (), but_of: Sequence[str] = ()
+    ) -> Delivery | None:
+        """A delivery that is due, of the tenant that waited longest for a turn.
+
+        Args:
+            owner: the worker's name, for people.
+            seconds: length of the lease.
+            but_to: none to these endpoints.
+            but_of: none of these tenants.
+        """
+        query = {**TO_DELIVER, "endpoint_id": {"$nin": list(but_to)}, "tenant_id": {"$nin": list(but_of)}}
+        return await self.deliveries.claim_in_turn(query, self._turns, owner, seconds)
 
     async def page(self, endpoint: Endpoint, *, state: str | None, limit: int, after: str | None) -> list[Delivery]:
         """Deliveries to an endpoint, newest first."""

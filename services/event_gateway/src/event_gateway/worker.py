@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Counts
 
 import structlog
 from prometheus_client import Counter
@@ -44,28 +45,43 @@ class Deliveries:
         self._settings = settings
         self._owner = owner
         self._wake = wake
+        self._under_way: dict[asyncio.Task[None], Delivery] = {}
 
     async def run(self) -> None:
-        """Deliver until cancelled; what was under way then is delivered again when its lease is over."""
-        under_way: set[asyncio.Task[None]] = set()
+        """Deliver until cancelled; what was under way then is delivered again when its lease is over.
+
+        What is under way goes on where the next cannot be claimed, and is known when this is run again.
+        """
         try:
             while True:
                 self._wake.clear()
-                while len(under_way) < self._settings.webhook_deliveries_at_a_time:
-                    delivery = await self._webhooks.claim(self._owner, self._lease_seconds)
-                    if delivery is None:
-                        break
+                while (delivery := await self._claim()) is not None:
                     task = asyncio.create_task(self._deliver(delivery))
-                    under_way.add(task)
-                    task.add_done_callback(lambda _: self._wake.set())
+                    self._under_way[task] = delivery
+                    task.add_done_callback(self._end)
                 await self._pause()
-                for ended in [task for task in under_way if task.done()]:
-                    under_way.discard(ended)
-                    ended.result()
-        finally:
-            for task in under_way:
+        except asyncio.CancelledError:
+            for task in self._under_way:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+            raise
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        self._wake.set()
+
+    async def _claim(self) -> Delivery | None:
+        """The next delivery; None where none is due, or as many are under way as may be."""
+        settings, under_way = self._settings, self._under_way.values()
+        if len(under_way) >= settings.webhook_deliveries_at_a_time:
+            return None
+        to, of = Counts(it.endpoint_id for it in under_way), Counts(it.tenant_id for it in under_way)
+        return await self._webhooks.claim(
+            self._owner,
+            self._lease_seconds,
+            but_to=[one for one, many in to.items() if many >= settings.webhook_deliveries_per_endpoint],
+            but_of=[one for one, many in of.items() if many >= settings.webhook_deliveries_per_tenant],
+        )
 
     async def _pause(self) -> None:
         try:
@@ -81,17 +97,30 @@ class Deliveries:
     async def _deliver(self, delivery: Delivery) -> None:
         """One attempt, and what follows from how it ended."""
         try:
+            await self._attempt(delivery)
+        except Exception as error:  # the boundary of one delivery: its lease runs out, and it is tried again
+            log.error("delivery_not_noted", delivery_id=delivery.id, exc_info=error)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        try:
             endpoint = await self._webhooks.endpoints.get(delivery.tenant_id, delivery.endpoint_id)
         except NotFound:  # deleted meanwhile
             await self._webhooks.forget(delivery)
             return
-        outcome = Outcome(problem=f"the endpoint is off: {endpoint.off}", over=True)
-        if not endpoint.off:
-            outcome = await self._sender.send(endpoint, delivery.id, delivery.body)
+        outcome = await self._sent(endpoint, delivery)
         try:
             await self._note(endpoint, delivery, outcome)
         except (Conflict, NotFound) as error:  # another worker has it, or it was deleted
             log.info("delivery_not_noted", delivery_id=delivery.id, reason=error.message)
+
+    async def _sent(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
+        if endpoint.off:
+            return Outcome(problem=f"the endpoint is off: {endpoint.off}", over=True)
+        try:
+            return await self._sender.send(endpoint, delivery.id, delivery.body)
+        except Exception as error:  # the boundary of one attempt: an odd address raises anything
+            log.error("delivery_not_sent", delivery_id=delivery.id, endpoint_id=endpoint.id, exc_info=error)
+            return Outcome(problem=f"it could not be sent ({type(error).__name__})")
 
     async def _note(self, endpoint: Endpoint, delivery: Delivery, outcome: Outcome) -> None:
         deliveries, fence = self._webhooks.deliveries, delivery.lease.fence

@@ -26,7 +26,7 @@ from event_gateway.store import Webhooks
 class Sender(Protocol):
     """Sends one delivery; a test sends none."""
 
-    async def check(self, url: str) -> None:
+    async def check(self, tenant_id: str, url: str) -> None:
         """Raise `Invalid` unless a webhook may be sent there."""
 
     async def send(self, endpoint: Endpoint, webhook_id: str, body: str) -> Outcome:
@@ -43,7 +43,7 @@ class NewEndpoint:
 
 
 class Endpoints:
-    """Makes, changes and tries webhook endpoints.
+    """Makes, changes and tries webhook endpoints: for those alone who may read what is sent to them.
 
     Args:
         webhooks: where they are kept.
@@ -66,7 +66,7 @@ class Endpoints:
             Forbidden: the maker may not read a type, or there are too many endpoints.
         """
         readable_types(maker, known_types(asked.event_types))
-        await self._sender.check(asked.url)
+        await self._sender.check(maker.tenant_id, asked.url)
         if await self._webhooks.count(maker.tenant_id) >= self._most:
             raise Forbidden(
                 f"Your organization has {self._most} webhook endpoints, the most it may have. Delete some.",
@@ -91,17 +91,27 @@ class Endpoints:
         if "event_types" in changes:
             readable_types(maker, known_types(changes["event_types"]))
         if "url" in changes:
-            await self._sender.check(changes["url"])
-        return await self._webhooks.endpoints.update(
-            maker.tenant_id, endpoint_id, lambda it: it.change(now(), **changes)
-        )
+            await self._sender.check(maker.tenant_id, changes["url"])
+
+        def change(endpoint: Endpoint) -> None:
+            readable_types(maker, endpoint.types)
+            endpoint.change(now(), **changes)
+
+        return await self._webhooks.endpoints.update(maker.tenant_id, endpoint_id, change)
 
     async def rotate(self, maker: Principal, endpoint_id: str, *, keep: bool) -> Endpoint:
-        """Sign by another secret; by the one before as well for a day, if it is kept."""
+        """Sign by another secret; by the one before as well for a day, if it is kept.
+
+        Raises:
+            Forbidden: the maker may not read a type that is sent.
+        """
         secret = new_secret()
-        return await self._webhooks.endpoints.update(
-            maker.tenant_id, endpoint_id, lambda it: it.rotate(secret, now(), keep=keep)
-        )
+
+        def rotate(endpoint: Endpoint) -> None:
+            readable_types(maker, endpoint.types)
+            endpoint.rotate(secret, now(), keep=keep)
+
+        return await self._webhooks.endpoints.update(maker.tenant_id, endpoint_id, rotate)
 
     async def delete(self, maker: Principal, endpoint_id: str) -> None:
         """Delete an endpoint with its deliveries."""
@@ -115,10 +125,12 @@ class Endpoints:
 
         Raises:
             Invalid: there is no such type.
+            Forbidden: the maker may not read it, or a type that is sent.
             Unprocessable: nobody answered.
         """
         [known] = readable_types(maker, known_types([event_type]))
         endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
+        readable_types(maker, endpoint.types)
         outcome = await self._sender.send(endpoint, new_id("whd_sample_"), webhook_body(sample_event(known), now()))
         if outcome.status is None:
             raise Unprocessable(f"{endpoint.url} did not answer: {outcome.problem}.", code="webhook_unreachable")
@@ -142,12 +154,14 @@ class Endpoints:
 
         Raises:
             NotFound: no such delivery to this endpoint.
+            Forbidden: the maker may not read what is sent, or was sent by this delivery.
             Conflict: it is under way.
             Invalid: the endpoint is off.
         """
         endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
         deliveries = self._webhooks.deliveries
         delivery = await deliveries.get(maker.tenant_id, delivery_id, {"endpoint_id": endpoint.id})
+        readable_types(maker, {*endpoint.types, delivery.event_type})
         if endpoint.off:
             raise Invalid(f"This endpoint is off: {endpoint.off}. Change it first.", code="endpoint_off")
         again = await deliveries.update(maker.tenant_id, delivery.id, Delivery.replay)
