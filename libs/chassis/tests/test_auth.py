@@ -214,9 +214,9 @@ def test_what_either_key_of_a_service_signed_is_accepted_while_one_is_replaced()
 
 
 def test_a_token_carries_the_persons_role(space: Space) -> None:
-    person = Principal(tenant_id="t", user_id="user_1", role="viewer")
+    person = Principal(tenant_id="t", user_id="user_1", role="viewer", owner_role="end_user")
     principal = space.tokens("ingest").verify(space.tokens("console").sign("ingest", "t", person))
-    assert principal.user_id == "user_1"
+    assert (principal.user_id, principal.role, principal.owner_role) == ("user_1", "viewer", "end_user")
     assert not principal.may("files:write")
 
 

@@ -47,6 +47,17 @@ def test_a_secret_holds_for_its_grace_to_the_second() -> None:
     assert caught.value.code == "replaced_api_key"
 
 
+def test_a_secret_that_reached_nobody_ends_alone_and_its_key_lives_on() -> None:
+    key = a_key()
+    rotate(key, "1", AT, 60)
+    key.rotate("h2", "2", rotation="rot_1", at=AT + 5, grace_seconds=60)
+    key.reissue("h3", "3", AT + 6)
+    said = [(type(event), event.key_hash, event.ends_at) for event in key.take_pending()]
+    assert said == [(KeyRotated, "h0", AT + 60), (KeyRotated, "h1", AT + 5), (KeyRotated, "h2", AT + 6)]
+    key.revoke(AT + 7)
+    assert {(type(event), event.key_hash) for event in key.take_pending()} == {(KeyRevoked, "h3"), (KeyRevoked, "h0")}
+
+
 def test_a_later_rotation_brings_ends_nearer_and_puts_none_off() -> None:
     key = a_key()
     rotate(key, "1", AT, 100)

@@ -315,9 +315,12 @@ async def test_a_person_shut_out_or_demoted_loses_it_with_their_keys(space: Spac
         asked = {"name": "theirs", "role": "engineer"}
         key = (await http.post("/v1/organization/keys", json=asked, headers=bearer(as_person))).json()["api_key"]
         assert "files:write" in (await verify(http, space, key)).json()["scopes"]
+        assert (await verify(http, space, key)).json()["owner_role"] == "engineer"
         url = f"/v1/organization/users/{user['id']}"
         assert (await http.patch(url, json={"role": "viewer"}, headers=owner)).status_code == 200
-        scopes = (await verify(http, space, key)).json()["scopes"]
+        known = (await verify(http, space, key)).json()
+        assert (known["role"], known["owner_role"]) == ("engineer", "viewer")
+        scopes = known["scopes"]
         assert "files:read" in scopes
         assert "files:write" not in scopes
         assert (await http.patch(url, json={"disabled": True}, headers=owner)).status_code == 200

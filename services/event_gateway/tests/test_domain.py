@@ -154,6 +154,16 @@ def test_a_role_reads_what_it_may_and_no_more() -> None:
     assert [role for role, granted in ROLES.items() if "events:publish" in granted] == ["admin", "engineer"]
 
 
+def test_a_key_reads_no_more_than_its_persons_role_of_today() -> None:
+    def reads(role: str, owner_role: str) -> set[str]:
+        return set(readable_types(Principal("t", role=role, owner_role=owner_role)))
+
+    assert reads("engineer", "owner") == reads("engineer", "") > reads("engineer", "approver")
+    assert reads("auditor", "engineer") < reads("auditor", "")
+    assert "key.revoked.v1" in reads("auditor", "") - reads("auditor", "engineer")
+    assert reads("engineer", "no role that is known") == set()
+
+
 def example(name: str) -> Any:
     return parse(EVENTS[name], next((ROOT / "examples" / name).glob("*.json")).read_bytes())
 

@@ -122,10 +122,16 @@ async def test_a_list_is_published_whole_or_not_at_all(space: Space) -> None:
         assert wrong.status_code == 400
         assert "events[1].data.rating" in wrong.json()["error"]["message"]
         assert await world.database["received"].count_documents({}) == 0
+        two = await world.send([feedback("1"), feedback("2"), feedback("1", rating="up")], **BATCH)
+        assert (two.status_code, two.json()["error"]["code"]) == (409, "event_id_reused")
+        assert two.json()["error"]["message"].startswith("events[2].id")
+        assert await world.database["received"].count_documents({}) == 0
         good = await world.send([feedback("1"), feedback("3")], **BATCH)
         assert good.status_code == 202
         assert [one["id"] for one in good.json()["data"]] == ["1", "3"]
         assert (await world.send([feedback("1"), feedback("3")], **BATCH)).json() == good.json()
+        twice = await world.send([feedback("1"), feedback("1")], **BATCH)
+        assert twice.json()["data"] == good.json()["data"][:1] * 2
         await eventually(lambda: len(seen.events) == 2)
         for body, status in (([], 400), ([feedback(str(n)) for n in range(101)], 413)):
             assert (await world.send(body, **BATCH)).status_code == status
@@ -145,7 +151,7 @@ async def test_an_event_comes_in_headers_too(space: Space) -> None:
     event = feedback("café")
     attributes = {"ce-specversion": "1.0", "ce-id": "caf%C3%A9", "ce-source": "/survey", "ce-type": FEEDBACK}
     async with gateway(space) as world:
-        one = await world.send(event["data"], **attributes, **{"content-type": "application/json"})
+        one = await world.send(event["data"], **attributes, **{"content-type": "application/json; charset=utf-8"})
         assert one.status_code == 202, one.text
         assert (await world.send(event)).json() == one.json()
         bare = await world.send(event["data"], **{"content-type": "application/json"})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import pytest
 from gateway_world import OTHER, TENANT, World, feedback, gateway
 
+from chassis.auth import hash_key
+from chassis.errors import NotFound
 from event_gateway.store import Log
 from schemas import ChatCompleted, FileDeleted, FinetuneFailed, FinetuneRequested, KeyRevoked, ModelPromoted
 from testkit import Space, eventually
@@ -101,6 +106,11 @@ async def test_one_sees_what_ones_role_may_and_no_content(space: Space) -> None:
         }
         for key, (params, status) in refusals.items():
             assert (await world.get("/events", key, **params)).status_code == status, key
+        for order in ("asc", "desc"):
+            assert (await world.get("/events", after="99999999999999999999", order=order)).status_code == 400
+        beyond = {"authorization": "Bearer sk-engineer", "last-event-id": f"{2**63}"}
+        answer = await world.http.get("/events", headers=beyond)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
 
 
 async def test_a_question_waits_for_its_answer(space: Space) -> None:
@@ -147,6 +157,81 @@ async def test_a_stream_goes_on_where_it_broke_off(space: Space) -> None:
         assert (number, one["data"]["model_id"]) == ("3", "m3")
 
 
+async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(space: Space) -> None:
+    async with gateway(space) as world:
+        log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10_000)
+        authenticator = world.app.state.service.authenticator
+        keys = authenticator._accounts.by_hash
+        keys[hash_key("sk-approver")]["role"] = "engineer"
+
+        async def write() -> None:
+            for number in itertools.count():
+                await log.append(TENANT, {"id": f"evt_{number}", "type": "model.promoted.v1", "data": {}})
+
+        async def read(key: str, **params: Any) -> str:
+            """The last thing that is said."""
+            asked = {"authorization": f"Bearer {key}", "accept": "text/event-stream"}
+            found, said = 0, ""
+            async with world.http.stream("GET", "/events", headers=asked, params=params) as answer:
+                async for line in answer.aiter_lines():
+                    found += line.startswith("id: ")
+                    said = line or said
+                    if found == 3:
+                        started.discard(key)
+            return said
+
+        started = {"sk-engineer", "sk-rater", "sk-approver"}
+        reading = [
+            asyncio.create_task(read("sk-engineer")),
+            asyncio.create_task(read("sk-rater")),
+            asyncio.create_task(read("sk-approver", types="model.promoted.v1,file.deleted.v1")),
+        ]
+        writing = asyncio.create_task(write())
+        try:
+            await eventually(lambda: not started)
+            authenticator.forget(hash_key("sk-engineer"))
+            for key, about in (("sk-rater", {"scopes": ["events:publish"]}), ("sk-approver", {"role": "approver"})):
+                keys[hash_key(key)] |= about
+                authenticator._known.forget(hash_key(key))
+            ended = await asyncio.wait_for(asyncio.gather(*reading), 20)
+            assert not writing.done()
+        finally:
+            for task in (writing, *reading):
+                task.cancel()
+        errors = [json.loads(said.removeprefix("data: "))["error"] for said in ended]
+        assert [(error["code"], error["param"]) for error in errors] == [
+            ("revoked_api_key", None),
+            ("insufficient_permissions", "events:read"),
+            ("insufficient_permissions", "types"),
+        ]
+
+
+async def test_a_question_that_waits_ends_with_its_key(space: Space) -> None:
+    async with gateway(space) as world, space.publisher("registry") as publish:
+        waiting = asyncio.create_task(world.get("/events", wait=30))
+        heads: Any = world.app.state.service._background["heads"]
+        await eventually(lambda: heads.__self__._waiting.get(TENANT) == 1)
+        world.app.state.service.authenticator.forget(hash_key("sk-engineer"))
+        await publish(promoted("m1"))
+        answer = await asyncio.wait_for(waiting, 30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
+
+
+async def test_a_burst_gets_no_more_places_than_there_are(space: Space) -> None:
+    async with gateway(space, event_streams_per_tenant=2) as world, AsyncExitStack() as streams:
+        heads: Any = world.app.state.service._background["heads"]
+        asked = {"authorization": "Bearer sk-engineer", "accept": "text/event-stream"}
+        opened = await asyncio.gather(
+            *(streams.enter_async_context(world.http.stream("GET", "/events", headers=asked)) for _ in range(8))
+        )
+        assert sorted(answer.status_code for answer in opened) == [200] * 2 + [429] * 6
+        await streams.aclose()
+        await eventually(lambda: not heads.__self__._waiting)
+        answers = await asyncio.gather(*(world.get("/events", after="latest", wait=1) for _ in range(8)))
+        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 6
+        assert not heads.__self__._waiting
+
+
 async def test_open_streams_are_counted(space: Space) -> None:
     async with gateway(space, event_streams_per_tenant=2) as world:
         waiting = [asyncio.create_task(world.get("/events", after="latest", wait=5)) for _ in range(2)]
@@ -174,8 +259,39 @@ async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(space: Space)
         await world.database["events"].delete_many({})  # as they expire
         assert (await world.get("/events", after="14")).json()["error"]["code"] == "cursor_expired"
         assert (await world.get("/events", after="15")).json()["last_id"] == "15"
+        for beyond in ("16", f"{2**63 - 1}"):  # of a log that is no more
+            assert (await world.get("/events", after=beyond)).json()["error"]["code"] == "cursor_expired"
         await log.append(TENANT, {"id": "evt_16", "type": "model.promoted.v1", "data": {}})
         assert (await world.get("/events", after="15")).json()["last_id"] == "16"
+
+
+@pytest.mark.parametrize("name", ["events", "heads"])
+async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(space: Space, name: str) -> None:
+    class Going:
+        """A collection; after each question for one document the three oldest events are kept no more."""
+
+        def __init__(self, collection: Any) -> None:
+            self._collection = collection
+
+        async def find_one(self, *asked: Any, **more: Any) -> Any:
+            found = await self._collection.find_one(*asked, **more)
+            await database["events"].delete_many({"number": {"$lte": 3}})
+            return found
+
+        def __getattr__(self, method: str) -> Any:
+            return getattr(self._collection, method)
+
+    async with gateway(space) as world:
+        database = world.database
+        log = Log(database["events"], database["heads"], kept_seconds=60, most=100)
+        for number in range(1, 6):
+            await log.append(TENANT, {"id": f"evt_{number}", "type": "model.promoted.v1", "data": {}})
+        parts: Any = {one: Going(database[one]) if one == name else database[one] for one in ("events", "heads")}
+        read = Log(parts["events"], parts["heads"], kept_seconds=60, most=100)
+        found = [{"cursor": "cursor_expired"}]
+        with suppress(NotFound):
+            found, _ = await read.page(TENANT, ["model.promoted.v1"], after=1, limit=10)
+        assert [one["cursor"] for one in found] in (["2", "3", "4", "5"], ["cursor_expired"])
 
 
 async def test_events_that_come_together_get_places_of_their_own(space: Space) -> None:

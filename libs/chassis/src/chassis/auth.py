@@ -42,6 +42,7 @@ class Principal:
     `allowances` are what it may use in a minute: a key's own, its makers' where they are limited, its tenant's.
     `event_types` are the types of event that a key of a service outside may publish.
     `key_hash` is the SHA-256 of the key that was shown, where one was.
+    `owner_role` is the role today of the person whom a key belongs to; empty where it belongs to nobody.
     """
 
     tenant_id: str
@@ -55,6 +56,7 @@ class Principal:
     allowances: tuple[Allowance, ...] = ()
     event_types: tuple[str, ...] = ()
     key_hash: str = ""
+    owner_role: str = ""
 
     @property
     def owner(self) -> str:

@@ -92,15 +92,15 @@ class Log:
             The events with their `cursor`, and the number behind which the next page begins.
 
         Raises:
-            NotFound: events that follow the number are kept no more.
+            NotFound: events that follow the number are kept no more, or none ever had it.
         """
         head = await self.head(tenant_id)
-        if after is not None:
-            await self._expect_kept(tenant_id, after, head)
         query = {"tenant_id": tenant_id, "number": {"$gt": after or 0, "$lte": head}, "type": {"$in": list(types)}}
         found = await self._entries.find(query).sort("number", 1).limit(limit).to_list(limit)
+        if after is not None:  # after the events were found: the oldest go meanwhile
+            await self._expect_kept(tenant_id, after, head)
         shown = [{**one["event"], "cursor": str(one["number"])} for one in found]
-        return shown, found[-1]["number"] if len(found) == limit else max(head, after or 0)
+        return shown, found[-1]["number"] if len(found) == limit else head
 
     async def newest(
         self, tenant_id: str, types: Sequence[str], *, before: int | None, limit: int
@@ -112,12 +112,12 @@ class Log:
         return [{**one["event"], "cursor": str(one["number"])} async for one in found]
 
     async def _expect_kept(self, tenant_id: str, after: int, head: int) -> None:
-        if after >= head:
+        if after == head:
             return
         oldest = await self._entries.find_one({"tenant_id": tenant_id}, {"number": 1}, sort=[("number", 1)])
-        if oldest is None or oldest["number"] > after + 1:
+        if after > head or oldest is None or oldest["number"] > after + 1:
             raise NotFound(
-                f"after: events that followed {after} are kept no more. Leave it out to read on from the oldest.",
+                f"after: events that followed {after} are not here. Leave it out to read on from the oldest.",
                 param="after",
                 code="cursor_expired",
             )

@@ -142,7 +142,7 @@ class ApiKey(Aggregate):
         if self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= at):
             raise Conflict("This key has ended. Make another one.", code="key_ended")
         if rotation == self.rotation:
-            self.reissue(key_hash, hint)
+            self.reissue(key_hash, hint, at)
             return
         holding = [secret for secret in self.replaced if secret.ends_at > at]
         if grace_seconds and len(holding) >= MOST_REPLACED:
@@ -176,9 +176,9 @@ class ApiKey(Aggregate):
             raise Unauthenticated(REPLACED, code="replaced_api_key")
         return self.expires_at if before is None else before
 
-    def reissue(self, key_hash: str, hint: str) -> None:
-        """Put another secret in the place of one whose answer never reached anybody."""
-        self.record(KeyRevoked(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash))
+    def reissue(self, key_hash: str, hint: str, at: int) -> None:
+        """Put another secret in the place of one whose answer never reached anybody; the key itself lives on."""
+        self.record(KeyRotated(tenant_id=self.tenant_id, key_id=self.id, key_hash=self.key_hash, ends_at=at))
         self.key_hash, self.hint = key_hash, hint
 
     def scopes_for(self, owner: User | None) -> frozenset[str]:

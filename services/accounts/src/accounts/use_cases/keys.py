@@ -85,7 +85,9 @@ class Keys:
         await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role, **publishes)
         stored = await self._accounts.keys.add_once(key)
         if stored.key_hash != key.key_hash:
-            stored = await self._accounts.keys.update(tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint))
+            stored = await self._accounts.keys.update(
+                tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint, now())
+            )
         return stored, secret
 
     async def rotate(self, maker: Principal, key_id: str, grace_seconds: int) -> tuple[ApiKey, str]:
@@ -175,6 +177,7 @@ class Keys:
             "key_id": key.id,
             "user_id": key.user_id,
             "role": key.role_for(owner),
+            "owner_role": owner.role if owner else "",
             "scopes": sorted(scopes),
             "organization": organization,
             "expires_at": ends_at,

@@ -42,7 +42,7 @@ def publishing_routes(publish: Publish, refusals: Refusals) -> APIRouter:
 
     @router.post("", status_code=202, openapi_extra=TAKES)
     async def publish_events(request: Request, principal: Publishes) -> dict[str, Any]:
-        """Publish one event, or a list of which all or none is published; a repeated one is published once."""
+        """Publish one event, or a list in which none is refused; a repeated one is published once."""
         try:
             events, many = await _events(request)
         except SartorError as error:

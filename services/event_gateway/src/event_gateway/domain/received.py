@@ -121,7 +121,8 @@ class Received(Aggregate):
 
 def digest_of(sent: Sent) -> str:
     """SHA-256 of what was sent, whatever the order of its fields and the way it came in."""
-    canonical = json.dumps(sent.model_dump(mode="json", exclude_none=True), sort_keys=True, ensure_ascii=False)
+    said = sent.model_dump(mode="json", exclude_none=True, exclude={"datacontenttype"})
+    canonical = json.dumps(said, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

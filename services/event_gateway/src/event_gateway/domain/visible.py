@@ -64,14 +64,15 @@ VISIBLE: dict[str, Seen] = {
 
 
 def readable_types(principal: Principal, asked: Iterable[str] = ()) -> list[str]:
-    """The types that somebody reads: all that their role may, or those asked for.
+    """The types that somebody reads: all that their key's role and its owner's of today may, or those asked for.
 
     Raises:
         Invalid: there is no such type to be read.
         Forbidden: the role may not read it.
     """
     role = ROLES.get(principal.role, frozenset())
-    own = {name for name, seen in VISIBLE.items() if covers(role, seen.scope)}
+    today = ROLES.get(principal.owner_role or principal.role, frozenset())
+    own = {name for name, seen in VISIBLE.items() if covers(role, seen.scope) and covers(today, seen.scope)}
     wanted = set(asked)
     for name in sorted(wanted - own):
         if name in VISIBLE:

@@ -1,4 +1,4 @@
-"""Takes events of services outside: all of a request or none of it, each once, and what is refused is kept."""
+"""Takes events of services outside: none of a list in which one is refused, each once; what is refused is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chassis.errors import Conflict, Invalid, SartorError
 from chassis.ids import now
 from event_gateway.domain import Received, Refused, Sent, checked_data
 from event_gateway.store import Kept
-from schemas import PUBLISHABLE, Event
+from schemas import PUBLISHABLE
 
 TAKEN = Counter("outside_events_total", "Events that services outside sent.", ["type", "outcome"])
 
@@ -34,16 +34,21 @@ class Publish:
     async def run(self, producer: Principal, events: Sequence[Any]) -> list[Received]:
         """Publish events, each once; one that was sent before is answered as it was then.
 
+        All are checked before one is published. What is cut between two of them is sent again as a whole: it is
+        published to its end, each event once.
+
         Args:
             producer: whose key they came with.
             events: decoded JSON.
 
         Raises:
-            Invalid, Forbidden, Conflict, TooLarge: the first that is refused, by its place; none is published.
+            Invalid, Forbidden, TooLarge: the first that is refused, by its place; none is published.
+            Conflict: as these; or another event took its id meanwhile, and those before it are published.
         """
         many = len(events)
-        checked = [await self._checked(producer, one, place, many) for place, one in enumerate(events)]
-        return [await self._publish(producer, sent, event) for sent, event in checked]
+        seen: dict[str, Received] = {}
+        checked = [await self._checked(producer, one, place, many, seen) for place, one in enumerate(events)]
+        return [await self._publish(producer, sent, fresh) for sent, fresh in checked]
 
     async def refuse(self, producer: Principal, sent: Any, error: SartorError) -> None:
         """Keep what was not published, with why."""
@@ -53,11 +58,14 @@ class Publish:
         await self._kept.refusals.keep(producer.tenant_id, refused)
         TAKEN.labels(_counted(type_), str(error.code)).inc()
 
-    async def _checked(self, producer: Principal, one: Any, place: int, many: int) -> tuple[Sent, Event]:
+    async def _checked(
+        self, producer: Principal, one: Any, place: int, many: int, seen: dict[str, Received]
+    ) -> tuple[Sent, Received]:
         try:
             sent = _read(one)
-            event = checked_data(sent, producer)
-            before = await self._kept.received.find_one(producer.tenant_id, {"_id": Received.id_of(producer, sent)})
+            fresh = Received.of(sent, checked_data(sent, producer), producer, now())
+            seen.setdefault(fresh.id, fresh).expect(sent)
+            before = await self._kept.received.find_one(producer.tenant_id, {"_id": fresh.id})
             if before is not None:
                 before.expect(sent)
         except SartorError as error:
@@ -65,10 +73,9 @@ class Publish:
             if many > 1:
                 error.message = f"events[{place}].{error.message} None of the {many} events was published."
             raise
-        return sent, event
+        return sent, fresh
 
-    async def _publish(self, producer: Principal, sent: Sent, event: Event) -> Received:
-        fresh = Received.of(sent, event, producer, now())
+    async def _publish(self, producer: Principal, sent: Sent, fresh: Received) -> Received:
         with structlog.contextvars.bound_contextvars(event_id=sent.id):  # what the published one follows from
             stored = await self._kept.received.add_once(fresh)
         try:

@@ -77,19 +77,17 @@ class Heads:
         self._heads: dict[str, int] = {}
         self._news = asyncio.Condition()
 
-    def expect_room(self, principal: Principal) -> None:
-        """See that one more may wait.
+    @contextmanager
+    def one_more(self, principal: Principal) -> Iterator[None]:
+        """Count somebody who waits, as long as they do.
 
         Raises:
             RateLimited: there are too many.
         """
-        of_tenant = self._waiting.get(principal.tenant_id, 0)
+        tenant_id = principal.tenant_id
+        of_tenant = self._waiting.get(tenant_id, 0)
         if of_tenant >= self._most_each or sum(self._waiting.values()) >= self._most:
             raise RateLimited("Too many streams of events are open. Close some, or ask without `wait`.", retry_after=5)
-
-    @contextmanager
-    def one_more(self, tenant_id: str) -> Iterator[None]:
-        """Count somebody who waits, as long as they do."""
         self._waiting[tenant_id] += 1
         try:
             yield
