@@ -742,6 +742,22 @@ BUGS: tuple[Planted, ...] = (
         "libs/stores/tests/test_shared_limits.py::test_what_is_used_during_an_exchange_is_not_forgotten",
     ),
     bug(
+        "replicas: who has not heard of a higher limit cuts what all have left",
+        SHARED_LIMITS,
+        '"limit": {"$cond": [higher, "$limit", limit]},',
+        '"limit": limit,',
+        "libs/stores/tests/test_shared_limits.py"
+        "::test_who_believes_a_lower_limit_takes_nothing_from_who_heard_of_the_higher",
+    ),
+    bug(
+        "replicas: a replica that was idle grants a limit anew for as long as it tells nothing",
+        "libs/chassis/src/chassis/limits.py",
+        "                self.stale.set()\n",
+        "                pass\n",
+        "libs/stores/tests/test_shared_limits.py"
+        "::test_a_replica_that_knows_nothing_asks_at_its_first_use_and_grants_until_it_is_answered",
+    ),
+    bug(
         "replicas: what another replica was told is told again",
         "libs/chassis/src/chassis/limits.py",
         "            bucket.untold = 0.0\n",
