@@ -786,6 +786,20 @@ BUGS: tuple[Planted, ...] = (
         "infra/local/tests/test_scale.py::test_requests_are_shared_and_a_replica_that_is_gone_is_not_heard",
     ),
     bug(
+        "replicas: a request that kills its process is taken to every replica",
+        "infra/local/src/localstack/ingress.py",
+        "{http.regexp.again.0} == null",
+        "method('GET')",
+        "infra/local/tests/test_scale.py::test_a_request_that_breaks_every_replica_breaks_two",
+    ),
+    bug(
+        "replicas: what was answered is asked again",
+        "infra/local/src/localstack/ingress.py",
+        '        "{http.reverse_proxy.is_transport_error} == true",\n',
+        "",
+        "infra/local/tests/test_scale.py::test_a_request_that_is_answered_is_asked_once",
+    ),
+    bug(
         "a revoked key is believed while accounts is away",
         "libs/chassis/src/chassis/auth.py",
         "        self._known.forget(key_hash)\n        self.end(key_hash, REVOKED)\n",

@@ -40,9 +40,24 @@ AWAY_ANSWERS = [
 AS_ONE_REPLICA = ["handle_errors {", "\tabort", "}"]
 """Where services ask, a broken connection stays one: they know themselves what may be asked again."""
 
-AMONG_REPLICAS = ["lb_policy round_robin", "lb_retries 10", "lb_try_interval 50ms"]
-"""Each request to the next replica, and where that cannot be reached, or goes away while it is asked by GET, to the one
-after it. None is left out for what a request met there: whoever can break a connection could shut a service so."""
+ASKED_AGAIN = " && ".join(
+    [
+        "{http.reverse_proxy.is_transport_error} == true",
+        "method('GET')",
+        "{http.regexp.again.0} == null",
+        "path_regexp('again', '^/')",
+    ]
+)
+"""A GET whose connection broke, the first time: the last condition always holds and sets what the one before it reads.
+Caddy does not ask it where nothing could be sent."""
+
+AMONG_REPLICAS = [
+    *("lb_policy round_robin", "lb_retries 10", "lb_try_interval 50ms"),
+    *("lb_retry_match {", f"\texpression `{ASKED_AGAIN}`", "}"),
+]
+"""Each request to the next replica, and where that cannot be reached to the one after it. Where it goes away while it is
+asked by GET, one other is asked: a request that kills its process kills two. None is left out for what a request met
+there: whoever can break a connection could shut a service so."""
 
 
 def caddyfile(ports: Mapping[str, int], scale: Mapping[str, int] | None = None) -> str:
