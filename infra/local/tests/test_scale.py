@@ -122,6 +122,13 @@ class Replicas:
             self.servers.append(server)
         self.public = self.inner = ""
 
+    def reached(self) -> list[str]:
+        """The methods of the requests that reached any of them since this was last asked."""
+        found = [method for server in self.servers for method in server.reached]  # type: ignore[attr-defined]
+        for server in self.servers:
+            server.reached.clear()  # type: ignore[attr-defined]
+        return found
+
     def end(self, place: int) -> None:
         """As a killed process: nobody listens there."""
         self.servers[place].shutdown()
@@ -191,25 +198,26 @@ async def test_what_breaks_under_way_is_asked_again_where_that_changes_nothing(s
 async def test_a_request_that_breaks_every_replica_breaks_two(scaled: Replicas) -> None:
     async with httpx2.AsyncClient(trust_env=False) as http:
         await _up(http, scaled.public)
+        scaled.reached()
         scaled.end(0)
         for server in scaled.servers:
             server.broken = True  # type: ignore[attr-defined]
         for method, most in (("GET", 2), ("POST", 1)):
             for _ in range(4):
-                for server in scaled.servers:
-                    server.reached.clear()  # type: ignore[attr-defined]
                 assert (await http.request(method, scaled.public)).status_code == 503
-                reached = [one for server in scaled.servers for one in server.reached]  # type: ignore[attr-defined]
-                assert reached == [method] * most
+                assert scaled.reached() == [method] * most
+                with pytest.raises(httpx2.RemoteProtocolError):  # services ask again by themselves
+                    await http.request(method, scaled.inner)
+                assert scaled.reached() == [method]
 
 
 async def test_a_request_that_is_answered_is_asked_once(scaled: Replicas) -> None:
     async with httpx2.AsyncClient(trust_env=False) as http:
-        await _up(http, scaled.public)
-        before = sum(len(server.reached) for server in scaled.servers)  # type: ignore[attr-defined]
-        for _ in range(3):
-            assert (await http.get(scaled.public)).status_code == 200
-        assert sum(len(server.reached) for server in scaled.servers) == before + 3  # type: ignore[attr-defined]
+        for address in (scaled.public, scaled.inner):
+            await _up(http, address)
+            scaled.reached()
+            assert (await http.get(address)).status_code == 200
+            assert scaled.reached() == ["GET"]
 
 
 async def test_a_part_of_which_all_replicas_are_gone_says_so(scaled: Replicas) -> None:
