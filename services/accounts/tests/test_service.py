@@ -503,7 +503,9 @@ async def test_a_file_without_an_operator_key_revokes_none(space: Space, tmp_pat
     async with accounts(space, tmp_path) as http:
         await tenant(http)
     for empty in ("", " \n"):
-        with pytest.raises(ValueError, match=r"operator_key_file: \S+/operator is empty; put the operator's key into it"):
+        with pytest.raises(
+            ValueError, match=r"operator_key_file: \S+/operator is empty; put the operator's key into it"
+        ):
             async with accounts(space, tmp_path, empty):
                 pass
     async with accounts(space, tmp_path) as http:

@@ -37,13 +37,9 @@ AWAY_ANSWERS = [
     "}",
 ]
 
-ASKED_AGAIN = " && ".join(
-    [
-        "{http.reverse_proxy.is_transport_error} == true",
-        "method('GET')",
-        "{http.regexp.again.0} == null",
-        "path_regexp('again', '^/')",
-    ]
+ASKED_AGAIN = (
+    "{http.reverse_proxy.is_transport_error} == true && method('GET')"
+    " && {http.regexp.again.0} == null && path_regexp('again', '^/')"
 )
 """A GET whose connection broke, the first time: the last condition always holds and sets what the one before it reads.
 Caddy does not ask it where nothing could be sent."""
@@ -53,7 +49,7 @@ NEXT_REPLICA = ["lb_policy round_robin", "lb_retries 10", "lb_try_interval 50ms"
 request met there: whoever can break a connection could shut a service so."""
 
 AMONG_REPLICAS = [*NEXT_REPLICA, "lb_retry_match {", f"\texpression `{ASKED_AGAIN}`", "}"]
-"""Where a replica goes away while it is asked by GET, one other is asked: a request that kills its process kills two."""
+"""Where one goes away while it is asked by GET, another is asked: a request that kills its process kills two."""
 
 FOR_SERVICES = [*NEXT_REPLICA, "lb_retry_match {", "\texpression false", "}"]
 AS_ONE_REPLICA = ["handle_errors {", "\tabort", "}"]
@@ -75,9 +71,7 @@ def caddyfile(ports: Mapping[str, int], scale: Mapping[str, int] | None = None) 
     options = ["auto_https off", "admin off", "persist_config off", "log {", "\tlevel WARN", "}"]
     bind = "bind 127.0.0.1"
     inner = [
-        _site(
-            f"http://127.0.0.1:{ports[balanced(name)]}", [bind, *AS_ONE_REPLICA, *_proxy(parts[name], FOR_SERVICES)]
-        )
+        _site(f"http://127.0.0.1:{ports[balanced(name)]}", [bind, *AS_ONE_REPLICA, *_proxy(parts[name], FOR_SERVICES)])
         for name in scale
     ]
     return _file(options, _site(public, [bind, *_routes(proxies)]), *inner)

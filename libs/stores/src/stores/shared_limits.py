@@ -48,7 +48,7 @@ class SharedLimit:
         await ensure_index(self._records, "expires_at", expireAfterSeconds=0)
 
     async def run(self) -> None:
-        """Exchange, until cancelled: at once where something was used by a count that is stale, else with what follows."""
+        """Exchange, until cancelled: at once what was used by a count that is stale, else with what follows."""
         while True:
             await self._limiter.used.wait()
             await asyncio.sleep(GATHER_SECONDS)
