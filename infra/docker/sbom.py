@@ -30,45 +30,54 @@ ALWAYS_THERE = {"pip", "setuptools"}
 COMPUTE = ("trainer", "model_server")
 TORCHES = ("cpu", "cuda")
 PROJECTS = {"provision": "infra/provision", "tgi_agent": "services/model_server"}
-"""Images that are called otherwise than the service they run."""
+"""What locks whose name is no service's are for."""
+
+IMAGES = {"tgi_agent": "tgi"}
+"""Locks whose image is called otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one, or write all; returns the process's exit status."""
     parser = argparse.ArgumentParser(prog="sbom.py", description=__doc__)
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="write those of all images there")
-    parser.add_argument("--image", help="print that of the image whose build runs this")
+    parser.add_argument("--image", help="print that of the image whose build runs this: its name, or its service's")
     parser.add_argument("--project", help="folder of what it runs")
     parser.add_argument("--lock", type=Path, action="append", help="what it was made with")
     asked = parser.parse_args(arguments)
     if asked.all:
         asked.all.mkdir(parents=True, exist_ok=True)
-        for image, project, locks in images(Path()):
-            (asked.all / f"{image}.json").write_text(text(bom(Path(), image, project, locks)))
+        for build, image, project, locks in images(Path()):
+            (asked.all / f"{build}.json").write_text(text(bom(Path(), image, project, locks)))
         return 0
-    found = bom(Path(), asked.image, asked.project, asked.lock)
-    named = {index_name(one["name"]) for one in found["components"]}
-    unnamed = {index_name(one.metadata["Name"]) for one in distributions()} - named - ALWAYS_THERE
+    found = bom(Path(), image_name(asked.image), asked.project, asked.lock)
+    named = {(index_name(one["name"]), one["version"]) for one in found["components"]}
+    installed = {(index_name(one.metadata["Name"]), one.version) for one in distributions()}
+    unnamed = sorted(f"{name} {version}" for name, version in installed - named if name not in ALWAYS_THERE)
     if unnamed:
-        print(f"installed, and in no lock: {', '.join(sorted(unnamed))}", file=sys.stderr)
+        print(f"installed, and in no lock: {', '.join(unnamed)}", file=sys.stderr)
         return 1
     print(text(found), end="")
     return 0
 
 
-def images(root: Path) -> Iterator[tuple[str, str, list[Path]]]:
-    """Each image, the folder of what it runs, and its locks; one that computes is built with either torch."""
+def images(root: Path) -> Iterator[tuple[str, str, str, list[Path]]]:
+    """Each build, its image, what that runs, and its locks; one that computes is built with either torch."""
     for lock in sorted((root / "infra/docker/locks").glob("*.txt")):
-        image = lock.stem
-        if image == "build" or image.startswith("torch_"):
+        service = lock.stem
+        if service == "build" or service.startswith("torch_"):
             continue
-        project = PROJECTS.get(image, f"services/{image}")
-        if image not in COMPUTE:
-            beside = [lock.with_name("build.txt")] if image == "tgi_agent" else []  # built where it runs
-            yield image, project, [lock, *beside]
+        image, project = image_name(service), PROJECTS.get(service, f"services/{service}")
+        if service not in COMPUTE:
+            beside = [lock.with_name("build.txt")] if service == "tgi_agent" else []  # built where it runs
+            yield image, image, project, [lock, *beside]
             continue
-        for build in TORCHES:
-            yield f"{image}-{build}", project, [lock, lock.with_name(f"torch_{build}.txt")]
+        for torch in TORCHES:
+            yield f"{image}-{torch}", image, project, [lock, lock.with_name(f"torch_{torch}.txt")]
+
+
+def image_name(service: str) -> str:
+    """As `docker-compose.yml` calls the image of a service."""
+    return IMAGES.get(service, service.replace("_", "-"))
 
 
 def bom(root: Path, image: str, project: str, locks: Iterable[Path]) -> dict[str, Any]:

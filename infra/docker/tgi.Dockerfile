@@ -15,7 +15,7 @@ COPY services/model_server services/model_server
 RUN python3 -m pip --python /agent/bin/python install --no-cache-dir --no-deps --no-build-isolation --no-index \
   ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/model_server
 COPY infra/docker/sbom.py sbom.py
-RUN install -d /app && /agent/bin/python sbom.py --image tgi_agent --project services/model_server \
+RUN install -d /app && /agent/bin/python sbom.py --image tgi --project services/model_server \
   --lock locks/tgi_agent.txt --lock locks/build.txt > /app/sbom.json
 RUN useradd --system --uid 10001 --home-dir /var/lib/sartor sartor && install -d -o sartor /var/lib/sartor /adapters
 # TGI's Python lies below /root, which is shut to others; what starts at every Python start is nobody's business here.

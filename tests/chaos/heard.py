@@ -36,6 +36,8 @@ def service_asked(operation: str) -> str:
 def unexplained(lines: Iterable[Mapping[str, Any]], deaths: Iterable[Death]) -> list[str]:
     """Requests without an answer, or with one of 500 and above, that were not under way to a replica when it died.
 
+    Of a GET no death is an excuse: another replica is asked.
+
     Args:
         lines: of a history; each end of an operation names its `key`, and its `status` where there was an answer.
         deaths: of the run.
@@ -51,7 +53,9 @@ def unexplained(lines: Iterable[Mapping[str, Any]], deaths: Iterable[Death]) -> 
         if status is not None and status < 500:
             continue
         began, service = asked[line["number"], line["key"]], service_asked(line["op"])
-        if not any(service_of(one.victim) == service and began - DYING_SECONDS <= one.at <= at for one in deaths):
-            heard = "no answer" if status is None else status
-            found.append(f"{line['op']}: {heard} of {service}, of which no replica died meanwhile")
+        heard = f"{line['op']}: {'no answer' if status is None else status} of {service}"
+        if line["op"].startswith("GET "):
+            found.append(f"{heard}, of which another replica is to be asked")
+        elif not any(service_of(one.victim) == service and began - DYING_SECONDS <= one.at <= at for one in deaths):
+            found.append(f"{heard}, of which no replica died meanwhile")
     return found

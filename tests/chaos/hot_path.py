@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from localstack import LocalStack
+from tests.chaos.killing import pid_of
 from tests.conftest import Tenant, make_tenant
 from tests.e2e.test_main_way import ended_job, rows, wait_for
 
@@ -33,7 +34,7 @@ def killed(stack: LocalStack, *names: str) -> Iterator[None]:
     """These programs are killed, and stay away while the context lasts."""
     supervisor = stack._rpc().supervisor
     for name in names:
-        os.kill(supervisor.getProcessInfo(name)["pid"], signal.SIGKILL)
+        os.kill(pid_of(supervisor.getProcessInfo(name)), signal.SIGKILL)
         with suppress(Fault):  # it was not started again yet
             supervisor.stopProcess(name)
         assert supervisor.getProcessInfo(name)["statename"] != "RUNNING"

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from localstack.readiness import is_ready
 from localstack.scale import service_of
 from stores import mongo
 from stores.mongo import PyMongoError
+from tests.chaos.clients import Violation
 from tests.chaos.leftovers import Leftovers
 
 LEASE_SECONDS = {"ingest": 20.0, "evaluator": 30.0}
@@ -70,6 +71,17 @@ class Kill:
     def leases(self) -> float:
         """Recovery, in leases of the service; infinite if it never came."""
         return (self.whole - self.at) / self.lease if self.whole is not None else float("inf")
+
+
+def pid_of(told: Mapping[str, Any]) -> int:
+    """The process that the supervisor tells of.
+
+    Raises:
+        Violation: there is none; a signal to its 0 would end who sends it.
+    """
+    if not told["pid"]:
+        raise Violation(f"{told['name']} has no process that could be killed: {told['statename']}")
+    return int(told["pid"])
 
 
 class Killer(threading.Thread):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.clients import Violation
 from tests.chaos.heard import DYING_SECONDS, service_asked, unexplained
+from tests.chaos.killing import pid_of
 
 
 @dataclass
@@ -57,6 +59,19 @@ def test_only_the_death_of_a_replica_that_was_being_asked_explains_a_failure(
     found = unexplained(lines, [Killed(victim, at)])
     assert bool(found) is not explains
     assert unexplained(lines, []) != []
+
+
+@pytest.mark.parametrize("status", [None, 503])
+def test_no_death_explains_that_something_was_not_read(status: int | None) -> None:
+    found = unexplained(asked("GET fine_tuning/jobs?limit=100", 10.0, 12.0, status), [Killed("trainer", 11.0)])
+    assert len(found) == 1
+    assert "another replica is to be asked" in found[0]
+
+
+def test_where_no_process_runs_nobody_is_killed() -> None:
+    assert pid_of({"name": "trainer-2", "pid": 7, "statename": "RUNNING"}) == 7
+    with pytest.raises(Violation, match="trainer-2 has no process that could be killed: BACKOFF"):
+        pid_of({"name": "trainer-2", "pid": 0, "statename": "BACKOFF"})
 
 
 @pytest.mark.parametrize("status", [200, 404, 409, 429])

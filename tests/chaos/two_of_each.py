@@ -2,7 +2,7 @@
 
 `make two-of-each` runs it: tenants upload, train, chat, rate and delete, others search and look at pages, while one
 replica of each service after the other gets SIGKILL and stays away for a while. It fails when work was lost or done
-twice, and when a client's request failed that was not under way to the replica that died.
+twice, when a GET failed, and when another request of a client's did that was not under way to the replica that died.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from testkit.history import History, read_history
 from tests.chaos.chaos import SETTINGS, Chaos, give_up, keep
 from tests.chaos.clients import Client, Violation
 from tests.chaos.heard import service_asked, unexplained
-from tests.chaos.killing import Kill, Killer
+from tests.chaos.killing import Kill, Killer, pid_of
 from tests.tiny_stack import tiny_stack
 
 SCALE = dict.fromkeys(SCALED, 2)
@@ -59,7 +59,7 @@ class OneOfEach(Killer):
         if time.monotonic() < self._until or not self._left:
             return
         supervisor, victim = self._stack._rpc().supervisor, self._left.pop()
-        pid = supervisor.getProcessInfo(victim)["pid"]
+        pid = pid_of(supervisor.getProcessInfo(victim))
         os.kill(pid, signal.SIGKILL)
         self.kills.append(Kill(victim, child=False, pid=pid, at=time.monotonic()))
         self._keep_away(supervisor, victim)

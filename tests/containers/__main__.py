@@ -158,6 +158,7 @@ def knows(tenant: Tenant) -> None:
 def comes_back(containers: Containers, tenant: Tenant, model: str) -> None:
     """One container's process is killed: it is there again by itself, and answers."""
     before = containers.state(KILLED)["Pid"]
+    assert before, f"{KILLED} has no process that could be killed"
     began = time.monotonic()
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: containers.state(KILLED)["Pid"] not in (0, before), seconds=BACK_SECONDS)

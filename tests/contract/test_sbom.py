@@ -35,7 +35,13 @@ def program() -> ModuleType:
 
 
 SBOM = program()
-IMAGES = {image: (project, locks) for image, project, locks in SBOM.images(ROOT)}
+BUILDS = {build: (image, project, locks) for build, image, project, locks in SBOM.images(ROOT)}
+BUILT = {
+    (name, torch)
+    for name, one in OURS.items()
+    for torch in (SBOM.TORCHES if "TORCH" in one["build"].get("args", {}) else ("",))
+}
+"""Each image of `docker-compose.yml`, with either torch where it computes."""
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +54,11 @@ def form() -> jsonschema.Draft7Validator:
     return jsonschema.Draft7Validator(contents["bom-1.6.SNAPSHOT.schema.json"], registry=known)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("build", BUILDS)
 def test_an_image_names_exactly_the_packages_of_its_locks_and_ours(
-    image: str, form: jsonschema.Draft7Validator
+    build: str, form: jsonschema.Draft7Validator
 ) -> None:
-    project, locks = IMAGES[image]
+    image, project, locks = BUILDS[build]
     found = SBOM.bom(ROOT, image, project, locks)
     form.validate(found)
     pinned = {
@@ -70,7 +76,7 @@ def test_an_image_names_exactly_the_packages_of_its_locks_and_ours(
     assert named == pinned
     assert all(pinned.values())
     ours = {one["name"] for one in found["components"] if not one["purl"].startswith("pkg:pypi/")}
-    dockerfile = "provision" if image == "provision" else "tgi" if image == "tgi_agent" else "service"
+    dockerfile = "provision" if image == "provision" else "tgi" if image == "tgi" else "service"
     assert ours == installed_by(dockerfile, project)
     assert len({one["bom-ref"] for one in found["components"]}) == len(found["components"])
     assert found == SBOM.bom(ROOT, image, project, locks)
@@ -85,8 +91,8 @@ def installed_by(dockerfile: str, project: str) -> set[str]:
 
 def test_a_licence_is_told_in_the_packages_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     licences = {
-        image: {one["name"]: one.get("licenses") for one in SBOM.bom(ROOT, image, *IMAGES[image])["components"]}
-        for image in ("accounts", "trainer-cuda")
+        build: {one["name"]: one.get("licenses") for one in SBOM.bom(ROOT, *BUILDS[build])["components"]}
+        for build in ("accounts", "trainer-cuda")
     }
     assert licences["accounts"]["fastapi"] == [{"expression": "MIT"}]
     assert licences["accounts"]["pymongo"]
@@ -98,11 +104,27 @@ def test_a_licence_is_told_in_the_packages_own_words(monkeypatch: pytest.MonkeyP
 def test_every_image_that_is_built_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert SBOM.main(["--all", str(tmp_path)]) == 0
-    assert {path.stem for path in tmp_path.iterdir()} == set(IMAGES)
-    for name, one in OURS.items():
-        called = {"tgi": "tgi_agent"}.get(name, name.replace("-", "_"))
-        assert {called, f"{called}-cpu", f"{called}-cuda"} & set(IMAGES), name
-        assert "TORCH" not in one["build"].get("args", {}) or f"{called}-cuda" in IMAGES
+    assert {path.stem for path in tmp_path.iterdir()} == {f"{name}-{torch}" if torch else name for name, torch in BUILT}
+
+
+@pytest.mark.parametrize(("name", "torch"), sorted(BUILT))
+def test_a_build_says_the_same_as_what_is_written_for_all(
+    name: str, torch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    SBOM.main(["--all", str(tmp_path)])
+    monkeypatch.setattr(SBOM, "distributions", list)
+    build = OURS[name]["build"]
+    text = (ROOT / build["dockerfile"]).read_text()
+    asked = re.search(r"/bin/python sbom\.py ([^>]*)>", text)
+    assert asked
+    given = {**build.get("args", {}), "TORCH": torch}
+    said = re.sub(r"\$\{TORCH:\+(.*)\}", r"\1" if torch else "", asked[1].replace("\\\n", ""))
+    said = re.sub(r"\$\{(\w+)\}", lambda variable: given[variable[1]], said.replace("locks/", "infra/docker/locks/"))
+    assert SBOM.main(said.split()) == 0
+    written = (tmp_path / f"{name}{f'-{torch}' if torch else ''}.json").read_text()
+    assert capsys.readouterr().out == written
+    assert f"/{json.loads(written)['metadata']['component']['name'].removeprefix('sartor/')}:" in OURS[name]["image"]
 
 
 def test_a_build_ends_where_something_is_installed_that_no_lock_names(
@@ -116,6 +138,10 @@ def test_a_build_ends_where_something_is_installed_that_no_lock_names(
     whole.write_text("".join(f"{one.metadata['Name']}=={one.version} \n" for one in SBOM.distributions()))
     assert SBOM.main([*asked, str(whole)]) == 0
     assert json.loads(capsys.readouterr().out)["bomFormat"] == "CycloneDX"
+    version = next(one.version for one in SBOM.distributions() if one.metadata["Name"] == "fastapi")
+    whole.write_text(whole.read_text().replace(f"fastapi=={version} ", "fastapi==0.1 "))
+    assert SBOM.main([*asked, str(whole)]) == 1
+    assert capsys.readouterr().err == f"installed, and in no lock: fastapi {version}\n"
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)

@@ -743,6 +743,29 @@ BUGS: tuple[Planted, ...] = (
         "libs/stores/tests/test_shared_limits.py::test_what_is_used_during_an_exchange_is_not_forgotten",
     ),
     bug(
+        "accounts: an empty file revokes every key of the operator",
+        "services/accounts/src/accounts/settings.py",
+        "        if not found:\n",
+        "        if False:\n",
+        "services/accounts/tests/test_service.py::test_a_file_without_an_operator_key_revokes_none",
+    ),
+    bug(
+        "replicas: who has not heard of a higher limit cuts what all have left",
+        SHARED_LIMITS,
+        '"limit": {"$cond": [higher, "$limit", limit]},',
+        '"limit": limit,',
+        "libs/stores/tests/test_shared_limits.py"
+        "::test_who_believes_a_lower_limit_takes_nothing_from_who_heard_of_the_higher",
+    ),
+    bug(
+        "replicas: a replica that was idle grants a limit anew for as long as it tells nothing",
+        "libs/chassis/src/chassis/limits.py",
+        "                self.stale.set()\n",
+        "                pass\n",
+        "libs/stores/tests/test_shared_limits.py"
+        "::test_a_replica_that_knows_nothing_asks_at_its_first_use_and_grants_until_it_is_answered",
+    ),
+    bug(
         "replicas: what another replica was told is told again",
         "libs/chassis/src/chassis/limits.py",
         "            bucket.untold = 0.0\n",
@@ -769,6 +792,20 @@ BUGS: tuple[Planted, ...] = (
         '"lb_retries 10", ',
         "",
         "infra/local/tests/test_scale.py::test_requests_are_shared_and_a_replica_that_is_gone_is_not_heard",
+    ),
+    bug(
+        "replicas: a request that kills its process is taken to every replica",
+        "infra/local/src/localstack/ingress.py",
+        "{http.regexp.again.0} == null",
+        "method('GET')",
+        "infra/local/tests/test_scale.py::test_a_request_that_breaks_every_replica_breaks_two",
+    ),
+    bug(
+        "replicas: what was answered is asked again",
+        "infra/local/src/localstack/ingress.py",
+        "{http.reverse_proxy.is_transport_error} == true",
+        "true",
+        "infra/local/tests/test_scale.py::test_a_request_that_is_answered_is_asked_once",
     ),
     bug(
         "a revoked key is believed while accounts is away",
@@ -850,9 +887,23 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "sbom: an image does not say which torch it has",
         "infra/docker/sbom.py",
-        'yield f"{image}-{build}", project, [lock, lock.with_name(f"torch_{build}.txt")]',
-        'yield f"{image}-{build}", project, [lock]',
+        'yield f"{image}-{torch}", image, project, [lock, lock.with_name(f"torch_{torch}.txt")]',
+        'yield f"{image}-{torch}", image, project, [lock]',
         "tests/contract/test_sbom.py::test_a_licence_is_told_in_the_packages_own_words",
+    ),
+    bug(
+        "sbom: a build that has another version than its lock says the lock's",
+        "infra/docker/sbom.py",
+        "for name, version in installed - named if",
+        "for name, version in installed if name not in {one for one, _ in named} and",
+        "tests/contract/test_sbom.py::test_a_build_ends_where_something_is_installed_that_no_lock_names",
+    ),
+    bug(
+        "sbom: a build calls its image otherwise than the rest",
+        "infra/docker/sbom.py",
+        "bom(Path(), image_name(asked.image),",
+        "bom(Path(), asked.image,",
+        "tests/contract/test_sbom.py::test_a_build_says_the_same_as_what_is_written_for_all",
     ),
     bug(
         "sbom: a build names only what it expected",

@@ -82,7 +82,10 @@ def test_a_running_stack_is_not_given_another_scale(tmp_path: Path, monkeypatch:
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Answers with its name, over a connection a request; one that is broken breaks the connection instead."""
+    """Answers with its name, over a connection a request; one that is broken breaks the connection instead.
+
+    It notes each request that reached it.
+    """
 
     def do_GET(self) -> None:
         self._answer()
@@ -92,6 +95,7 @@ class Replica(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        self.server.reached.append(self.command)  # type: ignore[attr-defined]
         if self.server.broken:  # type: ignore[attr-defined]
             return
         body = self.server.name.encode()  # type: ignore[attr-defined]
@@ -105,17 +109,25 @@ class Replica(BaseHTTPRequestHandler):
 
 
 class Replicas:
-    """Two servers in the place of a service's replicas, behind an ingress."""
+    """Servers in the place of a service's replicas, behind an ingress."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, count: int) -> None:
         self.servers = []
-        for number in (1, 2):
+        for number in range(1, count + 1):
             server = ThreadingHTTPServer(("127.0.0.1", 0), Replica)
             server.daemon_threads = True
             server.name, server.broken = f"{name} {number}", False  # type: ignore[attr-defined]
+            server.reached = []  # type: ignore[attr-defined]
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             self.servers.append(server)
         self.public = self.inner = ""
+
+    def reached(self) -> list[str]:
+        """The methods of the requests that reached any of them since this was last asked."""
+        found = [method for server in self.servers for method in server.reached]  # type: ignore[attr-defined]
+        for server in self.servers:
+            server.reached.clear()  # type: ignore[attr-defined]
+        return found
 
     def end(self, place: int) -> None:
         """As a killed process: nobody listens there."""
@@ -124,11 +136,13 @@ class Replicas:
 
 
 @pytest.fixture
-def scaled(tmp_path: Path) -> Iterator[Replicas]:
-    made = Replicas("trainer")
-    first, second = (server.server_port for server in made.servers)
-    ports = {name: free_port() for name in PORTS} | {"trainer": first, "trainer-2": second, "trainer-all": free_port()}
-    (tmp_path / "Caddyfile").write_text(caddyfile(ports, {"trainer": 2}))
+def scaled(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Replicas]:
+    """Two of a service, unless the test says how many."""
+    made = Replicas("trainer", getattr(request, "param", 2))
+    scale = {"trainer": len(made.servers)}
+    ports = {name: free_port() for name in (*PORTS, "trainer-all")}
+    ports |= zip(replicas("trainer", scale), (server.server_port for server in made.servers), strict=True)
+    (tmp_path / "Caddyfile").write_text(caddyfile(ports, scale))
     made.public = f"http://127.0.0.1:{ports['ingress']}/v1/fine_tuning/jobs"
     made.inner = f"http://127.0.0.1:{ports['trainer-all']}/internal/anything"
     caddy = subprocess.Popen(
@@ -178,6 +192,32 @@ async def test_what_breaks_under_way_is_asked_again_where_that_changes_nothing(s
         assert {(await http.get(scaled.public)).text for _ in range(6)} == {"trainer 2"}
         sent = [(await http.post(scaled.public, content=b"{}")).status_code for _ in range(6)]
         assert sorted(sent) == [200, 200, 200, 503, 503, 503]
+
+
+@pytest.mark.parametrize("scaled", [4], indirect=True)
+async def test_a_request_that_breaks_every_replica_breaks_two(scaled: Replicas) -> None:
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        await _up(http, scaled.public)
+        scaled.reached()
+        scaled.end(0)
+        for server in scaled.servers:
+            server.broken = True  # type: ignore[attr-defined]
+        for method, most in (("GET", 2), ("POST", 1)):
+            for _ in range(4):
+                assert (await http.request(method, scaled.public)).status_code == 503
+                assert scaled.reached() == [method] * most
+                with pytest.raises(httpx2.RemoteProtocolError):  # services ask again by themselves
+                    await http.request(method, scaled.inner)
+                assert scaled.reached() == [method]
+
+
+async def test_a_request_that_is_answered_is_asked_once(scaled: Replicas) -> None:
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        for address in (scaled.public, scaled.inner):
+            await _up(http, address)
+            scaled.reached()
+            assert (await http.get(address)).status_code == 200
+            assert scaled.reached() == ["GET"]
 
 
 async def test_a_part_of_which_all_replicas_are_gone_says_so(scaled: Replicas) -> None:

@@ -502,6 +502,19 @@ async def test_a_new_operator_key_replaces_the_old(space: Space, tmp_path: Path)
         assert (await http.get("/v1/organization/tenants", headers=bearer(fresh))).json()["data"]
 
 
+async def test_a_file_without_an_operator_key_revokes_none(space: Space, tmp_path: Path) -> None:
+    async with accounts(space, tmp_path) as http:
+        await tenant(http)
+    for empty in ("", " \n"):
+        with pytest.raises(
+            ValueError, match=r"operator_key_file: \S+/operator is empty; put the operator's key into it"
+        ):
+            async with accounts(space, tmp_path, empty):
+                pass
+    async with accounts(space, tmp_path) as http:
+        assert (await http.get("/v1/organization/tenants", headers=bearer(OPERATOR))).json()["data"]
+
+
 def test_the_audit_chain_shows_an_edit() -> None:
     entries = trail("t", 4)
     assert broken(entries) is None

@@ -37,12 +37,23 @@ AWAY_ANSWERS = [
     "}",
 ]
 
+ASKED_AGAIN = (
+    "{http.reverse_proxy.is_transport_error} == true && method('GET')"
+    " && {http.regexp.again.0} == null && path_regexp('again', '^/')"
+)
+"""A GET whose connection broke, the first time: the last condition always holds and sets what the one before it reads.
+Caddy does not ask it where nothing could be sent."""
+
+NEXT_REPLICA = ["lb_policy round_robin", "lb_retries 10", "lb_try_interval 50ms"]
+"""Each request to the next replica, and where that cannot be reached to the one after it. None is left out for what a
+request met there: whoever can break a connection could shut a service so."""
+
+AMONG_REPLICAS = [*NEXT_REPLICA, "lb_retry_match {", f"\texpression `{ASKED_AGAIN}`", "}"]
+"""Where one goes away while it is asked by GET, another is asked: a request that kills its process kills two."""
+
+FOR_SERVICES = [*NEXT_REPLICA, "lb_retry_match {", "\texpression false", "}"]
 AS_ONE_REPLICA = ["handle_errors {", "\tabort", "}"]
 """Where services ask, a broken connection stays one: they know themselves what may be asked again."""
-
-AMONG_REPLICAS = ["lb_policy round_robin", "lb_retries 10", "lb_try_interval 50ms"]
-"""Each request to the next replica, and where that cannot be reached, or goes away while it is asked by GET, to the one
-after it. None is left out for what a request met there: whoever can break a connection could shut a service so."""
 
 
 def caddyfile(ports: Mapping[str, int], scale: Mapping[str, int] | None = None) -> str:
@@ -60,7 +71,8 @@ def caddyfile(ports: Mapping[str, int], scale: Mapping[str, int] | None = None) 
     options = ["auto_https off", "admin off", "persist_config off", "log {", "\tlevel WARN", "}"]
     bind = "bind 127.0.0.1"
     inner = [
-        _site(f"http://127.0.0.1:{ports[balanced(name)]}", [bind, *AS_ONE_REPLICA, *proxies[name]]) for name in scale
+        _site(f"http://127.0.0.1:{ports[balanced(name)]}", [bind, *AS_ONE_REPLICA, *_proxy(parts[name], FOR_SERVICES)])
+        for name in scale
     ]
     return _file(options, _site(public, [bind, *_routes(proxies)]), *inner)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from chassis.errors import RateLimited
 
 MINUTE = 60.0
 MOST_BUCKETS = 100_000
+FRESH_SECONDS = 0.25
+"""For so long a count that was heard of the other replicas is used before they are asked again."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,21 @@ class Allowance:
 
 @dataclass
 class Bucket:
-    """A token bucket: holds `limit`, refilled evenly within a minute; other replicas do not know what is `untold`."""
+    """A token bucket: holds `limit`, refilled evenly within a minute.
+
+    Attributes:
+        limit: what it holds.
+        level: what is left.
+        at: when it was last refilled.
+        untold: what was used and the other replicas do not know.
+        heard_at: when it was last known what they have used.
+    """
 
     limit: int
     level: float
     at: float = field(default_factory=time.monotonic)
     untold: float = 0.0
+    heard_at: float = -math.inf
 
     def take(self, amount: float) -> None:
         """Use it, perhaps for more than it holds."""
@@ -71,11 +83,13 @@ class Limiter:
 
     Attributes:
         used: set while something was used that the others were not told.
+        stale: set while some of that was used without knowing what the others used lately.
     """
 
     def __init__(self, what: Literal["requests", "tokens"]) -> None:
         self.what = what
         self.used = asyncio.Event()
+        self.stale = asyncio.Event()
         self._buckets: dict[str, Bucket] = {}
         self._untold: set[str] = set()
 
@@ -98,15 +112,19 @@ class Limiter:
     def charge(self, allowances: Iterable[Allowance], amount: int) -> None:
         """Take what was used; more than is left is owed and paid off by waiting."""
         allowances = tuple(allowances)
-        for bucket in self._of(allowances):
+        buckets = self._of(allowances)
+        for bucket in buckets:
             bucket.take(amount)
         if amount and allowances:
             self._untold.update(allowance.of for allowance in allowances)
             self.used.set()
+            if any(bucket.at - bucket.heard_at > FRESH_SECONDS for bucket in buckets):
+                self.stale.set()
 
     def take_untold(self) -> dict[str, tuple[int, float]]:
         """By name, the limit and what was used of it since this was last asked."""
         self.used.clear()
+        self.stale.clear()
         told = {}
         for name in self._untold & self._buckets.keys():
             bucket = self._buckets[name]
@@ -121,6 +139,7 @@ class Limiter:
         for name, level in left.items():
             if bucket := self._buckets.get(name):
                 bucket.level, bucket.at = level - bucket.untold, now
+                bucket.heard_at = now
 
     def headers(self, allowances: Iterable[Allowance]) -> dict[str, str]:
         """OpenAI's rate-limit headers, of the allowance that ends first."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
 from chassis.ids import SERVER_MS
-from chassis.limits import MINUTE, Limiter
+from chassis.limits import FRESH_SECONDS, MINUTE, Limiter
 from stores.mongo import Collection, PyMongoError, UpdateOne, ensure_index
 
 log = structlog.get_logger()
 
-SHARE_SECONDS = 0.25
+GATHER_SECONDS = 0.02
+"""What is used until then is told together, so that many names make few calls."""
+
+BELIEVED_MS = 30_000
+"""For so long after a limit was lowered another replica may believe the one before it."""
+
 REST_SECONDS = 5.0
 """After a failure; meanwhile each replica counts for itself."""
 
@@ -42,10 +48,12 @@ class SharedLimit:
         await ensure_index(self._records, "expires_at", expireAfterSeconds=0)
 
     async def run(self) -> None:
-        """Exchange, until cancelled."""
+        """Exchange, until cancelled: at once what was used by a count that is stale, else with what follows."""
         while True:
             await self._limiter.used.wait()
-            await asyncio.sleep(SHARE_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._limiter.stale.wait(), FRESH_SECONDS)
             try:
                 await self.exchange()
             except PyMongoError as error:
@@ -63,19 +71,26 @@ class SharedLimit:
 
     async def _count(self, used: dict[str, tuple[int, float]]) -> dict[str, float]:
         names = {f"{self._limiter.what}/{name}": name for name in used}
-        taken = [UpdateOne({"_id": key}, [{"$set": _less(*used[name])}], upsert=True) for key, name in names.items()]
+        taken = [UpdateOne({"_id": key}, _less(*used[name]), upsert=True) for key, name in names.items()]
         await self._records.bulk_write(taken, ordered=False)
         found = self._records.find({"_id": {"$in": list(names)}}, {"level": 1})
         return {names[one["_id"]]: float(one["level"]) async for one in found}
 
 
-def _less(limit: int, amount: float) -> dict[str, Any]:
-    """A bucket's fields, refilled by the database's clock since it was last used, and less the amount."""
-    since: dict[str, Any] = {"$subtract": [SERVER_MS, {"$ifNull": ["$at_ms", SERVER_MS]}]}
-    refill = {"$multiply": [since, limit / (MINUTE * 1000)]}
-    full = {"$min": [limit, {"$add": [{"$ifNull": ["$level", limit]}, refill]}]}
-    return {
-        "level": {"$subtract": [full, amount]},
-        "at_ms": SERVER_MS,
-        "expires_at": datetime.now(UTC) + KEEP,
+def _less(limit: int, amount: float) -> list[dict[str, Any]]:
+    """A bucket's fields, refilled by the database's clock since it was last used, and less the amount.
+
+    Of the limits that replicas believe the highest holds, until nobody has named it for as long as one is believed: who
+    has not heard of a new one yet takes nothing from those who have.
+    """
+    lately = {"$gt": ["$limit_at_ms", {"$subtract": [SERVER_MS, BELIEVED_MS]}]}
+    higher = {"$and": [lately, {"$gt": ["$limit", limit]}]}
+    of_all = {
+        "limit": {"$cond": [higher, "$limit", limit]},
+        "limit_at_ms": {"$cond": [higher, "$limit_at_ms", SERVER_MS]},
     }
+    since: dict[str, Any] = {"$subtract": [SERVER_MS, {"$ifNull": ["$at_ms", SERVER_MS]}]}
+    refill = {"$divide": [{"$multiply": [since, "$limit"]}, MINUTE * 1000]}
+    full = {"$min": ["$limit", {"$add": [{"$ifNull": ["$level", "$limit"]}, refill]}]}
+    left = {"level": {"$subtract": [full, amount]}, "at_ms": SERVER_MS, "expires_at": datetime.now(UTC) + KEEP}
+    return [{"$set": of_all}, {"$set": left}]

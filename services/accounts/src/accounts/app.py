@@ -84,9 +84,11 @@ def build(settings: Settings) -> FastAPI:
     people = People(accounts, tenants, Passwords(), limits)
     service.authenticator.ask(LocalKeys(keys))
 
+    operator_keys = settings.operator_keys()
+
     async def register_operator() -> None:
-        if settings.operator_key_file:
-            await keys.register_operator(settings.operator_key_file.read_text().split())
+        if operator_keys:
+            await keys.register_operator(operator_keys)
 
     service.on_start(accounts.prepare)
     service.background("last_used", accounts.last_used.run)

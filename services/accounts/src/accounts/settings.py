@@ -38,3 +38,19 @@ class Settings(ServiceSettings):
     sign_up: bool = Field(True, description="Whether strangers may sign up; if not, the operator makes the tenants.")
     sign_ups_per_hour: int = Field(200, ge=0, description="Most new tenants in an hour before strangers must wait.")
     sign_ups_per_hour_each: int = Field(20, ge=0, description="Most new tenants in an hour from one network address.")
+
+    def operator_keys(self) -> list[str]:
+        """The operator's API keys; none where no file is named.
+
+        Raises:
+            ValueError: the file cannot be read or holds no key, by which every key the operator has would be revoked.
+        """
+        if self.operator_key_file is None:
+            return []
+        try:
+            found = self.operator_key_file.read_text().split()
+        except OSError as error:
+            raise ValueError(f"operator_key_file: cannot read {self.operator_key_file}: {error.strerror}") from error
+        if not found:
+            raise ValueError(f"operator_key_file: {self.operator_key_file} is empty; put the operator's key into it")
+        return found
