@@ -330,7 +330,7 @@ async def test_receivers_that_hang_hold_up_neither_the_tenants_others_nor_other_
     few = {
         "webhook_deliveries_at_a_time": 4,
         "webhook_deliveries_per_tenant": 3,
-        "webhook_deliveries_per_endpoint": 2,
+        "webhook_deliveries_each": 2,
         "webhook_seconds": 60,
     }
     async with gateway(space, **few) as world, receiver() as there, space.publisher("trainer") as publish:

@@ -35,4 +35,4 @@ class Settings(ServiceSettings):
     )
     webhook_deliveries_at_a_time: int = Field(8, ge=1, description="Deliveries under way in this replica.")
     webhook_deliveries_per_tenant: int = Field(4, ge=1, description="Of these, most of one tenant.")
-    webhook_deliveries_per_endpoint: int = Field(2, ge=1, description="Of these, most to one endpoint.")
+    webhook_deliveries_each: int = Field(2, ge=1, description="Of these, most to one endpoint.")

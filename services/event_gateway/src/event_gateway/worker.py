@@ -79,7 +79,7 @@ class Deliveries:
         return await self._webhooks.claim(
             self._owner,
             self._lease_seconds,
-            but_to=[one for one, many in to.items() if many >= settings.webhook_deliveries_per_endpoint],
+            but_to=[one for one, many in to.items() if many >= settings.webhook_deliveries_each],
             but_of=[one for one, many in of.items() if many >= settings.webhook_deliveries_per_tenant],
         )
 
