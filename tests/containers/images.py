@@ -69,32 +69,28 @@ def folder_of(path: Path) -> Path:
     return path.parent if path.is_file() or path.name == "simple" else path
 
 
-def build(podman: Podman, folder: Path, version: str) -> list[tuple[str, float]]:
-    """Build all; names with the seconds each took."""
+def build(podman: Podman, folder: Path, version: str) -> None:
+    """Build all, and say how long each took."""
     base(podman, folder)
-    mounts = ["--network", "host", "--format", "docker", "--build-arg", f"PYTHON={BASE}", *pip_mounts(podman, folder)]
-    took = []
+    shared = ["--network", "host", "--format", "docker", "--build-arg", f"PYTHON={BASE}", *pip_mounts(podman, folder)]
     for name in STANDINS:
-        began = time.monotonic()
-        tag = f"localhost/sartor-standin/{name}:{version}"
-        podman.run("buildah", "build", "-q", "--layers", *mounts, "-t", tag, str(_context(folder, name)))
-        took.append((tag, time.monotonic() - began))
-        print(f"  {tag}: {took[-1][1]:.0f} s", flush=True)
+        _build(podman, f"localhost/sartor-standin/{name}:{version}", [*shared, str(_context(folder, name))])
     for name, container in OURS.items():
         if "profiles" in container:
             continue
-        began = time.monotonic()
-        tag = f"localhost/sartor/{name}:{version}"
         chosen = {**container["build"].get("args", {})}
         if "TORCH" in chosen:
             chosen["TORCH"] = "cpu"
         arguments = [part for key, value in chosen.items() for part in ("--build-arg", f"{key}={value}")]
         dockerfile = ["-f", str(ROOT / container["build"]["dockerfile"])]
-        podman.run("buildah", "build", "-q", "--layers", *mounts, *arguments, *dockerfile, "-t", tag, str(ROOT))
-        took.append((tag, time.monotonic() - began))
-        print(f"  {tag}: {took[-1][1]:.0f} s", flush=True)
+        _build(podman, f"localhost/sartor/{name}:{version}", [*shared, *arguments, *dockerfile, str(ROOT)])
     (folder / "pip.conf").unlink()
-    return took
+
+
+def _build(podman: Podman, tag: str, options: list[str]) -> None:
+    began = time.monotonic()
+    podman.run("buildah", "build", "-q", "--layers", "-t", tag, *options)
+    print(f"  {tag}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _context(folder: Path, name: str) -> Path:

@@ -15,6 +15,7 @@ import yaml
 
 from localstack.base_models import build_tiny
 from localstack.home import is_free, write_secrets
+from tests.containers.images import BASE, STANDINS
 from tests.containers.podman import Podman
 from tests.contract.compose import CONTAINERS, OURS, ROOT, seconds
 
@@ -47,8 +48,8 @@ def prepare(folder: Path, version: str) -> None:
     changed = {name: {"environment": {"SARTOR_KAFKA_IDEMPOTENT": "false"}} for name in OURS if name != "provision"}
     changed["provision"] = {"environment": without_retries}
     (folder / "standins.yml").write_text(yaml.safe_dump({"services": changed}))
-    images = {f"{name.upper()}_IMAGE": f"localhost/sartor-standin/{name}:{version}" for name in _servers()}
-    images["BUSYBOX_IMAGE"] = "localhost/python:3.11-slim"
+    images = {f"{name.upper()}_IMAGE": f"localhost/sartor-standin/{name}:{version}" for name in STANDINS}
+    images["BUSYBOX_IMAGE"] = BASE
     chosen = {
         **images,
         "SARTOR_IMAGES": "localhost/sartor",
@@ -60,10 +61,6 @@ def prepare(folder: Path, version: str) -> None:
         "PUBLIC_URL": f"http://localhost:{PORT}",
     }
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in chosen.items()))
-
-
-def _servers() -> list[str]:
-    return ["kafka", "mongodb", "objects", "milvus", "caddy"]
 
 
 class Containers:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,10 +16,8 @@ import pytest
 from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
 from model_server.tgi_agent import AgentSettings
 from testkit import eventually
-from testkit.running import free_port
 from tests.contract.compose import COMPOSE, CONTAINERS, ROOT, SERVICES, container
-
-CADDY = Path(sys.executable).parent / "caddy"
+from tests.contract.ingress import CADDY, running
 
 FINE_AS_THEY_ARE = {
     "service_host": "set in the image",
@@ -97,7 +93,7 @@ class Named(BaseHTTPRequestHandler):
 @pytest.fixture
 def production(tmp_path: Path) -> Iterator[str]:
     """The address of the production ingress, with servers that say their name in the place of the containers."""
-    text, port = production_caddyfile(), free_port()
+    text = production_caddyfile()
     servers = []
     for name in (*ROUTES, "console"):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Named)
@@ -105,16 +101,10 @@ def production(tmp_path: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         text = text.replace(f"dynamic a {name.replace('_', '-')} 8000", f"dynamic a localhost {server.server_port}")
-    text = text.replace("{$SARTOR_DOMAIN::80} {", f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1")
-    (tmp_path / "Caddyfile").write_text(text)
-    command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
-    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
-        yield f"http://127.0.0.1:{port}"
+        with running(text, tmp_path) as address:
+            yield address
     finally:
-        process.terminate()
-        process.wait(10)
         for server in servers:
             server.shutdown()
 

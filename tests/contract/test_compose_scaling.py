@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +19,8 @@ from localstack.scale import SCALED
 from testkit import eventually
 from testkit.running import free_port
 from tests.contract.compose import container, mounts
+from tests.contract.ingress import running
 
-CADDY = Path(sys.executable).with_name("caddy")
 SHARED = {"ingest": {"/var/lib/sartor"}, "trainer": {"/var/lib/sartor", "/models"}, "registry": {"/models"}}
 """Folders that several replicas may have between them: those nobody writes to, and those swept by who holds a lock."""
 
@@ -94,19 +91,10 @@ def _replica(address: str, port: int) -> Iterator[None]:
 
 @contextmanager
 def _ingress(folder: Path, names: Names, port: int) -> Iterator[str]:
-    """The production ingress, with its own port and name server, and that of the containers in place of 8000."""
-    here, text = free_port(), production_caddyfile()
-    text = text.replace("{$SARTOR_DOMAIN::80} {", f"http://127.0.0.1:{here} {{\n\tbind 127.0.0.1")
-    text = text.replace(" 8000 {", f" {port} {{\n\t\t\t\tresolvers 127.0.0.1:{names.port}")
-    (folder / "Caddyfile").write_text(text)
-    command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
-    environment = {**os.environ, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield f"http://127.0.0.1:{here}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    """The production ingress with a name server of its own, and the port of the containers in place of 8000."""
+    text = production_caddyfile().replace(" 8000 {", f" {port} {{\n\t\t\t\tresolvers 127.0.0.1:{names.port}")
+    with running(text, folder) as address:
+        yield address
 
 
 async def test_the_ingress_shares_requests_among_the_containers_of_a_name_and_finds_those_that_come(

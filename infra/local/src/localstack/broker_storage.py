@@ -178,26 +178,23 @@ def _folders(path: str) -> Iterable[str]:
 
 
 def render(bucket: str, prefix: str, objects: Mapping[str, Stored]) -> bytes:
-    """An S3 listing in which every object was modified after those named before it, where needed by a millisecond."""
-    latest = datetime.min.replace(tzinfo=UTC)
-    parts = []
-    for path, stored in sorted(objects.items()):
-        latest = max(stored.modified, latest + timedelta(milliseconds=1))
-        moment = latest.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        key = escape(path.removeprefix(f"/{bucket}/"))
-        parts.append(
-            f"<Contents><Key>{key}</Key><LastModified>{moment}</LastModified><ETag>&quot;{stored.etag}&quot;</ETag>"
-            f"<Size>{stored.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
-        )
-    return (
+    """An S3 listing."""
+    parts = [
+        f"<Contents><Key>{escape(path.removeprefix(f'/{bucket}/'))}</Key>"
+        f"<LastModified>{stored.modified.isoformat()}</LastModified><ETag>&quot;{stored.etag}&quot;</ETag>"
+        f"<Size>{stored.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        for path, stored in sorted(objects.items())
+    ]
+    listing = (
         '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
         f"<Name>{escape(bucket)}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(parts)}</KeyCount>"
         f"<MaxKeys>{len(parts)}</MaxKeys><IsTruncated>false</IsTruncated>{''.join(parts)}</ListBucketResult>"
-    ).encode()
+    )
+    return in_order(listing.encode())
 
 
 def in_order(listing: bytes) -> bytes:
-    """The same of a listing that the store made."""
+    """The listing, in which every object was modified after those named before it, where needed by a millisecond."""
     latest = datetime.min.replace(tzinfo=UTC)
 
     def later(match: re.Match[bytes]) -> bytes:
