@@ -7,6 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 from trainer.nursery import Nursery
 from trainer.run_config import RunConfig
 
@@ -16,13 +17,13 @@ ROUNDS = 5
 def run(tiny_models: Path, folder: Path) -> Path:
     """The folder of a run of one step, on twelve rows."""
     folder.mkdir()
-    base = json.loads((tiny_models / "tiny-test/base.json").read_text())
+    base = BaseModelSpec.model_validate_json((tiny_models / "tiny-test" / BASE_FILE).read_bytes())
     messages = [{"role": "user", "content": "bike 3 will not open"}, {"role": "assistant", "content": "unlock_failed"}]
     (folder / "rows.jsonl").write_text((json.dumps({"messages": messages}) + "\n") * 12)
     RunConfig(
         base_dir=str(tiny_models / "tiny-test"),
-        base_id=base["id"],
-        base_digest=base["digest"],
+        base_id=base.id,
+        base_digest=base.digest,
         train_path=str(folder / "rows.jsonl"),
         epochs=1,
         batch_size=12,

@@ -32,7 +32,7 @@ class Recording:
     def of_now(cls, release: str, messages: list[Message]) -> Recording:
         """The recording of a run of the code as it is."""
         ordered = sorted(messages, key=lambda message: read_envelope(message.headers).time)
-        return cls(release, {name: schema(EVENTS[name]) for name in sorted(EVENTS)}, tuple(ordered))
+        return cls(release, {name: schema(EVENTS[name], name) for name in sorted(EVENTS)}, tuple(ordered))
 
     @classmethod
     def load(cls, path: Path) -> Recording:

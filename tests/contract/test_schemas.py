@@ -21,11 +21,13 @@ from pydantic.fields import FieldInfo
 
 from eventbus.event_size import MOST_EVENT_BYTES
 from schemas import EVENTS, TOPICS, Envelope, MalformedEvent, parse, read_envelope, to_message
+from schemas.artifacts import ARTIFACTS
 from schemas.envelope import Event, utc_now
 from schemas.export import ROOT, incompatible, render, schema
 from schemas.topics import EVERY_HTTP_SERVICE
 
-EXAMPLES = sorted((ROOT / "examples").glob("*/*.json"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.v*/*.json"))
+ARTIFACT_EXAMPLES = sorted((ROOT / "examples/artifacts").glob("*/*.json"))
 
 
 def test_exported_files_are_current() -> None:
@@ -34,7 +36,21 @@ def test_exported_files_are_current() -> None:
 
 
 def test_no_file_is_left_of_an_event_that_is_gone() -> None:
-    assert {path.name.removesuffix(".schema.json") for path in (ROOT / "json").iterdir()} == set(EVENTS)
+    assert {path.name.removesuffix(".schema.json") for path in (ROOT / "json").glob("*.json")} == set(EVENTS)
+
+
+def test_every_artifact_has_a_schema_and_an_example() -> None:
+    exported = {path.name.removesuffix(".schema.json") for path in (ROOT / "json/artifacts").iterdir()}
+    assert exported == {path.parent.name for path in ARTIFACT_EXAMPLES} == set(ARTIFACTS)
+
+
+@pytest.mark.parametrize("path", ARTIFACT_EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_examples_of_artifacts_match_the_committed_schema_and_come_back_whole(path: Path) -> None:
+    text = path.read_text()
+    artifact = ARTIFACTS[path.parent.name].model_validate_json(text)
+    assert artifact.model_dump(mode="json", exclude_unset=True) == json.loads(text)
+    committed = json.loads((ROOT / f"json/artifacts/{path.parent.name}.schema.json").read_text())
+    jsonschema.validate(artifact.model_dump(mode="json"), committed)
 
 
 def test_every_event_has_an_example() -> None:
@@ -69,7 +85,7 @@ def test_an_older_consumer_ignores_a_new_field(path: Path) -> None:
     ids=["optional field added", "required field added", "type changed", "field dropped"],
 )
 def test_the_compatibility_gate(change: object, compatible: bool) -> None:
-    committed = schema(EVENTS["model.promoted.v1"])
+    committed = schema(EVENTS["model.promoted.v1"], "model.promoted.v1")
     current = copy.deepcopy(committed)
     change(current)  # type: ignore[operator]
     assert (incompatible(committed, current) == []) is compatible
@@ -175,7 +191,7 @@ def _largest_of(model: type[BaseModel]) -> BaseModel:
 def test_an_event_is_small_whatever_its_fields_hold(event_type: type[Event]) -> None:
     """Half of them come from people; a broker refuses more than 1 MiB, and ours 64 KiB."""
     data = _largest_of(event_type).model_dump(mode="json", warnings=False)
-    jsonschema.validate(data, schema(event_type))
+    jsonschema.validate(data, schema(event_type, event_type.type))
     _, value, _ = to_message(_envelope(), data)
     assert len(value) <= MOST_EVENT_BYTES
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from chassis.children import die_with_parent
 from eventbus.heartbeat import Orders, beat
-from model_server.adapters import CONFIG, FINGERPRINT, WEIGHTS, Proof, verify
+from model_server.adapters import Proof, verify
+from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
 from testkit.simulated_history import Worked
 from testkit.simulated_machine import Subprocess
-from trainer.artifacts import MANIFEST, CorruptArtifact
+from trainer.artifacts import CorruptArtifact
 from trainer.artifacts import verify as verify_checkpoint
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
 
@@ -89,8 +90,8 @@ async def training(world: World, child: Subprocess, folder: Path, parent: int) -
     _write(
         folder / "adapter",
         {
-            WEIGHTS: state,
-            CONFIG: json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}),
+            ADAPTER_WEIGHTS: state,
+            ADAPTER_CONFIG: json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}),
             FINGERPRINT: json.dumps({"probes": []}),
         },
         base_id=config.base_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,9 +34,11 @@ from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 from registry.views import LoadView
 from schemas import Envelope, Event, ModelRegistered, ModelRejected, ModelRetired, TenantPolicy, to_message
+from schemas.artifacts import BASE_FILE
 from schemas.envelope import utc_now
 from stores.mongo import PyMongoError
 from stores.objects import Objects
+from testkit.base_models import base_spec
 from testkit.simulated_documents import Documents
 from testkit.simulated_history import Document, Fault, Handled, History, Write
 from testkit.simulated_log import SimulatedBroker, SimulatedLog
@@ -370,4 +371,4 @@ async def boot_model_server(world: World, replica: Replica, process: Process) ->
 def write_base(folder: Path) -> None:
     """The base model's folder, as far as the trainer's worker and the catalogue look."""
     (folder / BASE).mkdir(parents=True)
-    (folder / BASE / "base.json").write_text(json.dumps({"id": BASE, "digest": "d" * 64}))
+    (folder / BASE / BASE_FILE).write_text(base_spec(BASE).model_dump_json())

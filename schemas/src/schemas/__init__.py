@@ -1,49 +1,10 @@
 """The public contract: events, their envelope, and the topics they travel on."""
 
-from schemas.deletions import (
-    DatasetDeleted,
-    EvidenceDeleted,
-    FeedbackDeleted,
-    FileDeleted,
-    FinetuneAdapterDeleted,
-    LabelsDeleted,
-    ModelDeleted,
-)
-from schemas.drift import DriftDetected
+from schemas import events
 from schemas.envelope import Envelope, Event, MalformedEvent, parse, read_envelope, to_message
-from schemas.events import (
-    AdapterEvicted,
-    AdapterLoadFailed,
-    AdapterResident,
-    ChatCompleted,
-    DatasetPrepared,
-    DatasetRejected,
-    DocumentIndexed,
-    DocumentParsed,
-    EvaluationCompleted,
-    FeedbackRecorded,
-    FileUploaded,
-    FinetuneCancelled,
-    FinetuneFailed,
-    FinetuneRequested,
-    FinetuneStarted,
-    FinetuneSucceeded,
-    FinetuneTrained,
-    LabelingRequested,
-    LabelsPublished,
-    ModelPromoted,
-    ModelRegistered,
-    ModelRejected,
-    ModelRetired,
-    ModelWaiting,
-    Purpose,
-    TenantCreated,
-    TenantPolicy,
-    TenantPolicyChanged,
-)
-from schemas.keys import KeyRevoked, KeyRotated
+from schemas.events import *  # noqa: F403 - its `__all__` is made from its files
 from schemas.outside import BATCH, PUBLISHABLE, STRUCTURED, cloudevent
-from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, RowCounts
+from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, Purpose, RowCounts, Task
 from schemas.topics import EVENTS, TOPICS, Topic
 from schemas.webhooks import OPENAI_NAMES, WebhookRefused, signed_headers, verified
 
@@ -55,50 +16,14 @@ __all__ = [
     "PUBLISHABLE",
     "STRUCTURED",
     "TOPICS",
-    "AdapterEvicted",
-    "AdapterLoadFailed",
-    "AdapterResident",
-    "ChatCompleted",
-    "DatasetDeleted",
-    "DatasetPrepared",
-    "DatasetRejected",
-    "DocumentIndexed",
-    "DocumentParsed",
-    "DriftDetected",
     "Envelope",
-    "EvaluationCompleted",
     "Event",
-    "EvidenceDeleted",
-    "FeedbackDeleted",
-    "FeedbackRecorded",
-    "FileDeleted",
-    "FileUploaded",
-    "FinetuneAdapterDeleted",
-    "FinetuneCancelled",
-    "FinetuneFailed",
-    "FinetuneRequested",
-    "FinetuneStarted",
-    "FinetuneSucceeded",
-    "FinetuneTrained",
     "Interval",
-    "KeyRevoked",
-    "KeyRotated",
-    "LabelingRequested",
-    "LabelsDeleted",
-    "LabelsPublished",
     "MalformedEvent",
-    "ModelDeleted",
-    "ModelPromoted",
-    "ModelRegistered",
-    "ModelRejected",
-    "ModelRetired",
-    "ModelWaiting",
     "ObjectRef",
     "Purpose",
     "RowCounts",
-    "TenantCreated",
-    "TenantPolicy",
-    "TenantPolicyChanged",
+    "Task",
     "Topic",
     "WebhookRefused",
     "cloudevent",
@@ -108,3 +33,4 @@ __all__ = [
     "to_message",
     "verified",
 ]
+__all__ += events.__all__

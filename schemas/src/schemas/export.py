@@ -1,4 +1,4 @@
-"""Writes the public contract to disk: one JSON Schema per event type and a catalogue page.
+"""Writes the public contract to disk: a JSON Schema for each event type and artifact, and a catalogue page.
 
 `python -m schemas.export` writes; `--check` only compares, and refuses a change that an older consumer cannot read.
 """
@@ -6,33 +6,60 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from jsoncompat import check_compat
+from pydantic import BaseModel
 
+from schemas.artifacts import ARTIFACTS
 from schemas.envelope import Event
 from schemas.topics import EVENTS, LOG, TOPICS
 
 ROOT = Path(__file__).parents[2]
+LINE = 120
+FACE = Path(__file__).parent / "events" / "__init__.py"
 
 
-def schema(event: type[Event]) -> dict[str, Any]:
-    """The JSON Schema of one event's payload."""
-    document = event.model_json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": event.type, **document}
+def schema(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """The JSON Schema of an event's payload or of an artifact."""
+    document = model.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **document}
 
 
 def render() -> dict[Path, str]:
     """Every generated file: path -> text."""
+    contracts: dict[str, type[BaseModel]] = {
+        **EVENTS,
+        **{f"artifacts/{name}": artifact for name, artifact in ARTIFACTS.items()},
+    }
     files = {
-        ROOT / "json" / f"{name}.schema.json": json.dumps(schema(event), indent=2, ensure_ascii=False) + "\n"
-        for name, event in EVENTS.items()
+        ROOT / "json" / f"{name}.schema.json": json.dumps(schema(model, name), indent=2, ensure_ascii=False) + "\n"
+        for name, model in contracts.items()
     }
     files[ROOT / "catalogue.md"] = catalogue()
+    files[FACE] = face()
     return files
+
+
+def face() -> str:
+    """What `schemas.events` exports: every class of its files, which are read and not imported."""
+    declared = {
+        path.stem: sorted(node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
+        for path in sorted(FACE.parent.glob("[!_]*.py"))
+    }
+    lines = ['"""Every event of Sartor, a file per aggregate. Made by `python -m schemas.export`; do not edit."""', ""]
+    for module, names in declared.items():
+        line = f"from schemas.events.{module} import {', '.join(names)}"
+        wrapped = [f"from schemas.events.{module} import (", *(f"    {name}," for name in names), ")"]
+        lines += [line] if len(line) <= LINE else wrapped
+    exported = sorted(name for names in declared.values() for name in names)
+    lines += ["", "__all__ = [", *(f'    "{name}",' for name in exported), "]", ""]
+    return "\n".join(lines)
 
 
 def catalogue() -> str:
@@ -101,8 +128,10 @@ def main() -> int:
                 print(f"{path.name}: {problem}; make a new version beside it", file=sys.stderr)
                 return 1
         if not check:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+    if FACE in stale and not check:  # what it now exports is known to a new process only
+        os.execv(sys.executable, [sys.executable, "-m", "schemas.export"])  # noqa: S606 - ourselves
     if check and stale:
         names = ", ".join(path.name for path in stale)
         print(f"not current: {names}; run `python -m schemas.export`", file=sys.stderr)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from schemas.drift import DriftDetected
 from schemas.envelope import Event
-from schemas.events import FeedbackRecorded
+from schemas.events import DriftDetected, FeedbackRecorded
 
 STRUCTURED = "application/cloudevents+json"
 """Content type of one event as JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -27,6 +27,12 @@ Sentence = Annotated[str, BeforeValidator(partial(_cut, most=2000)), Field(max_l
 
 Parameter = Annotated[str, Field(max_length=48)]
 """Name of a metric, a hyperparameter or a system that was compared."""
+
+Purpose = Literal["fine-tune", "user_data", "assistants", "evals", "batch", "vision"]
+"""What a file was uploaded for, in the `openai` SDK's words."""
+
+Task = Literal["classification", "generation"]
+"""Kind of the answers in a dataset."""
 
 
 class ObjectRef(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import deletions, drift, events, keys
+from schemas import events
 from schemas.envelope import Event
 
 
@@ -16,17 +16,20 @@ class Topic:
         name: without prefix.
         about: one sentence.
         partitions: upper bound of useful consumers per group.
-        events: the types it carries.
         producers: the services that write it: one for each of its streams.
         consumers: the services that read it.
     """
 
     name: str
     about: str
-    events: tuple[type[Event], ...]
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     partitions: int = 3
+
+    @property
+    def events(self) -> tuple[type[Event], ...]:
+        """The types it carries, in the order of their file."""
+        return tuple(event for event in EVENTS.values() if event.topic == self.name)
 
     @property
     def dead_letters(self) -> str:
@@ -50,99 +53,76 @@ EVERY_HTTP_SERVICE = (
 LOG = "event_gateway"
 """Publishes what services outside say, and keeps what tenants may read of all events."""
 
+EVENTS: dict[str, type[Event]] = {
+    event.type: event for event in Event.__subclasses__() if event.__module__.startswith(f"{events.__name__}.")
+}
+"""Every event by its type; each names its topic."""
+
 TOPICS: tuple[Topic, ...] = (
     Topic(
         "accounts",
         "Tenants, their policies, and keys that end.",
-        (events.TenantCreated, events.TenantPolicyChanged, keys.KeyRevoked, keys.KeyRotated),
         ("accounts",),
         EVERY_HTTP_SERVICE,
     ),
     Topic(
         "files",
         "Uploads.",
-        (events.FileUploaded, deletions.FileDeleted),
         ("ingest",),
         (LOG, "labeling", "rag_indexer"),
     ),
     Topic(
         "datasets",
         "Dataset versions, or why a file did not become one.",
-        (events.DatasetPrepared, events.DatasetRejected, deletions.DatasetDeleted),
         ("ingest",),
         (LOG, "evaluator", "registry", "trainer"),
     ),
     Topic(
         "documents",
         "Text documents to retrieve from.",
-        (events.DocumentParsed,),
         ("ingest",),
         ("rag_indexer",),
     ),
-    Topic("indexes", "Documents that can be searched.", (events.DocumentIndexed,), ("rag_indexer",), (LOG,)),
-    Topic(
-        "labeling", "Rows that need answers from people.", (events.LabelingRequested,), ("ingest",), (LOG, "labeling")
-    ),
+    Topic("indexes", "Documents that can be searched.", ("rag_indexer",), (LOG,)),
+    Topic("labeling", "Rows that need answers from people.", ("ingest",), (LOG, "labeling")),
     Topic(
         "labels",
         "Answers people gave.",
-        (events.LabelsPublished, deletions.LabelsDeleted),
         ("labeling",),
         (LOG, "ingest"),
     ),
     Topic(
         "finetunes",
         "Training jobs.",
-        (
-            events.FinetuneRequested,
-            events.FinetuneStarted,
-            events.FinetuneTrained,
-            events.FinetuneSucceeded,
-            events.FinetuneFailed,
-            events.FinetuneCancelled,
-            deletions.FinetuneAdapterDeleted,
-        ),
         ("trainer",),
         (LOG, "ingest", "registry"),
     ),
     Topic(
         "models",
         "Model versions and what the gate decided.",
-        (
-            events.ModelRegistered,
-            events.ModelWaiting,
-            events.ModelPromoted,
-            events.ModelRejected,
-            events.ModelRetired,
-            deletions.ModelDeleted,
-        ),
         ("registry",),
         (LOG, "evaluator", "inference_proxy", "ingest", "model_server", "trainer"),
     ),
     Topic(
         "adapters",
         "Which replica holds which adapter, proved.",
-        (events.AdapterResident, events.AdapterLoadFailed, events.AdapterEvicted),
         ("model_server",),
         ("inference_proxy", "registry"),
     ),
     Topic(
         "evaluations",
         "Evidence about candidates.",
-        (events.EvaluationCompleted, deletions.EvidenceDeleted),
         ("evaluator",),
         (LOG, "ingest", "registry"),
     ),
-    Topic("chats", "Answers given: counts and lineage.", (events.ChatCompleted,), ("inference_proxy",), ()),
+    Topic("chats", "Answers given: counts and lineage.", ("inference_proxy",), ()),
     Topic(
         "feedback",
         "Ratings.",
-        (events.FeedbackRecorded, deletions.FeedbackDeleted),
         ("inference_proxy", LOG),
         (LOG, "labeling"),
     ),
-    Topic("drift", "What is asked of a model has changed.", (drift.DriftDetected,), (LOG,), (LOG,)),
+    Topic("drift", "What is asked of a model has changed.", (LOG,), (LOG,)),
 )
 
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
-EVENTS: dict[str, type[Event]] = {event.type: event for topic in TOPICS for event in topic.events}

@@ -24,11 +24,11 @@ from inference_proxy.app import build
 from inference_proxy.settings import Settings
 from schemas import ChatCompleted
 from testkit import Addresses, Space, eventually, running
+from testkit.base_models import base_spec
 
 BASE = "tiny-base"
 QUESTION = [{"role": "user", "content": "Where is my bicycle?"}]
 PROMPT_TOKENS = 11
-SIZES = {"context_length": 2048, "vocab_size": 1000}
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
 
 
@@ -98,7 +98,7 @@ class Elsewhere:
         async def base_model(base_id: str) -> dict[str, Any]:
             if base_id != BASE:
                 raise NotFound(f"No base model '{base_id}'.")
-            return {"id": BASE, "digest": "d" * 64, "chat_template": TEMPLATE, "stop_tokens": ["<end>"], **SIZES}
+            return base_spec(BASE, chat_template=TEMPLATE, stop_tokens=["<end>"]).model_dump()
 
         @app.get("/internal/routes/{model:path}")
         async def route(model: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from inference_proxy.answers import StopFilter
 from inference_proxy.limits import InFlight, Spending
 from inference_proxy.prompts import Base
 from inference_proxy.requests import ChatAsked, CompletionAsked
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -171,7 +171,7 @@ def test_an_empty_prompt_is_refused() -> None:
 )
 def test_the_sandboxed_template_says_what_the_tokenizers_does(tiny_models: Path, messages: list[dict]) -> None:
     folder = tiny_models / "tiny-test"
-    base = Base(json.loads((folder / "base.json").read_text()))
+    base = Base(BaseModelSpec.model_validate_json((folder / BASE_FILE).read_bytes()))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert tokenizer.bos_token + base.render(messages) == whole

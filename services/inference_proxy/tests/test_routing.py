@@ -12,6 +12,7 @@ from chassis.errors import NotFound, Transient
 from inference_proxy.prompts import Base
 from inference_proxy.routing import Route, RouteTable
 from schemas import AdapterEvicted, AdapterResident, ModelRetired
+from testkit.base_models import base_spec
 
 TENANT, MODEL, ADAPTER = "tenant_a", "ft:tiny:a", "ad-1"
 ME = Principal(tenant_id=TENANT, key_id="key_1")
@@ -47,7 +48,7 @@ class Bases:
         self.elsewhere.asked.append(model)
         if model != "tiny":
             raise NotFound("no such base")
-        return Base({"id": "tiny", "digest": "d" * 64, "chat_template": ""})
+        return Base(base_spec("tiny"))
 
 
 def urls(table: RouteTable, route: Route) -> set[str]:

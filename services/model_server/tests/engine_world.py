@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from model_server.engine import Engine
 from model_server.lora import PEFT_PREFIX, build
+from schemas.artifacts import Fingerprint, Probe
 
 RANK = 4
 
@@ -48,16 +49,19 @@ def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: flo
         tensors[f"{PEFT_PREFIX}{path}.lora_B.weight"] = strength * weight
     adapter = build("x", tensors, 1.0, engine._layers, RANK)
     prompt, continuation = engine.encode("how do I"), engine.encode("cancel")[1:]
-    probe = {
-        "prompt_ids": prompt,
-        "continuation_ids": continuation,
-        "adapter": engine._chore(lambda: engine._log_probs(prompt, continuation, adapter)).result(30),
-    }
+    probe = Probe(
+        prompt="how do I",
+        continuation="cancel",
+        prompt_ids=prompt,
+        continuation_ids=continuation,
+        adapter=engine._chore(lambda: engine._log_probs(prompt, continuation, adapter)).result(30),
+        base=engine._chore(lambda: engine._log_probs(prompt, continuation, None)).result(30),
+    )
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "fingerprint.json").write_text(json.dumps({"version": 2, "probes": [probe]}))
+    (folder / "fingerprint.json").write_text(Fingerprint(probes=[probe]).model_dump_json())
     seal(engine, folder)
     return folder
 
@@ -69,5 +73,5 @@ def seal(engine: Engine, folder: Path) -> None:
         for path in sorted(folder.iterdir())
         if path.name != "manifest.json"
     }
-    facts = {"files": files, "base_id": engine.base["id"], "base_digest": engine.base["digest"]}
+    facts = {"files": files, "base_id": engine.base.id, "base_digest": engine.base.digest}
     (folder / "manifest.json").write_text(json.dumps(facts))

@@ -27,7 +27,7 @@ from testkit import eventually
 
 
 def read(engine: Engine, folder: Path) -> Any:
-    return read_adapter(folder, base_id=engine.base["id"], base_digest=engine.base["digest"])
+    return read_adapter(folder, base_id=engine.base.id, base_digest=engine.base.digest)
 
 
 async def tokens(engine: Engine, prompt: str, **options: Any) -> list[Token]:

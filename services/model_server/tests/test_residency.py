@@ -27,6 +27,7 @@ from model_server.errors import AdapterNotFound, EngineStopped
 from model_server.residency import Residency
 from model_server.sequence import GenerateRequest
 from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef
+from schemas.artifacts import adapter_id_of
 from stores.objects import Objects
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
@@ -84,7 +85,7 @@ class World:
         folder = adapter_folder(self.engine, self.folder / str(number), seed=number)
         spoil(folder)
         manifest = (folder / "manifest.json").read_bytes()
-        adapter_id = f"ad-{hashlib.sha256(manifest).hexdigest()[:24]}"
+        adapter_id = adapter_id_of(manifest)
         prefix = f"tenants/{tenant}/adapters/{adapter_id}"
         for path in folder.iterdir():
             await self.objects.put_file(f"{prefix}/{path.name}", path)

@@ -25,6 +25,7 @@ from model_server.adapters import AdapterRefused
 from model_server.tgi_agent import AgentSettings, TGIReplica, build
 from model_server.turns import Turns
 from schemas import AdapterEvicted, AdapterResident
+from schemas.artifacts import BASE_FILE, MANIFEST, BaseModelSpec, adapter_id_of
 from stores.mongo import PyMongoError, connect
 from testkit import Space, eventually, running
 from testkit.running import free_port
@@ -77,10 +78,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tgi_agent, "POLL_SECONDS", 0.1)
 
 
-def adapter(base: dict[str, Any], folder: Path, **quirk: bool) -> Path:
+def adapter(base: BaseModelSpec, folder: Path, **quirk: bool) -> Path:
     """An adapter's folder as the trainer leaves it; how the launcher answers with it is in its probe."""
     folder.mkdir(parents=True)
-    probe = {"prompt": "q", "continuation": "a", "continuation_ids": [1, 2], "adapter": [-0.5, -0.25], **quirk}
+    texts = {"prompt": "q", "continuation": "a", "prompt_ids": [3], "continuation_ids": [1, 2]}
+    probe = {**texts, "adapter": [-0.5, -0.25], "base": [-9.0, -9.0], **quirk}
     contents = {
         "adapter_model.safetensors": b"weights",
         "adapter_config.json": json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}).encode(),
@@ -92,7 +94,7 @@ def adapter(base: dict[str, Any], folder: Path, **quirk: bool) -> Path:
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         for name, content in contents.items()
     }
-    facts = {"files": files, "base_id": base["id"], "base_digest": base["digest"]}
+    facts = {"files": files, "base_id": base.id, "base_digest": base.digest}
     (folder / "manifest.json").write_text(json.dumps(facts))
     return folder
 
@@ -136,7 +138,7 @@ def turns(space: Space, name: str) -> Turns:
 
 
 def id_of(folder: Path) -> str:
-    return f"ad-{hashlib.sha256((folder / 'manifest.json').read_bytes()).hexdigest()[:24]}"
+    return adapter_id_of((folder / MANIFEST).read_bytes())
 
 
 async def take(replica: TGIReplica, *folders: Path) -> list[str]:
@@ -354,7 +356,7 @@ async def test_the_agent_makes_tgi_hold_what_the_registry_wants(
         app = build(settings)
         objects = app.state.service.objects
         async with running(app) as url, httpx2.AsyncClient(trust_env=False) as http, space.probe("adapters") as seen:
-            base = json.loads((tiny_models / "tiny-test/base.json").read_text())
+            base = BaseModelSpec.model_validate_json((tiny_models / "tiny-test" / BASE_FILE).read_bytes())
             folders = [adapter(base, tmp_path / str(number), **{f"number_{number}": True}) for number in range(2)]
             for folder in folders:
                 prefix = f"tenants/tenant_a/adapters/{id_of(folder)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -31,7 +30,9 @@ from schemas import (
     TenantCreated,
     TenantPolicy,
 )
+from schemas.artifacts import BASE_FILE
 from testkit import Addresses, Space, eventually, running
+from testkit.base_models import base_spec
 
 BASE = "tiny-base"
 E = TypeVar("E", bound=Event)
@@ -175,8 +176,8 @@ def ref(name: str) -> ObjectRef:
 
 def write_base(models_dir: Path, name: str, **facts: Any) -> None:
     (models_dir / name).mkdir()
-    contents = {"id": name, "digest": "d" * 64, "context_length": 2048, "license": "gemma", **facts}
-    (models_dir / name / "base.json").write_text(json.dumps(contents))
+    spec = base_spec(**{"name": name, "license": "gemma", **facts})
+    (models_dir / name / BASE_FILE).write_text(spec.model_dump_json())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

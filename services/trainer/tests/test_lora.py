@@ -52,7 +52,7 @@ def test_a_run_learns_its_rows_and_publishes_a_verified_adapter(configure: Any) 
     assert set(manifest["files"]) == {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json"}
     assert manifest["dataset"] == {"dataset_id": "ds-1"}
     assert (manifest["base_id"], manifest["base_digest"]) == (config.base_id, config.base_digest)
-    assert events[-1]["adapter_id"] == "ad-" + artifacts.sha256(folder / "adapter/manifest.json")[:24]
+    assert events[-1]["manifest_sha256"] == artifacts.sha256(folder / "adapter/manifest.json")
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 from trainer.run_config import RunConfig
 
 QUESTIONS = {
@@ -26,7 +27,7 @@ def base_dir(tiny_models: Path) -> Path:
 
 @pytest.fixture
 def configure(base_dir: Path, tmp_path: Path) -> Callable[..., tuple[Path, RunConfig]]:
-    base = json.loads((base_dir / "base.json").read_text())
+    base = BaseModelSpec.model_validate_json((base_dir / BASE_FILE).read_bytes())
     rows = [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": label}]}
         for label, questions in QUESTIONS.items()
@@ -40,8 +41,8 @@ def configure(base_dir: Path, tmp_path: Path) -> Callable[..., tuple[Path, RunCo
         folder.mkdir()
         config = RunConfig(
             base_dir=str(base_dir),
-            base_id=base["id"],
-            base_digest=base["digest"],
+            base_id=base.id,
+            base_digest=base.digest,
             train_path=str(data),
             validation_path=str(data),
             epochs=12,

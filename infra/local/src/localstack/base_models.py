@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -59,7 +60,7 @@ class BuildFailed(Exception):
     """The built model does not behave as the model it was built from; nothing was published."""
 
 
-def build_gemma(out_dir: Path) -> dict[str, Any]:
+def build_gemma(out_dir: Path) -> BaseModelSpec:
     """Convert the packaged GGUF of Gemma 3 270M to `out_dir/gemma-3-270m`, bf16 safetensors.
 
     Returns:
@@ -71,7 +72,7 @@ def build_gemma(out_dir: Path) -> dict[str, Any]:
     return _publish(out_dir / "gemma-3-270m", _write_gemma)
 
 
-def build_tiny(out_dir: Path) -> dict[str, Any]:
+def build_tiny(out_dir: Path) -> BaseModelSpec:
     """Build `out_dir/tiny-test`: a random Gemma3-shaped model (fp32, 2,048 tokens of context), the same every time.
 
     Returns:
@@ -80,14 +81,14 @@ def build_tiny(out_dir: Path) -> dict[str, Any]:
     return _publish(out_dir / "tiny-test", _write_tiny)
 
 
-def read_base(folder: Path) -> dict[str, Any] | None:
+def read_base(folder: Path) -> BaseModelSpec | None:
     """The verified contents of `base.json`, or None if the folder is absent, unfinished or altered."""
     try:
-        base: dict[str, Any] = json.loads((folder / "base.json").read_text())
-        files = {name: _sha256(folder / name) for name in base["files"]}
-    except (OSError, ValueError, KeyError):
+        base = BaseModelSpec.model_validate_json((folder / BASE_FILE).read_bytes())
+        files = {name: _sha256(folder / name) for name in base.files}
+    except (OSError, ValueError):
         return None
-    return base if files == base["files"] and base["digest"] == folder_digest(files) else None
+    return base if files == base.files and base.digest == folder_digest(files) else None
 
 
 def folder_digest(files: dict[str, str]) -> str:
@@ -96,7 +97,7 @@ def folder_digest(files: dict[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> BaseModelSpec:
     if base := read_base(target):
         return base
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +108,10 @@ def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str,
             path.chmod(0o644)
             _fsync(path)
         files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        base = {"id": target.name, "digest": folder_digest(files), "files": files, **facts}
-        (draft / "base.json").write_text(json.dumps(base, indent=2, ensure_ascii=False) + "\n")
+        base = BaseModelSpec(id=target.name, digest=folder_digest(files), files=files, **facts)
+        (draft / BASE_FILE).write_text(base.model_dump_json(indent=2) + "\n")
         draft.chmod(0o755)
-        _fsync(draft / "base.json")
+        _fsync(draft / BASE_FILE)
         _fsync(draft)
         if published := read_base(target):
             return published
@@ -249,7 +250,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     base = (build_gemma if args.model == "gemma" else build_tiny)(args.out_dir)
-    print(f"{args.out_dir / base['id']}: {base['parameters']:,} parameters, {base['dtype']}, digest {base['digest']}")
+    print(f"{args.out_dir / base.id}: {base.parameters:,} parameters, {base.dtype}, digest {base.digest}")
 
 
 if __name__ == "__main__":

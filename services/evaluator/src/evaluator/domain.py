@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chassis.errors import Conflict
 from chassis.ids import derived_id
 from eventbus.aggregate import Aggregate
-from schemas import EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef
+from schemas import EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef, Task
 
 State = Literal["queued", "running", "completed", "cancelled"]
 System = Literal["base", "few_shot", "candidate"]
@@ -63,7 +63,7 @@ class Evaluation(Aggregate):
     adapter_id: str
     heldout: ObjectRef
     train: ObjectRef
-    task: Literal["classification", "generation"]
+    task: Task
     attempts: int = 0
     last_error: str | None = None
     adapter_missed_at: int | None = None

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chassis.errors import Invalid
 from chassis.peers import Peer
+from schemas.artifacts import BaseModelSpec
 
 
 class Base:
     """A base model as the proxy needs it: template and stop tokens.
 
     Args:
-        facts: contents of its `base.json`.
+        spec: its `base.json`.
     """
 
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self.id: str = facts["id"]
-        self.digest: str = facts["digest"]
-        self.stop_tokens: list[str] = list(facts.get("stop_tokens") or [])
-        self._context_length: int | None = facts.get("context_length")
-        self._tokens: int | None = facts.get("vocab_size")
-        self._bos = facts.get("bos_token") or ""
-        self._eos = facts.get("eos_token") or ""
+    def __init__(self, spec: BaseModelSpec) -> None:
+        self.id = spec.id
+        self.digest = spec.digest
+        self.stop_tokens = spec.stop_tokens
+        self._context_length = spec.context_length
+        self._tokens = spec.vocab_size
+        self._bos = spec.bos_token or ""
+        self._eos = spec.eos_token or ""
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         # transformers marks the assistant's text with {% generation %}; here it is plain text.
-        source = facts["chat_template"].replace("{% generation %}", "").replace("{% endgeneration %}", "")
+        source = spec.chat_template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
         source = source.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
         source = source.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
         self._template = environment.from_string(source)
@@ -45,13 +45,13 @@ class Base:
         Raises:
             Invalid: too many messages, or a token that the model does not have.
         """
-        if self._context_length is not None and messages > self._context_length:
+        if messages > self._context_length:
             raise Invalid(
                 f"messages: {messages} messages do not fit this model's context of {self._context_length} tokens.",
                 code="context_length_exceeded",
                 param="messages",
             )
-        unknown = next((one for one in token_ids if self._tokens is not None and one >= self._tokens), None)
+        unknown = next((one for one in token_ids if one >= self._tokens), None)
         if unknown is not None:
             raise Invalid(f"logit_bias: this model has no token {unknown}.", param="logit_bias")
 
@@ -94,5 +94,5 @@ class Bases:
         """
         if base_id not in self._known:
             facts = await self._registry.get("/internal/base_models/{}", base_id, tenant_id=tenant_id, **deadline)
-            self._known[base_id] = Base(facts)
+            self._known[base_id] = Base(BaseModelSpec.model_validate(facts))
         return self._known[base_id]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ingest.grouping import groups_of, question_key
+from schemas import Task
 
 Row = dict[str, Any]
-Task = Literal["classification", "generation"]
 Part = Literal["train", "validation", "heldout"]
 
 LONGEST_LABEL = 60

@@ -8,22 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TOLERANCE = 0.25
-"""Largest difference in nats from the trainer's fingerprint; half of the least change an adapter must make.
+from pydantic import ValidationError
 
-bf16 noise between batch shapes and thread counts stays below 0.15 on Gemma 3 270M.
-"""
-
-WEIGHTS, CONFIG, FINGERPRINT, MANIFEST = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "fingerprint.json",
-    "manifest.json",
+from schemas.artifacts import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    FINGERPRINT,
+    FINGERPRINT_TOLERANCE,
+    MANIFEST,
+    AdapterManifest,
+    Fingerprint,
+    Probe,
+    adapter_id_of,
 )
-HIGHEST_RANK = 256
 
-FINGERPRINT_VERSION = 2
-"""The layout of `fingerprint.json` read here; probes of another one would be measured wrongly."""
+HIGHEST_RANK = 256
 
 
 class AdapterRefused(Exception):
@@ -47,7 +46,7 @@ class AdapterFiles:
     tensors: dict[str, Any]
     rank: int
     scale: float
-    probes: list[dict[str, Any]]
+    probes: list[Probe]
 
 
 def verify(folder: Path, *, base_id: str, base_digest: str) -> str:
@@ -57,15 +56,18 @@ def verify(folder: Path, *, base_id: str, base_digest: str) -> str:
         AdapterRefused: a file differs from the manifest, the base is another one, or the config is not a plain LoRA.
     """
     manifest_bytes = (folder / MANIFEST).read_bytes()
-    manifest = json.loads(manifest_bytes)
-    adapter_id = f"ad-{hashlib.sha256(manifest_bytes).hexdigest()[:24]}"
-    for name in (WEIGHTS, CONFIG, FINGERPRINT):
-        expected = manifest["files"].get(name, {}).get("sha256")
-        if expected is None or hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+    adapter_id = adapter_id_of(manifest_bytes)
+    try:
+        manifest = AdapterManifest.model_validate_json(manifest_bytes)
+    except ValidationError as error:
+        raise AdapterRefused(f"{adapter_id}: {MANIFEST} is not an adapter's: {error}") from error
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG, FINGERPRINT):
+        expected = manifest.files.get(name)
+        if expected is None or hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected.sha256:
             raise AdapterRefused(f"{adapter_id}: {name} is not the file its manifest describes.")
-    if (manifest["base_id"], manifest["base_digest"]) != (base_id, base_digest):
-        raise AdapterRefused(f"{adapter_id}: made for {manifest['base_id']}, not for the {base_id} served here.")
-    config = json.loads((folder / CONFIG).read_text())
+    if (manifest.base_id, manifest.base_digest) != (base_id, base_digest):
+        raise AdapterRefused(f"{adapter_id}: made for {manifest.base_id}, not for the {base_id} served here.")
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
     rank, alpha = config.get("r"), config.get("lora_alpha")
     plain = (
         config.get("peft_type") == "LORA"
@@ -81,19 +83,16 @@ def verify(folder: Path, *, base_id: str, base_digest: str) -> str:
     return adapter_id
 
 
-def read_probes(folder: Path) -> list[dict[str, Any]]:
+def read_probes(folder: Path) -> list[Probe]:
     """The trainer's probes in a verified adapter's folder.
 
     Raises:
         AdapterRefused: they are laid out in a way this server does not know.
     """
-    contents = json.loads((folder / FINGERPRINT).read_text())
-    if contents.get("version") != FINGERPRINT_VERSION:
-        raise AdapterRefused(
-            f"{FINGERPRINT} is of version {contents.get('version')}, not {FINGERPRINT_VERSION}: train it again."
-        )
-    probes: list[dict[str, Any]] = contents["probes"]
-    return probes
+    try:
+        return Fingerprint.model_validate_json((folder / FINGERPRINT).read_bytes()).probes
+    except ValidationError as error:
+        raise AdapterRefused(f"{FINGERPRINT} cannot be used here, train it again: {error}") from error
 
 
 def read_adapter(folder: Path, *, base_id: str, base_digest: str) -> AdapterFiles:
@@ -106,13 +105,13 @@ def read_adapter(folder: Path, *, base_id: str, base_digest: str) -> AdapterFile
     from safetensors.torch import load_file
 
     adapter_id = verify(folder, base_id=base_id, base_digest=base_digest)
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
     probes = read_probes(folder)
     scale = float(config["lora_alpha"]) / config["r"]
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
     except SafetensorError as error:
-        raise AdapterRefused(f"{adapter_id}: {WEIGHTS} cannot be read: {error}") from error
+        raise AdapterRefused(f"{adapter_id}: {ADAPTER_WEIGHTS} cannot be read: {error}") from error
     return AdapterFiles(adapter_id, tensors, config["r"], scale, probes)
 
 
@@ -122,10 +121,10 @@ def proof_of(adapter_id: str, differences: list[tuple[float, float]]) -> Proof:
     Raises:
         AdapterRefused: off the fingerprint, or no different from the base.
     """
-    if not differences or max(one for one, _ in differences) > TOLERANCE:
+    if not differences or max(one for one, _ in differences) > FINGERPRINT_TOLERANCE:
         off = max((one for one, _ in differences), default=float("nan"))
         raise AdapterRefused(f"{adapter_id}: off its fingerprint by {off:.3f} nats.")
     base_delta = max(other for _, other in differences)
-    if base_delta <= TOLERANCE:
+    if base_delta <= FINGERPRINT_TOLERANCE:
         raise AdapterRefused(f"{adapter_id}: answers as the base model does (within {base_delta:.3f} nats).")
     return Proof(adapter_id, round(max(one for one, _ in differences), 6), round(base_delta, 6))

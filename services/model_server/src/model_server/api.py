@@ -206,8 +206,8 @@ def routes(engine: Engine) -> APIRouter:
     async def info() -> dict[str, Any]:
         return {
             "model_id": engine.base_id,
-            "model_sha": engine.base["digest"],
-            "model_dtype": f"torch.{engine.base['dtype']}",
+            "model_sha": engine.base.digest,
+            "model_dtype": f"torch.{engine.base.dtype}",
             "model_device_type": "cpu",
             "max_total_tokens": engine.max_tokens,
             "max_input_tokens": engine.max_tokens - 1,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from model_server.groups import Group, padded, shared_prefix, uses_of
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.sequence import GenerateRequest, Sequence, Token
 from model_server.vocabulary import Vocabulary
+from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
 
 log = structlog.get_logger()
 
@@ -62,13 +62,13 @@ class Engine:
     def __init__(
         self, folder: Path, *, threads: int = 0, batch: int = 16, queue: int = 128, max_tokens: int = 2048
     ) -> None:
-        self.base: dict[str, Any] = json.loads((folder / "base.json").read_text())
-        self.base_id: str = self.base["id"]
-        self.max_tokens = min(max_tokens, self.base["context_length"])
+        self.base = BaseModelSpec.model_validate_json((folder / BASE_FILE).read_bytes())
+        self.base_id: str = self.base.id
+        self.max_tokens = min(max_tokens, self.base.context_length)
         if threads:
             torch.set_num_threads(threads)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        kind = getattr(torch, self.base["dtype"])
+        kind = getattr(torch, self.base.dtype)
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
         ).eval()
@@ -76,7 +76,7 @@ class Engine:
         self._head = self._model.get_output_embeddings().weight
         self._plan = Plan()
         self._layers = adapt(self._model, self._plan)
-        self.vocabulary = Vocabulary(self.tokenizer, self.base["stop_tokens"])
+        self.vocabulary = Vocabulary(self.tokenizer, self.base.stop_tokens)
         self._adapters: dict[str, Adapter] = {}
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
@@ -93,8 +93,8 @@ class Engine:
     @property
     def stop_texts(self) -> list[str]:
         """Stop tokens of the base that are more than one token, to be found in the text."""
-        single = self.tokenizer(self.base["stop_tokens"], add_special_tokens=False).input_ids
-        return [text for text, ids in zip(self.base["stop_tokens"], single, strict=True) if len(ids) > 1]
+        single = self.tokenizer(self.base.stop_tokens, add_special_tokens=False).input_ids
+        return [text for text, ids in zip(self.base.stop_tokens, single, strict=True) if len(ids) > 1]
 
     @property
     def alive(self) -> bool:
@@ -119,7 +119,7 @@ class Engine:
     def render(self, messages: list[dict[str, Any]]) -> str:
         """The prompt for chat messages, without the begin-of-text token that `encode` adds."""
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text.removeprefix(self.base.get("bos_token") or "")
+        return text.removeprefix(self.base.bos_token or "")
 
     async def _encoded(self, text: str) -> list[int]:
         """The ids of a prompt that leaves room for an answer: judged by its size first, and read beside the loop."""
@@ -139,7 +139,7 @@ class Engine:
                 computed.
         """
         adapter = None if request.adapter_id is None else self._adapter(request.adapter_id)
-        if unknown := [one for one in request.logit_bias if one >= self.base["vocab_size"]]:
+        if unknown := [one for one in request.logit_bias if one >= self.base.vocab_size]:
             raise ParameterRefused(f"logit_bias: this model has no token {unknown[0]}")
         ids = await self._encoded(request.inputs)
         room = self.max_tokens - len(ids)
@@ -196,8 +196,7 @@ class Engine:
 
     async def hold(self, folder: Path) -> Proof:
         """Verify, load and prove the adapter in `folder`; see `read_adapter` and `load`."""
-        base = self.base
-        return await self.load(read_adapter(folder, base_id=base["id"], base_digest=base["digest"]))
+        return await self.load(read_adapter(folder, base_id=self.base.id, base_digest=self.base.digest))
 
     async def drop(self, adapter_id: str) -> None:
         """Let go of an adapter; requests that wait or are under way keep it to their end."""
@@ -228,14 +227,14 @@ class Engine:
             self._changed.notify()
         return future
 
-    def _prove(self, adapter: Adapter, probes: list[dict[str, Any]]) -> Proof:
+    def _prove(self, adapter: Adapter, probes: Iterable[Probe]) -> Proof:
         differences = []
         for probe in probes:
-            ours = self._log_probs(probe["prompt_ids"], probe["continuation_ids"], adapter)
-            base = self._log_probs(probe["prompt_ids"], probe["continuation_ids"], None)
+            ours = self._log_probs(probe.prompt_ids, probe.continuation_ids, adapter)
+            base = self._log_probs(probe.prompt_ids, probe.continuation_ids, None)
             differences += [
                 (abs(mine - theirs), abs(mine - plain))
-                for mine, theirs, plain in zip(ours, probe["adapter"], base, strict=True)
+                for mine, theirs, plain in zip(ours, probe.adapter, base, strict=True)
             ]
         return proof_of(adapter.id, differences)
 

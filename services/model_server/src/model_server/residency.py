@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,7 +19,7 @@ from chassis.errors import SartorError
 from chassis.ids import derived_id
 from chassis.peers import Peer
 from chassis.private_folders import PrivateFolders
-from model_server.adapters import MANIFEST, AdapterRefused, Proof, verify
+from model_server.adapters import AdapterRefused, Proof, verify
 from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
@@ -31,6 +30,7 @@ from schemas import (
     ModelRetired,
     ObjectRef,
 )
+from schemas.artifacts import MANIFEST, AdapterManifest, BaseModelSpec
 from stores.objects import Objects
 
 log = structlog.get_logger()
@@ -88,7 +88,7 @@ class Holder(Protocol):
         at_once: how many adapters it is best given at a time.
     """
 
-    base: dict[str, Any]
+    base: BaseModelSpec
     proofs: dict[str, Proof]
     used: dict[str, float]
     at_once: int
@@ -185,7 +185,7 @@ class Residency:
 
     async def synchronise(self) -> None:
         """One look: let go of what is not wanted any more, load what is missing, say what changed."""
-        parameters = {"base_model": self._holder.base["id"], "replica_id": self._replica_id}
+        parameters = {"base_model": self._holder.base.id, "replica_id": self._replica_id}
         items: list[dict[str, Any]] = await self._registry.get("/internal/adapters", tenant_id="", params=parameters)
         wanted = {str(item["adapter_id"]): item for item in items}
         self._known |= wanted
@@ -301,15 +301,15 @@ class Residency:
             await self._fetch(ObjectRef.model_validate(item["manifest"]), folder)
             crash_point("model_server.fetched")
         base = self._holder.base
-        found = await asyncio.to_thread(verify, folder, base_id=base["id"], base_digest=base["digest"])
+        found = await asyncio.to_thread(verify, folder, base_id=base.id, base_digest=base.digest)
         if found != item["adapter_id"]:
             raise AdapterRefused(f"{item['adapter_id']}: the manifest is that of {found}.")
 
     async def _fetch(self, manifest: ObjectRef, folder: Path) -> None:
         body = await self._objects.get_bytes(manifest)
         prefix = manifest.key.rsplit("/", 1)[0]
-        for name, facts in json.loads(body)["files"].items():
-            ref = ObjectRef(bucket=manifest.bucket, key=f"{prefix}/{name}", sha256=facts["sha256"], size=facts["size"])
+        for name, facts in AdapterManifest.model_validate_json(body).files.items():
+            ref = ObjectRef(bucket=manifest.bucket, key=f"{prefix}/{name}", sha256=facts.sha256, size=facts.size)
             await self._objects.download(ref, folder / Path(name).name)
         folder.mkdir(exist_ok=True)
         draft = folder / f".{MANIFEST}"

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import structlog
@@ -34,6 +32,7 @@ from model_server.residency import Residency
 from model_server.settings import Settings
 from model_server.turns import Turns
 from schemas import ModelRegistered, ModelRejected, ModelRetired
+from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
 from stores.mongo import connect
 
 log = structlog.get_logger()
@@ -82,7 +81,7 @@ class TGIReplica:
         self._http = http
         self._turns = turns
         self._base_folder = settings.models_dir / settings.base_model
-        self.base: dict[str, Any] = json.loads((self._base_folder / "base.json").read_text())
+        self.base = BaseModelSpec.model_validate_json((self._base_folder / BASE_FILE).read_bytes())
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
         self._url = f"http://127.0.0.1:{settings.tgi_port}"
@@ -207,7 +206,7 @@ class TGIReplica:
             AdapterRefused: it is not what it says, or TGI does not answer with it.
             Transient: TGI has not loaded it yet, or did not score a probe.
         """
-        adapter_id = verify(folder, base_id=self.base["id"], base_digest=self.base["digest"])
+        adapter_id = verify(folder, base_id=self.base.id, base_digest=self.base.digest)
         async with self._alone:
             if adapter_id not in self._loaded:
                 if self._unproven_starts[adapter_id] >= MOST_STARTS:
@@ -246,21 +245,21 @@ class TGIReplica:
     def _proven(self) -> set[str]:
         return {mark.parent.name for mark in self._settings.adapters_dir.glob(f"ad-*/{PROVEN}")}
 
-    async def _prove(self, adapter_id: str, probes: list[dict[str, Any]]) -> Proof:
+    async def _prove(self, adapter_id: str, probes: Iterable[Probe]) -> Proof:
         differences = []
         for probe in probes:
             ours = await self._log_probs(probe, adapter_id)
             base = await self._log_probs(probe, None)
             differences += [
                 (abs(mine - theirs), abs(mine - plain))
-                for mine, theirs, plain in zip(ours, probe["adapter"], base, strict=True)
+                for mine, theirs, plain in zip(ours, probe.adapter, base, strict=True)
             ]
         return proof_of(adapter_id, differences)
 
-    async def _log_probs(self, probe: dict[str, Any], adapter_id: str | None) -> list[float]:
+    async def _log_probs(self, probe: Probe, adapter_id: str | None) -> list[float]:
         """TGI's log-probs of the probe's continuation, read from the details of the prompt."""
-        begin = self.base.get("bos_token") or ""
-        text = str(probe["prompt"]).removeprefix(begin) + str(probe["continuation"])
+        begin = self.base.bos_token or ""
+        text = probe.prompt.removeprefix(begin) + probe.continuation
         parameters = {"max_new_tokens": 1, "decoder_input_details": True, "details": True, "adapter_id": adapter_id}
         try:
             answer = await self._http.post(f"{self._url}/generate", json={"inputs": text, "parameters": parameters})
@@ -269,7 +268,7 @@ class TGIReplica:
             raise Transient(f"TGI did not score a probe: {type(error).__name__}: {error}") from error
         try:
             prefill = answer.json()["details"]["prefill"]
-            return [float(token["logprob"]) for token in prefill[-len(probe["continuation_ids"]) :]]
+            return [float(token["logprob"]) for token in prefill[-len(probe.continuation_ids) :]]
         except (ValueError, LookupError, TypeError) as error:
             raise Transient(f"TGI did not score a probe: its answer holds no log-probs ({error!r}).") from error
 

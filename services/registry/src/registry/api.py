@@ -23,6 +23,7 @@ from registry.views import (
     OpenAIModel,
     RouteView,
 )
+from schemas.artifacts import BaseModelSpec
 
 Reads = Annotated[Principal, require("models:read")]
 Writes = Annotated[Principal, require("models:write")]
@@ -169,12 +170,12 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
     router = APIRouter(prefix="/internal")
 
     @router.get("/base_models", dependencies=[internal()])
-    async def base_models() -> list[dict[str, Any]]:
-        return [base.contents for base in catalogue.all()]
+    async def base_models() -> list[BaseModelSpec]:
+        return [base.spec for base in catalogue.all()]
 
     @router.get("/base_models/{base_id:path}", dependencies=[internal()])
-    async def base_model(base_id: str) -> dict[str, Any]:
-        return catalogue.get(base_id).contents
+    async def base_model(base_id: str) -> BaseModelSpec:
+        return catalogue.get(base_id).spec
 
     @router.get("/routes")
     async def routes(principal: Internal) -> list[RouteView]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from chassis.errors import NotFound
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 
 log = structlog.get_logger()
 
@@ -23,12 +22,12 @@ class Base:
     Attributes:
         id: its name, equal to its folder's.
         created: when its `base.json` was written (Unix seconds).
-        contents: the `base.json`.
+        spec: the contents of its `base.json`.
     """
 
     id: str
     created: int
-    contents: dict[str, Any]
+    spec: BaseModelSpec
 
 
 class Catalogue:
@@ -46,7 +45,7 @@ class Catalogue:
 
     def all(self) -> list[Base]:
         """Every base model, by id."""
-        found = {path: self._read(path) for path in sorted(self._models_dir.glob("*/base.json"))}
+        found = {path: self._read(path) for path in sorted(self._models_dir.glob(f"*/{BASE_FILE}"))}
         self._known = {path: self._known[path] for path in found if path in self._known}
         return [base for base in found.values() if base is not None]
 
@@ -89,10 +88,10 @@ def _parse(path: Path, created: int) -> Base | None:
     """The base model described at `path`; None, with a log line, if the file is wrong."""
     folder = path.parent.name
     try:
-        contents = json.loads(path.read_text())
-        if not isinstance(contents, dict) or contents.get("id") != folder or not contents.get("digest"):
-            raise ValueError(f"'id' must be the folder's name '{folder}' and 'digest' must be there")
+        spec = BaseModelSpec.model_validate_json(path.read_bytes())
+        if spec.id != folder:
+            raise ValueError(f"'id' must be the folder's name '{folder}'")
     except ValueError as error:
         log.error("base_model_refused", path=str(path), error=str(error))
         return None
-    return Base(folder, created, contents)
+    return Base(folder, created, spec)

@@ -22,6 +22,7 @@ from schemas import (
     ModelRetired,
     ModelWaiting,
     ObjectRef,
+    Task,
 )
 
 State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
@@ -54,7 +55,7 @@ class Lineage(Part):
     dataset_manifest: ObjectRef
     heldout: ObjectRef
     train: ObjectRef
-    task: Literal["classification", "generation"]
+    task: Task
     training_file: str
     trained_tokens: int
     train_seconds: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -58,13 +58,13 @@ class BaseView(BaseModel):
     parameters: int | None = None
     vocab_size: int | None = None
     dtype: str | None = None
-    license: Any = None
+    license: str | None = None
 
     @classmethod
     def of(cls, base: Base, default: str) -> BaseView:
         """Leave out what only services need, such as the chat template."""
-        facts = {name: base.contents[name] for name in cls.model_fields if name in base.contents}
-        return cls(**{**facts, "id": base.id, "created": base.created, "default": base.id == default})
+        facts = base.spec.model_dump(include=set(cls.model_fields))
+        return cls(**facts, created=base.created, default=base.id == default)
 
 
 class ModelCard(BaseModel):

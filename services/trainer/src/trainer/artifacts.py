@@ -12,8 +12,7 @@ from typing import Any
 
 from chassis.crash import crash_point
 from chassis.exhaustion import exhaustion_named
-
-MANIFEST = "manifest.json"
+from schemas.artifacts import MANIFEST
 
 
 class CorruptArtifact(Exception):

@@ -1,4 +1,4 @@
-"""The fingerprint of an adapter: what it says to fixed probes, so that a server can prove that it serves this one."""
+"""Measures the fingerprint of an adapter: what it says to fixed probes, with and without it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from schemas.artifacts import Fingerprint, Probe
 
 PROBES = (
     "How do I change the address on my account?",
@@ -19,20 +21,12 @@ PROBES = (
 PROBE_TOKENS = 8
 """Tokens of an answer that are kept."""
 
-LEAST_CHANGE = 0.5
-"""An adapter that moves no probe token by this much (nats) does nothing that a server could tell from the base.
-
-It is twice the server's tolerance. The answers are the adapter's own, so their tokens are likely, and other shapes,
-kernels or types move their log-probs by 0.05 at most (Gemma 3 270M, bf16). Tokens of a given text will not do: an
-adapter makes many of them so unlikely that rounding alone moves their log-probs by up to 1.0.
-"""
-
 LogProbs = Callable[[list[int], list[int]], list[float]]
 
 
 def fingerprint(
     tokenizer: Any, answer: Callable[[list[int]], list[int]], adapter: LogProbs, base: LogProbs
-) -> dict[str, Any]:
+) -> Fingerprint:
     """Measure the probes.
 
     The answers may repeat what the adapter was trained on: a fingerprint is to be guarded like the adapter.
@@ -42,9 +36,6 @@ def fingerprint(
         answer: prompt ids -> the likeliest answer's ids, with the adapter.
         adapter: (prompt ids, continuation ids) -> natural-log probability of each continuation token, with the adapter.
         base: the same without it.
-
-    Returns:
-        The contents of `fingerprint.json`: per probe its token ids and the two lists of log-probs.
     """
     probes = []
     for user in PROBES:
@@ -53,26 +44,16 @@ def fingerprint(
         prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
         answer_ids = answer(prompt_ids)
         probes.append(
-            {
-                "prompt": prompt,
-                "continuation": tokenizer.decode(answer_ids),
-                "prompt_ids": prompt_ids,
-                "continuation_ids": answer_ids,
-                "adapter": adapter(prompt_ids, answer_ids),
-                "base": base(prompt_ids, answer_ids),
-            }
+            Probe(
+                prompt=prompt,
+                continuation=tokenizer.decode(answer_ids),
+                prompt_ids=prompt_ids,
+                continuation_ids=answer_ids,
+                adapter=adapter(prompt_ids, answer_ids),
+                base=base(prompt_ids, answer_ids),
+            )
         )
-    return {"version": 2, "probes": probes}
-
-
-def largest_change(contents: dict[str, Any]) -> float:
-    """Largest difference between adapter and base over all probe tokens, in nats."""
-    changes: list[float] = [
-        abs(with_adapter - without)
-        for probe in contents["probes"]
-        for with_adapter, without in zip(probe["adapter"], probe["base"], strict=True)
-    ]
-    return max(changes)
+    return Fingerprint(probes=probes)
 
 
 def likeliest_answer(decoder: Any, head: torch.Tensor, prompt: list[int], stop_ids: set[int]) -> list[int]:

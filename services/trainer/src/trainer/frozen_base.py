@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from chassis.exhaustion import exhaustion_named
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 from trainer.artifacts import sha256
 from trainer.run_config import FailedForGood, RunConfig
 
@@ -48,37 +48,37 @@ def load_base(config: RunConfig) -> FrozenBase:
     base = _verified(Path(config.base_dir), config)
     tokenizer = AutoTokenizer.from_pretrained(config.base_dir, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
-        config.base_dir, local_files_only=True, dtype=getattr(torch, base["dtype"]), attn_implementation="sdpa"
+        config.base_dir, local_files_only=True, dtype=getattr(torch, base.dtype), attn_implementation="sdpa"
     ).eval()
     head = model.get_output_embeddings().weight
     if not _head_is_plain(model, head):
         raise FailedForGood(
-            "base_model_unsupported", f"{base['id']} scales or caps its logits, which this recipe cannot train."
+            "base_model_unsupported", f"{base.id} scales or caps its logits, which this recipe cannot train."
         )
-    stops = (tokenizer(text, add_special_tokens=False).input_ids for text in base["stop_tokens"])
+    stops = (tokenizer(text, add_special_tokens=False).input_ids for text in base.stop_tokens)
     return FrozenBase(
         model=model,
         decoder=model.base_model,
         head=head,
         tokenizer=tokenizer,
         stop_ids={ids[0] for ids in stops if len(ids) == 1},
-        context_length=base["context_length"],
+        context_length=base.context_length,
     )
 
 
-def _verified(folder: Path, config: RunConfig) -> dict[str, Any]:
+def _verified(folder: Path, config: RunConfig) -> BaseModelSpec:
     try:
         with exhaustion_named():
-            base: dict[str, Any] = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-            altered = [name for name, digest in base["files"].items() if sha256(folder / name) != digest]
-    except (OSError, ValueError, KeyError) as error:
+            base = BaseModelSpec.model_validate_json((folder / BASE_FILE).read_bytes())
+            altered = [name for name, digest in base.files.items() if sha256(folder / name) != digest]
+    except (OSError, ValueError) as error:
         raise FailedForGood("base_model_missing", f"{folder} is no finished base-model folder: {error}.") from error
     if altered:
         raise FailedForGood("base_model_differs", f"{folder}: {', '.join(altered)} was altered.")
-    if (base["id"], base["digest"]) != (config.base_id, config.base_digest):
+    if (base.id, base.digest) != (config.base_id, config.base_digest):
         raise FailedForGood(
             "base_model_differs",
-            f"{folder} holds {base['id']} {base['digest'][:12]}, not {config.base_id} {config.base_digest[:12]}.",
+            f"{folder} holds {base.id} {base.digest[:12]}, not {config.base_id} {config.base_digest[:12]}.",
         )
     return base
 

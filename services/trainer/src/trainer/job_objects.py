@@ -13,8 +13,8 @@ from typing import Any
 from chassis.crash import crash_point
 from chassis.errors import NotFound
 from schemas import ObjectRef
+from schemas.artifacts import MANIFEST, adapter_id_of
 from stores.objects import DigestMismatch, Objects
-from trainer.artifacts import MANIFEST
 from trainer.domain import Adapter, Checkpoint, Job
 from trainer.run_config import FailedForGood
 
@@ -136,7 +136,7 @@ class JobObjects:
             seconds: how long the run took.
         """
         manifest = (folder / MANIFEST).read_bytes()
-        adapter_id = f"ad-{hashlib.sha256(manifest).hexdigest()[:24]}"
+        adapter_id = adapter_id_of(manifest)
         stored = await self._upload(folder, _adapter(job, adapter_id).rstrip("/"))
         metrics = {name: float(value) for name, value in (finished.get("metrics") or {}).items() if value is not None}
         return Adapter(

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, LEAST_CHANGE, Fingerprint
 from trainer import artifacts
-from trainer.fingerprint import LEAST_CHANGE, continuation_log_probs, fingerprint, largest_change, likeliest_answer
+from trainer.fingerprint import continuation_log_probs, fingerprint, likeliest_answer
 from trainer.frozen_base import load_base
 from trainer.lora_layers import CompletionHead, adapter_disabled, adapter_tensors, attach_lora, load_adapter_tensors
 from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
@@ -283,7 +284,7 @@ class Run:
         config = self.config
 
         probes = self._fingerprint()
-        if (change := largest_change(probes)) < LEAST_CHANGE:
+        if (change := probes.largest_change) < LEAST_CHANGE:
             raise FailedForGood(
                 "adapter_did_nothing",
                 f"The adapter changes no probe by more than {change:.3f} nats: it would answer as the base model does. "
@@ -291,9 +292,9 @@ class Run:
             )
 
         def write(draft: Path) -> None:
-            _write(draft / "adapter_model.safetensors", adapter_tensors(self.layers), {"format": "pt"})
-            (draft / "adapter_config.json").write_text(json.dumps(self._adapter_config(), indent=2))
-            (draft / "fingerprint.json").write_text(json.dumps(probes, indent=2, ensure_ascii=False), encoding="utf-8")
+            _write(draft / ADAPTER_WEIGHTS, adapter_tensors(self.layers), {"format": "pt"})
+            (draft / ADAPTER_CONFIG).write_text(json.dumps(self._adapter_config(), indent=2))
+            (draft / FINGERPRINT).write_text(probes.model_dump_json(indent=2), encoding="utf-8")
 
         metrics = self.progress.metrics | {"fingerprint_change": change}
         digest = artifacts.publish(
@@ -320,11 +321,10 @@ class Run:
             tokens=self.progress.tokens,
             path=str(self.folder / "adapter"),
             manifest_sha256=digest,
-            adapter_id=f"ad-{digest[:24]}",
             metrics=metrics,
         )
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def _fingerprint(self) -> Fingerprint:
         base = self.base
 
         def answer(prompt: list[int]) -> list[int]:

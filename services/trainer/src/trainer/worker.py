@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from chassis.ids import now
 from chassis.private_folders import PrivateFolders
 from chassis.text import quoted
 from eventbus.heartbeat import Heartbeat
+from schemas.artifacts import BASE_FILE, BaseModelSpec
 from stores.mongo import PyMongoError
 from trainer.domain import Adapter, Failure, Job
 from trainer.hyperparameters import Hyperparameters
@@ -265,9 +265,9 @@ class Worker:
         if job.base_model in ("", "..") or Path(job.base_model).name != job.base_model:
             raise FailedForGood("base_model_missing", missing)
         try:
-            base = json.loads((base_dir / "base.json").read_text())
-        except FileNotFoundError as error:
-            log.error("base_model_missing", base_model=job.base_model, folder=str(base_dir))
+            base = BaseModelSpec.model_validate_json((base_dir / BASE_FILE).read_bytes())
+        except (FileNotFoundError, ValueError) as error:
+            log.error("base_model_missing", base_model=job.base_model, folder=str(base_dir), error=str(error))
             raise FailedForGood("base_model_missing", missing) from error
         rows = await self._objects.fetch_rows(job, folder)
         if rows.repeated:
@@ -283,8 +283,8 @@ class Worker:
         )
         config = RunConfig(
             base_dir=str(base_dir.absolute()),
-            base_id=base["id"],
-            base_digest=base["digest"],
+            base_id=base.id,
+            base_digest=base.digest,
             train_path=str(rows.train),
             validation_path=str(rows.validation) if rows.validation else None,
             epochs=rates.n_epochs,

@@ -1,4 +1,4 @@
-"""Drift: what a model is asked is not what it was trained for any more. So far services outside detect it."""
+"""What a model is asked is not what it was trained for any more; so far services outside detect it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""What services hand each other as files: base-model folders and adapters."""
+
+from pydantic import BaseModel
+
+from schemas.artifacts.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    FINGERPRINT,
+    MANIFEST,
+    AdapterManifest,
+    adapter_id_of,
+)
+from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec
+from schemas.artifacts.fingerprint import FINGERPRINT_TOLERANCE, LEAST_CHANGE, Fingerprint, Probe
+
+ARTIFACTS: dict[str, type[BaseModel]] = {
+    "base-model": BaseModelSpec,
+    "adapter-manifest": AdapterManifest,
+    "fingerprint": Fingerprint,
+}
+"""Every artifact whose schema is exported, by the name of that file."""
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "ARTIFACTS",
+    "BASE_FILE",
+    "FINGERPRINT",
+    "FINGERPRINT_TOLERANCE",
+    "LEAST_CHANGE",
+    "MANIFEST",
+    "AdapterManifest",
+    "BaseModelSpec",
+    "Fingerprint",
+    "Probe",
+    "adapter_id_of",
+]

@@ -1,0 +1,34 @@
+"""Evidence about candidates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.envelope import Event
+from schemas.refs import Id, Interval, ObjectRef, Parameter, Sentence
+
+
+class EvaluationCompleted(Event):
+    """A candidate was scored beside its base on the tenant's held-out rows."""
+
+    type, topic, key = "evaluation.completed.v1", "evaluations", "evaluation_id"
+
+    evaluation_id: Id = Field(description="Id of the evaluation.")
+    model_id: Id = Field(description="The candidate.")
+    verdict: Literal["pass", "fail", "needs_human"] = Field(description="What the evidence says.")
+    reason: Sentence = Field(description="The verdict in a sentence.")
+    metric: Id = Field(description="The metric it rests on.")
+    scores: dict[Parameter, Interval] = Field(max_length=32, description="By system: `base`, `few_shot`, `candidate`.")
+    evidence: ObjectRef = Field(description="The full report with every row's answer.")
+    earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")
+
+
+class EvidenceDeleted(Event):
+    """The evidence of an evaluation is gone from the object store."""
+
+    type, topic, key = "evaluation.evidence_deleted.v1", "evaluations", "evaluation_id"
+
+    evaluation_id: Id = Field(description="The evaluation.")
+    model_id: Id = Field(description="The model it was about.")

@@ -1,0 +1,85 @@
+"""Model versions in the registry, and what the gate decided."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.envelope import Event
+from schemas.refs import Id, ObjectRef, Sentence, Task
+
+
+class ModelRegistered(Event):
+    """A candidate exists: it can be loaded and evaluated, and is not served."""
+
+    type, topic, key = "model.registered.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The model's name, `ft:…`.")
+    job_id: Id = Field(description="The job that made it.")
+    base_model: Id = Field(description="Base model id.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files.")
+    heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
+    train: ObjectRef = Field(description="Training rows, for few-shot examples.")
+    task: Task = Field(description="Kind of answers.")
+    owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+
+
+class ModelWaiting(Event):
+    """What a version waits for before it can be in production, or the reason why it still does, is now this."""
+
+    type, topic, key = "model.waiting.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
+    waiting_for: Literal["evaluation", "approval", "replica"] = Field(
+        description="The test on held-out rows, a person's decision, or a replica that holds the adapter."
+    )
+    revision: int = Field(ge=1, description="Rises with every such event of the model; an older one is not taken.")
+    reason: Sentence = Field("", description="Why it waits, in a sentence, where there is more to say.")
+    evaluation_id: Id | None = Field(None, description="The evaluation that a person should look at.")
+
+
+class ModelPromoted(Event):
+    """The gate opened: the model is in production for its tenant."""
+
+    type, topic, key = "model.promoted.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
+    base_model: Id = Field(description="Base model id.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    decided_by: Id = Field(description="`gate`, or the id of the person.")
+
+
+class ModelRejected(Event):
+    """The gate stayed shut, or the model was taken back before it was in production."""
+
+    type, topic, key = "model.rejected.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    reason: Sentence = Field(description="The evidence in a sentence.")
+    evaluation_id: Id | None = Field(None, description="The evaluation it rests on.")
+    code: Id = Field("gate_rejected", description="Stable slug of the reason, with which the job ends.")
+
+
+class ModelRetired(Event):
+    """The model is no longer served."""
+
+    type, topic, key = "model.retired.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The model.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+
+
+class ModelDeleted(Event):
+    """A model is deleted by its owner: what was made for it alone is wanted no more."""
+
+    type, topic, key = "model.deleted.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The model.")
+    job_id: Id = Field(description="The job that made it.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
