@@ -50,7 +50,7 @@ def permissions(built: Callable[[str], FastAPI]) -> list[Permission]:
     """
     found = []
     for service in ROUTES:
-        for route in _routes(built(service).router):
+        for route in routes_of(built(service).router):
             if route.path.startswith("/v1/") and route.include_in_schema:
                 asked = next(_asked(route.dependant), None)
                 if asked is None:
@@ -62,12 +62,13 @@ def permissions(built: Callable[[str], FastAPI]) -> list[Permission]:
     return sorted(found, key=lambda it: (it.path, it.method))
 
 
-def _routes(router: APIRouter) -> Iterator[APIRoute]:
+def routes_of(router: APIRouter) -> Iterator[APIRoute]:
+    """Its routes and those of the routers it includes, which FastAPI keeps apart."""
     for route in router.routes:
         if isinstance(route, APIRoute):
             yield route
         elif included := getattr(route, "original_router", None):
-            yield from _routes(included)
+            yield from routes_of(included)
 
 
 def _asked(dependant: Dependant) -> Iterator[Requires]:

@@ -44,10 +44,13 @@ from schemas import (
     read_envelope,
     to_message,
 )
+from schemas.artifacts import BaseModelSpec
 from schemas.export import ROOT, incompatible, schema
+from schemas.http.accounts import TenantFacts
 from schemas.topics import BY_NAME
 from stores.objects import Objects
 from testkit import Space, eventually, running
+from testkit.base_models import base_spec
 from testkit.injector import Message, inject, recorded
 from testkit.space import SERVICES, Seen
 from tests.contract import record
@@ -219,12 +222,12 @@ def elsewhere(events: Seen) -> FastAPI:
     app = FastAPI()
 
     @app.get("/internal/tenants/{tenant_id}")
-    async def tenant(tenant_id: str) -> dict[str, Any]:
-        return tenants[tenant_id].model_dump()
+    async def tenant(tenant_id: str) -> TenantFacts:
+        return TenantFacts.model_validate(tenants[tenant_id].model_dump())
 
     @app.get("/internal/base_models/{model}")
-    async def base_model(model: str) -> dict[str, str]:
-        return {"id": model}
+    async def base_model(model: str) -> BaseModelSpec:
+        return base_spec(model)
 
     @app.get("/v1/files/{file_id}")
     async def file(file_id: str) -> dict[str, str]:

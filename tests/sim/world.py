@@ -32,7 +32,7 @@ from registry.domain import Model
 from registry.events import subscriptions as registry_subscriptions
 from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
-from registry.views import LoadView
+from registry.views import adapter_to_load
 from schemas import Envelope, Event, ModelRegistered, ModelRejected, ModelRetired, TenantPolicy, to_message
 from schemas.artifacts import BASE_FILE
 from schemas.envelope import utc_now
@@ -44,6 +44,7 @@ from testkit.simulated_history import Document, Fault, Handled, History, Write
 from testkit.simulated_log import SimulatedBroker, SimulatedLog
 from testkit.simulated_machine import Machines, ObjectServer, patched
 from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
+from testkit.stub_peer import StubPeer
 from tests.sim.programs import Holder, heartbeat, training
 from trainer.domain import Job
 from trainer.events import subscriptions as trainer_subscriptions
@@ -270,7 +271,7 @@ class SimulatedNursery:
         return await asyncio.create_subprocess_exec(*command)
 
 
-class Elsewhere:
+class Elsewhere(StubPeer):
     """The peers of the services under test: ingest, registry and accounts as HTTP shows them."""
 
     def __init__(self, world: World) -> None:
@@ -281,7 +282,7 @@ class Elsewhere:
             found = await self._world.request(
                 "registry", lambda api: api.serving.to_load("", BASE, options["params"]["replica_id"])
             )
-            return [LoadView.of(model).model_dump(mode="json") for model in found]
+            return [adapter_to_load(model).model_dump(mode="json") for model in found]
         return await self._world.network.call("peer", lambda: self._answer(path, ids))
 
     def _answer(self, path: str, ids: tuple[str, ...]) -> Any:
@@ -290,7 +291,7 @@ class Elsewhere:
             return {"tenant_id": ids[0], "name": ids[0], "slug": "acme", "policy": policy}
         if path.startswith("/v1/files"):
             return {"purpose": "fine-tune", "status": "processed", "status_details": None}
-        return {"id": BASE}
+        return base_spec(BASE).model_dump()
 
 
 def _keep(work: dict[str, Callable[[], Awaitable[None]]]) -> None:

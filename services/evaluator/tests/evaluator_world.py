@@ -25,6 +25,7 @@ from evaluator.app import build
 from evaluator.settings import Settings
 from schemas import EvaluationCompleted, ModelRegistered, ObjectRef
 from testkit import Addresses, Space, eventually, running
+from testkit.base_models import base_spec
 
 BASE = "tiny-base"
 LABELS = ("refund", "delivery", "返品")
@@ -57,7 +58,7 @@ class ModelServer:
 
         @app.get("/internal/base_models/{base_id}")
         async def base_model(base_id: str) -> dict[str, Any]:
-            return {"id": base_id, "context_length": 512}
+            return base_spec(base_id, context_length=512).model_dump()
 
         @app.post("/tokenize")
         async def tokenize(request: Request) -> list[dict[str, Any]]:

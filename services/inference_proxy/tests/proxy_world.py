@@ -201,6 +201,9 @@ class World:
         url = self.elsewhere.url if replica is None else replica
         self.elsewhere.routes[name] = {
             "model": name,
+            "aliases": [],
+            "owner": "",
+            "state": "production",
             "tenant_id": tenant or self.a,
             "base_model": BASE,
             "adapter_id": f"ad-{name[-8:]}",

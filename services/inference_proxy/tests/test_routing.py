@@ -13,6 +13,7 @@ from inference_proxy.prompts import Base
 from inference_proxy.routing import Route, RouteTable
 from schemas import AdapterEvicted, AdapterResident, ModelRetired
 from testkit.base_models import base_spec
+from testkit.stub_peer import StubPeer
 
 TENANT, MODEL, ADAPTER = "tenant_a", "ft:tiny:a", "ad-1"
 ME = Principal(tenant_id=TENANT, key_id="key_1")
@@ -31,13 +32,15 @@ class Elsewhere:
 
 
 @dataclass
-class Registry:
+class Registry(StubPeer):
     elsewhere: Elsewhere
 
-    async def get(self, _path: str, model: str, *, tenant_id: str, **_: Any) -> dict[str, Any]:
+    async def get(self, path: str, *ids: str, tenant_id: str, **options: Any) -> dict[str, Any]:
+        [model] = ids
         self.elsewhere.asked.append(model)
         held = [{"replica_id": name, "replica_url": f"http://{name}/"} for name in self.elsewhere.replicas[model]]
-        return {"tenant_id": tenant_id, "adapter_id": ADAPTER, "base_model": "tiny", "owner": "", "replicas": held}
+        names = {"model": model, "aliases": [], "tenant_id": tenant_id, "owner": "", "base_model": "tiny"}
+        return {**names, "adapter_id": ADAPTER, "state": "production", "replicas": held}
 
 
 @dataclass

@@ -31,9 +31,10 @@ from schemas.artifacts import adapter_id_of
 from stores.objects import Objects
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
+from testkit.stub_peer import StubPeer
 
 
-class Registry:
+class Registry(StubPeer):
     """Says which adapters a replica must hold; it may be away."""
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class Registry:
         self.asked: list[dict[str, Any]] = []
         self.away = False
 
-    async def get(self, path: str, *, tenant_id: str, params: dict[str, Any]) -> Any:
+    async def get(self, path: str, *ids: str, tenant_id: str, params: dict[str, Any]) -> Any:
         if self.away:
             raise Transient("the registry cannot be reached")
         self.asked.append({"path": path, "tenant_id": tenant_id, **params})

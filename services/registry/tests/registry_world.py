@@ -33,19 +33,20 @@ from schemas import (
 from schemas.artifacts import BASE_FILE
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
+from testkit.stub_peer import StubPeer
 
 BASE = "tiny-base"
 E = TypeVar("E", bound=Event)
 
 
-class Accounts:
+class Accounts(StubPeer):
     """Stands where the accounts service is, which is down: what the registry knows comes from events."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.knows: dict[str, str] = {}
 
-    async def get(self, path: str, *ids: str, tenant_id: str) -> Any:
+    async def get(self, path: str, *ids: str, tenant_id: str, **options: Any) -> Any:
         self.asked.append(path.format(*ids))
         if tenant_id not in self.knows:
             raise Transient("accounts cannot be reached")

@@ -28,7 +28,9 @@ from schemas import (
     RowCounts,
     TenantPolicy,
 )
+from schemas.artifacts import BaseModelSpec
 from testkit import Addresses, Space, eventually, running
+from testkit.base_models import base_spec
 from trainer.app import build
 from trainer.domain import Adapter
 from trainer.settings import Settings
@@ -70,8 +72,8 @@ class Elsewhere:
             return {"object": "list", "data": []}
 
         @app.get("/internal/base_models")
-        async def base_models() -> list[dict[str, str]]:
-            return [{"id": BASE}, {"id": OTHER_BASE}]
+        async def base_models() -> list[BaseModelSpec]:
+            return [base_spec(BASE), base_spec(OTHER_BASE)]
 
         @app.get("/internal/base_models/{base_id:path}")
         async def base_model(base_id: str) -> dict[str, str]:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx2
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from chassis.auth import TOKEN_REFUSED, Principal
 from chassis.errors import BY_STATUS, NotFound, Transient
 from chassis.tokens import Tokens
+
+log = structlog.get_logger()
 
 LONGEST_CALL_SECONDS = 30.0
 """Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
 
 BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did; a deadline that passed is not that."""
+
+
+T = TypeVar("T")
 
 
 class Peer:
@@ -102,6 +109,19 @@ class Peer:
         """GET `path`, of another replica where one goes away meanwhile; see `request`."""
         return await self.request("GET", path, *ids, again=1, **kwargs)
 
+    async def read(self, shape: type[T], path: str, *ids: str, **kwargs: Any) -> T:
+        """As `get`, with the answer read as what `schemas.http` says that it is.
+
+        Raises:
+            Transient: the other service answers something else: another release of it.
+        """
+        answer = await self.get(path, *ids, **kwargs)
+        try:
+            return _adapter(shape).validate_python(answer)
+        except ValidationError as error:
+            log.error("peer_answer_unknown", peer=self.name, path=path, error=str(error))
+            raise Transient(f"{self.name} answered {path} in a way that is not known here.") from error
+
     async def ask(self, path: str, *ids: str, **kwargs: Any) -> Any:
         """POST to `path` what changes nothing there, so that it may be asked like `get`; see `request`."""
         return await self.request("POST", path, *ids, again=1, **kwargs)
@@ -127,3 +147,8 @@ class Peer:
         if any(one in ("", ".", "..") for one in ids):
             raise NotFound(f"'{next(one for one in ids if one in ('', '.', '..'))}' is no id.")
         return self.url + path.format(*(quote(one, safe="") for one in ids))
+
+
+@lru_cache
+def _adapter(shape: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(shape)

@@ -21,6 +21,7 @@ from evaluator.settings import Settings
 from evaluator.store import Answer, Answers, Artifacts, Evaluations
 from evaluator.verdict import untested
 from schemas import DatasetDeleted, ModelDeleted, ModelRegistered
+from schemas.artifacts import BaseModelSpec
 
 log = structlog.get_logger()
 
@@ -195,12 +196,12 @@ class Evaluate:
         self, evaluation: Evaluation, train: Sequence[Row], rows: Sequence[Row], max_tokens: int
     ) -> list[Row]:
         """As many examples as fit into their limit and beside the longest row into the model's context."""
-        base = await self._registry.get(
-            "/internal/base_models/{}", evaluation.base_model, tenant_id=evaluation.tenant_id
+        base = await self._registry.read(
+            BaseModelSpec, "/internal/base_models/{}", evaluation.base_model, tenant_id=evaluation.tenant_id
         )
         longest = max(rows, key=lambda row: len(example_text(row)))
         taken = await self._engine.count_tokens(example_text(longest)) + max_tokens + TEMPLATE_TOKENS
-        room = min(self._settings.evaluator_few_shot_tokens, int(base["context_length"]) - taken)
+        room = min(self._settings.evaluator_few_shot_tokens, base.context_length - taken)
         chosen = []
         limit = self._settings.evaluator_few_shot_examples
         taught = [row for row in train if row.taught]

@@ -93,6 +93,8 @@ class Bases:
             NotFound: there is none of that id.
         """
         if base_id not in self._known:
-            facts = await self._registry.get("/internal/base_models/{}", base_id, tenant_id=tenant_id, **deadline)
-            self._known[base_id] = Base(BaseModelSpec.model_validate(facts))
+            spec = await self._registry.read(
+                BaseModelSpec, "/internal/base_models/{}", base_id, tenant_id=tenant_id, **deadline
+            )
+            self._known[base_id] = Base(spec)
         return self._known[base_id]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from chassis.auth import Principal
 from chassis.believed import Believed
@@ -12,6 +11,7 @@ from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
 from inference_proxy.prompts import Bases
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+from schemas.http.registry import ModelRoute
 
 BELIEVED_SECONDS = 10.0
 STALE_SECONDS = 600.0
@@ -91,15 +91,13 @@ class RouteTable:
             else:
                 return Route(model, base.id, None, {"": self._base_url})
         try:
-            told: dict[str, Any] = await self._registry.get(
-                "/internal/routes/{}", model, tenant_id=tenant_id, **timeout
-            )
+            told = await self._registry.read(ModelRoute, "/internal/routes/{}", model, tenant_id=tenant_id, **timeout)
         except NotFound as error:
             raise _not_found(model) from error
-        if told["tenant_id"] != tenant_id or not told["adapter_id"]:
+        if told.tenant_id != tenant_id or not told.adapter_id:
             raise _not_found(model)
-        replicas = {replica["replica_id"]: replica["replica_url"].rstrip("/") for replica in told["replicas"]}
-        return Route(model, told["base_model"], told["adapter_id"], replicas, told.get("owner", ""))
+        replicas = {replica.replica_id: replica.replica_url.rstrip("/") for replica in told.replicas}
+        return Route(model, told.base_model, told.adapter_id, replicas, told.owner)
 
     async def on_change(
         self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted

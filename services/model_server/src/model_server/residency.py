@@ -31,6 +31,7 @@ from schemas import (
     ObjectRef,
 )
 from schemas.artifacts import MANIFEST, AdapterManifest, BaseModelSpec
+from schemas.http.registry import AdapterToLoad
 from stores.objects import Objects
 
 log = structlog.get_logger()
@@ -186,8 +187,8 @@ class Residency:
     async def synchronise(self) -> None:
         """One look: let go of what is not wanted any more, load what is missing, say what changed."""
         parameters = {"base_model": self._holder.base.id, "replica_id": self._replica_id}
-        items: list[dict[str, Any]] = await self._registry.get("/internal/adapters", tenant_id="", params=parameters)
-        wanted = {str(item["adapter_id"]): item for item in items}
+        items = await self._registry.read(list[AdapterToLoad], "/internal/adapters", tenant_id="", params=parameters)
+        wanted = {item.adapter_id: item for item in items}
         self._known |= wanted
         chosen = self._chosen(wanted)
         for adapter_id in self._holder.present - chosen:
@@ -208,7 +209,7 @@ class Residency:
         ADAPTERS.labels("failing").set(sum(one.persists and not one.permanent for one in self._failing.values()))
         ADAPTERS.labels("over_capacity").set(len(self._over))
 
-    def _chosen(self, wanted: Mapping[str, dict[str, Any]]) -> set[str]:
+    def _chosen(self, wanted: Mapping[str, AdapterToLoad]) -> set[str]:
         """As many of those wanted as there is room for.
 
         First those whose evaluation or promotion waits, as they would wait for ever: the oldest of them, which go on
@@ -221,7 +222,7 @@ class Residency:
         refused = {adapter_id for adapter_id, one in self._failing.items() if one.permanent}
         failing = [adapter_id for adapter_id, one in self._failing.items() if one.persists and not one.permanent]
         oldest_first = [one for one in wanted if one not in refused and one not in failing]
-        awaited = [one for one in oldest_first if wanted[one].get("awaited")]
+        awaited = [one for one in oldest_first if wanted[one].awaited]
         recent = oldest_first[::-1]  # among those first seen together, the later ones are newer
         recent.sort(key=lambda one: max(self._seen[one], self._holder.used.get(one, 0.0)), reverse=True)
         able = list(dict.fromkeys([*awaited, *recent, *(one for one in failing if one in wanted)]))
@@ -231,13 +232,13 @@ class Residency:
         self._over = over
         return set(able[: self._capacity])
 
-    async def _take(self, items: list[dict[str, Any]]) -> None:
+    async def _take(self, items: list[AdapterToLoad]) -> None:
         """Fetch, verify, hold and prove some adapters; each for itself."""
         verified: dict[str, Path] = {}
         for item in items:
-            folder = self._folder(item["adapter_id"])
-            if await self._tried(item["adapter_id"], self._verified(item, folder)):
-                verified[item["adapter_id"]] = folder
+            folder = self._folder(item.adapter_id)
+            if await self._tried(item.adapter_id, self._verified(item, folder)):
+                verified[item.adapter_id] = folder
         if not verified:
             return
         try:
@@ -295,15 +296,15 @@ class Residency:
             self._fetched = self._closing.enter_context(self._folders.folder("adapters"))
         return self._fetched / derived_id("", adapter_id)
 
-    async def _verified(self, item: dict[str, Any], folder: Path) -> None:
+    async def _verified(self, item: AdapterToLoad, folder: Path) -> None:
         """Have the adapter's files in `folder`, as its manifest and the registry describe them."""
         if not (folder / MANIFEST).exists():
-            await self._fetch(ObjectRef.model_validate(item["manifest"]), folder)
+            await self._fetch(item.manifest, folder)
             crash_point("model_server.fetched")
         base = self._holder.base
         found = await asyncio.to_thread(verify, folder, base_id=base.id, base_digest=base.digest)
-        if found != item["adapter_id"]:
-            raise AdapterRefused(f"{item['adapter_id']}: the manifest is that of {found}.")
+        if found != item.adapter_id:
+            raise AdapterRefused(f"{item.adapter_id}: the manifest is that of {found}.")
 
     async def _fetch(self, manifest: ObjectRef, folder: Path) -> None:
         body = await self._objects.get_bytes(manifest)
@@ -338,31 +339,31 @@ class Residency:
             await self._publish(self._evicted(self._known[adapter_id]))
             self._told[adapter_id] = False
 
-    def _resident(self, item: dict[str, Any]) -> AdapterResident:
-        proof = self._holder.proofs[item["adapter_id"]]
+    def _resident(self, item: AdapterToLoad) -> AdapterResident:
+        proof = self._holder.proofs[item.adapter_id]
         return AdapterResident(
-            tenant_id=item["tenant_id"],
-            adapter_id=item["adapter_id"],
-            model_id=item["model_id"],
+            tenant_id=item.tenant_id,
+            adapter_id=item.adapter_id,
+            model_id=item.model_id,
             replica_id=self._replica_id,
             replica_url=self._replica_url,
             fingerprint_delta=proof.fingerprint_delta,
             base_delta=proof.base_delta,
         )
 
-    def _load_failed(self, item: dict[str, Any], failing: Failing) -> AdapterLoadFailed:
+    def _load_failed(self, item: AdapterToLoad, failing: Failing) -> AdapterLoadFailed:
         return AdapterLoadFailed(
-            tenant_id=item["tenant_id"],
-            adapter_id=item["adapter_id"],
-            model_id=item["model_id"],
+            tenant_id=item.tenant_id,
+            adapter_id=item.adapter_id,
+            model_id=item.model_id,
             replica_id=self._replica_id,
             replica_url=self._replica_url,
             permanent=failing.permanent,
             reason=failing.reason,
         )
 
-    def _evicted(self, item: dict[str, Any]) -> AdapterEvicted:
-        return AdapterEvicted(tenant_id=item["tenant_id"], adapter_id=item["adapter_id"], replica_id=self._replica_id)
+    def _evicted(self, item: AdapterToLoad) -> AdapterEvicted:
+        return AdapterEvicted(tenant_id=item.tenant_id, adapter_id=item.adapter_id, replica_id=self._replica_id)
 
     def _forget(self, adapter_id: str) -> None:
         shutil.rmtree(self._folder(adapter_id), ignore_errors=True)

@@ -18,12 +18,13 @@ from registry.use_cases import Gate, Naming, Serving
 from registry.views import (
     AliasView,
     BaseView,
-    LoadView,
     ModelCard,
     OpenAIModel,
-    RouteView,
+    adapter_to_load,
+    route_view,
 )
 from schemas.artifacts import BaseModelSpec
+from schemas.http.registry import AdapterToLoad, ModelRoute
 
 Reads = Annotated[Principal, require("models:read")]
 Writes = Annotated[Principal, require("models:write")]
@@ -178,15 +179,15 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
         return catalogue.get(base_id).spec
 
     @router.get("/routes")
-    async def routes(principal: Internal) -> list[RouteView]:
-        return [RouteView.of(route) for route in await serving.routes(principal.tenant_id)]
+    async def routes(principal: Internal) -> list[ModelRoute]:
+        return [route_view(route) for route in await serving.routes(principal.tenant_id)]
 
     @router.get("/routes/{model:path}")
-    async def route(model: str, principal: Internal) -> RouteView:
-        return RouteView.of(await serving.route(principal.tenant_id, model))
+    async def route(model: str, principal: Internal) -> ModelRoute:
+        return route_view(await serving.route(principal.tenant_id, model))
 
     @router.get("/adapters")
-    async def adapters(principal: Internal, base_model: str, replica_id: str = "") -> list[LoadView]:
-        return [LoadView.of(model) for model in await serving.to_load(principal.tenant_id, base_model, replica_id)]
+    async def adapters(principal: Internal, base_model: str, replica_id: str = "") -> list[AdapterToLoad]:
+        return [adapter_to_load(model) for model in await serving.to_load(principal.tenant_id, base_model, replica_id)]
 
     return router

@@ -13,6 +13,7 @@ from eventbus.outbox import AggregateStore
 from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model
 from schemas import TenantPolicy
+from schemas.http.accounts import TenantFacts
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 
 WAITING: dict[str, dict[str, Any]] = {
@@ -233,8 +234,8 @@ class Tenants:
     async def _known(self, tenant_id: str) -> dict[str, Any]:
         document = await self._tenants.find_one({"_id": tenant_id})
         if document is None or "slug" not in document:
-            answer = await self._accounts.get("/internal/tenants/{}", tenant_id, tenant_id=tenant_id)
-            await self.learn(tenant_id, answer["slug"], TenantPolicy.model_validate(answer["policy"]))
+            tenant = await self._accounts.read(TenantFacts, "/internal/tenants/{}", tenant_id, tenant_id=tenant_id)
+            await self.learn(tenant_id, tenant.slug, tenant.policy)
             document = await self._tenants.find_one({"_id": tenant_id})
         assert document is not None
         return document

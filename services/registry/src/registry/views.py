@@ -20,6 +20,7 @@ from registry.domain import (
 )
 from registry.use_cases import Route
 from schemas import ObjectRef
+from schemas.http.registry import AdapterToLoad, ModelRoute, RouteReplica
 
 
 class OpenAIModel(BaseModel):
@@ -134,57 +135,27 @@ class AliasView(BaseModel):
         )
 
 
-class RouteReplica(BaseModel):
-    """A replica a model can be asked at."""
-
-    replica_id: str
-    replica_url: str
-
-
-class RouteView(BaseModel):
-    """A model in production: whose it is, which adapter answers, where that is held."""
-
-    model: str
-    aliases: list[str]
-    tenant_id: str
-    owner: str
-    base_model: str
-    adapter_id: str
-    state: State
-    replicas: list[RouteReplica]
-
-    @classmethod
-    def of(cls, route: Route) -> RouteView:
-        """The route to a model."""
-        model = route.model
-        return cls(
-            model=model.id,
-            aliases=route.aliases,
-            tenant_id=model.tenant_id,
-            owner=model.owner,
-            base_model=model.base_model,
-            adapter_id=model.adapter_id,
-            state=model.state,
-            replicas=[RouteReplica(replica_id=one.replica_id, replica_url=one.replica_url) for one in route.replicas],
-        )
+def route_view(route: Route) -> ModelRoute:
+    """The route to a model, for whoever asks its replicas."""
+    model = route.model
+    return ModelRoute(
+        model=model.id,
+        aliases=route.aliases,
+        tenant_id=model.tenant_id,
+        owner=model.owner,
+        base_model=model.base_model,
+        adapter_id=model.adapter_id,
+        state=model.state,
+        replicas=[RouteReplica(replica_id=one.replica_id, replica_url=one.replica_url) for one in route.replicas],
+    )
 
 
-class LoadView(BaseModel):
-    """An adapter a replica must hold; `awaited` where the model's evaluation or promotion waits for one that does."""
-
-    adapter_id: str
-    model_id: str
-    tenant_id: str
-    manifest: ObjectRef
-    awaited: bool
-
-    @classmethod
-    def of(cls, model: Model) -> LoadView:
-        """The adapter of a model."""
-        return cls(
-            adapter_id=model.adapter_id,
-            model_id=model.id,
-            tenant_id=model.tenant_id,
-            manifest=model.adapter_manifest,
-            awaited=model.waiting_for in ("evaluation", "replica"),
-        )
+def adapter_to_load(model: Model) -> AdapterToLoad:
+    """The adapter of a model, for a replica that should hold it."""
+    return AdapterToLoad(
+        adapter_id=model.adapter_id,
+        model_id=model.id,
+        tenant_id=model.tenant_id,
+        manifest=model.adapter_manifest,
+        awaited=model.waiting_for in ("evaluation", "replica"),
+    )

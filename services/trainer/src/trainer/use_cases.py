@@ -25,6 +25,8 @@ from schemas import (
     ModelRejected,
     ModelWaiting,
 )
+from schemas.artifacts import BaseModelSpec
+from schemas.http.accounts import TenantFacts
 from stores.mongo import PyMongoError
 from trainer.domain import Failure, Job, Trigger
 from trainer.hyperparameters import resolve_hyperparameters
@@ -159,8 +161,8 @@ class Requests:
         try:
             await self._registry.get("/internal/base_models/{}", model, tenant_id=tenant_id)
         except NotFound as error:
-            bases = await self._registry.get("/internal/base_models", tenant_id=tenant_id)
-            names = ", ".join(base["id"] for base in bases) or "none"
+            bases = await self._registry.read(list[BaseModelSpec], "/internal/base_models", tenant_id=tenant_id)
+            names = ", ".join(base.id for base in bases) or "none"
             raise Invalid(
                 f"model: {quoted(model)} is not a base model that can be fine-tuned. Available: {names}.",
                 param="model",
@@ -319,13 +321,14 @@ class TuneOnUpload:
         """Make the dataset's job if it was uploaded as `user_data`, is not deleted since, and the policy allows it."""
         if dataset.purpose != "user_data" or dataset.file_id is None:
             return None
-        tenant = await self._accounts.get("/internal/tenants/{}", dataset.tenant_id, tenant_id=dataset.tenant_id)
-        if not tenant["policy"]["tune_on_upload"]:
+        of_tenant = {"tenant_id": dataset.tenant_id}
+        tenant = await self._accounts.read(TenantFacts, "/internal/tenants/{}", dataset.tenant_id, **of_tenant)
+        if not tenant.policy.tune_on_upload:
             return None
         if not await self._requests.has_file(dataset.tenant_id, dataset.file_id):
             return None
-        base = tenant["policy"]["base_model"] or self._default_base
-        return await self._requests.create_for(dataset, base, tenant["slug"])
+        base = tenant.policy.base_model or self._default_base
+        return await self._requests.create_for(dataset, base, tenant.slug)
 
 
 class Outcomes:

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 
 from accounts.api.bodies import Code, Joining, KeyHash, PasswordChange, SignIn, SignUp
-from accounts.api.views import person_view, tenant_view
+from accounts.api.views import person_view
 from accounts.domain import Ceiling
 from accounts.store import Accounts
 from accounts.use_cases import Keys, People
 from chassis.auth import Principal, internal
+from schemas.http.accounts import TenantFacts
 
 Internal = Annotated[Principal, internal()]
 
@@ -25,8 +26,9 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
         return await keys.verify(asked.key_hash)
 
     @router.get("/tenants/{tenant_id}")
-    async def tenant(tenant_id: str, _: Internal) -> dict[str, Any]:
-        return tenant_view(await accounts.tenants.get(tenant_id, tenant_id), usual)
+    async def tenant(tenant_id: str, _: Internal) -> TenantFacts:
+        found = await accounts.tenants.get(tenant_id, tenant_id)
+        return TenantFacts(tenant_id=found.id, slug=found.slug, policy=found.policy)
 
     @router.get("/users/{user_id}")
     async def person(user_id: str, caller: Internal) -> dict[str, Any]:

@@ -1,0 +1,21 @@
+"""What stands where another service is."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+
+class StubPeer:
+    """Another service, played; a subclass says what it answers."""
+
+    async def get(self, path: str, *ids: str, **options: Any) -> Any:
+        """The answer to a GET, as JSON."""
+        raise NotImplementedError
+
+    async def read(self, shape: type[T], path: str, *ids: str, **options: Any) -> T:
+        """As `Peer.read`: what `get` answers, refused where it is not of that shape."""
+        return TypeAdapter(shape).validate_python(await self.get(path, *ids, **options))

@@ -1,0 +1,47 @@
+"""What `registry` answers other services; of `GET /internal/base_models` that is `BaseModelSpec`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.refs import ObjectRef
+
+
+class RouteReplica(BaseModel):
+    """A replica that holds a model's adapter."""
+
+    model_config = ConfigDict(frozen=True)
+
+    replica_id: str = Field(description="The replica.")
+    replica_url: str = Field(description="Where its TGI API answers.")
+
+
+class ModelRoute(BaseModel):
+    """`GET /internal/routes/{model}`: a model, whose it is, which adapter answers for it and who holds that."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str = Field(description="The model's own name, where it was asked for by an alias too.")
+    aliases: list[str] = Field(description="Names of the tenant's that point to it.")
+    tenant_id: str = Field(description="The tenant it belongs to.")
+    owner: str = Field(description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    base_model: str = Field(description="Base model id.")
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    state: Literal["candidate", "awaiting_approval", "production", "retired", "rejected"] = Field(
+        description="Where it stands in its life."
+    )
+    replicas: list[RouteReplica] = Field(description="Who proved that they hold the adapter.")
+
+
+class AdapterToLoad(BaseModel):
+    """Of `GET /internal/adapters`: an adapter that a replica of its base model should hold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    adapter_id: str = Field(description="Content-addressed id of the adapter.")
+    model_id: str = Field(description="The model it serves.")
+    tenant_id: str = Field(description="The tenant it belongs to.")
+    manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
+    awaited: bool = Field(False, description="The model's evaluation or promotion waits for a replica that holds it.")
