@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from chassis.bodies import Body
-from testkit.space import SERVICES
+from schemas.services import SERVICES
 
 BODILESS = ("evaluator",)
 """Services whose routes only show."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.space import SERVICES
+from schemas.services import SERVICES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from localstack.ingress import ROUTES
 from localstack.scale import service_of
+from schemas.services import PUBLIC
 
 DYING_SECONDS = 2.0
 """From the signal until the kernel has closed what the process held, on a machine that is busy."""
@@ -27,7 +27,7 @@ class Death(Protocol):
 def service_asked(operation: str) -> str:
     """The service that an operation of a history, `GET files/x`, is a request to; what is no route is a page."""
     path = f"/v1/{operation.partition(' ')[2].partition('?')[0]}"
-    for service, prefixes in ROUTES.items():
+    for service, prefixes in PUBLIC.items():
         if any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes):
             return service
     return "console"

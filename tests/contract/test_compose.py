@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from localstack.ingress import REFERENCE, ROUTES, production_caddyfile
+from localstack.ingress import REFERENCE, production_caddyfile
 from model_server.tgi_agent import AgentSettings
+from schemas.services import PUBLIC
 from testkit import eventually
 from tests.contract.compose import COMPOSE, CONTAINERS, ROOT, SERVICES, container
 from tests.contract.ingress import CADDY, running
@@ -95,7 +96,7 @@ def production(tmp_path: Path) -> Iterator[str]:
     """The address of the production ingress, with servers that say their name in the place of the containers."""
     text = production_caddyfile()
     servers = []
-    for name in (*ROUTES, "console"):
+    for name in (*PUBLIC, "console"):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Named)
         server.name = name  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -119,7 +120,7 @@ async def test_the_production_ingress_finds_every_service_and_hides_the_rest(pro
                 return False
 
         await eventually(up)
-        for service, prefixes in ROUTES.items():
+        for service, prefixes in PUBLIC.items():
             for prefix in prefixes:
                 for path in (prefix, f"{prefix}/one/two"):
                     assert (await http.get(path)).text == service, path

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from testkit.space import SERVICES
+from schemas.services import SERVICES
 from tests.conftest import ROOT
 from tests.contract.permissions import routes_of
 

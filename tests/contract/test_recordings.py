@@ -47,12 +47,13 @@ from schemas import (
 from schemas.artifacts import BaseModelSpec
 from schemas.export import ROOT, incompatible, schema
 from schemas.http.accounts import TenantFacts
+from schemas.services import SERVICES
 from schemas.topics import BY_NAME
 from stores.objects import Objects
 from testkit import Space, eventually, running
 from testkit.base_models import base_spec
 from testkit.injector import Message, inject, recorded
-from testkit.space import SERVICES, Seen
+from testkit.space import Seen
 from tests.contract import record
 from tests.contract.recordings import Recording, recordings
 

@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from console.openapi import merged, operations
-from console.reference import SERVICES
 from localstack.home import PORTS
-from localstack.ingress import REFERENCE, ROUTES, UNKNOWN, caddyfile
+from localstack.ingress import REFERENCE, UNKNOWN, caddyfile
+from schemas.services import PUBLIC
 
 Built = Callable[[str], FastAPI]
 
@@ -20,14 +20,14 @@ Built = Callable[[str], FastAPI]
 @pytest.fixture
 def apps(built: Built) -> dict[str, FastAPI]:
     """Every service that the ingress leads to."""
-    return {name: built(name) for name in ROUTES}
+    return {name: built(name) for name in PUBLIC}
 
 
 def public(apps: dict[str, FastAPI]) -> Iterator[tuple[str, str]]:
     """Method and path of each route that the ingress leads to."""
     for name, app in apps.items():
         for path, item in app.openapi()["paths"].items():
-            if any(path == start or path.startswith(f"{start}/") for start in ROUTES[name]):
+            if any(path == start or path.startswith(f"{start}/") for start in PUBLIC[name]):
                 yield from ((method, path) for method in item)
 
 
@@ -58,11 +58,7 @@ def test_every_route_can_be_read_and_linked_to(apps: dict[str, FastAPI]) -> None
     assert all(field.kind for field in fields)
 
 
-def test_every_service_with_public_routes_is_asked() -> None:
-    assert set(SERVICES) == set(ROUTES)
-
-
 def test_the_refusal_of_an_unknown_address_names_it() -> None:
     assert f"{REFERENCE} lists the routes" in UNKNOWN
     assert UNKNOWN in caddyfile(PORTS)
-    assert not any(start.startswith(REFERENCE) for starts in ROUTES.values() for start in starts)
+    assert not any(start.startswith(REFERENCE) for starts in PUBLIC.values() for start in starts)

@@ -13,7 +13,7 @@ from chassis.auth import Principal
 from chassis.ids import new_id
 from chassis.limits import Allowance
 from localstack.ingress import caddyfile
-from testkit.space import SERVICES
+from schemas.services import SERVICES
 
 Built = Callable[[str], FastAPI]
 

@@ -24,7 +24,8 @@ from starlette.types import Message, Receive, Scope, Send
 from chassis.draining import DrainBody
 from chassis.errors import Invalid, Unauthenticated
 from chassis.http import MOST_BODY_BYTES, create_app
-from localstack.ingress import ROUTES, caddyfile
+from localstack.ingress import caddyfile
+from schemas.services import PUBLIC
 from testkit import eventually
 
 AT_A_TIME = 25
@@ -105,7 +106,7 @@ def service() -> Iterator[Address]:
 @pytest.fixture(scope="module")
 def ingress(service: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     folder = tmp_path_factory.mktemp("caddy")
-    ports = dict.fromkeys((*ROUTES, "console"), service.port) | {"ingress": free_port()}
+    ports = dict.fromkeys((*PUBLIC, "console"), service.port) | {"ingress": free_port()}
     (folder / "Caddyfile").write_text(caddyfile(ports))
     caddy = subprocess.Popen(
         [

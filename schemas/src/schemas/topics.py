@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from schemas import events
 from schemas.envelope import Event
+from schemas.services import SERVICES
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,7 @@ class Topic:
         return f"{self.name}-dlq"
 
 
-EVERY_HTTP_SERVICE = (
-    "console",
-    "evaluator",
-    "event_gateway",
-    "inference_proxy",
-    "ingest",
-    "labeling",
-    "model_server",
-    "rag_indexer",
-    "registry",
-    "trainer",
-)
+EVERY_HTTP_SERVICE = tuple(sorted(SERVICES.keys() - {"accounts"}))
 
 LOG = "event_gateway"
 """Publishes what services outside say, and keeps what tenants may read of all events."""

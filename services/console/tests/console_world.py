@@ -20,7 +20,7 @@ from chassis.errors import NotFound, SartorError
 from chassis.http import error_response
 from console.app import build
 from console.settings import Settings
-from localstack.ingress import ROUTES
+from schemas.services import PUBLIC
 from stores.mongo import Database, connect
 from testkit import Addresses, Space, running
 
@@ -164,7 +164,7 @@ class Services:
         async def any_address(request: Request) -> Any:
             path = request.url.path
             token = request.headers["authorization"].removeprefix("Bearer ")
-            service = next((name for name, starts in ROUTES.items() if path.startswith(starts)), "accounts")
+            service = next((name for name, starts in PUBLIC.items() if path.startswith(starts)), "accounts")
             if path in ("/openapi.json", "/readyz"):
                 service = _audience(token)
             caller = self.space.tokens(service).verify(token)
@@ -314,7 +314,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     services = Services(space)
     async with running(services.app()) as peers:
-        urls = {f"{name}_url": peers for name in (*ROUTES, "model_server")}
+        urls = {f"{name}_url": peers for name in (*PUBLIC, "model_server")}
         settings = space.settings(Settings, "console", **urls)
         secure = settings.model_copy(update={"public_url": "https://sartor.example"})
         async with (

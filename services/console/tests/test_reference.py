@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, create_model
 from chassis.errors import Transient
 from console.openapi import merged, operations
 from console.reference import Reference
-from localstack.ingress import ROUTES
+from schemas.services import PUBLIC
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -139,7 +139,7 @@ async def test_a_schema_that_holds_itself_comes_to_an_end() -> None:
 
 
 async def test_everybody_may_read_it(world: World) -> None:
-    world.services.routes = {name: {"paths": {}} for name in ROUTES} | {"ingest": shop()}
+    world.services.routes = {name: {"paths": {}} for name in PUBLIC} | {"ingest": shop()}
     shown = await world.http.get("/reference")
     assert shown.status_code == 200
     assert shown.headers["content-security-policy"].startswith("default-src 'none'")
@@ -156,7 +156,7 @@ async def test_everybody_may_read_it(world: World) -> None:
     assert (unknown.status_code, "no such part" in unknown.text) == (404, True)
     document = (await world.http.get("/reference/openapi.json")).json()
     assert set(document["paths"]) == {"/v1/files/bicycles", "/v1/files/bicycles/{bicycle_id}"}
-    assert len(world.services.of("GET", "/openapi.json")) == len(ROUTES)  # once, for all readers
+    assert len(world.services.of("GET", "/openapi.json")) == len(PUBLIC)  # once, for all readers
 
 
 async def test_a_service_that_is_away_is_named_and_what_was_known_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:

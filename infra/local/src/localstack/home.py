@@ -13,21 +13,11 @@ from typing import Any
 
 from joserfc.jwk import OKPKey
 
+from schemas.services import SERVICES
+
 BASE62 = string.digits + string.ascii_letters
 
-SERVICE_PORTS = {
-    "accounts": 8101,
-    "ingest": 8102,
-    "labeling": 8103,
-    "trainer": 8104,
-    "evaluator": 8105,
-    "registry": 8106,
-    "rag_indexer": 8107,
-    "inference_proxy": 8108,
-    "model_server": 8109,
-    "console": 8110,
-    "event_gateway": 8111,
-}
+SERVICE_PORTS = {name: one.port for name, one in SERVICES.items()}
 PORTS = {
     "ingress": 8080,
     "objects": 8120,

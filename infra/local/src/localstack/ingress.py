@@ -6,18 +6,7 @@ import json
 from collections.abc import Mapping
 
 from localstack.scale import balanced, replicas
-
-ROUTES: dict[str, tuple[str, ...]] = {
-    "ingest": ("/v1/files", "/v1/datasets"),
-    "trainer": ("/v1/fine_tuning",),
-    "registry": ("/v1/models", "/v1/registry"),
-    "labeling": ("/v1/labeling",),
-    "evaluator": ("/v1/evals",),
-    "rag_indexer": ("/v1/vector_stores", "/v1/embeddings"),
-    "inference_proxy": ("/v1/chat", "/v1/completions", "/v1/feedback"),
-    "accounts": ("/v1/organization",),
-    "event_gateway": ("/v1/events", "/v1/webhook_endpoints", "/v1/webhook_event_types"),
-}
+from schemas.services import PUBLIC
 
 
 def _body(message: str, kind: str, code: str) -> str:
@@ -65,7 +54,7 @@ def caddyfile(ports: Mapping[str, int], scale: Mapping[str, int] | None = None) 
             where the other services ask.
     """
     scale, port = scale or {}, ports["ingress"]
-    parts = {name: [f"127.0.0.1:{ports[one]}" for one in replicas(name, scale)] for name in (*ROUTES, "console")}
+    parts = {name: [f"127.0.0.1:{ports[one]}" for one in replicas(name, scale)] for name in (*PUBLIC, "console")}
     proxies = {name: _proxy(found, AMONG_REPLICAS if name in scale else []) for name, found in parts.items()}
     public = f"http://127.0.0.1:{port}, http://localhost:{port}"
     options = ["auto_https off", "admin off", "persist_config off", "log {", "\tlevel WARN", "}"]
@@ -83,7 +72,7 @@ def production_caddyfile() -> str:
     A service's name has the addresses of all its containers, asked again every few seconds.
     """
     header = "# Made by `make image-locks`; do not edit. Set SARTOR_DOMAIN to a host name.\n"
-    proxies = {name: _proxy([], [*_found_by_name(name), *AMONG_REPLICAS]) for name in (*ROUTES, "console")}
+    proxies = {name: _proxy([], [*_found_by_name(name), *AMONG_REPLICAS]) for name in (*PUBLIC, "console")}
     return header + _file(["admin off"], _site("{$SARTOR_DOMAIN::80}", _routes(proxies)))
 
 
@@ -97,7 +86,7 @@ def _site(addresses: str, lines: list[str]) -> str:
 
 def _routes(proxies: Mapping[str, list[str]]) -> list[str]:
     lines = list(AWAY_ANSWERS)
-    for service, prefixes in ROUTES.items():
+    for service, prefixes in PUBLIC.items():
         paths = " ".join(f"{prefix} {prefix}/*" for prefix in prefixes)
         lines += [f"@{service} path {paths}", f"handle @{service} {{", *_indent(proxies[service]), "}"]
     return [

@@ -23,21 +23,8 @@ from chassis.tokens import Tokens
 from eventbus.bus import Bus
 from schemas import EVENTS, TOPICS, Envelope, Event, parse, read_envelope
 from schemas.envelope import utc_now
+from schemas.services import SERVICES
 from stores.objects import Objects
-
-SERVICES = (
-    "accounts",
-    "console",
-    "evaluator",
-    "event_gateway",
-    "inference_proxy",
-    "ingest",
-    "labeling",
-    "model_server",
-    "rag_indexer",
-    "registry",
-    "trainer",
-)
 
 S = TypeVar("S", bound=ServiceSettings)
 E = TypeVar("E", bound=Event)

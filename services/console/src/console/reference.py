@@ -16,20 +16,10 @@ from chassis.peers import Peer
 from console.openapi import merged, operations
 from console.sessions import COOKIE, Session
 from console.web import Web
+from schemas.services import PUBLIC
 
 log = structlog.get_logger()
 
-SERVICES = (
-    "inference_proxy",
-    "ingest",
-    "trainer",
-    "registry",
-    "evaluator",
-    "rag_indexer",
-    "labeling",
-    "accounts",
-    "event_gateway",
-)
 BELIEVED_SECONDS = 60.0
 ASKED_AGAIN_SECONDS = 5.0
 
@@ -42,7 +32,7 @@ class Reference:
     """
 
     def __init__(self, peer: Callable[[str], Peer]) -> None:
-        self._peers = {name: peer(name) for name in SERVICES}
+        self._peers = {name: peer(name) for name in PUBLIC}
         self._known: dict[str, dict[str, Any]] = {}
         self._document: dict[str, Any] = {}
         self._until = 0.0

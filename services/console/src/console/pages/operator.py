@@ -16,19 +16,8 @@ from chassis.peers import Peer
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
+from schemas.services import SERVICES
 
-SERVICES = (
-    "accounts",
-    "ingest",
-    "labeling",
-    "trainer",
-    "evaluator",
-    "registry",
-    "rag_indexer",
-    "inference_proxy",
-    "model_server",
-    "event_gateway",
-)
 TENANTS_SHOWN = 50
 LETTERS_SHOWN = 50
 READINESS_SECONDS = 6.0
@@ -39,7 +28,7 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
     """Services, tenants, dead letters."""
     router = APIRouter(prefix="/operator", include_in_schema=False)
     accounts = peer("accounts")
-    services = {name: peer(name) for name in SERVICES}
+    services = {name: peer(name) for name in SERVICES if name != "console"}
 
     @router.get("")
     async def services_page(request: Request) -> Response:
