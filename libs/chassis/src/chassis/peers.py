@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -117,7 +116,7 @@ class Peer:
         """
         answer = await self.get(path, *ids, **kwargs)
         try:
-            return _adapter(shape).validate_python(answer)
+            return TypeAdapter(shape).validate_python(answer)
         except ValidationError as error:
             log.error("peer_answer_unknown", peer=self.name, path=path, error=str(error))
             raise Transient(f"{self.name} answered {path} in a way that is not known here.") from error
@@ -147,8 +146,3 @@ class Peer:
         if any(one in ("", ".", "..") for one in ids):
             raise NotFound(f"'{next(one for one in ids if one in ('', '.', '..'))}' is no id.")
         return self.url + path.format(*(quote(one, safe="") for one in ids))
-
-
-@lru_cache
-def _adapter(shape: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(shape)

@@ -158,7 +158,7 @@ class Residency:
         self._folders = PrivateFolders(None, "model_server")
         self._closing = contextlib.ExitStack()
         self._fetched: Path | None = None
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, AdapterToLoad] = {}
         self._seen: dict[str, float] = {}
         self._failing: dict[str, Failing] = {}
         self._over: set[str] = set()
