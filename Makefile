@@ -20,7 +20,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks sbom base-model clean
+.PHONY: help venv up down status logs demo test sim planted house lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks sbom base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -94,6 +94,11 @@ two-of-each: venv ## two replicas of each service, one of each killed in the mid
 
 cells: venv ## broker, database, objects and Milvus away, cut, half open, slow or on a full disk: the outcomes of the fault matrix
 	$(BIN)/python -m pytest tests/chaos/cells.py tests/chaos/hot_path.py -s
+
+FROM ?= 338d9ed
+house: venv ## what the house has once and what it has little of, beside an earlier state of it; FROM=commit
+	@rm -rf .sartor/house && mkdir -p .sartor/house/$(FROM) && git archive $(FROM) | tar -x -C .sartor/house/$(FROM)
+	@$(BIN)/python -m tests.architecture.house .sartor/house/$(FROM) .
 
 lint: venv ## style, and who may import whom
 	$(BIN)/ruff check .
