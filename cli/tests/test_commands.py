@@ -38,7 +38,9 @@ def test_a_stack_that_is_down_is_one_clear_line(tmp_path: Path, arguments: tuple
 def test_a_scale_that_cannot_be_is_one_clear_line_and_starts_nothing(tmp_path: Path, command: tuple[str, ...]) -> None:
     done = run(tmp_path, *command, "--scale", "ingest=2,foo=2")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: --scale 'foo=2': no service is called 'foo'; there are: accounts, ingest,")
+    assert done.stderr.startswith(
+        "error: --scale 'foo=2': no service is called 'foo'; there are: inference-proxy, ingest,"
+    )
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -117,7 +117,7 @@ def _put(tenant: Tenant, store: str, name: str) -> str:
 
 def _stage(tenant: Tenant, job: str) -> Any:
     with tenant.http as http:
-        return http.get(f"/fine_tuning/jobs/{job}").json()["stage"]
+        return http.get(f"/fine_tuning/jobs/{job}").json().get("stage")
 
 
 def _answers(tenant: Tenant, model: str) -> Any:

@@ -13,6 +13,7 @@ from chassis.children import die_with_parent
 from eventbus.heartbeat import Orders, beat
 from model_server.adapters import Proof, verify
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
+from testkit.base_models import base_spec
 from testkit.simulated_history import Worked
 from testkit.simulated_machine import Subprocess
 from trainer.artifacts import CorruptArtifact
@@ -131,7 +132,7 @@ class Holder:
 
     def __init__(self, world: World, replica: str) -> None:
         self._world, self._replica = world, replica
-        self.base: dict[str, Any] = {"id": "base", "digest": "d" * 64}
+        self.base = base_spec("base")
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
 
@@ -143,7 +144,7 @@ class Holder:
         return list(folders)
 
     async def hold(self, folder: Path) -> Proof:
-        adapter_id = verify(folder, base_id=self.base["id"], base_digest=self.base["digest"])
+        adapter_id = verify(folder, base_id=self.base.id, base_digest=self.base.digest)
         await asyncio.sleep(self._world.loop.random.uniform(0.1, 2.0))
         self._world.history.proven.add((adapter_id, self._replica))
         self.proofs[adapter_id] = Proof(adapter_id, 0.01, 1.0)

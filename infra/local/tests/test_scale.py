@@ -34,7 +34,7 @@ def test_a_scale_is_read_as_people_and_as_programs_write_services() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("foo=2", "no service is called 'foo'; there are: inference_proxy, ingest,"),
+        ("foo=2", "no service is called 'foo'; there are: inference-proxy, ingest,"),
         ("trainer=0", f"a number from 1 to {MOST_REPLICAS}"),
         ("trainer=-1", f"a number from 1 to {MOST_REPLICAS}"),
         (f"trainer={MOST_REPLICAS + 1}", f"a number from 1 to {MOST_REPLICAS}"),

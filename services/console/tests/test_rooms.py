@@ -390,7 +390,7 @@ async def test_the_operator_sees_which_service_needs_a_look(world: World) -> Non
     assert "All are ready." in shown, shown
     world.services.answers["GET", "/readyz"] = Transient("no database")
     shown = (await browser.get("/operator")).text
-    assert "Needs a look: accounts, ingest" in shown
+    assert "Needs a look: inference proxy, ingest" in shown
 
 
 async def test_the_operator_makes_tenants_and_lets_owners_in(world: World) -> None:

@@ -65,7 +65,7 @@ async def test_a_bias_bans_and_chooses(engine: Engine) -> None:
     assert set(ids(await tokens(engine, logit_bias={77: 100.0}))) == {77}
     assert ids(await tokens(engine, logit_bias={77: 0.0})) == plain
     with pytest.raises(ParameterRefused, match="no token"):
-        await tokens(engine, logit_bias={engine.base["vocab_size"]: 1.0})
+        await tokens(engine, logit_bias={engine.base.vocab_size: 1.0})
 
 
 @pytest.mark.parametrize("left", [1, 2, 40])

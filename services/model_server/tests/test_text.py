@@ -169,7 +169,7 @@ async def test_the_wire_carries_each_tokens_bytes_streamed_and_whole_alike(
 ) -> None:
     text = "龘靐 x👍🏽"
     ids = [*ids_of(engine.tokenizer, text), engine.tokenizer.eos_token_id]
-    size = engine.base["vocab_size"]
+    size = engine.base.vocab_size
 
     def forward(group: Any) -> torch.Tensor:
         rows = [ids[len(sequence._ids)] for sequence in group.sequences]

@@ -177,7 +177,7 @@ def ref(name: str) -> ObjectRef:
 
 def write_base(models_dir: Path, name: str, **facts: Any) -> None:
     (models_dir / name).mkdir()
-    spec = base_spec(**{"name": name, "license": "gemma", **facts})
+    spec = base_spec(name, **{"license": "gemma", **facts})
     (models_dir / name / BASE_FILE).write_text(spec.model_dump_json())
 
 

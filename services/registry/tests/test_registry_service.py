@@ -339,7 +339,7 @@ async def test_the_catalogue_is_the_folders(world: World) -> None:
         write_base(folder, "another", parameters=270)
         write_base(folder, "broken")
         (folder / "broken" / "base.json").write_text("{")
-        write_base(folder, "renamed", name="something-else")
+        write_base(folder, "renamed", id="something-else")
         bases = (await http.get("/v1/registry/base_models")).json()["data"]
         assert [(one["id"], one["default"]) for one in bases] == [("another", False), (BASE, True)]
         assert "chat_template" not in bases[0]

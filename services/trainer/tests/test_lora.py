@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from chassis.errors import Invalid
+from schemas.artifacts import Fingerprint
 from trainer import artifacts
-from trainer.fingerprint import continuation_log_probs, largest_change
+from trainer.fingerprint import continuation_log_probs
 from trainer.frozen_base import load_base
 from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
 from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
@@ -62,20 +63,20 @@ def test_peft_computes_what_the_run_trained(configure: Any, base_dir: Path) -> N
 
     folder, config = configure("run")
     execute(folder, config)
-    fingerprint = json.loads((folder / "adapter/fingerprint.json").read_text())
+    fingerprint = Fingerprint.model_validate_json((folder / "adapter/fingerprint.json").read_bytes())
     base = AutoModelForCausalLM.from_pretrained(base_dir)
     adapted = PeftModel.from_pretrained(base, folder / "adapter")
     config_file = json.loads((folder / "adapter/adapter_config.json").read_text())
     assert config_file["base_model_name_or_path"] == config.base_id
-    for probe in fingerprint["probes"]:
-        ids = torch.tensor([probe["prompt_ids"] + probe["continuation_ids"]])
+    for probe in fingerprint.probes:
+        ids = torch.tensor([probe.prompt_ids + probe.continuation_ids])
         with torch.inference_mode():
             log_probs = adapted(input_ids=ids).logits[0].log_softmax(-1)
-        start = len(probe["prompt_ids"]) - 1
-        theirs = [float(log_probs[start + i, token]) for i, token in enumerate(probe["continuation_ids"])]
-        assert theirs == pytest.approx(probe["adapter"], abs=1e-3)
-        assert theirs != pytest.approx(probe["base"], abs=0.1)
-    assert largest_change(fingerprint) > 0.5
+        start = len(probe.prompt_ids) - 1
+        theirs = [float(log_probs[start + i, token]) for i, token in enumerate(probe.continuation_ids)]
+        assert theirs == pytest.approx(probe.adapter, abs=1e-3)
+        assert theirs != pytest.approx(probe.base, abs=0.1)
+    assert fingerprint.largest_change > 0.5
 
 
 def test_rounding_does_not_break_a_proof(configure: Any, base_dir: Path) -> None:
@@ -83,21 +84,21 @@ def test_rounding_does_not_break_a_proof(configure: Any, base_dir: Path) -> None
 
     folder, config = configure("run")
     execute(folder, config)
-    fingerprint = json.loads((folder / "adapter/fingerprint.json").read_text())
+    fingerprint = Fingerprint.model_validate_json((folder / "adapter/fingerprint.json").read_bytes())
     model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.bfloat16)
     layers = attach_lora(model, ["all-linear"], config.lora_r, config.lora_alpha, seed=0)
     load_adapter_tensors(layers, load_file(folder / "adapter/adapter_model.safetensors"))
     head = model.get_output_embeddings().weight
     differences = [
         abs(ours - theirs)
-        for probe in fingerprint["probes"]
+        for probe in fingerprint.probes
         for ours, theirs in zip(
-            continuation_log_probs(model.base_model, head, probe["prompt_ids"], probe["continuation_ids"]),
-            probe["adapter"],
+            continuation_log_probs(model.base_model, head, probe.prompt_ids, probe.continuation_ids),
+            probe.adapter,
             strict=True,
         )
     ]
-    assert 0 < max(differences) < 0.05 < largest_change(fingerprint) / 10
+    assert 0 < max(differences) < 0.05 < fingerprint.largest_change / 10
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 17, 36])
