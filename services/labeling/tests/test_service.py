@@ -9,24 +9,26 @@ from typing import Any
 
 import httpx2
 import pytest
+from labeling_world import World
 
-from chassis.errors import Conflict
 from chassis.ids import derived_id
 from labeling.app import build
 from labeling.domain import Project
 from labeling.settings import Settings
 from labeling.store import Labels
-from schemas import FeedbackDeleted, FeedbackRecorded, LabelingRequested, LabelsPublished, ObjectRef
+from schemas import FeedbackDeleted, FeedbackRecorded, LabelingRequested, LabelsPublished
 from stores.mongo import connect
 from testkit import Space, eventually, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TENANT = "tenant_a"
 
 
 @asynccontextmanager
-async def labeling(space: Space, tenant: str = TENANT, **overrides: object) -> AsyncIterator[httpx2.AsyncClient]:
+async def labeling(space: Space, **overrides: object) -> AsyncIterator[httpx2.AsyncClient]:
     app = build(space.settings(Settings, "labeling", **overrides))
-    headers = space.headers("labeling", tenant)
+    headers = space.headers("labeling", TENANT)
     async with running(app) as url, httpx2.AsyncClient(base_url=f"{url}/v1/labeling", headers=headers) as http:
         yield http
 
@@ -38,24 +40,23 @@ async def project(http: httpx2.AsyncClient, rows: int = 3, **body: object) -> st
     return answer.json()["id"]
 
 
-async def end_holds(space: Space) -> None:
+async def end_holds(world: World) -> None:
     """As if everybody had held their task for ten minutes."""
-    tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
-    held = await tasks.update_many({"held_until_ms": {"$gt": 0}}, {"$set": {"held_until_ms": 1}})
+    held = await world.database["tasks"].update_many(
+        {"tenant_id": world.tenant, "held_until_ms": {"$gt": 0}}, {"$set": {"held_until_ms": 1}}
+    )
     assert held.modified_count > 0
 
 
-async def test_an_unlabelled_file_becomes_one_project(space: Space) -> None:
-    async with labeling(space) as http, space.publisher("ingest") as publish:
-        objects = space.objects()
+async def test_an_unlabelled_file_becomes_one_project(world: World) -> None:
+    async with world.http() as http:
+        objects = world.space.objects()
         await objects.prepare()
         records = await objects.put_bytes(
             "rows.jsonl", '{"text":"一\u2028二\u2029三\u0085四"}\n{"text":"two"}\n'.encode()
         )
         for _ in range(2):
-            await publish(
-                LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="rows.jsonl", rows=2, records=records)
-            )
+            await world.publish(world.requested(filename="rows.jsonl", rows=2, records=records))
 
         async def listed():
             data = (await http.get("/projects")).json()["data"]
@@ -111,54 +112,54 @@ async def test_tasks_are_written_in_few_calls(space: Space) -> None:
     assert counted.calls <= 10
 
 
-async def test_a_file_that_was_deleted_makes_no_project_and_no_dead_letter(space: Space) -> None:
-    async with labeling(space) as http, space.publisher("ingest") as publish, space.probe("labeling-dlq") as dead:
-        objects = space.objects()
+async def test_a_file_that_was_deleted_makes_no_project_and_no_dead_letter(world: World) -> None:
+    async with world.http() as http:
+        objects = world.space.objects()
         gone = (await objects.put_bytes("gone.jsonl", b'{"text":"x"}')).model_copy(update={"key": "gone"})
         there = await objects.put_bytes("there.jsonl", b'{"text":"x"}')
         for records in (gone, there):
-            await publish(LabelingRequested(tenant_id=TENANT, file_id="file-1", rows=1, records=records))
+            await world.publish(world.requested(rows=1, records=records))
 
         async def listed() -> bool:
             assert [one["total"] for one in (await http.get("/projects")).json()["data"]] == [1]
             return True
 
         await eventually(listed)
-        assert dead.events == []
+        assert [event for _, event in world.dead.events if event.tenant_id == world.tenant] == []
 
 
-async def test_answers_are_published_as_rows(space: Space) -> None:
-    async with labeling(space) as http, space.probe("labels") as seen:
+async def test_answers_are_published_as_rows(world: World) -> None:
+    async with world.http() as http:
         one = await project(http, labels=["a", "b"], instructions="Choose a or b.")
         assert (await http.post(f"/projects/{one}/publish")).status_code == 409
         for answer in ("a", "b"):
             task = (await http.post(f"/projects/{one}/next")).json()
             assert (await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": answer})).status_code == 200
         assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == 1
-        published = (await eventually(lambda: seen.of(LabelsPublished)))[0]
+        published = (await eventually(lambda: world.of(LabelsPublished)))[0]
         assert published.name == (await http.get(f"/projects/{one}")).json()["name"] != ""
-        rows = [json.loads(line) for line in (await space.objects().get_bytes(published.records)).splitlines()]
+        rows = [json.loads(line) for line in (await world.space.objects().get_bytes(published.records)).splitlines()]
         assert [row["messages"][-1]["content"] for row in rows] == ["a", "b"]
         assert rows[0]["messages"][0] == {"role": "system", "content": "Choose a or b."}
 
 
-async def test_the_same_answers_are_published_once(space: Space) -> None:
+async def test_the_same_answers_are_published_once(world: World) -> None:
     """A retry must not make a second dataset version, and so a second fine-tune; a new answer must."""
-    async with labeling(space) as http, space.probe("labels") as seen:
+    async with world.http() as http:
         one = await project(http)
         for publications in (1, 2):
             task = (await http.post(f"/projects/{one}/next")).json()
             await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": "a"})
             for _ in range(2):
                 assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == publications
-        published = await eventually(lambda: len(seen.of(LabelsPublished)) > 1 and seen.of(LabelsPublished))
+        published = await eventually(lambda: len(world.of(LabelsPublished)) > 1 and world.of(LabelsPublished))
         assert [(event.publication, event.rows) for event in published] == [(1, 1), (2, 2)]
-        objects = space.objects()
-        assert set(await objects.keys("tenants/")) == {event.records.key for event in published}
+        objects = world.space.objects()
+        assert set(await objects.keys(f"tenants/{world.tenant}/")) == {event.records.key for event in published}
 
 
-async def test_an_answer_must_be_one_of_the_labels(space: Space) -> None:
-    async with labeling(space) as http:
+async def test_an_answer_must_be_one_of_the_labels(world: World) -> None:
+    async with world.http() as http:
         one = await project(http, labels=["a", "b"])
         task = (await http.post(f"/projects/{one}/next")).json()
         refused = await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": "c"})
@@ -185,9 +186,9 @@ async def answered(http: httpx2.AsyncClient, one: str, *answers: str) -> None:
     ],
 )
 async def test_answers_that_are_none_of_the_new_labels_are_asked_for_again(
-    space: Space, before: list[str], answers: list[str], labels: list[str], reopened: int
+    world: World, before: list[str], answers: list[str], labels: list[str], reopened: int
 ) -> None:
-    async with labeling(space) as http, space.probe("labels") as seen:
+    async with world.http() as http:
         one = await project(http, labels=before)
         await answered(http, one, *answers)
         changed = (await http.patch(f"/projects/{one}", json={"labels": labels})).json()
@@ -199,31 +200,21 @@ async def test_answers_that_are_none_of_the_new_labels_are_asked_for_again(
         published = await http.post(f"/projects/{one}/publish")
         assert published.status_code == (200 if reopened < 2 else 409)
         if reopened < 2:
-            event = (await eventually(lambda: seen.of(LabelsPublished)))[0]
-            rows = [json.loads(row) for row in (await space.objects().get_bytes(event.records)).splitlines()]
+            event = (await eventually(lambda: world.of(LabelsPublished)))[0]
+            rows = [json.loads(row) for row in (await world.space.objects().get_bytes(event.records)).splitlines()]
             kept = [answer for answer in answers if not labels or answer in [label.strip() for label in labels]]
             assert [row["messages"][-1]["content"] for row in rows] == kept
 
 
-async def test_an_answer_that_came_in_while_the_labels_changed_is_not_published(space: Space) -> None:
-    async with labeling(space) as http:
+async def test_an_answer_that_came_in_while_the_labels_changed_is_not_published(world: World) -> None:
+    async with world.http() as http:
         one = await project(http, labels=["a", "b"])
         await answered(http, one, "a", "b")
-        tasks = connect(space.settings(Settings, "labeling"), "labeling")["tasks"]
-        await tasks.update_one({"answer": "a"}, {"$set": {"answer": "old label"}})
+        tasks = world.database["tasks"]
+        await tasks.update_one({"tenant_id": world.tenant, "answer": "a"}, {"$set": {"answer": "old label"}})
         assert (await http.post(f"/projects/{one}/publish")).json()["answered"] == 1
-        await tasks.update_one({"answer": "b"}, {"$set": {"answer": "old label"}})
+        await tasks.update_one({"tenant_id": world.tenant, "answer": "b"}, {"$set": {"answer": "old label"}})
         assert (await http.post(f"/projects/{one}/publish")).json()["error"]["code"] == "nothing_labelled"
-
-
-def test_answers_read_for_other_labels_are_not_published() -> None:
-    asked = Project(id="p", tenant_id=TENANT, created_at=0, name="", tasks=1, labels=["a"])
-    records = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
-    with pytest.raises(Conflict, match="publish again"):
-        asked.publish(records, 1, ["b"])
-    assert (asked.publications, asked.take_pending()) == (0, [])
-    asked.publish(records, 1, ["a"])
-    assert asked.publications == 1
 
 
 HALF = "cut \ud83d"
@@ -246,8 +237,8 @@ HALF = "cut \ud83d"
     ],
     ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
 )
-async def test_a_request_that_cannot_be_kept_is_told_its_field(space: Space, path: str, body: Any, param: str) -> None:
-    async with labeling(space) as http:
+async def test_a_request_that_cannot_be_kept_is_told_its_field(world: World, path: str, body: Any, param: str) -> None:
+    async with world.http() as http:
         one = await project(http)
         task = (await http.post(f"/projects/{one}/next")).json()["id"]
         where = path.replace("PROJECT", one).replace("TASK", task)
@@ -257,10 +248,10 @@ async def test_a_request_that_cannot_be_kept_is_told_its_field(space: Space, pat
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
-async def test_two_people_do_not_get_the_same_task(space: Space) -> None:
-    async with labeling(space) as http:
+async def test_two_people_do_not_get_the_same_task(world: World) -> None:
+    async with world.http() as http:
         one = await project(http)
-        other = {"authorization": f"Bearer {space.bearer('labeling', TENANT, role='labeler')}"}
+        other = {"authorization": f"Bearer {world.space.bearer('labeling', world.tenant, role='labeler')}"}
         first = (await http.post(f"/projects/{one}/next")).json()
         again = (await http.post(f"/projects/{one}/next")).json()
         second = (await http.post(f"/projects/{one}/next", headers=other)).json()
@@ -268,17 +259,17 @@ async def test_two_people_do_not_get_the_same_task(space: Space) -> None:
         assert second["id"] != first["id"]
         taken = await http.post(f"/projects/{one}/tasks/{second['id']}", json={"answer": "x"})
         assert taken.status_code == 409
-        await end_holds(space)
+        await end_holds(world)
         freed = (await http.post(f"/projects/{one}/next", headers=other)).json()
         assert freed["id"] == first["id"]
 
 
-async def test_a_late_answer_does_not_replace_another_persons(space: Space) -> None:
-    async with labeling(space) as http:
+async def test_a_late_answer_does_not_replace_another_persons(world: World) -> None:
+    async with world.http() as http:
         one = await project(http)
-        other = {"authorization": f"Bearer {space.bearer('labeling', TENANT, role='labeler')}"}
+        other = {"authorization": f"Bearer {world.space.bearer('labeling', world.tenant, role='labeler')}"}
         task = (await http.post(f"/projects/{one}/next")).json()
-        await end_holds(space)
+        await end_holds(world)
         assert (await http.post(f"/projects/{one}/next", headers=other)).json()["id"] == task["id"]
         path = f"/projects/{one}/tasks/{task['id']}"
         assert (await http.post(path, json={"answer": "theirs"}, headers=other)).status_code == 200
@@ -287,8 +278,8 @@ async def test_a_late_answer_does_not_replace_another_persons(space: Space) -> N
         assert (await http.get(f"/projects/{one}/tasks")).json()["data"][0]["answer"] == "theirs"
 
 
-async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(space: Space) -> None:
-    async with labeling(space) as http:
+async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(world: World) -> None:
+    async with world.http() as http:
         one = await project(http, 2)
         skipped = (await http.post(f"/projects/{one}/next")).json()
         assert (await http.post(f"/projects/{one}/tasks/{skipped['id']}/skip")).status_code == 204
@@ -300,14 +291,17 @@ async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(space: S
         assert (await http.post(f"/projects/{one}/next")).json()["id"] == skipped["id"]
 
 
-async def test_feedback_arrives_once_and_all_of_it_can_be_reached(space: Space) -> None:
-    async with labeling(space) as http, space.publisher("inference_proxy") as publish:
+def rated(world: World, number: int) -> FeedbackRecorded:
+    return FeedbackRecorded(
+        tenant_id=world.tenant, feedback_id=f"fb_{world.tenant}_{number}", chat_id="c", model="m", rating="up"
+    )
+
+
+async def test_feedback_arrives_once_and_all_of_it_can_be_reached(world: World) -> None:
+    async with world.http() as http:
         for number in range(5):
             for _ in range(2):
-                feedback = f"fb_{number}"
-                await publish(
-                    FeedbackRecorded(tenant_id=TENANT, feedback_id=feedback, chat_id="c", model="m", rating="up")
-                )
+                await world.rate(rated(world, number))
 
         async def all_there() -> bool:
             return len((await http.get("/feedback")).json()["data"]) == 5
@@ -319,39 +313,36 @@ async def test_feedback_arrives_once_and_all_of_it_can_be_reached(space: Space) 
             after = {"after": page["last_id"]} if page["last_id"] else {}
             page = (await http.get("/feedback", params={"limit": 2, **after})).json()
             seen += [one["id"] for one in page["data"]]
-        assert sorted(seen) == [f"fb_{number}" for number in range(5)]
-        assert (await http.get("/feedback", params={"after": "fb_9"})).json()["error"]["param"] == "after"
+        assert sorted(seen) == [rated(world, number).feedback_id for number in range(5)]
+        never = await http.get("/feedback", params={"after": rated(world, 9).feedback_id})
+        assert never.json()["error"]["param"] == "after"
 
 
-async def test_feedback_that_is_taken_back_is_in_the_inbox_no_more(space: Space) -> None:
-    async with labeling(space) as http, space.publisher("inference_proxy") as publish:
+async def test_feedback_that_is_taken_back_is_in_the_inbox_no_more(world: World) -> None:
+    async with world.http() as http:
 
         async def inbox() -> list[str]:
             return [one["id"] for one in (await http.get("/feedback")).json()["data"]]
 
-        async def told(number: int) -> None:
-            rated = FeedbackRecorded(tenant_id=TENANT, feedback_id=f"fb_{number}", chat_id="c", model="m", rating="up")
-            await publish(rated)
-
-        await told(1)
-        await told(2)
+        await world.rate(rated(world, 1))
+        await world.rate(rated(world, 2))
         await eventually(inbox)
-        await publish(FeedbackDeleted(tenant_id=TENANT, feedback_id="fb_2"))
-        await told(2)  # events may come again, also after those that follow them
-        await told(3)
+        await world.rate(FeedbackDeleted(tenant_id=world.tenant, feedback_id=rated(world, 2).feedback_id))
+        await world.rate(rated(world, 2))  # events may come again, also after those that follow them
+        await world.rate(rated(world, 3))
 
         async def only_the_others() -> bool:
-            return sorted(await inbox()) == ["fb_1", "fb_3"]
+            return sorted(await inbox()) == [rated(world, number).feedback_id for number in (1, 3)]
 
         await eventually(only_the_others)
-        after = (await http.get("/feedback", params={"after": "fb_2"})).json()
-        assert "fb_2" not in [one["id"] for one in after["data"]]
+        after = (await http.get("/feedback", params={"after": rated(world, 2).feedback_id})).json()
+        assert rated(world, 2).feedback_id not in [one["id"] for one in after["data"]]
 
 
-async def test_another_tenant_finds_nothing(space: Space) -> None:
-    async with labeling(space) as http:
+async def test_another_tenant_finds_nothing(world: World) -> None:
+    async with world.http() as http:
         one = await project(http)
-        stranger = space.headers("labeling", "tenant_b")
+        stranger = world.space.headers("labeling", world.stranger)
         for path in (f"/projects/{one}", f"/projects/{one}/tasks"):
             assert (await http.get(path, headers=stranger)).status_code == 404
         assert (await http.get("/projects", headers=stranger)).json()["data"] == []

@@ -1,4 +1,4 @@
-"""The pytest plugin: one infrastructure per session, one space per test, the tiny base model.
+"""The pytest plugin: one infrastructure per session, one space per test or per file, the tiny base model.
 
 `SARTOR_TEST_STACK` may name a JSON file with `Addresses` of an infrastructure that already runs; it is then used
 instead of starting one. Where pytest runs several processes (`-n`), they share one that way.
@@ -45,6 +45,14 @@ def space(addresses: Addresses, tmp_path: Path) -> Iterator[Space]:
     folder = tmp_path / "keys"
     folder.mkdir()
     made = Space(addresses, folder)
+    yield made
+    made.remove_topics()
+
+
+@pytest.fixture(scope="module")
+def shared_space(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
+    """An isolated corner of the infrastructure for a service that the tests of one file share."""
+    made = Space(addresses, tmp_path_factory.mktemp("keys"))
     yield made
     made.remove_topics()
 

@@ -1,0 +1,10 @@
+"""Makes `labeling_world` importable and its fixtures known to the tests of this folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from labeling_world import shared, world
+
+__all__ = ["shared", "world"]
