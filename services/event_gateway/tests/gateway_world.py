@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import httpx2
+import pytest
+import pytest_asyncio
 from fastapi import FastAPI, Request, Response
 
 from chassis.auth import hash_key
+from chassis.ids import new_id
 from event_gateway.app import build
 from event_gateway.settings import Settings
+from schemas import Envelope, Event
 from testkit import Space, running
 
-TENANT = "tenant_a"
-OTHER = "tenant_b"
+E = TypeVar("E", bound=Event)
+
 FEEDBACK = "feedback.recorded.v1"
 DRIFT = "drift.detected.v1"
 
@@ -29,24 +33,29 @@ KEYS: dict[str, dict[str, Any]] = {
     "sk-admin": {"role": "admin"},
     "sk-labeler": {"role": "labeler"},
     "sk-approver": {"role": "approver"},
-    "sk-other": {"tenant_id": OTHER, "event_types": [FEEDBACK]},
+    "sk-other": {"event_types": [FEEDBACK]},
 }
+"""What each key of a test may; that of the other tenant is `sk-other`."""
+
+PLACES = 3
+REFUSED = 20
+SMALL = {
+    "event_streams_per_tenant": PLACES,
+    "events_refused_per_tenant": REFUSED,
+    "webhooks_per_tenant": 1,
+    "webhook_attempts": 3,
+    "webhook_first_pause": 0.2,
+    "webhook_longest_pause": 0.3,
+    "webhook_seconds": 3,
+}
+"""Limits that a test reaches soon."""
 
 
 class Accounts:
-    """Knows these keys, and no others."""
+    """Knows the keys of the tests, and no others."""
 
     def __init__(self) -> None:
-        self.by_hash = {
-            hash_key(key): {
-                "tenant_id": TENANT,
-                "role": "engineer",
-                "scopes": ["*"],
-                **about,
-                "key_id": f"key_{key[3:]}",
-            }
-            for key, about in KEYS.items()
-        }
+        self.by_hash: dict[str, dict[str, Any]] = {}
 
     async def ask(self, _path: str, **asked: Any) -> dict[str, Any]:
         return self.by_hash[asked["json"]["key_hash"]]
@@ -54,36 +63,92 @@ class Accounts:
 
 @dataclass
 class World:
-    """A running gateway."""
+    """A running gateway, and one test's two tenants and their keys."""
 
     space: Space
     http: httpx2.AsyncClient
     app: FastAPI
+    accounts: Accounts
+    seen: Any = None
+    tenant: str = field(default_factory=lambda: new_id("tenant_a"))
+    other: str = field(default_factory=lambda: new_id("tenant_b"))
+
+    def __post_init__(self) -> None:
+        self.keys = {
+            hash_key(self.key(name)): {
+                "tenant_id": self.other if name == "sk-other" else self.tenant,
+                "role": "engineer",
+                "scopes": ["*"],
+                **about,
+                "key_id": self.key_id(name),
+            }
+            for name, about in KEYS.items()
+        }
+        self.accounts.by_hash |= self.keys
 
     @property
     def database(self) -> Any:
         return self.app.state.service.database
 
+    @property
+    def events(self) -> list[tuple[Envelope, Event]]:
+        """What was published of this test's tenants."""
+        return [found for found in self.seen.events if found[1].tenant_id in (self.tenant, self.other)]
+
+    def of(self, kind: type[E]) -> list[E]:
+        """Events of one kind about this test's tenants."""
+        return [event for _, event in self.events if isinstance(event, kind)]
+
+    def key(self, name: str) -> str:
+        return f"{name}-{self.tenant}"
+
+    def key_id(self, name: str) -> str:
+        return f"key_{name[3:]}_{self.tenant}"
+
+    def bearer(self, name: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key(name)}"}
+
     async def send(self, event: Any, key: str = "sk-rater", **headers: str) -> httpx2.Response:
         return await self.http.post(
             "/events",
             content=json.dumps(event),
-            headers={"authorization": f"Bearer {key}", "content-type": "application/cloudevents+json", **headers},
+            headers={**self.bearer(key), "content-type": "application/cloudevents+json", **headers},
         )
 
     async def get(self, path: str, key: str = "sk-engineer", **params: Any) -> httpx2.Response:
-        return await self.http.get(path, params=params, headers={"authorization": f"Bearer {key}"})
+        return await self.http.get(path, params=params, headers=self.bearer(key))
 
     async def post(self, path: str, body: Any = None, key: str = "sk-engineer") -> httpx2.Response:
-        return await self.http.post(path, json=body, headers={"authorization": f"Bearer {key}"})
+        return await self.http.post(path, json=body, headers=self.bearer(key))
 
 
 @asynccontextmanager
-async def gateway(space: Space, **overrides: Any) -> AsyncIterator[World]:
+async def gateway(space: Space, *, of: World | None = None, **overrides: Any) -> AsyncIterator[World]:
+    """A gateway of a test's own, for new tenants or those of another."""
     app = build(space.settings(Settings, "event_gateway", **{"webhooks_to_inside": True, **overrides}))
-    app.state.service.authenticator.ask(Accounts())
+    accounts = Accounts()
+    app.state.service.authenticator.ask(accounts)
     async with running(app) as url, httpx2.AsyncClient(base_url=f"{url}/v1", timeout=60) as http:
-        yield World(space, http, app)
+        world = World(space, http, app, accounts)
+        yield replace(world, tenant=of.tenant, other=of.other) if of else world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(shared_space: Space) -> AsyncIterator[World]:
+    """One gateway for the tests of this module; each brings its own tenants."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("event_gateway.worker.LOOK_SECONDS", 0.2)
+        async with (
+            gateway(shared_space, **SMALL) as world,
+            shared_space.probe("feedback", "models", "drift") as world.seen,
+        ):
+            yield world
+
+
+@pytest.fixture
+def world(shared: World) -> World:
+    """The shared gateway, and tenants that it has not heard of."""
+    return World(shared.space, shared.http, shared.app, shared.accounts, shared.seen)
 
 
 def feedback(event_id: str = "1", **data: Any) -> dict[str, Any]:

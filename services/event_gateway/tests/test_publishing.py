@@ -6,12 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from gateway_world import FEEDBACK, OTHER, TENANT, World, drift, feedback, gateway
+from gateway_world import FEEDBACK, REFUSED, World, drift, feedback
 
 from chassis.ids import derived_id, now
 from event_gateway.store import Kept
 from schemas import FeedbackRecorded, cloudevent
-from testkit import Space, eventually
+from testkit import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def kept_by(world: World) -> Kept:
@@ -24,161 +26,156 @@ def kept_by(world: World) -> Kept:
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 
 
-async def test_a_rating_is_published_once_however_often_it_is_sent(space: Space) -> None:
-    async with gateway(space) as world, space.probe("feedback") as seen:
-        answers = await asyncio.gather(*(world.send(feedback()) for _ in range(4)))
-        answers.append(await world.send(feedback()))
-        assert {answer.status_code for answer in answers} == {202}
-        assert len({answer.text for answer in answers}) == 1
-        receipt = answers[0].json()
-        assert (receipt["id"], receipt["type"]) == ("1", FEEDBACK)
-        marker = await world.send(feedback("2", feedback_id="marker"))
-        await eventually(lambda: marker.json()["subject"] in [one.feedback_id for one in seen.of(FeedbackRecorded)])
-        [published] = [one for one in seen.of(FeedbackRecorded) if one.feedback_id != marker.json()["subject"]]
-        assert published.feedback_id == receipt["subject"] == derived_id("fb_", TENANT, "rating-1")
-        assert (published.tenant_id, published.producer, published.rating) == (TENANT, "key_rater", "down")
-        [envelope] = [one for one, event in seen.events if event == published]
-        assert (envelope.source, envelope.tenantid, envelope.causationid) == ("/sartor/event_gateway", TENANT, "1")
+async def test_a_rating_is_published_once_however_often_it_is_sent(world: World) -> None:
+    answers = await asyncio.gather(*(world.send(feedback()) for _ in range(4)))
+    answers.append(await world.send(feedback()))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.text for answer in answers}) == 1
+    receipt = answers[0].json()
+    assert (receipt["id"], receipt["type"]) == ("1", FEEDBACK)
+    marker = await world.send(feedback("2", feedback_id="marker"))
+    await eventually(lambda: marker.json()["subject"] in [one.feedback_id for one in world.of(FeedbackRecorded)])
+    [published] = [one for one in world.of(FeedbackRecorded) if one.feedback_id != marker.json()["subject"]]
+    assert published.feedback_id == receipt["subject"] == derived_id("fb_", world.tenant, "rating-1")
+    assert (published.tenant_id, published.rating) == (world.tenant, "down")
+    assert published.producer == world.key_id("sk-rater")
+    [envelope] = [one for one, event in world.events if event == published]
+    assert (envelope.source, envelope.tenantid, envelope.causationid) == ("/sartor/event_gateway", world.tenant, "1")
 
 
-async def test_an_id_is_its_tenants_and_its_sources(space: Space) -> None:
-    async with gateway(space) as world, space.probe("feedback") as seen:
-        first = await world.send(feedback())
-        for event, key in ((feedback(), "sk-other"), (feedback() | {"source": "/another"}, "sk-rater")):
-            assert (await world.send(event, key)).status_code == 202
-        again = await world.send(feedback(), "sk-monitor")
-        assert again.json() == first.json(), "another key of the tenant, as after a rotation"
-        tenants = lambda: [one.tenant_id for one in seen.of(FeedbackRecorded)]  # noqa: E731
-        await eventually(lambda: len(tenants()) == 3)
-        assert sorted(tenants()) == [TENANT, TENANT, OTHER]
+async def test_an_id_is_its_tenants_and_its_sources(world: World) -> None:
+    first = await world.send(feedback())
+    for event, key in ((feedback(), "sk-other"), (feedback() | {"source": "/another"}, "sk-rater")):
+        assert (await world.send(event, key)).status_code == 202
+    again = await world.send(feedback(), "sk-monitor")
+    assert again.json() == first.json(), "another key of the tenant, as after a rotation"
+    tenants = lambda: [one.tenant_id for one in world.of(FeedbackRecorded)]  # noqa: E731
+    await eventually(lambda: len(tenants()) == 3)
+    assert sorted(tenants()) == [world.tenant, world.tenant, world.other]
 
 
-async def test_an_id_used_again_for_another_event_is_a_conflict(space: Space) -> None:
-    async with gateway(space) as world, space.probe("feedback") as seen:
-        assert (await world.send(feedback())).status_code == 202
-        again = await world.send(feedback(rating="up"))
-        assert (again.status_code, again.json()["error"]["code"]) == (409, "event_id_reused")
-        both = await asyncio.gather(*(world.send(feedback("2", rating=rating)) for rating in ("up", "down")))
-        assert sorted(answer.status_code for answer in both) == [202, 409]
-        await eventually(lambda: len(seen.events) == 2)
+async def test_an_id_used_again_for_another_event_is_a_conflict(world: World) -> None:
+    assert (await world.send(feedback())).status_code == 202
+    again = await world.send(feedback(rating="up"))
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "event_id_reused")
+    both = await asyncio.gather(*(world.send(feedback("2", rating=rating)) for rating in ("up", "down")))
+    assert sorted(answer.status_code for answer in both) == [202, 409]
+    await eventually(lambda: len(world.events) == 2)
 
 
-WRONG: list[tuple[str, Any, int, str]] = [
-    ("sk-rater", feedback() | {"tenantid": OTHER}, 403, "foreign_tenant"),
-    ("sk-rater", feedback(tenant_id=OTHER), 403, "foreign_tenant"),
-    ("sk-rater", drift(), 403, "event_type_not_allowed"),
-    ("sk-monitor", feedback() | {"type": "model.promoted.v1"}, 403, "event_type_not_allowed"),
-    ("sk-monitor", feedback() | {"type": "nothing.known.v1"}, 400, "unknown_event_type"),
-    ("sk-mute", feedback(), 403, "event_type_not_allowed"),
-    ("sk-rater", feedback(rating="sideways"), 400, "invalid_event_data"),
-    ("sk-rater", feedback(note="not a field"), 400, "invalid_event_data"),
-    ("sk-rater", feedback() | {"specversion": "0.3"}, 400, "malformed_event"),
-    ("sk-rater", feedback() | {"color": "red"}, 400, "malformed_event"),
-    ("sk-rater", feedback() | {"time": "yesterday"}, 400, "malformed_event"),
-    ("sk-rater", {**feedback(), "id": ""}, 400, "malformed_event"),
-    ("sk-rater", [feedback()], 400, "malformed_event"),
-    ("sk-rater", 7, 400, "malformed_event"),
-    ("sk-rater", feedback(model="\ud800"), 400, "malformed_event"),
-]
+def wrong(world: World) -> list[tuple[str, Any, int, str]]:
+    """Key, what is sent by it, and how it is refused."""
+    return [
+        ("sk-rater", feedback() | {"tenantid": world.other}, 403, "foreign_tenant"),
+        ("sk-rater", feedback(tenant_id=world.other), 403, "foreign_tenant"),
+        ("sk-rater", drift(), 403, "event_type_not_allowed"),
+        ("sk-monitor", feedback() | {"type": "model.promoted.v1"}, 403, "event_type_not_allowed"),
+        ("sk-monitor", feedback() | {"type": "nothing.known.v1"}, 400, "unknown_event_type"),
+        ("sk-mute", feedback(), 403, "event_type_not_allowed"),
+        ("sk-rater", feedback(rating="sideways"), 400, "invalid_event_data"),
+        ("sk-rater", feedback(note="not a field"), 400, "invalid_event_data"),
+        ("sk-rater", feedback() | {"specversion": "0.3"}, 400, "malformed_event"),
+        ("sk-rater", feedback() | {"color": "red"}, 400, "malformed_event"),
+        ("sk-rater", feedback() | {"time": "yesterday"}, 400, "malformed_event"),
+        ("sk-rater", {**feedback(), "id": ""}, 400, "malformed_event"),
+        ("sk-rater", [feedback()], 400, "malformed_event"),
+        ("sk-rater", 7, 400, "malformed_event"),
+        ("sk-rater", feedback(model="\ud800"), 400, "malformed_event"),
+    ]
 
 
-async def test_what_is_refused_is_published_nowhere_and_kept_with_its_reason(space: Space) -> None:
-    async with gateway(space) as world, space.probe("feedback", "models", "drift") as seen:
-        for key, event, status, code in WRONG:
-            answer = await world.send(event, key)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), (event, answer.text)
-        not_json = await world.http.post(
-            "/events",
-            content=b"{",
-            headers={"authorization": "Bearer sk-rater", "content-type": "application/cloudevents+json"},
-        )
-        assert (not_json.status_code, not_json.json()["error"]["code"]) == (400, "malformed_event")
-        kept = (await world.get("/events/refused", limit=100)).json()["data"]
-        assert [one["code"] for one in reversed(kept)] == [code for *_, code in WRONG] + ["malformed_event"]
-        forged = kept[-1]
-        assert (forged["event_id"], forged["type"], forged["key_id"]) == ("1", FEEDBACK, "key_rater")
-        assert "is not the tenant of this key" in forged["reason"]
-        assert "not a field" not in str(kept), "what was sent is not kept"
-        assert (await world.get("/events/refused", "sk-other")).json()["data"] == []
-        behind = await world.get("/events/refused", after=kept[3]["id"], limit=2)
-        assert [one["id"] for one in behind.json()["data"]] == [one["id"] for one in kept[4:6]]
-        marker = await world.send(feedback("good"))
-        await eventually(lambda: seen.events)
-        assert [event.feedback_id for _, event in seen.events] == [marker.json()["subject"]]
+async def test_what_is_refused_is_published_nowhere_and_kept_with_its_reason(world: World) -> None:
+    for key, event, status, code in wrong(world):
+        answer = await world.send(event, key)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), (event, answer.text)
+    not_json = await world.http.post(
+        "/events",
+        content=b"{",
+        headers={**world.bearer("sk-rater"), "content-type": "application/cloudevents+json"},
+    )
+    assert (not_json.status_code, not_json.json()["error"]["code"]) == (400, "malformed_event")
+    kept = (await world.get("/events/refused", limit=100)).json()["data"]
+    assert [one["code"] for one in reversed(kept)] == [code for *_, code in wrong(world)] + ["malformed_event"]
+    forged = kept[-1]
+    assert (forged["event_id"], forged["type"], forged["key_id"]) == ("1", FEEDBACK, world.key_id("sk-rater"))
+    assert "is not the tenant of this key" in forged["reason"]
+    assert "not a field" not in str(kept), "what was sent is not kept"
+    assert (await world.get("/events/refused", "sk-other")).json()["data"] == []
+    behind = await world.get("/events/refused", after=kept[3]["id"], limit=2)
+    assert [one["id"] for one in behind.json()["data"]] == [one["id"] for one in kept[4:6]]
+    marker = await world.send(feedback("good"))
+    await eventually(lambda: world.events)
+    assert [event.feedback_id for _, event in world.events] == [marker.json()["subject"]]
 
 
-async def test_the_newest_refusals_of_a_tenant_are_kept(space: Space) -> None:
-    async with gateway(space, events_refused_per_tenant=10) as world:
-        for number in range(25):
-            await world.send(feedback(f"{number}", rating="?"))
-        assert (await world.send(feedback("theirs", rating="?"), "sk-other")).status_code == 400
-        kept = (await world.get("/events/refused", limit=100)).json()["data"]
-        assert [one["event_id"] for one in kept] == [str(number) for number in range(24, 14, -1)]
+async def test_the_newest_refusals_of_a_tenant_are_kept(world: World) -> None:
+    for number in range(2 * REFUSED):
+        await world.send(feedback(f"{number}", rating="?"))
+    assert (await world.send(feedback("theirs", rating="?"), "sk-other")).status_code == 400
+    kept = (await world.get("/events/refused", limit=100)).json()["data"]
+    assert [one["event_id"] for one in kept] == [str(number) for number in range(2 * REFUSED - 1, REFUSED - 1, -1)]
 
 
-async def test_a_list_is_published_whole_or_not_at_all(space: Space) -> None:
-    async with gateway(space) as world, space.probe("feedback") as seen:
-        wrong = await world.send([feedback("1"), feedback("2", rating="?"), feedback("3")], **BATCH)
-        assert wrong.status_code == 400
-        assert "events[1].data.rating" in wrong.json()["error"]["message"]
-        assert await world.database["received"].count_documents({}) == 0
-        two = await world.send([feedback("1"), feedback("2"), feedback("1", rating="up")], **BATCH)
-        assert (two.status_code, two.json()["error"]["code"]) == (409, "event_id_reused")
-        assert two.json()["error"]["message"].startswith("events[2].id")
-        assert await world.database["received"].count_documents({}) == 0
-        good = await world.send([feedback("1"), feedback("3")], **BATCH)
-        assert good.status_code == 202
-        assert [one["id"] for one in good.json()["data"]] == ["1", "3"]
-        assert (await world.send([feedback("1"), feedback("3")], **BATCH)).json() == good.json()
-        twice = await world.send([feedback("1"), feedback("1")], **BATCH)
-        assert twice.json()["data"] == good.json()["data"][:1] * 2
-        await eventually(lambda: len(seen.events) == 2)
-        for body, status in (([], 400), ([feedback(str(n)) for n in range(101)], 413)):
-            assert (await world.send(body, **BATCH)).status_code == status
+async def test_a_list_is_published_whole_or_not_at_all(world: World) -> None:
+    wrong = await world.send([feedback("1"), feedback("2", rating="?"), feedback("3")], **BATCH)
+    assert wrong.status_code == 400
+    assert "events[1].data.rating" in wrong.json()["error"]["message"]
+    assert await world.database["received"].count_documents({"tenant_id": world.tenant}) == 0
+    two = await world.send([feedback("1"), feedback("2"), feedback("1", rating="up")], **BATCH)
+    assert (two.status_code, two.json()["error"]["code"]) == (409, "event_id_reused")
+    assert two.json()["error"]["message"].startswith("events[2].id")
+    assert await world.database["received"].count_documents({"tenant_id": world.tenant}) == 0
+    good = await world.send([feedback("1"), feedback("3")], **BATCH)
+    assert good.status_code == 202
+    assert [one["id"] for one in good.json()["data"]] == ["1", "3"]
+    assert (await world.send([feedback("1"), feedback("3")], **BATCH)).json() == good.json()
+    twice = await world.send([feedback("1"), feedback("1")], **BATCH)
+    assert twice.json()["data"] == good.json()["data"][:1] * 2
+    await eventually(lambda: len(world.events) == 2)
+    for body, status in (([], 400), ([feedback(str(n)) for n in range(101)], 413)):
+        assert (await world.send(body, **BATCH)).status_code == status
 
 
-async def test_a_lists_events_count_as_requests_each(space: Space) -> None:
-    async with gateway(space) as world:
-        limited = world.app.state.service.authenticator._accounts.by_hash
-        for about in limited.values():
-            about["allowances"] = [{"of": about["key_id"], "requests_per_minute": 10, "tokens_per_minute": 10}]
-        assert (await world.send([feedback(str(n)) for n in range(20)], **BATCH)).status_code == 202
-        assert (await world.send(feedback("21"))).status_code == 429
+async def test_a_lists_events_count_as_requests_each(world: World) -> None:
+    for about in world.keys.values():
+        about["allowances"] = [{"of": about["key_id"], "requests_per_minute": 10, "tokens_per_minute": 10}]
+    assert (await world.send([feedback(str(n)) for n in range(20)], **BATCH)).status_code == 202
+    assert (await world.send(feedback("21"))).status_code == 429
 
 
-async def test_an_event_comes_in_headers_too(space: Space) -> None:
+async def test_an_event_comes_in_headers_too(world: World) -> None:
     """CloudEvents' binary mode: the same event as in its JSON form."""
     event = feedback("café")
     attributes = {"ce-specversion": "1.0", "ce-id": "caf%C3%A9", "ce-source": "/survey", "ce-type": FEEDBACK}
-    async with gateway(space) as world:
-        one = await world.send(event["data"], **attributes, **{"content-type": "application/json; charset=utf-8"})
-        assert one.status_code == 202, one.text
-        assert (await world.send(event)).json() == one.json()
-        bare = await world.send(event["data"], **{"content-type": "application/json"})
-        assert (bare.status_code, bare.json()["error"]["param"]) == (400, "content-type")
+    one = await world.send(event["data"], **attributes, **{"content-type": "application/json; charset=utf-8"})
+    assert one.status_code == 202, one.text
+    assert (await world.send(event)).json() == one.json()
+    bare = await world.send(event["data"], **{"content-type": "application/json"})
+    assert (bare.status_code, bare.json()["error"]["param"]) == (400, "content-type")
 
 
-async def test_what_the_published_builder_makes_is_taken(space: Space) -> None:
+async def test_what_the_published_builder_makes_is_taken(world: World) -> None:
     event = cloudevent(FEEDBACK, feedback()["data"], event_id="1", source="/survey")
-    async with gateway(space) as world:
-        assert (await world.send(event)).status_code == 202
-        assert (await world.send(feedback())).status_code == 202
+    assert (await world.send(event)).status_code == 202
+    assert (await world.send(feedback())).status_code == 202
     with pytest.raises(ValueError, match="publish"):
         cloudevent("model.promoted.v1", {}, event_id="1", source="/x")
 
 
-async def test_what_was_sent_is_forgotten_after_a_week_but_not_before_it_is_published(space: Space) -> None:
-    async with gateway(space) as world:
-        await world.send(feedback())
-        received = world.database["received"]
+async def test_what_was_sent_is_forgotten_after_a_week_but_not_before_it_is_published(world: World) -> None:
+    await world.send(feedback())
+    received = world.database["received"]
 
-        async def published() -> bool:
-            return bool(await received.count_documents({"outbox": []}))
+    async def published() -> bool:
+        return bool(await received.count_documents({"tenant_id": world.tenant, "outbox": []}))
 
-        await eventually(published)
-        waiting = await received.find_one({})
-        # The relay looks for the time of the first that waits; this one has none, so it is left alone.
-        await received.insert_one({**waiting, "_id": "sent_waiting", "outbox": [{}], "created_at": 1})
-        await received.insert_one({**waiting, "_id": "sent_old", "created_at": 1})
-        await kept_by(world).drop_before(now() - 60)
-        assert {one["_id"] async for one in received.find()} == {waiting["_id"], "sent_waiting"}
+    await eventually(published)
+    waiting = await received.find_one({"tenant_id": world.tenant})
+    # The relay looks for the time of the first that waits; this one has none, so it is left alone.
+    unpublished, old = f"sent_waiting_{world.tenant}", f"sent_old_{world.tenant}"
+    await received.insert_one({**waiting, "_id": unpublished, "outbox": [{}], "created_at": 1})
+    await received.insert_one({**waiting, "_id": old, "created_at": 1})
+    await kept_by(world).drop_before(now() - 60)
+    left = {one["_id"] async for one in received.find({"tenant_id": world.tenant})}
+    await received.delete_one({"_id": unpublished})
+    assert left == {waiting["_id"], unpublished}

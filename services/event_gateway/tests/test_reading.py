@@ -10,19 +10,26 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
-from gateway_world import OTHER, TENANT, World, feedback, gateway
+from gateway_world import PLACES, World, feedback
 
 from chassis.auth import hash_key
 from chassis.errors import NotFound
 from event_gateway.store import Log
 from schemas import ChatCompleted, FileDeleted, FinetuneFailed, FinetuneRequested, KeyRevoked, ModelPromoted
-from testkit import Space, eventually
+from testkit import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def promoted(name: str, tenant: str = TENANT) -> ModelPromoted:
+def promoted(name: str, tenant: str) -> ModelPromoted:
     return ModelPromoted(
         tenant_id=tenant, model_id=name, job_id="job", base_model="tiny", adapter_id="a", decided_by="gate"
     )
+
+
+def entry(world: World, number: int) -> dict[str, Any]:
+    """An event as it is kept to be read."""
+    return {"id": f"evt_{world.tenant}_{number}", "type": "model.promoted.v1", "data": {}}
 
 
 async def listed(world: World, many: int, key: str = "sk-engineer", **params: Any) -> list[dict[str, Any]]:
@@ -35,12 +42,12 @@ async def listed(world: World, many: int, key: str = "sk-engineer", **params: An
     return data
 
 
-async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(space: Space) -> None:
-    async with gateway(space) as world, space.publisher("registry") as publish:
+async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(world: World) -> None:
+    async with world.space.publisher("registry") as publish:
         for name in ("m1", "m2", "m3"):
-            sent = await publish(promoted(name))
+            sent = await publish(promoted(name, world.tenant))
             await listed(world, int(name[1]))
-        await publish(promoted("theirs", OTHER))
+        await publish(promoted("theirs", world.other))
         await publish(promoted("nobodys", ""))
         [theirs] = await listed(world, 1, "sk-other")
         assert theirs["data"]["model_id"] == "theirs"
@@ -49,7 +56,7 @@ async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(space: Spac
         assert [one["cursor"] for one in own] == ["1", "2", "3"]
         last = own[-1]
         assert (last["id"], last["source"], last["type"]) == (sent.id, "/sartor/registry", "model.promoted.v1")
-        assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", TENANT, "1.0")
+        assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", world.tenant, "1.0")
         assert last["data"] == {
             "model_id": "m3",
             "job_id": "job",
@@ -71,15 +78,15 @@ async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(space: Spac
         assert (end["data"], end["last_id"]) == ([], "3")
 
 
-async def test_one_sees_what_ones_role_may_and_no_content(space: Space) -> None:
+async def test_one_sees_what_ones_role_may_and_no_content(world: World) -> None:
     secret = "what the customer wrote"
-    async with gateway(space) as world, space.publisher("registry") as publish:
-        await publish(FileDeleted(tenant_id=TENANT, file_id="file-1"))
-        await publish(FinetuneFailed(tenant_id=TENANT, job_id="job", code="bad_rows", message=secret))
-        await publish(KeyRevoked(tenant_id=TENANT, key_id="key_1", key_hash="0" * 64))
+    async with world.space.publisher("registry") as publish:
+        await publish(FileDeleted(tenant_id=world.tenant, file_id="file-1"))
+        await publish(FinetuneFailed(tenant_id=world.tenant, job_id="job", code="bad_rows", message=secret))
+        await publish(KeyRevoked(tenant_id=world.tenant, key_id="key_1", key_hash="0" * 64))
         await publish(
             ChatCompleted(
-                tenant_id=TENANT,
+                tenant_id=world.tenant,
                 chat_id="chat",
                 model="m",
                 key_id="k",
@@ -89,7 +96,7 @@ async def test_one_sees_what_ones_role_may_and_no_content(space: Space) -> None:
                 finish_reason="stop",
             )
         )
-        await publish(promoted("m1"))
+        await publish(promoted("m1", world.tenant))
         seen = await listed(world, 3)
         assert {one["type"] for one in seen} == {"file.deleted.v1", "finetune.failed.v1", "model.promoted.v1"}
         assert secret not in str(seen)
@@ -108,29 +115,29 @@ async def test_one_sees_what_ones_role_may_and_no_content(space: Space) -> None:
             assert (await world.get("/events", key, **params)).status_code == status, key
         for order in ("asc", "desc"):
             assert (await world.get("/events", after="99999999999999999999", order=order)).status_code == 400
-        beyond = {"authorization": "Bearer sk-engineer", "last-event-id": f"{2**63}"}
+        beyond = {**world.bearer("sk-engineer"), "last-event-id": f"{2**63}"}
         answer = await world.http.get("/events", headers=beyond)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
 
 
-async def test_a_question_waits_for_its_answer(space: Space) -> None:
-    async with gateway(space) as world, space.publisher("registry") as publish:
+async def test_a_question_waits_for_its_answer(world: World) -> None:
+    async with world.space.publisher("registry") as publish:
         began = time.monotonic()
         none = (await world.get("/events", after="latest", wait=0.5)).json()
         assert (none["data"], time.monotonic() - began >= 0.5) == ([], True)
         waiting = asyncio.create_task(world.get("/events", wait=30, types="model.promoted.v1"))
         await publish(
-            FinetuneRequested(tenant_id=TENANT, job_id="j", base_model="b", training_file="f", trigger="request")
+            FinetuneRequested(tenant_id=world.tenant, job_id="j", base_model="b", training_file="f", trigger="request")
         )
-        await publish(promoted("m1"))
+        await publish(promoted("m1", world.tenant))
         answer = (await waiting).json()
         assert [one["data"]["model_id"] for one in answer["data"]] == ["m1"]
         assert time.monotonic() - began < 25
 
 
-async def test_a_stream_goes_on_where_it_broke_off(space: Space) -> None:
-    async def read(world: World, most: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
-        asked = {"authorization": "Bearer sk-engineer", "accept": "text/event-stream", **headers}
+async def test_a_stream_goes_on_where_it_broke_off(world: World) -> None:
+    async def read(most: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+        asked = {**world.bearer("sk-engineer"), "accept": "text/event-stream", **headers}
         found: list[tuple[str, dict[str, Any]]] = []
         async with world.http.stream("GET", "/events", headers=asked) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
@@ -145,128 +152,125 @@ async def test_a_stream_goes_on_where_it_broke_off(space: Space) -> None:
                     return found
         raise AssertionError("the stream ended")
 
-    async with gateway(space) as world, space.publisher("registry") as publish:
-        await publish(promoted("m1"))
-        reading = asyncio.create_task(read(world, 2))
+    async with world.space.publisher("registry") as publish:
+        await publish(promoted("m1", world.tenant))
+        reading = asyncio.create_task(read(2))
         await listed(world, 1)
-        await publish(promoted("m2"))
+        await publish(promoted("m2", world.tenant))
         found = await asyncio.wait_for(reading, 30)
         assert [(number, one["data"]["model_id"]) for number, one in found] == [("1", "m1"), ("2", "m2")]
-        await publish(promoted("m3"))
-        [(number, one)] = await asyncio.wait_for(read(world, 1, **{"last-event-id": "2"}), 30)
+        await publish(promoted("m3", world.tenant))
+        [(number, one)] = await asyncio.wait_for(read(1, **{"last-event-id": "2"}), 30)
         assert (number, one["data"]["model_id"]) == ("3", "m3")
 
 
-async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(space: Space) -> None:
-    async with gateway(space) as world:
-        log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10_000)
-        authenticator = world.app.state.service.authenticator
-        keys = authenticator._accounts.by_hash
-        keys[hash_key("sk-approver")]["role"] = "engineer"
+async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(world: World) -> None:
+    log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10_000)
+    authenticator = world.app.state.service.authenticator
+    keys = world.keys
+    keys[hash_key(world.key("sk-approver"))]["role"] = "engineer"
 
-        async def write() -> None:
-            for number in itertools.count():
-                await log.append(TENANT, {"id": f"evt_{number}", "type": "model.promoted.v1", "data": {}})
+    async def write() -> None:
+        for number in itertools.count():
+            await log.append(world.tenant, entry(world, number))
 
-        async def read(key: str, **params: Any) -> str:
-            """The last thing that is said."""
-            asked = {"authorization": f"Bearer {key}", "accept": "text/event-stream"}
-            found, said = 0, ""
-            async with world.http.stream("GET", "/events", headers=asked, params=params) as answer:
-                async for line in answer.aiter_lines():
-                    found += line.startswith("id: ")
-                    said = line or said
-                    if found == 3:
-                        started.discard(key)
-            return said
+    async def read(key: str, **params: Any) -> str:
+        """The last thing that is said."""
+        asked = {**world.bearer(key), "accept": "text/event-stream"}
+        found, said = 0, ""
+        async with world.http.stream("GET", "/events", headers=asked, params=params) as answer:
+            async for line in answer.aiter_lines():
+                found += line.startswith("id: ")
+                said = line or said
+                if found == 3:
+                    started.discard(key)
+        return said
 
-        started = {"sk-engineer", "sk-rater", "sk-approver"}
-        reading = [
-            asyncio.create_task(read("sk-engineer")),
-            asyncio.create_task(read("sk-rater")),
-            asyncio.create_task(read("sk-approver", types="model.promoted.v1,file.deleted.v1")),
-        ]
-        writing = asyncio.create_task(write())
-        try:
-            await eventually(lambda: not started)
-            authenticator.forget(hash_key("sk-engineer"))
-            for key, about in (("sk-rater", {"scopes": ["events:publish"]}), ("sk-approver", {"role": "approver"})):
-                keys[hash_key(key)] |= about
-                authenticator._known.forget(hash_key(key))
-            ended = await asyncio.wait_for(asyncio.gather(*reading), 20)
-            assert not writing.done()
-        finally:
-            for task in (writing, *reading):
-                task.cancel()
-        errors = [json.loads(said.removeprefix("data: "))["error"] for said in ended]
-        assert [(error["code"], error["param"]) for error in errors] == [
-            ("revoked_api_key", None),
-            ("insufficient_permissions", "events:read"),
-            ("insufficient_permissions", "types"),
-        ]
+    started = {"sk-engineer", "sk-rater", "sk-approver"}
+    reading = [
+        asyncio.create_task(read("sk-engineer")),
+        asyncio.create_task(read("sk-rater")),
+        asyncio.create_task(read("sk-approver", types="model.promoted.v1,file.deleted.v1")),
+    ]
+    writing = asyncio.create_task(write())
+    try:
+        await eventually(lambda: not started)
+        authenticator.forget(hash_key(world.key("sk-engineer")))
+        for key, about in (("sk-rater", {"scopes": ["events:publish"]}), ("sk-approver", {"role": "approver"})):
+            keys[hash_key(world.key(key))] |= about
+            authenticator._known.forget(hash_key(world.key(key)))
+        ended = await asyncio.wait_for(asyncio.gather(*reading), 20)
+        assert not writing.done()
+    finally:
+        for task in (writing, *reading):
+            task.cancel()
+    errors = [json.loads(said.removeprefix("data: "))["error"] for said in ended]
+    assert [(error["code"], error["param"]) for error in errors] == [
+        ("revoked_api_key", None),
+        ("insufficient_permissions", "events:read"),
+        ("insufficient_permissions", "types"),
+    ]
 
 
-async def test_a_question_that_waits_ends_with_its_key(space: Space) -> None:
-    async with gateway(space) as world, space.publisher("registry") as publish:
+async def test_a_question_that_waits_ends_with_its_key(world: World) -> None:
+    async with world.space.publisher("registry") as publish:
         waiting = asyncio.create_task(world.get("/events", wait=30))
         heads: Any = world.app.state.service._background["heads"]
-        await eventually(lambda: heads.__self__._waiting.get(TENANT) == 1)
-        world.app.state.service.authenticator.forget(hash_key("sk-engineer"))
-        await publish(promoted("m1"))
+        await eventually(lambda: heads.__self__._waiting.get(world.tenant) == 1)
+        world.app.state.service.authenticator.forget(hash_key(world.key("sk-engineer")))
+        await publish(promoted("m1", world.tenant))
         answer = await asyncio.wait_for(waiting, 30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
 
 
-async def test_a_burst_gets_no_more_places_than_there_are(space: Space) -> None:
-    async with gateway(space, event_streams_per_tenant=2) as world, AsyncExitStack() as streams:
+async def test_a_burst_gets_no_more_places_than_there_are(world: World) -> None:
+    async with AsyncExitStack() as streams:
         heads: Any = world.app.state.service._background["heads"]
-        asked = {"authorization": "Bearer sk-engineer", "accept": "text/event-stream"}
+        asked = {**world.bearer("sk-engineer"), "accept": "text/event-stream"}
         opened = await asyncio.gather(
             *(streams.enter_async_context(world.http.stream("GET", "/events", headers=asked)) for _ in range(8))
         )
-        assert sorted(answer.status_code for answer in opened) == [200] * 2 + [429] * 6
+        assert sorted(answer.status_code for answer in opened) == [200] * PLACES + [429] * (8 - PLACES)
         await streams.aclose()
-        await eventually(lambda: not heads.__self__._waiting)
+        await eventually(lambda: world.tenant not in heads.__self__._waiting)
         answers = await asyncio.gather(*(world.get("/events", after="latest", wait=1) for _ in range(8)))
-        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 6
-        assert not heads.__self__._waiting
+        assert sorted(answer.status_code for answer in answers) == [200] * PLACES + [429] * (8 - PLACES)
+        assert world.tenant not in heads.__self__._waiting
 
 
-async def test_open_streams_are_counted(space: Space) -> None:
-    async with gateway(space, event_streams_per_tenant=2) as world:
-        waiting = [asyncio.create_task(world.get("/events", after="latest", wait=5)) for _ in range(2)]
-        heads: Any = world.app.state.service._background["heads"]
-        await eventually(lambda: heads.__self__._waiting.get(TENANT) == 2)
-        assert (await world.get("/events", wait=1)).status_code == 429
-        assert (await world.get("/events", "sk-other", wait=0.1)).status_code == 200
-        assert (await world.get("/events")).status_code == 200
-        for one in waiting:
-            one.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        await eventually(lambda: not heads.__self__._waiting)
+async def test_open_streams_are_counted(world: World) -> None:
+    waiting = [asyncio.create_task(world.get("/events", after="latest", wait=5)) for _ in range(PLACES)]
+    heads: Any = world.app.state.service._background["heads"]
+    await eventually(lambda: heads.__self__._waiting.get(world.tenant) == PLACES)
+    assert (await world.get("/events", wait=1)).status_code == 429
+    assert (await world.get("/events", "sk-other", wait=0.1)).status_code == 200
+    assert (await world.get("/events")).status_code == 200
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await eventually(lambda: world.tenant not in heads.__self__._waiting)
 
 
-async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(space: Space) -> None:
-    async with gateway(space, events_kept_per_tenant=10) as world:
-        log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10)
-        for number in range(1, 16):
-            await log.append(TENANT, {"id": f"evt_{number}", "type": "model.promoted.v1", "data": {}})
-        kept = (await world.get("/events", limit=100)).json()
-        assert [one["cursor"] for one in kept["data"]] == [str(number) for number in range(6, 16)]
-        lost = await world.get("/events", after="3")
-        assert (lost.status_code, lost.json()["error"]["code"]) == (404, "cursor_expired")
-        assert (await world.get("/events", after="5")).status_code == 200
-        await world.database["events"].delete_many({})  # as they expire
-        assert (await world.get("/events", after="14")).json()["error"]["code"] == "cursor_expired"
-        assert (await world.get("/events", after="15")).json()["last_id"] == "15"
-        for beyond in ("16", f"{2**63 - 1}"):  # of a log that is no more
-            assert (await world.get("/events", after=beyond)).json()["error"]["code"] == "cursor_expired"
-        await log.append(TENANT, {"id": "evt_16", "type": "model.promoted.v1", "data": {}})
-        assert (await world.get("/events", after="15")).json()["last_id"] == "16"
+async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(world: World) -> None:
+    log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10)
+    for number in range(1, 16):
+        await log.append(world.tenant, entry(world, number))
+    kept = (await world.get("/events", limit=100)).json()
+    assert [one["cursor"] for one in kept["data"]] == [str(number) for number in range(6, 16)]
+    lost = await world.get("/events", after="3")
+    assert (lost.status_code, lost.json()["error"]["code"]) == (404, "cursor_expired")
+    assert (await world.get("/events", after="5")).status_code == 200
+    await world.database["events"].delete_many({"tenant_id": world.tenant})  # as they expire
+    assert (await world.get("/events", after="14")).json()["error"]["code"] == "cursor_expired"
+    assert (await world.get("/events", after="15")).json()["last_id"] == "15"
+    for beyond in ("16", f"{2**63 - 1}"):  # of a log that is no more
+        assert (await world.get("/events", after=beyond)).json()["error"]["code"] == "cursor_expired"
+    await log.append(world.tenant, entry(world, 16))
+    assert (await world.get("/events", after="15")).json()["last_id"] == "16"
 
 
 @pytest.mark.parametrize("name", ["events", "heads"])
-async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(space: Space, name: str) -> None:
+async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(world: World, name: str) -> None:
     class Going:
         """A collection; after each question for one document the three oldest events are kept no more."""
 
@@ -275,38 +279,35 @@ async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(spa
 
         async def find_one(self, *asked: Any, **more: Any) -> Any:
             found = await self._collection.find_one(*asked, **more)
-            await database["events"].delete_many({"number": {"$lte": 3}})
+            await database["events"].delete_many({"tenant_id": world.tenant, "number": {"$lte": 3}})
             return found
 
         def __getattr__(self, method: str) -> Any:
             return getattr(self._collection, method)
 
-    async with gateway(space) as world:
-        database = world.database
-        log = Log(database["events"], database["heads"], kept_seconds=60, most=100)
-        for number in range(1, 6):
-            await log.append(TENANT, {"id": f"evt_{number}", "type": "model.promoted.v1", "data": {}})
-        parts: Any = {one: Going(database[one]) if one == name else database[one] for one in ("events", "heads")}
-        read = Log(parts["events"], parts["heads"], kept_seconds=60, most=100)
-        found = [{"cursor": "cursor_expired"}]
-        with suppress(NotFound):
-            found, _ = await read.page(TENANT, ["model.promoted.v1"], after=1, limit=10)
-        assert [one["cursor"] for one in found] in (["2", "3", "4", "5"], ["cursor_expired"])
+    database = world.database
+    log = Log(database["events"], database["heads"], kept_seconds=60, most=100)
+    for number in range(1, 6):
+        await log.append(world.tenant, entry(world, number))
+    parts: Any = {one: Going(database[one]) if one == name else database[one] for one in ("events", "heads")}
+    read = Log(parts["events"], parts["heads"], kept_seconds=60, most=100)
+    found = [{"cursor": "cursor_expired"}]
+    with suppress(NotFound):
+        found, _ = await read.page(world.tenant, ["model.promoted.v1"], after=1, limit=10)
+    assert [one["cursor"] for one in found] in (["2", "3", "4", "5"], ["cursor_expired"])
 
 
-async def test_events_that_come_together_get_places_of_their_own(space: Space) -> None:
-    async with gateway(space) as world:
-        log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=100)
-        shown = [{"id": f"evt_{number % 12}", "type": "model.promoted.v1", "data": {}} for number in range(24)]
-        await asyncio.gather(*(log.append(TENANT, one) for one in shown))
-        found = (await world.get("/events", limit=100)).json()["data"]
-        assert [one["cursor"] for one in found] == [str(number) for number in range(1, 13)]
-        assert len({one["id"] for one in found}) == 12
+async def test_events_that_come_together_get_places_of_their_own(world: World) -> None:
+    log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=100)
+    shown = [entry(world, number % 12) for number in range(24)]
+    await asyncio.gather(*(log.append(world.tenant, one) for one in shown))
+    found = (await world.get("/events", limit=100)).json()["data"]
+    assert [one["cursor"] for one in found] == [str(number) for number in range(1, 13)]
+    assert len({one["id"] for one in found}) == 12
 
 
-async def test_an_outsiders_own_event_can_be_read(space: Space) -> None:
-    async with gateway(space) as world:
-        receipt = (await world.send(feedback())).json()
-        [one] = await listed(world, 1)
-        assert (one["data"]["feedback_id"], one["data"]["producer"]) == (receipt["subject"], "key_rater")
-        assert one["causationid"] == "1"
+async def test_an_outsiders_own_event_can_be_read(world: World) -> None:
+    receipt = (await world.send(feedback())).json()
+    [one] = await listed(world, 1)
+    assert (one["data"]["feedback_id"], one["data"]["producer"]) == (receipt["subject"], world.key_id("sk-rater"))
+    assert one["causationid"] == "1"

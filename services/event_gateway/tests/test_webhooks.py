@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from gateway_world import OTHER, TENANT, World, gateway, receiver
+from gateway_world import World, gateway, receiver
 
 from event_gateway.domain import Delivery, Endpoint, Outcome
 from event_gateway.sending import WebhookSender
@@ -18,16 +18,21 @@ from event_gateway.worker import Deliveries
 from schemas import FinetuneSucceeded, KeyRevoked, ModelPromoted, WebhookRefused, verified
 from testkit import Space, eventually
 
-FAST = {"webhook_first_pause": 0.2, "webhook_longest_pause": 0.3, "webhook_seconds": 3}
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SLOW = {"webhook_first_pause": 60, "webhook_longest_pause": 60, "webhook_seconds": 3}
 
 
-def sdk(world: World, key: str = "sk-engineer") -> openai.AsyncOpenAI:
+def sdk(world: World) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
-        base_url=str(world.http.base_url), api_key=key, max_retries=0, _strict_response_validation=True
+        base_url=str(world.http.base_url),
+        api_key=world.key("sk-engineer"),
+        max_retries=0,
+        _strict_response_validation=True,
     )
 
 
-def succeeded(job: str = "ftjob-1", tenant: str = TENANT) -> FinetuneSucceeded:
+def succeeded(tenant: str, job: str = "ftjob-1") -> FinetuneSucceeded:
     return FinetuneSucceeded(tenant_id=tenant, job_id=job, model_id="ft:tiny:acme:x")
 
 
@@ -46,8 +51,8 @@ async def deliveries(world: World, made: dict[str, Any], **params: Any) -> list[
     return found
 
 
-async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(space: Space) -> None:
-    async with gateway(space) as world, receiver() as there, space.publisher("trainer") as publish:
+async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(world: World) -> None:
+    async with receiver() as there, world.space.publisher("trainer") as publish:
         client = sdk(world)
         types = await client.webhooks.event_types.list()
         assert {"fine_tuning.job.succeeded", "model.promoted.v1"} <= set(types.data)
@@ -57,8 +62,8 @@ async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(space: Space) -> 
         assert (listed.id, listed.signing_secret_hint) == (made.id, made.signing_secret_hint)
         tried = await client.webhooks.test(made.id, event_type="fine_tuning.job.succeeded")
         assert tried.status_code == 200
-        await publish(succeeded())
-        await publish(succeeded("ftjob-2", OTHER))
+        await publish(succeeded(world.tenant))
+        await publish(succeeded(world.other, "ftjob-2"))
         await eventually(lambda: len(there.came) == 2)
         headers, body = there.came[1]
         event = client.webhooks.unwrap(body, headers, secret=made.signing_secret)
@@ -77,7 +82,7 @@ async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(space: Space) -> 
         changed = await client.webhooks.update(made.id, name="ours")
         assert changed.name == "ours"
         other = await client.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
-        await publish(succeeded("ftjob-3"))
+        await publish(succeeded(world.tenant, "ftjob-3"))
         await eventually(lambda: len(there.came) == 3)
         for secret in (made.signing_secret, other.signing_secret):
             assert client.webhooks.unwrap(there.came[2][1], there.came[2][0], secret=secret)
@@ -85,10 +90,10 @@ async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(space: Space) -> 
         assert (await world.get("/webhook_endpoints")).json()["data"] == []
 
 
-async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(space: Space) -> None:
-    async with gateway(space, **FAST) as world, receiver(500, 302) as there, space.publisher("trainer") as publish:
+async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(world: World) -> None:
+    async with receiver(500, 302) as there, world.space.publisher("trainer") as publish:
         made = await endpoint(world, there.url)
-        await publish(succeeded())
+        await publish(succeeded(world.tenant))
         await eventually(lambda: len(there.came) == 3)
         assert len({headers["webhook-id"] for headers, _ in there.came}) == 1
 
@@ -104,14 +109,10 @@ async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(space: Spa
         assert "signing_secret" not in shown
 
 
-async def test_what_nobody_takes_is_parked_and_can_be_sent_again(space: Space) -> None:
-    async with (
-        gateway(space, **FAST, webhook_attempts=3) as world,
-        receiver(*[503] * 3) as there,
-        space.publisher("trainer") as publish,
-    ):
+async def test_what_nobody_takes_is_parked_and_can_be_sent_again(world: World) -> None:
+    async with receiver(*[503] * 3) as there, world.space.publisher("trainer") as publish:
         made = await endpoint(world, there.url)
-        await publish(succeeded())
+        await publish(succeeded(world.tenant))
 
         async def parked() -> Any:
             return await deliveries(world, made, state="parked")
@@ -127,17 +128,17 @@ async def test_what_nobody_takes_is_parked_and_can_be_sent_again(space: Space) -
         assert len({headers["webhook-id"] for headers, _ in there.came}) == 1
 
 
-async def test_an_endpoint_that_wants_no_more_is_off_until_it_is_changed(space: Space) -> None:
-    async with gateway(space, **FAST) as world, receiver(410) as there, space.publisher("trainer") as publish:
+async def test_an_endpoint_that_wants_no_more_is_off_until_it_is_changed(world: World) -> None:
+    async with receiver(410) as there, world.space.publisher("trainer") as publish:
         made = await endpoint(world, there.url)
         path = f"/webhook_endpoints/{made['id']}"
-        await publish(succeeded())
+        await publish(succeeded(world.tenant))
 
         async def off() -> Any:
             return (await world.get(path)).json()["off"]
 
         assert "410" in await eventually(off)
-        await publish(succeeded("ftjob-2"))
+        await publish(succeeded(world.tenant, "ftjob-2"))
 
         async def read() -> bool:
             return len((await world.get("/events")).json()["data"]) == 2
@@ -152,12 +153,15 @@ async def test_an_endpoint_that_wants_no_more_is_off_until_it_is_changed(space: 
 
 async def test_an_endpoint_that_is_away_holds_up_nobody_and_only_so_much(space: Space) -> None:
     """Its deliveries are bounded; another endpoint gets its own at once."""
-    slow = {**FAST, "webhook_first_pause": 60, "webhook_longest_pause": 60, "webhook_waiting": 10}
-    async with gateway(space, **slow) as world, receiver() as there, space.publisher("trainer") as publish:
+    async with (
+        gateway(space, **SLOW, webhook_waiting=10) as world,
+        receiver() as there,
+        space.publisher("trainer") as publish,
+    ):
         away = await endpoint(world, "http://127.0.0.1:9/hook")
         await endpoint(world, there.url)
         for number in range(15):
-            await publish(succeeded(f"ftjob-{number}"))
+            await publish(succeeded(world.tenant, f"ftjob-{number}"))
             await eventually(lambda many=number + 1: len(there.came) == many)
 
         async def counted() -> bool:
@@ -176,7 +180,7 @@ async def test_two_replicas_deliver_each_event_once(space: Space) -> None:
     ):
         made = await endpoint(world, there.url)
         for number in range(12):
-            await publish(succeeded(f"ftjob-{number}"))
+            await publish(succeeded(world.tenant, f"ftjob-{number}"))
 
         async def done() -> bool:
             found = await deliveries(world, made, limit=100)
@@ -189,16 +193,15 @@ async def test_two_replicas_deliver_each_event_once(space: Space) -> None:
 
 
 async def test_a_deleted_endpoint_leaves_nothing(space: Space) -> None:
-    slow = {**FAST, "webhook_first_pause": 60, "webhook_longest_pause": 60}
-    async with gateway(space, **slow) as world, space.publisher("trainer") as publish:
+    async with gateway(space, **SLOW) as world, space.publisher("trainer") as publish:
         made = await endpoint(world, "http://127.0.0.1:9/hook")
-        await publish(succeeded())
+        await publish(succeeded(world.tenant))
 
         async def tried() -> Any:
             return [one for one in await deliveries(world, made) if one["attempts"]]
 
         await eventually(tried)
-        await world.http.delete(f"/webhook_endpoints/{made['id']}", headers={"authorization": "Bearer sk-engineer"})
+        await world.http.delete(f"/webhook_endpoints/{made['id']}", headers=world.bearer("sk-engineer"))
         for name in ("endpoints", "deliveries"):
             assert await world.database[name].count_documents({}) == 0
 
@@ -213,8 +216,8 @@ WRONG: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
-async def test_what_cannot_be_sent_cannot_be_asked_for(space: Space) -> None:
-    async with gateway(space, webhooks_per_tenant=1) as world, receiver() as there:
+async def test_what_cannot_be_sent_cannot_be_asked_for(world: World) -> None:
+    async with receiver() as there:
         good = {"name": "mine", "url": there.url, "event_types": ["model.promoted.v1"]}
         for change, status, param in WRONG:
             answer = await world.post("/webhook_endpoints", {**good, **change})
@@ -236,9 +239,9 @@ NOT_ONES_OWN: list[tuple[str, dict[str, Any] | None]] = [
 ]
 
 
-async def test_what_is_sent_of_anothers_events_is_not_led_elsewhere(space: Space) -> None:
+async def test_what_is_sent_of_anothers_events_is_not_led_elsewhere(world: World) -> None:
     """An engineer, who may not read of keys, has no hand in an endpoint that is told of them."""
-    async with gateway(space, **FAST) as world, receiver(410) as there, space.publisher("accounts") as publish:
+    async with receiver(410) as there, world.space.publisher("accounts") as publish:
         made = await endpoint(world, there.url, "key.revoked.v1", "model.promoted.v1", key="sk-admin")
         path = f"/webhook_endpoints/{made['id']}"
         for route, body in NOT_ONES_OWN:
@@ -249,7 +252,7 @@ async def test_what_is_sent_of_anothers_events_is_not_led_elsewhere(space: Space
             name: made[name] for name in ("name", "url", "event_types", "signing_secret_hint")
         }
         assert there.came == []
-        await publish(KeyRevoked(tenant_id=TENANT, key_id="key_1", key_hash="0" * 64))
+        await publish(KeyRevoked(tenant_id=world.tenant, key_id="key_1", key_hash="0" * 64))
 
         async def parked() -> Any:
             return await deliveries(world, made, state="parked")
@@ -293,13 +296,15 @@ async def test_a_delivery_that_breaks_ends_no_other(space: Space, monkeypatch: p
     async with gateway(space, **once) as world, receiver() as there, space.publisher("trainer") as publish:
         mine = await endpoint(world, there.url)
         odd = await endpoint(world, there.url.replace("/hook", "/odd"), "model.promoted.v1", name="odd")
-        await publish(succeeded("ftjob-1"))
+        await publish(succeeded(world.tenant, "ftjob-1"))
         await eventually(lambda: begun)
         await publish(
-            ModelPromoted(tenant_id=TENANT, model_id="m", job_id="j", base_model="b", adapter_id="a", decided_by="gate")
+            ModelPromoted(
+                tenant_id=world.tenant, model_id="m", job_id="j", base_model="b", adapter_id="a", decided_by="gate"
+            )
         )
         await eventually(broke.is_set)
-        await publish(succeeded("ftjob-2"))
+        await publish(succeeded(world.tenant, "ftjob-2"))
         await eventually(lambda: len(there.came) == 1)
         go_on.set()
         await eventually(lambda: len(there.came) == 2)
@@ -338,15 +343,15 @@ async def test_receivers_that_hang_hold_up_neither_the_tenants_others_nor_other_
         await endpoint(world, there.url)
         await endpoint(world, there.url, key="sk-other")
         for number in range(4):
-            await publish(succeeded(f"ftjob-{number}"))
+            await publish(succeeded(world.tenant, f"ftjob-{number}"))
         await eventually(lambda: len(there.came) == 4)
         assert under_way == {"hanging-1": 2}
         await endpoint(world, there.url.replace("/hook", "/two"), name="hanging-2")
         for number in range(4, 8):
-            await publish(succeeded(f"ftjob-{number}"))
+            await publish(succeeded(world.tenant, f"ftjob-{number}"))
         await eventually(lambda: under_way["hanging-2"])
         before = len(there.came)
-        await publish(succeeded("ftjob-8", OTHER))
+        await publish(succeeded(world.other, "ftjob-8"))
         await eventually(lambda: any(b"ftjob-8" in body for _, body in there.came))
         assert under_way == {"hanging-1": 2, "hanging-2": 1}
         assert len(there.came) > before
@@ -357,13 +362,14 @@ async def test_receivers_that_hang_hold_up_neither_the_tenants_others_nor_other_
 async def test_addresses_inside_are_for_installations_that_say_so(space: Space) -> None:
     async with gateway(space) as open_one, receiver() as there:
         await endpoint(open_one, there.url, "model.promoted.v1")
-    async with gateway(space, webhooks_to_inside=False) as world, space.publisher("registry") as publish:
+    inside = {"of": open_one, "webhooks_to_inside": False}
+    async with gateway(space, **inside) as world, space.publisher("registry") as publish:
         good = {"name": "mine", "url": there.url, "event_types": ["model.promoted.v1"]}
         for url in (there.url, there.url.replace("http:", "https:")):
             assert (await world.post("/webhook_endpoints", {**good, "url": url})).status_code == 400
         [made] = (await world.get("/webhook_endpoints")).json()["data"]
         facts = {"model_id": "m", "job_id": "j", "base_model": "b", "adapter_id": "a", "decided_by": "gate"}
-        await publish(ModelPromoted(tenant_id=TENANT, **facts))
+        await publish(ModelPromoted(tenant_id=world.tenant, **facts))
 
         async def tried() -> Any:
             return [one for one in await deliveries(world, made) if one["attempts"]]
