@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from chassis.errors import Conflict, Invalid, NotFound, Transient
-from chassis.ids import now
+from chassis.ids import new_id, now
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
+from eventbus.handled import envelope_handled
 from eventbus.heartbeat import Heartbeat
 from eventbus.leases import ABANDONED, UNCLAIMED
 from eventbus.outbox import AggregateStore
@@ -27,6 +29,8 @@ from eventbus.service import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from schemas.envelope import utc_now
 from testkit import Space, eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TENANT = "tenant_a"
 
@@ -93,34 +97,110 @@ async def consumer(space: Space, handlers: dict[type[Event], object]) -> AsyncIt
         yield service
 
 
-async def test_events_follow_their_state_in_order_and_leave_the_outbox(space: Space) -> None:
+Handlers = dict[type[Event], Callable[[Any], Awaitable[None]]]
+
+
+@dataclass
+class World:
+    """A producer and a consumer that run, and one test's tenant, whose events the test handles."""
+
+    space: Space
+    settings: ServiceSettings
+    store: AggregateStore[Upload]
+    service: Service
+    seen: list[tuple[Envelope, Event]]
+    handlers: dict[str, Handlers]
+    tenant: str = field(default_factory=lambda: new_id("tenant_"))
+
+    def handle(self, handlers: Handlers) -> None:
+        self.handlers[self.tenant] = handlers
+
+    def id(self, number: int) -> str:
+        return f"file-{self.tenant}-{number}"
+
+    def upload(self, number: int = 1) -> Upload:
+        made = Upload(id=self.id(number), tenant_id=self.tenant, created_at=number, name="a.jsonl")
+        made.upload()
+        return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(shared_space: Space) -> AsyncIterator[dict[str, Any]]:
+    """A producer and a consumer for the tests of this file; the events of each tenant are its test's to handle."""
+    handlers: dict[str, Handlers] = {}
+    seen: list[tuple[Envelope, Event]] = []
+
+    async def handle(event: Event) -> None:
+        seen.append((envelope_handled(), event))
+        if handle_it := handlers[event.tenant_id].get(type(event)):
+            await handle_it(event)
+
+    async with (
+        producer(shared_space) as (making, store),
+        consumer(shared_space, dict.fromkeys((FileUploaded, FileDeleted, DatasetRejected), handle)) as service,
+    ):
+        yield {
+            "space": shared_space,
+            "settings": making.settings,
+            "store": store,
+            "service": service,
+            "seen": seen,
+            "handlers": handlers,
+        }
+
+
+@pytest.fixture
+def world(shared: dict[str, Any]) -> World:
+    return World(**shared)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def store(shared: dict[str, Any]) -> AggregateStore[Upload]:
+    """A collection of the test's own, whose events nobody publishes."""
+    collection = shared["store"].collection.database[new_id("uploads_")]
+    made = AggregateStore(collection, Upload, "ingest", lambda: None)
+    await made.prepare()
+    return made
+
+
+async def test_events_follow_their_state_in_order_and_leave_the_outbox(world: World) -> None:
     got: list[Event] = []
 
     async def keep(event: Event) -> None:
         got.append(event)
 
-    async with producer(space) as (_, store), consumer(space, {FileUploaded: keep, FileDeleted: keep}):
-        for number in range(5):
-            await store.add(upload(number))
-            await store.update(TENANT, f"file-{number}", Upload.delete)
-        await eventually(lambda: len(got) == 10)
-        for number in range(5):
-            mine = [type(event) for event in got if event.aggregate_id == f"file-{number}"]
-            assert mine == [FileUploaded, FileDeleted]
-        await eventually(lambda: _outboxes_empty(store))
+    world.handle({FileUploaded: keep, FileDeleted: keep})
+    for number in range(5):
+        await world.store.add(world.upload(number))
+        await world.store.update(world.tenant, world.id(number), Upload.delete)
+    await eventually(lambda: len(got) == 10)
+    for number in range(5):
+        mine = [type(event) for event in got if event.aggregate_id == world.id(number)]
+        assert mine == [FileUploaded, FileDeleted]
+
+    async def empty() -> bool:
+        query = {"tenant_id": world.tenant, "outbox.0": {"$exists": True}}
+        return await world.store.collection.count_documents(query) == 0
+
+    await eventually(empty)
 
 
-async def test_each_stream_of_an_aggregate_is_counted_without_gaps(space: Space) -> None:
-    async with producer(space) as (_, store), space.probe("files", "datasets") as seen:
-        await store.add(Upload(id="file-a.b", tenant_id=TENANT))
-        for change in (Upload.upload, Upload.reject, Upload.delete, Upload.reject):
-            await store.update(TENANT, "file-a.b", change)
-        await eventually(lambda: len(seen.events) == 4)
-        numbers = sorted((event.topic, envelope.seq, envelope.origin) for envelope, event in seen.events)
-        assert numbers == [(topic, seq, "file-a.b") for topic in ("datasets", "files") for seq in (1, 2)]
+async def test_each_stream_of_an_aggregate_is_counted_without_gaps(world: World) -> None:
+    world.handle({})
+    mine = f"file-{world.tenant}.b"
+    await world.store.add(Upload(id=mine, tenant_id=world.tenant))
+    for change in (Upload.upload, Upload.reject, Upload.delete, Upload.reject):
+        await world.store.update(world.tenant, mine, change)
+
+    def seen() -> list[tuple[str, int, str]]:
+        found = [(event.topic, one.seq, one.origin) for one, event in world.seen if one.subject == mine]
+        return sorted(found)
+
+    await eventually(lambda: len(seen()) == 4)
+    assert seen() == [(topic, seq, mine) for topic in ("datasets", "files") for seq in (1, 2)]
 
 
-async def test_a_consumer_counts_gaps_and_repetitions(space: Space) -> None:
+async def test_a_consumer_counts_gaps_and_repetitions(world: World) -> None:
     def counted() -> dict[str, float]:
         return {kind: OUT_OF_SEQUENCE.labels(kind)._value.get() for kind in ("gap", "repeated")}
 
@@ -129,49 +209,45 @@ async def test_a_consumer_counts_gaps_and_repetitions(space: Space) -> None:
     async def keep(event: FileDeleted) -> None:
         handled.append(event.file_id)
 
-    async with consumer(space, {FileDeleted: keep}) as service:
-        before = counted()
-        event = FileDeleted(tenant_id=TENANT, file_id="file-1")
-        for seq in (1, 2, 4, 4, 5):
-            envelope = Envelope(
-                id=f"evt_{seq}",
-                source="/sartor/ingest",
-                type=event.type,
-                time=utc_now(),
-                subject="file-1",
-                seq=seq,
-                origin="file-1",
-                tenantid=TENANT,
-            )
-            await service.bus.publish("files", envelope, event.model_dump(mode="json"))
-        await eventually(lambda: len(handled) == 5)
-        assert {kind: counted()[kind] - before[kind] for kind in before} == {"gap": 1, "repeated": 1}
+    world.handle({FileDeleted: keep})
+    before = counted()
+    event = FileDeleted(tenant_id=world.tenant, file_id=world.id(1))
+    for seq in (1, 2, 4, 4, 5):
+        envelope = Envelope(
+            id=new_id("evt_"),
+            source="/sartor/ingest",
+            type=event.type,
+            time=utc_now(),
+            subject=event.file_id,
+            seq=seq,
+            origin=event.file_id,
+            tenantid=world.tenant,
+        )
+        await world.service.bus.publish("files", envelope, event.model_dump(mode="json"))
+    await eventually(lambda: len(handled) == 5)
+    assert {kind: counted()[kind] - before[kind] for kind in before} == {"gap": 1, "repeated": 1}
 
 
-async def _outboxes_empty(store: AggregateStore[Upload]) -> bool:
-    return await store.collection.count_documents({"outbox.0": {"$exists": True}}) == 0
-
-
-async def test_a_permanent_error_is_dead_lettered_at_once_and_the_next_event_is_handled(space: Space) -> None:
+async def test_a_permanent_error_is_dead_lettered_at_once_and_the_next_event_is_handled(world: World) -> None:
     handled: list[str] = []
 
     async def refuse_first(event: FileUploaded) -> None:
         handled.append(event.file_id)
-        if event.file_id == "file-0":
-            raise Invalid("file-0 is poison", code="poison")
+        if event.file_id == world.id(0):
+            raise Invalid("the first is poison", code="poison")
 
-    async with producer(space) as (_, store), consumer(space, {FileUploaded: refuse_first}):
-        await store.add(upload(0))
-        await eventually(lambda: handled == ["file-0"])
-        await store.add(upload(1))
-        await eventually(lambda: "file-1" in handled)
-        assert handled.count("file-0") == 1
-        letter = await _dead_letter(space, "files")
-        assert letter["x-error-code"] == "poison"
-        assert letter["x-error"] == "file-0 is poison"
-        assert letter["x-attempts"] == "1"
-        assert letter["x-consumer"] == "registry"
-        assert letter["ce_type"] == "file.uploaded.v1"
+    world.handle({FileUploaded: refuse_first})
+    await world.store.add(world.upload(0))
+    await eventually(lambda: handled == [world.id(0)])
+    await world.store.add(world.upload(1))
+    await eventually(lambda: world.id(1) in handled)
+    assert handled.count(world.id(0)) == 1
+    letter = await _dead_letter(world.space, "files", of=world.tenant)
+    assert letter["x-error-code"] == "poison"
+    assert letter["x-error"] == "the first is poison"
+    assert letter["x-attempts"] == "1"
+    assert letter["x-consumer"] == "registry"
+    assert letter["ce_type"] == "file.uploaded.v1"
 
 
 async def test_a_swarm_of_dead_letters_is_written_together_and_when_the_broker_takes_it(
@@ -207,7 +283,7 @@ async def test_a_swarm_of_dead_letters_is_written_together_and_when_the_broker_t
         assert (await _dead_letter(space, "files"))["x-error-code"] == "poison"
 
 
-async def test_a_transient_error_is_tried_again(space: Space) -> None:
+async def test_a_transient_error_is_tried_again(world: World) -> None:
     attempts: list[str] = []
 
     async def fail_twice(event: FileUploaded) -> None:
@@ -215,43 +291,43 @@ async def test_a_transient_error_is_tried_again(space: Space) -> None:
         if len(attempts) < 3:
             raise ConnectionError("away")
 
-    async with producer(space) as (_, store), consumer(space, {FileUploaded: fail_twice}):
-        await store.add(upload())
-        await eventually(lambda: len(attempts) == 3)
-        await asyncio.sleep(1)
-        assert attempts == ["file-1"] * 3
+    world.handle({FileUploaded: fail_twice})
+    await world.store.add(world.upload())
+    await eventually(lambda: len(attempts) == 3)
+    await asyncio.sleep(1)
+    assert attempts == [world.id(1)] * 3
 
 
-async def test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on(space: Space) -> None:
-    """The first event of file-1 fails for a while: its second, which would not, waits behind it, file-2 does not."""
+async def test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on(world: World) -> None:
+    """The first event of a file fails for a while: its second, which would not, waits behind it, another's does not."""
     away, handled = True, []
 
     async def handle(event: FileUploaded | FileDeleted) -> None:
-        if away and event.file_id == "file-1" and isinstance(event, FileUploaded):
+        if away and event.file_id == world.id(1) and isinstance(event, FileUploaded):
             raise Transient("a peer is away")
         handled.append((event.type.split(".")[1], event.file_id))
 
-    async with producer(space) as (_, store), consumer(space, {FileUploaded: handle, FileDeleted: handle}) as service:
-        await store.add(upload(1))
-        await store.update(TENANT, "file-1", Upload.delete)
-        await store.add(upload(2))
-        await eventually(lambda: ("uploaded", "file-2") in handled, within=10)
-        parked = service.collection("parked")
+    world.handle({FileUploaded: handle, FileDeleted: handle})
+    await world.store.add(world.upload(1))
+    await world.store.update(world.tenant, world.id(1), Upload.delete)
+    await world.store.add(world.upload(2))
+    await eventually(lambda: ("uploaded", world.id(2)) in handled, within=10)
+    parked, mine = world.service.collection("parked"), {"messages.headers.ce_tenantid": world.tenant}
 
-        async def both_wait() -> bool:
-            found = await parked.find_one({})
-            return found is not None and len(found["messages"]) == 2
+    async def both_wait() -> bool:
+        found = await parked.find_one(mine)
+        return found is not None and len(found["messages"]) == 2
 
-        await eventually(both_wait)
-        assert handled == [("uploaded", "file-2")]
-        away = False
-        await eventually(lambda: len(handled) == 3, within=30)
-        assert handled[1:] == [("uploaded", "file-1"), ("deleted", "file-1")]
+    await eventually(both_wait)
+    assert handled == [("uploaded", world.id(2))]
+    away = False
+    await eventually(lambda: len(handled) == 3, within=30)
+    assert handled[1:] == [("uploaded", world.id(1)), ("deleted", world.id(1))]
 
-        async def empty() -> bool:
-            return await parked.count_documents({}) == 0
+    async def empty() -> bool:
+        return await parked.count_documents(mine) == 0
 
-        await eventually(empty)
+    await eventually(empty)
 
 
 async def test_what_is_parked_survives_the_consumer(space: Space) -> None:
@@ -391,15 +467,15 @@ async def test_many_dead_letters_in_a_row_make_the_consumer_unready(space: Space
         await eventually(ready)
 
 
-async def test_a_malformed_message_is_kept_as_it_came(space: Space) -> None:
+async def test_a_malformed_message_is_kept_as_it_came(world: World) -> None:
     async def never(_: Event) -> None:
         raise AssertionError("a malformed message reached a handler")
 
-    async with consumer(space, {FileUploaded: never}) as service:
-        await service.bus.send("files", b"k", b"not json", {"ce_type": "file.uploaded.v1"})
-        letter = await _dead_letter(space, "files")
-        assert letter["value"] == "not json"
-        assert letter["x-error-code"] == "malformed"
+    world.handle({FileUploaded: never})
+    await world.service.bus.send("files", world.tenant.encode(), b"not json", {"ce_type": "file.uploaded.v1"})
+    letter = await _dead_letter(world.space, "files", of=world.tenant)
+    assert letter["value"] == "not json"
+    assert letter["x-error-code"] == "malformed"
 
 
 @pytest.mark.parametrize(
@@ -408,20 +484,21 @@ async def test_a_malformed_message_is_kept_as_it_came(space: Space) -> None:
     ids=["a body that is not what it says", "a header that is no text", "a header that is empty"],
 )
 async def test_a_message_that_the_client_library_cannot_read_is_a_dead_letter(
-    space: Space, strange: tuple[str, bytes | None]
+    world: World, strange: tuple[str, bytes | None]
 ) -> None:
     async def never(_: Event) -> None:
         raise AssertionError("a malformed message reached a handler")
 
-    async with consumer(space, {FileUploaded: never}):
-        headers = [("ce_type", b"file.uploaded.v1"), strange]
-        producer = AIOKafkaProducer(bootstrap_servers=space.addresses.kafka_bootstrap)
-        await producer.start()
-        await producer.send_and_wait(f"{space.prefix}-files", b'{"file_id": ', b"k", headers=headers)
-        await producer.stop()
-        letter = await _dead_letter(space, "files")
-        assert letter["value"] == '{"file_id": '
-        assert letter["x-error-code"] == "malformed"
+    world.handle({FileUploaded: never})
+    headers = [("ce_type", b"file.uploaded.v1"), strange]
+    producer = AIOKafkaProducer(bootstrap_servers=world.space.addresses.kafka_bootstrap)
+    await producer.start()
+    topic, key = f"{world.space.prefix}-files", world.tenant.encode()
+    await producer.send_and_wait(topic, b'{"file_id": ', key, headers=headers)
+    await producer.stop()
+    letter = await _dead_letter(world.space, "files", of=world.tenant)
+    assert letter["value"] == '{"file_id": '
+    assert letter["x-error-code"] == "malformed"
 
 
 async def test_types_nobody_reads_are_skipped(space: Space) -> None:
@@ -437,9 +514,8 @@ async def test_types_nobody_reads_are_skipped(space: Space) -> None:
         await eventually(lambda: [type(event) for event in got] == [FileDeleted])
 
 
-async def _dead_letter(space: Space, topic: str) -> dict[str, str]:
-    from aiokafka import AIOKafkaConsumer
-
+async def _dead_letter(space: Space, topic: str, of: str = "") -> dict[str, str]:
+    """The first dead letter whose key, or whose headers, name a tenant."""
     reader = AIOKafkaConsumer(
         f"{space.prefix}-{topic}-dlq",
         bootstrap_servers=space.addresses.kafka_bootstrap,
@@ -448,67 +524,70 @@ async def _dead_letter(space: Space, topic: str) -> dict[str, str]:
     )
     await reader.start()
     try:
-        message = await asyncio.wait_for(reader.getone(), 20)
-        return {"value": message.value.decode(), **{name: value.decode() for name, value in message.headers}}
+        async with asyncio.timeout(20):
+            while True:
+                message = await reader.getone()
+                headers = {name: value.decode() for name, value in message.headers}
+                if not of or of in (message.key.decode(), headers.get("ce_tenantid")):
+                    return {"value": message.value.decode(), **headers}
     finally:
         await reader.stop()
 
 
-async def test_two_writers_cannot_overwrite_each_other(space: Space) -> None:
-    async with producer(space) as (_, store):
-        await store.add(upload())
-        mine, theirs = await store.get(TENANT, "file-1"), await store.get(TENANT, "file-1")
-        mine.rename("mine")
-        await store.save(mine)
-        theirs.rename("theirs")
-        with pytest.raises(Conflict) as caught:
-            await store.save(theirs)
-        assert caught.value.code == "stale_write"
-        assert (await store.get(TENANT, "file-1")).name == "mine"
+async def test_two_writers_cannot_overwrite_each_other(store: AggregateStore[Upload]) -> None:
+    await store.add(upload())
+    mine, theirs = await store.get(TENANT, "file-1"), await store.get(TENANT, "file-1")
+    mine.rename("mine")
+    await store.save(mine)
+    theirs.rename("theirs")
+    with pytest.raises(Conflict) as caught:
+        await store.save(theirs)
+    assert caught.value.code == "stale_write"
+    assert (await store.get(TENANT, "file-1")).name == "mine"
 
 
-async def test_update_tries_again_on_the_newer_document(space: Space) -> None:
-    async with producer(space) as (_, store):
-        await store.add(upload())
-        await asyncio.gather(*(store.update(TENANT, "file-1", lambda it: it.rename(it.name + "x")) for _ in range(4)))
-        assert (await store.get(TENANT, "file-1")).name == "a.jsonlxxxx"
+async def test_update_tries_again_on_the_newer_document(store: AggregateStore[Upload]) -> None:
+    await store.add(upload())
+    await asyncio.gather(*(store.update(TENANT, "file-1", lambda it: it.rename(it.name + "x")) for _ in range(4)))
+    assert (await store.get(TENANT, "file-1")).name == "a.jsonlxxxx"
 
 
-async def test_another_tenant_finds_nothing(space: Space) -> None:
-    async with producer(space) as (_, store):
-        await store.add(upload())
-        with pytest.raises(NotFound):
-            await store.get("tenant_b", "file-1")
-        assert await store.find("tenant_b") == []
-        with pytest.raises(NotFound):
-            await store.find("tenant_b", after="file-1")
+async def test_another_tenant_finds_nothing(store: AggregateStore[Upload]) -> None:
+    await store.add(upload())
+    with pytest.raises(NotFound):
+        await store.get("tenant_b", "file-1")
+    assert await store.find("tenant_b") == []
+    with pytest.raises(NotFound):
+        await store.find("tenant_b", after="file-1")
 
 
-async def test_add_once_has_one_effect(space: Space) -> None:
-    async with producer(space) as (_, store), space.probe("files") as seen:
-        for _ in range(3):
-            await store.add_once(upload())
-        await store.add(upload(2))
-        await eventually(lambda: len(seen.events) == 2)
-        assert [event.aggregate_id for _, event in seen.events].count("file-1") == 1
+async def test_add_once_has_one_effect(world: World) -> None:
+    world.handle({})
+    for _ in range(3):
+        await world.store.add_once(world.upload())
+    await world.store.add(world.upload(2))
+
+    def seen() -> list[str]:
+        return [event.aggregate_id for one, event in world.seen if one.tenantid == world.tenant]
+
+    await eventually(lambda: len(seen()) == 2)
+    assert seen().count(world.id(1)) == 1
 
 
-async def test_lists_page_by_creation(space: Space) -> None:
-    async with producer(space) as (_, store):
-        for number in range(5):
-            await store.add(upload(number))
-        newest = await store.find(TENANT, limit=2)
-        assert [it.id for it in newest] == ["file-4", "file-3"]
-        assert [it.id for it in await store.find(TENANT, limit=2, after="file-3")] == ["file-2", "file-1"]
-        assert [it.id for it in await store.find(TENANT, newest_first=False, after="file-3")] == ["file-4"]
+async def test_lists_page_by_creation(store: AggregateStore[Upload]) -> None:
+    for number in range(5):
+        await store.add(upload(number))
+    newest = await store.find(TENANT, limit=2)
+    assert [it.id for it in newest] == ["file-4", "file-3"]
+    assert [it.id for it in await store.find(TENANT, limit=2, after="file-3")] == ["file-2", "file-1"]
+    assert [it.id for it in await store.find(TENANT, newest_first=False, after="file-3")] == ["file-4"]
 
 
-async def test_the_many_of_one_tenant_do_not_hold_up_the_few_of_another(space: Space) -> None:
-    async with producer(space) as (_, store):
-        turns = store.collection.database["turns"]
-        for number, tenant_id in enumerate(["many", "many", "many", "few", "few"]):
-            await store.add(upload(number, tenant_id))
-        claimed = [await store.claim_in_turn({}, turns, "one", 60) for _ in range(6)]
+async def test_the_many_of_one_tenant_do_not_hold_up_the_few_of_another(store: AggregateStore[Upload]) -> None:
+    turns = store.collection.database["turns"]
+    for number, tenant_id in enumerate(["many", "many", "many", "few", "few"]):
+        await store.add(upload(number, tenant_id))
+    claimed = [await store.claim_in_turn({}, turns, "one", 60) for _ in range(6)]
     assert [(it.tenant_id, it.id) if it else None for it in claimed] == [
         ("few", "file-3"),
         ("many", "file-0"),
@@ -559,33 +638,31 @@ async def test_work_that_nobody_ever_began_is_known(space: Space) -> None:
     assert await store.leases.unclaimed({"state": "done"}) == 0
 
 
-async def test_a_lease_is_exclusive_and_its_fence_refuses_late_writers(space: Space) -> None:
-    async with producer(space) as (_, store):
-        await store.add(upload())
-        first = await store.claim({}, "one", 1)
-        assert first is not None
-        assert await store.claim({}, "two", 1) is None
-        second = await eventually(lambda: store.claim({}, "two", 5), within=5)
-        assert second.lease.fence == first.lease.fence + 1
-        assert not await store.leases.renew("file-1", first.lease.fence, 5)
-        assert await store.leases.renew("file-1", second.lease.fence, 5)
-        with pytest.raises(Conflict) as caught:
-            await store.update(TENANT, "file-1", lambda it: it.rename("zombie"), fence=first.lease.fence)
-        assert caught.value.code == "stale_fence"
-        await store.update(TENANT, "file-1", lambda it: it.rename("rightful"), fence=second.lease.fence)
+async def test_a_lease_is_exclusive_and_its_fence_refuses_late_writers(store: AggregateStore[Upload]) -> None:
+    await store.add(upload())
+    first = await store.claim({}, "one", 1)
+    assert first is not None
+    assert await store.claim({}, "two", 1) is None
+    second = await eventually(lambda: store.claim({}, "two", 5), within=5)
+    assert second.lease.fence == first.lease.fence + 1
+    assert not await store.leases.renew("file-1", first.lease.fence, 5)
+    assert await store.leases.renew("file-1", second.lease.fence, 5)
+    with pytest.raises(Conflict) as caught:
+        await store.update(TENANT, "file-1", lambda it: it.rename("zombie"), fence=first.lease.fence)
+    assert caught.value.code == "stale_fence"
+    await store.update(TENANT, "file-1", lambda it: it.rename("rightful"), fence=second.lease.fence)
 
 
-async def test_a_released_lease_can_be_claimed_at_once_and_a_delayed_one_later(space: Space) -> None:
-    async with producer(space) as (_, store):
-        await store.add(upload())
-        claim = await store.claim({}, "one", 60)
-        assert claim is not None
-        await store.leases.release("file-1", claim.lease.fence)
-        claim = await store.claim({}, "two", 60)
-        assert claim is not None
-        await store.leases.delay("file-1", claim.lease.fence, 1)
-        assert await store.claim({}, "three", 60) is None
-        await eventually(lambda: store.claim({}, "three", 60), within=5)
+async def test_a_released_lease_can_be_claimed_at_once_and_a_delayed_one_later(store: AggregateStore[Upload]) -> None:
+    await store.add(upload())
+    claim = await store.claim({}, "one", 60)
+    assert claim is not None
+    await store.leases.release("file-1", claim.lease.fence)
+    claim = await store.claim({}, "two", 60)
+    assert claim is not None
+    await store.leases.delay("file-1", claim.lease.fence, 1)
+    assert await store.claim({}, "three", 60) is None
+    await eventually(lambda: store.claim({}, "three", 60), within=5)
 
 
 async def test_work_is_abandoned_once_its_lease_is_over_and_nobody_goes_on(space: Space) -> None:
@@ -614,47 +691,53 @@ async def test_work_is_abandoned_once_its_lease_is_over_and_nobody_goes_on(space
     assert not await lain(0), "held, held, given back, over"
 
 
-async def test_many_workers_claim_each_job_once(space: Space) -> None:
-    async with producer(space) as (_, store):
-        for number in range(20):
-            await store.add(upload(number))
+async def test_many_workers_claim_each_job_once(store: AggregateStore[Upload]) -> None:
+    for number in range(20):
+        await store.add(upload(number))
 
-        async def work(owner: str) -> list[str]:
-            mine = []
-            while job := await store.claim({}, owner, 60):
-                mine.append(job.id)
-            return mine
+    async def work(owner: str) -> list[str]:
+        mine = []
+        while job := await store.claim({}, owner, 60):
+            mine.append(job.id)
+        return mine
 
-        claimed = [name for names in await asyncio.gather(*(work(f"w{n}") for n in range(5))) for name in names]
-        assert sorted(claimed) == sorted(f"file-{n}" for n in range(20))
-
-
-async def test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost(space: Space) -> None:
-    async with producer(space) as (service, store):
-        await store.add(upload())
-        job = await store.claim({}, "one", 2)
-        assert job is not None
-        work = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
-        async with Heartbeat(
-            service.settings,
-            service="ingest",
-            collection="uploads",
-            document_id=job.id,
-            fence=job.lease.fence,
-            lease_seconds=2,
-            group=work.pid,
-        ):
-            await asyncio.sleep(4)
-            assert work.returncode is None
-            assert await store.claim({}, "thief", 2) is None
-            await store.collection.update_one({"_id": job.id}, {"$inc": {"lease.fence": 1}})
-            assert await asyncio.wait_for(work.wait(), 10) == -9
+    claimed = [name for names in await asyncio.gather(*(work(f"w{n}") for n in range(5))) for name in names]
+    assert sorted(claimed) == sorted(f"file-{n}" for n in range(20))
 
 
-async def test_a_rejected_dataset_is_an_event_of_its_file(space: Space) -> None:
-    async with space.publisher("ingest") as publish, space.probe("datasets") as seen:
-        await publish(
-            DatasetRejected(tenant_id=TENANT, file_id="file-1", purpose="user_data", code="empty", message="empty")
-        )
-        await eventually(lambda: seen.of(DatasetRejected))
-        assert seen.events[0][0].subject == "file-1"
+async def test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost(
+    world: World, store: AggregateStore[Upload]
+) -> None:
+    await store.add(upload())
+    job = await store.claim({}, "one", 2)
+    assert job is not None
+    work = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+    async with Heartbeat(
+        world.settings,
+        service="ingest",
+        collection=store.collection.name,
+        document_id=job.id,
+        fence=job.lease.fence,
+        lease_seconds=2,
+        group=work.pid,
+    ):
+        await asyncio.sleep(4)
+        assert work.returncode is None
+        assert await store.claim({}, "thief", 2) is None
+        await store.collection.update_one({"_id": job.id}, {"$inc": {"lease.fence": 1}})
+        assert await asyncio.wait_for(work.wait(), 10) == -9
+
+
+async def test_a_rejected_dataset_is_an_event_of_its_file(world: World) -> None:
+    event = DatasetRejected(
+        tenant_id=world.tenant, file_id="file-1", purpose="user_data", code="empty", message="empty"
+    )
+    world.handle({})
+    async with world.space.publisher("ingest") as publish:
+        await publish(event)
+
+    def seen() -> list[str]:
+        return [one.subject for one, found in world.seen if found == event]
+
+    await eventually(seen)
+    assert seen() == ["file-1"]
