@@ -147,6 +147,8 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     milvus = MilvusClient(addresses.milvus_url, timeout=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rag_indexer.use_cases.SWEEP_SECONDS", 1.0)
+        patch.setattr("rag_indexer.worker.IDLE_SECONDS", 0.1)
+        patch.setattr("rag_indexer.worker.RETRY_SECONDS", 0.5)
         async with _indexer(space, ingest, milvus) as shared:
             yield shared
     milvus.close()
