@@ -29,6 +29,9 @@ from stores.objects import Objects
 S = TypeVar("S", bound=ServiceSettings)
 E = TypeVar("E", bound=Event)
 
+SESSION_MS = 2000
+"""The local broker makes whoever joins a group wait until half of it is over, in whole seconds: one second here."""
+
 
 @dataclass(frozen=True)
 class Addresses:
@@ -88,7 +91,7 @@ class Space:
             **{
                 **stack,
                 "kafka_idempotent": False,
-                "kafka_session_timeout_ms": 3000,
+                "kafka_session_timeout_ms": SESSION_MS,
                 "topic_prefix": f"{self.prefix}-",
                 "mongo_database_prefix": f"{self.prefix}_",
                 "objects_bucket": f"{self.prefix}-sartor",
