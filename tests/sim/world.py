@@ -24,8 +24,7 @@ from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.patience import Patience
 from eventbus.relay import Relay
-from model_server.announce import announcer
-from model_server.residency import Residency
+from model_server.events import watched as model_server_watched
 from registry.alias import Alias
 from registry.catalogue import Catalogue
 from registry.domain import Model
@@ -33,9 +32,10 @@ from registry.events import subscriptions as registry_subscriptions
 from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 from registry.views import adapter_to_load
-from schemas import Envelope, Event, ModelRegistered, ModelRejected, ModelRetired, TenantPolicy, to_message
+from schemas import Envelope, Event, TenantPolicy, to_message
 from schemas.artifacts import BASE_FILE
 from schemas.envelope import utc_now
+from serving import Downloads, Residency, announcer
 from stores.mongo import PyMongoError
 from stores.objects import Objects
 from testkit.base_models import base_spec
@@ -45,7 +45,7 @@ from testkit.simulated_log import SimulatedBroker, SimulatedLog
 from testkit.simulated_machine import Machines, ObjectServer, patched
 from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
 from testkit.stub_peer import StubPeer
-from tests.sim.programs import Holder, heartbeat, training
+from tests.sim.programs import SimulatedHost, heartbeat, training
 from trainer.domain import Job
 from trainer.events import subscriptions as trainer_subscriptions
 from trainer.job_objects import JobObjects
@@ -354,16 +354,16 @@ async def boot_registry(world: World, replica: Replica, process: Process) -> Any
 async def boot_model_server(world: World, replica: Replica, process: Process) -> Any:
     bus = Bus(world.settings, "model_server")
     residency = Residency(
-        Holder(world, replica.name),
+        SimulatedHost(world, replica.name),
         Elsewhere(world),  # type: ignore[arg-type]
-        Objects(world.settings),
-        announcer(bus),
+        Downloads(Objects(world.settings), "model_server"),
+        announcer(bus, "model_server"),
         replica_id=replica.name,
         replica_url=f"http://{replica.name}",
         every=4.0,
         capacity=32,
     )
-    bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
+    bus.watch(model_server_watched(residency))
     await bus.start()
     _keep({"residency": residency.run})
     return SimpleNamespace()
