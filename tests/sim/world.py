@@ -16,9 +16,9 @@ import structlog
 from aiokafka.errors import KafkaConnectionError
 
 from chassis.errors import Invalid, SartorError, Transient
-from chassis.ids import new_id
 from eventbus.background import Background
 from eventbus.bus import Bus, Handlers
+from eventbus.envelopes import envelope_of
 from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
@@ -32,9 +32,8 @@ from registry.events import subscriptions as registry_subscriptions
 from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 from registry.views import adapter_to_load
-from schemas import Envelope, Event, TenantPolicy, to_message
+from schemas import Event, TenantPolicy, to_message
 from schemas.artifacts import BASE_FILE
-from schemas.envelope import utc_now
 from serving import Downloads, Residency, announcer
 from stores.mongo import PyMongoError
 from stores.objects import Objects
@@ -218,16 +217,7 @@ class World:
 
     async def publish(self, event: Event, service: str) -> None:
         """Publish a fact of a service that is not simulated, until the log acknowledges it."""
-        envelope = Envelope(
-            id=new_id("evt_"),
-            source=f"/sartor/{service}",
-            type=event.type,
-            time=utc_now(),
-            subject=event.aggregate_id,
-            seq=1,
-            tenantid=event.tenant_id,
-        )
-        key, value, headers = to_message(envelope, event.model_dump(mode="json"))
+        key, value, headers = to_message(envelope_of(event, service), event.model_dump(mode="json"))
         while True:
             try:
                 await self.network.call("kafka", lambda: self.log.append(event.topic, key, value, headers))

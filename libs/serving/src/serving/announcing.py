@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from chassis.crash import crash_point
-from chassis.ids import new_id
 from eventbus.bus import Bus
-from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Envelope, Event
-from schemas.envelope import utc_now
+from eventbus.envelopes import envelope_of
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event
 from schemas.http.registry import AdapterToLoad
 from serving.attestation import Proof
 from serving.failures import Failure
@@ -24,16 +23,7 @@ def announcer(bus: Bus, service: str) -> Publish:
     """A function that publishes an event of this service and waits for the broker."""
 
     async def publish(event: Event) -> None:
-        envelope = Envelope(
-            id=new_id("evt_"),
-            source=f"/sartor/{service}",
-            type=event.type,
-            time=utc_now(),
-            subject=event.aggregate_id,
-            seq=1,
-            tenantid=event.tenant_id,
-        )
-        await bus.publish(event.topic, envelope, event.model_dump(mode="json"))
+        await bus.publish(event.topic, envelope_of(event, service), event.model_dump(mode="json"))
 
     return publish
 
