@@ -1,6 +1,7 @@
 """Writes what an image holds as CycloneDX 1.6: the packages of its locks with their digests, and our own.
 
-`make sbom` writes all of them. A build runs it inside the image for that one, and ends at a package that no lock names.
+`make sbom` writes all of them. A build runs it inside the image for that one, and ends at a package that no lock names;
+before that it asks which of our own packages the image is made of.
 Licences are those that the packages say where this runs; one that is not installed there has none.
 """
 
@@ -29,17 +30,15 @@ ALWAYS_THERE = {"pip", "setuptools"}
 
 COMPUTE = ("trainer", "model_server")
 TORCHES = ("cpu", "cuda")
-PROJECTS = {"provision": "infra/provision", "tgi_agent": "services/model_server"}
+PROJECTS = {"provision": "infra/provision"}
 """What locks whose name is no service's are for."""
-
-IMAGES = {"tgi_agent": "tgi"}
-"""Locks whose image is called otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one, or write all; returns the process's exit status."""
     parser = argparse.ArgumentParser(prog="sbom.py", description=__doc__)
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="write those of all images there")
+    parser.add_argument("--folders", metavar="PROJECT", help="print the folders of ours that an image of it is made of")
     parser.add_argument("--image", help="print that of the image whose build runs this: its name, or its service's")
     parser.add_argument("--project", help="folder of what it runs")
     parser.add_argument("--lock", type=Path, action="append", help="what it was made with")
@@ -48,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.all.mkdir(parents=True, exist_ok=True)
         for build, image, project, locks in images(Path()):
             (asked.all / f"{build}.json").write_text(text(bom(Path(), image, project, locks)))
+        return 0
+    if asked.folders:
+        print(*(f"./{folder}" for folder in folders(Path(), asked.folders)))
         return 0
     found = bom(Path(), image_name(asked.image), asked.project, asked.lock)
     named = {(index_name(one["name"]), one["version"]) for one in found["components"]}
@@ -68,7 +70,7 @@ def images(root: Path) -> Iterator[tuple[str, str, str, list[Path]]]:
             continue
         image, project = image_name(service), PROJECTS.get(service, f"services/{service}")
         if service not in COMPUTE:
-            beside = [lock.with_name("build.txt")] if service == "tgi_agent" else []  # built where it runs
+            beside = [lock.with_name("build.txt")] if service == "serving_agent" else []  # built where it runs
             yield image, image, project, [lock, *beside]
             continue
         for torch in TORCHES:
@@ -77,7 +79,7 @@ def images(root: Path) -> Iterator[tuple[str, str, str, list[Path]]]:
 
 def image_name(service: str) -> str:
     """As `docker-compose.yml` calls the image of a service."""
-    return IMAGES.get(service, service.replace("_", "-"))
+    return service.replace("_", "-")
 
 
 def bom(root: Path, image: str, project: str, locks: Iterable[Path]) -> dict[str, Any]:

@@ -17,12 +17,12 @@ RUN --mount=type=bind,source=infra/docker/wheels,target=/wheels \
 COPY schemas schemas
 COPY libs libs
 COPY services/${SERVICE} services/${SERVICE}
+COPY infra/docker/sbom.py sbom.py
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /ready \
-  ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/${SERVICE}
+  $(/build/bin/python sbom.py --folders services/${SERVICE})
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-index /ready/*.whl
 RUN test -z "$(find /venv/lib -name '*.pth' ! -name distutils-precedence.pth)"
 RUN test -z "${TORCH}" || /venv/bin/python -c "import torch; torch.ones(1) + 1"
-COPY infra/docker/sbom.py sbom.py
 RUN /venv/bin/python sbom.py --image ${SERVICE} --project services/${SERVICE} --lock locks/${SERVICE}.txt \
   ${TORCH:+--lock locks/torch_${TORCH}.txt} > /sbom.json
 

@@ -22,7 +22,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "libs/testkit/src/testkit/plugin.py": "tests may share a running stack",
     "libs/testkit/src/testkit/side_by_side.py": "and tell other processes where it is",
     "services/trainer/src/trainer/nursery.py": "what the child process may inherit",
-    "services/model_server/src/model_server/tgi_agent.py": "what the child process may inherit",
+    "services/serving_agent/src/serving_agent/launcher.py": "what the child process may inherit",
 }
 
 MAY_PRINT = (

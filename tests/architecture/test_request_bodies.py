@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from chassis.bodies import Body
 from schemas.services import SERVICES
 
-BODILESS = ("evaluator",)
-"""Services whose routes only show."""
+BODILESS = ("evaluator", "serving_agent")
+"""Services whose routes only show, or that have none."""
 
 BOUNDS = {
     "string": ("maxLength", "enum", "const", "pattern", "format"),

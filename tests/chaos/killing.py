@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from localstack import LocalStack
-from localstack.home import SERVICE_PORTS
+from localstack.home import LOCAL_SERVICES
 from localstack.programs import Program
 from localstack.readiness import is_ready
 from localstack.scale import service_of
@@ -157,7 +157,7 @@ class Killer(threading.Thread):
             if began - kill.at < 0.5 or not is_ready(self._programs[kill.victim]):
                 return  # a server whose process was just killed may still be seen listening
             kill.ready = time.monotonic()
-        of_ours = service_of(kill.victim) in SERVICE_PORTS
+        of_ours = service_of(kill.victim) in LOCAL_SERVICES
         if of_ours and not kill.child and self._leases_left(kill):
             return
         if not of_ours and not self._all_ready_since(kill.ready):
@@ -187,7 +187,7 @@ class Killer(threading.Thread):
 
     def _all_ready_since(self, moment: float) -> bool:
         for name, program in self._programs.items():
-            if service_of(name) in SERVICE_PORTS and self._seen_ready.get(name, 0.0) < moment:
+            if service_of(name) in LOCAL_SERVICES and self._seen_ready.get(name, 0.0) < moment:
                 asked = time.monotonic()
                 if not is_ready(program):
                     return False

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from chassis.settings import ServiceSettings
 from localstack import LocalStack
-from localstack.home import SERVICE_PORTS
+from localstack.home import LOCAL_SERVICES
 from schemas import TOPICS, Envelope, read_envelope
 from stores import mongo
 from testkit.injector import Message, recorded
@@ -44,7 +44,7 @@ class Leftovers:
     async def unpublished_or_parked(self) -> list[str]:
         """Events that wait in outboxes, and keys that wait for another attempt."""
         found = []
-        for service in SERVICE_PORTS:
+        for service in LOCAL_SERVICES:
             database = mongo.connect(self.settings, service)
             for name in await database.list_collection_names():
                 outbox = await database[name].count_documents({"outbox.0": {"$exists": True}})

@@ -23,7 +23,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
             "registry.registered",
             "registry.evaluation_read",
         ),
-        "model_server": ("model_server.fetched",),
+        "model_server": ("residency.fetched",),
         "rag_indexer": (
             "indexer.claimed",
             "relay.read",
@@ -56,7 +56,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
             "registry.judged",
             "registry.held",
         ),
-        "model_server": ("model_server.loaded",),
+        "model_server": ("residency.loaded",),
         "rag_indexer": (
             "indexer.planned",
             "consumer.fetched",
@@ -88,7 +88,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
             "registry.alias_pointed",
             "relay.read",
         ),
-        "model_server": ("model_server.told",),
+        "model_server": ("residency.told",),
         "rag_indexer": (
             "indexer.texts_written",
             "consumer.handled",
@@ -119,7 +119,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
             "registry.deleted",
             "relay.acked",
         ),
-        "model_server": ("model_server.dropped",),
+        "model_server": ("residency.unloaded",),
         "rag_indexer": (
             "indexer.vectors_written",
             "relay.acked",

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from localstack.ingress import REFERENCE, production_caddyfile
-from model_server.tgi_agent import AgentSettings
+from provision.rights import RIGHTS
 from schemas.services import PUBLIC
 from testkit import eventually
 from tests.contract.compose import COMPOSE, CONTAINERS, ROOT, SERVICES, container
@@ -40,14 +40,14 @@ def test_every_address_a_service_reads_is_set(service: str) -> None:
         if ADDRESS.search(name) and name not in FINE_AS_THEY_ARE and f"SARTOR_{name.upper()}" not in given
     ]
     elsewhere = {"operator_key_file"} if service != "accounts" else set()
-    if service == "model_server":  # it keeps no documents
+    if not RIGHTS[service].documents:
         elsewhere.add("mongo_url_file")
     assert set(missing) - elsewhere == set()
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "tgi"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_every_variable_is_a_setting(service: str) -> None:
-    settings = AgentSettings if service == "tgi" else importlib.import_module(f"{service}.settings").Settings
+    settings = importlib.import_module(f"{service}.settings").Settings
     unknown = [
         name
         for name in container(service)["environment"]

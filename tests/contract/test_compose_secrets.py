@@ -39,23 +39,21 @@ def test_root_credentials_are_in_the_servers_and_in_what_provides_only() -> None
         assert {name for name, one in CONTAINERS.items() if secret in given(one)} == holders, secret
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "tgi"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_service_has_its_own_secrets_and_no_others(service: str) -> None:
-    name = "model_server" if service == "tgi" else service  # its agent signs as the model server
-    own = {f"{name}_key", f"{name}_objects_key", "services_jwks"} | FURTHER.get(service, set())
-    if service != "model_server":  # it keeps no documents
-        own.add(f"{name}_mongo_url")
+    own = {f"{service}_key", f"{service}_objects_key", "services_jwks"} | FURTHER.get(service, set())
+    if RIGHTS[service].documents:
+        own.add(f"{service}_mongo_url")
     assert set(given(container(service))) == own
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "tgi"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_service_reads_its_secrets_where_they_are_mounted(service: str) -> None:
     one = container(service)
     files = {value for name, value in one["environment"].items() if name.endswith("_FILE")}
     assert files == {f"/run/secrets/{target}" for target in given(one).values()}
-    name = "model_server" if service == "tgi" else service
-    assert one["environment"]["SARTOR_OBJECTS_ACCESS_KEY"] == name
-    assert given(one)[f"{name}_objects_key"] == "objects_secret_key"
+    assert one["environment"]["SARTOR_OBJECTS_ACCESS_KEY"] == service
+    assert given(one)[f"{service}_objects_key"] == "objects_secret_key"
 
 
 def test_no_credential_stands_in_the_environment() -> None:

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from model_server.settings import Settings
-from model_server.tgi_agent import AgentSettings
+from serving_agent.settings import Settings as AgentSettings
 from tests.contract.compose import CONTAINERS, ROOT, dotenv, load, mounts
 
-ANNOUNCERS = {"model-server": Settings, "tgi": AgentSettings}
+ANNOUNCERS = {"model-server": Settings, "serving-agent": AgentSettings}
 
 
 SCALED = {"MODEL_SERVER_REPLICA_URL": "http://{host}:8000", "TGI_REPLICA_URL": "http://{host}:8080"}
@@ -31,29 +31,33 @@ def addresses(hosts: dict[str, str], monkeypatch: pytest.MonkeyPatch, **given: s
 
 @pytest.mark.parametrize("answers_for_bases", ["http://model-server:8000", "http://tgi:8080"])
 def test_nobody_announces_the_address_of_another(answers_for_bases: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = addresses({"model-server": "a", "tgi": "b"}, monkeypatch, MODEL_SERVER_URL=answers_for_bases)
-    assert said == {"model-server": "http://model-server:8000", "tgi": "http://tgi:8080"}
+    said = addresses({"model-server": "a", "serving-agent": "b"}, monkeypatch, MODEL_SERVER_URL=answers_for_bases)
+    assert said == {"model-server": "http://model-server:8000", "serving-agent": "http://tgi:8080"}
 
 
 def test_replicas_of_one_service_say_different_addresses_once_they_are_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = addresses({"model-server": "a", "tgi": "b"}, monkeypatch, **SCALED)
-    second = addresses({"model-server": "c", "tgi": "d"}, monkeypatch, **SCALED)
+    first = addresses({"model-server": "a", "serving-agent": "b"}, monkeypatch, **SCALED)
+    second = addresses({"model-server": "c", "serving-agent": "d"}, monkeypatch, **SCALED)
     assert [*first.values(), *second.values()] == ["http://a:8000", "http://b:8080", "http://c:8000", "http://d:8080"]
     text = (ROOT / ".env.example").read_text()
     assert all(url in text for url in SCALED.values())
 
 
-def test_a_replica_without_an_address_of_its_own_has_the_common_one() -> None:
-    assert Settings(model_server_url="http://127.0.0.1:8109/").own_url == "http://127.0.0.1:8109"
+def test_a_replica_that_is_told_no_address_says_where_it_listens_and_not_where_others_ask() -> None:
+    everybody = "http://everybody:1"
+    server, agent = Settings(service_port=8109, model_server_url=everybody), AgentSettings(model_server_url=everybody)
+    assert (server.own_url, server.own_id) == ("http://127.0.0.1:8109", "model-server@127.0.0.1:8109")
+    assert (agent.own_url, agent.own_id) == ("http://127.0.0.1:8080", "tgi@127.0.0.1:8080")
 
 
 def test_tgi_is_asked_where_it_listens_and_not_where_its_agent_does() -> None:
-    given = CONTAINERS["tgi"]["environment"]
+    given = CONTAINERS["serving-agent"]["environment"]
     agent = AgentSettings(tgi_port=given["SARTOR_TGI_PORT"], replica_url=given["SARTOR_REPLICA_URL"])
     assert urlsplit(agent.own_url).port == agent.tgi_port
     dockerfile = (ROOT / "infra/docker/tgi.Dockerfile").read_text()
     assert f"EXPOSE 8000 {agent.tgi_port}\n" in dockerfile
     assert "SARTOR_SERVICE_PORT=8000" in dockerfile
+    assert urlsplit(agent.own_url).hostname in CONTAINERS["serving-agent"]["networks"]["inner"]["aliases"]
 
 
 def test_the_addresses_named_in_the_example_exist() -> None:
@@ -61,16 +65,19 @@ def test_the_addresses_named_in_the_example_exist() -> None:
     assert dotenv()["MODEL_SERVER_URL"] == "http://model-server:8000"
     assert (dotenv()["MODEL_SERVER_REPLICA_URL"], dotenv()["TGI_REPLICA_URL"]) == (
         CONTAINERS["model-server"]["environment"]["SARTOR_REPLICA_URL"],
-        CONTAINERS["tgi"]["environment"]["SARTOR_REPLICA_URL"],
+        CONTAINERS["serving-agent"]["environment"]["SARTOR_REPLICA_URL"],
     )
-    assert f"http://tgi:{CONTAINERS['tgi']['environment']['SARTOR_TGI_PORT']} when the gpu profile runs" in text
+    agent = CONTAINERS["serving-agent"]["environment"]
+    assert f"http://tgi:{agent['SARTOR_TGI_PORT']} when the gpu profile runs" in text
+    assert "http://serving-agent:8000 when the gpu profile runs" in text
+    assert dotenv()["SERVING_AGENT_URL"] == CONTAINERS["console"]["environment"]["SARTOR_SERVING_AGENT_URL"] == ""
 
 
 def test_what_tgi_holds_is_one_replicas_own() -> None:
-    tgi = CONTAINERS["tgi"]
+    tgi = CONTAINERS["serving-agent"]
     assert mounts(tgi)[tgi["environment"]["SARTOR_ADAPTERS_DIR"]] == "", "a named volume is shared by all replicas"
 
 
 def test_tgi_runs_only_where_it_is_asked_for() -> None:
-    assert CONTAINERS["tgi"]["profiles"] == ["gpu"]
+    assert CONTAINERS["serving-agent"]["profiles"] == ["gpu"]
     assert "profiles" not in CONTAINERS["model-server"]

@@ -10,7 +10,7 @@ import pytest
 
 from chassis.settings import ServiceSettings
 from ingest.settings import Settings as IngestSettings
-from model_server.tgi_agent import STOP_SECONDS
+from serving_agent.launcher import STOP_SECONDS
 from tests.contract.compose import COMPOSE, CONTAINERS, OURS, THIRD_PARTY, mounts, seconds, size
 
 KEPT_BY = {
@@ -29,7 +29,7 @@ WORK = {
     "ingest": ["TMPDIR", "SARTOR_INGEST_WORK_DIR"],
     "trainer": ["TMPDIR", "SARTOR_TRAINER_WORK_DIR"],
     "model-server": ["TMPDIR"],
-    "tgi": ["TMPDIR", "SARTOR_ADAPTERS_DIR"],
+    "serving-agent": ["TMPDIR", "SARTOR_ADAPTERS_DIR"],
 }
 """Who lays large files aside, and the variables that say where."""
 
@@ -101,7 +101,7 @@ def test_a_service_has_longer_to_end_than_it_takes() -> None:
         drain = float(one.get("environment", {}).get("SARTOR_STOP_TIMEOUT", 0))
         if "SARTOR_KAFKA_BOOTSTRAP" in one.get("environment", {}):
             assert drain >= ServiceSettings.model_fields["stop_timeout"].default, name
-        if name == "tgi":
+        if name == "serving-agent":
             drain += STOP_SECONDS
         assert seconds(one["stop_grace_period"]) > drain + 10, name
 

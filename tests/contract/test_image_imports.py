@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +32,8 @@ class Held:
 
     def find_spec(name, path=None, target=None):
         top = name.partition(".")[0]
-        return PathFinder.find_spec(name, path, target) if top not in owners or owners[top] & held else None
+        there = top in held if top in ours else top not in owners or owners[top] & held
+        return PathFinder.find_spec(name, path, target) if there else None
 
 
 def import_all(service):
@@ -42,7 +46,7 @@ def import_all(service):
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 sys.meta_path[:] = [Held if finder is PathFinder else finder for finder in sys.meta_path]
-held, shared = set(json.loads(sys.argv[1])), sys.argv[2:]
+held, ours, shared = set(json.loads(sys.argv[1])), set(json.loads(sys.argv[2])), sys.argv[3:]
 for module in shared:
     importlib.import_module(module)
 for line in sys.stdin:
@@ -65,33 +69,42 @@ for line in sys.stdin:
 """
 LOCKS = ROOT / "infra/docker/locks"
 
-Importer = Callable[[str, set[str]], str]
+Importer = Callable[[str, AbstractSet[str]], str]
 
 
-def held_by(service: str) -> set[str]:
-    """The packages that are installed in a service's image."""
-    held = set(pins_of((LOCKS / f"{service}.txt").read_text()))
-    return held | {"torch"} if service in ("trainer", "model_server") else held
+OURS = {path.parent.name for path in ROOT.glob("*/*/pyproject.toml")} | {"schemas"}
 
 
-HELD_BY_ALL = set.intersection(*map(held_by, SERVICE_PORTS))
+def of_ours(service: str) -> set[str]:
+    """The packages of ours that its image is made of."""
+    project = "infra/provision" if service == "provision" else f"services/{service}"
+    asked = [sys.executable, "infra/docker/sbom.py", "--folders", project]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return {Path(folder).name for folder in said.split()}
+
+
+@cache
+def held_by(service: str) -> frozenset[str]:
+    """The packages that are installed in a service's image, by their distributions' names, and ours by their own."""
+    torch = {"torch"} if service in ("trainer", "model_server") else set()
+    return frozenset(pins_of((LOCKS / f"{service}.txt").read_text())) | of_ours(service) | torch
 
 
 @contextmanager
-def importer(held: set[str], *modules: str) -> Iterator[Importer]:
+def importer(held: AbstractSet[str], *modules: str) -> Iterator[Importer]:
     """Imports all modules of a service where only what is given is installed; says "imported", or the error.
 
     Args:
         held: what is installed where `modules` are imported.
         modules: what is there already: each service is imported in a fork of the process that imported them.
     """
-    command = [sys.executable, "-c", IMPORTS, json.dumps(sorted(held)), *modules]
+    command = [sys.executable, "-c", IMPORTS, json.dumps(sorted(held)), json.dumps(sorted(OURS)), *modules]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         ask, answers = process.stdin, process.stdout
 
-        def imported(service: str, held: set[str]) -> str:
+        def imported(service: str, held: AbstractSet[str]) -> str:
             print(json.dumps([service, *held]), file=ask, flush=True)
             return str(json.loads(answers.readline()))
 
@@ -101,7 +114,8 @@ def importer(held: set[str], *modules: str) -> Iterator[Importer]:
 @pytest.fixture(scope="module")
 def beside_others() -> Iterator[Importer]:
     """Goes on from what every service imports, which is in every image."""
-    with importer(HELD_BY_ALL, "eventbus.service") as imported:
+    held_by_all = frozenset.intersection(*map(held_by, SERVICE_PORTS))
+    with importer(held_by_all, "eventbus.service") as imported:
         yield imported
 
 
@@ -124,3 +138,4 @@ def test_what_the_provisioning_imports_is_in_its_image(alone: Importer) -> None:
 def test_what_is_not_held_is_missed(alone: Importer, beside_others: Importer) -> None:
     assert "No module named 'argon2'" in alone("accounts", held_by("accounts") - {"argon2-cffi"})
     assert "No module named 'pymilvus'" in beside_others("rag_indexer", held_by("rag_indexer") - {"pymilvus"})
+    assert "No module named 'serving'" in beside_others("serving_agent", held_by("serving_agent") - {"serving"})

@@ -16,8 +16,8 @@ from tests.contract.permissions import routes_of
 
 
 def reads() -> Iterator[tuple[str, str, Any]]:
-    """Module, address and shape of each `Peer.read` in the services."""
-    for path in sorted(ROOT.glob("services/*/src/**/*.py")):
+    """Module, address and shape of each `Peer.read` in the services and libs."""
+    for path in sorted([*ROOT.glob("services/*/src/**/*.py"), *ROOT.glob("libs/*/src/**/*.py")]):
         name = ".".join(path.relative_to(next(one for one in path.parents if one.name == "src")).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text())):
             match node:

@@ -211,14 +211,15 @@ def test_every_replica_of_every_service_is_scraped() -> None:
         assert "static_configs" not in job
         assert job["relabel_configs"] == [{"source_labels": ["__meta_dns_name"], "target_label": "service"}]
         asked[name] = (set(discovery["names"]), discovery["port"])
-    port = int(CONTAINERS["tgi"]["environment"]["SARTOR_TGI_PORT"])
-    assert asked == {"sartor": (NAMES | {"tgi"}, 8000), "tgi": ({"tgi"}, port)}
+    port = int(CONTAINERS["serving-agent"]["environment"]["SARTOR_TGI_PORT"])
+    assert asked == {"sartor": (NAMES, 8000), "tgi": ({"tgi"}, port)}
+    assert CONTAINERS["serving-agent"]["networks"] == {"inner": {"aliases": ["tgi"]}}
     dockerfile = (ROOT / "infra/docker/service.Dockerfile").read_text()
     assert "SARTOR_SERVICE_PORT=8000" in dockerfile
 
 
 def test_a_service_without_a_replica_is_missed() -> None:
-    assert set(re.findall(r'service="([^"]+)"', ALERTS["ServiceMissing"]["expr"])) == NAMES | {"tgi"}
+    assert set(re.findall(r'service="([^"]+)"', ALERTS["ServiceMissing"]["expr"])) == NAMES
 
 
 def test_grafana_finds_its_source_and_its_dashboard() -> None:

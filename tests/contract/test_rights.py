@@ -23,6 +23,9 @@ PEOPLE = {"console"}
 NETWORK = {"model_server"}
 """It speaks TGI's API, which knows no callers: the network admits services only, and no ingress leads there."""
 
+HEALTH_ONLY = {"serving_agent"}
+"""It is asked for nothing else."""
+
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Method and a concrete path of each route; health, readiness and metrics are not among them."""
@@ -30,7 +33,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
         yield from ((method.upper(), re.sub(r"\{[^}]+\}", new_id("none"), path)) for method in methods)
 
 
-@pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK))
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK - HEALTH_ONLY))
 @pytest.mark.parametrize("key", [None, "", "Bearer x", f"Bearer {'ey' * 30}.e30.e30", "Basic Og=="])
 async def test_no_route_answers_a_stranger(service: str, key: str | None, built: Built) -> None:
     app = built(service)
@@ -45,7 +48,7 @@ async def test_no_route_answers_a_stranger(service: str, key: str | None, built:
     assert {route: status for route, status in answers.items() if status != 401} == {}
 
 
-@pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK))
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK - HEALTH_ONLY))
 async def test_every_route_counts_against_the_keys_limit(service: str, built: Built) -> None:
     app = built(service)
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service")
@@ -63,6 +66,11 @@ async def test_every_route_counts_against_the_keys_limit(service: str, built: Bu
             assert int(told["retry-after"]) > 1
 
 
+@pytest.mark.parametrize("service", sorted(HEALTH_ONLY))
+def test_what_answers_health_only_has_no_route(service: str, built: Built) -> None:
+    assert list(routes(built(service))) == []
+
+
 class OneRequest:
     """Knows everybody for a key that may do nothing, once a minute."""
 
@@ -77,5 +85,5 @@ class OneRequest:
 def test_no_ingress_leads_to_what_trusts_the_network() -> None:
     ports = {name: 7000 + place for place, name in enumerate([*SERVICES, "ingress"])}
     written = caddyfile(ports)
-    assert all(f":{ports[name]}" not in written for name in NETWORK)
+    assert all(f":{ports[name]}" not in written for name in NETWORK | HEALTH_ONLY)
     assert f":{ports['ingest']}" in written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,10 @@ from tests.contract.compose import OURS, ROOT
 
 SCHEMAS = Path(__file__).with_name("cyclonedx")
 FORM = "http://cyclonedx.org/schema/"
-DOCKERFILES = ("service", "provision", "tgi")
+DOCKERFILE_OF = {"provision": "provision", "serving-agent": "tgi"}
+"""Of images that are not made as a service's."""
+
+DOCKERFILES = ("service", *DOCKERFILE_OF.values())
 PROGRAM = ROOT / "infra/docker/sbom.py"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)={2,3}(\S+) (.*)$", re.MULTILINE)
 
@@ -76,8 +80,7 @@ def test_an_image_names_exactly_the_packages_of_its_locks_and_ours(
     assert named == pinned
     assert all(pinned.values())
     ours = {one["name"] for one in found["components"] if not one["purl"].startswith("pkg:pypi/")}
-    dockerfile = "provision" if image == "provision" else "tgi" if image == "tgi" else "service"
-    assert ours == installed_by(dockerfile, project)
+    assert ours == installed_by(DOCKERFILE_OF.get(image, "service"), project)
     assert len({one["bom-ref"] for one in found["components"]}) == len(found["components"])
     assert found == SBOM.bom(ROOT, image, project, locks)
 
@@ -86,6 +89,9 @@ def installed_by(dockerfile: str, project: str) -> set[str]:
     """Our own packages that a build installs."""
     text = (ROOT / f"infra/docker/{dockerfile}.Dockerfile").read_text().replace("${SERVICE}", Path(project).name)
     folders = re.findall(r" \./(\S+)", text)
+    for asked in re.findall(r"sbom\.py --folders (\S+)\)", text):
+        said = subprocess.run([sys.executable, PROGRAM, "--folders", asked], cwd=ROOT, capture_output=True, check=True)
+        folders += said.stdout.decode().split()
     return {SBOM.declared(ROOT / folder)["name"] for folder in folders}
 
 
@@ -116,7 +122,7 @@ def test_a_build_says_the_same_as_what_is_written_for_all(
     monkeypatch.setattr(SBOM, "distributions", list)
     build = OURS[name]["build"]
     text = (ROOT / build["dockerfile"]).read_text()
-    asked = re.search(r"/bin/python sbom\.py ([^>]*)>", text)
+    asked = re.search(r"/bin/python sbom\.py (--image [^>]*)>", text)
     assert asked
     given = {**build.get("args", {}), "TORCH": torch}
     said = re.sub(r"\$\{TORCH:\+(.*)\}", r"\1" if torch else "", asked[1].replace("\\\n", ""))

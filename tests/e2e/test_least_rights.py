@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from localstack import LocalStack
-from localstack.home import SERVICE_PORTS
+from localstack.home import LOCAL_SERVICES
 from localstack.programs import Program
 from provision.__main__ import main
 from tests.conftest import LEAN, Tenant, make_tenant
@@ -51,7 +51,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
             "SARTOR_OBJECTS_ACCESS_KEY": service,
             "SARTOR_OBJECTS_SECRET_KEY_FILE": str(home.secrets / f"{service}_objects_key"),
         }
-        for service in SERVICE_PORTS
+        for service in LOCAL_SERVICES
     }
     settings = {"base_model": "tiny-test", "models_dir": root / "models", "usual_ports": False, "durable_log": False}
     with CheckedStack(home.folder, environment=LEAN, environment_of=own, **settings) as running:
@@ -111,7 +111,7 @@ def test_a_document_is_found(person: Tenant) -> None:
 
 
 def test_no_service_was_refused_anything(checked: LocalStack, person: Tenant) -> None:
-    logs: list[Path] = [checked.home.logs / f"{service}.log" for service in SERVICE_PORTS]
+    logs: list[Path] = [checked.home.logs / f"{service}.log" for service in LOCAL_SERVICES]
     refused = [
         (path.name, line)
         for path in logs

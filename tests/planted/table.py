@@ -21,7 +21,7 @@ HTTP = "libs/chassis/tests/test_http.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
-RESIDENCY = "services/model_server/tests/test_residency.py"
+RESIDENCY = "libs/serving/tests/test_residency.py"
 EVENTS = "schemas/src/schemas/events"
 ENVELOPE = "schemas/src/schemas/envelope.py"
 RECORDINGS = "tests/contract/test_recordings.py"
@@ -564,35 +564,35 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "whatever goes wrong with an adapter is final",
-        "services/model_server/src/model_server/residency.py",
-        "failing.permanent = may_be_final and isinstance(error, FINAL)",
-        "failing.permanent = may_be_final and not isinstance(error, SartorError)",
+        "libs/serving/src/serving/failures.py",
+        "failure.permanent = may_be_final and isinstance(error, FINAL)",
+        "failure.permanent = may_be_final and not isinstance(error, SartorError)",
         f"{RESIDENCY}::test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded",
     ),
     bug(
         "a server that does not start refuses its adapters",
-        "services/model_server/src/model_server/residency.py",
-        "failing.permanent = may_be_final and isinstance(error, FINAL)",
-        "failing.permanent = isinstance(error, FINAL)",
-        f"{RESIDENCY}::test_a_holder_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none",
+        "libs/serving/src/serving/failures.py",
+        "failure.permanent = may_be_final and isinstance(error, FINAL)",
+        "failure.permanent = isinstance(error, FINAL)",
+        f"{RESIDENCY}::test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none",
     ),
     bug(
         "nobody hears that a failing adapter is refused now",
-        "services/model_server/src/model_server/residency.py",
-        "        failing.told = failing.told and failing.permanent == was_permanent\n",
+        "libs/serving/src/serving/failures.py",
+        "        failure.told = failure.told and failure.permanent == was_permanent\n",
         "",
         f"{RESIDENCY}::test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_be_tried_again",
     ),
     bug(
         "an owner reads the replica's folders",
-        "services/model_server/src/model_server/residency.py",
+        "libs/serving/src/serving/failures.py",
         'return f"The replica could not load it ({type(error).__name__})."',
         'return f"{type(error).__name__}: {error}"',
         f"{RESIDENCY}::test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_rest",
     ),
     bug(
         "an adapter that keeps failing keeps its place",
-        "services/model_server/src/model_server/residency.py",
+        "libs/serving/src/serving/residency.py",
         "oldest_first = [one for one in wanted if one not in refused and one not in failing]",
         "oldest_first = [one for one in wanted if one not in refused]",
         f"{RESIDENCY}::test_adapters_that_keep_failing_take_no_room_from_others",
@@ -606,10 +606,10 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "adapter manifest unchecked",
-        "services/model_server/src/model_server/adapters.py",
+        "libs/serving/src/serving/attestation.py",
         "if expected is None or hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected.sha256:",
         "if expected is None:",
-        "services/model_server/tests/test_engine.py::test_a_wrong_adapter_is_refused",
+        "libs/serving/tests/test_attestation.py::test_a_file_that_is_another_than_the_manifest_says_is_refused",
     ),
     bug(
         "padding stands inside a shared beginning",

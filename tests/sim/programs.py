@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from chassis.children import die_with_parent
 from eventbus.heartbeat import Orders, beat
-from model_server.adapters import Proof, verify
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
+from serving import Proof, verify
 from testkit.base_models import base_spec
 from testkit.simulated_history import Worked
 from testkit.simulated_machine import Subprocess
@@ -125,7 +125,7 @@ async def heartbeat(child: Subprocess) -> int:
     return 0
 
 
-class Holder:
+class SimulatedHost:
     """An engine as far as residency goes: it proves as the real one does, and takes its time."""
 
     at_once = 1
@@ -137,18 +137,18 @@ class Holder:
         self.used: dict[str, float] = {}
 
     @property
-    def present(self) -> set[str]:
+    def held(self) -> set[str]:
         return set(self.proofs)
 
     async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
         return list(folders)
 
-    async def hold(self, folder: Path) -> Proof:
+    async def load(self, folder: Path) -> Proof:
         adapter_id = verify(folder, base_id=self.base.id, base_digest=self.base.digest)
         await asyncio.sleep(self._world.loop.random.uniform(0.1, 2.0))
         self._world.history.proven.add((adapter_id, self._replica))
         self.proofs[adapter_id] = Proof(adapter_id, 0.01, 1.0)
         return self.proofs[adapter_id]
 
-    async def drop(self, adapter_id: str) -> None:
+    async def unload(self, adapter_id: str) -> None:
         self.proofs.pop(adapter_id, None)

@@ -16,16 +16,15 @@ import structlog
 from aiokafka.errors import KafkaConnectionError
 
 from chassis.errors import Invalid, SartorError, Transient
-from chassis.ids import new_id
 from eventbus.background import Background
 from eventbus.bus import Bus, Handlers
+from eventbus.envelopes import envelope_of
 from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.patience import Patience
 from eventbus.relay import Relay
-from model_server.announce import announcer
-from model_server.residency import Residency
+from model_server.events import watched as model_server_watched
 from registry.alias import Alias
 from registry.catalogue import Catalogue
 from registry.domain import Model
@@ -33,9 +32,9 @@ from registry.events import subscriptions as registry_subscriptions
 from registry.store import Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
 from registry.views import adapter_to_load
-from schemas import Envelope, Event, ModelRegistered, ModelRejected, ModelRetired, TenantPolicy, to_message
+from schemas import Event, TenantPolicy, to_message
 from schemas.artifacts import BASE_FILE
-from schemas.envelope import utc_now
+from serving import Downloads, Residency, announcer
 from stores.mongo import PyMongoError
 from stores.objects import Objects
 from testkit.base_models import base_spec
@@ -45,7 +44,7 @@ from testkit.simulated_log import SimulatedBroker, SimulatedLog
 from testkit.simulated_machine import Machines, ObjectServer, patched
 from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
 from testkit.stub_peer import StubPeer
-from tests.sim.programs import Holder, heartbeat, training
+from tests.sim.programs import SimulatedHost, heartbeat, training
 from trainer.domain import Job
 from trainer.events import subscriptions as trainer_subscriptions
 from trainer.job_objects import JobObjects
@@ -218,16 +217,7 @@ class World:
 
     async def publish(self, event: Event, service: str) -> None:
         """Publish a fact of a service that is not simulated, until the log acknowledges it."""
-        envelope = Envelope(
-            id=new_id("evt_"),
-            source=f"/sartor/{service}",
-            type=event.type,
-            time=utc_now(),
-            subject=event.aggregate_id,
-            seq=1,
-            tenantid=event.tenant_id,
-        )
-        key, value, headers = to_message(envelope, event.model_dump(mode="json"))
+        key, value, headers = to_message(envelope_of(event, service), event.model_dump(mode="json"))
         while True:
             try:
                 await self.network.call("kafka", lambda: self.log.append(event.topic, key, value, headers))
@@ -354,16 +344,16 @@ async def boot_registry(world: World, replica: Replica, process: Process) -> Any
 async def boot_model_server(world: World, replica: Replica, process: Process) -> Any:
     bus = Bus(world.settings, "model_server")
     residency = Residency(
-        Holder(world, replica.name),
+        SimulatedHost(world, replica.name),
         Elsewhere(world),  # type: ignore[arg-type]
-        Objects(world.settings),
-        announcer(bus),
+        Downloads(Objects(world.settings), "model_server"),
+        announcer(bus, "model_server"),
         replica_id=replica.name,
         replica_url=f"http://{replica.name}",
         every=4.0,
         capacity=32,
     )
-    bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
+    bus.watch(model_server_watched(residency))
     await bus.start()
     _keep({"residency": residency.run})
     return SimpleNamespace()

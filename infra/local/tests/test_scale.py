@@ -14,10 +14,11 @@ import httpx2
 import pytest
 
 from localstack import LocalStack, StackError
-from localstack.home import PORTS, Home
+from localstack.home import LOCAL_SERVICES, PORTS, Home
 from localstack.ingress import caddyfile
 from localstack.programs import services
 from localstack.scale import MOST_REPLICAS, BadScale, balanced, read_scale, replicas, service_of
+from schemas.services import SERVICES
 from testkit import eventually
 from testkit.running import free_port
 
@@ -44,6 +45,7 @@ def test_a_scale_is_read_as_people_and_as_programs_write_services() -> None:
         ("trainer=2,trainer=3", "named twice"),
         ("model-server=2", "model-server runs once"),
         ("kafka=2", "no service is called 'kafka'"),
+        ("serving-agent=2", "no service is called 'serving-agent'"),
     ],
 )
 def test_a_bad_scale_says_which_part_and_what_may_be_said(text: str, says: str) -> None:
@@ -51,6 +53,15 @@ def test_a_bad_scale_says_which_part_and_what_may_be_said(text: str, says: str) 
         read_scale(text)
     assert says in str(refused.value)
     assert repr(text.rsplit(",", maxsplit=1)[-1]) in str(refused.value)
+
+
+def test_a_local_stack_runs_every_service_but_the_agent_of_an_engine_that_it_lacks(tmp_path: Path) -> None:
+    assert set(SERVICES) - set(LOCAL_SERVICES) == {"serving_agent"}
+    home = Home(tmp_path)
+    home.prepare()
+    stack = LocalStack(tmp_path)
+    made = {program.name for program in stack._programs(home.choose_ports(usual=False))}
+    assert made & set(SERVICES) == set(LOCAL_SERVICES)
 
 
 def test_the_first_replica_keeps_the_usual_port_and_peers_ask_all_of_them(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ class Service:
         name: of its package and folder; elsewhere, as in images, groups and metrics, with hyphens.
         port: where it listens in the local stack, and where the others look for it by themselves.
         paths: how the public addresses begin that the ingress sends to it.
+        engine: the engine it stands beside, in that one's image; an installation without that engine, as the local
+            stack, runs without the service.
     """
 
     name: str
     port: int
     paths: tuple[str, ...] = ()
+    engine: str = ""
 
 
 SERVICES: dict[str, Service] = {
@@ -33,6 +36,7 @@ SERVICES: dict[str, Service] = {
         Service("accounts", 8101, ("/v1/organization",)),
         Service("event_gateway", 8111, ("/v1/events", "/v1/webhook_endpoints", "/v1/webhook_event_types")),
         Service("model_server", 8109),
+        Service("serving_agent", 8112, engine="tgi"),
         Service("console", 8110),
     )
 }

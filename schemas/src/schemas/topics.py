@@ -91,12 +91,12 @@ TOPICS: tuple[Topic, ...] = (
         "models",
         "Model versions and what the gate decided.",
         ("registry",),
-        (LOG, "evaluator", "inference_proxy", "ingest", "model_server", "trainer"),
+        (LOG, "evaluator", "inference_proxy", "ingest", "model_server", "serving_agent", "trainer"),
     ),
     Topic(
         "adapters",
         "Which replica holds which adapter, proved.",
-        ("model_server",),
+        ("model_server", "serving_agent"),
         ("inference_proxy", "registry"),
     ),
     Topic(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -28,8 +29,11 @@ from fastapi import Request
 
 from chassis.errors import Conflict, Forbidden, Invalid, Transient, Unauthenticated
 from chassis.roles import ROLES
+from console.pages.operator import services_of
 from console.sessions import COOKIE
+from console.settings import Settings
 from console.web import address_of
+from schemas.services import SERVICES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -391,6 +395,14 @@ async def test_the_operator_sees_which_service_needs_a_look(world: World) -> Non
     world.services.answers["GET", "/readyz"] = Transient("no database")
     shown = (await browser.get("/operator")).text
     assert "Needs a look: inference proxy, ingest" in shown
+
+
+async def test_a_service_beside_an_engine_is_looked_at_where_there_is_that_engine() -> None:
+    def looked_at(settings: Settings) -> set[str]:
+        return set(services_of(lambda name: SimpleNamespace(url=getattr(settings, f"{name}_url"))))  # type: ignore[arg-type, return-value]
+
+    assert looked_at(Settings()) == set(SERVICES) - {"console", "serving_agent"}
+    assert looked_at(Settings(serving_agent_url="http://serving-agent:8000")) == set(SERVICES) - {"console"}
 
 
 async def test_the_operator_makes_tenants_and_lets_owners_in(world: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from model_server.engine import Engine
 from model_server.lora import PEFT_PREFIX, build
 from schemas.artifacts import Fingerprint, Probe
+from testkit.adapters import seal
 
 RANK = 4
 
@@ -62,16 +62,4 @@ def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: flo
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     (folder / "fingerprint.json").write_text(Fingerprint(probes=[probe]).model_dump_json())
-    seal(engine, folder)
-    return folder
-
-
-def seal(engine: Engine, folder: Path) -> None:
-    """Write the manifest over what lies in the folder now."""
-    files = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.name != "manifest.json"
-    }
-    facts = {"files": files, "base_id": engine.base.id, "base_digest": engine.base.digest}
-    (folder / "manifest.json").write_text(json.dumps(facts))
+    return seal(folder, engine.base)

@@ -11,23 +11,20 @@ from typing import Any
 
 import httpx2
 import pytest
-from engine_world import adapter_folder, at_rest, seal
+from engine_world import adapter_folder, at_rest
 from fastapi import FastAPI
 from safetensors.torch import save_file
 from text_generation.types import Response as TGIResponse
 from text_generation.types import StreamResponse
 
 from model_server import groups
-from model_server.adapters import AdapterRefused, read_adapter
 from model_server.api import routes
 from model_server.engine import Engine
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong
 from model_server.sequence import GenerateRequest, Token
+from serving import AdapterRefused
 from testkit import eventually
-
-
-def read(engine: Engine, folder: Path) -> Any:
-    return read_adapter(folder, base_id=engine.base.id, base_digest=engine.base.digest)
+from testkit.adapters import seal
 
 
 async def tokens(engine: Engine, prompt: str, **options: Any) -> list[Token]:
@@ -105,26 +102,23 @@ async def test_a_beginning_shared_by_unequal_prompts_is_computed_once(
 
 
 async def test_an_adapter_is_proven_and_answers_differently(engine: Engine, tmp_path: Path) -> None:
-    files = read(engine, adapter_folder(engine, tmp_path / "a"))
-    proof = await engine.load(files)
+    proof = await engine.load(adapter_folder(engine, tmp_path / "a"))
     assert proof.fingerprint_delta < 0.01
     assert proof.base_delta > 0.25
     base, own = await asyncio.gather(
-        tokens(engine, "cancel my order"), tokens(engine, "cancel my order", adapter_id=files.adapter_id)
+        tokens(engine, "cancel my order"), tokens(engine, "cancel my order", adapter_id=proof.adapter_id)
     )
     assert likelihoods(base) != pytest.approx(likelihoods(own), abs=0.01)
-    again = await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
+    again = await tokens(engine, "cancel my order", adapter_id=proof.adapter_id)
     assert [token.id for token in own] == [token.id for token in again]
-    await engine.drop(files.adapter_id)
+    await engine.unload(proof.adapter_id)
     with pytest.raises(AdapterNotFound):
-        await tokens(engine, "cancel my order", adapter_id=files.adapter_id)
+        await tokens(engine, "cancel my order", adapter_id=proof.adapter_id)
 
 
 async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tmp_path: Path) -> None:
-    one = read(engine, adapter_folder(engine, tmp_path / "1", seed=1))
-    two = read(engine, adapter_folder(engine, tmp_path / "2", seed=2))
-    await engine.load(one)
-    await engine.load(two)
+    one = await engine.load(adapter_folder(engine, tmp_path / "1", seed=1))
+    two = await engine.load(adapter_folder(engine, tmp_path / "2", seed=2))
     names = [one.adapter_id, two.adapter_id, None, one.adapter_id]
     alone = [likelihoods(await tokens(engine, "where is it", adapter_id=name)) for name in names]
     together = await asyncio.gather(*(tokens(engine, "where is it", adapter_id=name) for name in names))
@@ -134,7 +128,9 @@ async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tm
     assert alone[0] != pytest.approx(alone[2], abs=0.01)
 
 
-@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "version", "nothing", "missing"])
+@pytest.mark.parametrize(
+    "what", ["weights", "base", "config", "fingerprint", "version", "nothing", "missing", "format"]
+)
 async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: str) -> None:
     folder = adapter_folder(engine, tmp_path / "a", strength=0.0 if what == "nothing" else 0.5)
     if what == "weights":
@@ -146,25 +142,28 @@ async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: 
         (folder / "manifest.json").write_text(json.dumps({**manifest, "base_digest": "0" * 64}))
     elif what == "config":
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "use_dora": True}))
-        seal(engine, folder)
+        seal(folder, engine.base)
     elif what == "fingerprint":
         contents = json.loads((folder / "fingerprint.json").read_text())
         contents["probes"][0]["adapter"] = [value - 1 for value in contents["probes"][0]["adapter"]]
         (folder / "fingerprint.json").write_text(json.dumps(contents))
-        seal(engine, folder)
+        seal(folder, engine.base)
     elif what == "version":
         contents = json.loads((folder / "fingerprint.json").read_text())
         (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 1}))
-        seal(engine, folder)
+        seal(folder, engine.base)
+    elif what == "format":
+        (folder / "adapter_model.safetensors").write_bytes(b"not tensors")
+        seal(folder, engine.base)
     elif what == "missing":
         from safetensors.torch import load_file
 
         weights = load_file(folder / "adapter_model.safetensors")
         weights.pop(min(weights))
         save_file(weights, folder / "adapter_model.safetensors")
-        seal(engine, folder)
+        seal(folder, engine.base)
     with pytest.raises(AdapterRefused):
-        await engine.load(read(engine, folder))
+        await engine.load(folder)
 
 
 SHARED = "Where is my parcel? It should have been delivered. " * 6
@@ -174,13 +173,13 @@ async def test_an_adapter_dropped_while_requests_wait_answers_them_to_the_end(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "WORTH_SHARING", 8)
-    proof = await engine.load(read(engine, adapter_folder(engine, tmp_path / "a")))
+    proof = await engine.load(adapter_folder(engine, tmp_path / "a"))
     prompts = [SHARED + end for end in ("1", "2")]
     alone = [likelihoods(await tokens(engine, prompt, adapter_id=proof.adapter_id)) for prompt in prompts]
     with at_rest(engine):
         waiting = [asyncio.create_task(tokens(engine, prompt, adapter_id=proof.adapter_id)) for prompt in prompts]
         await eventually(lambda: engine.queued == 2)
-        await engine.drop(proof.adapter_id)
+        await engine.unload(proof.adapter_id)
     answers = await asyncio.wait_for(asyncio.gather(*waiting), 20)
     for answer, expected in zip(answers, alone, strict=True):
         assert likelihoods(answer) == pytest.approx(expected, abs=1e-3)

@@ -18,6 +18,9 @@ from schemas.services import SERVICES
 BASE62 = string.digits + string.ascii_letters
 
 SERVICE_PORTS = {name: one.port for name, one in SERVICES.items()}
+LOCAL_SERVICES = tuple(name for name, one in SERVICES.items() if not one.engine)
+"""Those that a local stack runs: it has no engine but ours."""
+
 PORTS = {
     "ingress": 8080,
     "objects": 8120,
@@ -25,7 +28,7 @@ PORTS = {
     "mongodb": 8122,
     "milvus": 8123,
     "broker_storage": 8124,
-    **SERVICE_PORTS,
+    **{name: SERVICE_PORTS[name] for name in LOCAL_SERVICES},
 }
 
 

@@ -24,7 +24,6 @@ from localstack.lock_hashes import HASHES, PIN, name_of
 ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "infra" / "docker" / "locks"
 HEADER = "# Made by `make image-locks`; do not edit.\n"
-ONLY_MODELS = ("torch", "transformers", "peft", "accelerate", "safetensors")
 BUILD = {"setuptools"}
 """What makes a package of source files."""
 
@@ -35,9 +34,9 @@ def pins() -> dict[str, str]:
     return {name_of(pin[1]): line for line in lines if (pin := PIN.match(line))}
 
 
-def needed(project: Path, *, without: tuple[str, ...] = ()) -> set[str]:
+def needed(project: Path) -> set[str]:
     """Every third-party package that the project at `project` and our libs it names need, directly or not."""
-    return _closure(_declared(project), without)
+    return _closure(_declared(project))
 
 
 def closure(packages: Iterable[str]) -> set[str]:
@@ -45,12 +44,12 @@ def closure(packages: Iterable[str]) -> set[str]:
     return _closure([Requirement(name) for name in packages])
 
 
-def _closure(todo: list[Requirement], without: tuple[str, ...] = ()) -> set[str]:
+def _closure(todo: list[Requirement]) -> set[str]:
     wanted: set[str] = set()
     while todo:
         requirement = todo.pop()
         name = name_of(requirement.name)
-        if name in without or name in wanted:
+        if name in wanted:
             continue
         if name.startswith("sartor-"):
             part = name.removeprefix("sartor-")
@@ -65,7 +64,6 @@ def render() -> dict[Path, str]:
     """Every lock and the Caddyfile: path -> text."""
     available = pins()
     projects = {name: needed(ROOT / "services" / name) for name in SERVICE_PORTS}
-    projects["tgi_agent"] = needed(ROOT / "services" / "model_server", without=ONLY_MODELS)
     projects["provision"] = needed(ROOT / "infra" / "provision")
     projects["build"] = BUILD
     return {FOLDER.parent / "Caddyfile": production_caddyfile()} | {

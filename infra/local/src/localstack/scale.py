@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from localstack.home import SERVICE_PORTS
+from localstack.home import LOCAL_SERVICES
 
 ALONE = "model_server"
-SCALED = tuple(name for name in SERVICE_PORTS if name != ALONE)
+SCALED = tuple(name for name in LOCAL_SERVICES if name != ALONE)
 MOST_REPLICAS = 8
 
 

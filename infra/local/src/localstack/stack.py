@@ -20,7 +20,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from chassis.settings import ServiceSettings
-from localstack.home import SERVICE_PORTS, Home
+from localstack.home import LOCAL_SERVICES, Home
 from localstack.ingress import caddyfile
 from localstack.programs import Program, infrastructure, ingress, mongo_url, services
 from localstack.readiness import is_ready, last_line, why_not_ready
@@ -71,7 +71,7 @@ class LocalStack:
         self,
         folder: Path,
         *,
-        services: tuple[str, ...] = tuple(SERVICE_PORTS),
+        services: tuple[str, ...] = LOCAL_SERVICES,
         scale: Mapping[str, int] | None = None,
         base_model: str = "gemma-3-270m",
         models_dir: Path | None = None,

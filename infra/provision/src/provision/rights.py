@@ -37,7 +37,8 @@ RIGHTS = {
     "registry": Rights(),
     "rag_indexer": Rights(reads=("documents",)),
     "inference_proxy": Rights(),
-    "model_server": Rights(reads=("adapters",)),
+    "model_server": Rights(documents=False, reads=("adapters",)),
+    "serving_agent": Rights(reads=("adapters",)),
     "console": Rights(),
     "event_gateway": Rights(),
 }

@@ -55,6 +55,7 @@ class ServiceSettings(BaseSettings):
     inference_proxy_url: str = "http://127.0.0.1:8108"
     model_server_url: str = "http://127.0.0.1:8109"
     event_gateway_url: str = "http://127.0.0.1:8111"
+    serving_agent_url: str = Field("", description="Where the serving agent listens; nowhere if empty.")
 
     key_cache_seconds: float = Field(30.0, description="How long a verified API key is believed without asking.")
     key_stale_seconds: float = Field(

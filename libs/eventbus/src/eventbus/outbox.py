@@ -11,13 +11,12 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from chassis.errors import Conflict, NotFound
-from chassis.ids import new_id
 from chassis.text import quoted
 from eventbus.aggregate import Aggregate, Lease
+from eventbus.envelopes import envelope_of
 from eventbus.event_size import check_size
 from eventbus.leases import Leases
-from schemas import Envelope, Event
-from schemas.envelope import utc_now
+from schemas import Event
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 
 log = structlog.get_logger()
@@ -50,7 +49,7 @@ class AggregateStore(Generic[A]):
         self.kind = kind
         self.leases = Leases(collection)
         UNREADABLE.labels(collection.name)  # a counter that begins above 0 has not risen, for an alert
-        self._source = f"/sartor/{service}"
+        self._service = service
         self._wake = wake
 
     async def prepare(self) -> None:
@@ -267,15 +266,11 @@ class AggregateStore(Generic[A]):
         return [self._record(event, aggregate, context) for event in aggregate.take_pending()]
 
     def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> dict[str, Any]:
-        envelope = Envelope(
-            id=new_id("evt_"),
-            source=self._source,
-            type=event.type,
-            time=utc_now(),
-            subject=event.aggregate_id,
+        envelope = envelope_of(
+            event,
+            self._service,
             seq=aggregate.count(event),
             origin=aggregate.id,
-            tenantid=event.tenant_id,
             correlationid=str(context.get("correlation_id") or context.get("request_id") or ""),
             causationid=str(context.get("event_id") or ""),
         )

@@ -17,12 +17,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from joserfc.jwk import OKPKey
 
 from chassis.auth import Principal
-from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from chassis.tokens import Tokens
 from eventbus.bus import Bus
+from eventbus.envelopes import envelope_of
 from schemas import EVENTS, TOPICS, Envelope, Event, parse, read_envelope
-from schemas.envelope import utc_now
 from schemas.services import SERVICES
 from stores.objects import Objects
 
@@ -133,15 +132,7 @@ class Space:
         await bus.start()
 
         async def publish(event: Event, *, seq: int = 1) -> Envelope:
-            envelope = Envelope(
-                id=new_id("evt_"),
-                source=f"/sartor/{service}",
-                type=event.type,
-                time=utc_now(),
-                subject=event.aggregate_id,
-                seq=seq,
-                tenantid=event.tenant_id,
-            )
+            envelope = envelope_of(event, service, seq=seq)
             await bus.publish(event.topic, envelope, event.model_dump(mode="json"))
             return envelope
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from eventbus.service import Service
-from model_server.announce import announcer
 from model_server.api import routes
 from model_server.engine import Engine
-from model_server.residency import Residency
+from model_server.events import watched
 from model_server.settings import Settings
-from schemas import ModelRegistered, ModelRejected, ModelRetired
+from serving import Downloads, Residency, announcer
 
 
 def build(settings: Settings) -> FastAPI:
@@ -23,15 +22,13 @@ def build(settings: Settings) -> FastAPI:
         queue=settings.model_server_queue,
         max_tokens=settings.model_server_max_tokens,
     )
-
-    url = settings.own_url
     residency = Residency(
         engine,
         service.peer("registry"),
-        service.objects,
-        announcer(service.bus),
-        replica_id=settings.replica_id or f"model-server@{url.split('//')[-1]}",
-        replica_url=url,
+        Downloads(service.objects, service.name),
+        announcer(service.bus, service.name),
+        replica_id=settings.own_id,
+        replica_url=settings.own_url,
         every=settings.model_server_sync_seconds,
         capacity=settings.model_server_adapters,
     )
@@ -39,7 +36,7 @@ def build(settings: Settings) -> FastAPI:
     async def close() -> None:
         engine.close()
 
-    service.bus.watch(dict.fromkeys((ModelRegistered, ModelRejected, ModelRetired), residency.on_change))
+    service.bus.watch(watched(residency))
     service.background("residency", residency.run)
     service.on_stop(close)
     service.on_stop(residency.close)

@@ -20,13 +20,14 @@ import structlog
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-from model_server.adapters import AdapterFiles, AdapterRefused, Proof, proof_of, read_adapter
+from model_server.adapters import read_adapter
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded, ParameterRefused
 from model_server.groups import Group, padded, shared_prefix, uses_of
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.sequence import GenerateRequest, Sequence, Token
 from model_server.vocabulary import Vocabulary
 from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
+from serving import AdapterRefused, Proof, proof_of
 
 log = structlog.get_logger()
 
@@ -170,12 +171,22 @@ class Engine:
             with self._changed, contextlib.suppress(ValueError):  # it may have been taken up
                 self._waiting.remove(sequence)
 
-    async def load(self, files: AdapterFiles) -> Proof:
-        """Load an adapter and prove it against the trainer's fingerprint.
+    @property
+    def held(self) -> set[str]:
+        """Ids of the adapters held."""
+        return set(self._adapters)
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        """Adapters come and go here without a preparation: all may be loaded at once."""
+        return list(folders)
+
+    async def load(self, folder: Path) -> Proof:
+        """Read the adapter in `folder`, load it and prove it against the trainer's fingerprint.
 
         Raises:
-            AdapterRefused: it does not fit, does not match its fingerprint, or answers as the base does.
+            AdapterRefused: it is not what it says, does not fit or match its fingerprint, or answers as the base does.
         """
+        files = read_adapter(folder, base_id=self.base.id, base_digest=self.base.digest)
         try:
             adapter = build(files.adapter_id, files.tensors, files.scale, self._layers, files.rank)
         except ValueError as error:
@@ -185,20 +196,7 @@ class Engine:
         self.proofs[adapter.id] = proof
         return proof
 
-    @property
-    def present(self) -> set[str]:
-        """Ids of the adapters held."""
-        return set(self._adapters)
-
-    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
-        """Adapters come and go here without a preparation: all may be held at once."""
-        return list(folders)
-
-    async def hold(self, folder: Path) -> Proof:
-        """Verify, load and prove the adapter in `folder`; see `read_adapter` and `load`."""
-        return await self.load(read_adapter(folder, base_id=self.base.id, base_digest=self.base.digest))
-
-    async def drop(self, adapter_id: str) -> None:
+    async def unload(self, adapter_id: str) -> None:
         """Let go of an adapter; requests that wait or are under way keep it to their end."""
         self.proofs.pop(adapter_id, None)
         self._adapters.pop(adapter_id, None)
@@ -228,15 +226,15 @@ class Engine:
         return future
 
     def _prove(self, adapter: Adapter, probes: Iterable[Probe]) -> Proof:
-        differences = []
-        for probe in probes:
-            ours = self._log_probs(probe.prompt_ids, probe.continuation_ids, adapter)
-            base = self._log_probs(probe.prompt_ids, probe.continuation_ids, None)
-            differences += [
-                (abs(mine - theirs), abs(mine - plain))
-                for mine, theirs, plain in zip(ours, probe.adapter, base, strict=True)
-            ]
-        return proof_of(adapter.id, differences)
+        measured = [
+            (
+                probe,
+                self._log_probs(probe.prompt_ids, probe.continuation_ids, adapter),
+                self._log_probs(probe.prompt_ids, probe.continuation_ids, None),
+            )
+            for probe in probes
+        ]
+        return proof_of(adapter.id, measured)
 
     def _log_probs(self, prompt: list[int], continuation: list[int], adapter: Adapter | None) -> list[float]:
         self._plan.uses = [(adapter, None)] if adapter else []

@@ -28,7 +28,7 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
     """Services, tenants, dead letters."""
     router = APIRouter(prefix="/operator", include_in_schema=False)
     accounts = peer("accounts")
-    services = {name: peer(name) for name in SERVICES if name != "console"}
+    services = services_of(peer)
 
     @router.get("")
     async def services_page(request: Request) -> Response:
@@ -104,6 +104,12 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
         return RedirectResponse("/operator/dead-letters", SEE_OTHER)
 
     return router
+
+
+def services_of(peer: Callable[[str], Peer]) -> dict[str, Peer]:
+    """The services to look at: all but the console itself, and those that this installation has not."""
+    peers = {name: peer(name) for name in SERVICES if name != "console"}
+    return {name: one for name, one in peers.items() if one.url}
 
 
 def _number(text: str) -> int | str:

@@ -19,12 +19,12 @@ log = structlog.get_logger()
 LEASE_SECONDS = 60.0
 
 
-class Turns:
+class RestartLease:
     """Lets one replica of a base model at a time start again, so that the others serve meanwhile.
 
     Args:
         collection: one document for each base model.
-        base_id: the base model whose replicas take turns.
+        base_id: the base model that the replicas serve.
         owner: this replica's name.
     """
 
@@ -35,10 +35,10 @@ class Turns:
         self._owner = owner
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[bool]:
-        """Yields whether it is this replica's turn, which ends with the block, or soon after the death of the replica.
+    async def held(self) -> AsyncIterator[bool]:
+        """Yields whether this replica holds the lease, which ends with the block, or soon after the replica's death.
 
-        Nobody's turn comes while the database is away: adapters then wait, and all replicas serve those they hold.
+        Nobody holds it while the database is away: adapters then wait, and all replicas serve those they hold.
         """
         fence = await self._claim()
         if fence is None:
@@ -59,7 +59,7 @@ class Turns:
                 await self._collection.update_one({"_id": self._base_id}, {"$setOnInsert": lease}, upsert=True)
             claimed = await self._leases.claim({"_id": self._base_id}, self._owner, LEASE_SECONDS)
         except PyMongoError as error:
-            log.warning("turn_not_asked", error=f"{type(error).__name__}: {error}")
+            log.warning("restart_lease_not_asked", error=f"{type(error).__name__}: {error}")
             return None
         return None if claimed is None else int(claimed["lease"]["fence"])
 
@@ -68,7 +68,7 @@ class Turns:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
                 if not await self._leases.renew(self._base_id, fence, LEASE_SECONDS):
-                    log.warning("turn_lost", owner=self._owner)
+                    log.warning("restart_lease_lost", owner=self._owner)
                     return
             except PyMongoError as error:  # tried again before the lease is over
-                log.warning("turn_not_renewed", error=f"{type(error).__name__}: {error}")
+                log.warning("restart_lease_not_renewed", error=f"{type(error).__name__}: {error}")

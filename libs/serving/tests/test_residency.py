@@ -1,4 +1,4 @@
-"""Residency on the real engine and object store; the registry before it answers what a test chooses."""
+"""Residency on the real object store; the registry before it answers what a test chooses, the host computes nothing."""
 
 from __future__ import annotations
 
@@ -6,32 +6,63 @@ import asyncio
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from engine_world import adapter_folder
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
 from eventbus.bus import Bus
-from model_server import residency
-from model_server.adapters import AdapterRefused
-from model_server.announce import announcer
-from model_server.engine import Engine
-from model_server.errors import AdapterNotFound, EngineStopped
-from model_server.residency import Residency
-from model_server.sequence import GenerateRequest
 from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef
-from schemas.artifacts import adapter_id_of
+from schemas.artifacts import BaseModelSpec
+from serving import AdapterRefused, Downloads, Proof, Residency, announcer, failures, proof_of, read_probes, verify
 from stores.objects import Objects
 from testkit import Space, eventually
+from testkit.adapters import WITH_ADAPTER, WITHOUT, adapter_folder, id_of, seal
+from testkit.base_models import base_spec
 from testkit.small_disk import small_disk
 from testkit.stub_peer import StubPeer
+
+BASE = base_spec("tiny-test")
+
+
+class FolderHost:
+    """A host that answers with every adapter what the usual fingerprint says, once its files are verified."""
+
+    at_once = 1
+
+    def __init__(self, base: BaseModelSpec) -> None:
+        self.base = base
+        self.proofs: dict[str, Proof] = {}
+        self.used: dict[str, float] = {}
+
+    @property
+    def held(self) -> set[str]:
+        return set(self.proofs)
+
+    async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
+        return list(folders)
+
+    async def load(self, folder: Path) -> Proof:
+        adapter_id = verify(folder, base_id=self.base.id, base_digest=self.base.digest)
+        proof = proof_of(adapter_id, [(probe, WITH_ADAPTER, WITHOUT) for probe in read_probes(folder)])
+        self.proofs[adapter_id] = proof
+        return proof
+
+    async def unload(self, adapter_id: str) -> None:
+        self.proofs.pop(adapter_id, None)
+        self.used.pop(adapter_id, None)
+
+    def ask(self, adapter_id: str) -> None:
+        """Use the adapter."""
+        assert adapter_id in self.proofs
+        self.used[adapter_id] = time.monotonic()
 
 
 class Registry(StubPeer):
@@ -52,8 +83,8 @@ class Registry(StubPeer):
 class World:
     """A replica's residency, and what it said."""
 
-    def __init__(self, engine: Engine, objects: Objects, folder: Path) -> None:
-        self.engine = engine
+    def __init__(self, objects: Objects, folder: Path) -> None:
+        self.host = FolderHost(BASE)
         self.objects = objects
         self.folder = folder
         self.registry = Registry()
@@ -64,9 +95,9 @@ class World:
     def replica(self, *, capacity: int = 100, every: float = 60) -> Residency:
         """Another life of the replica."""
         return Residency(
-            self.engine,
+            self.host,
             self.registry,  # type: ignore[arg-type]
-            self.objects,
+            Downloads(self.objects, "model_server"),
             self._publish,
             replica_id="replica-1",
             replica_url="http://replica-1",
@@ -83,10 +114,10 @@ class World:
         self, number: int, tenant: str = "tenant_a", *, spoil: Callable[[Path], None] = lambda folder: None
     ) -> str:
         """Train, store and want an adapter; `spoil` changes its folder before it is stored."""
-        folder = adapter_folder(self.engine, self.folder / str(number), seed=number)
+        folder = adapter_folder(self.folder / str(number), BASE, number=number)
         spoil(folder)
         manifest = (folder / "manifest.json").read_bytes()
-        adapter_id = adapter_id_of(manifest)
+        adapter_id = id_of(folder)
         prefix = f"tenants/{tenant}/adapters/{adapter_id}"
         for path in folder.iterdir():
             await self.objects.put_file(f"{prefix}/{path.name}", path)
@@ -112,21 +143,14 @@ class World:
         """What was said of adapters that could not be loaded, in its order."""
         return [event for event in self.said if isinstance(event, AdapterLoadFailed)]
 
-    async def ask(self, adapter_id: str) -> str:
-        """An answer of the adapter."""
-        request = GenerateRequest(inputs="where", adapter_id=adapter_id, max_new_tokens=2)
-        return [token async for token in self.engine.generate(request)][-1].generated_text
-
 
 @pytest_asyncio.fixture
-async def world(engine: Engine, space: Space, tmp_path: Path) -> AsyncIterator[World]:
+async def world(space: Space, tmp_path: Path) -> AsyncIterator[World]:
     objects = space.objects()
     await objects.prepare()
-    made = World(engine, objects, tmp_path / "adapters")
+    made = World(objects, tmp_path / "adapters")
     yield made
     await made.residency.close()
-    for adapter_id in engine.present:
-        await engine.drop(adapter_id)
     objects.close()
 
 
@@ -138,9 +162,8 @@ async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: Wor
     assert len(world.said) == 2
     resident = next(event for event in world.said if isinstance(event, AdapterResident) and event.adapter_id == one)
     assert (resident.model_id, resident.replica_id, resident.replica_url) == ("ft:1", "replica-1", "http://replica-1")
-    assert resident.fingerprint_delta < 0.01
-    assert resident.base_delta > 0.25
-    await world.ask(one)
+    assert (resident.fingerprint_delta, resident.base_delta) == (0.0, 8.75)
+    assert world.host.held == {one, two}
     assert world.registry.asked[0] == {
         "path": "/internal/adapters",
         "tenant_id": "",
@@ -156,9 +179,7 @@ async def test_an_adapter_nobody_wants_any_more_is_evicted_under_its_tenant(worl
     await world.residency.synchronise()
     await world.residency.synchronise()
     assert world.heard(AdapterEvicted) == [(two, "tenant_b")]
-    with pytest.raises(AdapterNotFound):
-        await world.ask(two)
-    await world.ask(one)
+    assert world.host.held == {one}
 
 
 async def test_both_facts_can_be_read_from_kafka(space: Space) -> None:
@@ -166,7 +187,7 @@ async def test_both_facts_can_be_read_from_kafka(space: Space) -> None:
     await bus.start()
     try:
         async with space.probe("adapters") as seen:
-            publish = announcer(bus)
+            publish = announcer(bus, "model_server")
             await publish(AdapterEvicted(tenant_id="tenant_b", adapter_id="ad-1", replica_id="replica-1"))
             (envelope, event) = (await eventually(lambda: seen.events))[0]
         assert (envelope.tenantid, envelope.subject, event.tenant_id) == ("tenant_b", "ad-1", "tenant_b")
@@ -188,34 +209,28 @@ def _a_list(folder: Path) -> None:
     (folder / "manifest.json").write_text("[]")
 
 
-def _no_weights(folder: Path) -> None:
-    (folder / "adapter_model.safetensors").write_bytes(b"not tensors")
-    _seal_as_it_is(folder)
+def _off_its_fingerprint(folder: Path) -> None:
+    contents = json.loads((folder / "fingerprint.json").read_text())
+    contents["probes"][0]["adapter"][1] -= 0.3
+    (folder / "fingerprint.json").write_text(json.dumps(contents))
+    seal(folder, BASE)
 
 
 def _one_log_prob_too_few(folder: Path) -> None:
     contents = json.loads((folder / "fingerprint.json").read_text())
     contents["probes"][0]["adapter"].pop()
     (folder / "fingerprint.json").write_text(json.dumps(contents))
-    _seal_as_it_is(folder)
+    seal(folder, BASE)
 
 
 def _another_version(folder: Path) -> None:
     contents = json.loads((folder / "fingerprint.json").read_text())
     (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 3}))
-    _seal_as_it_is(folder)
-
-
-def _seal_as_it_is(folder: Path) -> None:
-    facts = json.loads((folder / "manifest.json").read_text())
-    for name in facts["files"]:
-        content = (folder / name).read_bytes()
-        facts["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    (folder / "manifest.json").write_text(json.dumps(facts))
+    seal(folder, BASE)
 
 
 @pytest.mark.parametrize(
-    "spoil", [_without_base, _not_json, _a_list, _no_weights, _one_log_prob_too_few, _another_version]
+    "spoil", [_without_base, _not_json, _a_list, _off_its_fingerprint, _one_log_prob_too_few, _another_version]
 )
 async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
     world: World, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
@@ -224,7 +239,7 @@ async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
     good = await world.adapter(2)
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(good, "tenant_a")]
-    assert world.engine.present == {good}
+    assert world.host.held == {good}
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 1
     [told] = world.load_failures()
     assert (told.adapter_id, told.permanent) == (bad, True)
@@ -237,8 +252,7 @@ async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
     monkeypatch.setattr(world.objects, "get_bytes", never)
     await world.residency.synchronise()
     assert read == []
-    with pytest.raises(AdapterNotFound):
-        await world.ask(bad)
+    assert world.host.held == {good}
 
 
 async def test_files_under_the_id_of_another_adapter_are_refused(world: World) -> None:
@@ -246,7 +260,7 @@ async def test_files_under_the_id_of_another_adapter_are_refused(world: World) -
     world.registry.wanted[0]["adapter_id"] = "ad-another"
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == []
-    assert world.engine.present == set()
+    assert world.host.held == set()
     world.registry.wanted[0]["adapter_id"] = one
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(one, "tenant_a")]
@@ -293,7 +307,7 @@ async def test_a_proof_that_could_not_be_tried_says_nothing_about_the_adapter(
         raise Transient("a probe was not answered in time")
 
     with monkeypatch.context() as slow:
-        slow.setattr(world.engine, "hold", busy)
+        slow.setattr(world.host, "load", busy)
         await world.residency.synchronise()
     assert world.said == []
     await world.residency.synchronise()
@@ -304,9 +318,11 @@ class OutOfMemory(RuntimeError):
     """What an allocator raises."""
 
 
-@pytest.mark.parametrize(
-    "error", [OutOfMemory("no room for 61 MB"), EngineStopped("the engine stopped"), MemoryError()]
-)
+class EngineGone(Exception):
+    """What an engine raises that runs no more."""
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("no room for 61 MB"), EngineGone("its thread ended"), MemoryError()])
 async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -316,7 +332,7 @@ async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(world.engine, "hold", fails)
+        broken.setattr(world.host, "load", fails)
 
         async def failing() -> bool:
             await world.residency.synchronise()
@@ -335,45 +351,45 @@ async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is tried again at every look."""
-    monkeypatch.setattr(residency, "LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(failures, "LONGEST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("away", [Transient("the object store is away"), OSError("no route to 10.0.0.7")])
 async def test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_be_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, away: Exception
 ) -> None:
-    await world.adapter(1, spoil=_no_weights)
+    await world.adapter(1, spoil=_another_version)
 
     async def not_there(ref: ObjectRef) -> bytes:
         raise away
 
     with monkeypatch.context() as broken:
         broken.setattr(world.objects, "get_bytes", not_there)
-        for _ in range(2 * residency.TOLD_AFTER):
+        for _ in range(2 * failures.TOLD_AFTER):
             await world.residency.synchronise()
     assert [event.permanent for event in world.load_failures()] == [False]
     for _ in range(3):
         await world.residency.synchronise()
     assert [event.permanent for event in world.load_failures()] == [False, True]
-    assert "cannot be read" in world.load_failures()[1].reason
+    assert "train it again" in world.load_failures()[1].reason
 
 
 @pytest.mark.parametrize(
     "error",
     [Transient("TGI does not start any more."), LookupError("turns"), AdapterRefused("not one of them"), OSError(28)],
 )
-async def test_a_holder_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none(
+async def test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none(
     world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception
 ) -> None:
     one, two = await world.adapter(1), await world.adapter(2, "tenant_b")
-    monkeypatch.setattr(world.engine, "at_once", 2)
+    monkeypatch.setattr(world.host, "at_once", 2)
 
     async def fails(folders: Mapping[str, Path]) -> list[str]:
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(world.engine, "prepare", fails)
-        for _ in range(residency.TOLD_AFTER - 1):
+        broken.setattr(world.host, "prepare", fails)
+        for _ in range(failures.TOLD_AFTER - 1):
             await world.residency.synchronise()
         assert world.said == []
         for _ in range(3):
@@ -405,9 +421,9 @@ async def test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_
     async def fails(folder: Path) -> Any:
         raise error
 
-    monkeypatch.setattr(world.engine, "hold", fails)
+    monkeypatch.setattr(world.host, "load", fails)
     with capture_logs() as logged:
-        for _ in range(residency.TOLD_AFTER):
+        for _ in range(failures.TOLD_AFTER):
             await world.residency.synchronise()
     [told] = world.load_failures()
     assert reason in told.reason
@@ -433,37 +449,35 @@ async def test_adapters_that_keep_failing_take_no_room_from_others(
     world.residency = world.replica(capacity=1)
     bad = await world.adapter(1)
     world.registry.wanted[0]["awaited"] = True
-    hold = world.engine.hold
+    load = world.host.load
 
-    async def hold_others(folder: Path) -> Any:
+    async def load_others(folder: Path) -> Any:
         if json.loads((folder / "manifest.json").read_text()) == manifest:
             raise OutOfMemory
-        return await hold(folder)
+        return await load(folder)
 
     manifest = json.loads((world.folder / "1/manifest.json").read_text())
-    monkeypatch.setattr(world.engine, "hold", hold_others)
+    monkeypatch.setattr(world.host, "load", load_others)
     good = await world.adapter(2)
     await taken(world, world.residency, [(good, "tenant_a")])
-    assert bad not in world.engine.present
+    assert bad not in world.host.held
 
 
 async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(world: World) -> None:
     world.residency = world.replica(capacity=2)
     first, second, third = [await world.adapter(number) for number in (1, 2, 3)]
     await world.residency.synchronise()
-    assert world.engine.present == {second, third}
+    assert world.host.held == {second, third}
     assert world.heard(AdapterEvicted) == [(first, "tenant_a")]
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
-    with pytest.raises(AdapterNotFound):
-        await world.ask(first)
-    await world.ask(second)
+    world.host.ask(second)
     fourth = await world.adapter(4)
     await world.residency.synchronise()
-    assert world.engine.present == {second, fourth}
+    assert world.host.held == {second, fourth}
     assert world.heard(AdapterEvicted) == [(first, "tenant_a"), (third, "tenant_a")]
     world.unwant(second)
     await world.residency.synchronise()
-    assert world.engine.present == {fourth, third}
+    assert world.host.held == {fourth, third}
     await world.residency.synchronise()
     assert world.heard(AdapterResident)[-1] == (third, "tenant_a")
     assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
@@ -477,10 +491,10 @@ async def test_an_adapter_whose_evaluation_waits_goes_before_those_in_production
     for item in world.registry.wanted:
         item["awaited"] = item["adapter_id"] in waiting
     await world.residency.synchronise()
-    assert world.engine.present == {first, second}
+    assert world.host.held == {first, second}
     world.registry.wanted[0]["awaited"] = world.registry.wanted[1]["awaited"] = False
     await world.residency.synchronise()
-    assert world.engine.present == {third, fourth}
+    assert world.host.held == {third, fourth}
 
 
 async def test_a_refused_adapter_takes_no_room(world: World) -> None:
@@ -489,7 +503,7 @@ async def test_a_refused_adapter_takes_no_room(world: World) -> None:
     await world.adapter(2, spoil=_without_base)
     await world.residency.synchronise()
     await world.residency.synchronise()
-    assert world.engine.present == {good}
+    assert world.host.held == {good}
 
 
 async def test_what_the_broker_did_not_take_is_said_later(world: World) -> None:
@@ -504,7 +518,7 @@ async def test_what_the_broker_did_not_take_is_said_later(world: World) -> None:
     world.broker_away = True
     with pytest.raises(Transient):
         await world.residency.synchronise()
-    assert world.engine.present == set()
+    assert world.host.held == set()
     world.broker_away = False
     await world.residency.synchronise()
     assert world.heard(AdapterEvicted) == [(one, "tenant_a")]
@@ -520,9 +534,9 @@ async def test_without_the_registry_a_replica_keeps_what_it_holds_and_looks_agai
         event = ModelRegistered.model_construct(tenant_id="tenant_a", model_id="ft:2")
         await world.residency.on_change(event)
         await eventually(lambda: not world.residency._awake.is_set())
-        assert world.engine.present == {one}
+        assert world.host.held == {one}
         world.registry.away = False
         await world.residency.on_change(event)
-        await eventually(lambda: world.engine.present == {one, two})
+        await eventually(lambda: world.host.held == {one, two})
     finally:
         running.cancel()

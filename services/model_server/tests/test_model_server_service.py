@@ -1,0 +1,68 @@
+"""The model server as a service: its engine holds what the registry wants, proves it, and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from engine_world import adapter_folder
+from fastapi import FastAPI
+
+from model_server.app import build
+from model_server.engine import Engine
+from model_server.settings import Settings
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident
+from stores.objects import Objects
+from testkit import Space, eventually, running
+from testkit.adapters import id_of, seal
+
+
+async def wanted(objects: Objects, folder: Path) -> dict[str, Any]:
+    """What the registry says of the adapter in `folder`, once its files are stored."""
+    prefix = f"tenants/tenant_a/adapters/{id_of(folder)}"
+    refs = {path.name: await objects.put_file(f"{prefix}/{path.name}", path) for path in folder.iterdir()}
+    item = {"adapter_id": id_of(folder), "model_id": f"ft:{folder.name}", "tenant_id": "tenant_a"}
+    return {**item, "manifest": refs["manifest.json"].model_dump()}
+
+
+async def test_the_engine_holds_what_the_registry_wants(
+    engine: Engine, space: Space, tiny_models: Path, tmp_path: Path
+) -> None:
+    items: list[dict[str, Any]] = []
+    registry = FastAPI()
+
+    @registry.get("/internal/adapters")
+    async def adapters() -> list[dict[str, Any]]:
+        return items
+
+    async with running(registry) as registry_url:
+        facts = {"models_dir": tiny_models, "base_model": "tiny-test", "registry_url": registry_url}
+        speed = {"model_server_threads": 1, "model_server_sync_seconds": 0.1}
+        settings = space.settings(Settings, "model_server", service_port=8209, **facts, **speed)
+        app = build(settings)
+        objects = app.state.service.objects
+        async with running(app) as url, httpx2.AsyncClient(trust_env=False) as http, space.probe("adapters") as seen:
+            spoilt = adapter_folder(engine, tmp_path / "spoilt", seed=2)
+            (spoilt / "adapter_model.safetensors").write_bytes(b"not tensors")
+            items.append(await wanted(objects, seal(spoilt, engine.base)))
+            (failed,) = await eventually(lambda: seen.of(AdapterLoadFailed))
+            assert (failed.adapter_id, failed.permanent) == (id_of(spoilt), True)
+            assert "cannot be read" in failed.reason
+            items.append(await wanted(objects, adapter_folder(engine, tmp_path / "good")))
+            (resident,) = await eventually(lambda: seen.of(AdapterResident))
+            (shown,) = (await http.get(f"{url}/adapters")).json()
+            assert (resident.adapter_id, resident.model_id) == (shown["adapter_id"], "ft:good")
+            assert (resident.replica_id, resident.replica_url) == (
+                "model-server@127.0.0.1:8209",
+                "http://127.0.0.1:8209",
+            )
+            assert {envelope.source for envelope, _ in seen.events} == {"/sartor/model_server"}
+            asked = {"inputs": "where", "parameters": {"adapter_id": resident.adapter_id, "max_new_tokens": 1}}
+            assert (await http.post(f"{url}/generate", json=asked)).status_code == 200
+            items.pop()
+            (evicted,) = await eventually(
+                lambda: [one for one in seen.of(AdapterEvicted) if one.adapter_id == resident.adapter_id]
+            )
+            assert (evicted.tenant_id, evicted.replica_id) == ("tenant_a", resident.replica_id)
+            assert (await http.post(f"{url}/generate", json=asked)).status_code == 404

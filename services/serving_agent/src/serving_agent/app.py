@@ -1,0 +1,37 @@
+"""Wires the serving agent together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from eventbus.service import Service
+from serving import Downloads, Residency, announcer
+from serving_agent.events import watched
+from serving_agent.hosts.tgi import TGIHost
+from serving_agent.restart_lease import RestartLease
+from serving_agent.settings import Settings
+from stores.mongo import connect
+
+
+def build(settings: Settings) -> FastAPI:
+    """The agent's application: health for the container, its engine and residency in the background."""
+    service = Service("serving_agent", settings, documents=False)
+    leases = connect(settings, service.name)["restart_leases"]
+    host = TGIHost(settings, service.http, RestartLease(leases, settings.base_model, settings.own_id))
+    residency = Residency(
+        host,
+        service.peer("registry"),
+        Downloads(service.objects, service.name),
+        announcer(service.bus, service.name),
+        replica_id=settings.own_id,
+        replica_url=settings.own_url,
+        every=settings.serving_agent_sync_seconds,
+        capacity=settings.serving_agent_adapters,
+    )
+    service.bus.watch(watched(residency))
+    service.on_start(host.begin)
+    service.on_stop(host.stop)
+    service.on_stop(residency.close)
+    service.background("tgi", host.keep_running)
+    service.background("residency", residency.run)
+    return service.app([], checks={"tgi": host.ping})

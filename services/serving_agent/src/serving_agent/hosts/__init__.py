@@ -1,0 +1,1 @@
+"""The engines that the agent can stand beside; each is an `AdapterHost`."""
