@@ -183,7 +183,14 @@ DELIVERY = {
     "tried_at": AT,
     "problem": "answered 503",
 }
-BASE = {"id": "far-base", "engine": "openai", "fine_tuning": False, "default": False, "context_length": 4096}
+BASE = {
+    "id": "far-base",
+    "engine": "openai",
+    "fine_tuning": False,
+    "default": False,
+    "context_length": 4096,
+    "created": AT,
+}
 LISTS: list[Any] = [
     (("files", "list"), "/files", FILE),
     (("datasets", "list"), "/datasets", DATASET),

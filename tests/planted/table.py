@@ -709,11 +709,11 @@ BUGS: tuple[Planted, ...] = (
         f"{PROVIDERS}::test_an_answer_that_breaks_off_never_looks_complete",
     ),
     bug(
-        "a provider goes on for a client that left",
-        f"{ENGINES}/openai.py",
-        "                await response.aclose()\n",
-        "                pass\n",
-        f"{PROVIDERS}::test_a_client_that_hangs_up_leaves_the_provider_and_is_charged",
+        "a provider's answer goes on for ever",
+        f"{ENGINES}/openai_stream.py",
+        "asyncio.timeout_at(deadline)",
+        "asyncio.timeout(None)",
+        f"{PROVIDERS}::test_an_answer_takes_no_longer_than_it_may",
     ),
     bug(
         "a provider's key is told to whom it refuses",

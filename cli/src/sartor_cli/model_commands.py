@@ -160,7 +160,7 @@ def list_bases(
     """List base models: who answers for each, and whether it can be fine-tuned."""
     wanted = given(limit=limit, after=after)
     found = Client(base_url=base_url, api_key=api_key).call("GET", "/registry/base_models", params=wanted)
-    show(found, as_json=as_json, columns=("id", "engine", "fine_tuning", "default", "context_length"))
+    show(found, as_json=as_json, columns=("id", "engine", "fine_tuning", "default", "context_length", "created"))
 
 
 @models.command("show")

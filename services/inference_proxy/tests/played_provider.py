@@ -17,7 +17,7 @@ from testkit import running
 PROMPT_TOKENS = 9
 KEY = "sk-their-secret"
 
-Ending = Literal["", "said", "silent", "cut", "no usage", "no answer", "no end", "other reason"]
+Ending = Literal["", "said", "silent", "cut", "no usage", "no answer", "no end", "no reason", "other reason"]
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Provider:
             elif self.ending == "no end":
                 yield "data: " + "x" * 2_000_000
             elif self.ending != "silent":
-                end = {"finish_reason": "strange" if self.ending == "other reason" else reason}
+                end = {"finish_reason": {"other reason": "strange", "no reason": None}.get(self.ending, reason)}
                 kind = {"delta": {}} if path == "chat/completions" else {"text": ""}
                 yield event({"choices": [{"index": 0, **kind, **end}]})
                 if self.ending != "no usage" and body["stream_options"]["include_usage"]:

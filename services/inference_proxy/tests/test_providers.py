@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
@@ -225,7 +225,7 @@ async def test_a_field_that_a_provider_refuses_is_named(world: World, provider: 
 
 
 @both_routes
-@pytest.mark.parametrize("ending", ["said", "silent", "cut", "no usage", "no answer", "no end", "other reason"])
+@pytest.mark.parametrize("ending", [one for one in get_args(Ending) if one])
 async def test_an_answer_that_breaks_off_never_looks_complete(
     world: World, provider: Provider, path: str, ending: Ending
 ) -> None:
@@ -320,9 +320,10 @@ async def test_an_answer_takes_no_longer_than_it_may(provider: Provider, ending:
     engine = OpenAIEngine(0.3, None)
     await engine.open()
     try:
-        with pytest.raises(EngineAway):
-            async for _ in engine.generate(target(provider), Prompt("messages", messages=QUESTION), Sampling()):
-                pass
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineAway):
+                async for _ in engine.generate(target(provider), Prompt("messages", messages=QUESTION), Sampling()):
+                    pass
         await eventually(lambda: provider.hung_up == 1)
     finally:
         await engine.close()

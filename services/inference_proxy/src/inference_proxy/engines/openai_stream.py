@@ -6,7 +6,7 @@ import asyncio
 import codecs
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Annotated, Any
 
 import httpx2
@@ -113,14 +113,6 @@ async def _lines(response: httpx2.Response, deadline: float) -> AsyncGenerator[b
             yield line
 
 
-@dataclass(frozen=True)
-class _Token:
-    text: str
-    logprob: float | None
-    bytes: bytes | None
-    top: list[tuple[str, float, bytes | None]]
-
-
 class IncomingAnswer:
     """What is known so far of one answer.
 
@@ -184,16 +176,17 @@ class IncomingAnswer:
         if "".join(texts) != text:  # tokens end inside characters and nobody told their bytes: the text is right
             texts = [""] * (len(tokens) - 1) + [text]
         for token, own in zip(tokens, texts, strict=True):
-            yield Piece(own, token.logprob, bytes=token.bytes, top=token.top, prompt_tokens=self._prompt_tokens)
+            yield replace(token, text=own, prompt_tokens=self._prompt_tokens)
 
-    def _tokens(self, logprobs: Logprobs) -> list[_Token]:
+    def _tokens(self, logprobs: Logprobs) -> list[Piece]:
+        """The tokens with their own texts."""
         if logprobs.content is not None:
             return [
-                _Token(
-                    self._characters.decode(bytes(token.bytes)) if token.bytes is not None else token.token,
+                Piece(
+                    token.token if token.bytes is None else self._characters.decode(bytes(token.bytes)),
                     token.logprob,
-                    bytes(token.bytes) if token.bytes is not None else None,
-                    [(one.token, one.logprob, _bytes(one)) for one in token.top_logprobs],
+                    bytes=_bytes(token),
+                    top=[(one.token, one.logprob, _bytes(one)) for one in token.top_logprobs],
                 )
                 for token in logprobs.content
             ]
@@ -201,7 +194,7 @@ class IncomingAnswer:
         if not len(logprobs.tokens) == len(logprobs.token_logprobs) == len(tops):
             raise AnswerBroken("its provider sent something else than an answer.")
         return [
-            _Token(token, logprob, None, [(text, likely, None) for text, likely in (top or {}).items()])
+            Piece(token, logprob, top=[(text, likely, None) for text, likely in (top or {}).items()])
             for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, tops, strict=True)
         ]
 
