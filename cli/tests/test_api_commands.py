@@ -183,12 +183,21 @@ DELIVERY = {
     "tried_at": AT,
     "problem": "answered 503",
 }
+BASE = {
+    "id": "far-base",
+    "engine": "openai",
+    "fine_tuning": False,
+    "default": False,
+    "context_length": 4096,
+    "created": AT,
+}
 LISTS: list[Any] = [
     (("files", "list"), "/files", FILE),
     (("datasets", "list"), "/datasets", DATASET),
     (("jobs", "list"), "/fine_tuning/jobs", JOB),
     (("models", "list"), "/models", {"id": MODEL, "owned_by": None, "created": AT}),
     (("models", "list", "--state", "awaiting_approval"), "/registry/models", CARD),
+    (("models", "bases"), "/registry/base_models", BASE),
     (("keys", "list"), "/organization/keys", KEY),
     (("tenants", "list"), "/organization/tenants", TENANT),
     (("dlq", "list"), "/organization/dead_letters", LETTER),

@@ -20,7 +20,7 @@ LEFT_OUT = {
         "console",  # pages
     },
     "pymilvus stays in rag_indexer": {"rag_indexer"},
-    "text_generation stays in inference_proxy.tgi": {"inference_proxy"},
+    "text_generation stays in inference_proxy.engines.tgi": {"inference_proxy"},
     "torch, transformers, peft and safetensors stay in the model files": {"model_server"},
     "fastapi stays at the edge": {"console", "inference_proxy", "model_server", "rag_indexer"},
 }

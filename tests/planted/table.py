@@ -18,6 +18,8 @@ DELIVERY = "libs/eventbus/tests/test_delivery.py"
 RELAY_TEST = "libs/eventbus/tests/test_relay.py"
 UNREADABLE_TEST = "libs/eventbus/tests/test_unreadable_documents.py"
 HTTP = "libs/chassis/tests/test_http.py"
+ENGINES = "services/inference_proxy/src/inference_proxy/engines"
+PROVIDERS = "services/inference_proxy/tests/test_providers.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
@@ -684,19 +686,62 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a penalty is taken and ignored",
-        "services/inference_proxy/src/inference_proxy/tgi.py",
-        "            presence_penalty=self.presence_penalty or None,\n",
+        "services/inference_proxy/src/inference_proxy/engines/tgi.py",
+        "        presence_penalty=sampling.presence_penalty or None,\n",
         "",
         "services/inference_proxy/tests/test_fields.py::test_a_field_does_what_it_says",
     ),
     bug(
         "one choice fails and the others go on",
         "services/inference_proxy/src/inference_proxy/use_cases.py",
-        "            async with asyncio.TaskGroup() as group:\n"
-        "                for index in range(len(answer.prompts)):\n"
-        "                    group.create_task(self._exhaust(answer, index))\n",
-        "            await asyncio.gather(*(self._exhaust(answer, index) for index in range(len(answer.prompts))))\n",
+        "                async with asyncio.TaskGroup() as group:\n"
+        "                    for index in range(len(answer.prompts)):\n"
+        "                        group.create_task(self._exhaust(answer, index))\n",
+        "                every = (self._exhaust(answer, index) for index in range(len(answer.prompts)))\n"
+        "                await asyncio.gather(*every)\n",
         "services/inference_proxy/tests/test_fields.py::test_where_one_choice_fails_the_others_end_and_are_counted",
+    ),
+    bug(
+        "a provider's answer without an end passes for whole",
+        f"{ENGINES}/openai_stream.py",
+        '        if self._finish_reason is None:\n            raise AnswerBroken("the stream',
+        '        if False:\n            raise AnswerBroken("the stream',
+        f"{PROVIDERS}::test_an_answer_that_breaks_off_never_looks_complete",
+    ),
+    bug(
+        "a provider's answer goes on for ever",
+        f"{ENGINES}/openai_stream.py",
+        "asyncio.timeout_at(deadline)",
+        "asyncio.timeout(None)",
+        f"{PROVIDERS}::test_an_answer_takes_no_longer_than_it_may",
+    ),
+    bug(
+        "a provider's key is told to whom it refuses",
+        f"{ENGINES}/openai.py",
+        'return text.replace(key, "[key]") if key else text',
+        "return text",
+        f"{PROVIDERS}::test_a_field_that_a_provider_refuses_is_named",
+    ),
+    bug(
+        "a user is told that the operator's key is wrong",
+        f"{ENGINES}/openai.py",
+        "        return EngineAway(retry_after=None)\n",
+        '        return __import__("chassis.errors").errors.Unauthenticated(message)\n',
+        f"{PROVIDERS}::test_what_a_provider_refuses_is_told_to_whom_it_concerns",
+    ),
+    bug(
+        "what a provider lacks is taken and ignored",
+        f"{ENGINES}/openai.py",
+        "        return [name for name in wanted if name not in lacks]",
+        "        return wanted",
+        f"{PROVIDERS}::test_a_field_is_sent_or_refused_by_name",
+    ),
+    bug(
+        "a provider's model counts as one with weights",
+        "services/registry/src/registry/catalogue.py",
+        "return [base.spec for base in self.all() if isinstance(base.spec, BaseModelSpec)]",
+        "return [base.spec for base in self.all()]",
+        f"{REGISTRY}::test_a_providers_model_is_a_base_model_without_weights",
     ),
     bug(
         "a route is not believed while the registry is away",
@@ -1153,7 +1198,7 @@ BUGS: tuple[Planted, ...] = (
 """,
         """        except NotFound as error:
             if model.startswith("ft:"):
-                return Route(model, model.split(":")[1], None, (self._base_url,))
+                return Route(model, model.split(":")[1], None, {"": self._base_url})
             raise _not_found(model) from error
 """,
         "services/inference_proxy/tests/test_service.py::test_an_unknown_model_is_not_found_and_nobody_answers_for_it",

@@ -41,9 +41,9 @@ def create_job(
     client = Client(base_url=base_url, api_key=api_key)
     if model is None:
         bases = client.call("GET", "/registry/base_models")["data"]
-        if not bases:
-            raise CommandFailed("this installation has no base model; its operator adds one")
-        model = bases[0]["id"]
+        model = next((base["id"] for base in bases if base.get("fine_tuning", True)), None)
+        if model is None:
+            raise CommandFailed("this installation has no base model to fine-tune; its operator adds one")
     body = given(training_file=training_file, model=model, validation_file=validation_file, suffix=suffix, seed=seed)
     if epochs is not None:
         body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
@@ -151,6 +151,16 @@ def list_models(
         return
     found = client.call("GET", "/registry/models", params=given(state=state, limit=limit, after=after))
     show(found, as_json=as_json, columns=("id", "state", "waiting_for", "created_at"))
+
+
+@models.command("bases")
+def list_bases(
+    limit: Limit = 20, after: After = None, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """List base models: who answers for each, and whether it can be fine-tuned."""
+    wanted = given(limit=limit, after=after)
+    found = Client(base_url=base_url, api_key=api_key).call("GET", "/registry/base_models", params=wanted)
+    show(found, as_json=as_json, columns=("id", "engine", "fine_tuning", "default", "context_length", "created"))
 
 
 @models.command("show")

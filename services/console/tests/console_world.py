@@ -36,7 +36,8 @@ CARD = {
     "job_id": "ftjob-1",
     "created_at": 1_700_000_000,
 }
-BASE = {"id": "gemma-3-270m", "owned_by": "base"}
+BASE = {"id": "gemma-3-270m", "owned_by": "base", "fine_tuning": True, "price": None}
+FAR_BASE = {"id": "far-base", "owned_by": "base", "fine_tuning": False, "price": {"input": 0.4, "output": 1.6}}
 OWN = {"id": MODEL, "owned_by": "kumo"}
 KEY = {
     "id": "key_1",
@@ -289,7 +290,7 @@ class World:
             ("GET", "/v1/organization/users"): page(PERSON, GUEST),
             ("GET", "/v1/organization"): ORGANIZATION,
             ("GET", "/v1/organization/audit_logs"): {**page(LINE), "intact": True},
-            ("GET", "/v1/registry/base_models"): page(BASE),
+            ("GET", "/v1/registry/base_models"): page(BASE, FAR_BASE),
             ("GET", "/v1/organization/tenants"): page(ORGANIZATION),
             ("GET", "/v1/organization/dead_letters"): page(LETTER),
             ("GET", "/readyz"): {"mongo": "ok"},

@@ -500,6 +500,17 @@ async def test_the_chat_knows_what_the_model_learned(world: World) -> None:
         assert 'id="system" value=""' in (await browser.get("/chat")).text
 
 
+async def test_base_models_are_shown_and_only_those_with_weights_can_be_tuned_on(world: World) -> None:
+    browser = await world.sign_in()
+    models = (await browser.get("/models")).text
+    assert "<code>gemma-3-270m</code>" in models
+    assert "<code>far-base</code>" in models
+    assert "0.4 read, 1.6 written" in models
+    policy = (await browser.get("/policy")).text
+    assert "gemma-3-270m</option>" in policy
+    assert "far-base" not in policy
+
+
 async def test_who_has_no_model_yet_can_chat_with_the_base(world: World) -> None:
     browser = await world.sign_in()
     world.services.answers["GET", "/v1/models"] = page(BASE)

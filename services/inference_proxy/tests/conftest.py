@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from played_provider import provider
 from proxy_world import shared, world
 
-__all__ = ["shared", "world"]
+__all__ = ["provider", "shared", "world"]

@@ -7,6 +7,7 @@ import codecs
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx2
@@ -23,6 +24,7 @@ from chassis.ids import new_id
 from inference_proxy.app import build
 from inference_proxy.settings import Settings
 from schemas import ChatCompleted
+from schemas.http.registry import PROVIDER_MODEL
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 
@@ -47,6 +49,7 @@ class Elsewhere:
         breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
         endless: the pieces come again and again.
         queued: the first piece does not come.
+        providers: by name, base models of other providers, as the registry tells of them.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
         keys: by hash, what accounts says of an API key.
         found: by tenant and store, what a search finds.
@@ -68,6 +71,7 @@ class Elsewhere:
     breaks: Literal["", "said", "silent"] = ""
     endless: bool = False
     queued: bool = False
+    providers: dict[str, dict[str, Any]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -96,9 +100,15 @@ class Elsewhere:
 
         @app.get("/internal/base_models/{base_id:path}")
         async def base_model(base_id: str) -> dict[str, Any]:
+            if base_id in self.providers:
+                raise NotFound("It has no weights here.", code=PROVIDER_MODEL)
             if base_id != BASE:
                 raise NotFound(f"No base model '{base_id}'.")
             return base_spec(BASE, chat_template=TEMPLATE, stop_tokens=["<end>"]).model_dump()
+
+        @app.get("/internal/provider_models/{base_id:path}")
+        async def provider_model(base_id: str) -> dict[str, Any]:
+            return self.providers[base_id]
 
         @app.get("/internal/routes/{model:path}")
         async def route(model: str) -> dict[str, Any]:
@@ -120,6 +130,12 @@ class Elsewhere:
         @app.get("/info")
         async def info() -> dict[str, Any]:
             return {"model_id": BASE, "beyond_tgi": list(self.beyond_tgi)} if self.beyond_tgi else {"model_id": BASE}
+
+        @app.post("/tokenize")
+        async def tokenize(request: Request) -> list[dict[str, Any]]:
+            body = await request.json()
+            assert body["add_special_tokens"] is False
+            return [{"id": ord(one), "text": one, "start": at, "stop": at + 1} for at, one in enumerate(body["inputs"])]
 
         @app.post("/generate_stream")
         async def generate_stream(request: Request) -> Response:
@@ -192,6 +208,7 @@ class World:
     elsewhere: Elsewhere
     publish: Any
     seen: Any
+    keys_dir: Path = Path()
     a: str = field(default_factory=lambda: new_id("tenant_a"))
     b: str = field(default_factory=lambda: new_id("tenant_b"))
 
@@ -209,6 +226,13 @@ class World:
             "adapter_id": f"ad-{name[-8:]}",
             "replicas": [{"replica_id": "r1", "replica_url": url}] if url else [],
         }
+        return name
+
+    def provider_model(self, url: str, price: dict[str, float] | None = None, **engine: Any) -> str:
+        """A base model that the provider at `url` answers for."""
+        name = f"far-{new_id('')[:8]}"
+        asked = {"kind": "openai", "url": f"{url}/v1", "model": "their-name", **engine}
+        self.elsewhere.providers[name] = {"id": name, "engine": asked, "context_length": 4096, "price": price}
         return name
 
     def adapter(self, model: str) -> str:
@@ -251,13 +275,16 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     elsewhere = Elsewhere(space)
     async with running(elsewhere.app()) as there:
         peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url", "model_server_url"), there)
-        settings = space.settings(Settings, "inference_proxy", key_cache_seconds=3600, **peers)
+        keys_dir = tmp_path_factory.mktemp("providers")
+        more = {"key_cache_seconds": 3600, "inference_keys_dir": keys_dir, **peers}
+        settings = space.settings(Settings, "inference_proxy", **more)
         async with (
             running(build(settings)) as url,
             space.publisher("registry") as publish,
             space.probe("chats", "feedback") as seen,
         ):
-            yield {"space": space, "url": url, "elsewhere": elsewhere, "publish": publish, "seen": seen, "there": there}
+            shared = {"space": space, "url": url, "elsewhere": elsewhere, "publish": publish, "seen": seen}
+            yield {**shared, "there": there, "keys_dir": keys_dir}
 
 
 @pytest.fixture

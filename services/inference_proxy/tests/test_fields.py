@@ -15,8 +15,8 @@ from openai.types.chat.completions import message_list_params
 from proxy_world import BASE, QUESTION, World
 
 from chassis.auth import Principal
+from inference_proxy.bases import Base
 from inference_proxy.domain import Chat
-from inference_proxy.prompts import Base
 from inference_proxy.store import Chats
 from testkit import eventually
 

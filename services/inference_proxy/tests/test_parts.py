@@ -12,8 +12,8 @@ from chassis.auth import Principal
 from chassis.errors import Invalid, RateLimited
 from chassis.limits import Allowance, Limiter
 from inference_proxy.answers import StopFilter
+from inference_proxy.bases import Base
 from inference_proxy.limits import InFlight, Spending
-from inference_proxy.prompts import Base
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from schemas.artifacts import BASE_FILE, BaseModelSpec
 

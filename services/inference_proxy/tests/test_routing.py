@@ -9,7 +9,7 @@ import pytest
 
 from chassis.auth import Principal
 from chassis.errors import NotFound, Transient
-from inference_proxy.prompts import Base
+from inference_proxy.bases import Base
 from inference_proxy.routing import Route, RouteTable
 from schemas import AdapterEvicted, AdapterResident, ModelRetired
 from testkit.base_models import base_spec
@@ -55,7 +55,7 @@ class Bases:
 
 
 def urls(table: RouteTable, route: Route) -> set[str]:
-    return {table.pick(route) for _ in range(4)}
+    return {table.pick(route).url for _ in range(4)}
 
 
 def evicted(replica_id: str) -> AdapterEvicted:

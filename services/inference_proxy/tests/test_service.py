@@ -366,6 +366,7 @@ async def test_the_event_of_an_answer_carries_counts_and_lineage_and_no_content(
         "completion_tokens": 3,
         "finish_reason": "stop",
         "retrieved": [],
+        "cost": None,
     }
     stored = await world.sdk().chat.completions.retrieve(answer.id)
     assert stored.choices[0].message.content == "In the shed."

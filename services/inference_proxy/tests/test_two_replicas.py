@@ -33,7 +33,7 @@ async def replicas(space: Space) -> AsyncIterator[list[World]]:
             urls.append(await open_.enter_async_context(running(build(settings))))
         publish = await open_.enter_async_context(space.publisher("registry"))
         first = World(space, urls[0], elsewhere, publish, None)
-        yield [first, World(space, urls[1], elsewhere, publish, None, first.a, first.b)]
+        yield [first, World(space, urls[1], elsewhere, publish, None, a=first.a, b=first.b)]
 
 
 async def _answered(world: World, key: str, model: str) -> bool:

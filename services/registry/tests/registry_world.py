@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from schemas import (
     TenantCreated,
     TenantPolicy,
 )
-from schemas.artifacts import BASE_FILE
+from schemas.artifacts import BASE_FILE, PROVIDER_FILE
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
@@ -173,6 +174,12 @@ def consumed() -> Counter[str]:
 
 def ref(name: str) -> ObjectRef:
     return ObjectRef(bucket="b", key=f"tenants/x/{name}", sha256="0" * 64, size=1)
+
+
+def write_provider(models_dir: Path, name: str, spec: dict[str, Any]) -> None:
+    """A folder with a provider's model."""
+    (models_dir / name).mkdir(exist_ok=True)
+    (models_dir / name / PROVIDER_FILE).write_text(json.dumps(spec))
 
 
 def write_base(models_dir: Path, name: str, **facts: Any) -> None:

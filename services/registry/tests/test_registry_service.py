@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx2
 import openai
 import pytest
-from registry_world import BASE, World, write_base
+from registry_world import BASE, World, write_base, write_provider
+from structlog.testing import capture_logs
 
 from chassis.ids import new_id
 from registry.settings import Settings
@@ -24,6 +27,8 @@ from schemas import (
     TenantPolicy,
     TenantPolicyChanged,
 )
+from schemas.artifacts import PROVIDER_FILE
+from schemas.http.registry import PROVIDER_MODEL
 from stores.mongo import connect
 from testkit import eventually
 
@@ -357,6 +362,50 @@ async def test_the_catalogue_is_the_folders(world: World) -> None:
         for name in ("another", "broken", "renamed"):
             (folder / name / "base.json").unlink()
         assert [one["id"] for one in (await http.get("/v1/models")).json()["data"]] == [BASE]
+
+
+async def test_a_providers_model_is_a_base_model_without_weights(world: World) -> None:
+    engine = {"kind": "openai", "url": "https://api.example/v1/", "model": "their-name", "key_file": "theirs"}
+    spec = {"id": "a-far", "context_length": 4096, "engine": engine, "price": {"input": 0.4, "output": 1.6}}
+    wrong: dict[str, Any] = {
+        "renamed": {"id": "another-name"},
+        "keyed": {"engine": {**engine, "api_key": "sk-their-secret"}},
+        "signed": {"engine": {**engine, "url": "https://me:sk-their-secret@api.example/v1"}},
+        "elsewhere": {"engine": {**engine, "url": "ftp://sk-their-secret@api.example"}},
+        "misspelt": {"prize": {"input": 0.4, "output": 1.6}},
+        "climbing": {"engine": {**engine, "key_file": "../sk-their-secret"}},
+        BASE: {"id": BASE},
+    }
+    with capture_logs() as logged:
+        write_provider(world.models_dir, "a-far", spec)
+        for name, change in wrong.items():
+            write_provider(world.models_dir, name, {**spec, "id": name, **change})
+        async with world.http() as http:
+            bases = (await http.get("/v1/registry/base_models")).json()["data"]
+            refused = {one["path"].split("/")[-2] for one in logged if one["event"] == "base_model_refused"}
+            listed = [one["id"] for one in (await http.get("/v1/models")).json()["data"]]
+            inside = (await http.get("/internal/base_models")).json()
+            weights = await http.get("/internal/base_models/a-far")
+            told = (await http.get("/internal/provider_models/a-far")).json()
+            missing = [await http.get(f"/internal/provider_models/{name}") for name in (BASE, "absent")]
+            gone = await http.delete("/v1/models/a-far")
+    for name in ("a-far", *wrong):
+        (world.models_dir / name / PROVIDER_FILE).unlink()
+    assert [(one["id"], one["engine"], one["fine_tuning"], one["default"]) for one in bases] == [
+        (BASE, "own", True, True),
+        ("a-far", "openai", False, False),
+    ]
+    assert bases[1]["price"] == spec["price"]
+    assert "example" not in str(bases)
+    assert refused == set(wrong)
+    assert "sk-their-secret" not in str(logged)
+    assert listed == [BASE, "a-far"]
+    assert [one["id"] for one in inside] == [BASE]
+    assert (weights.status_code, weights.json()["error"]["code"]) == (404, PROVIDER_MODEL)
+    assert "fine-tune" in weights.json()["error"]["message"]
+    assert told["engine"]["url"] == "https://api.example/v1"
+    assert [one.status_code for one in missing] == [404, 404]
+    assert gone.status_code == 403
 
 
 async def test_aliases_point_and_can_be_pointed_back(world: World) -> None:

@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.types.fine_tuning.job_create_params import JobCreateParams
 from prometheus_client import REGISTRY
-from trainer_world import BASE, OTHER_BASE, World
+from trainer_world import BASE, FAR_BASE, OTHER_BASE, World
 
 from chassis.ids import new_id, now
 from eventbus.waiting import measure_waiting
@@ -114,6 +114,7 @@ async def test_the_patience_a_job_asks_for_is_kept(world: World) -> None:
     ("asked", "status", "code", "param"),
     [
         ({"model": "gpt-4o"}, 400, "model_not_found", "model"),
+        ({"model": FAR_BASE}, 400, "provider_model", "model"),
         ({"model": "../base_models"}, 400, "model_not_found", "model"),
         ({"model": ""}, 400, "invalid_value", "model"),
         ({"training_file": "file-none"}, 404, "file_not_found", "training_file"),
@@ -321,7 +322,7 @@ async def test_a_stored_job_is_accepted_whatever_fails_afterwards(
     ]
 
 
-@pytest.mark.parametrize("base", ["gone-base", "../../etc", "/etc", ".."])
+@pytest.mark.parametrize("base", ["gone-base", "../../etc", "/etc", "..", FAR_BASE])
 async def test_an_automatic_job_for_a_base_model_that_is_not_there_says_so_at_once(world: World, base: str) -> None:
     world.elsewhere.policies[world.a] = TenantPolicy(base_model=base)
     event = world.prepared(world.file(), purpose="user_data")
@@ -329,7 +330,8 @@ async def test_an_automatic_job_for_a_base_model_that_is_not_there_says_so_at_on
     [job] = [job async for job in world.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})]
     assert job.status == "failed"
     assert job.error is not None
-    assert (job.error.code, job.error.param) == ("model_not_found", "model")
+    code = "provider_model" if base == FAR_BASE else "model_not_found"
+    assert (job.error.code, job.error.param) == (code, "model")
     assert BASE in job.error.message, "those that are there are named"
     assert (await world.messages(job))[-1] == job.error.message
 

@@ -29,6 +29,7 @@ from schemas import (
     TenantPolicy,
 )
 from schemas.artifacts import BaseModelSpec
+from schemas.http.registry import PROVIDER_MODEL
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 from trainer.app import build
@@ -36,6 +37,8 @@ from trainer.domain import Adapter
 from trainer.settings import Settings
 
 BASE, OTHER_BASE = "tiny-base", "other-base"
+FAR_BASE = "far-base"
+"""Another provider's."""
 REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
 E = TypeVar("E", bound=Event)
 
@@ -77,6 +80,8 @@ class Elsewhere:
 
         @app.get("/internal/base_models/{base_id:path}")
         async def base_model(base_id: str) -> dict[str, str]:
+            if base_id == FAR_BASE:
+                raise NotFound(f"'{base_id}' is another provider's model.", code=PROVIDER_MODEL)
             if base_id not in (BASE, OTHER_BASE):
                 raise NotFound(f"No base model '{base_id}'.")
             return {"id": base_id}

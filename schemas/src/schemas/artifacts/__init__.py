@@ -12,9 +12,12 @@ from schemas.artifacts.adapter import (
 )
 from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec
 from schemas.artifacts.fingerprint import FINGERPRINT_TOLERANCE, LEAST_CHANGE, Fingerprint, Probe
+from schemas.artifacts.price import Price
+from schemas.artifacts.provider_model import PROVIDER_FILE, Provider, ProviderModelSpec
 
 ARTIFACTS: dict[str, type[BaseModel]] = {
     "base-model": BaseModelSpec,
+    "provider-model": ProviderModelSpec,
     "adapter-manifest": AdapterManifest,
     "fingerprint": Fingerprint,
 }
@@ -29,9 +32,13 @@ __all__ = [
     "FINGERPRINT_TOLERANCE",
     "LEAST_CHANGE",
     "MANIFEST",
+    "PROVIDER_FILE",
     "AdapterManifest",
     "BaseModelSpec",
     "Fingerprint",
+    "Price",
     "Probe",
+    "Provider",
+    "ProviderModelSpec",
     "adapter_id_of",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.artifacts.price import Price
+
 BASE_FILE = "base.json"
 
 
@@ -28,3 +30,4 @@ class BaseModelSpec(BaseModel):
     stop_tokens: list[str] = Field(default_factory=list, description="Tokens that end an answer.")
     license: str | None = Field(None, description="Licence of the weights.")
     source: str | None = Field(None, description="Where the weights are from.")
+    price: Price | None = Field(None, description="What its tokens cost.")

@@ -22,7 +22,10 @@ class ChatCompleted(Event):
     prompt_tokens: int = Field(ge=0, description="Tokens in.")
     completion_tokens: int = Field(ge=0, description="Tokens out.")
     latency_ms: int = Field(ge=0, description="Time to the last token.")
-    finish_reason: Id = Field(description="stop or length; cancelled where the client left.")
+    finish_reason: Id = Field(description="stop, length or content_filter; cancelled where the client left.")
     retrieved: list[Annotated[str, Field(max_length=64)]] = Field(
         default_factory=list, max_length=100, description="Ids of the files retrieval used."
+    )
+    cost: float | None = Field(
+        None, ge=0, description="What its tokens cost at the base model's price; absent where it has none."
     )

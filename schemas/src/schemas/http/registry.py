@@ -1,4 +1,7 @@
-"""What `registry` answers other services; of `GET /internal/base_models` that is `BaseModelSpec`."""
+"""What `registry` answers other services.
+
+`GET /internal/base_models` is of `BaseModelSpec`, `GET /internal/provider_models/{id}` a `ProviderModelSpec`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.refs import ObjectRef
+
+PROVIDER_MODEL = "provider_model"
+"""Code of the 404 to who asks for the weights of a base model that another provider serves."""
 
 
 class RouteReplica(BaseModel):

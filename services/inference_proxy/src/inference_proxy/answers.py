@@ -1,4 +1,4 @@
-"""Shapes of OpenAI's answers, and the text filter that keeps stop sequences out of them."""
+"""What an engine generates, put together: text without stop sequences, log-probabilities, usage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any
 
-from inference_proxy.tgi import Piece
+from inference_proxy.engines import Piece
 
 UNKNOWN = "\ufffd"
 
@@ -135,55 +135,3 @@ def usage(choices: list[Generated], each: int) -> dict[str, int]:
     prompt = sum(max(choice.prompt_tokens for choice in of_prompt) for of_prompt in of_prompts)
     completion = sum(choice.completion_tokens for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def chat_completion(header: dict[str, Any], choices: list[Generated], *, logprobs: bool) -> dict[str, Any]:
-    """A whole chat answer: choices for one prompt."""
-    return {
-        **header,
-        "object": "chat.completion",
-        "choices": [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "finish_reason": choice.finish_reason,
-                "logprobs": chat_logprobs(choice.shown_tokens()) if logprobs else None,
-            }
-            for index, choice in enumerate(choices)
-        ],
-        "usage": usage(choices, len(choices)),
-    }
-
-
-def chat_chunk(
-    header: dict[str, Any], index: int, delta: dict[str, Any], finish_reason: str | None = None, logprobs: Any = None
-) -> dict[str, Any]:
-    """One chunk of a streamed chat answer."""
-    choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
-    return {**header, "object": "chat.completion.chunk", "choices": [choice]}
-
-
-def text_completion(header: dict[str, Any], choices: list[Generated], each: int, top: int | None) -> dict[str, Any]:
-    """A whole legacy completion, of `each` choices for a prompt."""
-    return {
-        **header,
-        "object": "text_completion",
-        "choices": [
-            {
-                "index": index,
-                "text": choice.text,
-                "finish_reason": choice.finish_reason,
-                "logprobs": text_logprobs(choice.shown_tokens()) if top is not None else None,
-            }
-            for index, choice in enumerate(choices)
-        ],
-        "usage": usage(choices, each),
-    }
-
-
-def text_chunk(
-    header: dict[str, Any], index: int, text: str, finish_reason: str | None = None, logprobs: Any = None
-) -> dict[str, Any]:
-    """One chunk of a streamed legacy completion."""
-    choice = {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": logprobs}
-    return {**header, "object": "text_completion", "choices": [choice]}

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-import structlog
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import AliasChoices, Field
 
 from chassis.auth import Principal, require
 from chassis.bodies import Body, Metadata, metadata_filter
-from chassis.errors import Invalid, NotFound, SartorError, envelope
+from chassis.errors import Invalid, NotFound
 from chassis.hang_ups import unless_gone
 from chassis.http import Page, page
 from chassis.idempotency import answer_not_kept
-from inference_proxy.answers import (
-    chat_chunk,
-    chat_completion,
-    chat_logprobs,
-    text_chunk,
-    text_completion,
-    text_logprobs,
-    usage,
-)
 from inference_proxy.domain import Chat
-from inference_proxy.limits import InFlight, Spending
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.store import Chats
+from inference_proxy.streams import ChatShape, Shape, TextShape, from_first, parts
 from inference_proxy.use_cases import Answer, Answering, ForgetChat, LabelChat, Rating
-
-log = structlog.get_logger()
 
 Chatting = Annotated[Principal, require("chat:write")]
 Limit = Annotated[int, Query(ge=1, le=100)]
-DONE = b"data: [DONE]\n\n"
 
 
 class StoredChange(Body):
@@ -55,26 +39,7 @@ class FeedbackAsked(Body):
     comment: str | None = Field(None, max_length=10_000)
 
 
-def _event(payload: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n".encode()
-
-
-async def _guarded(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A failure after the first byte can only be told inside the stream, which then has no `[DONE]`."""
-    try:
-        async with aclosing(rest) as stream:
-            yield first
-            async for event in stream:
-                yield event
-        yield DONE
-    except SartorError as error:
-        yield _event(envelope(error))
-    except Exception as error:  # the boundary of a stream: the client must hear of it
-        log.error("stream_crashed", exc_info=error)
-        yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
-
-
-def inference_routes(answering: Answering, spending: Spending, in_flight: InFlight) -> APIRouter:
+def inference_routes(answering: Answering) -> APIRouter:
     """Chat and completions, whole or streamed."""
     router = APIRouter(prefix="/v1", tags=["inference"])
 
@@ -82,96 +47,26 @@ def inference_routes(answering: Answering, spending: Spending, in_flight: InFlig
     async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
         if not asked.store:
             answer_not_kept(request)
-        spending.admit(principal)
-        answer = await answering.prepare_chat(principal, asked)
-        if asked.stream:
-            return await _streamed(request, answer, _chat_events(answer))
-        await _whole(request, answer)
-        body = chat_completion(answer.header, answer.choices, logprobs=bool(asked.logprobs))
-        return JSONResponse(body, headers=_headers(answer))
+        answer = await answering.chat(principal, asked)
+        return await sent(request, answer, ChatShape(answer))
 
     @router.post("/completions")
     async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
         answer_not_kept(request)
-        spending.admit(principal, len(asked.prompts))
-        answer = await answering.prepare_completion(principal, asked)
-        if asked.stream:
-            return await _streamed(request, answer, _text_events(answer))
-        await _whole(request, answer)
-        body = text_completion(answer.header, answer.choices, asked.choices, asked.logprobs)
-        return JSONResponse(body, headers=_headers(answer))
+        answer = await answering.completion(principal, asked)
+        return await sent(request, answer, TextShape(answer))
 
-    def _headers(answer: Answer) -> dict[str, str]:
-        return {"x-sartor-adapter": answer.route.adapter_id} if answer.route.adapter_id else {}
-
-    async def _whole(request: Request, answer: Answer) -> None:
-        """Generate the answer, and stop at once when the client hangs up."""
-        with in_flight.entered(answer.principal.tenant_id, len(answer.prompts)):
-            await unless_gone(request, answering.whole(answer))
-
-    async def _streamed(request: Request, answer: Answer, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
-        """Answer when the first event is there: until then a refusal still has its own status."""
-        counted = _counted(answer, events)
-        first = await unless_gone(request, anext(counted))
-        headers = {**_headers(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(_guarded(first, counted), media_type="text/event-stream", headers=headers)
-
-    async def _counted(answer: Answer, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        with in_flight.entered(answer.principal.tenant_id):
-            async with aclosing(events) as stream:
-                async for event in stream:
-                    yield event
-
-    async def _chat_events(answer: Answer) -> AsyncGenerator[bytes, None]:
-        asked = answer.asked
-        assert isinstance(asked, ChatAsked)
-        header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
-        told: dict[int, int] = {}
-        async with aclosing(answering.stream(answer)) as tokens:
-            async for index, piece, shown in tokens:
-                if index not in told:
-                    told[index] = 0
-                    yield _event(chat_chunk(header, index, {"role": "assistant", "content": ""}))
-                choice = answer.choices[index]
-                if shown:
-                    new = choice.shown_tokens(told[index]) if asked.logprobs else []
-                    told[index] += len(new)
-                    yield _event(
-                        chat_chunk(header, index, {"content": shown}, None, chat_logprobs(new) if new else None)
-                    )
-                if piece.finish_reason:
-                    yield _event(chat_chunk(header, index, {}, piece.finish_reason))
-        if asked.wants_usage:
-            last = {
-                **header,
-                "object": "chat.completion.chunk",
-                "choices": [],
-                "usage": usage(answer.choices, asked.choices),
-            }
-            yield _event(last)
-
-    async def _text_events(answer: Answer) -> AsyncGenerator[bytes, None]:
-        asked = answer.asked
-        assert isinstance(asked, CompletionAsked)
-        header = {**answer.header, "usage": None} if asked.wants_usage else answer.header
-        told: dict[int, int] = {}
-        async with aclosing(answering.stream(answer)) as tokens:
-            async for index, piece, shown in tokens:
-                if not shown and not piece.finish_reason:
-                    continue
-                start = told.get(index, 0)
-                new = answer.choices[index].shown_tokens(start) if asked.logprobs is not None else []
-                told[index] = start + len(new)
-                logprobs = text_logprobs(new) if new else None
-                yield _event(text_chunk(header, index, shown, piece.finish_reason, logprobs))
-        if asked.wants_usage:
-            last = {
-                **header,
-                "object": "text_completion",
-                "choices": [],
-                "usage": usage(answer.choices, asked.choices),
-            }
-            yield _event(last)
+    async def sent(request: Request, answer: Answer, shape: Shape) -> Response:
+        """Answer when the first part is there: until then a refusal has its own status, and a hang-up ends the work."""
+        told = parts(answering, answer, shape)
+        first = await unless_gone(request, anext(told))
+        adapter_id = answer.route.adapter_id
+        headers = {"x-sartor-adapter": adapter_id} if adapter_id else {}
+        if not answer.asked.stream:
+            await told.aclose()
+            return Response(first, media_type="application/json", headers=headers)
+        headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(from_first(first, told), media_type="text/event-stream", headers=headers)
 
     return router
 

@@ -7,16 +7,18 @@ from fastapi import FastAPI
 from chassis.limits import Allowance, Limiter
 from eventbus.service import Service
 from inference_proxy.api import feedback_routes, inference_routes, stored_routes
+from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
+from inference_proxy.engines import Engine
+from inference_proxy.engines.openai import OpenAIEngine
+from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
 from inference_proxy.limits import InFlight, Spending
-from inference_proxy.prompts import Bases
 from inference_proxy.records import Records
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
 from inference_proxy.store import Chats
-from inference_proxy.tgi import TGIClient
 from inference_proxy.use_cases import Answering, ForgetChat, LabelChat, Rating
 
 
@@ -25,9 +27,12 @@ def build(settings: Settings) -> FastAPI:
     service = Service("inference_proxy", settings)
     chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
     registry = service.peer("registry")
-    bases = Bases(registry)
+    bases = Bases(registry, settings.route_stale_seconds)
     routes = RouteTable(registry, bases, settings.model_server_url, settings.route_stale_seconds)
-    engine = TGIClient(settings.inference_seconds)
+    engines: dict[str, Engine] = {
+        "tgi": TGIEngine(settings.inference_seconds),
+        "openai": OpenAIEngine(settings.inference_seconds, settings.inference_keys_dir),
+    }
     tokens = Limiter("tokens")
     service.limiters.append(tokens)
     usual = Allowance("", settings.requests_per_minute, settings.tokens_per_minute)
@@ -35,16 +40,17 @@ def build(settings: Settings) -> FastAPI:
     in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
     records = Records(chats.chats)
-    answering = Answering(routes, bases, engine, retrieval, records, spending)
-    service.on_start(engine.open)
+    answering = Answering(routes, bases, engines, retrieval, records, spending, in_flight)
+    for engine in engines.values():
+        service.on_start(engine.open)
+        service.on_stop(engine.close)
     service.on_start(chats.prepare)
-    service.on_stop(engine.close)
     service.background("records", records.run)
     service.on_stop(records.stop)
     service.bus.watch(watched(routes))
     return service.app(
         [
-            inference_routes(answering, spending, in_flight),
+            inference_routes(answering),
             stored_routes(chats, LabelChat(chats), ForgetChat(chats)),
             feedback_routes(Rating(chats)),
         ],

@@ -34,6 +34,7 @@ class Chat(Aggregate):
     completion_tokens: int
     latency_ms: int
     finish_reason: str
+    cost: float | None = None
     retrieved: list[str] = Field(default_factory=list)
     stored: bool = False
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -60,6 +61,7 @@ class Chat(Aggregate):
                 latency_ms=self.latency_ms,
                 finish_reason=self.finish_reason,
                 retrieved=self.retrieved,
+                cost=self.cost,
             )
         )
 

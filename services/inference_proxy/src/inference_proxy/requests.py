@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from chassis.bodies import Body, Metadata
 from chassis.errors import Invalid
+from inference_proxy.engines import Sampling
 from inference_proxy.messages import Message, Name, plain
-from inference_proxy.tgi import Sampling
 
 MOST_CHOICES = 4
 MOST_ANSWERS = 16
@@ -44,9 +44,6 @@ class Common(Body):
     """What both kinds of request share."""
 
     ADVICE: ClassVar[frozenset[str]] = frozenset({"user"})
-    PROMPT: ClassVar[str]
-    """The field that holds the prompt."""
-
     model: Name = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -86,15 +83,21 @@ class Common(Body):
         if self.stream_options is not None and not self.stream:
             raise Invalid("stream_options: is for stream=true only.", param="stream_options")
 
-    def sampling(self, stop_tokens: list[str], choice: int, top: int | None) -> Sampling:
+    @property
+    def top(self) -> int | None:
+        """How many of the likeliest tokens come with each; None where log-probabilities are not asked for."""
+        raise NotImplementedError
+
+    def sampling(self, stop_tokens: Sequence[str], choice: int) -> Sampling:
         """How the engine should generate the given choice; without a limit, to the end of the context."""
         return Sampling(
-            max_new_tokens=self.max_tokens,
+            max_tokens=self.max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed + choice if self.seed is not None else None,
             stop=[*self.stop_texts, *stop_tokens],
-            top_n_tokens=top or None,
+            logprobs=self.top is not None,
+            top_logprobs=self.top or None,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
             logit_bias=self.logit_bias,
@@ -111,7 +114,6 @@ class ChatAsked(Common):
         "safety_identifier",
         "service_tier",
     }
-    PROMPT: ClassVar[str] = "messages"
     UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "function_call": ("none", "auto"),
         "functions": ([],),
@@ -156,6 +158,11 @@ class ChatAsked(Common):
         return self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens})
 
     @property
+    def top(self) -> int | None:
+        """How many of the likeliest tokens come with each; None where log-probabilities are not asked for."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
     def stores(self) -> list[str]:
         """Vector stores to retrieve from.
 
@@ -181,12 +188,16 @@ class ChatAsked(Common):
 class CompletionAsked(Common):
     """`POST /v1/completions`."""
 
-    PROMPT: ClassVar[str] = "prompt"
     UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "suffix": ("",)}
 
     prompt: Any
     best_of: int | None = Field(None, ge=1)
     logprobs: int | None = Field(None, ge=0, le=5)
+
+    @property
+    def top(self) -> int | None:
+        """How many of the likeliest tokens come with each; None where log-probabilities are not asked for."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from chassis.auth import Principal
 from chassis.believed import Believed
-from chassis.errors import NotFound, Transient
+from chassis.errors import NotFound
 from chassis.peers import Peer
-from inference_proxy.prompts import Bases
+from inference_proxy.bases import Bases
+from inference_proxy.engines import ModelLoading, Target
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+from schemas.artifacts import Provider
 from schemas.http.registry import ModelRoute
 
 BELIEVED_SECONDS = 10.0
@@ -26,6 +28,8 @@ class Route:
         adapter_id: None for a base model.
         replicas: by name, the addresses of the engines that proved they hold the adapter.
         owner: whose model it is among the tenant's people.
+        engine: the kind of engine that answers.
+        provider: how the base model's provider is asked, where it is not served by us.
     """
 
     model: str
@@ -33,6 +37,8 @@ class Route:
     adapter_id: str | None
     replicas: Mapping[str, str]
     owner: str = ""
+    engine: str = "tgi"
+    provider: Provider | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +68,7 @@ class RouteTable:
 
         Raises:
             NotFound: no such model for this caller; never answered by a base model instead.
-            Transient: the model is in production but no replica holds it at the moment.
+            ModelLoading: the model is in production but no replica holds it at the moment.
         """
         tenant_id = principal.tenant_id
         key = (tenant_id, model)
@@ -71,15 +77,14 @@ class RouteTable:
             raise _not_found(model)
         if not route.replicas:
             self._known.forget(key)
-            raise Transient(
-                "The model is being loaded; try again in a few seconds.", code="model_loading", retry_after=2
-            )
+            raise ModelLoading
         return route
 
-    def pick(self, route: Route) -> str:
-        """One of the route's replicas, in turn."""
+    def pick(self, route: Route) -> Target:
+        """The model on one of the route's replicas, in turn."""
         self._turn += 1
-        return list(route.replicas.values())[self._turn % len(route.replicas)]
+        url = list(route.replicas.values())[self._turn % len(route.replicas)]
+        return Target(route.base_id, url, route.adapter_id, route.provider)
 
     async def _ask(self, tenant_id: str, model: str, deadline: float | None) -> Route:
         timeout = {"timeout": deadline} if deadline else {}
@@ -89,7 +94,8 @@ class RouteTable:
             except NotFound:
                 pass
             else:
-                return Route(model, base.id, None, {"": self._base_url})
+                url = base.provider.url if base.provider else self._base_url
+                return Route(model, base.id, None, {"": url}, engine=base.engine, provider=base.provider)
         try:
             told = await self._registry.read(ModelRoute, "/internal/routes/{}", model, tenant_id=tenant_id, **timeout)
         except NotFound as error:

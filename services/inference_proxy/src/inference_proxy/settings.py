@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from chassis.settings import ServiceSettings
@@ -15,6 +17,9 @@ class Settings(ServiceSettings):
     inference_seconds: float = Field(300, description="Longest an answer may take.")
     inference_retrieved_characters: int = Field(
         4000, description="Most characters of retrieved text put into a prompt."
+    )
+    inference_keys_dir: Path | None = Field(
+        None, description="Folder of the files that hold the keys of other providers, named as their `key_file`."
     )
     requests_per_minute: int = Field(3000, ge=1, description="Answers a minute of a person without a key.")
     tokens_per_minute: int = Field(200_000, ge=1, description="Tokens a minute of a person without a key.")

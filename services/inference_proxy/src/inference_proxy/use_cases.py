@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chassis.auth import Principal
+from chassis.errors import Invalid
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
 from inference_proxy.answers import Generated, StopFilter, usage
+from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback, no_feedback
-from inference_proxy.limits import Spending
-from inference_proxy.prompts import Bases
+from inference_proxy.engines import Engine, Piece, Prompt, Sampling, Target
+from inference_proxy.limits import InFlight, Spending
 from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import Route, RouteTable
 from inference_proxy.store import Chats
-from inference_proxy.tgi import Piece, TGIClient
+from schemas.artifacts import Price
+
+LACKING = {"prompt": "prompt: this model answers chats only; ask /v1/chat/completions."}
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Answer:
 
     Attributes:
         prompts: one per choice.
+        price: what its tokens cost; None where nobody said.
         retrieved: sources put into the prompt.
     """
 
@@ -37,9 +42,9 @@ class Answer:
     principal: Principal
     asked: Common
     route: Route
-    prompts: list[str]
-    stop_tokens: list[str]
-    top: int | None = None
+    prompts: list[Prompt]
+    stop_tokens: Sequence[str]
+    price: Price | None
     retrieved: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     stored: bool = False
@@ -47,6 +52,18 @@ class Answer:
     created: int = field(default_factory=now)
     began: float = field(default_factory=time.monotonic)
     choices: list[Generated] = field(default_factory=list)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token is told with its log-probability."""
+        return self.asked.top is not None
+
+    @property
+    def cost(self) -> float | None:
+        """What was generated costs, each choice with its prompt; None where no price is known."""
+        if self.price is None:
+            return None
+        return sum(self.price.of(choice.prompt_tokens, choice.completion_tokens) for choice in self.choices)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -61,46 +78,50 @@ class Answer:
 
 
 class Answering:
-    """Prepares, generates and records answers.
+    """Admits, prepares, generates and records answers.
 
     Args:
         routes: who answers for a model.
-        bases: templates of base models.
-        engine: the TGI client.
+        bases: base models.
+        engines: by kind, what models answer by.
         retrieval: puts documents into prompts.
         records: where answers are recorded.
-        spending: charged with the tokens used.
+        spending: asked for a request, and charged with the tokens used.
+        in_flight: places for answers at the same time.
     """
 
     def __init__(
         self,
         routes: RouteTable,
         bases: Bases,
-        engine: TGIClient,
+        engines: Mapping[str, Engine],
         retrieval: Retrieval,
         records: Records,
         spending: Spending,
+        in_flight: InFlight,
     ) -> None:
         self._routes = routes
         self._bases = bases
-        self._engine = engine
+        self._engines = engines
         self._retrieval = retrieval
         self._records = records
         self._spending = spending
+        self._in_flight = in_flight
 
-    async def prepare_chat(self, principal: Principal, asked: ChatAsked) -> Answer:
-        """Check the request, find the model, render the prompt; nothing is generated yet.
+    async def chat(self, principal: Principal, asked: ChatAsked) -> Answer:
+        """Admit and check the request, find the model, make the prompt; nothing is generated yet.
 
         Raises:
-            SartorError: the request is wrong, or the model is not there.
+            SartorError: the request is too many or wrong, or the model is not there.
         """
+        self._spending.admit(principal)
         asked = asked.checked()
         messages = asked.plain_messages()
         route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
         base.check(len(messages), asked.logit_bias or ())
         augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
-        prompt = await asyncio.to_thread(base.render, augmented)
+        prompt = await asyncio.to_thread(base.prompt, augmented)
         return Answer(
             id=request_id_for("chatcmpl-", new_id("chatcmpl-")),
             principal=principal,
@@ -108,16 +129,17 @@ class Answering:
             route=route,
             prompts=[prompt] * asked.choices,
             stop_tokens=base.stop_tokens,
-            top=asked.top_logprobs,
+            price=base.price,
             retrieved=retrieved,
             messages=asked.kept_messages(),
             stored=bool(asked.store),
             metadata=asked.metadata or {},
         )
 
-    async def prepare_completion(self, principal: Principal, asked: CompletionAsked) -> Answer:
-        """As `prepare_chat`, for raw prompts."""
-        prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
+    async def completion(self, principal: Principal, asked: CompletionAsked) -> Answer:
+        """As `chat`, for raw prompts."""
+        prompts = [Prompt("prompt", text=prompt) for prompt in asked.prompts for _ in range(asked.choices)]
+        self._spending.admit(principal, len(asked.prompts))
         route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
         base.check(0, asked.logit_bias or ())
@@ -128,49 +150,49 @@ class Answering:
             route=route,
             prompts=prompts,
             stop_tokens=[],
-            top=asked.logprobs,
+            price=base.price,
         )
 
     async def stream(self, answer: Answer) -> AsyncGenerator[tuple[int, Piece, str], None]:
         """Generate choice after choice; yields (choice, token, text to show). Records the answer however it ends."""
-        finished = False
-        try:
-            for index in range(len(answer.prompts)):
-                answer.choices.append(Generated())
-                async with aclosing(self._choice(answer, index)) as pieces:
-                    async for piece, shown in pieces:
-                        yield index, piece, shown
-            finished = True
-        finally:
-            await asyncio.shield(self._record(answer, cancelled=not finished))
-
-    async def whole(self, answer: Answer) -> Answer:
-        """Generate every choice at the same time; where one fails the others end too."""
-        answer.choices = [Generated() for _ in answer.prompts]
-        try:
-            async with asyncio.TaskGroup() as group:
+        with self._in_flight.entered(answer.principal.tenant_id):
+            finished = False
+            try:
                 for index in range(len(answer.prompts)):
-                    group.create_task(self._exhaust(answer, index))
-        except BaseException as error:  # a hang-up too: what was generated is recorded and charged
-            await asyncio.shield(self._record(answer, cancelled=True))
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None
-            raise
-        await self._record(answer, cancelled=False)
-        return answer
+                    answer.choices.append(Generated())
+                    async with aclosing(self._choice(answer, index)) as pieces:
+                        async for piece, shown in pieces:
+                            yield index, piece, shown
+                finished = True
+            finally:
+                await asyncio.shield(self._record(answer, cancelled=not finished))
+
+    async def whole(self, answer: Answer) -> None:
+        """Generate every choice at the same time; where one fails the others end too."""
+        with self._in_flight.entered(answer.principal.tenant_id, len(answer.prompts)):
+            answer.choices = [Generated() for _ in answer.prompts]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for index in range(len(answer.prompts)):
+                        group.create_task(self._exhaust(answer, index))
+            except BaseException as error:  # a hang-up too: what was generated is recorded and charged
+                await asyncio.shield(self._record(answer, cancelled=True))
+                if isinstance(error, BaseExceptionGroup):
+                    raise error.exceptions[0] from None
+                raise
+            await self._record(answer, cancelled=False)
 
     async def _exhaust(self, answer: Answer, index: int) -> None:
         async for _ in self._choice(answer, index):
             pass
 
     async def _choice(self, answer: Answer, index: int) -> AsyncGenerator[tuple[Piece, str], None]:
-        sampling = answer.asked.sampling(answer.stop_tokens, index, answer.top)
+        prompt, sampling = answer.prompts[index], answer.asked.sampling(answer.stop_tokens, index)
+        engine, target = self._engines[answer.route.engine], self._routes.pick(answer.route)
+        await _refuse_lacking(engine, target, prompt, sampling)
         texts = StopFilter(sampling.stop)
         generated = answer.choices[index]
-        url = self._routes.pick(answer.route)
-        adapter_id, param = answer.route.adapter_id, answer.asked.PROMPT
-        stream = self._engine.stream(url, answer.prompts[index], sampling, adapter_id, param)
-        async with aclosing(stream) as pieces:
+        async with aclosing(engine.generate(target, prompt, sampling)) as pieces:
             async for piece in pieces:
                 shown = texts.feed("" if piece.special else piece.text)
                 if piece.finish_reason:
@@ -200,6 +222,7 @@ class Answering:
             completion_tokens=completion_tokens,
             latency_ms=round((time.monotonic() - answer.began) * 1000),
             finish_reason="cancelled" if cancelled else choices[0].finish_reason,
+            cost=answer.cost,
             retrieved=[source["file_id"] for source in answer.retrieved],
             stored=answer.stored,
             metadata=answer.metadata,
@@ -208,6 +231,16 @@ class Answering:
             further_answers=answers[1:],
         )
         await self._records.keep(chat)
+
+
+async def _refuse_lacking(engine: Engine, target: Target, prompt: Prompt, sampling: Sampling) -> None:
+    """Refuse what the engine does not have: it would ignore it."""
+    wanted = [prompt.param, *sampling.wanted]
+    has = await engine.capabilities(target, wanted)
+    for name in wanted:
+        if name not in has:
+            message = f"{name}: the engine of this model does not have it. Leave it out."
+            raise Invalid(LACKING.get(name, message), param=name)
 
 
 class LabelChat:

@@ -23,7 +23,7 @@ from registry.views import (
     adapter_to_load,
     route_view,
 )
-from schemas.artifacts import BaseModelSpec
+from schemas.artifacts import BaseModelSpec, ProviderModelSpec
 from schemas.http.registry import AdapterToLoad, ModelRoute
 
 Reads = Annotated[Principal, require("models:read")]
@@ -172,11 +172,15 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
 
     @router.get("/base_models", dependencies=[internal()])
     async def base_models() -> list[BaseModelSpec]:
-        return [base.spec for base in catalogue.all()]
+        return catalogue.with_weights()
 
     @router.get("/base_models/{base_id:path}", dependencies=[internal()])
     async def base_model(base_id: str) -> BaseModelSpec:
-        return catalogue.get(base_id).spec
+        return catalogue.weights(base_id)
+
+    @router.get("/provider_models/{base_id:path}", dependencies=[internal()])
+    async def provider_model(base_id: str) -> ProviderModelSpec:
+        return catalogue.provider_model(base_id)
 
     @router.get("/routes")
     async def routes(principal: Internal) -> list[ModelRoute]:

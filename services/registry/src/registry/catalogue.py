@@ -1,14 +1,18 @@
-"""The base-model catalogue: one folder for each base model, with a `base.json` that is written last."""
+"""The base-model catalogue: a folder for each, with `base.json` beside its weights or `provider.json` alone."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from chassis.errors import NotFound
-from schemas.artifacts import BASE_FILE, BaseModelSpec
+from schemas.artifacts import BASE_FILE, PROVIDER_FILE, BaseModelSpec, ProviderModelSpec
+from schemas.http.registry import PROVIDER_MODEL
 
 log = structlog.get_logger()
 
@@ -21,13 +25,13 @@ class Base:
 
     Attributes:
         id: its name, equal to its folder's.
-        created: when its `base.json` was written (Unix seconds).
-        spec: the contents of its `base.json`.
+        created: when its description was written (Unix seconds).
+        spec: the contents of its `base.json` or `provider.json`.
     """
 
     id: str
     created: int
-    spec: BaseModelSpec
+    spec: BaseModelSpec | ProviderModelSpec
 
 
 class Catalogue:
@@ -35,7 +39,7 @@ class Catalogue:
 
     Args:
         models_dir: the folder of folders; it may be missing, the catalogue is then empty.
-        default: id of the default base model; the first by name if empty.
+        default: id of the default base model; the first by name, of those with weights, if empty.
     """
 
     def __init__(self, models_dir: Path, default: str = "") -> None:
@@ -44,10 +48,43 @@ class Catalogue:
         self._known: dict[Path, tuple[Stamp, Base | None]] = {}
 
     def all(self) -> list[Base]:
-        """Every base model, by id."""
-        found = {path: self._read(path) for path in sorted(self._models_dir.glob(f"*/{BASE_FILE}"))}
+        """Every base model: those with weights first, then the providers', each by id."""
+        found = {
+            path: self._read(path)
+            for name in (BASE_FILE, PROVIDER_FILE)
+            for path in sorted(self._models_dir.glob(f"*/{name}"))
+        }
         self._known = {path: self._known[path] for path in found if path in self._known}
         return [base for base in found.values() if base is not None]
+
+    def with_weights(self) -> list[BaseModelSpec]:
+        """Those that our engines serve and that can be fine-tuned."""
+        return [base.spec for base in self.all() if isinstance(base.spec, BaseModelSpec)]
+
+    def weights(self, base_id: str) -> BaseModelSpec:
+        """The base model of that id, which has weights here.
+
+        Raises:
+            NotFound: there is none, or it is a provider's.
+        """
+        spec = self.get(base_id).spec
+        if isinstance(spec, BaseModelSpec):
+            return spec
+        raise NotFound(
+            f"'{base_id}' is another provider's model: it answers, but there are no weights here to fine-tune.",
+            code=PROVIDER_MODEL,
+        )
+
+    def provider_model(self, base_id: str) -> ProviderModelSpec:
+        """The base model of that id, which a provider serves.
+
+        Raises:
+            NotFound: there is none.
+        """
+        spec = self.get(base_id).spec
+        if isinstance(spec, ProviderModelSpec):
+            return spec
+        raise NotFound(f"'{base_id}' is no provider's model: its weights are here.", code="model_not_found")
 
     def get(self, base_id: str) -> Base:
         """The base model of that id.
@@ -67,7 +104,7 @@ class Catalogue:
 
     def default_id(self) -> str:
         """Id of the default base model; empty when there is none."""
-        bases = self.all()
+        bases = self.with_weights()
         return self._default or (bases[0].id if bases else "")
 
     def _read(self, path: Path) -> Base | None:
@@ -86,12 +123,29 @@ class Catalogue:
 
 def _parse(path: Path, created: int) -> Base | None:
     """The base model described at `path`; None, with a log line, if the file is wrong."""
-    folder = path.parent.name
+    folder, shape = path.parent, BaseModelSpec if path.name == BASE_FILE else ProviderModelSpec
     try:
-        spec = BaseModelSpec.model_validate_json(path.read_bytes())
-        if spec.id != folder:
-            raise ValueError(f"'id' must be the folder's name '{folder}'")
+        given = path.read_bytes()
+        spec = shape.model_validate_json(given)
+        if spec.id != folder.name:
+            raise ValueError(f"'id' must be the folder's name '{folder.name}'")
+        if path.name == PROVIDER_FILE and (folder / BASE_FILE).exists():
+            raise ValueError(f"there is a {BASE_FILE} beside it; a provider's model has no weights here")
+        unknown = list(_left_out(json.loads(given), spec.model_dump(exclude_unset=True)))
+        if unknown:
+            raise ValueError(f"nobody reads {', '.join(unknown)}")
     except ValueError as error:
         log.error("base_model_refused", path=str(path), error=str(error))
         return None
-    return Base(folder, created, spec)
+    return Base(spec.id, created, spec)
+
+
+def _left_out(given: Any, taken: Any, place: str = "") -> Iterator[str]:
+    """Where `given` says more than was taken."""
+    if not isinstance(given, dict) or not isinstance(taken, dict):
+        return
+    for name, value in given.items():
+        if name in taken:
+            yield from _left_out(value, taken[name], f"{place}{name}.")
+        else:
+            yield place + name

@@ -20,6 +20,7 @@ from registry.domain import (
 )
 from registry.use_cases import Route
 from schemas import ObjectRef
+from schemas.artifacts import BaseModelSpec, Price
 from schemas.http.registry import AdapterToLoad, ModelRoute, RouteReplica
 
 
@@ -54,18 +55,24 @@ class BaseView(BaseModel):
     object: Literal["registry.base_model"] = "registry.base_model"
     created: int
     default: bool
-    digest: str
+    engine: Literal["own", "openai"]
+    fine_tuning: bool
+    digest: str | None = None
     context_length: int | None = None
     parameters: int | None = None
     vocab_size: int | None = None
     dtype: str | None = None
     license: str | None = None
+    price: Price | None = None
 
     @classmethod
     def of(cls, base: Base, default: str) -> BaseView:
-        """Leave out what only services need, such as the chat template."""
-        facts = base.spec.model_dump(include=set(cls.model_fields))
-        return cls(**facts, created=base.created, default=base.id == default)
+        """Leave out what only services need, such as the chat template and a provider's address."""
+        spec = base.spec
+        facts = spec.model_dump(include=set(cls.model_fields) - {"engine"})
+        has_weights = isinstance(spec, BaseModelSpec)
+        engine = "own" if isinstance(spec, BaseModelSpec) else spec.engine.kind
+        return cls(**facts, created=base.created, default=base.id == default, engine=engine, fine_tuning=has_weights)
 
 
 class ModelCard(BaseModel):

@@ -27,6 +27,7 @@ from schemas import (
 )
 from schemas.artifacts import BaseModelSpec
 from schemas.http.accounts import TenantFacts
+from schemas.http.registry import PROVIDER_MODEL
 from stores.mongo import PyMongoError
 from trainer.domain import Failure, Job, Trigger
 from trainer.hyperparameters import resolve_hyperparameters
@@ -124,7 +125,7 @@ class Requests:
             await self._check_base(dataset.tenant_id, base_model)
         except Invalid as error:
             job.request()
-            job.fail(Failure(code="model_not_found", message=error.message, param="model"), now())
+            job.fail(Failure(code=error.code or "model_not_found", message=error.message, param="model"), now())
             job = await self._jobs.jobs.add_once(job)
             if job.error is not None:
                 await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
@@ -163,11 +164,11 @@ class Requests:
         except NotFound as error:
             bases = await self._registry.read(list[BaseModelSpec], "/internal/base_models", tenant_id=tenant_id)
             names = ", ".join(base.id for base in bases) or "none"
-            raise Invalid(
-                f"model: {quoted(model)} is not a base model that can be fine-tuned. Available: {names}.",
-                param="model",
-                code="model_not_found",
-            ) from error
+            if error.code == PROVIDER_MODEL:
+                code, why = PROVIDER_MODEL, error.message
+            else:
+                code, why = "model_not_found", f"{quoted(model)} is not a base model that can be fine-tuned."
+            raise Invalid(f"model: {why} Available: {names}.", param="model", code=code) from error
 
     async def _check_file(self, principal: Principal, file_id: str, param: str) -> None:
         try:

@@ -15,6 +15,7 @@ from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
 MODELS_SHOWN = 50
+BASES_SHOWN = 100
 ANSWERS_SHOWN = 20
 
 
@@ -26,8 +27,9 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
     async def models_page(request: Request, after: str | None = None) -> Response:
         session = await web.session(request)
         found = await registry.get("/v1/registry/models", params=cursor(MODELS_SHOWN, after), **session.who)
+        bases = await registry.get("/v1/registry/base_models", params={"limit": BASES_SHOWN}, **session.who)
         models = Listed(found["data"], found["has_more"], after)
-        return web.page("models/models", session, models=models)
+        return web.page("models/models", session, models=models, bases=bases["data"])
 
     @router.get("/models/{model_id:path}")
     async def model_page(

@@ -165,7 +165,7 @@ def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> 
             "operate/policy",
             session,
             organization=organization,
-            bases=[base["id"] for base in bases["data"]],
+            bases=[base["id"] for base in bases["data"] if base.get("fine_tuning", True)],
             may_change=session.principal.may("organization:write"),
             saved=saved,
             problem=problem,

@@ -1,0 +1,179 @@
+"""What the proxy asks of any engine, in no engine's own words."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from chassis.errors import Invalid, RateLimited, Transient
+from schemas.artifacts import Provider
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who is to answer.
+
+    Attributes:
+        base_id: the base model.
+        url: where the engine answers.
+        adapter_id: the adapter on top; None for the base model itself.
+        provider: how the base model's provider is asked, where it is not served by us.
+    """
+
+    base_id: str
+    url: str
+    adapter_id: str | None = None
+    provider: Provider | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be answered: a text as the model reads it, or a conversation that the engine renders itself.
+
+    Attributes:
+        param: the field of the request that holds it.
+    """
+
+    param: str
+    text: str = ""
+    messages: Sequence[Mapping[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to generate; None leaves the engine's default, and as many tokens as the context has room for.
+
+    Attributes:
+        logprobs: whether each token comes with its log-probability.
+        top_logprobs: how many of the likeliest tokens come with each.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: list[str] = field(default_factory=list)
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        """Fields of the request that ask for something an engine may lack."""
+        wanted = {
+            "temperature": self.temperature not in (None, 1),
+            "top_p": self.top_p not in (None, 1),
+            "seed": self.seed is not None,
+            "stop": bool(self.stop),
+            "logprobs": self.logprobs,
+            "frequency_penalty": bool(self.frequency_penalty),
+            "presence_penalty": bool(self.presence_penalty),
+            "logit_bias": bool(self.logit_bias),
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token. `finish_reason` is set on the last one, with the counts of the whole answer.
+
+    Attributes:
+        text: what became whole with it.
+        special: it is no part of the text.
+        bytes: what it stands for itself; None from an engine that does not tell.
+        top: the likeliest tokens: text, log-probability, bytes.
+        prompt_tokens: as far as known; 0 where it is not.
+    """
+
+    text: str
+    logprob: float | None = None
+    special: bool = False
+    bytes: builtins.bytes | None = None
+    top: list[tuple[str, float, builtins.bytes | None]] = field(default_factory=list)
+    finish_reason: str | None = None
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+
+
+class Engine(Protocol):
+    """Something that models answer by; one for all targets of its kind."""
+
+    async def open(self) -> None:
+        """Connect, inside the running event loop."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+    def generate(self, target: Target, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Answer token by token; leaving the iterator cancels the generation.
+
+        Raises:
+            PromptTooLong: prompt and answer do not fit the model's context.
+            Invalid: the engine refuses something else in the request, which the message names.
+            EngineBusy: it has too many requests.
+            EngineAway: it cannot be reached, or does not let us in.
+            ModelLoading: it does not hold the adapter (yet).
+            AnswerBroken: it failed, or stopped before the end of the answer.
+        """
+        ...
+
+    async def tokenize(self, target: Target, text: str) -> list[int]:
+        """The base model's tokens of a text, without those that mark its ends.
+
+        Raises:
+            Invalid: the engine does not tell.
+            EngineAway: it cannot be reached.
+        """
+        ...
+
+    async def capabilities(self, target: Target, wanted: Collection[str]) -> Collection[str]:
+        """Those of the wanted fields of a request, `messages` and `prompt` among them, that it honours.
+
+        Raises:
+            EngineAway: it cannot be asked.
+        """
+        ...
+
+
+class PromptTooLong(Invalid):
+    """Prompt and answer do not fit the model's context."""
+
+    def __init__(self, why: str, param: str) -> None:
+        super().__init__(
+            f"This model's context is too short for the prompt and the answer together: {why}. "
+            f"Shorten {param} or lower max_tokens.",
+            code="context_length_exceeded",
+            param=param,
+        )
+
+
+class EngineBusy(RateLimited):
+    """The engine has too many requests."""
+
+    def __init__(self, retry_after: float = 1) -> None:
+        super().__init__("The model has too many requests at the moment; try again shortly.", retry_after=retry_after)
+
+
+class EngineAway(Transient):
+    """The engine cannot be reached, or does not let us in; what its operator must know is in the log."""
+
+    def __init__(self, *, retry_after: float | None = 1) -> None:
+        super().__init__("The model is not reachable at the moment; try again shortly.", retry_after=retry_after)
+
+
+class ModelLoading(Transient):
+    """The model is wanted where it is not held yet."""
+
+    def __init__(self) -> None:
+        super().__init__("The model is being loaded; try again in a few seconds.", code="model_loading", retry_after=2)
+
+
+class AnswerBroken(Transient):
+    """The engine failed, or stopped before the end of the answer."""
+
+    def __init__(self, why: str, *, retry_after: float = 1) -> None:
+        super().__init__(f"The model failed to answer: {why}", code="generation_failed", retry_after=retry_after)

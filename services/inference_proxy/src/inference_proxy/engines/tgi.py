@@ -1,0 +1,200 @@
+"""TGI's HTTP API through the `text-generation` client, which knows neither adapters nor kept connections.
+
+Both are added here, and its errors become ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Collection
+
+import aiohttp
+from pydantic import ValidationError as PydanticError
+from pydantic import field_validator
+from text_generation import AsyncClient
+from text_generation.errors import (
+    GenerationError,
+    IncompleteGenerationError,
+    NotFoundError,
+    OverloadedError,
+    RateLimitExceededError,
+    ValidationError,
+    parse_error,
+)
+from text_generation.types import Parameters, Request, StreamResponse
+
+from chassis.errors import Invalid, SartorError
+from inference_proxy.engines.engine import (
+    AnswerBroken,
+    EngineAway,
+    EngineBusy,
+    ModelLoading,
+    Piece,
+    Prompt,
+    PromptTooLong,
+    Sampling,
+    Target,
+)
+
+FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
+LONGEST_EVENT = 1024 * 1024
+BEYOND_TGI = ("presence_penalty", "logit_bias")
+"""Fields of a request that TGI itself does not have; an engine that has them says so."""
+
+
+class LoraParameters(Parameters):  # type: ignore[misc]
+    """The client's parameters with the adapter, an answer as long as there is room, and what goes beyond TGI."""
+
+    adapter_id: str | None = None
+    max_new_tokens: int | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+
+    @field_validator("frequency_penalty")
+    @classmethod
+    def valid_frequency_penalty(cls, penalty: float | None) -> float | None:
+        """Any, as TGI takes it from -2 to 2; the client's own check lets no negative one pass."""
+        return penalty
+
+
+class LoraRequest(Request):  # type: ignore[misc]
+    """The client's request; without its own annotation pydantic would drop the adapter."""
+
+    parameters: LoraParameters | None = None
+
+
+class TGIEngine(AsyncClient):  # type: ignore[misc]
+    """The client with a pooled session and adapters.
+
+    Args:
+        seconds: longest an answer may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("", timeout=int(seconds))
+        self._opened: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the session, inside the running event loop."""
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        self._opened = aiohttp.ClientSession(connector=connector, timeout=self.timeout, read_bufsize=LONGEST_EVENT)
+
+    async def close(self) -> None:
+        """Close the session."""
+        if self._opened:
+            await self._opened.close()
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        assert self._opened is not None, "open() was not called"
+        return self._opened
+
+    async def generate(self, target: Target, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Answer token by token; see `Engine`."""
+        try:
+            parameters = _parameters(sampling, target.adapter_id)
+            request = LoraRequest(inputs=prompt.text, stream=True, parameters=parameters)
+            body = json.dumps(request.model_dump(), ensure_ascii=False).encode()
+            headers = {"content-type": "application/json"}
+            async with self._session.post(f"{target.url}/generate_stream", data=body, headers=headers) as answer:
+                if answer.status == 413:
+                    raise PromptTooLong("its body is too large", prompt.param)
+                if answer.status != 200:
+                    raise parse_error(answer.status, await answer.json())
+                prompt_tokens = int(answer.headers.get("x-prompt-tokens", 0))
+                whole = False
+                async for line in answer.content:
+                    if line.startswith(b"data:"):
+                        piece = _piece(json.loads(line[5:]), prompt_tokens)
+                        whole = piece.finish_reason is not None
+                        yield piece
+                if not whole:
+                    raise IncompleteGenerationError("the stream ended before the answer did")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineAway from error
+        except Exception as error:  # whatever the client library raises is one of our kinds outside this file
+            raise _ours(error, prompt.param) from error
+
+    async def tokenize(self, target: Target, text: str) -> list[int]:
+        """The base model's tokens of a text; see `Engine`."""
+        body = {"inputs": text, "add_special_tokens": False}
+        try:
+            async with self._session.post(f"{target.url}/tokenize", json=body) as answer:
+                answer.raise_for_status()
+                return [int(token["id"]) for token in await answer.json()]
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineAway from error
+
+    async def capabilities(self, target: Target, wanted: Collection[str]) -> Collection[str]:
+        """What TGI has, and what goes beyond it where the engine says so; it is asked only for that."""
+        plain = [name for name in wanted if name not in BEYOND_TGI]
+        if len(plain) == len(wanted):
+            return plain
+        try:
+            async with self._session.get(f"{target.url}/info") as answer:
+                said = (await answer.json()).get("beyond_tgi", []) if answer.status == 200 else []
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineAway from error
+        return [*plain, *said]
+
+
+def _parameters(sampling: Sampling, adapter_id: str | None) -> LoraParameters:
+    """For TGI: greedy unless a temperature above zero is asked for."""
+    sample = sampling.temperature is None or sampling.temperature > 0
+    return LoraParameters(
+        adapter_id=adapter_id,
+        max_new_tokens=sampling.max_tokens,
+        do_sample=sample,
+        temperature=sampling.temperature if sample and sampling.temperature != 1 else None,
+        top_p=sampling.top_p if sample and sampling.top_p is not None and sampling.top_p < 1 else None,
+        seed=sampling.seed,
+        stop=sampling.stop,
+        top_n_tokens=sampling.top_logprobs,
+        frequency_penalty=sampling.frequency_penalty or None,
+        presence_penalty=sampling.presence_penalty or None,
+        logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
+    )
+
+
+def _piece(payload: dict[str, object], prompt_tokens: int) -> Piece:
+    try:
+        event = StreamResponse.model_validate(payload)
+    except PydanticError:
+        raise parse_error(200, payload) from None
+    token, top = payload.get("token"), payload.get("top_tokens")
+    details = payload.get("details")
+    counts = details if isinstance(details, dict) else {}
+    return Piece(
+        text=event.token.text,
+        logprob=event.token.logprob,
+        special=event.token.special,
+        bytes=_own_bytes(token),
+        top=[
+            (one.text, one.logprob or 0.0, _own_bytes(raw))
+            for one, raw in zip(event.top_tokens or [], top if isinstance(top, list) else [], strict=True)
+        ],
+        finish_reason=FINISH_REASONS[event.details.finish_reason.value] if event.details else None,
+        generated_tokens=event.details.generated_tokens if event.details else 0,
+        prompt_tokens=prompt_tokens or int(counts.get("input_length") or 0),
+    )
+
+
+def _own_bytes(token: object) -> bytes | None:
+    own = token.get("bytes") if isinstance(token, dict) else None
+    return None if own is None else bytes(own)
+
+
+def _ours(error: Exception, param: str) -> Exception:
+    """The error a client of Sartor gets for one of TGI's."""
+    if isinstance(error, SartorError):
+        return error
+    if isinstance(error, ValidationError):
+        message = str(error)
+        return PromptTooLong(message, param) if "tokens" in message else Invalid(message)
+    if isinstance(error, (OverloadedError, RateLimitExceededError)):
+        return EngineBusy()
+    if isinstance(error, NotFoundError):
+        return ModelLoading()
+    if isinstance(error, (GenerationError, IncompleteGenerationError)):
+        return AnswerBroken(str(error))
+    return error

@@ -1,0 +1,348 @@
+"""Base models of other providers: chat and completions through the API, asking a provider on a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx2
+import pytest
+from played_provider import KEY, PROMPT_TOKENS, Ending, Provider
+from proxy_world import QUESTION, World
+from structlog.testing import capture_logs
+
+from chassis.errors import Invalid
+from inference_proxy.engines import EngineAway, Prompt, Sampling, Target
+from inference_proxy.engines.openai import OpenAIEngine
+from inference_proxy.engines.tgi import TGIEngine
+from schemas.artifacts import ProviderModelSpec
+from testkit import eventually
+from testkit.running import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+ASKED: dict[str, dict[str, Any]] = {CHAT: {"messages": QUESTION}, TEXT: {"prompt": "one", "max_tokens": 9}}
+PRICE = {"input": 2.0, "output": 10.0}
+USAGE = {"stream_options": {"include_usage": True}}
+both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+both_routes = pytest.mark.parametrize("path", [CHAT, TEXT], ids=["chat", "completions"])
+
+
+def keyed(world: World, provider: Provider, **more: Any) -> str:
+    """A model of the provider that is asked with its key."""
+    (world.keys_dir / "theirs").write_text(f"{KEY}\n")
+    return world.provider_model(provider.url, key_file="theirs", **{"completions": True, **more})
+
+
+async def ask(world: World, path: str, model: str, **body: Any) -> httpx2.Response:
+    async with world.http() as http:
+        return await http.post(path, json={"model": model, **ASKED[path], **body}, timeout=60)
+
+
+def told(answer: httpx2.Response) -> dict[str, Any]:
+    """Text, log-probabilities, reason and usage of an answer's first choice, however it was sent."""
+    assert answer.status_code == 200, answer.text
+    if answer.headers["content-type"].startswith("application/json"):
+        events = [answer.json()]
+    else:
+        assert answer.text.endswith("data: [DONE]\n\n")
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    choices = [one for event in events for one in event["choices"] if one["index"] == 0]
+    texts = [one.get("text") or one.get("message", one.get("delta", {})).get("content") or "" for one in choices]
+    named: list[Any] = []
+    for logprobs in (one["logprobs"] for one in choices if one["logprobs"]):
+        named += logprobs.get("content") or zip(*(logprobs[name] for name in NAMED), strict=True)
+    return {
+        "text": "".join(texts),
+        "logprobs": named,
+        "reason": choices[-1]["finish_reason"],
+        "usage": events[-1]["usage"],
+        "fingerprints": {event["system_fingerprint"] for event in events},
+    }
+
+
+NAMED = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+
+
+@both_routes
+@both_ways
+async def test_a_provider_answers_for_a_base_model(world: World, provider: Provider, path: str, stream: bool) -> None:
+    model = keyed(world, provider, price=PRICE)
+    answer = await ask(world, path, model, stream=stream, **(USAGE if stream else {}))
+    assert told(answer) == {
+        "text": "In the shed.",
+        "logprobs": [],
+        "reason": "stop",
+        "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 3, "total_tokens": PROMPT_TOKENS + 3},
+        "fingerprints": {f"base-{model}"},
+    }
+    assert "x-sartor-adapter" not in answer.headers
+    [(asked, body, credential)] = provider.asked
+    assert f"/v1/{asked}" == path
+    assert credential == f"Bearer {KEY}"
+    assert body == {"model": "their-name", "stream": True, **USAGE, **ASKED[path]}
+    completed = await world.completed()
+    assert (completed.model, completed.adapter_id) == (model, None)
+    assert (completed.prompt_tokens, completed.completion_tokens) == (PROMPT_TOKENS, 3)
+    assert completed.cost == pytest.approx((PROMPT_TOKENS * 2 + 3 * 10) / 1_000_000)
+
+
+FIELDS: list[tuple[str, Any, dict[str, Any]]] = [
+    ("temperature", 0, {"temperature": 0}),
+    ("top_p", 0.5, {"top_p": 0.5}),
+    ("seed", 7, {"seed": 7}),
+    ("frequency_penalty", -1, {"frequency_penalty": -1}),
+    ("presence_penalty", 1.5, {"presence_penalty": 1.5}),
+    ("logit_bias", {"99999": 5}, {"logit_bias": {"99999": 5}}),
+    ("stop", "shed", {"stop": ["shed"]}),
+]
+
+
+@both_routes
+@pytest.mark.parametrize(("name", "value", "sent"), FIELDS, ids=[name for name, *_ in FIELDS])
+async def test_a_field_is_sent_or_refused_by_name(
+    world: World, provider: Provider, path: str, name: str, value: Any, sent: dict[str, Any]
+) -> None:
+    answer = await ask(world, path, keyed(world, provider), **{name: value})
+    assert answer.status_code == 200, answer.text
+    [(_, body, _)] = provider.asked
+    assert body.items() >= sent.items()
+    refused = await ask(world, path, keyed(world, provider, lacks=[name]), **{name: value})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
+    assert len(provider.asked) == 1
+
+
+@both_routes
+@both_ways
+async def test_limits_and_stop_texts_end_an_answer(world: World, provider: Provider, path: str, stream: bool) -> None:
+    model = keyed(world, provider)
+    cut = told(await ask(world, path, model, max_tokens=2, stream=stream, **(USAGE if stream else {})))
+    assert (cut["text"], cut["reason"], cut["usage"]["completion_tokens"]) == ("In the ", "length", 2)
+    stopped = told(await ask(world, path, model, stop=["the"], stream=stream, **(USAGE if stream else {})))
+    assert (stopped["text"], stopped["reason"]) == ("In ", "stop")
+    provider.reason = "content_filter"
+    assert told(await ask(world, path, model, stream=stream, **(USAGE if stream else {})))["reason"] == "content_filter"
+
+
+async def test_a_limit_is_called_as_the_provider_calls_it(world: World, provider: Provider) -> None:
+    await ask(world, CHAT, keyed(world, provider, max_tokens_field="max_completion_tokens"), max_tokens=2)
+    [(_, body, _)] = provider.asked
+    assert body["max_completion_tokens"] == 2
+    assert "max_tokens" not in body
+
+
+@both_routes
+async def test_streamed_and_whole_answers_have_the_same_log_probabilities(
+    world: World, provider: Provider, path: str
+) -> None:
+    provider.words = (b"a ", *(bytes([byte]) for byte in "龘".encode()), "é!".encode())
+    asked = {"logprobs": 2} if path == TEXT else {"logprobs": True, "top_logprobs": 2}
+    model = keyed(world, provider)
+    whole = told(await ask(world, path, model, **asked))
+    assert told(await ask(world, path, model, **asked, stream=True, **USAGE)) == whole
+    assert whole["text"] == "a 龘é!"
+    assert len(whole["logprobs"]) == 5
+    assert provider.asked[0][1]["logprobs"] == asked["logprobs"]
+    if path == CHAT:
+        assert [bytes(one["bytes"]) for one in whole["logprobs"]] == list(provider.words)
+        assert [len(one["top_logprobs"]) for one in whole["logprobs"]] == [2] * 5
+        assert {one["logprob"] for one in whole["logprobs"]} == {-0.25}
+
+
+@both_routes
+@both_ways
+async def test_log_probabilities_that_do_not_come_are_refused_by_name(
+    world: World, provider: Provider, path: str, stream: bool
+) -> None:
+    provider.tells = False
+    answer = await ask(world, path, keyed(world, provider), logprobs=1 if path == TEXT else True, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logprobs")
+
+
+async def test_a_provider_of_chats_takes_no_raw_prompt(world: World, provider: Provider) -> None:
+    refused = await ask(world, TEXT, keyed(world, provider, completions=False))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+    unlimited = await ask(world, TEXT, keyed(world, provider), max_tokens=None)
+    assert (unlimited.status_code, unlimited.json()["error"]["param"]) == (400, "max_tokens")
+    assert provider.asked == []
+
+
+@both_ways
+async def test_every_choice_is_asked_for_and_paid(world: World, provider: Provider, stream: bool) -> None:
+    model = keyed(world, provider, price=PRICE)
+    answer = await ask(world, CHAT, model, n=2, seed=5, stream=stream, **(USAGE if stream else {}))
+    assert told(answer)["usage"]["completion_tokens"] == 6
+    assert sorted(body["seed"] for _, body, _ in provider.asked) == [5, 6]
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (PROMPT_TOKENS, 6)
+    assert completed.cost == pytest.approx(2 * (PROMPT_TOKENS * 2 + 3 * 10) / 1_000_000)
+
+
+def error(message: str, code: str = "", param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": f"{message} (key {KEY})", "type": "some_error", "code": code, "param": param}}
+
+
+REFUSALS: list[tuple[int, Any, dict[str, str], tuple[int, str, str | None, str]]] = [
+    (401, error("Incorrect API key", "invalid_api_key"), {}, (503, "service_unavailable", None, "key_refused")),
+    (403, error("Country not supported"), {}, (503, "service_unavailable", None, "key_refused")),
+    (402, error("Insufficient balance"), {}, (503, "service_unavailable", None, "unpaid")),
+    (404, error("No such model", "model_not_found"), {}, (503, "service_unavailable", None, "unknown_there")),
+    (429, error("Slow down"), {"retry-after": "17"}, (429, "rate_limit_exceeded", "17", "busy")),
+    (429, error("Quota", "insufficient_quota"), {"retry-after": "soon"}, (429, "rate_limit_exceeded", "1", "busy")),
+    (500, error("The server had an error"), {}, (503, "generation_failed", "1", "broken")),
+    (529, "overloaded", {"retry-after": "8"}, (503, "generation_failed", "8", "broken")),
+    (307, {}, {"location": "/v1/elsewhere"}, (503, "generation_failed", "1", "broken")),
+    (400, error("Too long", "context_length_exceeded", "messages"), {}, (400, "context_length_exceeded", None, "")),
+    (413, {"detail": "too large"}, {}, (400, "context_length_exceeded", None, "")),
+]
+
+
+@both_ways
+@pytest.mark.parametrize(("status", "body", "headers", "meant"), REFUSALS, ids=lambda one: str(one)[:20])
+async def test_what_a_provider_refuses_is_told_to_whom_it_concerns(
+    world: World, provider: Provider, status: int, body: Any, headers: dict[str, str], meant: Any, stream: bool
+) -> None:
+    provider.refusal = (status, body, headers)
+    with capture_logs() as logged:
+        answer = await ask(world, CHAT, keyed(world, provider), stream=stream)
+    ours, code, retry_after, why = meant
+    assert (answer.status_code, answer.json()["error"]["code"]) == (ours, code)
+    assert answer.headers.get("retry-after") == retry_after
+    assert [one["why"] for one in logged if one["event"] == "provider_failed"] == ([why] if why else [])
+    assert KEY not in answer.text + str(logged)
+    assert len(provider.asked) == 1
+
+
+async def test_a_field_that_a_provider_refuses_is_named(world: World, provider: Provider) -> None:
+    provider.refusal = (400, error("Unsupported value", "unsupported_value", "temperature"), {})
+    answer = await ask(world, CHAT, keyed(world, provider), temperature=0)
+    said = answer.json()["error"]
+    assert (answer.status_code, said["param"]) == (400, "temperature")
+    assert "Unsupported value (key [key])" in said["message"]
+
+
+@both_routes
+@pytest.mark.parametrize("ending", [one for one in get_args(Ending) if one])
+async def test_an_answer_that_breaks_off_never_looks_complete(
+    world: World, provider: Provider, path: str, ending: Ending
+) -> None:
+    model = keyed(world, provider)
+    provider.ending = ending
+    with capture_logs() as logged:
+        streamed = await ask(world, path, model, stream=True)
+        whole = await ask(world, path, model)
+    assert "In " in streamed.text
+    assert streamed.text.strip().splitlines()[-1].startswith('data: {"error": ')
+    assert "[DONE]" not in streamed.text
+    assert '"finish_reason": "stop"' not in streamed.text
+    code = "service_unavailable" if ending == "cut" else "generation_failed"
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, code)
+    why = "unreachable" if ending == "cut" else "broken"
+    assert [one["why"] for one in logged if one["event"] == "provider_failed"] == [why, why]
+    assert KEY not in streamed.text + whole.text + str(logged)
+
+
+@both_ways
+async def test_a_client_that_hangs_up_leaves_the_provider_and_is_charged(
+    world: World, provider: Provider, stream: bool
+) -> None:
+    provider.endless = True
+    question = [{"role": "user", "content": "Why? " * 80}]
+    body = {"model": keyed(world, provider), "messages": question, "stream": stream}
+    async with world.http() as http:
+        if stream:
+            async with http.stream("POST", CHAT, json=body) as answer:
+                await anext(answer.aiter_lines())
+        else:
+            asking = asyncio.create_task(http.post(CHAT, json=body, timeout=60))
+            await eventually(lambda: provider.given >= 5)
+            asking.cancel()
+            await asyncio.wait((asking,))
+    await eventually(lambda: provider.hung_up == 1)
+    completed = await world.completed()
+    assert completed.finish_reason == "cancelled"
+    assert completed.prompt_tokens == 100
+    assert completed.completion_tokens > 0
+
+
+@both_ways
+async def test_a_client_that_leaves_before_the_first_word_leaves_the_providers_queue(
+    world: World, provider: Provider, stream: bool
+) -> None:
+    provider.queued = True
+    body = {"model": keyed(world, provider), "messages": QUESTION, "stream": stream}
+    async with world.http() as http:
+        asking = asyncio.create_task(http.post(CHAT, json=body, timeout=60))
+        await eventually(lambda: provider.asked)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        await eventually(lambda: provider.hung_up == 1)
+    assert len(provider.asked) == 1
+
+
+@both_ways
+async def test_a_provider_that_nobody_reaches_is_away(world: World, stream: bool) -> None:
+    model = world.provider_model(f"http://127.0.0.1:{free_port()}")
+    answer = await ask(world, CHAT, model, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
+    assert "127.0.0.1" not in answer.text
+
+
+async def test_a_key_is_read_when_it_is_used(world: World, provider: Provider) -> None:
+    """So a new one holds at once; without a file nobody is asked, and the operator is told."""
+    model, file = keyed(world, provider), world.keys_dir / "theirs"
+    assert (await ask(world, CHAT, model)).status_code == 200
+    file.write_text("sk-another")
+    assert (await ask(world, CHAT, model)).status_code == 200
+    assert [credential for *_, credential in provider.asked] == [f"Bearer {KEY}", "Bearer sk-another"]
+    for spoil in (lambda: file.write_text("two\nlines"), lambda: file.write_text(""), file.unlink):
+        spoil()
+        with capture_logs() as logged:
+            answer = await ask(world, CHAT, model)
+        assert answer.status_code == 503
+        [line] = [one for one in logged if one["event"] == "provider_failed"]
+        assert (line["why"], line["base_model"], line["log_level"]) == ("no_key", model, "error")
+        assert "two" not in str(logged)
+    assert len(provider.asked) == 2
+
+
+async def test_a_provider_without_a_key_is_sent_none(world: World, provider: Provider) -> None:
+    assert (await ask(world, CHAT, world.provider_model(provider.url))).status_code == 200
+    assert provider.asked[0][2] is None
+
+
+@pytest.mark.parametrize("ending", ["queued", "endless"])
+async def test_an_answer_takes_no_longer_than_it_may(provider: Provider, ending: str) -> None:
+    setattr(provider, ending, True)
+    engine = OpenAIEngine(0.3, None)
+    await engine.open()
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineAway):
+                async for _ in engine.generate(target(provider), Prompt("messages", messages=QUESTION), Sampling()):
+                    pass
+        await eventually(lambda: provider.hung_up == 1)
+    finally:
+        await engine.close()
+
+
+async def test_our_engine_tells_the_tokens_of_a_text_and_a_provider_does_not(world: World, provider: Provider) -> None:
+    own, theirs = TGIEngine(5), OpenAIEngine(5, Path())
+    await own.open()
+    try:
+        assert await own.tokenize(Target("tiny-base", world.elsewhere.url), "abc") == [97, 98, 99]
+        with pytest.raises(EngineAway):
+            await own.tokenize(Target("tiny-base", f"http://127.0.0.1:{free_port()}"), "abc")
+    finally:
+        await own.close()
+    with pytest.raises(Invalid, match="far"):
+        await theirs.tokenize(target(provider), "abc")
+
+
+def target(provider: Provider) -> Target:
+    engine = {"kind": "openai", "url": f"{provider.url}/v1", "model": "their-name"}
+    spec = ProviderModelSpec.model_validate({"id": "far", "engine": engine, "context_length": 100})
+    return Target("far", spec.engine.url, provider=spec.engine)
