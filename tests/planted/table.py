@@ -1537,7 +1537,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: parts of a dataset are written over each other",
-        "services/ingest/src/ingest/worker.py",
+        f"{INGEST}/publishing.py",
         'prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"',
         'prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}"',
         "services/ingest/tests/test_worker.py::test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names",

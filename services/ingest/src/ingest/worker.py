@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -18,13 +17,13 @@ import structlog
 from chassis.crash import crash_point
 from chassis.errors import Conflict, NotFound, Transient
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted, exhaustion_named, raise_for_exit
-from chassis.ids import now
 from chassis.private_folders import OutgrewDisk, PrivateFolders
-from ingest.domain import Dataset, File, Rejection
+from ingest.domain import File, Rejection
 from ingest.parse import out_of_bounds
+from ingest.publishing import SPLIT_SEED, Publish
 from ingest.settings import Settings
-from ingest.store import Files, dataset_id_of
-from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef, RowCounts
+from ingest.store import Files
+from schemas import FEWEST_TRAINING_ROWS
 from stores.mongo import PyMongoError
 from stores.objects import DigestMismatch
 
@@ -35,8 +34,6 @@ RETRY_SECONDS = 2.0
 MOST_ATTEMPTS = 3
 MOST_DEATHS = 20
 """Workers that may die while they read a file, one after the other, before it is given up."""
-SPLIT_SEED = "sartor-1"
-PARTS = ("train", "validation", "heldout")
 PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
 """All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
 
@@ -58,6 +55,7 @@ class Worker:
         self._files = files
         self._settings = settings
         self._owner = owner
+        self._publish = Publish(files, settings)
         self._folders = PrivateFolders(settings.ingest_work_dir, "ingest")
         self._awake = asyncio.Event()
 
@@ -93,7 +91,7 @@ class Worker:
                 async with self._held(file) as lost:
                     result = await self._parse(file, folder, lost)
                     crash_point("ingest.parsed")
-                    await self._publish(file, folder, result)
+                    await self._publish.run(file, folder, result)
                     crash_point("ingest.published")
             log.info("file_parsed", kind=result["kind"])
         except (NotFound, DigestMismatch):
@@ -186,82 +184,6 @@ class Worker:
         message = out_of_bounds(limits.ingest_parse_memory_bytes, limits.ingest_parse_seconds)
         return {"kind": "rejected", "code": "unreadable", "message": f"{file.filename}: {message}", "line": None}
 
-    async def _publish(self, file: File, folder: Path, result: dict[str, Any]) -> None:
-        if not await self._files.hold(file, self._settings.ingest_lease_seconds):
-            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
-        kind, fence = result["kind"], file.lease.fence
-        update = self._files.files.update
-        if kind == "rejected":
-            rejection = Rejection.model_validate(result)
-            await update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
-        elif kind == "kept":
-            await update(file.tenant_id, file.id, File.keep_as_is, fence=fence)
-        elif kind == "document":
-            key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
-            text = await self._files.objects.put_file(key, folder / "text.md", "text/markdown")
-            await update(file.tenant_id, file.id, lambda it: it.became_document(text, result["title"]), fence=fence)
-        elif kind == "unlabelled":
-            key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
-            records = await self._files.objects.put_file(key, folder / "records.jsonl")
-            await update(
-                file.tenant_id,
-                file.id,
-                lambda it: it.needs_labels(records, result["rows"], result["note"]),
-                fence=fence,
-            )
-        else:
-            dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
-            crash_point("ingest.dataset_saved")
-            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
-
-    async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
-        """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
-        dataset_id = dataset_id_of(file)
-        version = await asyncio.to_thread(_version_of, folder, result)
-        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
-        objects = self._files.objects
-        parts: dict[str, ObjectRef] = {}
-        for name in PARTS:
-            parts[name] = await objects.put_file(f"{prefix}/{name}.jsonl", folder / f"{name}.jsonl")
-        card = await objects.put_file(f"{prefix}/card.md", folder / "card.md", "text/markdown")
-        crash_point("ingest.parts_stored")
-        manifest = {
-            "dataset_id": dataset_id,
-            "source": {"file_id": file.id, "project_id": file.project_id, "sha256": file.object.sha256},
-            "created_at": file.created_at,
-            "seed": SPLIT_SEED,
-            "shares": {
-                "validation": self._settings.ingest_validation_share,
-                "heldout": self._settings.ingest_heldout_share,
-            },
-            "result": result,
-            "parts": {name: ref.model_dump() for name, ref in {**parts, "card": card}.items()},
-        }
-        body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
-        reference = await objects.put_bytes(f"{prefix}/manifest.json", body, "application/json")
-        crash_point("ingest.manifest_stored")
-        return Dataset(
-            id=dataset_id,
-            tenant_id=file.tenant_id,
-            created_at=now(),
-            card=(folder / "card.md").read_text(),
-            manifest=manifest,
-            owner=file.owner,
-            prepared=DatasetPrepared(
-                tenant_id=file.tenant_id,
-                dataset_id=dataset_id,
-                file_id=file.id,
-                project_id=file.project_id,
-                owner=file.owner,
-                purpose=file.purpose,
-                task=result["task"],
-                rows=RowCounts(**result["rows"]),
-                labels=result["labels"],
-                manifest=reference,
-                **parts,
-            ),
-        )
-
     async def _reject(self, file: File, code: str, message: str) -> None:
         rejection = Rejection(code=code, message=f"{file.filename}: {message}")
         with contextlib.suppress(Conflict):
@@ -299,11 +221,3 @@ class Worker:
             yield lost
         finally:
             task.cancel()
-
-
-def _version_of(folder: Path, result: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode())
-    for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

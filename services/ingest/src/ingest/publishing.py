@@ -1,0 +1,122 @@
+"""Decides what a file becomes once it is read, and stores what was made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from chassis.crash import crash_point
+from chassis.errors import Conflict
+from chassis.ids import now
+from ingest.domain import Dataset, File, Rejection
+from ingest.settings import Settings
+from ingest.store import Files, dataset_id_of
+from schemas import DatasetPrepared, ObjectRef, RowCounts
+
+SPLIT_SEED = "sartor-1"
+PARTS = ("train", "validation", "heldout")
+
+
+class Publish:
+    """Turns what the parser left of a file into a dataset version, a document, or rows for people to answer.
+
+    Args:
+        files: where they are kept.
+        settings: the lease, and the shares by which rows were split.
+    """
+
+    def __init__(self, files: Files, settings: Settings) -> None:
+        self._files = files
+        self._settings = settings
+
+    async def run(self, file: File, folder: Path, result: dict[str, Any]) -> None:
+        """Store what lies in the parser's folder and say what the file became.
+
+        Raises:
+            Conflict: the file was deleted, or another worker has it.
+        """
+        if not await self._files.hold(file, self._settings.ingest_lease_seconds):
+            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
+        kind, fence = result["kind"], file.lease.fence
+        update = self._files.files.update
+        if kind == "rejected":
+            rejection = Rejection.model_validate(result)
+            await update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
+        elif kind == "kept":
+            await update(file.tenant_id, file.id, File.keep_as_is, fence=fence)
+        elif kind == "document":
+            key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
+            text = await self._files.objects.put_file(key, folder / "text.md", "text/markdown")
+            await update(file.tenant_id, file.id, lambda it: it.became_document(text, result["title"]), fence=fence)
+        elif kind == "unlabelled":
+            key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
+            records = await self._files.objects.put_file(key, folder / "records.jsonl")
+            await update(
+                file.tenant_id,
+                file.id,
+                lambda it: it.needs_labels(records, result["rows"], result["note"]),
+                fence=fence,
+            )
+        else:
+            dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
+            crash_point("ingest.dataset_saved")
+            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
+
+    async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
+        """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
+        dataset_id = dataset_id_of(file)
+        version = await asyncio.to_thread(_version_of, folder, result)
+        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
+        objects = self._files.objects
+        parts: dict[str, ObjectRef] = {}
+        for name in PARTS:
+            parts[name] = await objects.put_file(f"{prefix}/{name}.jsonl", folder / f"{name}.jsonl")
+        card = await objects.put_file(f"{prefix}/card.md", folder / "card.md", "text/markdown")
+        crash_point("ingest.parts_stored")
+        manifest = {
+            "dataset_id": dataset_id,
+            "source": {"file_id": file.id, "project_id": file.project_id, "sha256": file.object.sha256},
+            "created_at": file.created_at,
+            "seed": SPLIT_SEED,
+            "shares": {
+                "validation": self._settings.ingest_validation_share,
+                "heldout": self._settings.ingest_heldout_share,
+            },
+            "result": result,
+            "parts": {name: ref.model_dump() for name, ref in {**parts, "card": card}.items()},
+        }
+        body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
+        reference = await objects.put_bytes(f"{prefix}/manifest.json", body, "application/json")
+        crash_point("ingest.manifest_stored")
+        return Dataset(
+            id=dataset_id,
+            tenant_id=file.tenant_id,
+            created_at=now(),
+            card=(folder / "card.md").read_text(),
+            manifest=manifest,
+            owner=file.owner,
+            prepared=DatasetPrepared(
+                tenant_id=file.tenant_id,
+                dataset_id=dataset_id,
+                file_id=file.id,
+                project_id=file.project_id,
+                owner=file.owner,
+                purpose=file.purpose,
+                task=result["task"],
+                rows=RowCounts(**result["rows"]),
+                labels=result["labels"],
+                manifest=reference,
+                **parts,
+            ),
+        )
+
+
+def _version_of(folder: Path, result: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode())
+    for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
