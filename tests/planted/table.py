@@ -1467,14 +1467,14 @@ BUGS: tuple[Planted, ...] = (
     # what people upload
     bug(
         "upload: an instruction without its input",
-        f"{READERS}/roles.py",
+        f"{READERS}/rows/roles.py",
         'asked = f"{asked}\\n\\n{context}"',
         "pass",
         f"{READERS_TEST}::test_all_of_an_instruction_row_is_read",
     ),
     bug(
         "upload: a tool call is cut off its answer",
-        f"{READERS}/conversation.py",
+        f"{READERS}/rows/conversation.py",
         '    _refuse_calls(message, where, number)\n    read = {"role": role,',
         '    read = {"role": role,',
         f"{READERS_TEST}::test_a_tool_call_is_refused_by_its_name",
@@ -1488,14 +1488,14 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: the blank rows of a spreadsheet are bad rows",
-        f"{READERS}/table.py",
+        f"{READERS}/csv_table.py",
         "if any(map(says_something, record)):",
         "if record:",
         f"{READERS_TEST}::test_what_a_spreadsheet_leaves_behind_is_no_row",
     ),
     bug(
         "upload: the first of two columns that could be the text is taken",
-        f"{READERS}/roles.py",
+        f"{READERS}/rows/roles.py",
         "        if len(found) > 1:\n",
         "        if len(found) > 9:\n",
         f"{READERS_TEST}::test_columns_that_could_be_the_same_are_refused_with_both_places",
@@ -1503,8 +1503,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "upload: a brace makes rows of a document",
         f"{READERS}/formats.py",
-        "(not prose and JSON_OBJECT.match(text))",
-        'text.startswith("{")',
+        "chain(named, begun)",
+        "chain(begun, named)",
         f"{READERS_TEST}::test_a_document_by_its_name_is_one_however_it_begins",
     ),
     bug(

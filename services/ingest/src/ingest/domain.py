@@ -118,7 +118,7 @@ class File(Aggregate):
             )
         )
         if self.purpose == "user_data":
-            self._has_no_dataset("no_rows", "it is a document, not rows to learn from. Upload JSONL or CSV.")
+            self._has_no_dataset("no_rows", "it is a document, not rows to learn from. Upload JSONL, CSV or XLSX.")
 
     def needs_labels(self, records: ObjectRef, rows: int, note: str | None) -> None:
         """Its rows have no answers: people are asked for them."""

@@ -6,15 +6,23 @@ import asyncio
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from chassis.crash import crash_point
 from chassis.errors import Conflict
 from chassis.ids import now
 from ingest.domain import Dataset, File, Rejection
+from ingest.parse_job import (
+    DatasetFile,
+    DocumentFile,
+    KeptFile,
+    ParseJob,
+    ParseResult,
+    RejectedFile,
+    UnlabelledFile,
+)
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
-from schemas import DatasetPrepared, ObjectRef, RowCounts
+from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef
 
 SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
@@ -32,7 +40,7 @@ class Publish:
         self._files = files
         self._settings = settings
 
-    async def run(self, file: File, folder: Path, result: dict[str, Any]) -> None:
+    async def run(self, file: File, folder: Path, result: ParseResult) -> None:
         """Store what lies in the parser's folder and say what the file became.
 
         Raises:
@@ -40,32 +48,28 @@ class Publish:
         """
         if not await self._files.hold(file, self._settings.ingest_lease_seconds):
             raise Conflict(f"File {file.id} was deleted, or another worker has it.")
-        kind, fence = result["kind"], file.lease.fence
+        fence = file.lease.fence
         update = self._files.files.update
-        if kind == "rejected":
-            rejection = Rejection.model_validate(result)
-            await update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
-        elif kind == "kept":
-            await update(file.tenant_id, file.id, File.keep_as_is, fence=fence)
-        elif kind == "document":
-            key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
-            text = await self._files.objects.put_file(key, folder / "text.md", "text/markdown")
-            await update(file.tenant_id, file.id, lambda it: it.became_document(text, result["title"]), fence=fence)
-        elif kind == "unlabelled":
-            key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
-            records = await self._files.objects.put_file(key, folder / "records.jsonl")
-            await update(
-                file.tenant_id,
-                file.id,
-                lambda it: it.needs_labels(records, result["rows"], result["note"]),
-                fence=fence,
-            )
-        else:
-            dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
-            crash_point("ingest.dataset_saved")
-            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
+        match result:
+            case RejectedFile(code=code, message=message, line=line):
+                rejection = Rejection(code=code, message=message, line=line)
+                await update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
+            case KeptFile():
+                await update(file.tenant_id, file.id, File.keep_as_is, fence=fence)
+            case DocumentFile(title=title):
+                key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
+                text = await self._files.objects.put_file(key, folder / "text.md", "text/markdown")
+                await update(file.tenant_id, file.id, lambda it: it.became_document(text, title), fence=fence)
+            case UnlabelledFile(rows=rows, note=note):
+                key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
+                records = await self._files.objects.put_file(key, folder / "records.jsonl")
+                await update(file.tenant_id, file.id, lambda it: it.needs_labels(records, rows, note), fence=fence)
+            case DatasetFile(note=note):
+                dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
+                crash_point("ingest.dataset_saved")
+                await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, note), fence=fence)
 
-    async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
+    async def _dataset(self, file: File, folder: Path, result: DatasetFile) -> Dataset:
         """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
         dataset_id = dataset_id_of(file)
         version = await asyncio.to_thread(_version_of, folder, result)
@@ -85,7 +89,7 @@ class Publish:
                 "validation": self._settings.ingest_validation_share,
                 "heldout": self._settings.ingest_heldout_share,
             },
-            "result": result,
+            "result": result.model_dump(),
             "parts": {name: ref.model_dump() for name, ref in {**parts, "card": card}.items()},
         }
         body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
@@ -105,17 +109,35 @@ class Publish:
                 project_id=file.project_id,
                 owner=file.owner,
                 purpose=file.purpose,
-                task=result["task"],
-                rows=RowCounts(**result["rows"]),
-                labels=result["labels"],
+                task=result.task,
+                rows=result.rows,
+                labels=result.labels,
                 manifest=reference,
                 **parts,
             ),
         )
 
 
-def _version_of(folder: Path, result: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode())
+def job_of(file: File, settings: Settings) -> ParseJob:
+    """What is asked of the parser of a file."""
+    return ParseJob(
+        filename=file.filename,
+        purpose=file.purpose,
+        columns=file.columns,
+        bad_rows=file.on_bad_rows,
+        sha256=file.object.sha256,
+        seed=SPLIT_SEED,
+        fewest_rows=FEWEST_TRAINING_ROWS,
+        validation_share=settings.ingest_validation_share,
+        heldout_share=settings.ingest_heldout_share,
+        memory_bytes=settings.ingest_parse_memory_bytes,
+        seconds=settings.ingest_parse_seconds,
+        max_file_bytes=settings.ingest_max_file_bytes,
+    )
+
+
+def _version_of(folder: Path, result: DatasetFile) -> str:
+    digest = hashlib.sha256(json.dumps(result.model_dump(), sort_keys=True).encode())
     for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -20,10 +18,10 @@ from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted, exhaustion_named, r
 from chassis.private_folders import OutgrewDisk, PrivateFolders
 from ingest.domain import File, Rejection
 from ingest.parse import out_of_bounds
-from ingest.publishing import SPLIT_SEED, Publish
+from ingest.parse_job import ParseResult, RejectedFile, read_result, write_job
+from ingest.publishing import Publish, job_of
 from ingest.settings import Settings
 from ingest.store import Files
-from schemas import FEWEST_TRAINING_ROWS
 from stores.mongo import PyMongoError
 from stores.objects import DigestMismatch
 
@@ -93,7 +91,7 @@ class Worker:
                     crash_point("ingest.parsed")
                     await self._publish.run(file, folder, result)
                     crash_point("ingest.published")
-            log.info("file_parsed", kind=result["kind"])
+            log.info("file_parsed", kind=result.kind)
         except (NotFound, DigestMismatch):
             await self._reject(file, "gone", "its bytes are gone; upload the file again.")
         except Conflict as error:
@@ -125,27 +123,13 @@ class Worker:
             structlog.contextvars.unbind_contextvars("tenant_id", "file_id")
         return True
 
-    async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> dict[str, Any]:
+    async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> ParseResult:
         """Run the parser; a parser that dies again and again, or takes its worker along, means the file is at fault."""
         if file.attempts >= MOST_ATTEMPTS or file.unfinished >= MOST_DEATHS:
             return self._unreadable(file)
         await self._files.objects.download(file.object, folder / "upload")
         limits = self._settings
-        job = {
-            "filename": file.filename,
-            "purpose": file.purpose,
-            "columns": file.columns,
-            "bad_rows": file.on_bad_rows,
-            "sha256": file.object.sha256,
-            "seed": SPLIT_SEED,
-            "fewest_rows": FEWEST_TRAINING_ROWS,
-            "validation_share": limits.ingest_validation_share,
-            "heldout_share": limits.ingest_heldout_share,
-            "memory_bytes": limits.ingest_parse_memory_bytes,
-            "seconds": limits.ingest_parse_seconds,
-            "max_file_bytes": limits.ingest_max_file_bytes,
-        }
-        (folder / "job.json").write_text(json.dumps(job))
+        write_job(folder, job_of(file, limits))
         await self._files.files.update(file.tenant_id, file.id, File.begin_attempt, fence=file.lease.fence)
         with exhaustion_named(always=True):
             process = await asyncio.create_subprocess_exec(
@@ -176,13 +160,12 @@ class Worker:
         if process.returncode != 0:
             log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
             raise ParserDied
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        return result
+        return read_result(folder)
 
-    def _unreadable(self, file: File) -> dict[str, Any]:
+    def _unreadable(self, file: File) -> RejectedFile:
         limits = self._settings
         message = out_of_bounds(limits.ingest_parse_memory_bytes, limits.ingest_parse_seconds)
-        return {"kind": "rejected", "code": "unreadable", "message": f"{file.filename}: {message}", "line": None}
+        return RejectedFile(code="unreadable", message=f"{file.filename}: {message}")
 
     async def _reject(self, file: File, code: str, message: str) -> None:
         rejection = Rejection(code=code, message=f"{file.filename}: {message}")
