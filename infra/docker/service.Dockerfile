@@ -18,7 +18,7 @@ COPY schemas schemas
 COPY libs libs
 COPY services/${SERVICE} services/${SERVICE}
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /ready \
-  ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./services/${SERVICE}
+  ./schemas ./libs/chassis ./libs/stores ./libs/eventbus ./libs/work ./services/${SERVICE}
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-index /ready/*.whl
 RUN test -z "$(find /venv/lib -name '*.pth' ! -name distutils-precedence.pth)"
 RUN test -z "${TORCH}" || /venv/bin/python -c "import torch; torch.ones(1) + 1"

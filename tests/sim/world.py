@@ -46,13 +46,15 @@ from testkit.simulated_machine import Machines, ObjectServer, patched
 from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
 from testkit.stub_peer import StubPeer
 from tests.sim.programs import Holder, heartbeat, training
-from trainer.domain import Job
+from trainer.domain import CLAIMABLE, Job
 from trainer.events import subscriptions as trainer_subscriptions
 from trainer.job_objects import JobObjects
 from trainer.settings import Settings
-from trainer.store import Jobs
+from trainer.store import INTERRUPTED, Jobs
+from trainer.sweep import Sweep
 from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
-from trainer.worker import Worker
+from trainer.worker import Training, policy
+from work import LeasedWorker, WorkQueue
 
 BASE = "base"
 LEASE_SECONDS = 6.0
@@ -123,7 +125,7 @@ class World:
             self.loop,
             {
                 "trainer.nursery": lambda child, command: training(self, child, Path(command[-2]), int(command[-1])),
-                "eventbus.heartbeat": lambda child, _: heartbeat(child),
+                "work.heartbeat": lambda child, _: heartbeat(child),
             },
         )
         self.replicas = [Replica(name) for name in REPLICAS]
@@ -154,8 +156,8 @@ class World:
                 stack.enter_context(patch(name, value))
             stack.enter_context(patch("eventbus.bus.KafkaBroker", lambda *_, **__: SimulatedBroker(self.log)))
             stack.enter_context(patch("eventbus.bus.ensure_topics", _nothing))
-            stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
-            stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
+            stack.enter_context(patch("work.heartbeat.connect", lambda _, name: self.databases[name]))
+            stack.enter_context(patch("work.heartbeat.print", lambda *_, **__: None, create=True))
             stack.enter_context(patch("tempfile.tempdir", str(self.folder)))
             stack.enter_context(patch("stores.objects.Minio", lambda **_: self.objects))
             yield
@@ -315,16 +317,21 @@ async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
     relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
     store = AggregateStore(database["jobs"], Job, "trainer", relay.wake)  # type: ignore[arg-type]
     stores.append(store)
-    names = ("job_events", "checkpoints", "datasets", "turns")
+    names = ("job_events", "checkpoints", "datasets")
     jobs = Jobs(store, *(database[name] for name in names))  # type: ignore[arg-type]
     requests = Requests(jobs, elsewhere, elsewhere, 20)  # type: ignore[arg-type]
     tune = TuneOnUpload(requests, elsewhere, BASE)  # type: ignore[arg-type]
-    worker = Worker(jobs, JobObjects(Objects(world.settings)), SimulatedNursery(), world.settings, owner)  # type: ignore[arg-type]
+    objects = JobObjects(Objects(world.settings))
+    queue = WorkQueue(store, CLAIMABLE, database["turns"], first=INTERRUPTED)  # type: ignore[arg-type]
+    training = Training(jobs, objects, SimulatedNursery(), world.settings)  # type: ignore[arg-type]
+    worker = LeasedWorker(queue, training, policy(world.settings), owner)
+    sweep = Sweep(jobs, objects, owner, LEASE_SECONDS)
     bus.subscribe(world.recorded("trainer", trainer_subscriptions(Datasets(jobs), tune, Outcomes(jobs))))
     await store.prepare()
     await jobs.prepare()
+    await queue.prepare()
     await bus.start()
-    _keep({"relay": relay.run, "parked": bus.run_parked, "worker": worker.run, "sweep": worker.sweep})
+    _keep({"relay": relay.run, "parked": bus.run_parked, "worker": worker.run, "sweep": sweep.run})
     return SimpleNamespace(requests=requests, jobs=jobs)
 
 

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict
 from chassis.ids import now
 from ingest.domain import Dataset, File, Rejection
 from ingest.parse_job import (
@@ -23,6 +22,7 @@ from ingest.parse_job import (
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
 from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef
+from stores.objects import Objects
 
 SPLIT_SEED = "sartor-1"
 PARTS = ("train", "validation", "heldout")
@@ -33,48 +33,47 @@ class Publish:
 
     Args:
         files: where they are kept.
-        settings: the lease, and the shares by which rows were split.
+        objects: where their bytes lie.
+        settings: the shares by which rows were split.
     """
 
-    def __init__(self, files: Files, settings: Settings) -> None:
+    def __init__(self, files: Files, objects: Objects, settings: Settings) -> None:
         self._files = files
+        self._objects = objects
         self._settings = settings
 
     async def run(self, file: File, folder: Path, result: ParseResult) -> None:
         """Store what lies in the parser's folder and say what the file became.
 
         Raises:
-            Conflict: the file was deleted, or another worker has it.
+            Conflict: another worker has the file.
         """
-        if not await self._files.hold(file, self._settings.ingest_lease_seconds):
-            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
-        fence = file.lease.fence
-        update = self._files.files.update
+        write, put_file = self._files.write, self._objects.put_file
         match result:
             case RejectedFile(code=code, message=message, line=line):
                 rejection = Rejection(code=code, message=message, line=line)
-                await update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
+                await write(file, lambda it: it.reject(rejection))
             case KeptFile():
-                await update(file.tenant_id, file.id, File.keep_as_is, fence=fence)
+                await write(file, File.keep_as_is)
             case DocumentFile(title=title):
                 key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
-                text = await self._files.objects.put_file(key, folder / "text.md", "text/markdown")
-                await update(file.tenant_id, file.id, lambda it: it.became_document(text, title), fence=fence)
+                text = await put_file(key, folder / "text.md", "text/markdown")
+                await write(file, lambda it: it.became_document(text, title))
             case UnlabelledFile(rows=rows, note=note):
                 key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
-                records = await self._files.objects.put_file(key, folder / "records.jsonl")
-                await update(file.tenant_id, file.id, lambda it: it.needs_labels(records, rows, note), fence=fence)
+                records = await put_file(key, folder / "records.jsonl")
+                await write(file, lambda it: it.needs_labels(records, rows, note))
             case DatasetFile(note=note):
-                dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
+                dataset = await self._files.add_dataset(await self._dataset(file, folder, result))
                 crash_point("ingest.dataset_saved")
-                await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, note), fence=fence)
+                await write(file, lambda it: it.became_dataset(dataset, note))
 
     async def _dataset(self, file: File, folder: Path, result: DatasetFile) -> Dataset:
         """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
         dataset_id = dataset_id_of(file)
         version = await asyncio.to_thread(_version_of, folder, result)
         prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
-        objects = self._files.objects
+        objects = self._objects
         parts: dict[str, ObjectRef] = {}
         for name in PARTS:
             parts[name] = await objects.put_file(f"{prefix}/{name}.jsonl", folder / f"{name}.jsonl")
