@@ -503,6 +503,13 @@ BUGS: tuple[Planted, ...] = (
         f"{TRAINING}::test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored",
     ),
     bug(
+        "a long job keeps others waiting",
+        "services/trainer/src/trainer/training_process.py",
+        'if job.state == "running" and await self._held.others_wait():',
+        "if False:",
+        f"{TRAINING}::test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was",
+    ),
+    bug(
         "a late attempt deletes what the next one stores",
         "services/trainer/src/trainer/job_objects.py",
         "int(attempt[1]) <= job.lease.fence",

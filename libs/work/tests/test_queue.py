@@ -14,7 +14,7 @@ from eventbus.leases import FREE
 from eventbus.outbox import AggregateStore
 from eventbus.service import Service
 from testkit import Space
-from work import Held, WorkQueue
+from work import Held, Policy, WorkQueue
 from work.queue import tenants_with_work
 
 STATES = ("waiting", "begun")
@@ -204,6 +204,14 @@ async def test_work_that_nobody_wants_any_more_is_not_ours(shelf: Shelf) -> None
     assert not await shelf.queue.renew(one, 60)
 
 
+async def test_others_wait_if_they_have_something_that_is_free(shelf: Shelf) -> None:
+    await shelf.fill("a", "a", "b")
+    ours = await shelf.claim()
+    assert await shelf.queue.others_wait(ours)
+    await shelf.claim()
+    assert not await shelf.queue.others_wait(ours), "the other's is under way, and of our own there is more"
+
+
 async def test_documents_of_earlier_releases_are_claimed_counted_and_renewed(shelf: Shelf) -> None:
     await shelf.fill("a")
     old = {"owner": "dead", "fence": 4, "until_ms": 1}
@@ -220,7 +228,7 @@ async def test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost(
     await shelf.fill("a")
     one = await shelf.claim(2)
     work = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
-    async with Held(shelf.queue, one, 2).heartbeat(shelf.settings, "ingest", work.pid):
+    async with Held(shelf.queue, one, Policy(2, 3, 3, 1)).heartbeat(shelf.settings, "ingest", work.pid):
         await asyncio.sleep(4)
         assert work.returncode is None
         assert await shelf.queue.claim("thief", 2) is None

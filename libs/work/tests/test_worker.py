@@ -63,6 +63,9 @@ class Shelf:
         one.lease.failures += 1
         return one.lease.failures
 
+    async def others_wait(self, one: Parcel) -> bool:
+        return True
+
     def _give_back(self, one: Parcel, word: str, seconds: float = 0.0) -> None:
         one.lease.unfinished = 0
         self.words.append((word, seconds))
@@ -256,6 +259,17 @@ async def test_what_must_not_be_left_half_way_is_done_to_its_end() -> None:
 
     await worker(shelf, Carrying(attempt)).work(parcel())
     assert written == ["all"]
+
+
+@pytest.mark.parametrize(("slice_seconds", "may"), [(0.0, True), (60.0, False)])
+async def test_work_gives_its_place_to_others_once_it_had_its_slice(slice_seconds: float, may: bool) -> None:
+    asked: list[bool] = []
+
+    async def attempt(_: Parcel, held: Held[Parcel]) -> None:
+        asked.append(await held.others_wait())
+
+    await worker(Shelf(), Carrying(attempt), slice_seconds=slice_seconds).work(parcel())
+    assert asked == [may]
 
 
 @pytest.mark.parametrize("back", [True, False])

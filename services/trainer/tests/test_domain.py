@@ -48,6 +48,7 @@ STEPS = {
     "cancel": lambda job: job.cancel(2),
     "pause": lambda job: job.pause(2),
     "resume": lambda job: job.resume(2),
+    "give_place": lambda job: job.give_place(2),
     "wait": lambda job: job.wait(waiting("approval"), 2),
 }
 
@@ -100,6 +101,8 @@ def test_an_ended_job_never_changes(last: str, then: str) -> None:
         (("enqueue", "start", "pause"), "paused"),
         (("enqueue", "start", "pause", "resume", "start"), "running"),
         (("enqueue", "start", "start"), "running"),
+        (("enqueue", "start", "give_place"), "queued"),
+        (("enqueue", "start", "pause", "give_place"), "paused"),
         (("enqueue", "enqueue"), "queued"),
         (("enqueue", "start", "train", "cancel"), "cancelled"),
     ],

@@ -102,7 +102,7 @@ class Shop:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def queue_job(self, epochs: int, *, unweighted: int = 0, **facts: Any) -> str:
+    async def queue_job(self, epochs: int, *, unweighted: int = 0, tenant: str = TENANT, **facts: Any) -> str:
         """A job that may be trained: 12 rows of which one is too long, so 3 steps an epoch; some may teach nothing."""
         questions = [(label, f"{text}, {number}") for number in range(4) for label, text in LABELS.items()]
         questions[-1] = ("refund", "refund " * 200)
@@ -115,7 +115,7 @@ class Shop:
         train = await self.objects.put_bytes("rows/train.jsonl", rows)
         validation = await self.objects.put_bytes("rows/validation.jsonl", b"")
         dataset = DatasetPrepared(
-            tenant_id=TENANT,
+            tenant_id=tenant,
             dataset_id="ds-1",
             file_id="file-1",
             purpose="fine-tune",
@@ -130,7 +130,7 @@ class Shop:
         number = await self.kept.collection.count_documents({})
         job = Job(
             id=f"ftjob-{number}",
-            tenant_id=TENANT,
+            tenant_id=tenant,
             created_at=1767225600 + number,
             organization="acme",
             base_model="tiny-test",
@@ -157,16 +157,16 @@ class Shop:
         await self.kept.add(job)
         return job.id
 
-    async def get(self, job_id: str) -> Job:
-        return await self.kept.get(TENANT, job_id)
+    async def get(self, job_id: str, tenant: str = TENANT) -> Job:
+        return await self.kept.get(tenant, job_id)
 
     async def change(self, job_id: str, *steps: Callable[[Job], None]) -> None:
         for step in steps:
             await self.kept.update(TENANT, job_id, step)
 
-    async def becomes(self, job_id: str, state: State, *, within: float = 150) -> Job:
+    async def becomes(self, job_id: str, state: State, *, within: float = 150, tenant: str = TENANT) -> Job:
         async def there() -> Job | None:
-            job = await self.get(job_id)
+            job = await self.get(job_id, tenant)
             return job if job.state == state else None
 
         found: Job = await eventually(there, within=within)
@@ -321,6 +321,23 @@ async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop)
     resumed = next(line for line in await shop.told(job_id) if "resumed" in line)
     assert before.checkpoint is not None
     assert int(resumed.split()[4]) > before.checkpoint.step, "what was trained until the halt is kept"
+
+
+async def test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was(shop: Shop) -> None:
+    shop.employ(trainer_slice_seconds=0.0)
+    long, own = await shop.queue_job(120), await shop.queue_job(1)
+    async with shop.working():
+        await shop.reaches(long, 10)
+        short = await shop.queue_job(1, tenant="tenant_b")
+        await shop.becomes(short, "evaluating", tenant="tenant_b")
+        halted = await shop.get(long)
+        assert halted.state in ("queued", "running"), "it is not done yet"
+        await shop.change(own, lambda job: job.cancel(2))
+        job = await shop.becomes(long, "evaluating")
+    assert (job.lease.fence, job.lease.failures) == (2, 0), "who waits of its own tenant is no reason"
+    told = await shop.told(long)
+    [gave] = [at for at, line in enumerate(told) if line.startswith("Others wait")]
+    assert int(told[gave + 1].removeprefix("Training resumed from step ").split()[0]) >= 10
 
 
 async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_training(

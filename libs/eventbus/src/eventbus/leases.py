@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import Gauge
 
 from chassis.ids import SERVER_MS, now
-from stores.mongo import Collection
+from stores.mongo import Collection, PyMongoError
 
 ABANDONED = Gauge(
     "leases_expired_oldest_seconds", "Longest time that work somebody began has lain without a worker.", ["collection"]
@@ -24,6 +24,29 @@ FREE: dict[str, Any] = {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}
 
 GIVEN_BACK: dict[str, Any] = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
 FORGIVEN: dict[str, Any] = {"lease.failures": 0, "lease.unfinished": 0}
+
+
+async def keep_renewed(
+    renew: Callable[[], Awaitable[bool]], seconds: float, away: Callable[[PyMongoError], None]
+) -> None:
+    """Renew a lease beside the work, until it is lost or could not be renewed in time.
+
+    Args:
+        renew: extends it; False when it is lost.
+        seconds: its length; it is renewed at a quarter of that.
+        away: told why it could not be renewed; it is tried again.
+    """
+    clock = asyncio.get_running_loop().time
+    held_until = clock() + seconds
+    while clock() < held_until:
+        asked = clock()
+        try:
+            if not await renew():
+                return
+            held_until = asked + seconds
+        except PyMongoError as error:
+            away(error)
+        await asyncio.sleep(seconds / 4)
 
 
 class Leases:

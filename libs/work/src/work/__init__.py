@@ -2,8 +2,9 @@
 
 from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff
 from work.held import Held
+from work.policy import Policy
 from work.queue import WorkQueue
-from work.worker import Kind, LeasedWorker, Policy
+from work.worker import Kind, LeasedWorker
 
 __all__ = [
     "Done",

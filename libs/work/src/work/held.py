@@ -11,9 +11,11 @@ import structlog
 
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
+from eventbus.leases import keep_renewed
 from stores.mongo import PyMongoError
 from work.ends import Lost
 from work.heartbeat import Heartbeat
+from work.policy import Policy
 from work.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -28,13 +30,14 @@ class Held(Generic[A]):
     Args:
         queue: where it was claimed.
         one: the work.
-        seconds: length of its lease; renewed at a quarter of that.
+        policy: length of its lease, which is renewed at a quarter of that, and of its slice.
     """
 
-    def __init__(self, queue: WorkQueue[A], one: A, seconds: float) -> None:
+    def __init__(self, queue: WorkQueue[A], one: A, policy: Policy) -> None:
         self._queue = queue
         self._one = one
-        self._seconds = seconds
+        self._seconds = policy.lease_seconds
+        self._slice_ends = asyncio.get_running_loop().time() + policy.slice_seconds
         self._lost = asyncio.Event()
 
     @asynccontextmanager
@@ -73,6 +76,12 @@ class Held(Generic[A]):
         """Note how far the work got; further than ever before, nothing counts against it any more."""
         await self._queue.progress(self._one, mark)
 
+    async def others_wait(self) -> bool:
+        """Whether the work has had its slice and another tenant has work that nobody does: it may give its place."""
+        if asyncio.get_running_loop().time() < self._slice_ends:
+            return False
+        return await self._queue.others_wait(self._one)
+
     def heartbeat(self, settings: ServiceSettings, service: str, group: int) -> Heartbeat:
         """A process that renews the lease, however busy this one is, and ends a process group when it is lost.
 
@@ -92,18 +101,11 @@ class Held(Generic[A]):
         )
 
     async def _keep(self) -> None:
-        """Renew until the lease is lost, or could not be renewed in time."""
-        clock = asyncio.get_running_loop().time
-        held_until = clock() + self._seconds
         try:
-            while clock() < held_until:
-                await asyncio.sleep(self._seconds / 4)
-                asked = clock()
-                try:
-                    if not await self.renew():
-                        return
-                    held_until = asked + self._seconds
-                except PyMongoError as error:
-                    log.warning("lease_not_renewed", error=type(error).__name__)
+            await keep_renewed(self.renew, self._seconds, _not_renewed)
         finally:
             self._lost.set()
+
+
+def _not_renewed(error: PyMongoError) -> None:
+    log.warning("lease_not_renewed", error=type(error).__name__)

@@ -86,6 +86,10 @@ class WorkQueue(Generic[A]):
             found |= {one["_id"]: None async for one in self._store.collection.aggregate(tenants_with_work(state))}
         return list(found)
 
+    async def others_wait(self, one: A) -> bool:
+        """Whether another tenant than that of `one` has work that is free."""
+        return any(tenant_id != one.tenant_id for tenant_id in await self._tenants())
+
     async def renew(self, one: A, seconds: float) -> bool:
         """Extend a lease; False when another worker has the work or nobody wants it any more."""
         return await self._store.leases.renew(one.id, one.lease.fence, seconds, self.query)

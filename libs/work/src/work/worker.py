@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 import structlog
@@ -16,6 +15,7 @@ from eventbus.aggregate import Aggregate
 from stores.mongo import PyMongoError
 from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff, end_of
 from work.held import Held
+from work.policy import Policy
 from work.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -26,31 +26,6 @@ SECONDS = Histogram(
 )
 
 A = TypeVar("A", bound=Aggregate)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How long work is held, and how often it is tried.
-
-    Attributes:
-        lease_seconds: a dead worker's work is taken over after it.
-        most_failures: failed attempts, since the work last got further, after which it is given up.
-        most_deaths: workers that may die of it, one after the other.
-        retry_seconds: wait before another attempt.
-        retry_growth: that wait grows with each failed attempt, to so many times itself.
-        idle_seconds: between looks for work.
-    """
-
-    lease_seconds: float
-    most_failures: int
-    most_deaths: int
-    retry_seconds: float
-    retry_growth: int = 1
-    idle_seconds: float = 1.0
-
-    def pause(self, failures: int) -> float:
-        """The wait after so many failed attempts."""
-        return self.retry_seconds * max(1, min(failures, self.retry_growth))
 
 
 class Kind(Generic[A]):
@@ -123,7 +98,7 @@ class LeasedWorker(Generic[A]):
     async def work(self, one: A) -> End:
         """One attempt at claimed work; whatever happens, it is left in a state from which somebody goes on."""
         name = self._kind.name
-        held = Held(self._queue, one, self._policy.lease_seconds)
+        held = Held(self._queue, one, self._policy)
         with structlog.contextvars.bound_contextvars(**{"tenant_id": one.tenant_id, f"{name}_id": one.id}):
             try:
                 with SECONDS.labels(name).time():

@@ -266,6 +266,11 @@ class Job(Aggregate):
         if self.rests_on(dataset_id):
             self.fail(failure, at)
 
+    def give_place(self, at: int) -> None:
+        """Others wait: its run ends at a checkpoint, and it goes on from there in its turn."""
+        if self.state == "running":
+            self._enter("queued", at)
+
     def fail_training(self, failure: Failure, at: int) -> None:
         """Its training is given up; one whose adapter is stored has not failed."""
         if self.state != "evaluating":

@@ -209,6 +209,10 @@ class TrainingProcess:
         crash_point("trainer.checkpoint_saved")
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
         await self._objects.delete_older_checkpoints(job)
+        if job.state == "running" and await self._held.others_wait():
+            await self._jobs.write(job, lambda it: it.give_place(now()))
+            message = "Others wait for a training worker: the job gives its place, and goes on from here in its turn."
+            await self._jobs.tell(job, f"gave-place-{step}", message)
 
     async def _step(self, event: dict[str, Any]) -> None:
         step, total = event["step"], event["total_steps"]

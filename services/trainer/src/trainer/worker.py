@@ -44,6 +44,7 @@ def policy(settings: Settings) -> Policy:
         most_deaths=MOST_DEATHS,
         retry_seconds=RETRY_SECONDS,
         idle_seconds=IDLE_SECONDS,
+        slice_seconds=settings.trainer_slice_seconds,
     )
 
 
