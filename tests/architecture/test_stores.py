@@ -21,7 +21,6 @@ NOT_YET = {
     "event_gateway": "stores show their aggregates, use cases and worker reach through",
     "inference_proxy": "routes ask the stores' aggregates",
     "labeling": "the store shows its projects, use cases and routes reach through",
-    "registry": "the list of models makes its query in the route",
 }
 """What is still to be done, and where."""
 
