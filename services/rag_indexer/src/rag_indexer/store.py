@@ -156,6 +156,14 @@ class Stores:
         """Add a file to a store, or return the one that is in it."""
         return await self._files.add_once(file)
 
+    async def current(self, file: StoreFile) -> StoreFile:
+        """A file as it is by now.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        return await self._files.get(file.tenant_id, file.id)
+
     async def write(self, file: StoreFile, change: Callable[[StoreFile], None]) -> StoreFile:
         """Apply a worker's change, refused once another worker has claimed the file."""
         return await self._files.update(file.tenant_id, file.id, change, fence=file.lease.fence)

@@ -87,7 +87,7 @@ class Indexing(Kind[StoreFile]):
     async def ended(self, one: StoreFile, end: End) -> None:
         """Say why a file cannot be searched; of one that broke off again and again, nothing stays."""
         if isinstance(end, OutOfAttempts):
-            await self._collections.drop_chunks(one)
+            await self._collections.drop_chunks(await self._stores.current(one))
             await self._stores.write(one, lambda it: it.fail(BROKE_OFF))
         elif isinstance(end, GiveUp):
             await self._stores.write(one, lambda it: it.fail(end.reason))
