@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from chassis.ids import SERVER_MS
@@ -15,7 +15,11 @@ A = TypeVar("A", bound=Aggregate)
 
 
 def tenants_with_work(state: str) -> list[dict[str, Any]]:
-    """The pipeline for those who have a free one in a state: it reads one entry of an index for each, however many."""
+    """The pipeline for those who have a free one in a state.
+
+    Sorted by an index, and asked for the first of each, MongoDB reads one of its entries for each tenant, however much
+    waits: https://www.mongodb.com/docs/manual/reference/operator/aggregation/group/#optimizations
+    """
     return [
         {"$match": {"state": state}},
         {"$sort": {"state": 1, "tenant_id": 1, "lease.until_ms": 1}},
@@ -50,30 +54,34 @@ class WorkQueue(Generic[A]):
     @property
     def query(self) -> dict[str, Any]:
         """Which aggregates are work."""
-        return {"state": {"$in": self._states}}
+        return {"state": self._states[0] if len(self._states) == 1 else {"$in": self._states}}
 
     async def prepare(self) -> None:
         """Create the index by which a tenant's oldest work is found; that by which is free, the store has."""
         keys = [(name, ASCENDING) for name in ("state", "tenant_id", "created_at")]
         await ensure_index(self._store.collection, keys)
 
-    async def claim(self, owner: str, seconds: float) -> A | None:
+    async def claim(
+        self, owner: str, seconds: float, *, where: Mapping[str, Any] | None = None, but_of: Sequence[str] = ()
+    ) -> A | None:
         """Claim the oldest work of the tenant that waited longest for a turn: nobody's many hold up one's few.
 
         Args:
             owner: the worker's name, for people.
             seconds: length of the lease.
+            where: further conditions of the work.
+            but_of: tenants that have enough under way.
         """
         if self._first is not None:
             interrupted = await self._store.claim(self._first, owner, seconds)
             if interrupted is not None:
                 return interrupted
-        waiting = await self._tenants()
+        waiting = [tenant_id for tenant_id in await self._tenants() if tenant_id not in but_of]
         if not waiting:
             return None
         had = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
         for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), str(tenant))):
-            one = await self._store.claim({**self.query, "tenant_id": tenant_id}, owner, seconds)
+            one = await self._store.claim({**self.query, **(where or {}), "tenant_id": tenant_id}, owner, seconds)
             if one is not None:
                 await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
                 return one
