@@ -29,7 +29,7 @@ MAY_PRINT = (
     "cli/",
     "infra/local/",
     "schemas/src/schemas/export.py",
-    "libs/work/src/work/heartbeat.py",  # a process of its own, its parent reads what it says
+    "libs/eventbus/src/eventbus/heartbeat.py",  # a process of its own, its parent reads what it says
     "services/trainer/src/trainer/lora.py",  # the same
 )
 

@@ -412,7 +412,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "heartbeat never stops the work",
-        "libs/work/src/work/heartbeat.py",
+        "libs/eventbus/src/eventbus/heartbeat.py",
         "    os.killpg(orders.group, signal.SIGKILL)\n",
         "    await asyncio.sleep(3600)\n",
         f"{QUEUE_TEST}::test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chassis.children import die_with_parent
+from eventbus.heartbeat import Orders, beat
 from model_server.adapters import Proof, verify
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
 from testkit.base_models import base_spec
@@ -18,7 +19,6 @@ from testkit.simulated_machine import Subprocess
 from trainer.artifacts import CorruptArtifact
 from trainer.artifacts import verify as verify_checkpoint
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
-from work.heartbeat import Orders, beat
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -115,7 +115,7 @@ def _write(folder: Path, files: dict[str, str], **facts: Any) -> None:
 
 
 async def heartbeat(child: Subprocess) -> int:
-    """What `python -m work.heartbeat` does: the product's own loop, on orders read from standard input."""
+    """What `python -m eventbus.heartbeat` does: the product's own loop, on orders read from standard input."""
     orders = Orders(**json.loads(await child.stdin.read()))
     die_with_parent(orders.parent)
     try:

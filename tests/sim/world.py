@@ -125,7 +125,7 @@ class World:
             self.loop,
             {
                 "trainer.nursery": lambda child, command: training(self, child, Path(command[-2]), int(command[-1])),
-                "work.heartbeat": lambda child, _: heartbeat(child),
+                "eventbus.heartbeat": lambda child, _: heartbeat(child),
             },
         )
         self.replicas = [Replica(name) for name in REPLICAS]
@@ -134,6 +134,7 @@ class World:
             base_model=BASE,
             trainer_work_dir=self.folder / "work",
             trainer_lease_seconds=LEASE_SECONDS,
+            trainer_slice_seconds=1.5,
             trainer_threads=1,
         )
 
@@ -156,8 +157,8 @@ class World:
                 stack.enter_context(patch(name, value))
             stack.enter_context(patch("eventbus.bus.KafkaBroker", lambda *_, **__: SimulatedBroker(self.log)))
             stack.enter_context(patch("eventbus.bus.ensure_topics", _nothing))
-            stack.enter_context(patch("work.heartbeat.connect", lambda _, name: self.databases[name]))
-            stack.enter_context(patch("work.heartbeat.print", lambda *_, **__: None, create=True))
+            stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
+            stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
             stack.enter_context(patch("tempfile.tempdir", str(self.folder)))
             stack.enter_context(patch("stores.objects.Minio", lambda **_: self.objects))
             yield

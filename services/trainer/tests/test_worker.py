@@ -328,16 +328,19 @@ async def test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_wher
     long, own = await shop.queue_job(120), await shop.queue_job(1)
     async with shop.working():
         await shop.reaches(long, 10)
-        short = await shop.queue_job(1, tenant="tenant_b")
+        short = await shop.queue_job(12, tenant="tenant_b")
         await shop.becomes(short, "evaluating", tenant="tenant_b")
         halted = await shop.get(long)
         assert halted.state in ("queued", "running"), "it is not done yet"
-        await shop.change(own, lambda job: job.cancel(2))
+        assert (await shop.get(own)).lease.fence == 0, "who waits of its own tenant is no reason"
         job = await shop.becomes(long, "evaluating")
-    assert (job.lease.fence, job.lease.failures) == (2, 0), "who waits of its own tenant is no reason"
+    assert job.lease.failures == 0
     told = await shop.told(long)
-    [gave] = [at for at, line in enumerate(told) if line.startswith("Others wait")]
-    assert int(told[gave + 1].removeprefix("Training resumed from step ").split()[0]) >= 10
+    gave = [at for at, line in enumerate(told) if line.startswith("Others wait")]
+    went_on = [int(told[at + 1].removeprefix("Training resumed from step ").split()[0]) for at in gave]
+    assert gave
+    assert went_on == sorted(went_on)
+    assert went_on[0] >= 10
 
 
 async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_training(

@@ -11,10 +11,10 @@ import structlog
 
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
+from eventbus.heartbeat import Heartbeat
 from eventbus.leases import keep_renewed
 from stores.mongo import PyMongoError
 from work.ends import Lost
-from work.heartbeat import Heartbeat
 from work.policy import Policy
 from work.queue import WorkQueue
 
