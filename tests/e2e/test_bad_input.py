@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import openai
+import openpyxl
 import pytest
 
 from tests.conftest import ROOT, Tenant
@@ -54,6 +55,21 @@ def zip_bomb() -> bytes:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train.jsonl", b"0" * 100_000_000)
     return packed.getvalue()
+
+
+def blank_cell() -> bytes:
+    """A workbook whose second row has no answer."""
+    made, body = openpyxl.Workbook(), io.BytesIO()
+    made.active.title = "Messages"
+    for row in (("message", "intent"), ("Where is it?", "tracking"), ("It is broken.", None)):
+        made.active.append(row)
+    made.save(body)
+    return body.getvalue()
+
+
+def with_a_password() -> bytes:
+    """How a workbook begins that a spreadsheet program has encrypted."""
+    return b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1024) + "EncryptedPackage".encode("utf-16-le") + bytes(512)
 
 
 def three_gigabytes(tenant: Tenant) -> str:
@@ -154,6 +170,8 @@ CASES: dict[str, Case] = {
     "two columns that could be the text": sample("two_text_columns.csv"),
     "a quote that stays open": sample("open_quote.csv"),
     "a CSV line with a field too few": sample("short_line.csv"),
+    "a blank cell in a workbook": refused_file(blank_cell(), "blank_cell.xlsx"),
+    "a workbook with a password": refused_file(with_a_password(), "password.xlsx"),
     "zip bomb named .jsonl": refused_file(zip_bomb(), "train.jsonl"),
     "3 GB upload": three_gigabytes,
     "wrong purpose": wrong_purpose,

@@ -17,6 +17,9 @@ LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 RELAY_TEST = "libs/eventbus/tests/test_relay.py"
 UNREADABLE_TEST = "libs/eventbus/tests/test_unreadable_documents.py"
+WORK = "libs/work/src/work"
+WORKER_TEST = "libs/work/tests/test_worker.py"
+QUEUE_TEST = "libs/work/tests/test_queue.py"
 HTTP = "libs/chassis/tests/test_http.py"
 ENGINES = "services/inference_proxy/src/inference_proxy/engines"
 PROVIDERS = "services/inference_proxy/tests/test_providers.py"
@@ -214,7 +217,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a job that cannot be begun ends the sweep",
-        "services/trainer/src/trainer/worker.py",
+        "services/trainer/src/trainer/sweep.py",
         "        except PyMongoError:\n            raise  # the others cannot be begun either\n",
         "        except Exception:\n            raise\n",
         f"{TRAINING}::test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion",
@@ -327,10 +330,17 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "tenants whose work is under way are asked for work",
-        LEASES,
-        'pipeline: list[dict[str, Any]] = [{"$match": {"$and": [query, FREE]}}',
-        'pipeline: list[dict[str, Any]] = [{"$match": query}',
-        f"{DELIVERY}::test_who_has_nothing_free_is_not_asked_for_work",
+        f"{WORK}/queue.py",
+        '        {"$match": {"$expr": {"$lt": ["$free", SERVER_MS]}}},\n',
+        "",
+        f"{QUEUE_TEST}::test_who_has_nothing_free_is_not_asked_for_work",
+    ),
+    bug(
+        "looking for work reads all that waits",
+        f"{WORK}/queue.py",
+        '        {"$sort": {"state": 1, "tenant_id": 1, "lease.until_ms": 1}},\n',
+        '        {"$sort": {"lease.until_ms": 1}},\n',
+        f"{QUEUE_TEST}::test_looking_for_work_is_a_walk_along_an_index",
     ),
     bug(
         "an event may be as large as it likes",
@@ -399,15 +409,15 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a released lease forgets its fence",
         LEASES,
-        '{"$set": {"lease.owner": "", "lease.until_ms": 0}}',
-        '{"$set": {"lease.owner": "", "lease.until_ms": 0, "lease.fence": 0}}',
+        '{"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}',
+        '{"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0, "lease.fence": 0}',
     ),
     bug(
         "heartbeat never stops the work",
         "libs/eventbus/src/eventbus/heartbeat.py",
         "    os.killpg(orders.group, signal.SIGKILL)\n",
         "    await asyncio.sleep(3600)\n",
-        f"{DELIVERY}::test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost",
+        f"{QUEUE_TEST}::test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost",
     ),
     bug(
         "a child outlives its parent",
@@ -415,6 +425,42 @@ BUGS: tuple[Planted, ...] = (
         "if os.getppid() != parent:",
         "if False:",
         "services/trainer/tests/test_nursery.py::test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing",
+    ),
+    # leased work
+    bug(
+        "a claim that nobody ends counts for nothing",
+        LEASES,
+        '{"$add": [{"$ifNull": ["$lease.unfinished", 0]}, 1]}',
+        "0",
+        f"{QUEUE_TEST}::test_a_worker_that_dies_counts_by_itself_and_one_that_gives_back_does_not",
+    ),
+    bug(
+        "work goes on after its lease was lost",
+        f"{WORK}/held.py",
+        "            self._lost.set()\n",
+        "            pass\n",
+        f"{WORKER_TEST}::test_what_may_be_broken_off_is_when_the_lease_is_lost",
+    ),
+    bug(
+        "an outage counts against the work it meets",
+        f"{WORK}/ends.py",
+        "    if isinstance(error, (Transient, PyMongoError)):\n",
+        "    if isinstance(error, PyMongoError):\n",
+        f"{WORKER_TEST}::test_an_attempt_ends_in_one_way_and_is_counted_once",
+    ),
+    bug(
+        "work that fails is tried for ever",
+        f"{WORK}/worker.py",
+        "        if failures >= self._policy.most_failures:\n",
+        "        if failures > 9 * self._policy.most_failures:\n",
+        f"{WORKER_TEST}::test_work_that_fails_again_and_again_is_given_up",
+    ),
+    bug(
+        "a worker that stops keeps what it holds",
+        f"{WORK}/worker.py",
+        '                await asyncio.shield(self._give_back(one, Lost("stopped")))\n',
+        "",
+        f"{WORKER_TEST}::test_a_worker_that_stops_gives_its_work_back_uncounted",
     ),
     # trainer
     bug(
@@ -457,6 +503,13 @@ BUGS: tuple[Planted, ...] = (
         "        await self._objects.delete_older_checkpoints(job)\n",
         "",
         f"{TRAINING}::test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored",
+    ),
+    bug(
+        "a long job keeps others waiting",
+        "services/trainer/src/trainer/training_process.py",
+        'if job.state == "running" and await self._held.others_wait():',
+        "if False:",
+        f"{TRAINING}::test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was",
     ),
     bug(
         "a late attempt deletes what the next one stores",
@@ -602,8 +655,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "looking for an adapter is an attempt",
         "services/evaluator/src/evaluator/domain.py",
-        "        self.attempts -= 1\n",
-        "",
+        "self.attempts = self.lease.failures",
+        "self.attempts = self.lease.attempts",
         "services/evaluator/tests/test_evaluator_service.py::test_an_adapter_that_never_comes_is_left_to_a_person",
     ),
     bug(
@@ -1512,14 +1565,14 @@ BUGS: tuple[Planted, ...] = (
     # what people upload
     bug(
         "upload: an instruction without its input",
-        f"{READERS}/roles.py",
+        f"{READERS}/rows/roles.py",
         'asked = f"{asked}\\n\\n{context}"',
         "pass",
         f"{READERS_TEST}::test_all_of_an_instruction_row_is_read",
     ),
     bug(
         "upload: a tool call is cut off its answer",
-        f"{READERS}/conversation.py",
+        f"{READERS}/rows/conversation.py",
         '    _refuse_calls(message, where, number)\n    read = {"role": role,',
         '    read = {"role": role,',
         f"{READERS_TEST}::test_a_tool_call_is_refused_by_its_name",
@@ -1533,14 +1586,14 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: the blank rows of a spreadsheet are bad rows",
-        f"{READERS}/table.py",
+        f"{READERS}/csv_table.py",
         "if any(map(says_something, record)):",
         "if record:",
         f"{READERS_TEST}::test_what_a_spreadsheet_leaves_behind_is_no_row",
     ),
     bug(
         "upload: the first of two columns that could be the text is taken",
-        f"{READERS}/roles.py",
+        f"{READERS}/rows/roles.py",
         "        if len(found) > 1:\n",
         "        if len(found) > 9:\n",
         f"{READERS_TEST}::test_columns_that_could_be_the_same_are_refused_with_both_places",
@@ -1548,8 +1601,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "upload: a brace makes rows of a document",
         f"{READERS}/formats.py",
-        "(not prose and JSON_OBJECT.match(text))",
-        'text.startswith("{")',
+        "chain(named, begun)",
+        "chain(begun, named)",
         f"{READERS_TEST}::test_a_document_by_its_name_is_one_however_it_begins",
     ),
     bug(
@@ -1582,7 +1635,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: parts of a dataset are written over each other",
-        "services/ingest/src/ingest/worker.py",
+        f"{INGEST}/publishing.py",
         'prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"',
         'prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}"',
         "services/ingest/tests/test_worker.py::test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names",
@@ -1619,7 +1672,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: the rows of a living model go",
         f"{INGEST}/use_cases.py",
-        "if not outliving or await self._files.uses.of(tenant_id, file_id):",
+        "if not outliving or await self._files.uses_of(tenant_id, file_id):",
         "if not outliving:",
         f"{INGEST_DELETION}::test_the_rows_of_a_living_model_stay_until_its_end_and_are_named",
     ),
@@ -1640,8 +1693,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: rows of a dataset count as nobody's",
         f"{INGEST}/store.py",
-        "return files + datasets + await self.elsewhere.bytes_of(tenant_id)",
-        "return files + await self.elsewhere.bytes_of(tenant_id)",
+        "return files + datasets + await self._elsewhere.bytes_of(tenant_id)",
+        "return files + await self._elsewhere.bytes_of(tenant_id)",
         f"{INGEST_DELETION}::test_derived_bytes_count_until_they_are_gone",
     ),
     bug(
@@ -1695,9 +1748,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "deletion: the word that a file's bytes are gone passes a late writer",
-        f"{INGEST}/use_cases.py",
-        "await self._files.files.save(file, fence=file.lease.fence)",
-        "await self._files.files.update(file.tenant_id, file.id, File.purge)",
+        f"{INGEST}/store.py",
+        "await self._files.save(file, fence=file.lease.fence)",
+        "await self._files.update(file.tenant_id, file.id, File.purge)",
         f"{INGEST_DELETION}::test_bytes_written_between_the_removal_and_the_word_of_it_are_removed_too",
     ),
     bug(
@@ -1753,7 +1806,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "deletion: the adapter of a deleted model stays stored",
-        "services/trainer/src/trainer/worker.py",
+        "services/trainer/src/trainer/sweep.py",
         '                if shared == "no":\n                    await self._objects.delete_adapter(job)\n',
         "",
         f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
@@ -1768,7 +1821,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: the adapter goes that another job keeps",
         "services/trainer/src/trainer/store.py",
-        'if await self.jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:',
+        'if await self._jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:',
         "if same is None:",
         f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
     ),

@@ -38,12 +38,14 @@ def _writes(history: History) -> Iterator[tuple[float, str]]:
         before, after = write.before or {}, write.after or {}
         facts = [
             f"{name} {before.get(name)} -> {after.get(name)}"
-            for name in ("state", "failures", "promotion", "checkpoint")
+            for name in ("state", "promotion", "checkpoint")
             if before.get(name) != after.get(name)
         ]
         old, new = before.get("lease", {}), after.get("lease", {})
         if old.get("fence") != new.get("fence"):
             facts.append(f"claimed by {new.get('owner')} with fence {new.get('fence')}")
+        if old.get("failures") != new.get("failures"):
+            facts.append(f"failures {old.get('failures')} -> {new.get('failures')}")
         if len(before.get("messages", [])) != len(after.get("messages", [])):
             facts.append(f"parked {[one['place'] for one in after.get('messages', [])]}")
         if facts:

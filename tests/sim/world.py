@@ -45,13 +45,15 @@ from testkit.simulated_machine import Machines, ObjectServer, patched
 from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
 from testkit.stub_peer import StubPeer
 from tests.sim.programs import SimulatedHost, heartbeat, training
-from trainer.domain import Job
+from trainer.domain import CLAIMABLE, Job
 from trainer.events import subscriptions as trainer_subscriptions
 from trainer.job_objects import JobObjects
 from trainer.settings import Settings
-from trainer.store import Jobs
+from trainer.store import INTERRUPTED, Jobs
+from trainer.sweep import Sweep
 from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
-from trainer.worker import Worker
+from trainer.worker import Training, policy
+from work import LeasedWorker, WorkQueue
 
 BASE = "base"
 LEASE_SECONDS = 6.0
@@ -131,6 +133,7 @@ class World:
             base_model=BASE,
             trainer_work_dir=self.folder / "work",
             trainer_lease_seconds=LEASE_SECONDS,
+            trainer_slice_seconds=1.5,
             trainer_threads=1,
         )
 
@@ -305,16 +308,21 @@ async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
     relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
     store = AggregateStore(database["jobs"], Job, "trainer", relay.wake)  # type: ignore[arg-type]
     stores.append(store)
-    names = ("job_events", "checkpoints", "datasets", "turns")
+    names = ("job_events", "checkpoints", "datasets")
     jobs = Jobs(store, *(database[name] for name in names))  # type: ignore[arg-type]
     requests = Requests(jobs, elsewhere, elsewhere, 20)  # type: ignore[arg-type]
     tune = TuneOnUpload(requests, elsewhere, BASE)  # type: ignore[arg-type]
-    worker = Worker(jobs, JobObjects(Objects(world.settings)), SimulatedNursery(), world.settings, owner)  # type: ignore[arg-type]
+    objects = JobObjects(Objects(world.settings))
+    queue = WorkQueue(store, CLAIMABLE, database["turns"], first=INTERRUPTED)  # type: ignore[arg-type]
+    training = Training(jobs, objects, SimulatedNursery(), world.settings)  # type: ignore[arg-type]
+    worker = LeasedWorker(queue, training, policy(world.settings), owner)
+    sweep = Sweep(jobs, objects, owner, LEASE_SECONDS)
     bus.subscribe(world.recorded("trainer", trainer_subscriptions(Datasets(jobs), tune, Outcomes(jobs))))
     await store.prepare()
     await jobs.prepare()
+    await queue.prepare()
     await bus.start()
-    _keep({"relay": relay.run, "parked": bus.run_parked, "worker": worker.run, "sweep": worker.sweep})
+    _keep({"relay": relay.run, "parked": bus.run_parked, "worker": worker.run, "sweep": sweep.run})
     return SimpleNamespace(requests=requests, jobs=jobs)
 
 

@@ -24,7 +24,7 @@ FILE = ("id", "filename", "bytes", "purpose", "status", "kind", "created_at", "e
 def upload_file(
     path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     purpose: Annotated[str, typer.Option(help="user_data (tune by itself), fine-tune, or assistants.")] = "user_data",
-    columns: Annotated[str | None, typer.Option(help="For CSV: text=COLUMN,label=COLUMN.")] = None,
+    columns: Annotated[str | None, typer.Option(help="For CSV and XLSX: text=COLUMN,label=COLUMN.")] = None,
     on_bad_rows: Annotated[
         str | None,
         typer.Option(help="Where rows are broken: refuse the file, as if not given, or skip those rows and list them."),
@@ -33,7 +33,7 @@ def upload_file(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a file, with a progress bar."""
+    """Upload a file (JSONL, CSV, XLSX, Markdown or plain text), with a progress bar."""
     fields = {"purpose": purpose, **({"on_bad_rows": on_bad_rows} if on_bad_rows is not None else {})}
     if columns:
         try:

@@ -21,7 +21,6 @@ from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
 from eventbus.handled import envelope_handled
-from eventbus.heartbeat import Heartbeat
 from eventbus.leases import ABANDONED, UNCLAIMED
 from eventbus.outbox import AggregateStore
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
@@ -583,45 +582,6 @@ async def test_lists_page_by_creation(store: AggregateStore[Upload]) -> None:
     assert [it.id for it in await store.find(TENANT, newest_first=False, after="file-3")] == ["file-4"]
 
 
-async def test_the_many_of_one_tenant_do_not_hold_up_the_few_of_another(store: AggregateStore[Upload]) -> None:
-    turns = store.collection.database["turns"]
-    for number, tenant_id in enumerate(["many", "many", "many", "few", "few"]):
-        await store.add(upload(number, tenant_id))
-    claimed = [await store.claim_in_turn({}, turns, "one", 60) for _ in range(6)]
-    assert [(it.tenant_id, it.id) if it else None for it in claimed] == [
-        ("few", "file-3"),
-        ("many", "file-0"),
-        ("few", "file-4"),
-        ("many", "file-1"),
-        ("many", "file-2"),
-        None,
-    ]
-
-
-async def test_who_has_nothing_free_is_not_asked_for_work(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each poll of an idle worker costs a search for each tenant whose work is only under way or put off."""
-    store = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Waiting)
-    await store.prepare()
-    turns = store.collection.database["turns"]
-    for number in range(20):
-        await store.add(Waiting(id=f"file-{number}", tenant_id=f"tenant_{number}", created_at=number))
-        claimed = await store.claim({"_id": f"file-{number}"}, "w", 60)
-        assert claimed is not None
-    asked: list[Any] = []
-
-    async def claim(query: dict[str, Any], *_: object) -> None:
-        asked.append(query)
-
-    monkeypatch.setattr(store, "claim", claim)
-    assert await store.claim_in_turn({"state": "waiting"}, turns, "w", 60) is None
-    assert asked == []
-    await store.leases.release("file-7", 1)
-    await store.claim_in_turn({"state": "waiting"}, turns, "w", 60)
-    assert asked == [{"state": "waiting", "tenant_id": "tenant_7"}]
-    indexes = (await store.collection.index_information()).values()
-    assert [("state", 1), ("tenant_id", 1), ("lease.until_ms", 1)] in [index["key"] for index in indexes]
-
-
 async def test_work_that_nobody_ever_began_is_known(space: Space) -> None:
     store = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Waiting)
     for number, age in enumerate((500, 300, 100)):
@@ -703,29 +663,6 @@ async def test_many_workers_claim_each_job_once(store: AggregateStore[Upload]) -
 
     claimed = [name for names in await asyncio.gather(*(work(f"w{n}") for n in range(5))) for name in names]
     assert sorted(claimed) == sorted(f"file-{n}" for n in range(20))
-
-
-async def test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost(
-    world: World, store: AggregateStore[Upload]
-) -> None:
-    await store.add(upload())
-    job = await store.claim({}, "one", 2)
-    assert job is not None
-    work = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
-    async with Heartbeat(
-        world.settings,
-        service="ingest",
-        collection=store.collection.name,
-        document_id=job.id,
-        fence=job.lease.fence,
-        lease_seconds=2,
-        group=work.pid,
-    ):
-        await asyncio.sleep(4)
-        assert work.returncode is None
-        assert await store.claim({}, "thief", 2) is None
-        await store.collection.update_one({"_id": job.id}, {"$inc": {"lease.fence": 1}})
-        assert await asyncio.wait_for(work.wait(), 10) == -9
 
 
 async def test_a_rejected_dataset_is_an_event_of_its_file(world: World) -> None:

@@ -55,18 +55,14 @@ async def test_what_looks_at_all_tenants_looks_at_the_others(parcels: AggregateS
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("in_turn", [False, True])
 async def test_a_worker_gets_the_others_and_finds_it_again_once_it_is_mended(
-    parcels: AggregateStore[Parcel], odd: str, in_turn: bool
+    parcels: AggregateStore[Parcel], odd: str
 ) -> None:
     await fill(parcels, ODD[odd])
-    turns = parcels.collection.database["turns"]
 
     async def claimed() -> set[str]:
         found = set[str]()
-        while parcel := await (
-            parcels.claim_in_turn({}, turns, "worker", 60) if in_turn else parcels.claim({}, "worker", 60)
-        ):
+        while parcel := await parcels.claim({}, "worker", 60):
             found.add(parcel.id)
         return found
 

@@ -404,9 +404,7 @@ async def test_a_frozen_worker_changes_nothing_when_it_wakes(addresses: Addresse
                     event = await world.completed(model, within=60)
                     before = await world.evidence(event)
                     frozen.send_signal(signal.SIGCONT)
-                    await eventually(
-                        lambda: "evaluation_stopped" in log.read_text() or "evaluation_left" in log.read_text()
-                    )
+                    await eventually(lambda: "attempt_lost" in log.read_text())
                     assert await world.evidence(event) == before
                     assert (await world.shown(model))["attempts"] == 2
                     assert len(seen.of(EvaluationCompleted)) == 1

@@ -36,7 +36,7 @@ async def test_evidence_of_attempts_that_decided_nothing_is_removed(space: Space
     store = AggregateStore(database["evaluations"], Evaluation, "evaluator", lambda: None)
     objects = space.objects()
     await objects.prepare()
-    evaluations = Evaluations(store, database["turns"], database["deleted_rows"])
+    evaluations = Evaluations(store, database["deleted_rows"])
     artifacts = Artifacts(objects)
     keys = {}
     for name, state in {"done": "completed", "called-off": "cancelled", "going-on": "running"}.items():

@@ -193,9 +193,8 @@ async def served(space: Space, **overrides: Any) -> AsyncIterator[World]:
         space.probe("datasets", "files", "labeling") as seen,
     ):
         service = app.state.service
-        collections = [service.collection(name) for name in ("arriving", "turns", "uses", "stored_elsewhere")]
-        uses, elsewhere = Uses(collections[2]), StoredElsewhere(collections[3])
-        files = Files(*service._stores, *collections[:2], uses, elsewhere, service.objects)
+        arriving, uses, elsewhere = (service.collection(name) for name in ("arriving", "uses", "stored_elsewhere"))
+        files = Files(*service._stores, arriving, Uses(uses), StoredElsewhere(elsewhere), service.objects)
         yield World(space, http, sdk, publish, seen, files)
 
 
@@ -273,7 +272,7 @@ async def test_rows_stay_for_the_last_model_of_two(world: World) -> None:
 
     await eventually(only_rows_are_left)
     await world.digest(end_of("the model is deleted"))
-    assert (await world.files.datasets.get(TENANT, prepared.dataset_id)).state == "kept"
+    assert (await world.files._datasets.get(TENANT, prepared.dataset_id)).state == "kept"
     last = {"tenant_id": TENANT, "job_id": "ftjob-2", "model_id": "ft:base:acme::2", "adapter_id": "ad-1"}
     await world.publish(ModelDeleted(**last))
     await world.nothing_is_left()
@@ -387,14 +386,14 @@ async def test_bytes_written_between_the_removal_and_the_word_of_it_are_removed_
         await remove(files, file)
         for body in late:
             late.remove(body)
-            await files.objects.put_bytes(f"tenants/{TENANT}/files/{file.id}/unlabelled.jsonl", body)
-            await files.files.update(TENANT, file.id, File.purge_again)
+            await files._objects.put_bytes(f"tenants/{TENANT}/files/{file.id}/unlabelled.jsonl", body)
+            await files.update(TENANT, file.id, File.purge_again)
 
     monkeypatch.setattr(Files, "remove_bytes", remove_before_a_worker_writes)
     await world.delete(file_id)
 
     async def purged() -> bool:
-        return (await world.files.files.get(TENANT, file_id)).purged
+        return (await world.files._files.get(TENANT, file_id)).purged
 
     await eventually(purged)
     assert late == []

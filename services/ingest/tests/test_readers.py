@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest.cleaning import answer_of
-from ingest.readers import BadRows, FormatError, Parsed, Row, check_jsonl, decode, parse
+from ingest.readers import BadRows, FormatError, Parsed, Row, Source, check_jsonl, parse
 
 
 def chat(question: str, answer: str = "yes") -> str:
@@ -32,8 +34,11 @@ def read(
     purpose: str = "user_data",
     bad_rows: BadRows = "refuse",
 ) -> Parsed:
-    text = decode(data.encode() if isinstance(data, str) else data)
-    return parse(text, filename=filename, columns=columns or {}, purpose=purpose, bad_rows=bad_rows)
+    with tempfile.NamedTemporaryFile() as upload:
+        upload.write(data.encode() if isinstance(data, str) else data)
+        upload.flush()
+        source = Source(Path(upload.name), filename)
+        return parse(source, columns=columns or {}, purpose=purpose, bad_rows=bad_rows)
 
 
 def jsonl(*rows: Any) -> str:
@@ -75,6 +80,7 @@ def said(row: Row) -> list[str]:
         (b"PK\x03\x04 rest", "unsupported_format", None),
         (b"\x1f\x8b rest", "unsupported_format", None),
         (b"%PDF-1.7", "unsupported_format", None),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 512, "unsupported_format", None),
         (b"[" + GOOD[0].encode() + b"]", "json_array", 1),
     ],
 )

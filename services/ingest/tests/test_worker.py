@@ -10,26 +10,31 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chassis.errors import Conflict, NotFound, Transient, Unprocessable
+from chassis.exhaustion import Exhausted
 from chassis.idempotency import seed
 from chassis.private_folders import HELD
 from eventbus.service import Service
 from ingest import worker as worker_module
 from ingest.domain import Dataset, File
+from ingest.parse import out_of_bounds
+from ingest.publishing import Publish
 from ingest.settings import Settings
-from ingest.store import Files, StoredElsewhere, Uses, dataset_id_of
+from ingest.store import TO_PARSE, Files, StoredElsewhere, Uses, dataset_id_of
 from ingest.use_cases import Upload, Uploads
-from ingest.worker import Worker
+from ingest.worker import Reading, policy
 from schemas import LabelsPublished, ObjectRef, Purpose
 from stores.mongo import PyMongoError
 from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
+from work import LeasedWorker, WorkQueue
 
 TENANT = "tenant_a"
 ROWS = b"\n".join(json.dumps({"prompt": f"row {n}", "completion": f"label_{n % 3}"}).encode() for n in range(60))
@@ -41,9 +46,23 @@ class Parts:
     """Ingest taken apart: nothing runs unless a test says so."""
 
     service: Service
-    files: Files
-    uploads: Uploads
-    worker: Worker
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        service = self.service
+        self.kept, self.datasets = service.aggregates("files", File), service.aggregates("datasets", Dataset)
+        self.objects = service.objects
+        uses, elsewhere = Uses(service.collection("uses")), StoredElsewhere(service.collection("stored_elsewhere"))
+        self.files = Files(self.kept, self.datasets, service.collection("arriving"), uses, elsewhere, self.objects)
+        self.uploads = Uploads(self.files, 10**9, "sweeper", 60)
+        self.queue = WorkQueue(self.kept, TO_PARSE, service.collection("turns"))
+        self.employ()
+
+    def employ(self, **changes: Any) -> None:
+        """The worker, under other settings."""
+        settings = self.settings.model_copy(update=changes)
+        reading = Reading(self.files, Publish(self.files, self.objects, settings), settings)
+        self.worker = LeasedWorker(self.queue, reading, policy(settings), "worker")
 
     async def upload(
         self, body: bytes = ROWS, *, tenant: str = TENANT, purpose: Purpose = "user_data", key: str | None = None
@@ -52,42 +71,35 @@ class Parts:
         return await self.uploads.accept(tenant, Upload("rows.jsonl", purpose, io.BytesIO(body), {}))
 
     async def claim(self) -> File:
-        file = await self.files.claim("worker", 60)
+        file = await self.queue.claim("worker", 60)
         assert file is not None
         return file
 
     async def stored(self, file: File) -> File:
-        return await self.files.files.get(file.tenant_id, file.id)
+        return await self.kept.get(file.tenant_id, file.id)
 
     async def keys(self) -> list[str]:
-        return await self.files.objects.keys("tenants/")
+        return await self.objects.keys("tenants/")
 
     async def said(self, file: File) -> list[str]:
         """The events of a file, in order: there is no relay here to take them out."""
-        document = await self.files.files.collection.find_one({"_id": file.id}) or {}
+        document = await self.kept.collection.find_one({"_id": file.id}) or {}
         return [record["envelope"]["type"] for record in document["outbox"]]
 
     async def end_leases(self) -> None:
-        await self.files.files.collection.update_many({}, {"$set": {"lease.until_ms": 0}})
+        await self.kept.collection.update_many({}, {"$set": {"lease.until_ms": 0}})
 
 
 @asynccontextmanager
 async def parts(space: Space, **overrides: Any) -> AsyncIterator[Parts]:
     settings = space.settings(Settings, "ingest", **overrides)
     service = Service("ingest", settings)
-    files = Files(
-        service.aggregates("files", File),
-        service.aggregates("datasets", Dataset),
-        service.collection("arriving"),
-        service.collection("turns"),
-        Uses(service.collection("uses")),
-        StoredElsewhere(service.collection("stored_elsewhere")),
-        service.objects,
-    )
+    made = Parts(service, settings)
     await service.objects.prepare()
-    await files.prepare()
+    await made.files.prepare()
+    await made.queue.prepare()
     try:
-        yield Parts(service, files, Uploads(files, 10**9, "sweeper", 60), Worker(files, settings, "worker"))
+        yield made
     finally:
         service.objects.close()
         await service.http.aclose()
@@ -102,7 +114,7 @@ async def test_a_file_deleted_while_it_is_read_becomes_nothing(
             TENANT, Upload("f.md" if body.startswith(b"#") else "f.jsonl", "user_data", io.BytesIO(body), {})
         )
         file = await ingest.claim()
-        put_file = ingest.files.objects.put_file
+        put_file = ingest.objects.put_file
 
         async def put_and_delete(*args: Any) -> Any:
             reference = await put_file(*args)
@@ -111,12 +123,12 @@ async def test_a_file_deleted_while_it_is_read_becomes_nothing(
                 await ingest.uploads.purge()
             return reference
 
-        monkeypatch.setattr(ingest.files.objects, "put_file", put_and_delete)
+        monkeypatch.setattr(ingest.objects, "put_file", put_and_delete)
         await ingest.worker.work(file)
         assert await ingest.said(file) == ["file.uploaded.v1", "dataset.rejected.v1", "file.deleted.v1"]
         await ingest.uploads.purge()
         assert await ingest.keys() == []
-        assert await ingest.files.datasets.find(TENANT) == []
+        assert await ingest.datasets.find(TENANT) == []
         assert (await ingest.stored(file)).purged
 
 
@@ -157,7 +169,7 @@ async def test_what_a_late_worker_writes_of_a_purged_file_goes_too(
     async with parts(space) as ingest:
         await ingest.upload(BARE)
         file = await ingest.claim()
-        put_file = ingest.files.objects.put_file
+        put_file = ingest.objects.put_file
 
         async def purge_and_put(*args: Any) -> Any:
             await ingest.uploads.delete(TENANT, file.id)
@@ -166,7 +178,7 @@ async def test_what_a_late_worker_writes_of_a_purged_file_goes_too(
             assert await ingest.keys() == []
             return await put_file(*args)
 
-        monkeypatch.setattr(ingest.files.objects, "put_file", purge_and_put)
+        monkeypatch.setattr(ingest.objects, "put_file", purge_and_put)
         await ingest.worker.work(file)
         assert len(await ingest.keys()) == 1
         await ingest.end_leases()
@@ -176,10 +188,10 @@ async def test_what_a_late_worker_writes_of_a_purged_file_goes_too(
 
 async def test_the_bytes_of_published_labels_go_with_their_file(space: Space) -> None:
     async with parts(space) as ingest:
-        records = await ingest.files.objects.put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
+        records = await ingest.objects.put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
         event = LabelsPublished(tenant_id=TENANT, project_id="proj_1", publication=1, rows=60, records=records)
         await ingest.uploads.take_labels(event)
-        [file] = await ingest.files.files.find(TENANT)
+        [file] = await ingest.kept.find(TENANT)
         await ingest.uploads.delete(TENANT, file.id)
         await ingest.uploads.purge()
         assert await ingest.keys() == []
@@ -196,7 +208,7 @@ async def test_a_delete_that_the_object_store_broke_off_is_finished(
             raise Transient("The object store cannot be reached.")
 
         with monkeypatch.context() as broken:
-            broken.setattr(ingest.files.objects, "delete", away)
+            broken.setattr(ingest.objects, "delete", away)
             with pytest.raises(Transient):
                 await ingest.uploads.purge()
         assert len(await ingest.keys()) == 1
@@ -214,9 +226,9 @@ async def test_no_room_on_the_disk_is_no_fault_of_the_file(space: Space, tmp_pat
             for _ in range(worker_module.MOST_ATTEMPTS + 1):
                 file = await ingest.claim()
                 await ingest.worker.work(file)
-                assert (file.attempts, (await ingest.stored(file)).state) == (0, "uploaded")
-                await ingest.files.files.collection.update_many({}, {"$inc": {"lease.until_ms": -5000}})
-                assert await ingest.files.claim("worker", 60) is None, "nobody makes room within a moment"
+                assert (file.lease.failures, (await ingest.stored(file)).state) == (0, "uploaded")
+                await ingest.kept.collection.update_many({}, {"$inc": {"lease.until_ms": -5000}})
+                assert await ingest.queue.claim("worker", 60) is None, "nobody makes room within a moment"
                 await ingest.end_leases()
             disk.free()
             await ingest.worker.work(await ingest.claim())
@@ -228,9 +240,12 @@ async def test_a_file_that_no_empty_disk_can_hold_is_rejected(space: Space, tmp_
     with small_disk(tmp_path / "work", 2**15) as disk:
         async with parts(space, ingest_work_dir=disk.folder) as ingest:
             await ingest.upload(BARE + b"\n" * 2**16)
-            for _ in range(worker_module.MOST_ATTEMPTS + 1):
+            for attempt in range(worker_module.MOST_ATTEMPTS):
                 file = await ingest.claim()
-                assert await ingest.worker.work(file), "the machine is well"
+                last = attempt == worker_module.MOST_ATTEMPTS - 1
+                assert (await ingest.worker.work(file)).name == ("given_up" if last else "failed"), (
+                    "the machine is well"
+                )
                 await ingest.end_leases()
             assert await ingest.said(file) == ["file.uploaded.v1", "dataset.rejected.v1"]
 
@@ -246,9 +261,9 @@ async def test_a_parser_that_cannot_be_started_is_no_fault_of_the_file(
         monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", no_more)
         for _ in range(worker_module.MOST_ATTEMPTS + 1):
             file = await ingest.claim()
-            assert not await ingest.worker.work(file)
+            assert isinstance((await ingest.worker.work(file)).cause, Exhausted)  # type: ignore[attr-defined]
             await ingest.end_leases()
-        assert ((await ingest.stored(file)).attempts, (await ingest.stored(file)).state) == (0, "uploaded")
+        assert ((await ingest.stored(file)).lease.failures, (await ingest.stored(file)).state) == (0, "uploaded")
 
 
 async def test_the_upload_that_a_killed_worker_read_does_not_stay_on_its_disk(space: Space, tmp_path: Path) -> None:
@@ -270,12 +285,12 @@ async def test_bytes_of_an_upload_that_was_broken_off_are_removed(
         async def killed(*_: Any) -> Any:
             raise asyncio.CancelledError
 
-        for owner, method in ((ingest.files, "settle_upload"), (ingest.files.files, "add_once")):
+        for owner, method in ((ingest.files, "settle_upload"), (ingest.kept, "add_once")):
             with monkeypatch.context() as broken:
                 broken.setattr(owner, method, killed)
                 with pytest.raises(asyncio.CancelledError):
                     await ingest.upload()
-        [kept] = await ingest.files.files.find(TENANT)
+        [kept] = await ingest.kept.find(TENANT)
         assert len(await ingest.keys()) == 2
         await ingest.files.settle_strays(60)
         assert len(await ingest.keys()) == 2, "it may be under way still"
@@ -301,15 +316,15 @@ async def test_bytes_that_no_file_names_and_none_will_are_removed(space: Space) 
         coming = f"{root}/datasets/{dataset_id_of(waiting)}/train.jsonl"
         nobodys = [f"{root}/files/file-x/original-1", f"{root}/datasets/ds-x/train.jsonl"]
         for key in (coming, *nobodys):
-            await ingest.files.objects.put_bytes(key, b"x")
+            await ingest.objects.put_bytes(key, b"x")
         kept = await ingest.keys()
         late = [f"{root}/documents/{purged.id}/text.md", f"{root}/files/{read[0].id}/original-late"]
         for key in late:
-            await ingest.files.objects.put_bytes(key, b"x")
+            await ingest.objects.put_bytes(key, b"x")
 
         bytes_, datasets = ingest.files.orphaned_bytes, ingest.files.orphaned_datasets
         folders = {"files": bytes_, "documents": bytes_, "datasets": datasets}
-        await OrphanSweep(ingest.files.objects, "ingest", folders, every=1, age=-60).sweep()
+        await OrphanSweep(ingest.objects, "ingest", folders, every=1, age=-60).sweep()
         assert await ingest.keys() == kept
         found = {folder: FOUND.labels("ingest", folder)._value.get() for folder in folders}
         assert found == {"files": 2, "documents": 1, "datasets": 1}
@@ -332,8 +347,8 @@ async def test_a_row_stays_one_line_whatever_separators_are_in_it(space: Space, 
 
 
 async def _read(ingest: Parts, key: str) -> str:
-    reference = ObjectRef(bucket=ingest.files.objects.bucket, key=key, sha256="0" * 64, size=0)
-    return b"".join([chunk async for chunk in ingest.files.objects.stream(reference)]).decode()
+    reference = ObjectRef(bucket=ingest.objects.bucket, key=key, sha256="0" * 64, size=0)
+    return b"".join([chunk async for chunk in ingest.objects.stream(reference)]).decode()
 
 
 @pytest.mark.parametrize(("body", "code"), [(BARE, "no_answers"), (b"# Words\n\nonly", "no_rows")])
@@ -346,7 +361,7 @@ async def test_a_job_on_rows_without_answers_or_a_document_is_told(space: Space,
         file = await ingest.claim()
         await ingest.worker.work(file)
         assert (await ingest.stored(file)).state == "processed"
-        document = await ingest.files.files.collection.find_one({"_id": file.id}) or {}
+        document = await ingest.kept.collection.find_one({"_id": file.id}) or {}
         told = {record["envelope"]["type"]: record["data"] for record in document["outbox"]}
         assert told["dataset.rejected.v1"]["code"] == code
 
@@ -358,7 +373,7 @@ async def test_two_uploads_at_once_under_one_key_leave_the_winners_bytes(space: 
         [won] = [file for file in done if isinstance(file, File)]
         assert all(isinstance(file, Unprocessable) for file in done if file is not won)
         assert await ingest.keys() == [won.object.key]
-        assert await ingest.files.objects.get_bytes(won.object) == bodies[done.index(won)]
+        assert await ingest.objects.get_bytes(won.object) == bodies[done.index(won)]
         assert (await ingest.upload(bodies[done.index(won)], key="once")).id == won.id
         assert await ingest.keys() == [won.object.key]
 
@@ -390,23 +405,23 @@ async def test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names(s
             async def killed(*_: Any, **__: Any) -> Any:
                 raise asyncio.CancelledError
 
-            saved = ingest.files.datasets.add_once
+            saved = ingest.datasets.add_once
 
             async def save_and_die(dataset: Dataset) -> Dataset:
                 await saved(dataset)
                 return await killed()
 
-            dying.setattr(ingest.files.datasets, "add_once", save_and_die)
+            dying.setattr(ingest.datasets, "add_once", save_and_die)
             with pytest.raises(asyncio.CancelledError):
                 await ingest.worker.work(claimed)
         await ingest.end_leases()
-        ingest.worker._settings = ingest.worker._settings.model_copy(update={"ingest_heldout_share": 0.4})
+        ingest.employ(ingest_heldout_share=0.4)
         await ingest.worker.work(await ingest.claim())
-        dataset = await ingest.files.datasets.get(TENANT, dataset_id_of(file))
+        dataset = await ingest.datasets.get(TENANT, dataset_id_of(file))
         assert (await ingest.stored(file)).dataset_id == dataset.id
         assert dataset.rows.heldout == 9
         for part in ("train", "validation", "heldout", "manifest"):
-            assert await ingest.files.objects.get_bytes(getattr(dataset.prepared, part))
+            assert await ingest.objects.get_bytes(getattr(dataset.prepared, part))
 
 
 async def test_the_content_of_a_file_is_there_before_its_answer_begins(
@@ -416,9 +431,9 @@ async def test_the_content_of_a_file_is_there_before_its_answer_begins(
     async with parts(space) as ingest:
         file = await ingest.upload(large)
         assert b"".join([chunk async for chunk in await ingest.files.content(file)]) == large
-        empty = file.model_copy(update={"object": await ingest.files.objects.put_bytes("empty", b"")})
+        empty = file.model_copy(update={"object": await ingest.objects.put_bytes("empty", b"")})
         assert b"".join([chunk async for chunk in await ingest.files.content(empty)]) == b""
-        await ingest.files.objects.delete(file.object.key)
+        await ingest.objects.delete(file.object.key)
         with pytest.raises(NotFound, match="is gone"):
             await ingest.files.content(file)
 
@@ -427,7 +442,7 @@ async def test_only_files_that_are_there_expire_and_count(space: Space) -> None:
     async with parts(space) as ingest:
         files = [await ingest.upload(ROWS + b"\n" * n) for n in range(3)]
         change = {"$set": {"expires_at": 5}}
-        await ingest.files.files.collection.update_many({"_id": {"$in": [file.id for file in files[:2]]}}, change)
+        await ingest.kept.collection.update_many({"_id": {"$in": [file.id for file in files[:2]]}}, change)
         await ingest.uploads.delete(TENANT, files[0].id)
         assert [file.id for file in await ingest.files.expired()] == [files[1].id]
         assert await ingest.files.stored_bytes(TENANT) == sum(file.object.size for file in files), "they are there yet"
@@ -470,10 +485,10 @@ async def test_an_outage_of_the_object_store_rejects_nothing(space: Space, monke
 
         for method in ("download", "put_file"):
             with monkeypatch.context() as broken:
-                broken.setattr(ingest.files.objects, method, away)
+                broken.setattr(ingest.objects, method, away)
                 for _ in range(5):
                     await ingest.worker.work(await ingest.claim())
-                    assert await ingest.files.claim("worker", 60) is None, "it is tried again only after a pause"
+                    assert await ingest.queue.claim("worker", 60) is None, "it is tried again only after a pause"
                     await ingest.end_leases()
         await ingest.worker.work(await ingest.claim())
         assert (await ingest.stored(file)).state == "processed"
@@ -484,10 +499,10 @@ async def test_a_stopping_worker_gives_its_file_back_uncounted(space: Space, mon
         file = await ingest.upload()
         for _ in range(5):
             with monkeypatch.context() as slow:
-                _parser(slow, "import time; time.sleep(600)")
+                started = _parser(slow, "import time; time.sleep(600)")
                 claimed = await ingest.claim()
                 work = asyncio.create_task(ingest.worker.work(claimed))
-                await _begun(ingest, claimed)
+                await eventually(partial(len, started))
                 work.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await work
@@ -499,12 +514,18 @@ async def test_a_file_whose_parser_dies_three_times_is_at_fault(space: Space, mo
     async with parts(space) as ingest:
         file = await ingest.upload()
         _parser(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-        for attempts in (1, 2, 3):
+        for attempts in (1, 2):
             await ingest.worker.work(await ingest.claim())
-            assert ((await ingest.stored(file)).state, (await ingest.stored(file)).attempts) == ("uploaded", attempts)
+            stored = await ingest.stored(file)
+            assert (stored.state, stored.lease.failures) == ("uploaded", attempts)
             await ingest.end_leases()
         await ingest.worker.work(await ingest.claim())
-        assert (await ingest.stored(file)).state == "error"
+        stored = await ingest.stored(file)
+        assert (stored.state, stored.details) == ("error", f"rows.jsonl: {_out_of_bounds(ingest)}")
+
+
+def _out_of_bounds(ingest: Parts) -> str:
+    return out_of_bounds(ingest.settings.ingest_parse_memory_bytes, ingest.settings.ingest_parse_seconds)
 
 
 @pytest.mark.parametrize(("more", "state"), [(-1, "processed"), (0, "error")])
@@ -514,8 +535,7 @@ async def test_workers_that_are_killed_are_no_fault_of_the_file_they_read_until_
     async with parts(space) as ingest:
         file = await ingest.upload()
         for _ in range(worker_module.MOST_DEATHS + more):
-            fence = (await ingest.claim()).lease.fence
-            await ingest.files.files.update(TENANT, file.id, File.begin_attempt, fence=fence)
+            await ingest.claim()
             await ingest.end_leases()
         await ingest.worker.work(await ingest.claim())
         assert (await ingest.stored(file)).state == state
@@ -538,18 +558,13 @@ async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.Mon
     assert [sorted(environment) for environment in given] == [["PYTHONPATH", "PYTHONUTF8"]]
 
 
-async def _begun(ingest: Parts, file: File) -> None:
-    async def begun() -> bool:
-        return (await ingest.stored(file)).unfinished > file.unfinished
-
-    await eventually(begun)
-
-
-def _parser(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Have the worker run other code instead of its parser."""
-    start = asyncio.create_subprocess_exec
+def _parser(monkeypatch: pytest.MonkeyPatch, code: str) -> list[asyncio.subprocess.Process]:
+    """Have the worker run other code instead of its parser; the processes, as they are started."""
+    start, started = asyncio.create_subprocess_exec, list[asyncio.subprocess.Process]()
 
     async def other(program: str, *_: str, **kwargs: Any) -> asyncio.subprocess.Process:
-        return await start(program, "-c", code, **kwargs)
+        started.append(await start(program, "-c", code, **kwargs))
+        return started[-1]
 
     monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", other)
+    return started

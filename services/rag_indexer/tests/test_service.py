@@ -326,9 +326,9 @@ async def test_a_file_of_too_many_chunks_fails_and_says_what_to_do(world: World)
 async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothing(world: World) -> None:
     """What is in MongoDB after the fifth worker was killed over a file that the others had half written."""
     store, file_id = await world.stored()
-    died = {"$set": {"state": "in_progress", "attempts": 5}}
+    died = {"$set": {"state": "in_progress", "lease.unfinished": 5}}
     file = await world.database["files"].find_one_and_update({"file_id": file_id}, died)
-    assert file["attempts"] == 1
+    assert file["lease"]["unfinished"] == 0
     failed = await world.settled(store, file_id)
     assert failed.status == "failed"
     assert "again and again" in failed.last_error.message
@@ -435,7 +435,7 @@ async def test_a_delete_that_a_crash_broke_off_is_finished(world: World, broken_
 async def test_a_store_with_a_file_that_cannot_be_read_holds_up_no_other(world: World) -> None:
     (odd, odd_file), (store, file_id) = await world.stored(), await world.stored()
     files, stores = world.database["files"], world.database["stores"]
-    await files.update_one({"file_id": odd_file}, {"$set": {"attempts": "many"}})
+    await files.update_one({"file_id": odd_file}, {"$set": {"bytes": "many"}})
     await stores.update_many({"_id": {"$in": [odd, store]}}, {"$set": {"deleted": True}})
 
     async def emptied(store_id: str) -> bool:
@@ -444,7 +444,7 @@ async def test_a_store_with_a_file_that_cannot_be_read_holds_up_no_other(world: 
     await eventually(lambda: emptied(store))
     assert await world.vectors(file_id) == 0
     assert not await emptied(odd)
-    await files.update_one({"file_id": odd_file}, {"$set": {"attempts": 0}})
+    await files.update_one({"file_id": odd_file}, {"$set": {"bytes": 0}})
     await eventually(lambda: emptied(odd))
     assert await world.vectors(odd_file) == 0
 
@@ -680,17 +680,17 @@ async def test_neither_a_search_nor_a_list_loads_the_files_of_a_store_whole(worl
 async def test_a_file_is_kept_until_its_events_are_published(world: World) -> None:
     files = AggregateStore(world.database["kept_files"], StoreFile, "rag_indexer", lambda: None)
     nothing: Any = None
-    stores = Stores(nothing, files, world.database["kept_chunks"], nothing, nothing)
+    stores = Stores(nothing, files, world.database["kept_chunks"], nothing)
     file = StoreFile(id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id="vs_1", file_id="file-1")
     file.complete(1, [], None, "here")
     await files.add(file)
     await files.update(world.a, file.id, StoreFile.delete)
-    await stores.remove(file)
+    assert not await stores.remove(file)
     left = await files.collection.find_one({"_id": file.id})
     assert left is not None
     assert (left["state"], [one["topic"] for one in left["outbox"]]) == ("deleting", ["indexes"])
     await files.collection.update_one({"_id": file.id}, {"$set": {"outbox": []}})
-    await stores.remove(file)
+    assert await stores.remove(file)
     assert await files.collection.find_one({"_id": file.id}) is None
 
 

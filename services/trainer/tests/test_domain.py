@@ -48,6 +48,7 @@ STEPS = {
     "cancel": lambda job: job.cancel(2),
     "pause": lambda job: job.pause(2),
     "resume": lambda job: job.resume(2),
+    "give_place": lambda job: job.give_place(2),
     "wait": lambda job: job.wait(waiting("approval"), 2),
 }
 
@@ -100,6 +101,8 @@ def test_an_ended_job_never_changes(last: str, then: str) -> None:
         (("enqueue", "start", "pause"), "paused"),
         (("enqueue", "start", "pause", "resume", "start"), "running"),
         (("enqueue", "start", "start"), "running"),
+        (("enqueue", "start", "give_place"), "queued"),
+        (("enqueue", "start", "pause", "give_place"), "paused"),
         (("enqueue", "enqueue"), "queued"),
         (("enqueue", "start", "train", "cancel"), "cancelled"),
     ],
@@ -117,28 +120,17 @@ def test_wrong_turns_are_refused(steps: tuple[str, ...]) -> None:
         job(*steps)
 
 
-def test_attempts_count_against_a_job_until_one_gets_further_than_any_before() -> None:
+def test_the_last_two_checkpoints_are_kept_to_go_on_from() -> None:
     reached = [Checkpoint(step=step, manifest=REF) for step in (5, 5, 9)]
-    tried = job("enqueue", "start", "start", "start")
-    assert tried.unfinished == 3, "two workers died, the third is at it"
-    tried.count_failure()
-    assert (tried.failures, tried.unfinished) == (1, 0)
-    tried.start(2)
+    tried = job("enqueue", "start")
     tried.reach(reached[0])
-    assert (tried.failures, tried.unfinished) == (0, 0)
-    tried.count_failure()
     tried.drop_checkpoint()
     assert tried.checkpoints == []
     tried.reach(reached[1])
-    assert (tried.checkpoint, tried.failures) == (reached[1], 1), "the same step again is no progress"
     tried.reach(reached[2])
-    assert tried.failures == 0
     assert tried.checkpoints == [reached[2], reached[1]]
     tried.drop_checkpoint()
     assert tried.checkpoints == [reached[1]]
-    tried.start(2)
-    tried.end_attempt()
-    assert tried.unfinished == 0
 
 
 @pytest.mark.parametrize("halt", [("pause",), ("pause", "resume")])
@@ -228,10 +220,9 @@ def test_every_state_has_an_openai_status() -> None:
     assert {OPENAI_STATUS[state] for state in ENDED} == {"succeeded", "failed", "cancelled"}
 
 
-def test_an_attempt_whose_adapter_is_there_has_not_failed() -> None:
-    made = job("enqueue", "start")
-    made.count_failure()
-    assert made.failures == 1
-    made = job("enqueue", "start", "train")
-    made.count_failure()
-    assert (made.failures, made.state) == (0, "evaluating")
+def test_training_that_is_given_up_fails_a_job_unless_its_adapter_is_there() -> None:
+    failure = Failure(code="c", message="m")
+    for steps, state in ((("enqueue", "start"), "failed"), (("enqueue", "start", "train"), "evaluating")):
+        made = job(*steps)
+        made.fail_training(failure, 2)
+        assert made.state == state

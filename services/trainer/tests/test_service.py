@@ -28,8 +28,7 @@ from schemas import (
 from stores.mongo import PyMongoError
 from testkit import eventually
 from trainer.domain import Job
-from trainer.stages import WAITING
-from trainer.store import Jobs
+from trainer.store import WAITING, Jobs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -26,15 +26,18 @@ from stores.objects import Objects
 from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
 from testkit.small_disk import small_disk
-from trainer import training_process, worker
+from trainer import sweep, training_process, worker
 from trainer.app import build
-from trainer.domain import Adapter, Checkpoint, Job, State
+from trainer.domain import CLAIMABLE, Adapter, Checkpoint, Job, State
 from trainer.job_objects import JobObjects, Rows
 from trainer.nursery import RUN_NAME, Nursery
 from trainer.run_config import FailedForGood
 from trainer.settings import Settings
-from trainer.store import Jobs
-from trainer.worker import MOST_DEATHS, Worker
+from trainer.store import INTERRUPTED, Jobs
+from trainer.sweep import Sweep
+from trainer.worker import MOST_DEATHS, Training, policy
+from work import LeasedWorker, WorkQueue, ends
+from work import worker as work_worker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -75,9 +78,10 @@ class Shop:
         self.settings = settings
         self.nursery = nursery
         database = connect(settings, "trainer")
-        names = ("job_events", "checkpoints", "datasets", "turns")
-        store = AggregateStore(database["jobs"], Job, "trainer", lambda: None)
-        self.jobs = Jobs(store, *(database[name] for name in names))
+        names = ("job_events", "checkpoints", "datasets")
+        self.kept = AggregateStore(database["jobs"], Job, "trainer", lambda: None)
+        self.jobs = Jobs(self.kept, *(database[name] for name in names))
+        self.queue = WorkQueue(self.kept, CLAIMABLE, database["turns"], first=INTERRUPTED)
         self.objects = Objects(settings)
         self.store = Store(self.objects)
         self.employ()
@@ -85,7 +89,9 @@ class Shop:
     def employ(self, **changes: Any) -> None:
         """The worker, under other settings."""
         settings = self.settings.model_copy(update=changes)
-        self.worker = Worker(self.jobs, self.store, self.nursery, settings, "worker-1")
+        self.training = Training(self.jobs, self.store, self.nursery, settings)
+        self.worker = LeasedWorker(self.queue, self.training, policy(settings), "worker-1")
+        self.sweep = Sweep(self.jobs, self.store, "worker-1", settings.trainer_lease_seconds)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -96,7 +102,7 @@ class Shop:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def queue(self, epochs: int, *, unweighted: int = 0, **facts: Any) -> str:
+    async def queue_job(self, epochs: int, *, unweighted: int = 0, tenant: str = TENANT, **facts: Any) -> str:
         """A job that may be trained: 12 rows of which one is too long, so 3 steps an epoch; some may teach nothing."""
         questions = [(label, f"{text}, {number}") for number in range(4) for label, text in LABELS.items()]
         questions[-1] = ("refund", "refund " * 200)
@@ -109,7 +115,7 @@ class Shop:
         train = await self.objects.put_bytes("rows/train.jsonl", rows)
         validation = await self.objects.put_bytes("rows/validation.jsonl", b"")
         dataset = DatasetPrepared(
-            tenant_id=TENANT,
+            tenant_id=tenant,
             dataset_id="ds-1",
             file_id="file-1",
             purpose="fine-tune",
@@ -121,10 +127,10 @@ class Shop:
             validation=validation,
             heldout=validation,
         )
-        number = await self.jobs.jobs.collection.count_documents({})
+        number = await self.kept.collection.count_documents({})
         job = Job(
             id=f"ftjob-{number}",
-            tenant_id=TENANT,
+            tenant_id=tenant,
             created_at=1767225600 + number,
             organization="acme",
             base_model="tiny-test",
@@ -133,7 +139,7 @@ class Shop:
             **facts,
         )
         job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0}, 1)
-        await self.jobs.jobs.add(job)
+        await self.kept.add(job)
         return job.id
 
     async def ask(self, number: int) -> str:
@@ -148,19 +154,19 @@ class Shop:
             seed=7,
         )
         job.request()
-        await self.jobs.jobs.add(job)
+        await self.kept.add(job)
         return job.id
 
-    async def get(self, job_id: str) -> Job:
-        return await self.jobs.jobs.get(TENANT, job_id)
+    async def get(self, job_id: str, tenant: str = TENANT) -> Job:
+        return await self.kept.get(tenant, job_id)
 
     async def change(self, job_id: str, *steps: Callable[[Job], None]) -> None:
         for step in steps:
-            await self.jobs.jobs.update(TENANT, job_id, step)
+            await self.kept.update(TENANT, job_id, step)
 
-    async def becomes(self, job_id: str, state: State, *, within: float = 150) -> Job:
+    async def becomes(self, job_id: str, state: State, *, within: float = 150, tenant: str = TENANT) -> Job:
         async def there() -> Job | None:
-            job = await self.get(job_id)
+            job = await self.get(job_id, tenant)
             return job if job.state == state else None
 
         found: Job = await eventually(there, within=within)
@@ -217,7 +223,7 @@ async def warm() -> AsyncIterator[Nursery]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def shop(space: Space, warm: Nursery, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.5)
-    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(sweep, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(worker, "IDLE_SECONDS", 0.1)
     settings = space.settings(
         Settings,
@@ -231,8 +237,9 @@ async def shop(space: Space, warm: Nursery, tiny_models: Path, tmp_path: Path, m
     )
     made = Shop(settings, warm)
     await made.objects.prepare()
-    await made.jobs.jobs.prepare()
+    await made.kept.prepare()
     await made.jobs.prepare()
+    await made.queue.prepare()
     return made
 
 
@@ -289,11 +296,11 @@ async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Sh
             assert shop.saved() == step, "a run that goes on loses more than one save interval to a kill"
 
     shop.store.before_checkpoint = trouble
-    job_id = await shop.queue(30)
+    job_id = await shop.queue_job(30)
     async with shop.working():
         job = await shop.becomes(job_id, "evaluating")
         listed = await shop.jobs.checkpoints(job, limit=0, after=None)
-    assert (job.lease.fence, job.failures) == (1, 0)
+    assert (job.lease.fence, job.lease.failures) == (1, 0)
     assert [one.step for one in listed][::-1] == began[1:], "all but the failed one, the slow one too"
     assert all(after - before == 5 for before, after in pairwise(began)), "no save is passed over"
     assert await shop.told(job_id) == [
@@ -305,22 +312,42 @@ async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Sh
 
 async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop) -> None:
     shop.employ(trainer_save_every_steps=20)
-    job_id = await shop.queue(60)
+    job_id = await shop.queue_job(60)
     async with shop.working():
         before = await shop.reaches(job_id)
         await shop.change(job_id, lambda job: job.pause(2), lambda job: job.resume(2))
         job = await shop.becomes(job_id, "evaluating")
-    assert (job.lease.fence, job.failures) == (2, 0)
+    assert (job.lease.fence, job.lease.failures) == (2, 0)
     resumed = next(line for line in await shop.told(job_id) if "resumed" in line)
     assert before.checkpoint is not None
     assert int(resumed.split()[4]) > before.checkpoint.step, "what was trained until the halt is kept"
 
 
+async def test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was(shop: Shop) -> None:
+    shop.employ(trainer_slice_seconds=0.0)
+    long, own = await shop.queue_job(120), await shop.queue_job(1)
+    async with shop.working():
+        await shop.reaches(long, 10)
+        short = await shop.queue_job(12, tenant="tenant_b")
+        await shop.becomes(short, "evaluating", tenant="tenant_b")
+        halted = await shop.get(long)
+        assert halted.state in ("queued", "running"), "it is not done yet"
+        assert (await shop.get(own)).lease.fence == 0, "who waits of its own tenant is no reason"
+        job = await shop.becomes(long, "evaluating")
+    assert job.lease.failures == 0
+    told = await shop.told(long)
+    gave = [at for at, line in enumerate(told) if line.startswith("Others wait")]
+    went_on = [int(told[at + 1].removeprefix("Training resumed from step ").split()[0]) for at in gave]
+    assert gave
+    assert went_on == sorted(went_on)
+    assert went_on[0] >= 10
+
+
 async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_training(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = await shop.queue(5000)
-    get, asked = shop.jobs.jobs.get, 0
+    job_id = await shop.queue_job(5000)
+    get, asked = shop.kept.get, 0
 
     async def away(*_: Any) -> Job:
         nonlocal asked
@@ -331,19 +358,19 @@ async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_train
         await shop.reaches(job_id)
         [run] = runs()
         with monkeypatch.context() as cut:
-            cut.setattr(shop.jobs.jobs, "get", away)
+            cut.setattr(shop.kept, "get", away)
             await asyncio.sleep(2 * training_process.WATCH_SECONDS)
         assert asked
         assert run.is_running(), "a healthy run outlives it"
-        assert shop.jobs.jobs.get == get
+        assert shop.kept.get == get
         await shop.change(job_id, lambda job: job.cancel(2))
         job = await shop.let_go(job_id)
     assert not runs()
-    assert (job.state, job.lease.fence, job.failures) == ("cancelled", 1, 0)
+    assert (job.state, job.lease.fence, job.lease.failures) == ("cancelled", 1, 0)
 
 
 async def test_rows_that_teach_nothing_are_counted_and_said(shop: Shop) -> None:
-    job_id = await shop.queue(8, unweighted=3)
+    job_id = await shop.queue_job(8, unweighted=3)
     async with shop.working():
         await shop.becomes(job_id, "evaluating")
     told = await shop.told(job_id)
@@ -354,7 +381,7 @@ async def test_rows_that_teach_nothing_are_counted_and_said(shop: Shop) -> None:
 
 
 async def test_validation_rows_of_the_training_file_choose_no_epoch(shop: Shop, tmp_path: Path) -> None:
-    job = await shop.get(await shop.queue(1))
+    job = await shop.get(await shop.queue_job(1))
     assert job.dataset is not None
     own = (await shop.objects.get_bytes(job.dataset.train)).splitlines(keepends=True)
     new = b'{"messages": [{"role": "user", "content": "new"}, {"role": "assistant", "content": "refund"}]}\n'
@@ -378,24 +405,24 @@ async def test_validation_rows_of_the_training_file_choose_no_epoch(shop: Shop, 
 
 @pytest.mark.parametrize("base", ["../tiny-test/../tiny-test", "..", "", "gone", "{absolute}"])
 async def test_a_base_model_is_a_name_and_never_a_path(shop: Shop, tmp_path: Path, base: str) -> None:
-    job = await shop.get(await shop.queue(1))
+    job = await shop.get(await shop.queue_job(1))
     folder = shop.settings.models_dir / "tiny-test"
     job.base_model = base.format(absolute=folder)
     with pytest.raises(FailedForGood) as refused:
-        await shop.worker._prepare(job, tmp_path)
+        await shop.training._prepare(job, tmp_path)
     assert refused.value.code == "base_model_missing"
 
 
 async def test_a_run_is_made_with_the_patience_that_was_asked_for(shop: Shop, tmp_path: Path) -> None:
-    job = await shop.get(await shop.queue(1))
-    assert (await shop.worker._prepare(job, tmp_path)).early_stop_patience == 0
+    job = await shop.get(await shop.queue_job(1))
+    assert (await shop.training._prepare(job, tmp_path)).early_stop_patience == 0
     job.hyperparameters |= {"early_stop_patience": 3}
-    assert (await shop.worker._prepare(job, tmp_path)).early_stop_patience == 3
+    assert (await shop.training._prepare(job, tmp_path)).early_stop_patience == 3
 
 
 async def test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored(shop: Shop) -> None:
     shop.employ(trainer_save_every_steps=1)
-    job_id = await shop.queue(6)
+    job_id = await shop.queue_job(6)
     kept: list[set[str]] = []
 
     async def stored() -> set[str]:
@@ -411,7 +438,7 @@ async def test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_st
     assert len(kept) >= 17, "a checkpoint a step, but for the last"
     assert max(len(folders) for folders in kept) == 2
     assert {folder.split("/")[1] for folder in kept[-1]} == {"checkpoint-15", "checkpoint-16"}
-    sweep = asyncio.create_task(shop.worker.sweep())
+    sweeping_on = asyncio.create_task(shop.sweep.run())
     try:
 
         async def gone() -> bool:
@@ -419,7 +446,7 @@ async def test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_st
 
         await eventually(gone)
     finally:
-        sweep.cancel()
+        sweeping_on.cancel()
 
 
 @pytest.mark.parametrize("trouble", ["missing", "altered"])
@@ -428,10 +455,10 @@ async def test_a_checkpoint_that_cannot_be_used_is_dropped_and_costs_no_attempt(
     ref = ObjectRef(bucket=stored.bucket, key="checkpoint/none/manifest.json", sha256=stored.sha256, size=stored.size)
     if trouble == "altered":
         ref = stored.model_copy(update={"sha256": "0" * 64})
-    job_id = await shop.queue(12, checkpoint=Checkpoint(step=5, manifest=ref))
+    job_id = await shop.queue_job(12, checkpoint=Checkpoint(step=5, manifest=ref))
     async with shop.working():
         job = await shop.becomes(job_id, "evaluating")
-    assert (job.lease.fence, job.failures) == (2, 0)
+    assert (job.lease.fence, job.lease.failures) == (2, 0)
     assert (await shop.told(job_id))[0].endswith("Starting over.")
     assert (await shop.told(job_id))[1] == "Training started again on 11 rows (attempt 2)."
 
@@ -446,58 +473,58 @@ async def test_a_worker_stopped_while_the_object_store_is_away_stops(
     async def cut(*_: Any, **__: Any) -> Any:
         raise PyMongoError("connection closed")
 
-    job_id, next_id = await shop.queue(5000), await shop.queue(12)
+    job_id, next_id = await shop.queue_job(5000), await shop.queue_job(12)
     task = asyncio.create_task(shop.worker.run())
     await shop.reaches(job_id)
     shop.store.before_checkpoint = away
-    get = shop.jobs.jobs.get
+    get = shop.kept.get
     if database == "away":
-        monkeypatch.setattr(shop.jobs.jobs, "get", cut)
-        monkeypatch.setattr(shop.jobs.jobs.leases, "release", cut)
+        monkeypatch.setattr(shop.kept, "get", cut)
+        monkeypatch.setattr(shop.kept.leases, "release", cut)
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=training_process.STOP_SECONDS + 5)
     assert done
     assert task.cancelled()
     assert not runs()
-    monkeypatch.setattr(shop.jobs.jobs, "get", get)
+    monkeypatch.setattr(shop.kept, "get", get)
     job, other = await shop.get(job_id), await shop.get(next_id)
-    assert (job.state, job.lease.fence, job.failures) == ("running", 1, 0)
+    assert (job.state, job.lease.fence, job.lease.failures) == ("running", 1, 0)
     assert job.lease.owner == ("" if database == "there" else "worker-1")
     assert other.lease.fence == 0, "no other job is begun"
 
 
 @pytest.mark.usefixtures("hung")
 async def test_a_paused_run_that_does_not_end_is_killed(shop: Shop) -> None:
-    job_id = await shop.queue(1)
+    job_id = await shop.queue_job(1)
     async with shop.working():
         await eventually(runs)
         await shop.change(job_id, lambda job: job.pause(2))
         job = await shop.let_go(job_id)
     assert not runs()
-    assert (job.state, job.failures) == ("paused", 0)
+    assert (job.state, job.lease.failures) == ("paused", 0)
 
 
 @pytest.mark.usefixtures("hung")
 async def test_a_run_that_hangs_is_ended_and_given_up_after_some_attempts(shop: Shop) -> None:
     shop.employ(trainer_stall_seconds=0.5, trainer_attempts=2)
-    job_id = await shop.queue(1)
+    job_id = await shop.queue_job(1)
     async with shop.working():
         job = await shop.becomes(job_id, "failed")
     assert not runs()
-    assert job.failures == 2
     assert job.error is not None
     assert "reported nothing for" in job.error.message
+    assert "After 2 attempts the job was given up" in job.error.message
 
 
 @pytest.mark.usefixtures("hung")
 async def test_a_job_is_held_as_long_as_its_preparation_takes(shop: Shop) -> None:
     prepared = asyncio.Event()
     shop.store.before_rows = prepared.wait  # type: ignore[assignment]
-    job_id = await shop.queue(1)
+    job_id = await shop.queue_job(1)
     async with shop.working():
         await shop.becomes(job_id, "running")
         await asyncio.sleep(LEASE_SECONDS * 1.5)
-        assert await shop.jobs.claim("worker-2", LEASE_SECONDS) is None
+        assert await shop.queue.claim("worker-2", LEASE_SECONDS) is None
         prepared.set()
         await eventually(runs)
 
@@ -512,18 +539,19 @@ async def test_an_outage_is_no_failure_of_the_jobs_it_meets(shop: Shop) -> None:
             raise Transient("The object store cannot be reached.") if tries % 2 else PyMongoError("connection closed")
 
     shop.store.before_rows = away
-    job_id = await shop.queue(12)
+    job_id = await shop.queue_job(12)
     async with shop.working():
         job = await shop.becomes(job_id, "evaluating")
-    assert (job.failures, job.lease.fence) == (0, shop.settings.trainer_attempts + 2)
+    assert (job.lease.failures, job.lease.fence) == (0, shop.settings.trainer_attempts + 2)
     assert "A part of Sartor is away; trying again from the last checkpoint." in await shop.told(job_id)
 
 
 async def test_a_full_disk_is_no_failure_of_a_job_and_loses_no_stored_checkpoint(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "EXHAUSTED_SECONDS", 0.1)
-    job_id = await shop.queue(12)
+    monkeypatch.setattr(work_worker, "EXHAUSTED_SECONDS", 0.1)
+    monkeypatch.setattr(ends, "EXHAUSTED_SECONDS", 0.5)
+    job_id = await shop.queue_job(12)
     with small_disk(tmp_path / "work", 2**24) as disk:
 
         async def fill(step: int) -> None:
@@ -541,7 +569,7 @@ async def test_a_full_disk_is_no_failure_of_a_job_and_loses_no_stored_checkpoint
             disk.free()
             job = await shop.becomes(job_id, "evaluating")
         assert sorted(path.name for path in disk.folder.iterdir()) == []
-    assert job.failures == 0
+    assert job.lease.failures == 0
     told = await shop.told(job_id)
     assert "The machine is out of resources; trying again from the last checkpoint." in told
     resumed = [int(line.split()[4]) for line in told if "resumed from step" in line]
@@ -551,12 +579,12 @@ async def test_a_full_disk_is_no_failure_of_a_job_and_loses_no_stored_checkpoint
 
 
 async def test_a_run_that_no_empty_disk_can_hold_is_given_up_with_the_reason(shop: Shop, tmp_path: Path) -> None:
-    job_id = await shop.queue(12)
+    job_id = await shop.queue_job(12)
     with small_disk(tmp_path / "work", 2**17):
         async with shop.working():
             job = await shop.becomes(job_id, "failed")
-    assert job.failures == shop.settings.trainer_attempts
     assert job.error is not None
+    assert f"After {shop.settings.trainer_attempts} attempts" in job.error.message
     assert "it filled a disk of 0 MiB that was half empty" in job.error.message
 
 
@@ -570,19 +598,19 @@ async def test_a_job_is_held_as_long_as_its_process_takes_to_start(
     )
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
-    job_id = await shop.queue(12)
+    job_id = await shop.queue_job(12)
     async with shop.working():
         job = await shop.becomes(job_id, "evaluating")
-    assert (job.lease.fence, job.failures) == (1, 0)
+    assert (job.lease.fence, job.lease.failures) == (1, 0)
 
 
 async def test_a_job_whose_worker_died_goes_on_before_others_begin(shop: Shop) -> None:
-    first, interrupted, failing, last = [await shop.queue(1) for _ in range(4)]
-    died = {"state": "running", "lease": {"owner": "dead", "fence": 1, "until_ms": 1}}
-    jobs = shop.jobs.jobs.collection
-    await jobs.update_one({"_id": interrupted}, {"$set": {**died, "unfinished": 1}})
-    await jobs.update_one({"_id": failing}, {"$set": {**died, "failures": 1}})
-    claimed = [await shop.jobs.claim("worker-1", LEASE_SECONDS) for _ in range(5)]
+    first, interrupted, failing, last = [await shop.queue_job(1) for _ in range(4)]
+    lease = {"owner": "dead", "fence": 1, "until_ms": 1}
+    jobs = shop.kept.collection
+    for job_id, counted in ((interrupted, {"unfinished": 1}), (failing, {"failures": 1})):
+        await jobs.update_one({"_id": job_id}, {"$set": {"state": "running", "lease": {**lease, **counted}}})
+    claimed = [await shop.queue.claim("worker-1", LEASE_SECONDS) for _ in range(5)]
     assert [job.id if job else None for job in claimed] == [interrupted, first, failing, last, None]
 
 
@@ -590,24 +618,27 @@ async def test_a_job_whose_worker_died_goes_on_before_others_begin(shop: Shop) -
 async def test_nothing_is_trained_once_the_lease_was_lost_while_preparing(shop: Shop) -> None:
     async def lose() -> None:
         other = {"$set": {"lease.owner": "worker-2", "lease.until_ms": 2**52}, "$inc": {"lease.fence": 1}}
-        await shop.jobs.jobs.collection.update_one({"_id": job_id}, other)
+        await shop.kept.collection.update_one({"_id": job_id}, other)
 
     shop.store.before_rows = lose
-    job_id = await shop.queue(1)
-    job = await shop.jobs.claim("worker-1", LEASE_SECONDS)
+    job_id = await shop.queue_job(1)
+    job = await shop.queue.claim("worker-1", LEASE_SECONDS)
     assert job is not None
-    await shop.worker._see_through(job)
+    assert (await shop.worker.work(job)).name == "lost"
     assert [path.name for path in shop.settings.trainer_work_dir.iterdir()] == []  # type: ignore[union-attr]
     job = await shop.get(job_id)
-    assert (job.state, job.lease.owner, job.failures) == ("running", "worker-2", 0)
+    assert (job.state, job.lease.owner, job.lease.failures) == ("running", "worker-2", 0)
     assert await shop.jobs.history(job, limit=0, after=None) == [], "no step was taken"
 
 
 @pytest.mark.usefixtures("hung")
 async def test_only_attempts_whose_worker_died_count_against_a_job(shop: Shop) -> None:
-    often_paused, deadly = await shop.queue(1), await shop.queue(1, unfinished=MOST_DEATHS)
-    halted = {"$set": {"lease.fence": 3 * MOST_DEATHS}}
-    await shop.jobs.jobs.collection.update_one({"_id": often_paused}, halted)
+    often_paused, deadly = await shop.queue_job(1), await shop.queue_job(1)
+    for job_id, lease in (
+        (often_paused, {"lease.fence": 3 * MOST_DEATHS}),
+        (deadly, {"lease.unfinished": MOST_DEATHS}),
+    ):
+        await shop.kept.collection.update_one({"_id": job_id}, {"$set": lease})
     async with shop.working():
         await eventually(runs)
         await shop.change(often_paused, lambda job: job.pause(2), lambda job: job.cancel(2))
@@ -623,12 +654,12 @@ async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_a
         "fail": lambda job: job.fail(worker.Failure(code="c", message="m"), 2),
         "succeed": lambda job: job.succeed("ft:x", 2),
     }
-    over, going_on = await shop.queue(1), await shop.queue(1)
+    over, going_on = await shop.queue_job(1), await shop.queue_job(1)
     for job_id in (over, going_on):
         for name in ("attempt-1/checkpoint-5/a", "attempt-1/checkpoint-5/manifest.json", "attempt-2/checkpoint-9/a"):
             await shop.objects.put_bytes(f"tenants/{TENANT}/jobs/{job_id}/{name}", b"x")
     await shop.change(over, ends[end])
-    await shop.jobs.jobs.collection.update_one({"_id": over}, {"$unset": {"swept": ""}})
+    await shop.kept.collection.update_one({"_id": over}, {"$unset": {"swept": ""}})
     tries = 0
 
     async def away_at_first() -> None:
@@ -638,7 +669,7 @@ async def test_checkpoints_are_deleted_when_the_job_is_over_even_if_that_fails_a
             raise Transient("The object store cannot be reached.")
 
     shop.store.before_delete = away_at_first
-    task = asyncio.create_task(shop.worker.sweep())
+    task = asyncio.create_task(shop.sweep.run())
     try:
         await eventually(lambda: tries == 2)
         job = await shop.let_go(over)
@@ -658,14 +689,14 @@ async def adapter_of(shop: Shop, job_id: str, name: str) -> str:
     made = worker.Adapter(
         adapter_id=name, manifest=manifest, bytes=12, base_digest="d", trained_tokens=9, train_seconds=1, metrics={}
     )
-    await shop.jobs.jobs.claim({"_id": job_id}, "nobody", 60)
+    await shop.kept.claim({"_id": job_id}, "nobody", 60)
     await shop.change(job_id, lambda it: it.start(2), lambda it: it.train(made, 2), lambda it: it.succeed("ft:x", 2))
-    await shop.jobs.jobs.leases.release(job_id, (await shop.get(job_id)).lease.fence)
+    await shop.kept.leases.release(job_id, (await shop.get(job_id)).lease.fence)
     return folder
 
 
 async def test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps(shop: Shop) -> None:
-    gone, kept, twin = await shop.queue(1), await shop.queue(1), await shop.queue(1)
+    gone, kept, twin = await shop.queue_job(1), await shop.queue_job(1), await shop.queue_job(1)
     folders = [await adapter_of(shop, one, name) for one, name in ((gone, "ad-1"), (kept, "ad-2"), (twin, "ad-2"))]
     await shop.change(gone, Job.discard_adapter)
     await shop.change(twin, Job.discard_adapter)
@@ -691,12 +722,12 @@ async def test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_jo
 async def test_an_adapter_waits_for_a_job_that_may_be_about_to_make_the_same(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SHARED_SECONDS", 0.2)
-    gone = await shop.queue(1)
+    monkeypatch.setattr(sweep, "SHARED_SECONDS", 0.2)
+    gone = await shop.queue_job(1)
     folder = await adapter_of(shop, gone, "ad-1")
-    coming = await shop.queue(1)
+    coming = await shop.queue_job(1)
     created = {"$set": {"created_at": (await shop.get(gone)).created_at}}
-    await shop.jobs.jobs.collection.update_one({"_id": coming}, created)
+    await shop.kept.collection.update_one({"_id": coming}, created)
     await shop.change(gone, Job.discard_adapter)
     assert await shop.jobs.shares_adapter(await shop.get(gone)) == "perhaps"
 
@@ -717,9 +748,9 @@ async def test_an_adapter_waits_for_a_job_that_may_be_about_to_make_the_same(
 async def test_an_adapter_that_another_job_makes_while_it_is_asked_for_is_not_taken_for_nobodys(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone, coming = await shop.queue(1), await shop.queue(1)
+    gone, coming = await shop.queue_job(1), await shop.queue_job(1)
     await adapter_of(shop, gone, "ad-1")
-    collection = shop.jobs.jobs.collection
+    collection = shop.kept.collection
     created = {"$set": {"created_at": (await shop.get(gone)).created_at}}
     await collection.update_one({"_id": coming}, created)
     await shop.change(gone, Job.discard_adapter)
@@ -739,7 +770,7 @@ async def test_an_adapter_that_another_job_makes_while_it_is_asked_for_is_not_ta
 async def test_an_adapter_stored_while_its_job_was_cancelled_does_not_stay(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = await shop.queue(12)
+    job_id = await shop.queue_job(12)
     store = shop.store.store_adapter
 
     async def store_and_cancel(job: Job, *facts: Any) -> Any:
@@ -759,7 +790,7 @@ async def test_an_adapter_stored_while_its_job_was_cancelled_does_not_stay(
 
 @asynccontextmanager
 async def sweeping(shop: Shop) -> AsyncIterator[None]:
-    task = asyncio.create_task(shop.worker.sweep())
+    task = asyncio.create_task(shop.sweep.run())
     try:
         yield
         assert not task.done(), "it goes on, whatever it met"
@@ -772,7 +803,7 @@ async def sweeping(shop: Shop) -> AsyncIterator[None]:
 async def test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
-    over = await shop.queue(1)
+    over = await shop.queue_job(1)
     dataset = (await shop.get(over)).dataset
     assert dataset is not None
     rows = RowCounts(train=80, validation=10, heldout=10)
@@ -781,7 +812,7 @@ async def test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion(
     bad, good = await shop.ask(1), await shop.ask(2)
     change = {"an earlier version's document": {"requested": "auto"}, "no tenant": {"tenant_id": None}}.get(odd, {})
     if change:
-        await shop.jobs.jobs.collection.update_one({"_id": bad}, {"$set": change})
+        await shop.kept.collection.update_one({"_id": bad}, {"$set": change})
     known = shop.jobs.dataset
 
     async def changed_meanwhile(tenant_id: str, file_id: str) -> Any:
@@ -829,7 +860,7 @@ async def test_a_waiting_job_is_said_to_be_accepted_once_however_often_it_is_loo
 
 
 async def test_what_a_later_attempt_stores_is_left_alone(shop: Shop) -> None:
-    job_id = await shop.queue(1)
+    job_id = await shop.queue_job(1)
     prefix = f"tenants/{TENANT}/jobs/{job_id}"
     names = ("attempt-1/checkpoint-5/a", "attempt-2/checkpoint-9/a", "attempt-2/checkpoint-10/a", "attempt-3/x/a")
     refs = [await shop.objects.put_bytes(f"{prefix}/{name}", b"x") for name in names]
@@ -843,7 +874,7 @@ async def test_what_a_later_attempt_stores_is_left_alone(shop: Shop) -> None:
 
 
 async def test_what_a_late_attempt_stored_of_a_job_that_was_swept_is_removed(shop: Shop) -> None:
-    swept, over, going_on = [await shop.queue(1) for _ in range(3)]
+    swept, over, going_on = [await shop.queue_job(1) for _ in range(3)]
     for job_id in (swept, over, going_on, "ftjob-unknown"):
         await shop.objects.put_bytes(f"tenants/{TENANT}/jobs/{job_id}/attempt-1/checkpoint-5/a", b"x")
     for adapter_id in ("ad-1", "ad-2"):
@@ -852,7 +883,7 @@ async def test_what_a_late_attempt_stored_of_a_job_that_was_swept_is_removed(sho
     adapter = Adapter(
         adapter_id="ad-1", manifest=manifest, base_digest="d", trained_tokens=1, train_seconds=1, metrics={}
     )
-    assert await shop.jobs.jobs.claim({"_id": going_on}, "worker-1", 60)
+    assert await shop.kept.claim({"_id": going_on}, "worker-1", 60)
     await shop.change(going_on, lambda job: job.start(2), lambda job: job.train(adapter, 2))
     await shop.change(swept, lambda job: job.cancel(2), Job.forget_checkpoints)
     await shop.change(over, lambda job: job.cancel(2))
@@ -871,7 +902,7 @@ async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     shop.employ(trainer_work_dir=None)
-    with shop.worker._folders.folder("ftjob-0") as held:
+    with shop.training._folders.folder("ftjob-0") as held:
         killed = held.with_name("ftjob-1-killed")
         killed.mkdir()
         for name in (HELD, "train.jsonl"):

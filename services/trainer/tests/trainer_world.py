@@ -228,7 +228,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
         [store] = app.state.service._stores
         jobs = store.collection
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("trainer.worker.SWEEP_SECONDS", 1.0)
+            patch.setattr("trainer.sweep.SWEEP_SECONDS", 1.0)
             async with (
                 running(app) as url,
                 space.publisher("ingest") as publish,

@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from chassis.children import die_with_parent
 from chassis.settings import ServiceSettings
-from eventbus.leases import Leases
+from eventbus.leases import Leases, keep_renewed
 from stores.mongo import PyMongoError, connect
 
 
@@ -93,17 +94,12 @@ async def beat(orders: Orders) -> None:
         mongo_database_prefix=orders.mongo_database_prefix,
     )
     leases = Leases(connect(settings, orders.service)[orders.collection])
-    loop = asyncio.get_running_loop()
-    held_until = loop.time() + orders.lease_seconds
-    while loop.time() < held_until:
-        asked = loop.time()
-        try:
-            if not await leases.renew(orders.document_id, orders.fence, orders.lease_seconds):
-                break
-            held_until = asked + orders.lease_seconds
-        except PyMongoError as error:
-            print(f"heartbeat of {orders.document_id}: {type(error).__name__}", file=sys.stderr)
-        await asyncio.sleep(orders.lease_seconds / 4)
+
+    def away(error: PyMongoError) -> None:
+        print(f"heartbeat of {orders.document_id}: {type(error).__name__}", file=sys.stderr)
+
+    renew = partial(leases.renew, orders.document_id, orders.fence, orders.lease_seconds)
+    await keep_renewed(renew, orders.lease_seconds, away)
     os.killpg(orders.group, signal.SIGKILL)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import Gauge
 
 from chassis.ids import SERVER_MS, now
-from stores.mongo import Collection
+from stores.mongo import Collection, PyMongoError
 
 ABANDONED = Gauge(
     "leases_expired_oldest_seconds", "Longest time that work somebody began has lain without a worker.", ["collection"]
@@ -21,9 +22,39 @@ MEASURE_SECONDS = 15.0
 FREE: dict[str, Any] = {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}
 """Matches what nobody holds a lease on."""
 
+GIVEN_BACK: dict[str, Any] = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
+FORGIVEN: dict[str, Any] = {"lease.failures": 0, "lease.unfinished": 0}
+
+
+async def keep_renewed(
+    renew: Callable[[], Awaitable[bool]], seconds: float, away: Callable[[PyMongoError], None]
+) -> None:
+    """Renew a lease beside the work, until it is lost or could not be renewed in time.
+
+    Args:
+        renew: extends it; False when it is lost.
+        seconds: its length; it is renewed at a quarter of that.
+        away: told why it could not be renewed; it is tried again.
+    """
+    clock = asyncio.get_running_loop().time
+    held_until = clock() + seconds
+    while clock() < held_until:
+        asked = clock()
+        try:
+            if not await renew():
+                return
+            held_until = asked + seconds
+        except PyMongoError as error:
+            away(error)
+        await asyncio.sleep(seconds / 4)
+
 
 class Leases:
-    """Claims, renews and releases leases kept in the documents of `collection`, in their field `lease`."""
+    """Claims, renews and gives back leases kept in the documents of `collection`, in their field `lease`.
+
+    A claim is counted in the same write, and a worker that gives the lease back takes that count back: so one that dies
+    counts by itself. See `Lease` for what is counted.
+    """
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
@@ -47,6 +78,7 @@ class Leases:
                         "lease.owner": owner,
                         "lease.fence": {"$add": ["$lease.fence", 1]},
                         "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]},
+                        "lease.unfinished": {"$add": [{"$ifNull": ["$lease.unfinished", 0]}, 1]},
                         "version": {"$add": ["$version", 1]},
                     }
                 }
@@ -55,35 +87,58 @@ class Leases:
             return_document=True,
         )
 
-    async def renew(self, document_id: str, fence: int, seconds: float) -> bool:
-        """Extend a lease; False when it is not ours any more, and the work must stop."""
+    async def renew(
+        self, document_id: str, fence: int, seconds: float, wanted: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Extend a lease; False when it is not ours any more, and the work must stop.
+
+        Args:
+            document_id: the work.
+            fence: of the claim.
+            seconds: length of the lease from now.
+            wanted: further conditions, without which nobody wants the work any more.
+        """
         result = await self._collection.update_one(
-            {"_id": document_id, "lease.fence": fence, "lease.owner": {"$ne": ""}},
+            {**(wanted or {}), "_id": document_id, "lease.fence": fence, "lease.owner": {"$ne": ""}},
             [{"$set": {"lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
         )
         return result.matched_count == 1
 
     async def release(self, document_id: str, fence: int) -> None:
         """Give the lease back; the fence stays, so late writes of this attempt are still refused after a new claim."""
-        await self._collection.update_one(
-            {"_id": document_id, "lease.fence": fence}, {"$set": {"lease.owner": "", "lease.until_ms": 0}}
-        )
+        await self._collection.update_one({"_id": document_id, "lease.fence": fence}, {"$set": GIVEN_BACK})
 
     async def delay(self, document_id: str, fence: int, seconds: float) -> None:
-        """Let nobody claim the document for some seconds: the wait before another attempt."""
+        """Give the lease back, and let nobody claim the document for some seconds."""
+        until = {"lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}
         await self._collection.update_one(
-            {"_id": document_id, "lease.fence": fence},
-            [{"$set": {"lease.owner": "", "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
+            {"_id": document_id, "lease.fence": fence}, [{"$set": {**GIVEN_BACK, **until}}]
         )
 
-    async def tenants_with_work(self, query: dict[str, Any]) -> list[str]:
-        """Whose documents match and are free: nobody is asked in vain whose work is only under way or put off.
+    async def finish(self, document_id: str, fence: int) -> None:
+        """Give the lease back, and forget what was counted: the work is over, and begins anew if it ever does."""
+        forgotten = {**GIVEN_BACK, **FORGIVEN, "lease.progress": 0}
+        await self._collection.update_one({"_id": document_id, "lease.fence": fence}, {"$set": forgotten})
 
-        Args:
-            query: which documents are work; should use an index that holds the tenant and the lease's end.
+    async def count_failure(self, document_id: str, fence: int) -> int | None:
+        """Count a failed attempt, for which no death is counted.
+
+        Returns:
+            How many have failed since the work last got further; None when the lease is not ours any more.
         """
-        pipeline: list[dict[str, Any]] = [{"$match": {"$and": [query, FREE]}}, {"$group": {"_id": "$tenant_id"}}]
-        return [found["_id"] async for found in self._collection.aggregate(pipeline)]
+        found = await self._collection.find_one_and_update(
+            {"_id": document_id, "lease.fence": fence},
+            {"$inc": {"lease.failures": 1}, "$set": {"lease.unfinished": 0}},
+            return_document=True,
+        )
+        return int(found["lease"]["failures"]) if found else None
+
+    async def progress(self, document_id: str, fence: int, mark: int) -> None:
+        """Note how far the work got (from 1); where that is further than ever, forget what was counted against it."""
+        further = {"$or": [{"lease.progress": {"$lt": mark}}, {"lease.progress": None}]}
+        await self._collection.update_one(
+            {**further, "_id": document_id, "lease.fence": fence}, {"$set": {**FORGIVEN, "lease.progress": mark}}
+        )
 
     async def abandoned(self, query: dict[str, Any]) -> float:
         """For how long the work has lain without a worker whose lease ended first; 0 where all is held or given back.

@@ -56,9 +56,7 @@ class AggregateStore(Generic[A]):
         """Create the indexes every aggregate collection has."""
         await ensure_index(self.collection, [("outbox.0.at", ASCENDING)], sparse=True)
         await ensure_index(self.collection, [("tenant_id", ASCENDING), ("created_at", ASCENDING)])
-        if (
-            "state" in self.kind.model_fields
-        ):  # what waits is found by its state, and whose it is and whether it is free
+        if "state" in self.kind.model_fields:  # what waits is found by its state; whose it is, and whether it is free
             await ensure_index(
                 self.collection, [(name, ASCENDING) for name in ("state", "tenant_id", "lease.until_ms")]
             )
@@ -227,26 +225,6 @@ class AggregateStore(Generic[A]):
             if (aggregate := self._read(document)) is not None:
                 return aggregate
             await self.leases.delay(document["_id"], document["lease"]["fence"], PUT_OFF_SECONDS)
-        return None
-
-    async def claim_in_turn(self, query: dict[str, Any], turns: Collection, owner: str, seconds: float) -> A | None:
-        """Claim the oldest that matches of the tenant that waited longest for a turn: nobody's many hold up one's few.
-
-        Args:
-            query: which aggregates are work; should use an index.
-            turns: by tenant, when it last had one.
-            owner: the worker's name, for people.
-            seconds: length of the lease.
-        """
-        waiting = await self.leases.tenants_with_work(query)
-        if not waiting:
-            return None
-        had = {turn["_id"]: turn["at"] async for turn in turns.find({"_id": {"$in": waiting}})}
-        for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), str(tenant))):
-            aggregate = await self.claim({**query, "tenant_id": tenant_id}, owner, seconds)
-            if aggregate is not None:
-                await turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
-                return aggregate
         return None
 
     def _load(self, document: dict[str, Any]) -> A:

@@ -132,7 +132,7 @@ def _is_work(before: Document, after: Document) -> bool:
     """Whether only the worker who holds the claim may make this change."""
     into = after["state"] != before["state"] and after["state"] in ("running", "evaluating")
     new_checkpoint = after["checkpoint"] is not None and after["checkpoint"] != before["checkpoint"]
-    return into or new_checkpoint or after["failures"] != before["failures"]
+    return into or new_checkpoint or after["lease"].get("failures", 0) != before["lease"].get("failures", 0)
 
 
 def _held_by(owner: str, by: str, history: History, job: str, fence: int) -> bool:

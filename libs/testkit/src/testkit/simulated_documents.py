@@ -123,12 +123,19 @@ class SimulatedCollection:
         return found
 
     async def aggregate(self, pipeline: list[Document]) -> AsyncIterator[Document]:
-        """See MongoDB; only what matches, by the values of one field."""
-        [match, group] = pipeline
-        field = group["$group"]["_id"].removeprefix("$")
-        found = await self.call(lambda: list(dict.fromkeys(one[field] for one in self.select(match["$match"]))))
-        for value in found:
-            yield {"_id": value}
+        """See MongoDB; of what matches, sorted, the first of each value of one field, and of those what matches."""
+        [match, sort, group, having] = pipeline
+
+        def first_of_each() -> list[Document]:
+            found: dict[Any, Document] = {}
+            for one in self.select(match["$match"], list(sort["$sort"].items())):
+                key = evaluate(one, group["$group"]["_id"], 0)
+                fields = {name: value["$first"] for name, value in group["$group"].items() if name != "_id"}
+                found.setdefault(key, {"_id": key, **{name: evaluate(one, of, 0) for name, of in fields.items()}})
+            return [one for one in found.values() if matches(one, having["$match"], self._database.now_ms())]
+
+        for document in await self.call(first_of_each):
+            yield document
 
     async def count_documents(self, query: Document) -> int:
         """See MongoDB."""
@@ -277,6 +284,8 @@ def evaluate(document: Document, expression: Any, now: int) -> Any:
         values = [evaluate(document, one, now) for one in argument]
         if operator == "$add":
             return sum(values)
+        if operator == "$ifNull":
+            return next((value for value in values if value is not None), None)
         if operator == "$lt":
             return values[1] is not None and (values[0] is None or values[0] < values[1])
         raise LookupError(f"the simulated documents do not know {operator}")

@@ -73,9 +73,15 @@ def routes(evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> 
         model: Annotated[str | None, Query(max_length=256, description="Only the evaluation of this model.")] = None,
         status: State | None = None,
     ) -> Page:
-        wanted = {"model_id": model, "state": status}
-        query = {name: value for name, value in wanted.items() if value is not None} | principal.only
-        found = await evaluations.select(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
+        found = await evaluations.page_of(
+            principal.tenant_id,
+            principal.only,
+            model_id=model,
+            state=status,
+            limit=limit + 1,
+            after=after,
+            newest_first=order == "desc",
+        )
         return page([await view(evaluation) for evaluation in found], limit=limit)
 
     @router.get("/{evaluation_id}")

@@ -8,14 +8,15 @@ import httpx2
 from fastapi import FastAPI
 
 from evaluator.api import routes
-from evaluator.domain import Evaluation
+from evaluator.domain import OPEN, Evaluation
 from evaluator.engine import Engine
 from evaluator.events import subscriptions
 from evaluator.settings import Settings
-from evaluator.store import TO_EVALUATE, Answers, Artifacts, Evaluations
+from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.use_cases import Evaluate, Queue
-from evaluator.worker import Worker
+from evaluator.worker import Evaluating, policy
 from eventbus.service import Service
+from work import LeasedWorker, WorkQueue
 
 SWEEP_SECONDS = 60
 
@@ -29,7 +30,8 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     """
     service = Service("evaluator", settings)
     store = service.aggregates("evaluations", Evaluation)
-    evaluations = Evaluations(store, service.collection("turns"), service.collection("deleted_rows"))
+    evaluations = Evaluations(store, service.collection("deleted_rows"))
+    waiting = WorkQueue(store, OPEN, service.collection("turns"))
     answers = Answers(service.collection("answers"))
     artifacts = Artifacts(service.objects)
     client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=2 * settings.evaluator_parallel))
@@ -44,6 +46,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)
+    service.on_start(waiting.prepare)
     service.on_start(answers.prepare)
     service.on_stop(client.aclose)
 
@@ -53,9 +56,10 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
             await queue.rest(SWEEP_SECONDS)
 
     service.background("sweep", sweep)
-    service.watch_leases(store, TO_EVALUATE)
+    service.watch_leases(store, waiting.query)
     service.sweep_orphans({"evaluations": evaluations.orphaned_evidence})
+    kind = Evaluating(evaluate)
     for slot in range(settings.evaluator_slots):
-        owner = f"{service.replica_id}-{slot}"
-        service.background(f"worker-{slot}", Worker(settings, evaluations, evaluate, owner).run)
+        worker = LeasedWorker(waiting, kind, policy(settings), f"{service.replica_id}-{slot}")
+        service.background(f"worker-{slot}", worker.run)
     return service.app([routes(evaluations, answers, artifacts)])

@@ -51,6 +51,7 @@ class Evaluation(Aggregate):
     A failed attempt goes back to `queued` with `last_error`; answers already given are kept.
 
     Attributes:
+        attempts: as the lease counts them, for its owner to see.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -107,7 +108,7 @@ class Evaluation(Aggregate):
         """
         self._require_open()
         self.state = "running"
-        self.attempts += 1
+        self.attempts = self.lease.attempts
         self.started_at = self.started_at or at
 
     def fix_plan(self, plan: Plan) -> None:
@@ -125,7 +126,7 @@ class Evaluation(Aggregate):
         """The adapter is not there yet: that was no attempt, and since when it is missed is kept."""
         self._require_open()
         self.state = "queued"
-        self.attempts -= 1
+        self.attempts = self.lease.failures
         self.last_error = error
         self.adapter_missed_at = self.adapter_missed_at or at
 

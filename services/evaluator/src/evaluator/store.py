@@ -10,15 +10,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from chassis.errors import Conflict, NotFound
-from evaluator.domain import OPEN, Evaluation
+from evaluator.domain import OPEN, Evaluation, State
 from evaluator.rows import Row, parse_rows
 from eventbus.outbox import AggregateStore
 from schemas import ObjectRef
 from stores.mongo import ASCENDING, Collection, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
-
-TO_EVALUATE: dict[str, Any] = {"state": {"$in": list(OPEN)}}
 
 
 class Answer(BaseModel):
@@ -45,17 +43,15 @@ class Answer(BaseModel):
 
 
 class Evaluations:
-    """Evaluations and their leases.
+    """The evaluations.
 
     Args:
         aggregates: the evaluations.
-        turns: by tenant, when it last had one run.
         deleted_rows: where held-out rows lay that are deleted, for candidates of theirs that come late.
     """
 
-    def __init__(self, aggregates: AggregateStore[Evaluation], turns: Collection, deleted_rows: Collection) -> None:
+    def __init__(self, aggregates: AggregateStore[Evaluation], deleted_rows: Collection) -> None:
         self._evaluations = aggregates
-        self._turns = turns
         self._deleted_rows = deleted_rows
 
     async def prepare(self) -> None:
@@ -131,28 +127,21 @@ class Evaluations:
             unknown=[key for evaluation_id, keys in folders.items() if evaluation_id not in found for key in keys],
         )
 
-    async def select(
-        self, tenant_id: str, query: dict[str, Any], *, limit: int, after: str | None, order: str
+    async def page_of(
+        self,
+        tenant_id: str,
+        where: Mapping[str, Any],
+        *,
+        model_id: str | None,
+        state: State | None,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
     ) -> list[Evaluation]:
-        """The tenant's evaluations that match `query`, by age."""
-        return await self._evaluations.find(tenant_id, query, limit=limit, after=after, newest_first=order == "desc")
-
-    async def claim(self, owner: str, seconds: float) -> Evaluation | None:
-        """Claim the oldest evaluation that waits, or whose worker died."""
-        return await self._evaluations.claim_in_turn(TO_EVALUATE, self._turns, owner, seconds)
-
-    async def still_ours(self, evaluation: Evaluation, seconds: float) -> bool:
-        """Renew our lease; False when it was lost or the evaluation is over, and the work must stop."""
-        renewed = await self._evaluations.leases.renew(evaluation.id, evaluation.lease.fence, seconds)
-        return renewed and (await self.get(evaluation.tenant_id, evaluation.id)).state in OPEN
-
-    async def release(self, evaluation: Evaluation) -> None:
-        """Give our lease back, so that another worker may go on at once."""
-        await self._evaluations.leases.release(evaluation.id, evaluation.lease.fence)
-
-    async def delay(self, evaluation: Evaluation, seconds: float) -> None:
-        """Give our lease back, but let nobody go on for some seconds."""
-        await self._evaluations.leases.delay(evaluation.id, evaluation.lease.fence, seconds)
+        """The tenant's evaluations that meet the further conditions of `where`, of one model, or in one state."""
+        wanted = {"model_id": model_id, "state": state}
+        query = {**where, **{name: value for name, value in wanted.items() if value is not None}}
+        return await self._evaluations.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
 
     async def write(self, evaluation: Evaluation, change: Callable[[Evaluation], None]) -> Evaluation:
         """Apply a worker's change, refused once another worker has claimed the evaluation."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Transient
 from chassis.ids import now
 from chassis.peers import Peer
 from evaluator.domain import Evaluation, Plan, System
@@ -22,6 +21,7 @@ from evaluator.store import Answer, Answers, Artifacts, Evaluations
 from evaluator.verdict import untested
 from schemas import DatasetDeleted, ModelDeleted, ModelRegistered
 from schemas.artifacts import BaseModelSpec
+from work import GiveUp
 
 log = structlog.get_logger()
 
@@ -135,23 +135,24 @@ class Evaluate:
             await self._ask(evaluation, plan, system, rows, [train[place] for place in plan.examples])
         await self._judge(evaluation, plan, heldout, train)
 
-    async def put_back(self, evaluation: Evaluation, error: Transient) -> None:
-        """Have another attempt made later, or hand the decision to a person after the last one."""
-        current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
-        if current.attempts >= self._settings.evaluator_attempts:
-            await self.give_up(evaluation, f"{error.message} ({current.attempts} attempts).")
-            return
-        await self._evaluations.write(evaluation, lambda one: one.put_back(error.message))
-        await self._evaluations.delay(evaluation, self._settings.evaluator_retry_seconds * min(current.attempts, 20))
+    async def put_back(self, evaluation: Evaluation, error: str) -> None:
+        """Have another attempt made later."""
+        await self._evaluations.write(evaluation, lambda one: one.put_back(error))
 
-    async def put_off(self, evaluation: Evaluation, error: AdapterNotFound) -> None:
-        """Look again soon, and give the slot back meanwhile; after the settings' limit a person decides."""
+    async def miss_adapter(self, evaluation: Evaluation, error: AdapterNotFound) -> float:
+        """Give the slot back while the adapter is not there.
+
+        Returns:
+            Seconds until it is looked for again.
+
+        Raises:
+            GiveUp: it has been missed for as long as the settings allow.
+        """
         current = await self._evaluations.write(evaluation, lambda one: one.put_off(error.message, now()))
         missed = now() - (current.adapter_missed_at or now())
         if missed > self._settings.evaluator_adapter_seconds:
-            await self.give_up(evaluation, f"{error.message} (after {missed} s).")
-            return
-        await self._evaluations.delay(evaluation, min(1 + missed / 4, LONGEST_LOOK_SECONDS))
+            raise GiveUp(f"{error.message} (after {missed} s).")
+        return min(1 + missed / 4, LONGEST_LOOK_SECONDS)
 
     async def give_up(self, evaluation: Evaluation, reason: str) -> None:
         """End the evaluation without scores: a person decides, and the evidence says why there are none."""

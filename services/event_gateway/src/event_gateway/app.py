@@ -11,7 +11,7 @@ from event_gateway.domain import Delivery, Endpoint, Received
 from event_gateway.events import subscriptions
 from event_gateway.sending import WebhookSender
 from event_gateway.settings import Settings
-from event_gateway.store import TO_DELIVER, Kept, Log, Refusals, Webhooks
+from event_gateway.store import Kept, Log, Refusals, Webhooks
 from event_gateway.use_cases import Endpoints, Heads, KeepEvent, Publish
 from event_gateway.worker import Deliveries
 from eventbus.service import Service
@@ -42,7 +42,7 @@ def build(settings: Settings) -> FastAPI:
     service.background("sweep", kept.sweep)
     service.background("heads", heads.run)
     service.background("deliveries", Deliveries(webhooks, sender, settings, owner=service.replica_id, wake=wake).run)
-    service.watch_leases(webhooks.deliveries, TO_DELIVER)
+    service.watch_leases(webhooks.deliveries, webhooks.due.query)
     service.on_stop(sender.close)
     return service.app(
         [

@@ -14,8 +14,7 @@ from chassis.text import quoted
 from event_gateway.domain import Delivery, Endpoint, Received, Refused
 from eventbus.outbox import AggregateStore
 from stores.mongo import Collection, DuplicateKeyError, ensure_index
-
-TO_DELIVER: dict[str, Any] = {"state": "waiting"}
+from work import WorkQueue
 
 SWEEP_SECONDS = 60.0
 LOST_PLACES = 50
@@ -193,10 +192,11 @@ class Webhooks:
     ) -> None:
         self.endpoints = endpoints
         self.deliveries = deliveries
-        self._turns = turns
+        self.due = WorkQueue(deliveries, ["waiting"], turns)
 
     async def prepare(self) -> None:
         """Create the indexes."""
+        await self.due.prepare()
         await ensure_index(self.deliveries.collection, [("endpoint_id", 1), ("state", 1), ("created_at", -1)])
         await ensure_index(self.deliveries.collection, "created_at")
 
@@ -230,8 +230,7 @@ class Webhooks:
             but_to: none to these endpoints.
             but_of: none of these tenants.
         """
-        query = {**TO_DELIVER, "endpoint_id": {"$nin": list(but_to)}, "tenant_id": {"$nin": list(but_of)}}
-        return await self.deliveries.claim_in_turn(query, self._turns, owner, seconds)
+        return await self.due.claim(owner, seconds, where={"endpoint_id": {"$nin": list(but_to)}}, but_of=but_of)
 
     async def page(self, endpoint: Endpoint, *, state: str | None, limit: int, after: str | None) -> list[Delivery]:
         """Deliveries to an endpoint, newest first."""

@@ -9,37 +9,36 @@ from eventbus.service import Service
 from ingest.api import dataset_routes, file_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
+from ingest.publishing import Publish
 from ingest.settings import Settings
 from ingest.store import DATASETS_TO_PURGE, LEFT_BEHIND, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
 from ingest.use_cases import Retention, Uploads
-from ingest.worker import Worker
+from ingest.worker import Reading, policy
+from work import LeasedWorker, WorkQueue
 
 
 def build(settings: Settings) -> FastAPI:
     """The ingest application."""
     service = Service("ingest", settings)
-    files = Files(
-        service.aggregates("files", File),
-        service.aggregates("datasets", Dataset),
-        service.collection("arriving"),
-        service.collection("turns"),
-        Uses(service.collection("uses")),
-        StoredElsewhere(service.collection("stored_elsewhere")),
-        service.objects,
-    )
+    kept, datasets = service.aggregates("files", File), service.aggregates("datasets", Dataset)
+    uses, elsewhere = Uses(service.collection("uses")), StoredElsewhere(service.collection("stored_elsewhere"))
+    files = Files(kept, datasets, service.collection("arriving"), uses, elsewhere, service.objects)
     uploads = Uploads(files, settings.ingest_tenant_bytes, service.replica_id, settings.ingest_lease_seconds)
-    worker = Worker(files, settings, service.replica_id)
+    waiting = WorkQueue(kept, TO_PARSE, service.collection("turns"))
+    reading = Reading(files, Publish(files, service.objects, settings), settings)
+    worker = LeasedWorker(waiting, reading, policy(settings), service.replica_id)
 
     service.on_start(files.prepare)
-    service.bus.subscribe(subscriptions(uploads, Retention(files, uploads)))
+    service.on_start(waiting.prepare)
+    service.bus.subscribe(subscriptions(uploads, Retention(uses, elsewhere, uploads)))
     service.background("worker", worker.run)
     service.background("sweep", uploads.sweep)
-    service.watch_leases(files.files, TO_PARSE, TO_PURGE)
-    service.watch_leases(files.datasets, DATASETS_TO_PURGE)
+    service.watch_leases(kept, waiting.query, TO_PURGE)
+    service.watch_leases(datasets, DATASETS_TO_PURGE)
     service.sweep_orphans(
         {"files": files.orphaned_bytes, "documents": files.orphaned_bytes, "datasets": files.orphaned_datasets}
     )
-    leftovers = Leftovers(files.files, LEFT_BEHIND, File.finish_deletion)
+    leftovers = Leftovers(kept, LEFT_BEHIND, File.finish_deletion)
     return service.app(
         [file_routes(files, uploads, settings, worker.wake), dataset_routes(files), leftover_routes(leftovers)],
         streamed=["/v1/files"],

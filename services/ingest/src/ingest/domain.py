@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from chassis.errors import Conflict, Invalid
+from chassis.errors import Invalid
 from chassis.text import quoted
 from eventbus.aggregate import Aggregate
 from ingest.readers import BadRows
@@ -63,8 +63,6 @@ class File(Aggregate):
     derived_bytes: int = 0
     tasks: bool = True
     expires_at: int | None = None
-    attempts: int = 0
-    unfinished: int = 0
     purged: bool = False
     told: bool = False
 
@@ -79,20 +77,6 @@ class File(Aggregate):
                 object=self.object,
             )
         )
-
-    def begin_attempt(self) -> None:
-        """Its parser is started: noted before, so that one that takes its worker along is seen by it.
-
-        Raises:
-            Conflict: it is not to be read any more.
-        """
-        if self.state != "uploaded":
-            raise Conflict(f"File '{self.id}' is {self.state}.", code="wrong_state")
-        self.unfinished += 1
-
-    def end_attempt(self, attempts: int) -> None:
-        """Its parser ended; so many attempts count, those that ended for another reason than the file do not."""
-        self.attempts, self.unfinished = attempts, 0
 
     def became_dataset(self, dataset: Dataset, note: str | None) -> None:
         """Its rows are a dataset version now; said here, so that a file deleted meanwhile never says it."""
@@ -118,7 +102,7 @@ class File(Aggregate):
             )
         )
         if self.purpose == "user_data":
-            self._has_no_dataset("no_rows", "it is a document, not rows to learn from. Upload JSONL or CSV.")
+            self._has_no_dataset("no_rows", "it is a document, not rows to learn from. Upload JSONL, CSV or XLSX.")
 
     def needs_labels(self, records: ObjectRef, rows: int, note: str | None) -> None:
         """Its rows have no answers: people are asked for them."""

@@ -1,7 +1,8 @@
 """The disposable process that reads one upload: `python -m ingest.parse FOLDER PARENT`.
 
-FOLDER holds `job.json` and `upload`; it leaves `result.json` and the parts it names. Memory, CPU time and file size are
-limited, so a hostile file ends this process and nothing else. It ends with its worker, PARENT.
+FOLDER holds a job and its upload; the process leaves a result and the parts it names, see `ingest.parse_job`. Memory,
+CPU time and file size are limited, so a hostile file ends this process and nothing else. It ends with its worker,
+PARENT.
 """
 
 from __future__ import annotations
@@ -10,13 +11,24 @@ import json
 import resource
 import sys
 from pathlib import Path
-from typing import Any
 
 from chassis.children import die_with_parent
 from chassis.exhaustion import Exhausted, exhaustion_named
 from ingest.card import write_card
 from ingest.cleaning import Splits, split
-from ingest.readers import FormatError, Parsed, Row, check_jsonl, decode, parse
+from ingest.parse_job import (
+    DatasetFile,
+    DocumentFile,
+    KeptFile,
+    ParseJob,
+    ParseResult,
+    RejectedFile,
+    UnlabelledFile,
+    read_job,
+    write_result,
+)
+from ingest.readers import FormatError, Parsed, Row, Source, check_jsonl, parse
+from schemas import RowCounts
 
 KEPT_AS_IS = ("evals", "batch")
 SHORT_ROW_BYTES = 2800
@@ -39,19 +51,20 @@ def main() -> int:
 
 def leave_result(folder: Path) -> None:
     """Read the job, limit this process, work, and write what came of it."""
-    job = json.loads((folder / "job.json").read_text())
-    resource.setrlimit(resource.RLIMIT_AS, (job["memory_bytes"], job["memory_bytes"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"] + GRACE_SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * job["max_file_bytes"], 4 * job["max_file_bytes"]))
+    job = read_job(folder)
+    resource.setrlimit(resource.RLIMIT_AS, (job.memory_bytes, job.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (job.seconds, job.seconds + GRACE_SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * job.max_file_bytes, 4 * job.max_file_bytes))
+    result: ParseResult
     try:
         result = work(folder, job)
     except FormatError as error:
-        where = f"{job['filename']}, line {error.line}" if error.line else job["filename"]
-        result = {"kind": "rejected", "code": error.code, "message": f"{where}: {error.message}", "line": error.line}
+        where = f"{job.filename}, {error.place}" if error.place else job.filename
+        result = RejectedFile(code=error.code, message=f"{where}: {error.message}", line=error.line)
     except MemoryError:
-        message = f"{job['filename']}: {out_of_bounds(job['memory_bytes'], job['seconds'])}"
-        result = {"kind": "rejected", "code": "too_large", "message": message, "line": None}
-    (folder / "result.json").write_text(json.dumps(result, ensure_ascii=False))
+        message = f"{job.filename}: {out_of_bounds(job.memory_bytes, job.seconds)}"
+        result = RejectedFile(code="too_large", message=message)
+    write_result(folder, result)
 
 
 def out_of_bounds(memory_bytes: int, seconds: int) -> str:
@@ -62,74 +75,67 @@ def out_of_bounds(memory_bytes: int, seconds: int) -> str:
     )
 
 
-def work(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+def work(folder: Path, job: ParseJob) -> ParseResult:
     """Turn the upload into parts, and say what they are.
 
     Raises:
         FormatError: the upload cannot be used.
     """
-    text = decode((folder / "upload").read_bytes())
-    if job["purpose"] in KEPT_AS_IS:
-        return {"kind": "kept", "rows": check_jsonl(text)}
-    if job["purpose"] == "vision":
+    source = Source(folder / "upload", job.filename)
+    if job.purpose in KEPT_AS_IS:
+        return KeptFile(rows=check_jsonl(source.text))
+    if job.purpose == "vision":
         raise FormatError("unsupported_purpose", "files of purpose 'vision' cannot be used yet.")
-    parsed = parse(
-        text,
-        filename=job["filename"],
-        columns=job["columns"],
-        purpose=job["purpose"],
-        bad_rows=job["bad_rows"],
-    )
+    parsed = parse(source, columns=job.columns, purpose=job.purpose, bad_rows=job.bad_rows)
     if parsed.kind == "document":
         return _document(folder, job, parsed)
     if parsed.kind == "unlabelled":
-        if job["purpose"] == "fine-tune":
+        if job.purpose == "fine-tune":
             raise FormatError("no_answers", "the rows have no answers to learn. Add them, or upload as 'user_data'.")
         _write_rows(folder / "records.jsonl", parsed.rows)
-        return {"kind": "unlabelled", "rows": len(parsed.rows), "note": _note(parsed.left_out, parsed.unread_note())}
+        return UnlabelledFile(rows=len(parsed.rows), note=_note(parsed.left_out, parsed.unread_note()))
     return _dataset(folder, job, parsed)
 
 
-def _document(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
+def _document(folder: Path, job: ParseJob, parsed: Parsed) -> DocumentFile:
     headings = (line.lstrip("#").strip() for line in parsed.text.splitlines() if line.startswith("#"))
     (folder / "text.md").write_text(parsed.text)
-    return {"kind": "document", "title": next(headings, "")[:200] or job["filename"]}
+    return DocumentFile(title=next(headings, "")[:200] or job.filename)
 
 
-def _dataset(folder: Path, job: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
+def _dataset(folder: Path, job: ParseJob, parsed: Parsed) -> DatasetFile:
     splits = split(
         parsed.rows,
         unread=parsed.unread,
-        validation_share=job["validation_share"],
-        heldout_share=job["heldout_share"],
-        seed=job["seed"],
+        validation_share=job.validation_share,
+        heldout_share=job.heldout_share,
+        seed=job.seed,
     )
     _check_rows(splits, job)
     for name in ("train", "validation", "heldout"):
         _write_rows(folder / f"{name}.jsonl", getattr(splits, name))
     (folder / "card.md").write_text(write_card(job, parsed.format, splits))
-    return {
-        "kind": "dataset",
-        "format": parsed.format,
-        "task": splits.task,
-        "labels": len(splits.labels),
-        "system": splits.system,
-        "duplicates": splits.duplicates,
-        "teach_nothing": splits.teach_nothing,
-        "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "heldout")},
-        "note": _note(
+    return DatasetFile(
+        format=parsed.format,
+        task=splits.task,
+        labels=len(splits.labels),
+        system=splits.system,
+        duplicates=splits.duplicates,
+        teach_nothing=splits.teach_nothing,
+        rows=RowCounts(train=len(splits.train), validation=len(splits.validation), heldout=len(splits.heldout)),
+        note=_note(
             parsed.left_out,
             parsed.unread_note(),
             _removed(splits.duplicates, "exact duplicate"),
             _removed(splits.teach_nothing, "row", " because every answer has the weight 0 and nothing is learned"),
-            f"{_counted(splits.rows, 'row')} can validate a model; {job['fewest_rows']} are needed to train one."
-            if splits.rows < job["fewest_rows"]
+            f"{_counted(splits.rows, 'row')} can validate a model; {job.fewest_rows} are needed to train one."
+            if splits.rows < job.fewest_rows
             else None,
         ),
-    }
+    )
 
 
-def _check_rows(splits: Splits, job: dict[str, Any]) -> None:
+def _check_rows(splits: Splits, job: ParseJob) -> None:
     """Refuse what no use can be made of: a file that was uploaded for a job may be there to validate with.
 
     Raises:
@@ -137,11 +143,11 @@ def _check_rows(splits: Splits, job: dict[str, Any]) -> None:
     """
     if not splits.rows:
         raise FormatError("nothing_to_learn", "every answer has the weight 0, so there is nothing to learn.")
-    if splits.rows < job["fewest_rows"] and job["purpose"] != "fine-tune":
+    if splits.rows < job.fewest_rows and job.purpose != "fine-tune":
         raise FormatError(
             "too_few_rows",
             f"{_counted(splits.rows, 'different row')} {'is' if splits.rows == 1 else 'are'} too few to learn and to "
-            f"test from; at least {job['fewest_rows']}.",
+            f"test from; at least {job.fewest_rows}.",
         )
 
 

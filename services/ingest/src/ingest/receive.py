@@ -165,7 +165,8 @@ def form_schema() -> dict[str, Any]:
             return {key: written_out(inner) for key, inner in {**named, **value}.items() if key != "$ref"}
         return [written_out(one) for one in value] if isinstance(value, list) else value
 
-    file = {"type": "string", "format": "binary", "description": "The bytes, under the name of the file."}
+    told = "The bytes, under the name of the file: JSONL, CSV, XLSX, Markdown or plain text."
+    file = {"type": "string", "format": "binary", "description": told}
     schema["properties"] = {"file": file, **schema["properties"]}
     return {**written_out(schema), "required": ["file", "purpose"]}
 

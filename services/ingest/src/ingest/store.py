@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from chassis.errors import NotFound
+from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
 from ingest.domain import Dataset, File, State
@@ -24,7 +26,7 @@ DATASET_SIZES = (
     "manifest.parts.card.size",
 )
 KEPT: list[State] = ["uploaded", "processed", "error"]
-TO_PARSE: dict[str, Any] = {"state": "uploaded"}
+TO_PARSE: tuple[State, ...] = ("uploaded",)
 TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
 LEFT_BEHIND: dict[str, Any] = {"state": "deleted", "told": {"$ne": True}}
 """Deleted under a release of which labeling, evaluator and trainer heard nothing."""
@@ -123,7 +125,6 @@ class Files:
         files: the uploads.
         datasets: what was made from them.
         arriving: by object key, bytes that are being stored and that no file names yet.
-        turns: by tenant, when a file of theirs was last claimed to be parsed.
         uses: what rests on files.
         elsewhere: what other services hold.
         objects: where the bytes lie.
@@ -134,33 +135,66 @@ class Files:
         files: AggregateStore[File],
         datasets: AggregateStore[Dataset],
         arriving: Collection,
-        turns: Collection,
         uses: Uses,
         elsewhere: StoredElsewhere,
         objects: Objects,
     ) -> None:
-        self.files = files
-        self.datasets = datasets
-        self.uses = uses
-        self.elsewhere = elsewhere
-        self.objects = objects
+        self._files = files
+        self._datasets = datasets
+        self._uses = uses
+        self._elsewhere = elsewhere
+        self._objects = objects
         self._arriving = arriving
-        self._turns = turns
 
     async def prepare(self) -> None:
-        """Create the indexes of the worker's and the sweeper's questions."""
-        await ensure_index(self.files.collection, [("state", 1), ("tenant_id", 1), ("created_at", 1)])
-        await ensure_index(self.files.collection, [("state", 1), ("purged", 1)])
-        await ensure_index(self.files.collection, [("state", 1), ("expires_at", 1)])
-        await ensure_index(self.files.collection, [("tenant_id", 1), ("source_file_id", 1)])
-        await ensure_index(self.files.collection, [("tenant_id", 1), ("project_id", 1)])
+        """Create the indexes of the sweeper's questions, and of the sums."""
+        await ensure_index(self._files.collection, [("state", 1), ("purged", 1)])
+        await ensure_index(self._files.collection, [("state", 1), ("expires_at", 1)])
+        await ensure_index(self._files.collection, [("tenant_id", 1), ("source_file_id", 1)])
+        await ensure_index(self._files.collection, [("tenant_id", 1), ("project_id", 1)])
         sizes = [(name, 1) for name in FILE_SIZES]
-        await ensure_index(self.files.collection, [("tenant_id", 1), ("purged", 1), *sizes])
+        await ensure_index(self._files.collection, [("tenant_id", 1), ("purged", 1), *sizes])
         sizes = [(name, 1) for name in DATASET_SIZES]
-        await ensure_index(self.datasets.collection, [("tenant_id", 1), ("state", 1), *sizes])
-        await ensure_index(self.datasets.collection, [("tenant_id", 1), ("prepared.file_id", 1)])
-        await self.uses.prepare()
-        await self.elsewhere.prepare()
+        await ensure_index(self._datasets.collection, [("tenant_id", 1), ("state", 1), *sizes])
+        await ensure_index(self._datasets.collection, [("tenant_id", 1), ("prepared.file_id", 1)])
+        await self._uses.prepare()
+        await self._elsewhere.prepare()
+
+    async def find(self, tenant_id: str, file_id: str) -> File | None:
+        """The tenant's file of that id, be it deleted or not."""
+        return await self._files.find_one(tenant_id, {"_id": file_id})
+
+    async def add(self, file: File) -> None:
+        """Add a file.
+
+        Raises:
+            Conflict: there is one of its id.
+        """
+        await self._files.add(file)
+
+    async def add_once(self, file: File) -> File:
+        """Add a file, or return the one of its id."""
+        return await self._files.add_once(file)
+
+    async def write(self, file: File, change: Callable[[File], None]) -> File:
+        """Apply a worker's change, refused once another worker has claimed the file."""
+        return await self._files.update(file.tenant_id, file.id, change, fence=file.lease.fence)
+
+    async def update(self, tenant_id: str, file_id: str, change: Callable[[File], None]) -> File:
+        """Apply anybody else's change."""
+        return await self._files.update(tenant_id, file_id, change)
+
+    async def add_dataset(self, dataset: Dataset) -> Dataset:
+        """Add a dataset version, or return the one of its id."""
+        return await self._datasets.add_once(dataset)
+
+    async def update_dataset(self, tenant_id: str, dataset_id: str, change: Callable[[Dataset], None]) -> None:
+        """Change a dataset version."""
+        await self._datasets.update(tenant_id, dataset_id, change)
+
+    async def uses_of(self, tenant_id: str, file_id: str) -> list[Use]:
+        """Who rests on a file's rows."""
+        return await self._uses.of(tenant_id, file_id)
 
     async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, Any] | None = None) -> File:
         """A file that is not deleted and meets the further conditions of `where`.
@@ -168,7 +202,7 @@ class Files:
         Raises:
             NotFound: there is none for this tenant.
         """
-        found = await self.files.find_one(tenant_id, {**(where or {}), "_id": file_id, "state": {"$ne": "deleted"}})
+        found = await self._files.find_one(tenant_id, {**(where or {}), "_id": file_id, "state": {"$ne": "deleted"}})
         if found is None:
             raise NotFound(f"No such File object: {file_id}", param="id")
         return found
@@ -187,7 +221,7 @@ class Files:
         query: dict[str, Any] = {**where, "state": {"$ne": "deleted"}}
         if purpose:
             query["purpose"] = purpose
-        return await self.files.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
+        return await self._files.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
 
     async def stored_bytes(self, tenant_id: str) -> int:
         """Bytes stored of the tenant's files and of all that is made from them, until they are gone.
@@ -196,24 +230,24 @@ class Files:
         """
         of_files = {"tenant_id": tenant_id, "purged": {"$in": [False, None]}}
         of_datasets = {"tenant_id": tenant_id, "state": {"$in": ["ready", "kept", "deleted", None]}}
-        files = await _sum(self.files.collection, of_files, FILE_SIZES)
-        datasets = await _sum(self.datasets.collection, of_datasets, DATASET_SIZES)
-        return files + datasets + await self.elsewhere.bytes_of(tenant_id)
+        files = await _sum(self._files.collection, of_files, FILE_SIZES)
+        datasets = await _sum(self._datasets.collection, of_datasets, DATASET_SIZES)
+        return files + datasets + await self._elsewhere.bytes_of(tenant_id)
 
     async def made_from(self, file: File) -> list[File]:
         """A file, and those that people made from it by answering its rows."""
         answered = {"source_file_id": file.id, "state": {"$in": KEPT}}
-        return [file, *await self.files.find(file.tenant_id, answered)]
+        return [file, *await self._files.find(file.tenant_id, answered)]
 
     async def published_by(self, tenant_id: str, project_id: str) -> list[File]:
         """The files that a labeling project published, those that are deleted excepted."""
-        return await self.files.find(tenant_id, {"project_id": project_id, "state": {"$in": KEPT}})
+        return await self._files.find(tenant_id, {"project_id": project_id, "state": {"$in": KEPT}})
 
     async def shown_datasets(
         self, tenant_id: str, where: Mapping[str, Any], *, limit: int, after: str | None
     ) -> list[Dataset]:
         """Dataset versions whose rows are there and that meet the further conditions of `where`."""
-        return await self.datasets.find(tenant_id, {**where, **SHOWN_DATASETS}, limit=limit, after=after)
+        return await self._datasets.find(tenant_id, {**where, **SHOWN_DATASETS}, limit=limit, after=after)
 
     async def shown_dataset(self, tenant_id: str, dataset_id: str, where: Mapping[str, Any]) -> Dataset:
         """A dataset version whose rows are there.
@@ -221,34 +255,32 @@ class Files:
         Raises:
             NotFound: there is none for this tenant that meets the conditions of `where`.
         """
-        return await self.datasets.get(tenant_id, dataset_id, {**where, **SHOWN_DATASETS})
+        return await self._datasets.get(tenant_id, dataset_id, {**where, **SHOWN_DATASETS})
 
     async def outliving(self, tenant_id: str, file_id: str) -> list[Dataset]:
         """The dataset versions that stay although their file is deleted."""
-        return await self.datasets.find(tenant_id, {"prepared.file_id": file_id, "state": "kept"})
+        return await self._datasets.find(tenant_id, {"prepared.file_id": file_id, "state": "kept"})
 
     async def claim_deleted_dataset(self, owner: str, seconds: float) -> Dataset | None:
         """A deleted dataset version whose rows may lie there still."""
-        return await self.datasets.claim(DATASETS_TO_PURGE, owner, seconds)
+        return await self._datasets.claim(DATASETS_TO_PURGE, owner, seconds)
 
     async def expired(self) -> list[File]:
         """Files of any tenant whose time is over."""
         query = {"state": {"$in": KEPT}, "expires_at": {"$gt": 0, "$lte": now()}}
-        return [file async for file in self.files.readable(query)]
-
-    async def claim(self, owner: str, seconds: float) -> File | None:
-        """The next file to be parsed: of the tenant that waited longest for a turn, its oldest."""
-        return await self.files.claim_in_turn(TO_PARSE, self._turns, owner, seconds)
+        return [file async for file in self._files.readable(query)]
 
     async def claim_deleted(self, owner: str, seconds: float) -> File | None:
         """A deleted file whose bytes may lie there still, once no worker reads it any more."""
-        return await self.files.claim(TO_PURGE, owner, seconds)
+        return await self._files.claim(TO_PURGE, owner, seconds)
 
-    async def hold(self, file: File, seconds: float) -> bool:
-        """Go on reading a file; False when another worker has it or it was deleted, and the work must stop."""
-        if not await self.files.leases.renew(file.id, file.lease.fence, seconds):
-            return False
-        return await self.files.find_one(file.tenant_id, {"_id": file.id, "state": "uploaded"}) is not None
+    async def download(self, file: File, path: Path) -> None:
+        """Write a file's bytes to `path`.
+
+        Raises:
+            NotFound, DigestMismatch: they are gone, or others.
+        """
+        await self._objects.download(file.object, path)
 
     async def content(self, file: File) -> AsyncIterator[bytes]:
         """The bytes of a file, of which some are there already when this returns.
@@ -257,7 +289,7 @@ class Files:
             NotFound: they are gone.
             Transient: the object store cannot be asked.
         """
-        chunks = aiter(self.objects.stream(file.object))
+        chunks = aiter(self._objects.stream(file.object))
         try:
             first = await anext(chunks, b"")
         except NotFound as error:
@@ -275,12 +307,12 @@ class Files:
         """Store an upload's bytes at a place of their own, noted first, so that a crash leaves none unknown."""
         key = f"tenants/{tenant_id}/files/{file_id}/{new_id('original-')}"
         await self._arriving.insert_one({"_id": key, "tenant_id": tenant_id, "file_id": file_id, "at": now()})
-        return await self.objects.put_stream(key, source)
+        return await self._objects.put_stream(key, source)
 
     async def settle_upload(self, tenant_id: str, file_id: str, key: str) -> None:
         """Keep the stored bytes if the file names them; remove them otherwise."""
-        if await self.files.find_one(tenant_id, {"_id": file_id, "object.key": key}) is None:
-            await self.objects.delete(key)
+        if await self._files.find_one(tenant_id, {"_id": file_id, "object.key": key}) is None:
+            await self._objects.delete(key)
         await self._arriving.delete_one({"_id": key})
 
     async def settle_strays(self, seconds: int) -> None:
@@ -291,7 +323,7 @@ class Files:
     async def orphaned_bytes(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """Bytes of files that do not name them and never will; of files that were never written, those unknown."""
         query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
-        files = {file.id: file async for file in self.files.for_service(query)}
+        files = {file.id: file async for file in self._files.for_service(query)}
         known = [(files[file_id], key) for file_id, keys in folders.items() if file_id in files for key in keys]
         return Orphans(
             removable=[key for file, key in known if not file.may_name(key)],
@@ -300,30 +332,42 @@ class Files:
 
     async def orphaned_datasets(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """Parts of dataset versions that were never written, but for those that are being made."""
-        query = {**TO_PARSE, "tenant_id": tenant_id}
-        coming = {dataset_id_of(file) async for file in self.files.for_service(query)}
+        query = {"state": {"$in": list(TO_PARSE)}, "tenant_id": tenant_id}
+        coming = {dataset_id_of(file) async for file in self._files.for_service(query)}
         theirs = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
-        known = await self.datasets.collection.distinct("_id", theirs)
-        gone = await self.datasets.collection.distinct("_id", {**theirs, "state": "purged"})
+        known = await self._datasets.collection.distinct("_id", theirs)
+        gone = await self._datasets.collection.distinct("_id", {**theirs, "state": "purged"})
         kept = coming.union(known)
         return Orphans(
             removable=[key for dataset_id in gone for key in folders[dataset_id]],
             unknown=[key for dataset_id, keys in folders.items() if dataset_id not in kept for key in keys],
         )
 
+    async def note_purged(self, file: File) -> None:
+        """The bytes of a claimed file are gone; one that a worker has written to meanwhile is claimed again."""
+        file.purge()
+        with suppress(Conflict):
+            await self._files.save(file, fence=file.lease.fence)
+        await self._files.leases.release(file.id, file.lease.fence)
+
+    async def note_dataset_purged(self, dataset: Dataset) -> None:
+        """The rows of a claimed dataset version are gone."""
+        with suppress(Conflict):
+            await self._datasets.update(dataset.tenant_id, dataset.id, Dataset.purge, fence=dataset.lease.fence)
+
     async def remove_bytes(self, file: File) -> None:
         """Remove all that was stored of a file, but not a dataset version that was announced; see `Dataset.delete`."""
-        await self.objects.delete(file.object.key)
-        await self.objects.delete_prefix(f"tenants/{file.tenant_id}/files/{file.id}/")
-        await self.objects.delete_prefix(f"tenants/{file.tenant_id}/documents/{file.id}/")
+        await self._objects.delete(file.object.key)
+        await self._objects.delete_prefix(f"tenants/{file.tenant_id}/files/{file.id}/")
+        await self._objects.delete_prefix(f"tenants/{file.tenant_id}/documents/{file.id}/")
         if file.dataset_id is None:
             unannounced = dataset_id_of(file)
-            await self.datasets.collection.delete_one({"_id": unannounced, "tenant_id": file.tenant_id})
-            await self.objects.delete_prefix(f"tenants/{file.tenant_id}/datasets/{unannounced}/")
+            await self._datasets.collection.delete_one({"_id": unannounced, "tenant_id": file.tenant_id})
+            await self._objects.delete_prefix(f"tenants/{file.tenant_id}/datasets/{unannounced}/")
 
     async def remove_rows(self, dataset: Dataset) -> None:
         """Remove all that was stored of a dataset version."""
-        await self.objects.delete_prefix(f"tenants/{dataset.tenant_id}/datasets/{dataset.id}/")
+        await self._objects.delete_prefix(f"tenants/{dataset.tenant_id}/datasets/{dataset.id}/")
 
 
 async def _sum(collection: Collection, query: dict[str, Any], fields: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import Dataset, File
 from ingest.readers import BadRows
-from ingest.store import Files
+from ingest.store import Files, StoredElsewhere, Uses
 from schemas import (
     EvaluationCompleted,
     EvidenceDeleted,
@@ -99,7 +99,7 @@ class Uploads:
                 code="storage_full",
             )
         file_id = request_id_for("file-", new_id("file-"))
-        if existing := await self._files.files.find_one(tenant_id, {"_id": file_id}):
+        if existing := await self._files.find(tenant_id, file_id):
             return _same(existing, await asyncio.to_thread(_sha256, upload.source))
         stored = await self._files.put_upload(tenant_id, file_id, upload.source)
         crash_point("ingest.bytes_stored")
@@ -116,7 +116,7 @@ class Uploads:
             expires_at=upload.expires_at,
         )
         file.announce()
-        file = await self._files.files.add_once(file)
+        file = await self._files.add_once(file)
         crash_point("ingest.accepted")
         try:
             await self._files.settle_upload(tenant_id, file_id, stored.key)
@@ -138,7 +138,7 @@ class Uploads:
         """
         file = await self._files.visible(tenant_id, file_id, where)
         kept = await self._kept(file)
-        await self._files.files.update(tenant_id, file.id, File.delete)
+        await self._files.update(tenant_id, file.id, File.delete)
         crash_point("ingest.marked_deleted")
         self._deleted.set()
         return kept
@@ -146,7 +146,7 @@ class Uploads:
     async def _kept(self, file: File) -> list[Kept]:
         found = []
         for one in await self._files.made_from(file):
-            uses = await self._files.uses.of(one.tenant_id, one.id)
+            uses = await self._files.uses_of(one.tenant_id, one.id)
             if one.dataset_id is not None and uses:
                 because = "; ".join(use.sentence for use in uses[:MOST_NAMED])
                 found.append(Kept("dataset", one.dataset_id, because))
@@ -176,43 +176,37 @@ class Uploads:
             await self._files.remove_bytes(file)
             if file.dataset_id is not None:
                 with suppress(NotFound):
-                    await self._files.datasets.update(file.tenant_id, file.dataset_id, Dataset.outlive_file)
+                    await self._files.update_dataset(file.tenant_id, file.dataset_id, Dataset.outlive_file)
                 await self.release(file.tenant_id, file.id)
-            file.purge()
-            with suppress(Conflict):  # a worker that wrote meanwhile has changed it since: it is claimed again
-                await self._files.files.save(file, fence=file.lease.fence)
-            await self._files.files.leases.release(file.id, file.lease.fence)
+            await self._files.note_purged(file)
 
     async def release(self, tenant_id: str, file_id: str) -> None:
         """Delete the dataset versions of a deleted file, if nothing rests on them any more."""
         outliving = await self._files.outliving(tenant_id, file_id)
-        if not outliving or await self._files.uses.of(tenant_id, file_id):
+        if not outliving or await self._files.uses_of(tenant_id, file_id):
             return
         for dataset in outliving:
-            await self._files.datasets.update(tenant_id, dataset.id, Dataset.delete)
+            await self._files.update_dataset(tenant_id, dataset.id, Dataset.delete)
         self._deleted.set()
 
     async def purge_datasets(self) -> None:
         """Remove the rows of every deleted dataset version."""
         while dataset := await self._files.claim_deleted_dataset(self._owner, self._lease_seconds):
             await self._files.remove_rows(dataset)
-            with suppress(Conflict):
-                await self._files.datasets.update(
-                    dataset.tenant_id, dataset.id, Dataset.purge, fence=dataset.lease.fence
-                )
+            await self._files.note_dataset_purged(dataset)
 
     async def take_back_labels(self, event: LabelsDeleted) -> None:
         """A labeling project is deleted, and so are the files it published; the tasks of its rows count no more."""
         if event.file_id is not None:
             with suppress(NotFound):
-                await self._files.files.update(event.tenant_id, event.file_id, File.lose_tasks)
+                await self._files.update(event.tenant_id, event.file_id, File.lose_tasks)
         for file in await self._files.published_by(event.tenant_id, event.project_id):
-            await self._files.files.update(file.tenant_id, file.id, File.delete)
+            await self._files.update(file.tenant_id, file.id, File.delete)
         self._deleted.set()
 
     async def take_labels(self, event: LabelsPublished) -> None:
         """Published labels are a new file of rows, once per publication; labels of a deleted file are none."""
-        original = await self._files.files.find_one(event.tenant_id, {"_id": event.file_id}) if event.file_id else None
+        original = await self._files.find(event.tenant_id, event.file_id) if event.file_id else None
         if original is not None and original.state == "deleted":
             return
         name = PurePath(original.filename).stem if original else event.name.replace("/", "-") or "labels"
@@ -229,7 +223,7 @@ class Uploads:
         )
         file.announce()
         try:
-            await self._files.files.add(file)
+            await self._files.add(file)
         except Conflict:
             return
 
@@ -240,13 +234,14 @@ class Retention:
     A job or a model that was not heard of yet when its file is deleted keeps nothing: where in doubt, deletion wins.
 
     Args:
-        files: where that is kept.
+        uses: where the former is kept.
+        elsewhere: where the latter is.
         uploads: lets go of rows.
     """
 
-    def __init__(self, files: Files, uploads: Uploads) -> None:
-        self._uses = files.uses
-        self._elsewhere = files.elsewhere
+    def __init__(self, uses: Uses, elsewhere: StoredElsewhere, uploads: Uploads) -> None:
+        self._uses = uses
+        self._elsewhere = elsewhere
         self._uploads = uploads
 
     async def requested(self, event: FinetuneRequested) -> None:

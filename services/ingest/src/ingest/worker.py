@@ -1,42 +1,34 @@
-"""Parses uploads one after the other, each in a process of its own with limits, under a lease."""
+"""An attempt at reading an upload, in a process of its own with limits, and what follows from its end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, NotFound, Transient
-from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted, exhaustion_named, raise_for_exit
-from chassis.ids import now
-from chassis.private_folders import OutgrewDisk, PrivateFolders
-from ingest.domain import Dataset, File, Rejection
+from chassis.errors import NotFound
+from chassis.exhaustion import exhaustion_named, raise_for_exit
+from chassis.private_folders import PrivateFolders
+from ingest.domain import File, Rejection
 from ingest.parse import out_of_bounds
+from ingest.parse_job import ParseResult, read_result, write_job
+from ingest.publishing import Publish, job_of
 from ingest.settings import Settings
-from ingest.store import Files, dataset_id_of
-from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef, RowCounts
-from stores.mongo import PyMongoError
+from ingest.store import Files
 from stores.objects import DigestMismatch
+from work import End, GiveUp, Held, Kind, Lost, OutOfAttempts, Policy
 
 log = structlog.get_logger()
 
-IDLE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 MOST_ATTEMPTS = 3
 MOST_DEATHS = 20
 """Workers that may die while they read a file, one after the other, before it is given up."""
-SPLIT_SEED = "sartor-1"
-PARTS = ("train", "validation", "heldout")
 PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
 """All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
 
@@ -45,110 +37,69 @@ class ParserDied(Exception):
     """The parser ended without a result."""
 
 
-class Worker:
-    """Claims uploads and turns them into dataset versions and documents.
+def policy(settings: Settings) -> Policy:
+    """How long an upload is held, and how often it is tried."""
+    return Policy(
+        lease_seconds=settings.ingest_lease_seconds,
+        most_failures=MOST_ATTEMPTS,
+        most_deaths=MOST_DEATHS,
+        retry_seconds=RETRY_SECONDS,
+    )
+
+
+class Reading(Kind[File]):
+    """Turns an upload into a dataset version or a document; one that is deleted meanwhile becomes nothing.
 
     Args:
-        files: where they are kept.
-        settings: limits and lease.
-        owner: this replica's name in the lease.
+        files: where uploads are kept.
+        publish: decides what one becomes.
+        settings: limits.
     """
 
-    def __init__(self, files: Files, settings: Settings, owner: str) -> None:
+    name = "file"
+
+    def __init__(self, files: Files, publish: Publish, settings: Settings) -> None:
         self._files = files
         self._settings = settings
-        self._owner = owner
+        self._publish = publish
         self._folders = PrivateFolders(settings.ingest_work_dir, "ingest")
-        self._awake = asyncio.Event()
 
-    def wake(self) -> None:
-        """Look for work now."""
-        self._awake.set()
-
-    async def run(self) -> None:
-        """Work until cancelled."""
+    async def prepare(self) -> None:
+        """Remove what killed workers left."""
         self._folders.sweep()
-        while True:
-            file = await self._files.claim(self._owner, self._settings.ingest_lease_seconds)
-            if file is not None:
-                if not await self.work(file):
-                    await asyncio.sleep(EXHAUSTED_SECONDS)  # others may have room
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await self._awake.wait()
-            self._awake.clear()
 
-    async def work(self, file: File) -> bool:
-        """Read one claimed file and say what it became; a file deleted meanwhile becomes nothing.
+    async def attempt(self, one: File, held: Held[File]) -> None:
+        """Read the upload and say what it became.
 
-        Returns:
-            Whether this machine is able to read files at all at the moment.
+        Raises:
+            End: it cannot be read, its bytes are gone, or it was deleted.
         """
-        fence = file.lease.fence
-        structlog.contextvars.bind_contextvars(tenant_id=file.tenant_id, file_id=file.id)
         crash_point("ingest.claimed")
         try:
-            with self._folders.folder(file.id) as folder:
-                async with self._held(file) as lost:
-                    result = await self._parse(file, folder, lost)
-                    crash_point("ingest.parsed")
-                    await self._publish(file, folder, result)
-                    crash_point("ingest.published")
-            log.info("file_parsed", kind=result["kind"])
-        except (NotFound, DigestMismatch):
-            await self._reject(file, "gone", "its bytes are gone; upload the file again.")
-        except Conflict as error:
-            log.info("file_let_go", reason=error.message)
-            await self._files.files.update(file.tenant_id, file.id, File.purge_again)
-            await self._files.files.leases.release(file.id, fence)
-        except ParserDied:
-            await self._end_attempt(file, file.attempts + 1)
-            await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
-        except OutgrewDisk as error:
-            log.warning("file_outgrew_disk", reason=error.message)
-            await self._end_attempt(file, file.attempts + 1)
-            await self._files.files.leases.delay(file.id, fence, RETRY_SECONDS)
-        except (Transient, PyMongoError) as error:
-            log.warning("file_put_off", reason=str(error))
-            if isinstance(error, PyMongoError):
-                await asyncio.sleep(RETRY_SECONDS)
-            await self._end_attempt(file, file.attempts)
-            pause = EXHAUSTED_SECONDS if isinstance(error, Exhausted) else RETRY_SECONDS
-            await self._files.files.leases.delay(file.id, fence, pause)
-            return not isinstance(error, Exhausted)
-        except asyncio.CancelledError:
-            await self._end_attempt(file, file.attempts)
-            await self._files.files.leases.release(file.id, fence)
-            raise
-        else:
-            await self._files.files.leases.release(file.id, fence)
-        finally:
-            structlog.contextvars.unbind_contextvars("tenant_id", "file_id")
-        return True
+            with self._folders.folder(one.id) as folder:
+                result = await self._parse(one, folder, held)
+                crash_point("ingest.parsed")
+                if not await held.renew():
+                    raise Lost("it was deleted, or another worker has it")
+                await self._publish.run(one, folder, result)
+                crash_point("ingest.published")
+        except (NotFound, DigestMismatch) as error:
+            raise GiveUp("its bytes are gone; upload the file again.", "gone", error) from error
+        log.info("file_parsed", kind=result.kind)
 
-    async def _parse(self, file: File, folder: Path, lost: asyncio.Event) -> dict[str, Any]:
-        """Run the parser; a parser that dies again and again, or takes its worker along, means the file is at fault."""
-        if file.attempts >= MOST_ATTEMPTS or file.unfinished >= MOST_DEATHS:
-            return self._unreadable(file)
-        await self._files.objects.download(file.object, folder / "upload")
-        limits = self._settings
-        job = {
-            "filename": file.filename,
-            "purpose": file.purpose,
-            "columns": file.columns,
-            "bad_rows": file.on_bad_rows,
-            "sha256": file.object.sha256,
-            "seed": SPLIT_SEED,
-            "fewest_rows": FEWEST_TRAINING_ROWS,
-            "validation_share": limits.ingest_validation_share,
-            "heldout_share": limits.ingest_heldout_share,
-            "memory_bytes": limits.ingest_parse_memory_bytes,
-            "seconds": limits.ingest_parse_seconds,
-            "max_file_bytes": limits.ingest_max_file_bytes,
-        }
-        (folder / "job.json").write_text(json.dumps(job))
-        await self._files.files.update(file.tenant_id, file.id, File.begin_attempt, fence=file.lease.fence)
+    async def ended(self, one: File, end: End) -> None:
+        """Reject what is given up; what may have been written of a deleted file is to be removed once more."""
+        if isinstance(end, GiveUp):
+            of_file = self._unreadable() if isinstance(end, OutOfAttempts) else end
+            rejection = Rejection(code=of_file.code, message=f"{one.filename}: {of_file.reason}")
+            await self._files.write(one, lambda it: it.reject(rejection))
+        elif isinstance(end, Lost):
+            await self._files.update(one.tenant_id, one.id, File.purge_again)
+
+    async def _parse(self, file: File, folder: Path, held: Held[File]) -> ParseResult:
+        """Run the parser; one that dies again and again, or takes its worker along, means the file is at fault."""
+        await self._files.download(file, folder / "upload")
+        write_job(folder, job_of(file, self._settings))
         with exhaustion_named(always=True):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -160,150 +111,34 @@ class Worker:
                 stderr=asyncio.subprocess.PIPE,
                 env=PARSER_ENVIRONMENT,
             )
-        reading, letting_go = asyncio.create_task(process.communicate()), asyncio.create_task(lost.wait())
         try:
-            done, _ = await asyncio.wait(
-                (reading, letting_go), timeout=limits.ingest_parse_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            letting_go.cancel()
-            if process.returncode is None:
-                process.kill()
-            _, errors = await reading
-        if letting_go in done:
-            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
-        if reading not in done or process.returncode == -signal.SIGXCPU:
-            return self._unreadable(file)
+            errors = await held.while_ours(self._watch(process))
+        except TimeoutError as error:
+            raise self._unreadable() from error
+        if process.returncode == -signal.SIGXCPU:
+            raise self._unreadable()
         raise_for_exit(process.returncode)
         if process.returncode != 0:
             log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
             raise ParserDied
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        return result
+        return read_result(folder)
 
-    def _unreadable(self, file: File) -> dict[str, Any]:
-        limits = self._settings
-        message = out_of_bounds(limits.ingest_parse_memory_bytes, limits.ingest_parse_seconds)
-        return {"kind": "rejected", "code": "unreadable", "message": f"{file.filename}: {message}", "line": None}
+    async def _watch(self, process: asyncio.subprocess.Process) -> bytes:
+        """What the parser says of its errors until it ends; it does not outlive who listens.
 
-    async def _publish(self, file: File, folder: Path, result: dict[str, Any]) -> None:
-        if not await self._files.hold(file, self._settings.ingest_lease_seconds):
-            raise Conflict(f"File {file.id} was deleted, or another worker has it.")
-        kind, fence = result["kind"], file.lease.fence
-        update = self._files.files.update
-        if kind == "rejected":
-            rejection = Rejection.model_validate(result)
-            await update(file.tenant_id, file.id, lambda it: it.reject(rejection), fence=fence)
-        elif kind == "kept":
-            await update(file.tenant_id, file.id, File.keep_as_is, fence=fence)
-        elif kind == "document":
-            key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
-            text = await self._files.objects.put_file(key, folder / "text.md", "text/markdown")
-            await update(file.tenant_id, file.id, lambda it: it.became_document(text, result["title"]), fence=fence)
-        elif kind == "unlabelled":
-            key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
-            records = await self._files.objects.put_file(key, folder / "records.jsonl")
-            await update(
-                file.tenant_id,
-                file.id,
-                lambda it: it.needs_labels(records, result["rows"], result["note"]),
-                fence=fence,
-            )
-        else:
-            dataset = await self._files.datasets.add_once(await self._dataset(file, folder, result))
-            crash_point("ingest.dataset_saved")
-            await update(file.tenant_id, file.id, lambda it: it.became_dataset(dataset, result["note"]), fence=fence)
-
-    async def _dataset(self, file: File, folder: Path, result: dict[str, Any]) -> Dataset:
-        """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
-        dataset_id = dataset_id_of(file)
-        version = await asyncio.to_thread(_version_of, folder, result)
-        prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
-        objects = self._files.objects
-        parts: dict[str, ObjectRef] = {}
-        for name in PARTS:
-            parts[name] = await objects.put_file(f"{prefix}/{name}.jsonl", folder / f"{name}.jsonl")
-        card = await objects.put_file(f"{prefix}/card.md", folder / "card.md", "text/markdown")
-        crash_point("ingest.parts_stored")
-        manifest = {
-            "dataset_id": dataset_id,
-            "source": {"file_id": file.id, "project_id": file.project_id, "sha256": file.object.sha256},
-            "created_at": file.created_at,
-            "seed": SPLIT_SEED,
-            "shares": {
-                "validation": self._settings.ingest_validation_share,
-                "heldout": self._settings.ingest_heldout_share,
-            },
-            "result": result,
-            "parts": {name: ref.model_dump() for name, ref in {**parts, "card": card}.items()},
-        }
-        body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
-        reference = await objects.put_bytes(f"{prefix}/manifest.json", body, "application/json")
-        crash_point("ingest.manifest_stored")
-        return Dataset(
-            id=dataset_id,
-            tenant_id=file.tenant_id,
-            created_at=now(),
-            card=(folder / "card.md").read_text(),
-            manifest=manifest,
-            owner=file.owner,
-            prepared=DatasetPrepared(
-                tenant_id=file.tenant_id,
-                dataset_id=dataset_id,
-                file_id=file.id,
-                project_id=file.project_id,
-                owner=file.owner,
-                purpose=file.purpose,
-                task=result["task"],
-                rows=RowCounts(**result["rows"]),
-                labels=result["labels"],
-                manifest=reference,
-                **parts,
-            ),
-        )
-
-    async def _reject(self, file: File, code: str, message: str) -> None:
-        rejection = Rejection(code=code, message=f"{file.filename}: {message}")
-        with contextlib.suppress(Conflict):
-            await self._files.files.update(
-                file.tenant_id, file.id, lambda it: it.reject(rejection), fence=file.lease.fence
-            )
-
-    async def _end_attempt(self, file: File, attempts: int) -> None:
-        """Have so many count: those it had where the file is not at fault, else one more."""
-        with contextlib.suppress(Conflict):
-            await self._files.files.update(
-                file.tenant_id, file.id, lambda it: it.end_attempt(attempts), fence=file.lease.fence
-            )
-
-    @contextlib.asynccontextmanager
-    async def _held(self, file: File) -> AsyncIterator[asyncio.Event]:
-        """Renew the lease while the work goes on; parsing happens in another process, so this loop is free to.
-
-        Yields:
-            What is set when the work must stop.
+        Raises:
+            TimeoutError: it took longer than it may.
         """
-        lost = asyncio.Event()
-
-        async def renew() -> None:
-            while not lost.is_set():
-                await asyncio.sleep(self._settings.ingest_lease_seconds / 3)
-                try:
-                    if not await self._files.hold(file, self._settings.ingest_lease_seconds):
-                        lost.set()
-                except PyMongoError as error:
-                    log.warning("lease_not_renewed", error=type(error).__name__)
-
-        task = asyncio.create_task(renew())
+        reading = asyncio.create_task(process.communicate())
         try:
-            yield lost
+            async with asyncio.timeout(self._settings.ingest_parse_seconds):
+                _, errors = await asyncio.shield(reading)
+                return errors
         finally:
-            task.cancel()
+            if process.returncode is None:
+                process.kill()
+            await reading
 
-
-def _version_of(folder: Path, result: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode())
-    for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    def _unreadable(self) -> GiveUp:
+        limits = self._settings
+        return GiveUp(out_of_bounds(limits.ingest_parse_memory_bytes, limits.ingest_parse_seconds), "unreadable")

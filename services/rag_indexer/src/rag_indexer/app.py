@@ -17,19 +17,18 @@ from rag_indexer.settings import Settings
 from rag_indexer.store import TO_DO, Stores
 from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Limits, Search
-from rag_indexer.worker import Worker
+from rag_indexer.worker import Indexing, policy
+from work import LeasedWorker, WorkQueue
 
 
 def build(settings: Settings) -> FastAPI:
     """The indexer's application."""
     service = Service("rag_indexer", settings)
+    files = service.aggregates("files", StoreFile)
     stores = Stores(
-        service.aggregates("stores", Store),
-        service.aggregates("files", StoreFile),
-        service.collection("chunks"),
-        service.collection("documents"),
-        service.collection("turns"),
+        service.aggregates("stores", Store), files, service.collection("chunks"), service.collection("documents")
     )
+    waiting = WorkQueue(files, TO_DO, service.collection("turns"))
     turns = Turns(settings.embedding_waiting, settings.embedding_tenant_waiting)
     embedding = Embedding(
         settings.embedding_model, settings.embedding_threads, settings.embedding_request_tokens, turns
@@ -40,12 +39,14 @@ def build(settings: Settings) -> FastAPI:
     auto = Chunking(tokens=settings.rag_chunk_tokens)
     collections = Collections(stores, vectors, service.peer("ingest"), limits, auto)
     documents = Documents(stores, service.objects, settings.rag_file_bytes)
-    worker = Worker(stores, collections, vectors, embedding, service.objects, settings, service.replica_id)
+    indexing = Indexing(stores, collections, vectors, embedding, service.objects, settings)
+    worker = LeasedWorker(waiting, indexing, policy(settings), service.replica_id)
     service.on_start(stores.prepare)
+    service.on_start(waiting.prepare)
     service.bus.subscribe(subscriptions(collections))
     service.background("worker", worker.run)
     service.background("sweep", collections.sweep)
-    service.watch_leases(stores.files, TO_DO)
+    service.watch_leases(files, waiting.query)
     return service.app(
         [
             store_routes(stores, collections),

@@ -98,16 +98,7 @@ class StoreFile(Aggregate):
     chunk_ids: list[str] = Field(default_factory=list)
     indexed_by: str = ""
     bytes: int = 0
-    attempts: int = 0
     ingested_at: int | None = None
-
-    def begin(self) -> None:
-        """Count an attempt before it is made, so that one that kills the process is counted."""
-        self.attempts += 1
-
-    def excuse(self) -> None:
-        """The attempt ended for a reason that lies elsewhere."""
-        self.attempts = max(0, self.attempts - 1)
 
     def ingested(self, at: int) -> None:
         """Ingest is done with the file: its text comes soon, or never."""
@@ -123,7 +114,7 @@ class StoreFile(Aggregate):
 
     def again(self) -> None:
         """It is to be indexed from the beginning."""
-        self.state, self.error, self.attempts, self.ingested_at = "in_progress", None, 0, None
+        self.state, self.error, self.ingested_at = "in_progress", None, None
 
     def index_elsewhere(self, collection: str) -> None:
         """Its vectors are to be in another collection than the one they are in."""

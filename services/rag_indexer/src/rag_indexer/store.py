@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,8 @@ from stores.mongo import ASCENDING, DESCENDING, Collection, ensure_index
 
 T = TypeVar("T")
 
-TO_DO: dict[str, Any] = {"state": {"$in": ["in_progress", "deleting"]}}
+TO_DO: tuple[FileState, ...] = ("in_progress", "deleting")
+"""States of a file that a worker does something about."""
 
 
 def seen_by(principal: Principal) -> dict[str, Any]:
@@ -79,7 +80,6 @@ class Stores:
         files: files in them.
         chunks: their texts.
         documents: by file, the document parsed from it.
-        turns: by tenant, when it last had a file indexed.
     """
 
     def __init__(
@@ -88,17 +88,15 @@ class Stores:
         files: AggregateStore[StoreFile],
         chunks: Collection,
         documents: Collection,
-        turns: Collection,
     ) -> None:
-        self.stores = stores
-        self.files = files
+        self._stores = stores
+        self._files = files
         self._chunks = chunks
         self._documents = documents
-        self._turns = turns
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        files, stores = self.files.collection, self.stores.collection
+        files, stores = self._files.collection, self._stores.collection
         await ensure_index(files, [("state", 1), ("created_at", 1)])
         await ensure_index(files, [("tenant_id", 1), ("store_id", 1), ("state", 1)])
         await ensure_index(files, [("tenant_id", 1), ("store_id", 1), ("created_at", 1), ("_id", 1)])
@@ -106,9 +104,30 @@ class Stores:
         await ensure_index(files, [("state", 1), ("indexed_by", 1)])
         await ensure_index(stores, [("expires_at", 1)], sparse=True)
 
-    async def claim(self, owner: str, seconds: float) -> StoreFile | None:
-        """The next file to be indexed or taken out."""
-        return await self.files.claim_in_turn(TO_DO, self._turns, owner, seconds)
+    async def add(self, store: Store) -> Store:
+        """Add a store, or return the one of its id."""
+        return await self._stores.add_once(store)
+
+    async def update(self, tenant_id: str, store_id: str, change: Callable[[Store], None]) -> Store:
+        """Change a store."""
+        return await self._stores.update(tenant_id, store_id, change)
+
+    async def is_used(self, tenant_id: str, store_id: str) -> bool:
+        """Whether a store is there, and has not expired."""
+        store = await self._stores.find_one(tenant_id, {"_id": store_id, "deleted": False})
+        return store is not None and not store.expired
+
+    async def to_expire(self, at: int) -> AsyncIterator[Store]:
+        """Stores of all tenants whose time is over: for background work only."""
+        over = {"expires_at": {"$lte": at}, "deleted": False, "expired": {"$ne": True}}
+        async for store in self._stores.readable(over):
+            yield store
+
+    async def to_empty(self) -> AsyncIterator[Store]:
+        """Stores of all tenants that are deleted or over and still have files: for background work only."""
+        gone = {"$or": [{"deleted": True}, {"expired": True}], "emptied": {"$ne": True}}
+        async for store in self._stores.readable(gone):
+            yield store
 
     async def get(self, tenant_id: str, store_id: str, where: Mapping[str, Any] | None = None) -> Store:
         """A store that is not deleted and meets the further conditions of `where`.
@@ -116,7 +135,7 @@ class Stores:
         Raises:
             NotFound: there is none for this tenant.
         """
-        store = await self.stores.find_one(tenant_id, {**(where or {}), "_id": store_id, "deleted": False})
+        store = await self._stores.find_one(tenant_id, {**(where or {}), "_id": store_id, "deleted": False})
         if store is None:
             raise NotFound(f"No vector store found with id {quoted(store_id)}.", param="vector_store_id")
         return store
@@ -128,25 +147,58 @@ class Stores:
             NotFound: there is none for this tenant.
         """
         query = {"store_id": store_id, "file_id": file_id, "state": {"$ne": "deleting"}}
-        found = await self.files.find_one(tenant_id, query)
+        found = await self._files.find_one(tenant_id, query)
         if found is None:
             raise NotFound(f"No file {quoted(file_id)} in vector store {quoted(store_id)}.", param="file_id")
         return found
 
+    async def add_file(self, file: StoreFile) -> StoreFile:
+        """Add a file to a store, or return the one that is in it."""
+        return await self._files.add_once(file)
+
+    async def current(self, file: StoreFile) -> StoreFile:
+        """A file as it is by now.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        return await self._files.get(file.tenant_id, file.id)
+
+    async def write(self, file: StoreFile, change: Callable[[StoreFile], None]) -> StoreFile:
+        """Apply a worker's change, refused once another worker has claimed the file."""
+        return await self._files.update(file.tenant_id, file.id, change, fence=file.lease.fence)
+
+    async def update_file(self, file: StoreFile, change: Callable[[StoreFile], None]) -> StoreFile:
+        """Apply anybody else's change."""
+        return await self._files.update(file.tenant_id, file.id, change)
+
+    async def files_of(self, store: Store) -> list[StoreFile]:
+        """All files of a store."""
+        return await self._files.find(store.tenant_id, {"store_id": store.id})
+
+    async def places_of(self, tenant_id: str, file_id: str) -> list[StoreFile]:
+        """A file, as often as there are stores that it is in."""
+        return await self._files.find(tenant_id, {"file_id": file_id})
+
+    async def indexed_elsewhere(self, collection: str) -> AsyncIterator[StoreFile]:
+        """Files of all tenants whose vectors are in another collection than this: for background work only."""
+        async for file in self._files.readable({"state": "completed", "indexed_by": {"$ne": collection}}):
+            yield file
+
     async def count(self, tenant_id: str) -> int:
         """How many stores a tenant has."""
-        return int(await self.stores.collection.count_documents({"tenant_id": tenant_id, "deleted": False}))
+        return int(await self._stores.collection.count_documents({"tenant_id": tenant_id, "deleted": False}))
 
     async def count_files(self, tenant_id: str, store_id: str) -> int:
         """How many files a store has."""
-        return int(await self.files.collection.count_documents(_files(tenant_id, store_id)))
+        return int(await self._files.collection.count_documents(_files(tenant_id, store_id)))
 
     async def usage(self, tenant_id: str, store_ids: list[str]) -> dict[str, tuple[dict[str, int], int]]:
         """By store, how many files are in each state, and how many bytes they have."""
         query = {"tenant_id": tenant_id, "store_id": {"$in": store_ids}, "state": {"$ne": "deleting"}}
         group = {"_id": {"store": "$store_id", "state": "$state"}, "files": {"$sum": 1}, "bytes": {"$sum": "$bytes"}}
         found = {one: ({"in_progress": 0, "completed": 0, "failed": 0}, 0) for one in store_ids}
-        async for row in self.files.collection.aggregate([{"$match": query}, {"$group": group}]):
+        async for row in self._files.collection.aggregate([{"$match": query}, {"$group": group}]):
             counts, size = found[row["_id"]["store"]]
             counts[row["_id"]["state"]] += row["files"]
             found[row["_id"]["store"]] = counts, size + row["bytes"]
@@ -159,13 +211,13 @@ class Stores:
         query = {**_files(tenant_id, store_id), "state": "completed"}
         if file_ids is not None:
             query["file_id"] = {"$in": file_ids}
-        cursor = self.files.collection.find(query, {"file_id": 1, "attributes": 1})
+        cursor = self._files.collection.find(query, {"file_id": 1, "attributes": 1})
         return {found["file_id"]: found["attributes"] async for found in cursor}
 
     async def has_searchable(self, tenant_id: str, store_id: str) -> bool:
         """Whether a file of a store can be searched."""
         query = {**_files(tenant_id, store_id), "state": "completed"}
-        return await self.files.collection.find_one(query, {"_id": 1}) is not None
+        return await self._files.collection.find_one(query, {"_id": 1}) is not None
 
     async def page_of_stores(self, tenant_id: str, asked: PageAsked, where: Mapping[str, Any]) -> Listed[Store]:
         """A page of a tenant's stores that meet the conditions of `where`.
@@ -177,8 +229,8 @@ class Stores:
         places = {}
         for name, store_id in (("after", asked.after), ("before", asked.before)):
             there = {**where, "tenant_id": tenant_id, "_id": store_id}
-            places[name] = await _place(self.stores.collection, there, name) if store_id is not None else None
-        found = await _page(self.stores.collection, query, asked, places)
+            places[name] = await _place(self._stores.collection, there, name) if store_id is not None else None
+        found = await _page(self._stores.collection, query, asked, places)
         return Listed([Store.model_validate({**one, "id": one["_id"]}) for one in found.items], found.more)
 
     async def page_of_files(
@@ -192,11 +244,11 @@ class Stores:
         places = {}
         for name, file_id in (("after", asked.after), ("before", asked.before)):
             there = {**_files(tenant_id, store_id), "file_id": file_id}
-            places[name] = await _place(self.files.collection, there, name) if file_id is not None else None
+            places[name] = await _place(self._files.collection, there, name) if file_id is not None else None
         query = _files(tenant_id, store_id)
         if state is not None:
             query["state"] = state if state != "cancelled" else {"$in": []}
-        found = await _page(self.files.collection, query, asked, places, LISTED)
+        found = await _page(self._files.collection, query, asked, places, LISTED)
         return Listed([_listed(one) for one in found.items], found.more)
 
     async def learn(self, event: DocumentParsed) -> None:
@@ -238,11 +290,16 @@ class Stores:
             async for found in self._chunks.find(query)
         }
 
-    async def remove(self, file: StoreFile) -> None:
-        """Drop a file's chunks and the file itself; while an event of it waits to be published, it stays `deleting`."""
+    async def remove(self, file: StoreFile) -> bool:
+        """Drop a file's chunks and the file itself.
+
+        Returns:
+            False while an event of it waits to be published: it stays `deleting`.
+        """
         await self.remove_chunks(file, file.chunk_ids)
         published = {"outbox.0.id": {"$exists": False}}
-        await self.files.collection.delete_one({"_id": file.id, "tenant_id": file.tenant_id, **published})
+        gone = await self._files.collection.delete_one({"_id": file.id, "tenant_id": file.tenant_id, **published})
+        return bool(gone.deleted_count)
 
     async def remove_chunks(self, file: StoreFile, chunk_ids: list[str]) -> None:
         """Drop some of a file's chunks."""

@@ -95,7 +95,7 @@ class Collections:
             chunking=asked.chunking,
         )
         store.expire_after(asked.expires_days)
-        store = await self._stores.stores.add_once(store)
+        store = await self._stores.add(store)
         for file_id in asked.file_ids:
             await self._add(store, file_id, None, None)
         return store
@@ -108,7 +108,7 @@ class Collections:
             Conflict: it has expired, and was to expire at another time.
         """
         await self._stores.get(principal.tenant_id, store_id, seen_by(principal))
-        return await self._stores.stores.update(principal.tenant_id, store_id, change)
+        return await self._stores.update(principal.tenant_id, store_id, change)
 
     async def add_file(
         self,
@@ -141,7 +141,7 @@ class Collections:
         at = now()
         if at - store.last_active_at >= TOUCHED_SECONDS:
             with suppress(NotFound, Conflict, PyMongoError):
-                await self._stores.stores.update(store.tenant_id, store.id, lambda it: it.touch(at))
+                await self._stores.update(store.tenant_id, store.id, lambda it: it.touch(at))
 
     async def _check(self, principal: Principal, file_id: str) -> None:
         try:
@@ -166,15 +166,14 @@ class Collections:
             attributes=attributes or {},
             chunking=chunking or store.chunking or self.auto,
         )
-        there = await self._stores.files.add_once(file)
+        there = await self._stores.add_file(file)
         if there is file:
             return file
         if there.state == "deleting":
             raise Conflict("The file is being taken out of this vector store; try again shortly.", code="being_removed")
         said_anew = attributes not in (None, there.attributes) or chunking not in (None, there.chunking)
         if there.state == "failed" or said_anew:
-            again = self._stores.files.update
-            return await again(there.tenant_id, there.id, lambda it: it.ask_again(attributes, chunking))
+            return await self._stores.update_file(there, lambda it: it.ask_again(attributes, chunking))
         return there
 
     async def describe_file(
@@ -187,7 +186,7 @@ class Collections:
         """
         await self._stores.get(principal.tenant_id, store_id, seen_by(principal))
         file = await self._stores.file(principal.tenant_id, store_id, file_id)
-        return await self._stores.files.update(principal.tenant_id, file.id, lambda it: it.describe(attributes))
+        return await self._stores.update_file(file, lambda it: it.describe(attributes))
 
     async def ingested(self, file: StoreFile) -> bool:
         """Whether ingest is done with a file.
@@ -213,16 +212,17 @@ class Collections:
 
     async def _remove(self, file: StoreFile) -> None:
         """Unfindable first, then vectors by key, then texts."""
-        file = await self._stores.files.update(file.tenant_id, file.id, StoreFile.delete)
+        file = await self._stores.update_file(file, StoreFile.delete)
         crash_point("indexer.marked_deleted")
         await self.finish_removal(file)
 
-    async def finish_removal(self, file: StoreFile) -> None:
-        """Drop everything of a file that nobody finds any more."""
+    async def finish_removal(self, file: StoreFile) -> bool:
+        """Drop everything of a file that nobody finds any more; False while an event of it waits to be published."""
         await self._vectors.delete(file.chunk_ids)
         crash_point("indexer.vectors_deleted")
-        await self._stores.remove(file)
+        removed = await self._stores.remove(file)
         crash_point("indexer.removed")
+        return removed
 
     async def drop_chunks(self, file: StoreFile) -> None:
         """Drop what was written of a file that will not be searched."""
@@ -240,22 +240,21 @@ class Collections:
             NotFound: it is not this tenant's.
         """
         store = await self._stores.get(principal.tenant_id, store_id, seen_by(principal))
-        store = await self._stores.stores.update(principal.tenant_id, store.id, Store.delete)
+        store = await self._stores.update(principal.tenant_id, store.id, Store.delete)
         crash_point("indexer.store_deleted")
         await self._empty(store)
 
     async def _empty(self, store: Store) -> None:
-        for file in await self._stores.files.find(store.tenant_id, {"store_id": store.id}):
+        for file in await self._stores.files_of(store):
             with suppress(NotFound):
                 await self._remove(file)
-        await self._stores.stores.update(store.tenant_id, store.id, Store.empty)
+        await self._stores.update(store.tenant_id, store.id, Store.empty)
 
     async def sweep(self) -> None:
         """End stores whose time is over, finish deletes that a crash broke off, and index again what has no vectors."""
         while True:
             await self.expire(now())
-            gone = {"$or": [{"deleted": True}, {"expired": True}], "emptied": {"$ne": True}}
-            async for store in self._stores.stores.readable(gone):
+            async for store in self._stores.to_empty():
                 try:
                     await self._empty(store)
                 except ValidationError as error:  # one of its files: it stays to be emptied, the others go on
@@ -266,17 +265,16 @@ class Collections:
 
     async def expire(self, at: int) -> None:
         """End the stores whose time is over; their files go after."""
-        over = {"expires_at": {"$lte": at}, "deleted": False, "expired": {"$ne": True}}
-        async for store in self._stores.stores.readable(over):
+        async for store in self._stores.to_expire(at):
             with suppress(NotFound, Conflict):
-                await self._stores.stores.update(store.tenant_id, store.id, lambda it: it.expire(at))
+                await self._stores.update(store.tenant_id, store.id, lambda it: it.expire(at))
 
     async def index_again(self) -> None:
         """Put files to be indexed whose vectors are in another collection: the model was changed, or Milvus lost."""
         here = await self._vectors.identity()
-        async for file in self._stores.files.readable({"state": "completed", "indexed_by": {"$ne": here}}):
+        async for file in self._stores.indexed_elsewhere(here):
             with suppress(NotFound, Conflict):
-                await self._stores.files.update(file.tenant_id, file.id, lambda it: it.index_elsewhere(here))
+                await self._stores.update_file(file, lambda it: it.index_elsewhere(here))
                 log.info("indexed_again", file_id=file.file_id, store_id=file.store_id, collection=here)
 
     async def on_parsed(self, event: DocumentParsed) -> None:
@@ -297,7 +295,7 @@ class Collections:
             owner=event.owner,
             name=OWN_DOCUMENTS,
         )
-        store = await self._stores.stores.add_once(store)
+        store = await self._stores.add(store)
         if not (store.deleted or store.expired):
             with suppress(Conflict):  # it is being taken out
                 await self._add(store, event.file_id, None, None)
@@ -305,7 +303,7 @@ class Collections:
     async def on_deleted(self, event: FileDeleted) -> None:
         """A file is gone: so is everything made from it here."""
         await self._stores.forget_document(event.tenant_id, event.file_id)
-        for file in await self._stores.files.find(event.tenant_id, {"file_id": event.file_id}):
+        for file in await self._stores.places_of(event.tenant_id, event.file_id):
             with suppress(NotFound):  # taken out meanwhile; the other stores still have it
                 await self._remove(file)
 

@@ -1,16 +1,13 @@
-"""Indexes files of stores in the background: chunk, embed, write; each step may be repeated without harm."""
+"""An attempt at indexing a file of a store: chunk, embed, write; each step may be repeated without harm."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any
 
 import structlog
 
 from chassis.crash import crash_point
-from chassis.errors import Conflict, Invalid, NotFound, TooLarge, Transient
+from chassis.errors import Invalid, NotFound, TooLarge, Transient
 from chassis.ids import derived_id, now
 from rag_indexer.chunking import chunks
 from rag_indexer.domain import StoreFile
@@ -20,8 +17,8 @@ from rag_indexer.settings import Settings
 from rag_indexer.store import Stores
 from rag_indexer.use_cases import Collections
 from schemas import DocumentParsed
-from stores.mongo import PyMongoError
 from stores.objects import Objects
+from work import End, GiveUp, Held, Kind, OutOfAttempts, Policy, PutOff
 
 log = structlog.get_logger()
 
@@ -29,10 +26,24 @@ IDLE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 LONGEST_RETRY_SECONDS = 15.0
 EMBEDDED_AT_ONCE = 16
+BROKE_OFF = "Indexing this file broke off again and again. Split it into smaller files."
 
 
-class Worker:
-    """Claims files that wait and makes them searchable."""
+def policy(settings: Settings) -> Policy:
+    """How long a file is held, and how often it is tried."""
+    return Policy(
+        lease_seconds=settings.rag_lease_seconds,
+        most_failures=settings.rag_attempts,
+        most_deaths=settings.rag_attempts,
+        retry_seconds=RETRY_SECONDS,
+        idle_seconds=IDLE_SECONDS,
+    )
+
+
+class Indexing(Kind[StoreFile]):
+    """Makes a file that waits searchable, or takes one out."""
+
+    name = "store_file"
 
     def __init__(
         self,
@@ -42,7 +53,6 @@ class Worker:
         embedding: Embedding,
         objects: Objects,
         settings: Settings,
-        owner: str,
     ) -> None:
         self._stores = stores
         self._collections = collections
@@ -50,116 +60,78 @@ class Worker:
         self._embedding = embedding
         self._objects = objects
         self._settings = settings
-        self._owner = owner
 
-    async def run(self) -> None:
-        """Work until cancelled."""
+    async def prepare(self) -> None:
+        """Load the model, and make the collection of its vectors."""
         await self._vectors.prepare(await self._embedding.dimensions())
-        while True:
-            file = await self._stores.claim(self._owner, self._settings.rag_lease_seconds)
-            if file is None:
-                await asyncio.sleep(IDLE_SECONDS)
-                continue
-            try:
-                await self._while_held(file, self._work(file))
-            except (Conflict, NotFound) as error:
-                log.info("indexing_superseded", file_id=file.file_id, error=error.message)
-            except asyncio.CancelledError:  # this replica stops: another may go on at once
-                await asyncio.shield(self._stores.files.leases.release(file.id, file.lease.fence))
-                raise
 
-    async def _work(self, file: StoreFile) -> None:
+    async def attempt(self, one: StoreFile, held: Held[StoreFile]) -> None:
+        """Index the file, or remove it where it is not wanted any more.
+
+        Raises:
+            End: its text is not there yet, or it cannot be searched.
+        """
         crash_point("indexer.claimed")
-        fence = file.lease.fence
-        store = await self._stores.stores.find_one(file.tenant_id, {"_id": file.store_id, "deleted": False})
-        gone = store is None or store.expired
-        if file.state == "deleting" or gone:
-            await self._collections.finish_removal(file)
+        if one.state == "deleting" or not await self._stores.is_used(one.tenant_id, one.store_id):
+            if not await self._collections.finish_removal(one):
+                raise PutOff(RETRY_SECONDS, "an event of it waits to be published")
             return
-        document = await self._stores.document(file.tenant_id, file.file_id)
+        document = await self._stores.document(one.tenant_id, one.file_id)
         if document is None:
-            await self._wait(file)
-            return
-        if file.attempts >= self._settings.rag_attempts:
-            await self._collections.drop_chunks(file)
-            await self._fail(file, "Indexing this file broke off again and again. Split it into smaller files.")
-            return
-        await self._attempt(file, document)
-        await self._stores.files.leases.release(file.id, fence)
-
-    async def _while_held(self, file: StoreFile, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work with the lease renewed beside it; work that lost it finds out at its next write."""
-        seconds = self._settings.rag_lease_seconds
-        working = asyncio.ensure_future(work)
+            raise await self._without_text(one)
         try:
-            while not (await asyncio.wait((working,), timeout=seconds / 4))[0]:
-                with suppress(PyMongoError):
-                    await self._stores.files.leases.renew(file.id, file.lease.fence, seconds)
-            await working
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-
-    async def _attempt(self, file: StoreFile, document: DocumentParsed) -> None:
-        """Index, with the attempt counted unless it ends for a reason that is not the file's."""
-        fence = file.lease.fence
-        update = self._stores.files.update
-        await update(file.tenant_id, file.id, StoreFile.begin, fence=fence)
-        try:
-            await self._index(file, document)
-        except NotFound:
-            await self._fail(file, "The file's text is gone.")
+            await self._index(one, document, held)
         except TooLarge as error:
-            await self._fail(file, error.message)
-        except (Transient, PyMongoError, asyncio.CancelledError):
-            with suppress(NotFound, Conflict, PyMongoError):
-                await update(file.tenant_id, file.id, StoreFile.excuse, fence=fence)
-                await self._stores.files.leases.delay(file.id, fence, RETRY_SECONDS)
-            raise
+            raise GiveUp(error.message) from error
 
-    async def _wait(self, file: StoreFile) -> None:
+    async def ended(self, one: StoreFile, end: End) -> None:
+        """Say why a file cannot be searched; of one that broke off again and again, nothing stays."""
+        if isinstance(end, OutOfAttempts):
+            await self._collections.drop_chunks(await self._stores.current(one))
+            await self._stores.write(one, lambda it: it.fail(BROKE_OFF))
+        elif isinstance(end, GiveUp):
+            await self._stores.write(one, lambda it: it.fail(end.reason))
+
+    async def _without_text(self, file: StoreFile) -> End:
         """The file has not been parsed yet, or never will be."""
         try:
             comes = not await self._collections.ingested(file) or await self._may_come(file)
         except (NotFound, Invalid) as error:
-            await self._fail(file, error.message)
-            return
+            return GiveUp(error.message)
         except Transient:
             comes = True
         if not comes:
-            await self._fail(file, "The file is not a text document. Upload text or Markdown as 'assistants'.")
-            return
+            return GiveUp("The file is not a text document. Upload text or Markdown as 'assistants'.")
         pause = min(LONGEST_RETRY_SECONDS, max(RETRY_SECONDS, (now() - file.created_at) / 10))
-        await self._stores.files.leases.delay(file.id, file.lease.fence, pause)
+        return PutOff(pause, "its text is not there yet")
 
     async def _may_come(self, file: StoreFile) -> bool:
         """Whether the event with the text of a file that ingest is done with may be under way."""
         if file.ingested_at is not None:
             return now() - file.ingested_at <= self._settings.rag_wait_seconds
-        at, fence = now(), file.lease.fence
-        await self._stores.files.update(file.tenant_id, file.id, lambda it: it.ingested(at), fence=fence)
+        at = now()
+        await self._stores.write(file, lambda it: it.ingested(at))
         return True
 
-    async def _fail(self, file: StoreFile, reason: str) -> None:
-        fence = file.lease.fence
-        await self._stores.files.update(file.tenant_id, file.id, lambda it: it.fail(reason), fence=fence)
-        await self._stores.files.leases.release(file.id, fence)
+    async def _text(self, document: DocumentParsed) -> str:
+        try:
+            return (await self._objects.get_bytes(document.text)).decode()
+        except NotFound as error:
+            raise GiveUp("The file's text is gone.") from error
 
-    async def _index(self, file: StoreFile, document: DocumentParsed) -> None:
+    async def _index(self, file: StoreFile, document: DocumentParsed, held: Held[StoreFile]) -> None:
         settings = self._settings
         if document.text.size > settings.rag_file_bytes:
             raise TooLarge(f"The document's text is over {settings.rag_file_bytes} bytes; split it into smaller files.")
-        text = (await self._objects.get_bytes(document.text)).decode()
+        text = await self._text(document)
         await self._embedding.dimensions()  # the model is loaded where it is used: in its own thread
         size = file.chunking or self._collections.auto
         most, count = settings.rag_file_chunks, self._embedding.count
         cut = await asyncio.to_thread(chunks, text, limit=size.tokens, overlap=size.overlap, most=most, count=count)
         pieces = [chunk.text for chunk in cut]
         texts = {derived_id("chunk-", file.id, str(at), piece): piece for at, piece in enumerate(pieces)}
-        fence = file.lease.fence
-        update = self._stores.files.update
         collection = await self._vectors.identity()
-        planned = await update(file.tenant_id, file.id, lambda it: it.plan(list(texts)), fence=fence)
+        planned = await self._stores.write(file, lambda it: it.plan(list(texts)))
         crash_point("indexer.planned")
         if former := [one for one in planned.chunk_ids if one not in texts]:
             await self._collections.drop(file, former)
@@ -173,13 +145,11 @@ class Worker:
             rows = {chunk_id: vector.tolist() for chunk_id, vector in zip(batch, embedded, strict=True)}
             await self._vectors.upsert(file.tenant_id, file.store_id, file.file_id, rows)
             crash_point("indexer.vectors_written")
-            if not await self._stores.files.leases.renew(file.id, fence, self._settings.rag_lease_seconds):
+            if not await held.renew():
                 break
         length = len(text.encode())
         try:
-            written = await update(
-                file.tenant_id, file.id, lambda it: it.complete(length, ids, file.chunking, collection), fence=fence
-            )
+            written = await self._stores.write(file, lambda it: it.complete(length, ids, file.chunking, collection))
         except NotFound:
             written = None
         crash_point("indexer.completed")

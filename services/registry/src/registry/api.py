@@ -117,9 +117,15 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
         state: State | None = None,
         base_model: Annotated[str | None, Query(max_length=256)] = None,
     ) -> Page:
-        wanted = {"state": state, "base_model": base_model}
-        query = {name: value for name, value in wanted.items() if value is not None} | principal.only
-        found = await models.select(principal.tenant_id, query, limit=limit + 1, after=after, order=order)
+        found = await models.page_of(
+            principal.tenant_id,
+            principal.only,
+            state=state,
+            base_model=base_model,
+            limit=limit + 1,
+            after=after,
+            newest_first=order == "desc",
+        )
         return page([ModelCard.of(model) for model in found], limit=limit)
 
     # Addresses that end in a word come before `/models/{model:path}`, which would take them for part of the name.

@@ -11,7 +11,7 @@ from chassis.ids import SERVER_MS
 from chassis.peers import Peer
 from eventbus.outbox import AggregateStore
 from registry.alias import Alias, alias_id
-from registry.domain import LOADED, Model
+from registry.domain import LOADED, Model, State
 from schemas import TenantPolicy
 from schemas.http.accounts import TenantFacts
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
@@ -98,11 +98,21 @@ class Models:
         """The tenant's models that use an adapter."""
         return await self._models.find(tenant_id, {"adapter_id": adapter_id})
 
-    async def select(
-        self, tenant_id: str, query: dict[str, Any], *, limit: int = 0, after: str | None = None, order: str = "desc"
+    async def page_of(
+        self,
+        tenant_id: str,
+        where: Mapping[str, Any],
+        *,
+        state: State | None,
+        base_model: str | None,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
     ) -> list[Model]:
-        """The tenant's models that match `query`, by age."""
-        return await self._models.find(tenant_id, query, limit=limit, after=after, newest_first=order == "desc")
+        """The tenant's models that meet the further conditions of `where`, in one state, or of one base model."""
+        wanted = {"state": state, "base_model": base_model}
+        query = {**where, **{name: value for name, value in wanted.items() if value is not None}}
+        return await self._models.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
 
     async def in_production(self, tenant_id: str) -> list[Model]:
         """Models that can be asked: one tenant's, newest first, or all tenants' where `tenant_id` is empty."""

@@ -199,16 +199,20 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         ] = None,
         metadata: Annotated[Literal["null"] | None, Query(description="`null`: only jobs without metadata.")] = None,
     ) -> Page:
-        wanted: dict[str, str | None] = {"training_file": training_file} if training_file is not None else {}
-        if metadata is not None:
-            wanted["metadata"] = None
-        wanted |= {f"metadata.{key}": value for key, value in metadata_filter(request).items()}
-        found = await jobs.jobs.find(principal.tenant_id, wanted | principal.only, limit=limit + 1, after=after)
+        found = await jobs.page_of(
+            principal.tenant_id,
+            principal.only,
+            training_file=training_file,
+            metadata=metadata_filter(request),
+            without_metadata=metadata == "null",
+            limit=limit + 1,
+            after=after,
+        )
         return page([JobObject.of(job) for job in found], limit=limit)
 
     @router.get("/{job_id}")
     async def retrieve_job(job_id: str, principal: Reads) -> JobObject:
-        return JobObject.of(await jobs.jobs.get(principal.tenant_id, job_id, principal.only))
+        return JobObject.of(await jobs.get(principal.tenant_id, job_id, principal.only))
 
     @router.post("/{job_id}/cancel")
     async def cancel_job(job_id: str, principal: Cancels) -> JobObject:
@@ -225,13 +229,13 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
 
     @router.get("/{job_id}/events")
     async def list_events(job_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
-        job = await jobs.jobs.get(principal.tenant_id, job_id, principal.only)
+        job = await jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.history(job, limit=limit + 1, after=after)
         return page([event_view(event) for event in found], limit=limit)
 
     @router.get("/{job_id}/checkpoints")
     async def list_checkpoints(job_id: str, principal: Reads, limit: Limit = 10, after: After = None) -> Page:
-        job = await jobs.jobs.get(principal.tenant_id, job_id, principal.only)
+        job = await jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.checkpoints(job, limit=limit + 1, after=after)
         return page([checkpoint_view(checkpoint, job) for checkpoint in found], limit=limit)
 

@@ -98,9 +98,6 @@ class Job(Aggregate):
     dataset: DatasetPrepared | None = None
     validation: DatasetPrepared | None = None
     hyperparameters: dict[str, int | float | str] = Field(default_factory=dict)
-    failures: int = 0
-    unfinished: int = 0
-    furthest: int = 0
     swept: bool = False
     checkpoint: Checkpoint | None = None
     earlier_checkpoint: Checkpoint | None = None
@@ -157,13 +154,10 @@ class Job(Aggregate):
         """A worker begins an attempt."""
         self._expect("queued", "running")
         self._enter("running", at)
-        self.unfinished += 1
         self.record(FinetuneStarted(tenant_id=self.tenant_id, job_id=self.id, fence=self.lease.fence))
 
     def reach(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is stored and verified: go on from there if this attempt dies.
-
-        One that lies further than any before ends the count of attempts that came to nothing.
 
         Raises:
             Conflict: the job does not wait for a checkpoint any more.
@@ -171,12 +165,10 @@ class Job(Aggregate):
         self._expect("running", "paused", "queued")
         if checkpoint != self.checkpoint:
             self.checkpoint, self.earlier_checkpoint = checkpoint, self.checkpoint
-        if checkpoint.step > self.furthest:
-            self.furthest, self.failures, self.unfinished = checkpoint.step, 0, 0
 
     def drop_checkpoint(self) -> None:
         """Its checkpoint cannot be used: the next attempt goes on from the one before, or starts over."""
-        self.checkpoint, self.earlier_checkpoint, self.unfinished = self.earlier_checkpoint, None, 0
+        self.checkpoint, self.earlier_checkpoint = self.earlier_checkpoint, None
 
     def forget_checkpoints(self) -> None:
         """Nobody trains it any more and its checkpoints are deleted."""
@@ -274,15 +266,15 @@ class Job(Aggregate):
         if self.rests_on(dataset_id):
             self.fail(failure, at)
 
-    def count_failure(self) -> None:
-        """An attempt ended without a reason that would be final; one whose adapter is there has not failed."""
-        self.unfinished = 0
+    def give_place(self, at: int) -> None:
+        """Others wait: its run ends at a checkpoint, and it goes on from there in its turn."""
         if self.state == "running":
-            self.failures += 1
+            self._enter("queued", at)
 
-    def end_attempt(self) -> None:
-        """An attempt was stopped in good order; what `unfinished` counts are attempts whose worker died."""
-        self.unfinished = 0
+    def fail_training(self, failure: Failure, at: int) -> None:
+        """Its training is given up; one whose adapter is stored has not failed."""
+        if self.state != "evaluating":
+            self.fail(failure, at)
 
     def cancel(self, at: int) -> None:
         """Its owner ends it; ending it again changes nothing.

@@ -16,6 +16,9 @@ class Settings(ServiceSettings):
     base_model: str = Field("", description="Base model of automatic fine-tunes whose tenant names none.")
     trainer_work_dir: Path | None = Field(None, description="Where runs lie while trained; in the system's if unset.")
     trainer_lease_seconds: float = Field(20, description="Lease on a job; a dead worker's job is taken over after it.")
+    trainer_slice_seconds: float = Field(
+        600, description="How long a job trains before it gives its place, at a checkpoint, to a tenant who waits."
+    )
     trainer_threads: int = Field(0, description="Threads of a training run; all cores if 0.")
     trainer_save_every_steps: int = Field(20, description="Steps between checkpoints.")
     trainer_max_length: int = Field(1024, description="Longest row in tokens; longer ones are left out.")

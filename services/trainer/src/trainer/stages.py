@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -21,13 +21,6 @@ OF_STATE: dict[State, Stage] = {
 }
 OF_GATE: dict[str, Stage] = {"evaluation": "testing", "approval": "awaiting_approval", "replica": "loading"}
 """The stages of a job that is `evaluating`, by what its model waits for."""
-
-WAITING: dict[str, dict[str, Any]] = {
-    "waiting_for_file": {"state": "waiting_for_dataset"},
-    "queued": {"state": "queued"},
-    **{stage: {"state": "evaluating", "gate.waiting_for": gate} for gate, stage in OF_GATE.items()},
-}
-"""The stages that somebody else than the job's owner must end, each with the query for its jobs."""
 
 BY_ITSELF = "Sartor, by itself"
 OPERATOR = "whoever runs this installation"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -14,11 +14,22 @@ from eventbus.outbox import AggregateStore
 from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected
 from stores.mongo import Collection, DuplicateKeyError, ensure_index
 from stores.orphans import Orphans
-from trainer.domain import CLAIMABLE, ENDED, OPEN, Job
+from trainer.domain import ENDED, OPEN, Job
+from trainer.stages import OF_GATE
 
-TO_TRAIN: dict[str, Any] = {"state": {"$in": list(CLAIMABLE)}}
-INTERRUPTED: dict[str, Any] = {"state": "running", "failures": 0, "unfinished": {"$lt": 3}}
+INTERRUPTED: dict[str, Any] = {
+    "state": "running",
+    "lease.failures": {"$in": [0, None]},
+    "lease.unfinished": {"$in": [0, 1, 2, None]},
+}
 """Has had its turn, and part of its work is done; one that fails, or is the end of its workers, waits for the next."""
+
+WAITING: dict[str, dict[str, Any]] = {
+    "waiting_for_file": {"state": "waiting_for_dataset"},
+    "queued": {"state": "queued"},
+    **{stage: {"state": "evaluating", "gate.waiting_for": gate} for gate, stage in OF_GATE.items()},
+}
+"""The stages that somebody else than the job's owner must end, each with the query for its jobs."""
 
 FILE_DELETED = "The file was deleted, and its rows with it. Upload it again and start a new job."
 
@@ -67,49 +78,103 @@ class Jobs:
     """The service's documents, in its own words.
 
     Args:
-        jobs: the aggregates.
+        aggregates: the jobs.
         events: job events, each with a natural key so that a repeated attempt does not repeat them.
         checkpoints: checkpoints as listed.
         datasets: by file id, the dataset made from it or why there is none.
-        turns: by tenant, when it last had a job trained.
     """
 
     def __init__(
         self,
-        jobs: AggregateStore[Job],
+        aggregates: AggregateStore[Job],
         events: Collection,
         checkpoints: Collection,
         datasets: Collection,
-        turns: Collection,
     ) -> None:
-        self.jobs = jobs
+        self._jobs = aggregates
         self._events = events
         self._checkpoints = checkpoints
         self._datasets = datasets
-        self._turns = turns
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await ensure_index(self.jobs.collection, [("state", 1), ("created_at", 1)])
-        await ensure_index(self.jobs.collection, [("state", 1), ("gate.waiting_for", 1), ("since", 1)])
-        await ensure_index(self.jobs.collection, [("swept", 1), ("state", 1), ("created_at", 1)])
-        await ensure_index(self.jobs.collection, [("adapter_files", 1), ("created_at", 1)])
-        await ensure_index(self.jobs.collection, [("tenant_id", 1), ("adapter.adapter_id", 1)])
+        await ensure_index(self._jobs.collection, [("state", 1), ("created_at", 1)])
+        await ensure_index(self._jobs.collection, [("state", 1), ("gate.waiting_for", 1), ("since", 1)])
+        await ensure_index(self._jobs.collection, [("swept", 1), ("state", 1), ("created_at", 1)])
+        await ensure_index(self._jobs.collection, [("adapter_files", 1), ("created_at", 1)])
+        await ensure_index(self._jobs.collection, [("tenant_id", 1), ("adapter.adapter_id", 1)])
         await ensure_index(self._events, [("job_id", 1), ("order", -1)])
         await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1)])
 
-    async def claim(self, owner: str, seconds: float) -> Job | None:
-        """The next job to train: one whose worker is gone, else of the tenant that waited longest its oldest."""
-        interrupted = await self.jobs.claim(INTERRUPTED, owner, seconds)
-        return interrupted or await self.jobs.claim_in_turn(TO_TRAIN, self._turns, owner, seconds)
+    async def get(self, tenant_id: str, job_id: str, where: Mapping[str, Any] | None = None) -> Job:
+        """The tenant's job, if it meets the further conditions of `where`.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+        """
+        return await self._jobs.get(tenant_id, job_id, where)
+
+    async def find(self, tenant_id: str, job_id: str) -> Job | None:
+        """The tenant's job, if there is one of that id."""
+        return await self._jobs.find_one(tenant_id, {"_id": job_id})
+
+    async def page_of(
+        self,
+        tenant_id: str,
+        where: Mapping[str, Any],
+        *,
+        training_file: str | None,
+        metadata: Mapping[str, str],
+        without_metadata: bool,
+        limit: int,
+        after: str | None,
+    ) -> list[Job]:
+        """The tenant's jobs that meet the further conditions of `where`, newest first.
+
+        Args:
+            tenant_id: whose.
+            where: further conditions.
+            training_file: only those that learn from this file.
+            metadata: only those with these entries.
+            without_metadata: only those that have none.
+            limit: at most this many.
+            after: id of the last one of the previous page.
+        """
+        query: dict[str, Any] = {**where}
+        if training_file is not None:
+            query["training_file"] = training_file
+        if without_metadata:
+            query["metadata"] = None
+        query |= {f"metadata.{key}": value for key, value in metadata.items()}
+        return await self._jobs.find(tenant_id, query, limit=limit, after=after)
+
+    async def add_once(self, job: Job) -> Job:
+        """Add a job, or return the one of its id."""
+        return await self._jobs.add_once(job)
+
+    async def write(self, job: Job, change: Callable[[Job], None]) -> Job:
+        """Apply a worker's change, refused once another worker has claimed the job."""
+        return await self._jobs.update(job.tenant_id, job.id, change, fence=job.lease.fence)
+
+    async def update(self, tenant_id: str, job_id: str, change: Callable[[Job], None]) -> Job:
+        """Apply anybody else's change."""
+        return await self._jobs.update(tenant_id, job_id, change)
+
+    async def release(self, job: Job) -> None:
+        """Give a claimed job back."""
+        await self._jobs.leases.release(job.id, job.lease.fence)
+
+    async def put_off(self, job: Job, seconds: float) -> None:
+        """Give a claimed job back, for nobody to claim for some seconds."""
+        await self._jobs.leases.delay(job.id, job.lease.fence, seconds)
 
     async def claim_trained(self, owner: str, seconds: float) -> Job | None:
         """A job that is not trained any more and whose checkpoints may still be stored; of any tenant."""
-        return await self.jobs.claim(TO_SWEEP, owner, seconds)
+        return await self._jobs.claim(TO_SWEEP, owner, seconds)
 
     async def claim_discarded(self, owner: str, seconds: float) -> Job | None:
         """A job whose adapter nobody will serve, and whose files may still be stored; of any tenant."""
-        return await self.jobs.claim(TO_DISCARD, owner, seconds)
+        return await self._jobs.claim(TO_DISCARD, owner, seconds)
 
     async def shares_adapter(self, job: Job) -> Literal["yes", "perhaps", "no"]:
         """Whether another job of the tenant made the same adapter and keeps it, or may be about to.
@@ -120,16 +185,16 @@ class Jobs:
         assert job.adapter is not None
         others: dict[str, Any] = {"tenant_id": job.tenant_id, "_id": {"$ne": job.id}}
         coming = {"created_at": job.created_at, "seed": job.seed, "state": {"$in": list(OPEN)}}
-        may_come = await self.jobs.collection.find_one({**others, **coming}, {"_id": 1}) is not None
+        may_come = await self._jobs.collection.find_one({**others, **coming}, {"_id": 1}) is not None
         same = {"adapter.adapter_id": job.adapter.adapter_id, "adapter_files": {"$in": ["kept", None]}}
-        if await self.jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:
+        if await self._jobs.collection.find_one({**others, **same}, {"_id": 1}) is not None:
             return "yes"
         return "perhaps" if may_come else "no"
 
     async def orphaned_checkpoints(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """What late attempts stored of jobs whose checkpoints were deleted: such a job never points at one again."""
         query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
-        swept = {job["_id"]: job.get("swept") async for job in self.jobs.collection.find(query, {"swept": 1})}
+        swept = {job["_id"]: job.get("swept") async for job in self._jobs.collection.find(query, {"swept": 1})}
         return Orphans(
             removable=[key for job_id, keys in folders.items() if swept.get(job_id) for key in keys],
             unknown=[key for job_id, keys in folders.items() if job_id not in swept for key in keys],
@@ -138,22 +203,22 @@ class Jobs:
     async def orphaned_adapters(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """Adapters of no job. None is removed: another attempt may store the same one, and point at it, meanwhile."""
         query = {"tenant_id": tenant_id, "adapter.adapter_id": {"$in": list(folders)}}
-        known = await self.jobs.collection.distinct("adapter.adapter_id", query)
+        known = await self._jobs.collection.distinct("adapter.adapter_id", query)
         return Orphans([], [key for adapter_id, keys in folders.items() if adapter_id not in known for key in keys])
 
     async def open_jobs(self, tenant_id: str) -> int:
         """Jobs of the tenant that are not over."""
-        return int(await self.jobs.collection.count_documents({"tenant_id": tenant_id, "state": {"$in": list(OPEN)}}))
+        return int(await self._jobs.collection.count_documents({"tenant_id": tenant_id, "state": {"$in": list(OPEN)}}))
 
     async def waiting_for(self, tenant_id: str, file_id: str) -> list[Job]:
         """Jobs that wait for the dataset of a file."""
-        return await self.jobs.find(
+        return await self._jobs.find(
             tenant_id, {"dataset": None, "$or": [{"training_file": file_id}, {"validation_file": file_id}]}
         )
 
     async def without_data(self) -> AsyncIterator[tuple[str, str]]:
         """Tenant and id of the jobs that wait for their data, of all tenants."""
-        async for found in self.jobs.collection.find({"state": "waiting_for_dataset"}, {"tenant_id": 1}):
+        async for found in self._jobs.collection.find({"state": "waiting_for_dataset"}, {"tenant_id": 1}):
             yield str(found.get("tenant_id")), found["_id"]
 
     async def learn(self, event: DatasetPrepared | DatasetRejected) -> None:
@@ -181,7 +246,7 @@ class Jobs:
     async def resting_on(self, tenant_id: str, dataset_id: str) -> list[Job]:
         """The tenant's jobs that have yet to be trained, or to end their training, on a dataset version."""
         there = {"state": {"$in": ["queued", "paused", "running"]}}
-        return [job for job in await self.jobs.find(tenant_id, there) if job.rests_on(dataset_id)]
+        return [job for job in await self._jobs.find(tenant_id, there) if job.rests_on(dataset_id)]
 
     async def dataset(self, tenant_id: str, file_id: str) -> DatasetPrepared | DatasetRejected | None:
         """What became of a file, if that is known."""

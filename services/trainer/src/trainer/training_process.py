@@ -22,6 +22,7 @@ from trainer.job_objects import JobObjects
 from trainer.nursery import Nursery
 from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
 from trainer.store import Jobs
+from work import Held
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class TrainingProcess:
         nursery: starts it.
         job: the job, as claimed.
         folder: the run's folder, with `run.json`.
+        held: its lease, told how far it got.
         stall_seconds: how long it may say nothing.
 
     Attributes:
@@ -55,13 +57,21 @@ class TrainingProcess:
     """
 
     def __init__(
-        self, jobs: Jobs, objects: JobObjects, nursery: Nursery, job: Job, folder: Path, stall_seconds: float
+        self,
+        jobs: Jobs,
+        objects: JobObjects,
+        nursery: Nursery,
+        job: Job,
+        folder: Path,
+        held: Held[Job],
+        stall_seconds: float,
     ) -> None:
         self._jobs = jobs
         self._objects = objects
         self._nursery = nursery
         self._job = job
         self._folder = folder
+        self._held = held
         self._stall_seconds = stall_seconds
         self._metrics: dict[str, float] = {}
         self._first_step: int | None = None
@@ -191,16 +201,18 @@ class TrainingProcess:
         try:
             checkpoint = await self._objects.store_checkpoint(self._job, path, step)
             crash_point("trainer.checkpoint_stored")
-            fence = self._job.lease.fence
-            job = await self._jobs.jobs.update(
-                self._job.tenant_id, self._job.id, lambda it: it.reach(checkpoint), fence=fence
-            )
+            job = await self._jobs.write(self._job, lambda it: it.reach(checkpoint))
+            await self._held.progress(step)
         finally:
             with exhaustion_named():
                 stored_mark(path).touch()
         crash_point("trainer.checkpoint_saved")
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
         await self._objects.delete_older_checkpoints(job)
+        if job.state == "running" and await self._held.others_wait():
+            await self._jobs.write(job, lambda it: it.give_place(now()))
+            message = "Others wait for a training worker: the job gives its place, and goes on from here in its turn."
+            await self._jobs.tell(job, f"gave-place-{step}", message)
 
     async def _step(self, event: dict[str, Any]) -> None:
         step, total = event["step"], event["total_steps"]
@@ -211,9 +223,7 @@ class TrainingProcess:
             a_step = (time.monotonic() - self._began) / (step - self._first_step)
             end = now() + round((total - step) * a_step)
             with contextlib.suppress(NotFound):
-                await self._jobs.jobs.update(
-                    self._job.tenant_id, self._job.id, lambda it: it.expect_end(end), fence=self._job.lease.fence
-                )
+                await self._jobs.write(self._job, lambda it: it.expect_end(end))
         message = f"Step {step}/{total}: training loss={event['train_loss']:.4f}"
         await self._jobs.tell(self._job, f"step-{step}", message, data=_numbers(event))
 
@@ -236,7 +246,7 @@ class TrainingProcess:
 
     async def _reason_to_halt(self) -> str | None:
         try:
-            job = await self._jobs.jobs.get(self._job.tenant_id, self._job.id)
+            job = await self._jobs.get(self._job.tenant_id, self._job.id)
         except NotFound:
             return "the job is gone"
         if job.lease.fence != self._job.lease.fence:

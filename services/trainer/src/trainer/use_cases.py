@@ -126,7 +126,7 @@ class Requests:
         except Invalid as error:
             job.request()
             job.fail(Failure(code=error.code or "model_not_found", message=error.message, param="model"), now())
-            job = await self._jobs.jobs.add_once(job)
+            job = await self._jobs.add_once(job)
             if job.error is not None:
                 await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
                 await self._jobs.tell(job, "failed", job.error.message, level="error")
@@ -136,7 +136,7 @@ class Requests:
     async def _add(self, job: Job) -> Job:
         """Store the job; it is accepted then, and what cannot be done for it at once is done by the sweep."""
         job.request()
-        job = await self._jobs.jobs.add_once(job)
+        job = await self._jobs.add_once(job)
         try:
             return await Datasets(self._jobs).begin(job)
         except (SartorError, PyMongoError) as error:
@@ -186,20 +186,20 @@ class Requests:
 
     async def cancel(self, tenant_id: str, job_id: str, where: Mapping[str, str]) -> Job:
         """End a job, if it meets the conditions of `where`."""
-        await self._jobs.jobs.get(tenant_id, job_id, where)
-        job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
+        await self._jobs.get(tenant_id, job_id, where)
+        job = await self._jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
         await self._say(job, "cancelled", "The job was cancelled.", level="warn")
         return job
 
     async def pause(self, tenant_id: str, job_id: str) -> Job:
         """Halt a job."""
-        job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.pause(now()))
+        job = await self._jobs.update(tenant_id, job_id, lambda it: it.pause(now()))
         await self._say(job, f"paused-{job.version}", "The job is paused; its progress is kept.")
         return job
 
     async def resume(self, tenant_id: str, job_id: str) -> Job:
         """Let a job go on."""
-        job = await self._jobs.jobs.update(tenant_id, job_id, lambda it: it.resume(now()))
+        job = await self._jobs.update(tenant_id, job_id, lambda it: it.resume(now()))
         await self._say(job, f"resumed-{job.version}", "The job was taken up again.")
         return job
 
@@ -227,7 +227,7 @@ class Datasets:
             await self.advance(job)
         failure = Failure(code="file_deleted", message=FILE_DELETED)
         for job in await self._jobs.resting_on(event.tenant_id, event.dataset_id):
-            left = await self._jobs.jobs.update(
+            left = await self._jobs.update(
                 job.tenant_id, job.id, lambda it: it.lose_rows(event.dataset_id, failure, now())
             )
             if left.error == failure:
@@ -277,15 +277,13 @@ class Datasets:
         if resolved.early_stop_patience:
             chosen["early_stop_patience"] = resolved.early_stop_patience
         prepared = validation if isinstance(validation, DatasetPrepared) else None
-        job = await self._jobs.jobs.update(
-            job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen, now())
-        )
+        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen, now()))
         await self._jobs.tell(job, "split", _split_line(training, prepared))
         await self._jobs.tell(job, "queued", f"Files validated, the job is queued with {_chosen_line(chosen)}.")
         return job
 
     async def _fail(self, job: Job, failure: Failure) -> Job:
-        job = await self._jobs.jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()))
+        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()))
         await self._jobs.tell(job, "failed", failure.message, level="error")
         return job
 
@@ -365,9 +363,9 @@ class Outcomes:
 
     async def _change(self, tenant_id: str, job_id: str, change: Any) -> Job | None:
         try:
-            return await self._jobs.jobs.update(tenant_id, job_id, change)
+            return await self._jobs.update(tenant_id, job_id, change)
         except (NotFound, Conflict):
-            job = await self._jobs.jobs.find_one(tenant_id, {"_id": job_id})
+            job = await self._jobs.find(tenant_id, job_id)
             if job is not None and not job.ended:
                 raise
             return job

@@ -18,6 +18,7 @@ MAGIC = {
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "a SQLite database",
     b"\x7fELF": "a program",
+    b"\xd0\xcf\x11\xe0": "an Office document of the kind before 2007 (.xls, .doc)",
 }
 
 
@@ -31,8 +32,8 @@ def decode(data: bytes) -> str:
         raise FormatError("empty_file", "the file is empty. Upload a file with at least one row.")
     for magic, name in MAGIC.items():
         if data.startswith(magic):
-            advice = "Upload the file inside it." if "archive" in name else "Upload it as text, Markdown, JSONL or CSV."
-            raise FormatError("unsupported_format", f"this is {name}, whatever its name says. {advice}")
+            inside = "the file inside it" if "archive" in name else "it as text, Markdown, JSONL, CSV or XLSX"
+            raise FormatError("unsupported_format", f"this is {name}, whatever its name says. Upload {inside}.")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FormatError("not_utf8", "this is UTF-16 text. Save the file as UTF-8 and upload it again.")
     try:

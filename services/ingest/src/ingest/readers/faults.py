@@ -21,12 +21,20 @@ class FormatError(Exception):
     Attributes:
         code: stable slug.
         message: what, where, what to do; the file's name is put before it.
-        line: from 1, where one line is at fault.
+        line: from 1, where one line is at fault; of a workbook, the row.
+        sheet: of a workbook, the sheet at fault.
     """
 
-    def __init__(self, code: str, message: str, line: int | None = None) -> None:
+    def __init__(self, code: str, message: str, line: int | None = None, sheet: str | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.line = code, message, line
+        self.code, self.message, self.line, self.sheet = code, message, line, sheet
+
+    @property
+    def place(self) -> str:
+        """Where in the file; empty where no place is at fault."""
+        if self.sheet is None:
+            return f"line {self.line}" if self.line else ""
+        return f"sheet {quoted(self.sheet)}" + (f", row {self.line}" if self.line else "")
 
 
 class Faults:
@@ -34,10 +42,12 @@ class Faults:
 
     Args:
         bad_rows: whether they are refused, or left out.
+        place: what the number of a row counts, `line` or `row`.
     """
 
-    def __init__(self, bad_rows: BadRows) -> None:
+    def __init__(self, bad_rows: BadRows, place: str) -> None:
         self._bad_rows = bad_rows
+        self._place = place
         self._shown: list[FormatError] = []
         self._lines: list[int | None] = []
         self.count = 0
@@ -69,15 +79,15 @@ class Faults:
         """What was left out, for the owner of the file."""
         if not self.count:
             return None
-        shown = "; ".join(f"line {error.line}: {error.message.rstrip('.')}" for error in self._shown)
-        lines = f"; lines {', '.join(str(line) for line in self._lines)}" if self._lines else ""
+        shown = "; ".join(f"{self._place} {error.line}: {error.message.rstrip('.')}" for error in self._shown)
+        lines = f"; {self._place}s {', '.join(str(line) for line in self._lines)}" if self._lines else ""
         unlisted = self.count - len(self._shown) - len(self._lines)
         more = f" and {unlisted} more" if unlisted else ""
         return f"{self.count} bad row{'s were' if self.count > 1 else ' was'} left out: {shown}{lines}{more}."
 
     def _refuse(self) -> None:
         first, others = self._shown[0], self.count - 1
-        more = f" {others} more line{'s are' if others > 1 else ' is'} bad too." if others else ""
+        more = f" {others} more {self._place}{'s are' if others > 1 else ' is'} bad too." if others else ""
         raise FormatError(first.code, first.message + more, first.line)
 
 

@@ -1,22 +1,70 @@
-"""JSON Lines: an object a line, bounded in size and depth."""
+"""JSON Lines: an object a line, bounded in size and depth, each a conversation or a row of named fields."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from chassis.text import quoted
-from ingest.readers.faults import FormatError
+from ingest.readers.faults import BadRows, Faults, FormatError, listed
+from ingest.readers.parsed import Parsed, Row, Unread
+from ingest.readers.reader import Source
+from ingest.readers.rows.conversation import read_chat, read_sharegpt
+from ingest.readers.rows.roles import Roles, find_roles
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_DEPTH = 64
+MOST_REMEMBERED = 1000
+"""Sets of field names of which the roles are remembered."""
+
+# An object in JSON; a brace before anything else is a template's or a writer's.
+JSON_OBJECT = re.compile(r'\s*\{\s*(["}]|$)')
 # A surrogate that is not half of a pair, as JSON can spell but no text can hold.
 SURROGATE = re.compile("[\ud800-\udfff]")
 # A NUL as JSON spells it, and not a backslash that happens to stand before "u0000".
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class JsonLines:
+    """Reads one row a line: a conversation, or fields by their names."""
+
+    makes: Literal["rows", "document"] = "rows"
+    names: tuple[str, ...] = (".jsonl", ".ndjson", ".json")
+    binary = False
+
+    def sniff(self, source: Source) -> bool:
+        """Whether it begins as an object does; an array of objects is read too, to say what it must be."""
+        return JSON_OBJECT.match(source.text) is not None or _is_array(source.text)
+
+    def read(self, source: Source, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed:
+        """The rows; see `Reader`."""
+        if _is_array(source.text):
+            raise FormatError("json_array", "this is one JSON array. Write one JSON object a line (JSONL).", 1)
+        reader, parsed, faults = _RowReader(columns), Parsed("rows", "JSONL"), Faults(bad_rows, "line")
+        expected: str | None = None
+        for number, line in lines(source.text):
+            try:
+                kind, row, unread = reader.read(json_object(line, number), number)
+                expected = expected or kind
+                if kind != expected:
+                    raise FormatError(
+                        "mixed_formats",
+                        f"the rows before are {expected} rows, this is a {kind} row. Use one format.",
+                        number,
+                    )
+            except FormatError as error:
+                faults.add(error)
+                continue
+            parsed.add(row, unread, number)
+        faults.settle(len(parsed.rows))
+        if not parsed.rows:
+            raise FormatError("empty_file", "there are no rows. Upload a file with at least one row.")
+        parsed.kind = "unlabelled" if expected == "text" else "rows"
+        parsed.format, parsed.left_out = f"{expected} JSONL", faults.note()
+        return parsed
 
 
 def check_jsonl(text: str) -> int:
@@ -90,6 +138,50 @@ def _depth(line: str) -> int:
         elif character in "]}":
             depth -= 1
     return deepest
+
+
+def _is_array(text: str) -> bool:
+    if text.lstrip()[:1] != "[":
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+class _RowReader:
+    """Reads objects as rows; which fields are what is worked out once for each set of names."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self._columns = columns
+        self._known: dict[tuple[str, ...], Roles] = {}
+
+    def read(self, record: dict[str, Any], number: int) -> tuple[str, Row, Unread]:
+        if not self._columns and "messages" in record and "conversations" in record:
+            message = "the fields 'messages' and 'conversations' could both be the conversation. Remove one."
+            raise FormatError("ambiguous_fields", message, number)
+        if not self._columns and "messages" in record:
+            return ("chat", *read_chat(record, number))
+        if not self._columns and "conversations" in record:
+            return ("ShareGPT", *read_sharegpt(record, number))
+        roles = self._roles(tuple(record), number)
+        return (roles.format, *roles.read(record, number))
+
+    def _roles(self, names: tuple[str, ...], number: int) -> Roles:
+        if names in self._known:
+            return self._known[names]
+        roles = find_roles(names, self._columns, "field", number)
+        if roles is None:
+            raise FormatError(
+                "unknown_fields",
+                f"found the fields {listed(names) or 'nothing'}. Use messages, conversations, instruction + output, "
+                "prompt + completion, or text + label.",
+                number,
+            )
+        if len(self._known) < MOST_REMEMBERED:
+            self._known[names] = roles
+        return roles
 
 
 class _NamedTwice(ValueError):

@@ -7,6 +7,12 @@ from typing import Any
 from ingest.readers.faults import FormatError
 
 
+class CellError(str):
+    """What a spreadsheet shows in a cell whose formula failed, such as `#REF!`."""
+
+    __slots__ = ()
+
+
 def content(value: Any, where: str, number: int) -> str:
     """The text that a field holds: a string, a number, or OpenAI's list of text parts.
 
@@ -20,6 +26,8 @@ def content(value: Any, where: str, number: int) -> str:
         value = "".join(str(part) for part in parts)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
+    if isinstance(value, CellError):
+        raise FormatError("cell_error", f"{where}: holds the error {value}. Correct the formula or its row.", number)
     if not isinstance(value, str):
         raise FormatError("bad_content", f"{where}: must be text.", number)
     if not value.strip():

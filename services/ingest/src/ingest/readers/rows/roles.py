@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chassis.text import quoted
-from ingest.readers.content import blank, content
 from ingest.readers.faults import FormatError, listed
 from ingest.readers.parsed import Row, Unread, unread_of
+from ingest.readers.rows.content import blank, content
 
 TEXTS: tuple[str, ...] = (
     "text",

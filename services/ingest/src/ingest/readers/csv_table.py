@@ -1,4 +1,4 @@
-"""Tables: CSV with commas, semicolons or tabs, as spreadsheets write it."""
+"""CSV: a table with commas, semicolons or tabs, as spreadsheets write it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from ingest.readers.faults import BadRows, Faults, FormatError, listed
+from ingest.readers.faults import BadRows, FormatError
 from ingest.readers.json_lines import MAX_LINE_BYTES
 from ingest.readers.parsed import Parsed, says_something
-from ingest.readers.roles import Roles, find_roles
+from ingest.readers.prose import PROSE_NAMES
+from ingest.readers.reader import Source
+from ingest.readers.rows.roles import find_roles
+from ingest.readers.rows.table import Record, read_table
 
 DELIMITERS = ",;\t"
 # A spreadsheet's own first line, which says by what fields are separated.
@@ -20,36 +24,20 @@ QUOTED_FIELD = re.compile(r'"(?:[^"]++|"")*+"')
 LONGEST_HEADER = 64 * 1024
 
 
-def parse_table(text: str, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed:
-    """Read a table whose first line names its columns.
+class CsvTable:
+    """Reads a table whose first line names its columns."""
 
-    Args:
-        text: the file.
-        columns: role -> column, as the sender said.
-        bad_rows: what becomes of the file if some are bad.
+    makes: Literal["rows", "document"] = "rows"
+    names: tuple[str, ...] = (".csv", ".tsv")
+    binary = False
 
-    Raises:
-        FormatError: it is no such table, or rows are bad and refused.
-    """
-    records = _records(text)
-    at, header = next(records, (1, []))
-    if not header:
-        raise FormatError("empty_file", "there is no header and there are no rows.")
-    roles = _roles(header, columns, at)
-    names = _unique(header)
-    parsed, faults = Parsed("rows" if roles.answer is not None else "unlabelled", "CSV"), Faults(bad_rows)
-    for number, record in records:
-        try:
-            row, unread = roles.read(dict(zip(names, _fitted(record, header, number), strict=True)), number)
-        except FormatError as error:
-            faults.add(error)
-            continue
-        parsed.add(row, unread, number)
-    faults.settle(len(parsed.rows))
-    if not parsed.rows:
-        raise FormatError("empty_file", "there is a header and no rows.")
-    parsed.left_out = faults.note()
-    return parsed
+    def sniff(self, source: Source) -> bool:
+        """Whether its first line reads as a header, unless its name says that it is prose."""
+        return not source.name.endswith(PROSE_NAMES) and looks_like_table(source.text)
+
+    def read(self, source: Source, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed:
+        """The rows; see `Reader`."""
+        return read_table(_records(source.text), columns, bad_rows, kind="CSV", place="line", fitted=_fitted)
 
 
 def looks_like_table(text: str) -> bool:
@@ -118,27 +106,7 @@ def _open_quote(text: str, line: int, delimiter: str) -> int | None:
     return None
 
 
-def _roles(header: list[str], columns: Mapping[str, str], line: int) -> Roles:
-    names = [name.strip() for name in header]
-    if roles := find_roles(names, columns, "column", line):
-        return roles
-    raise FormatError(
-        "unknown_column",
-        f"cannot tell which column holds the text. The columns are: {listed(names)}. "
-        'Send columns={"text": "…", "label": "…"} with the upload.',
-        line,
-    )
-
-
-def _unique(header: list[str]) -> list[str]:
-    """A name for each column: those without one, or with one that stands before, are named by their place."""
-    names: list[str] = []
-    for place, name in enumerate(map(str.strip, header), start=1):
-        names.append(name if name and name not in names else f"column {place}")
-    return names
-
-
-def _fitted(record: list[str], header: list[str], number: int) -> list[str]:
+def _fitted(record: Record, header: Record, number: int) -> Record:
     """The record with as many fields as the header; blank ones that a spreadsheet left at its end are cut."""
     while len(record) > len(header) and not says_something(record[-1]):
         record = record[:-1]

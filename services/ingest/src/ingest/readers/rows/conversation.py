@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from chassis.text import quoted
-from ingest.readers.content import blank, content
 from ingest.readers.faults import FormatError
 from ingest.readers.parsed import Row, Unread, says_something, unread_of
+from ingest.readers.rows.content import blank, content
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {

@@ -1,0 +1,354 @@
+"""Workbooks: what is read of them, what their owners are told, and what hostile ones come to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import zipfile
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import openpyxl
+import pytest
+
+from ingest.app import build
+from ingest.readers import BadRows, FormatError, Parsed, Source, parse, workbook
+from ingest.settings import Settings
+from schemas import DatasetPrepared, DatasetRejected
+from testkit import Space, eventually, running
+
+HEADER = ("message", "intent")
+ROWS = [HEADER, *((f"row {n}", f"label_{n % 3}") for n in range(12))]
+SHEET = "xl/worksheets/sheet1.xml"
+
+
+def book(sheet: Sequence[Sequence[Any]] = ROWS, title: str = "Data", **others: Sequence[Sequence[Any]]) -> bytes:
+    """A workbook of sheets by their titles."""
+    made = openpyxl.Workbook()
+    made.remove(made.active)
+    for name, rows in {title: sheet, **others}.items():
+        page = made.create_sheet(name)
+        for row in rows:
+            page.append(row)
+    return saved(made)
+
+
+def saved(made: openpyxl.Workbook) -> bytes:
+    body = io.BytesIO()
+    made.save(body)
+    return body.getvalue()
+
+
+def changed(data: bytes, change: Callable[[str, bytes], bytes], **more: bytes) -> bytes:
+    """The archive with the content of its parts changed, and with more of them."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+        for name, content in more.items():
+            new.writestr(name, content)
+    return body.getvalue()
+
+
+def in_sheet(data: bytes, old: str, new: str) -> bytes:
+    """The workbook with one text of its first sheet's XML replaced."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if name != SHEET:
+            return content
+        assert content.count(old.encode()) == 1, content
+        return content.replace(old.encode(), new.encode())
+
+    return changed(data, change)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Parsed]:
+    def read(
+        data: bytes,
+        *,
+        filename: str = "rows.xlsx",
+        columns: dict[str, str] | None = None,
+        purpose: str = "user_data",
+        bad_rows: BadRows = "refuse",
+    ) -> Parsed:
+        (tmp_path / "upload").write_bytes(data)
+        return parse(Source(tmp_path / "upload", filename), columns=columns or {}, purpose=purpose, bad_rows=bad_rows)
+
+    return read
+
+
+def refusal(read: Callable[..., Parsed], data: bytes, **asked: Any) -> FormatError:
+    with pytest.raises(FormatError) as caught:
+        read(data, **asked)
+    assert len(caught.value.message) < 1000
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (ROWS, {}),
+        ([("text",), ("one",), ("two",)], {}),
+        ([("instruction", "input", "output", "system"), ("add", "1 2", "3", "be brief"), ("say", None, "a", None)], {}),
+        ([("q", "a", "note"), ("one", "x", "seen"), ("one", "x", None)], {"text": "q", "label": "a"}),
+        ([(), HEADER, (), ("hi", "greet"), (None, None), ("bye", "part")], {}),
+    ],
+)
+@pytest.mark.parametrize("filename", ["rows.xlsx", "rows", "rows.csv"])
+def test_a_workbook_says_what_its_sheet_says_as_csv(
+    read: Callable[..., Parsed], rows: list[tuple[Any, ...]], columns: dict[str, str], filename: str
+) -> None:
+    text = io.StringIO()
+    width = max(map(len, rows))
+    csv.writer(text).writerows([*row, *[None] * (width - len(row))] for row in rows)
+    from_csv = read(text.getvalue().encode(), filename="rows.csv", columns=columns)
+    from_book = read(book(rows), filename=filename, columns=columns)
+    assert from_book.rows == from_csv.rows
+    assert from_book.rows
+    assert (from_book.kind, from_book.unread) == (from_csv.kind, from_csv.unread)
+    assert from_book.unread_note() == from_csv.unread_note()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"),
+        (7.0, "7"),
+        (-0.5, "-0.5"),
+        (0.1 + 0.2, "0.3"),
+        (1e21, "1e+21"),
+        (True, "TRUE"),
+        (False, "FALSE"),
+        (date(2026, 11, 29), "2026-11-29"),
+        (datetime(2026, 11, 29, 0, 0), "2026-11-29"),  # noqa: DTZ001 - a sheet knows no zones
+        (datetime(2026, 11, 29, 14, 30, 5), "2026-11-29 14:30:05"),  # noqa: DTZ001
+        (time(9, 5), "09:05:00"),
+        (timedelta(hours=30, minutes=5), "30:05:00"),
+        ("007", "007"),
+        ("two\nlines", "two\nlines"),
+        ("返品", "返品"),
+    ],
+)
+def test_a_cell_is_text_as_a_sheet_shows_it(read: Callable[..., Parsed], value: Any, text: str) -> None:
+    [row] = read(book([HEADER, ("question", value)])).rows
+    assert row["messages"][1]["content"] == text
+
+
+def test_a_formula_is_its_value_and_one_without_a_value_is_refused_by_its_cell(read: Callable[..., Parsed]) -> None:
+    formula = book([HEADER, ("hi", "=A1"), ("bye", "part")])
+    told = refusal(read, formula)
+    assert (told.code, told.place) == ("not_calculated", "sheet 'Data', row 2")
+    assert "the formula in B2 has no value" in told.message
+    calculated = in_sheet(formula, '<c r="B2"><f>A1</f><v></v>', '<c r="B2" t="str"><f>A1</f><v>greet</v>')
+    assert read(calculated).rows[0]["messages"][1]["content"] == "greet"
+    empty = in_sheet(formula, '<c r="B2"><f>A1</f><v></v>', '<c r="B2" t="str"><f>A1</f><v></v>')
+    assert refusal(read, empty).code == "empty_content"
+
+
+def test_the_first_visible_sheet_with_rows_is_read_and_named(read: Callable[..., Parsed]) -> None:
+    made = openpyxl.load_workbook(io.BytesIO(book([("Our data of 2026",)], "Cover", Hidden=ROWS, Data=ROWS, Old=ROWS)))
+    made["Hidden"].sheet_state = "hidden"
+    parsed = read(saved(made))
+    assert (parsed.format, len(parsed.rows)) == ("XLSX, sheet 'Data'", 12)
+    assert parsed.left_out == "Of the workbook's sheets 'Data' was read, and not: Cover, Old."
+    assert read(book()).left_out is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "place", "says"),
+    [
+        ([HEADER, ("hi", "greet"), (), ("bye", None)], "empty_content", "sheet 'Data', row 4", "intent: is empty"),
+        ([HEADER, (None, "greet")], "empty_content", "sheet 'Data', row 2", "message: is empty"),
+        ([HEADER, ("hi", "greet", None, "more")], "wrong_columns", "sheet 'Data', row 2", "D2 holds 'more'"),
+        ([("foo", "bar"), ("a", "b")], "unknown_column", "sheet 'Data', row 1", "The columns are: foo, bar"),
+        ([(), ("text", "message"), ("a", "b")], "ambiguous_columns", "sheet 'Data', row 2", "columns 1 ('text') and 2"),
+        ([HEADER, ("hi", "#REF!")], "cell_error", "sheet 'Data', row 2", "intent: holds the error #REF!"),
+        ([HEADER, ("x" * 30_000,) * 40], "wrong_columns", "sheet 'Data', row 2", "AN2 holds 'xxx"),
+        ([HEADER], "empty_file", "", "no visible sheet has a header and a row"),
+        ([], "empty_file", "", "no visible sheet has a header and a row"),
+    ],
+)
+def test_what_is_wrong_is_named_by_sheet_row_and_column(
+    read: Callable[..., Parsed], rows: list[tuple[Any, ...]], code: str, place: str, says: str
+) -> None:
+    told = refusal(read, book(rows))
+    assert (told.code, told.place) == (code, place)
+    assert says in told.message
+
+
+def test_bad_rows_of_a_sheet_are_left_out_by_their_numbers(read: Callable[..., Parsed]) -> None:
+    data = book([HEADER, ("a", "x"), ("b", None), ("c", "#N/A"), ("d", "y")], Other=[])
+    parsed = read(data, bad_rows="skip")
+    assert [row["messages"][0]["content"] for row in parsed.rows] == ["a", "d"]
+    assert parsed.left_out == (
+        "Of the workbook's sheets 'Data' was read, and not: Other. 2 bad rows were left out: "
+        "row 3: intent: is empty. Fill it in or remove the row; "
+        "row 4: intent: holds the error #N/A. Correct the formula or its row."
+    )
+    assert "1 more row is bad too" in refusal(read, data).message
+
+
+def test_an_error_in_a_column_that_is_not_read_stops_nobody(read: Callable[..., Parsed]) -> None:
+    assert len(read(book([(*HEADER, "price"), ("hi", "greet", "#N/A")])).rows) == 1
+
+
+def test_a_workbook_is_no_document(read: Callable[..., Parsed]) -> None:
+    told = refusal(read, book(), purpose="assistants")
+    assert told.code == "no_document"
+    assert "CSV or Markdown" in told.message
+
+
+def test_macros_and_links_to_other_workbooks_are_not_looked_at(read: Callable[..., Parsed]) -> None:
+    link = b'<externalLink xmlns="x"><externalBook r:id="rId1"/></externalLink>'  # not even XML: a prefix is missing
+    data = changed(
+        book(),
+        lambda _, content: content,
+        **{
+            "xl/vbaProject.bin": b"\xd0\xcf\x11\xe0" + bytes(2000),
+            "xl/externalLinks/externalLink1.xml": link,
+            "xl/externalLinks/_rels/externalLink1.xml.rels": b"file:///etc/passwd",
+        },
+    )
+    assert len(read(data, filename="rows.xlsm").rows) == 12
+
+
+def test_a_password_is_refused_with_what_to_do(read: Callable[..., Parsed]) -> None:
+    compound = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1024) + "EncryptedPackage".encode("utf-16-le") + bytes(512)
+    told = refusal(read, compound)
+    assert told.code == "encrypted"
+    assert "Save it without one" in told.message
+    locked = bytearray(book())
+    at = locked.index(b"PK\x01\x02")
+    locked[at + 8] |= 1
+    assert refusal(read, bytes(locked)).code == "encrypted"
+
+
+@pytest.mark.parametrize(
+    ("data", "filename", "code"),
+    [
+        (book()[:-300], "rows.xlsx", "invalid_workbook"),
+        (b"PK\x03\x04 rest", "rows.xlsx", "invalid_workbook"),
+        (b"PK\x03\x04 rest", "rows.jsonl", "unsupported_format"),
+        (changed(book(), lambda _, content: content, **{"xl/workbook.bin": b""}), "rows.xlsb", "unsupported_format"),
+        (changed(book(), lambda name, content: b"" if name == SHEET else content), "rows.xlsx", "invalid_workbook"),
+        (
+            changed(book(), lambda name, content: b"" if "Content_Types" in name else content),
+            "rows.xlsx",
+            "invalid_workbook",
+        ),
+    ],
+)
+def test_a_damaged_workbook_is_refused_as_one(
+    read: Callable[..., Parsed], data: bytes, filename: str, code: str
+) -> None:
+    assert refusal(read, data, filename=filename).code == code
+
+
+def test_what_inflates_to_too_much_is_refused_before_it_is_inflated(
+    read: Callable[..., Parsed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = changed(book(), lambda _, content: content, **{"xl/media/image1.png": bytes(2**20)})
+    assert len(bomb) < 2**16
+    monkeypatch.setattr(workbook, "MAX_INFLATED_BYTES", 2**20)
+    with monkeypatch.context() as watched:
+
+        def never(*_: Any, **__: Any) -> None:
+            raise AssertionError("a part was opened")
+
+        watched.setattr(zipfile.ZipFile, "open", never)
+        told = refusal(read, bomb)
+    assert told.code == "too_large"
+    assert "1048576 bytes" in told.message
+    assert len(read(book()).rows) == 12
+
+
+def test_a_part_that_holds_more_than_it_says_is_not_read_on(read: Callable[..., Parsed]) -> None:
+    data = bytearray(book())
+    at = data.index(b"PK\x01\x02", data.rindex(SHEET.encode()) - 46)
+    size = int.from_bytes(data[at + 24 : at + 28], "little")
+    data[at + 24 : at + 28] = (size // 2).to_bytes(4, "little")
+    assert refusal(read, bytes(data)).code == "invalid_workbook"
+
+
+def test_one_long_text_in_every_cell_is_too_large(read: Callable[..., Parsed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbook, "MAX_INFLATED_BYTES", 2**20)
+    told = refusal(read, book([HEADER, *[("x" * 30_000, "a")] * 100]))
+    assert (told.code, told.place) == ("too_large", "sheet 'Data', row 36")
+
+
+def test_what_a_sheet_says_of_its_size_is_not_believed(read: Callable[..., Parsed]) -> None:
+    wide = in_sheet(book(), '<dimension ref="A1:B13"/>', '<dimension ref="A1:XFD1048576"/>')
+    assert len(read(wide).rows) == 12
+    narrow = in_sheet(book(), '<dimension ref="A1:B13"/>', '<dimension ref="A1:A2"/>')
+    assert len(read(narrow).rows) == 12
+    far = in_sheet(book(), '<row r="13">', '<row r="99999999999">')
+    assert refusal(read, far).code == "too_many_rows"
+
+
+def test_an_entity_is_refused_wherever_it_stands(read: Callable[..., Parsed]) -> None:
+    bomb = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
+
+    def with_entities(part: str) -> bytes:
+        def change(name: str, content: bytes) -> bytes:
+            if name != part:
+                return content
+            at = content.index(b"?>") + 2 if content.startswith(b"<?xml") else 0
+            return content[:at] + bomb + content[at:]
+
+        return changed(book(), change)
+
+    for part in (SHEET, "xl/sharedStrings.xml"):
+        told = refusal(read, with_entities(part))
+        assert told.code == "invalid_workbook"
+        assert "EntitiesForbidden" in told.message
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_broken_in_a_workbook_is_a_fault_of_the_file(read: Callable[..., Parsed], seed: int) -> None:
+    chance = random.Random(seed)
+
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith((".xml", ".rels")) or chance.random() < 0.6:
+            return content
+        at = chance.randrange(len(content))
+        return content[:at] + chance.randbytes(chance.randrange(1, 9)) + content[at + chance.randrange(40) :]
+
+    data = bytearray(changed(book(), change))
+    if seed % 3 == 0:
+        for _ in range(5):
+            data[chance.randrange(4, len(data))] = chance.randrange(256)
+    outcome = "read"
+    try:
+        read(bytes(data))
+    except FormatError as error:
+        outcome = error.message
+    assert 0 < len(outcome) < 1000
+
+
+async def test_a_workbook_becomes_a_dataset_whose_card_names_the_sheet(space: Space) -> None:
+    app = build(space.settings(Settings, "ingest"))
+    rows = [HEADER, *((f"row {n}", f"label_{n % 3}") for n in range(60))]
+    bad = [HEADER, ("hi", None)]
+    key = space.bearer("ingest", "tenant_a")
+    async with (
+        running(app) as url,
+        space.probe("datasets") as seen,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client,
+        httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", "tenant_a")) as http,
+    ):
+        await client.files.create(file=("rows.xlsx", book([("Cover",)], "Cover", Data=rows)), purpose="user_data")
+        prepared = (await eventually(lambda: seen.of(DatasetPrepared)))[0]
+        assert (prepared.task, prepared.labels) == ("classification", 3)
+        assert prepared.rows.train + prepared.rows.validation + prepared.rows.heldout == 60
+        [shown] = (await http.get("/v1/datasets")).json()["data"]
+        assert "- Format: XLSX, sheet 'Data'; task: classification" in shown["card"]
+        file = await client.files.create(file=("bad.xlsx", book(bad)), purpose="fine-tune")
+        refused = (await eventually(lambda: seen.of(DatasetRejected)))[0]
+        assert (refused.file_id, refused.line) == (file.id, 2)
+        assert refused.message.startswith("bad.xlsx, sheet 'Data', row 2: intent: is empty.")

@@ -1,0 +1,82 @@
+"""What is done for jobs beside training: those begun half-way are brought on, and what others left is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from chassis.errors import SartorError
+from stores.mongo import PyMongoError
+from trainer.domain import Job
+from trainer.job_objects import JobObjects
+from trainer.store import Jobs
+from trainer.use_cases import Datasets
+
+log = structlog.get_logger()
+
+SWEEP_SECONDS = 15.0
+SHARED_SECONDS = 60.0
+"""Until it is looked again whether another job makes the same adapter."""
+
+
+class Sweep:
+    """Looks now and then for what a crash or an outage left undone.
+
+    Args:
+        jobs: where jobs are kept.
+        objects: where checkpoints and adapters lie.
+        owner: this replica's name in leases.
+        lease_seconds: longest that deleting one job's files may take.
+    """
+
+    def __init__(self, jobs: Jobs, objects: JobObjects, owner: str, lease_seconds: float) -> None:
+        self._jobs = jobs
+        self._objects = objects
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            async for tenant_id, job_id in self._jobs.without_data():
+                await self._begin(tenant_id, job_id)
+            await self._delete_checkpoints()
+            await self._delete_adapters()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _begin(self, tenant_id: str, job_id: str) -> None:
+        """Bring one job on; whatever is wrong with it, the sweep goes on with the others."""
+        try:
+            await Datasets(self._jobs).begin(await self._jobs.get(tenant_id, job_id))
+        except PyMongoError:
+            raise  # the others cannot be begun either
+        except Exception as error:  # the boundary of one job: an odd document raises anything
+            log.warning("job_begins_later", job_id=job_id, error=f"{type(error).__name__}: {error}")
+
+    async def _delete_checkpoints(self) -> None:
+        """Of jobs not trained any more; a claim keeps every attempt out, and one that ends half-way is made again."""
+        while job := await self._jobs.claim_trained(self._owner, self._lease_seconds):
+            try:
+                await self._objects.delete_checkpoints(job)
+                await self._jobs.write(job, Job.forget_checkpoints)
+            except SartorError as error:
+                log.warning("checkpoints_not_deleted", job_id=job.id, error=error.message)
+                return
+            await self._jobs.release(job)
+
+    async def _delete_adapters(self) -> None:
+        """Of models that nobody will serve; another job that made the same one keeps its files."""
+        while job := await self._jobs.claim_discarded(self._owner, self._lease_seconds):
+            shared = await self._jobs.shares_adapter(job)
+            if shared == "perhaps":
+                await self._jobs.put_off(job, SHARED_SECONDS)
+                continue
+            try:
+                if shared == "no":
+                    await self._objects.delete_adapter(job)
+                await self._jobs.write(job, Job.lose_adapter)
+            except SartorError as error:
+                log.warning("adapter_not_deleted", job_id=job.id, error=error.message)
+                return
+            await self._jobs.release(job)
