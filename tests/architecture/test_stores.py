@@ -13,8 +13,8 @@ from schemas.services import SERVICES
 
 ROOT = Path(__file__).parents[2]
 
-STORELESS = {"console", "model_server"}
-"""Services without documents of their own."""
+STORELESS = {"console", "model_server", "serving_agent"}
+"""Services without documents of their own; the agent has one lease."""
 
 NOT_YET = {
     "accounts": "stores show their aggregates, use cases reach through",
