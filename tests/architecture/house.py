@@ -230,11 +230,11 @@ def lists_of_services(house: House) -> Found:
     for module in house.modules:
         for one in ast.walk(module.tree):
             parts = one.keys if isinstance(one, ast.Dict) else getattr(one, "elts", [])
-            if len({part.value for part in parts if isinstance(part, ast.Constant)} & SERVICES) > 5:
+            if len({part.value for part in parts if isinstance(part, ast.Constant)} & SERVICES) > len(SERVICES) / 2:
                 yield module.at(one)
             elif isinstance(one, ast.DictComp | ast.GeneratorExp | ast.ListComp):
                 first = [call.args[0] for call in ast.walk(one) if isinstance(call, ast.Call) and call.args]
-                if len({part.value for part in first if isinstance(part, ast.Constant)} & SERVICES) > 5:
+                if len({part.value for part in first if isinstance(part, ast.Constant)} & SERVICES) > len(SERVICES) / 2:
                     yield module.at(one)
 
 
