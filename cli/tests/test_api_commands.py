@@ -82,6 +82,10 @@ CARD = {
         "reason": "Too few rows.",
         "metric": "accuracy",
         "scores": {"base": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}},
+        "measured": {
+            "accuracy": {"value": 0.875, "low": 0.5, "high": 0.99, "n": 8},
+            "macro_f1": {"value": 0.625, "low": 0.375, "high": 0.875, "n": 8},
+        },
     },
 }
 KEY = {
@@ -252,7 +256,10 @@ def test_sizes_rows_and_scores_are_in_words(api: Api, sartor: Sartor) -> None:
     assert "5.0 MiB" in sartor("files", "show", FILE_ID)[0]
     assert "train 40, validation 5, heldout 5\n" in sartor("datasets", "show", DATASET_ID)[0]
     assert "refund, 意見" in sartor("datasets", "show", DATASET_ID)[0]
-    assert "0.500 (0.250 to 0.750, 8 rows)" in sartor("models", "show", MODEL)[0]
+    shown = sartor("models", "show", MODEL)[0]
+    assert "0.500 (0.250 to 0.750, 8 rows)" in shown
+    assert re.search(r"^macro_f1 +0\.625 \(0\.375 to 0\.875, 8 rows\)$", shown, re.MULTILINE)
+    assert not re.search(r"^accuracy ", shown, re.MULTILINE)
     waits = "A decision about the model · an owner or approver · since 2023-11-15 07:13:20"
     assert waits in sartor("jobs", "show", JOB_ID)[0]
 

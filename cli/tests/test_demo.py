@@ -50,6 +50,7 @@ def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> str:
                 "metric": "accuracy",
                 "verdict": "pass",
                 "scores": dict.fromkeys(("base", "few_shot", "candidate"), score),
+                "metrics": {"accuracy": {"candidate": score}, "macro_f1": {"candidate": {**score, "value": 0.625}}},
             }
         ),
         ("POST", "/chat/completions"): {"choices": [{"message": {"content": "unlock_failed"}}]},

@@ -44,6 +44,9 @@ PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
 LABELING_TEST = "services/labeling/tests/test_service.py"
 READERS = "services/ingest/src/ingest/readers"
 READERS_TEST = "services/ingest/tests/test_readers.py"
+WORKBOOK_TEST = "services/ingest/tests/test_workbook.py"
+METRICS = "services/evaluator/src/evaluator/metrics"
+METRICS_TEST = "services/evaluator/tests/test_metrics.py"
 CLEANING = "services/ingest/src/ingest/cleaning.py"
 GROUPING = "services/ingest/src/ingest/grouping.py"
 CLEANING_TEST = "services/ingest/tests/test_cleaning.py"
@@ -574,6 +577,28 @@ BUGS: tuple[Planted, ...] = (
         "learned = [place for place in answers if weights[place] != 0]",
         "learned = answers",
         "services/evaluator/tests/test_rows.py",
+    ),
+    bug(
+        "macro means weigh classes that no row of a resample wants",
+        f"{METRICS}/classes.py",
+        "wanted = summed[WANTED] > 0",
+        "wanted = summed[WANTED] >= 0",
+        f"{METRICS_TEST}::test_rows_that_want_none_of_a_class_say_nothing_of_it",
+    ),
+    bug(
+        "BLEU is the mean of each answer's own",
+        f"{METRICS}/metric.py",
+        "self.value(counts[list(places)].sum(axis=0))",
+        "float(np.mean([self.value(one) for one in counts[list(places)]]))",
+        f"{METRICS_TEST}::test_a_metric_of_a_set_has_an_interval_that_narrows_with_the_rows",
+    ),
+    bug(
+        "a judge is asked again for what it has answered",
+        "services/evaluator/src/evaluator/use_cases.py",
+        "if metric.name not in answer.scores:",
+        "if metric.name:",
+        "services/evaluator/tests/test_suites.py"
+        "::test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are",
     ),
     # registry and serving
     bug(
@@ -1559,6 +1584,27 @@ BUGS: tuple[Planted, ...] = (
         "chain(named, begun)",
         "chain(begun, named)",
         f"{READERS_TEST}::test_a_document_by_its_name_is_one_however_it_begins",
+    ),
+    bug(
+        "upload: a workbook is inflated before its size is looked at",
+        f"{READERS}/workbook.py",
+        "if inflated > MAX_INFLATED_BYTES or len(parts) > MAX_PARTS:",
+        "if len(parts) > MAX_PARTS:",
+        f"{WORKBOOK_TEST}::test_what_inflates_to_too_much_is_refused_before_it_is_inflated",
+    ),
+    bug(
+        "upload: a sheet's word on its size is believed",
+        f"{READERS}/workbook.py",
+        "    sheet.reset_dimensions()  # what the sheet says of its size need not be so\n",
+        "",
+        f"{WORKBOOK_TEST}::test_what_a_sheet_says_of_its_size_is_not_believed",
+    ),
+    bug(
+        "upload: a formula that nothing calculated is an empty cell",
+        f"{READERS}/workbook.py",
+        "        _refuse_uncalculated(sheet)\n",
+        "",
+        f"{WORKBOOK_TEST}::test_a_formula_is_its_value_and_one_without_a_value_is_refused_by_its_cell",
     ),
     bug(
         "split: a row and the one that goes on from it are apart",

@@ -67,6 +67,7 @@ class Demo:
         result = {
             "model": model,
             "scores": evaluation["scores"],
+            "metrics": evaluation["metrics"],
             "verdict": evaluation["verdict"],
             "system": next((turn["content"] for turn in question if turn["role"] == "system"), ""),
             "question": question[-1]["content"],
@@ -204,6 +205,9 @@ class Demo:
         show_rows(
             ("system", metric, "interval", "rows"), rows, numbers=(metric, "interval", "rows"), console=self.console
         )
+        besides = [(name, found["candidate"]) for name, found in result["metrics"].items() if name != metric]
+        measured = ", ".join(f"{name} {score['value']:.2f}" for name, score in besides)
+        self._say(f"{CONDITIONS['candidate']}, measured besides: {measured}")
         self._say(f"\n“{result['question']}” (expected: {result['expected']})")
         show_one(
             [("base", result["answers"]["base"]), (result["model"], result["answers"]["own"])], console=self.console

@@ -161,13 +161,16 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
         show(card, as_json=True, columns=())
         return
     evaluation = card.get("evaluation") or {}
-    scores = {
-        name: f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}, {score['n']} rows)"
-        for name, score in (evaluation.get("scores") or {}).items()
+    scores = {f"score_{system}": score for system, score in (evaluation.get("scores") or {}).items()}
+    scores |= {
+        name: score for name, score in (evaluation.get("measured") or {}).items() if name != evaluation["metric"]
     }
-    facts = {**card, **{f"score_{name}": text for name, text in scores.items()}}
+    facts = card | {
+        name: f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}, {score['n']} rows)"
+        for name, score in scores.items()
+    }
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason")}
-    state = ("id", "state", "waiting_for", *(f"score_{name}" for name in scores), "verdict", "reason")
+    state = ("id", "state", "waiting_for", *scores, "verdict", "reason")
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
 

@@ -105,9 +105,11 @@ async def test_an_approver_finds_what_waits_with_every_answer(world: World) -> N
     score = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
     run = {**RUN, "status": "completed", "metric": "accuracy", "reason": "Close.", "evidence": {"key": "k"}}
     run["scores"] = {"base": score, "candidate": score}
+    recall = {"base": {**score, "value": 0.125}, "candidate": {**score, "value": 0.625}}
+    run["metrics"] = {"accuracy": run["scores"], "macro_recall": recall}
     world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
     rows = [row(number, base="refund" if number == 1 else "none", candidate="refund") for number in range(25)]
-    world.services.answers["GET", "/v1/evals/evaluations/eval-1/evidence"] = {"rows": rows}
+    world.services.answers["GET", "/v1/evals/evaluations/eval-1/evidence"] = {"rows": rows, "classes": CLASSES}
     browser = await world.sign_in(role="approver")
     home = (await browser.get("/")).text
     assert "Waiting for a decision" in home
@@ -116,10 +118,25 @@ async def test_an_approver_finds_what_waits_with_every_answer(world: World) -> N
     assert shown.count('class="card answers"') == 20
     assert "question 1?" not in shown  # its answers agree, so it comes last
     assert shown.index("Does it go into use?") < shown.index("Answers, row by row")
+    besides = shown[shown.index("Measured besides") : shown.index("The 20 weakest of 30 answers.")]
+    assert "Recall, mean over answers" in besides
+    assert "0.12 <small>0.10 – 0.90</small>" in besides
+    assert "0.62 <small>0.10 – 0.90</small>" in besides
+    assert "Accuracy" not in besides, "what decides stands in its own table alone"
+    assert shown.index(">class 29<") < shown.index(">class 10<")
+    assert ">class 9<" not in shown
     older = (await browser.get(f"/models/{MODEL}?row=20")).text
     assert "Rows 21 to 25 of 25" in older
     assert "question 1?" in older
     assert "Earlier answers" in older
+
+
+CLASSES = {
+    "candidate": [
+        {"name": f"class {n}", "rows": 3, "answered": 2, "precision": 0.5, "recall": 0.4, "f1": 1 - n / 30}
+        for n in range(30)
+    ]
+}
 
 
 def row(number: int, **answers: str) -> dict[str, Any]:

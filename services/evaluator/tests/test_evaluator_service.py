@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from evaluator_world import (
     BASE,
+    LABELS,
     ModelServer,
     World,
     copies_the_examples,
@@ -61,14 +62,24 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
     first = evidence["rows"][0]
     assert first["answers"]["candidate"]["text"] == first["reference"] == label_of(first["messages"][-1]["content"])
     assert first["answers"]["base"]["scores"] == {"accuracy": 0.0}
-    assert evidence["scores"]["candidate"]["macro_f1"]["value"] == 1.0
+    measured = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), 1.0)
+    assert {name: score["value"] for name, score in evidence["scores"]["candidate"].items()} == measured
+    assert evidence["classes"]["candidate"] == [
+        {"name": name, "rows": 10, "answered": 10, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+        for name in sorted(LABELS)
+    ]
+    assert {one["recall"] for one in evidence["classes"]["base"]} == {0.0}
+    assert {name: score.value for name, score in event.measured.items()} == measured
     assert evidence["differences"]["candidate - few_shot"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30}
     assert evidence["cost"]["few_shot"]["prompt_tokens"] > evidence["cost"]["base"]["prompt_tokens"] > 0
-    assert evidence["suite"] == {"name": "heldout", "version": 2}
+    assert evidence["suite"] == {"name": "heldout", "version": 3}
     assert len(evidence["few_shot_examples"]) == 6
 
     shown = await world.shown(model)
     assert (shown["status"], shown["progress"], shown["verdict"]) == ("completed", {"done": 90, "total": 90}, "pass")
+    assert shown["metrics"]["accuracy"] == shown["scores"]
+    assert set(shown["metrics"]) == set(measured)
+    assert all(set(found) == set(shown["scores"]) for found in shown["metrics"].values())
     for body in world.engine.requests:
         assert (body["temperature"], body["stop"], body["max_tokens"]) == (0, ["\n"], 5)
     assert 1 < world.engine.most_at_once <= 4
@@ -105,7 +116,12 @@ async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
     scores = evidence["scores"]
     assert scores["candidate"]["chrF"]["value"] > 0.7 > 0.1 > scores["base"]["chrF"]["value"]
     assert scores["candidate"]["rougeL"]["value"] > 0.7
+    bleu = scores["candidate"]["BLEU"]
+    assert bleu["low"] <= bleu["value"] <= bleu["high"]
+    assert bleu["value"] > 0.6 > 0.1 > scores["base"]["BLEU"]["value"]
     assert scores["candidate"]["exact_match"]["value"] == 0.0
+    assert "classes" not in evidence
+    assert (await world.shown(model))["metrics"]["BLEU"]["candidate"] == scores["candidate"]["BLEU"]
     assert evidence["generation"]["stop"] == []
 
 

@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 
 from evaluator.comparison import ALPHA, compare, sign_flip_p_value
-from evaluator.intervals import bootstrap_difference, bootstrap_mean, wilson
+from evaluator.intervals import bootstrap_difference, wilson
+from evaluator.metrics import ACCURACY, CHRF, RowMetric
 from evaluator.verdict import Verdict, decide, untested
 
 
 def judge(
-    candidate: Sequence[float], base: Sequence[float], few_shot: Sequence[float] | None = None, metric: str = "accuracy"
+    candidate: Sequence[float],
+    base: Sequence[float],
+    few_shot: Sequence[float] | None = None,
+    metric: RowMetric = ACCURACY,
 ) -> Verdict:
-    interval = wilson if metric == "accuracy" else lambda values: bootstrap_mean(values, 1)
-    scores = {"candidate": interval(candidate), "base": interval(base)}
+    scores = {"candidate": metric.interval(candidate, 1), "base": metric.interval(base, 1)}
     over = None
     if few_shot is not None:
-        scores["few_shot"] = interval(few_shot)
+        scores["few_shot"] = metric.interval(few_shot, 1)
         over = bootstrap_difference(candidate, few_shot, 1)
     return decide(metric, scores, compare(candidate, base, 1), over, min_rows=10)
 
@@ -68,7 +71,7 @@ def test_a_model_must_have_learned_more_than_the_commonest_answer(
     candidate, guess, base = rows(right, of), rows(commonest, of), rows(0, of)
     scores = {"candidate": wilson(candidate), "base": wilson(base)}
     over_guess = compare(candidate, guess, 1)
-    found = decide("accuracy", scores, compare(candidate, base, 1), None, min_rows=10, over_guess=over_guess)
+    found = decide(ACCURACY, scores, compare(candidate, base, 1), None, min_rows=10, over_guess=over_guess)
     assert found.kind == kind, found.reason
 
 
@@ -132,7 +135,7 @@ def test_the_reason_has_the_numbers() -> None:
 
 
 def test_generation_is_told_in_its_own_metric() -> None:
-    found = judge([0.6, 0.7] * 10, [0.2, 0.3] * 10, metric="chrF")
+    found = judge([0.6, 0.7] * 10, [0.2, 0.3] * 10, metric=CHRF)
     assert found.kind == "pass"
     assert "chrF 65.0" in found.reason
     assert "chrF 25.0" in found.reason

@@ -60,6 +60,7 @@ def completed(verdict: str) -> EvaluationCompleted:
         reason=REASON,
         metric="accuracy",
         scores={"candidate": Interval(value=0.98, low=0.9, high=1.0, n=58)},
+        measured={"macro_f1": Interval(value=0.875, low=0.75, high=1.0, n=58)},
         evidence=REF,
     )
 
@@ -319,7 +320,20 @@ def test_the_card_tells_the_whole_story() -> None:
     model.hold(replica(), at=2)
     model.judge(completed("pass"), "auto", at=3)
     text = markdown(model)
-    for fact in (model.id, "ds-1", "file-1", "ftjob-1", "ad-1", "n_epochs", REASON, "0.980", "replica-1", "gate"):
+    for fact in (
+        model.id,
+        "ds-1",
+        "file-1",
+        "ftjob-1",
+        "ad-1",
+        "n_epochs",
+        REASON,
+        "0.980",
+        "macro_f1",
+        "0.875",
+        "replica-1",
+        "gate",
+    ):
         assert fact in text
     assert "Not evaluated yet." in markdown(candidate())
 

@@ -21,6 +21,9 @@ class EvaluationCompleted(Event):
     reason: Sentence = Field(description="The verdict in a sentence.")
     metric: Id = Field(description="The metric it rests on.")
     scores: dict[Parameter, Interval] = Field(max_length=32, description="By system: `base`, `few_shot`, `candidate`.")
+    measured: dict[Parameter, Interval] = Field(
+        default_factory=dict, max_length=32, description="By metric, that one and every other: the candidate's value."
+    )
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
     earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")
 

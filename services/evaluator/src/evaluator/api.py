@@ -44,6 +44,7 @@ class EvaluationView(BaseModel):
     reason: str | None
     metric: str | None
     scores: dict[str, Interval]
+    metrics: dict[str, dict[str, Interval]]
     evidence: ObjectRef | None
 
     @classmethod

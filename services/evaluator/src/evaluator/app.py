@@ -13,6 +13,7 @@ from evaluator.engine import Engine
 from evaluator.events import subscriptions
 from evaluator.settings import Settings
 from evaluator.store import Answers, Artifacts, Evaluations
+from evaluator.suites import SUITES
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Evaluating, policy
 from eventbus.service import Service
@@ -26,7 +27,8 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
 
     Args:
         settings: where everything is.
-        overrides: `registry`: what answers `GET /internal/base_models/{id}` in place of the registry service.
+        overrides: `registry`: what answers `GET /internal/base_models/{id}` in place of the registry service; `suites`:
+            by what candidates are tested, in place of `SUITES`.
     """
     service = Service("evaluator", settings)
     store = service.aggregates("evaluations", Evaluation)
@@ -42,7 +44,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
         answer_seconds=settings.evaluator_answer_seconds,
     )
     registry = overrides.get("registry") or service.peer("registry")
-    evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry)
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry, overrides.get("suites") or SUITES)
     queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)

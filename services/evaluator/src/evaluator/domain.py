@@ -52,6 +52,8 @@ class Evaluation(Aggregate):
 
     Attributes:
         attempts: as the lease counts them, for its owner to see.
+        scores: of the metric that decided, by system.
+        metrics: of every metric, metric -> system -> value.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -75,6 +77,7 @@ class Evaluation(Aggregate):
     reason: str | None = None
     metric: str | None = None
     scores: dict[str, Interval] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, Interval]] = Field(default_factory=dict)
     evidence: ObjectRef | None = None
     content: Content = "kept"
 
@@ -140,19 +143,29 @@ class Evaluation(Aggregate):
         verdict: Literal["pass", "fail", "needs_human"],
         reason: str,
         metric: str,
-        scores: dict[str, Interval],
+        metrics: dict[str, dict[str, Interval]],
         evidence: ObjectRef,
         at: int,
         earlier: int = 0,
     ) -> None:
-        """Keep the result and tell everybody; `earlier` candidates were judged on the same rows before.
+        """Keep the result and tell everybody.
+
+        Args:
+            verdict: what is concluded.
+            reason: why, in a sentence.
+            metric: the one it rests on.
+            metrics: the value of each, metric -> system -> value; none where nothing could be asked.
+            evidence: where the report lies.
+            at: now, in Unix seconds.
+            earlier: how many candidates were judged on the same rows before.
 
         Raises:
             Conflict: the evaluation is over.
         """
         self._require_open()
         self.state = "completed"
-        self.verdict, self.reason, self.metric, self.scores, self.evidence = verdict, reason, metric, scores, evidence
+        self.verdict, self.reason, self.metric, self.evidence = verdict, reason, metric, evidence
+        self.metrics, self.scores = metrics, metrics.get(metric, {})
         self.finished_at = at
         self.last_error = None
         self.record(
@@ -163,7 +176,8 @@ class Evaluation(Aggregate):
                 verdict=verdict,
                 reason=reason,
                 metric=metric,
-                scores=scores,
+                scores=self.scores,
+                measured={name: found["candidate"] for name, found in metrics.items()},
                 evidence=evidence,
                 earlier_verdicts=earlier,
             )

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from evaluator.comparison import ALPHA, Comparison, compare
 from evaluator.domain import Evaluation, Plan
-from evaluator.intervals import RESAMPLES, bootstrap_mean, bootstrap_statistic, wilson
+from evaluator.intervals import RESAMPLES
+from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
+from evaluator.metrics.classes import per_class
+from evaluator.metrics.metric import within
 from evaluator.rows import Row
-from evaluator.scorers import chrf, exact_match, macro_f1, rouge_l
 from evaluator.store import Answer
+from evaluator.suites import Suite
 from evaluator.verdict import Verdict, decide
 from schemas import Interval
 
-SUITE = {"name": "heldout", "version": 2}
-SCORERS = {
-    "classification": {"accuracy": exact_match},
-    "generation": {"chrF": chrf, "rougeL": rouge_l, "exact_match": exact_match},
-}
-PROPORTIONS = ("accuracy", "exact_match")
-
+Given = dict[tuple[str, int], Answer]
 Scores = dict[str, dict[str, list[float]]]
+"""By system, then by metric, of each row that counts."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A result: the verdict, the scores of its metric by system, and the whole evidence as JSON."""
+    """A result.
+
+    Attributes:
+        verdict: what is concluded.
+        metrics: the value of every metric of the suite: metric -> system -> value.
+        evidence: the whole of it as JSON.
+    """
 
     verdict: Verdict
-    metric: str
-    scores: dict[str, Interval]
+    metrics: dict[str, dict[str, Interval]]
     evidence: dict[str, Any]
 
 
-def primary_metric(task: str) -> str:
-    """The metric the verdict of a task rests on: `accuracy` or `chrF`."""
-    return next(iter(SCORERS[task]))
+def counted_rows(plan: Plan, heldout: Sequence[Row], given: Given) -> list[Row]:
+    """The rows that count: those that every system answered, so that all are scored on the same rows."""
+    return [
+        heldout[place] for place in plan.rows if all(given[system, place].refused is None for system in plan.systems)
+    ]
 
 
 def build_report(
     evaluation: Evaluation,
+    suite: Suite,
     plan: Plan,
     heldout: Sequence[Row],
     train: Sequence[Row],
@@ -55,34 +62,28 @@ def build_report(
 ) -> Report:
     """Score the answers, compare the systems and judge the candidate.
 
-    A row counts only if every system answered it, so that all are scored on the same rows.
-
     Args:
         evaluation: what was tested.
+        suite: by what.
         plan: what was asked.
         heldout: all held-out rows.
         train: all training rows.
-        answers: every answer.
+        answers: every answer, with the scores that had to be waited for.
         min_rows: fewer rows decide nothing.
         earlier: how many candidates were judged on these held-out rows before.
     """
     given = {(answer.system, answer.row): answer for answer in answers}
-    counted = [
-        heldout[place] for place in plan.rows if all(given[system, place].refused is None for system in plan.systems)
-    ]
-    scores = _score(evaluation.task, plan, counted, given)
-    metric = primary_metric(evaluation.task)
-    intervals = {system: _intervals(found, plan.seed) for system, found in scores.items()}
-    if evaluation.task == "classification":
-        for system in plan.systems:
-            intervals[system]["macro_f1"] = _macro_f1(system, counted, given, plan.seed)
-    comparisons = _comparisons(scores, metric, plan.seed)
-    primary: dict[str, Interval] = {system: intervals[system][metric] for system in plan.systems}
-    over_guess = _over_guess(scores, counted, train, plan.seed) if evaluation.task == "classification" else None
+    counted = counted_rows(plan, heldout, given)
+    cases = {system: [Case(row, given[system, row.index].text) for row in counted] for system in plan.systems}
+    scores = _score(suite, plan, counted, cases, given)
+    intervals = {system: _intervals(suite, found, cases[system], plan.seed) for system, found in scores.items()}
+    decisive = suite.deciding.name
+    comparisons = _comparisons(scores, decisive, plan.seed)
+    over_guess = _over_guess(suite, scores, counted, train, plan.seed) if suite.of_classes else None
     over_few_shot = comparisons.get("candidate - few_shot")
     verdict = decide(
-        metric,
-        primary,
+        suite.deciding,
+        {system: intervals[system][decisive] for system in plan.systems},
         comparisons["candidate - base"],
         over_few_shot.interval if over_few_shot else None,
         min_rows=min_rows,
@@ -91,7 +92,7 @@ def build_report(
     if over_guess is not None:
         comparisons["candidate - commonest answer"] = over_guess
     evidence = {
-        **opening(evaluation, metric, verdict),
+        **opening(evaluation, suite, verdict),
         "seed": plan.seed,
         "resamples": RESAMPLES,
         "rows_available": len(heldout),
@@ -109,20 +110,24 @@ def build_report(
             system: {name: interval.model_dump() for name, interval in found.items()}
             for system, found in intervals.items()
         },
+        **({"classes": {system: _classes(found) for system, found in cases.items()}} if suite.of_classes else {}),
         "differences": {name: found.interval.model_dump() for name, found in comparisons.items()},
         "alpha": ALPHA,
         "p_values": {name: round(found.p_value, 6) for name, found in comparisons.items()},
         "cost": {system: _cost(system, plan, given) for system in plan.systems},
         "rows": [_row_evidence(place, row, plan, given, scores) for place, row in enumerate(counted)],
     }
-    return Report(verdict, metric, primary, evidence)
+    metrics = {
+        metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
+    }
+    return Report(verdict, metrics, evidence)
 
 
-def opening(evaluation: Evaluation, metric: str, verdict: Verdict) -> dict[str, Any]:
+def opening(evaluation: Evaluation, suite: Suite, verdict: Verdict) -> dict[str, Any]:
     """The part of the evidence that is there even when nothing could be asked."""
     return {
         "object": "evaluation.evidence",
-        "suite": SUITE,
+        "suite": suite.shown,
         "evaluation_id": evaluation.id,
         "model_id": evaluation.model_id,
         "job_id": evaluation.job_id,
@@ -132,34 +137,39 @@ def opening(evaluation: Evaluation, metric: str, verdict: Verdict) -> dict[str, 
         "heldout": evaluation.heldout.model_dump(),
         "train": evaluation.train.model_dump(),
         "attempts": evaluation.attempts,
-        "metric": metric,
+        "metric": suite.deciding.name,
         "verdict": verdict.kind,
         "reason": verdict.reason,
     }
 
 
-def _score(task: str, plan: Plan, counted: Sequence[Row], given: dict[tuple[str, int], Answer]) -> Scores:
+def _score(
+    suite: Suite, plan: Plan, counted: Sequence[Row], cases: Mapping[str, Sequence[Case]], given: Given
+) -> Scores:
+    scores: Scores = {system: {} for system in plan.systems}
+    for system, metric in product(plan.systems, suite.metrics):
+        if isinstance(metric, RowMetric):
+            scores[system][metric.name] = [within(metric, metric.score(case)) for case in cases[system]]
+        elif isinstance(metric, AwaitedMetric):
+            scores[system][metric.name] = [given[system, row.index].scores[metric.name] for row in counted]
+    return scores
+
+
+def _intervals(
+    suite: Suite, scores: Mapping[str, Sequence[float]], cases: Sequence[Case], seed: int
+) -> dict[str, Interval]:
     return {
-        system: {
-            name: [scorer(given[system, row.index].text, row.reference) for row in counted]
-            for name, scorer in SCORERS[task].items()
-        }
-        for system in plan.systems
+        metric.name: metric.interval(cases, seed)
+        if isinstance(metric, SetMetric)
+        else metric.interval(scores[metric.name], seed)
+        for metric in suite.metrics
     }
 
 
-def _intervals(found: dict[str, list[float]], seed: int) -> dict[str, Interval]:
-    return {
-        name: wilson(values) if name in PROPORTIONS else bootstrap_mean(values, seed) for name, values in found.items()
-    }
-
-
-def _macro_f1(system: str, counted: Sequence[Row], given: dict[tuple[str, int], Answer], seed: int) -> Interval:
-    answers = [given[system, row.index].text for row in counted]
-    references = [row.reference for row in counted]
-    return bootstrap_statistic(
-        lambda places: macro_f1([answers[i] for i in places], [references[i] for i in places]), len(counted), seed
-    )
+def _classes(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    shares = ("precision", "recall", "f1")
+    found = [asdict(one) for one in per_class(cases)]
+    return [{name: round(value, 6) if name in shares else value for name, value in one.items()} for one in found]
 
 
 def _comparisons(scores: Scores, metric: str, seed: int) -> dict[str, Comparison]:
@@ -170,7 +180,7 @@ def _comparisons(scores: Scores, metric: str, seed: int) -> dict[str, Comparison
     }
 
 
-def _refusals(plan: Plan, given: dict[tuple[str, int], Answer]) -> list[dict[str, Any]]:
+def _refusals(plan: Plan, given: Given) -> list[dict[str, Any]]:
     return [
         {"row": place, "system": system, "reason": given[system, place].refused}
         for place in plan.rows
@@ -179,7 +189,7 @@ def _refusals(plan: Plan, given: dict[tuple[str, int], Answer]) -> list[dict[str
     ]
 
 
-def _cost(system: str, plan: Plan, given: dict[tuple[str, int], Answer]) -> dict[str, float]:
+def _cost(system: str, plan: Plan, given: Given) -> dict[str, float]:
     answers = [given[system, place] for place in plan.rows if given[system, place].refused is None]
     seconds = [answer.seconds for answer in answers] or [0.0]
     return {
@@ -190,9 +200,7 @@ def _cost(system: str, plan: Plan, given: dict[tuple[str, int], Answer]) -> dict
     }
 
 
-def _row_evidence(
-    place: int, row: Row, plan: Plan, given: dict[tuple[str, int], Answer], scores: Scores
-) -> dict[str, Any]:
+def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores) -> dict[str, Any]:
     answers = {}
     for system in plan.systems:
         answer = given[system, row.index]
@@ -207,8 +215,9 @@ def _row_evidence(
     return {"row": row.index, "messages": row.messages, "reference": row.reference, "answers": answers}
 
 
-def _over_guess(scores: Scores, counted: Sequence[Row], train: Sequence[Row], seed: int) -> Comparison:
+def _over_guess(suite: Suite, scores: Scores, counted: Sequence[Row], train: Sequence[Row], seed: int) -> Comparison:
     """How much better the candidate is than always giving the commonest training answer."""
     commonest = Counter(row.reference for row in train if row.taught).most_common(1)[0][0]
-    guessed = [exact_match(commonest, row.reference) for row in counted]
-    return compare(scores["candidate"]["accuracy"], guessed, seed)
+    assert isinstance(suite.deciding, RowMetric)  # as every suite of classes is checked to have
+    guessed = [suite.deciding.score(Case(row, commonest)) for row in counted]
+    return compare(scores["candidate"][suite.deciding.name], guessed, seed)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis.errors import Invalid
-from evaluator.scorers import normalise
+from evaluator.words import normalise
 
 Message = dict[str, str]
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.errors import Conflict, NotFound
 from evaluator.domain import OPEN, Evaluation, State
@@ -28,6 +28,7 @@ class Answer(BaseModel):
         text: the answer; empty if it was refused.
         refused: why the engine cannot answer this row at all.
         seconds: from the request to the whole answer.
+        scores: by metric, those that had to be waited for.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +41,7 @@ class Answer(BaseModel):
     finish_reason: str = ""
     seconds: float = 0.0
     refused: str | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
 
 
 class Evaluations:
@@ -167,9 +169,13 @@ class Answers:
 
     async def keep(self, evaluation: Evaluation, answer: Answer) -> None:
         """Store an answer unless there is one."""
-        key = f"{evaluation.id}:{answer.system}:{answer.row}"
+        key = _key(evaluation, answer)
         facts = {**answer.model_dump(), "tenant_id": evaluation.tenant_id, "evaluation_id": evaluation.id}
         await self._answers.update_one({"_id": key}, {"$setOnInsert": facts}, upsert=True)
+
+    async def keep_score(self, evaluation: Evaluation, answer: Answer, metric: str, score: float) -> None:
+        """Store what a metric found of an answer; one that is forgotten meanwhile stays forgotten."""
+        await self._answers.update_one({"_id": _key(evaluation, answer)}, {"$set": {f"scores.{metric}": score}})
 
     async def of(self, evaluation: Evaluation) -> list[Answer]:
         """All answers so far."""
@@ -187,6 +193,10 @@ class Answers:
     async def forget(self, evaluation: Evaluation) -> None:
         """Remove the answers: the evidence holds them, or nobody wants them any more."""
         await self._answers.delete_many(_belongs(evaluation))
+
+
+def _key(evaluation: Evaluation, answer: Answer) -> str:
+    return f"{evaluation.id}:{answer.system}:{answer.row}"
 
 
 def _belongs(evaluation: Evaluation) -> dict[str, str]:

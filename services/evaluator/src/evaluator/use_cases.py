@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -13,13 +13,16 @@ from chassis.ids import now
 from chassis.peers import Peer
 from evaluator.domain import Evaluation, Plan, System
 from evaluator.engine import AdapterNotFound, Engine, RowRefused
+from evaluator.metrics import AwaitedMetric, Case
+from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
-from evaluator.report import build_report, opening, primary_metric
+from evaluator.report import build_report, counted_rows, opening
 from evaluator.rows import Message, Row, sample
 from evaluator.settings import Settings
 from evaluator.store import Answer, Answers, Artifacts, Evaluations
+from evaluator.suites import Suite
 from evaluator.verdict import untested
-from schemas import DatasetDeleted, ModelDeleted, ModelRegistered
+from schemas import DatasetDeleted, ModelDeleted, ModelRegistered, Task
 from schemas.artifacts import BaseModelSpec
 from work import GiveUp
 
@@ -106,6 +109,7 @@ class Evaluate:
         artifacts: Artifacts,
         engine: Engine,
         registry: Peer,
+        suites: Mapping[Task, Suite],
     ) -> None:
         self._settings = settings
         self._evaluations = evaluations
@@ -113,6 +117,7 @@ class Evaluate:
         self._artifacts = artifacts
         self._engine = engine
         self._registry = registry
+        self._suites = suites
 
     async def run(self, evaluation: Evaluation) -> None:
         """Ask what is not answered yet, then judge.
@@ -133,6 +138,7 @@ class Evaluate:
         for system in plan.systems:
             rows = [heldout[place] for place in plan.rows if (system, place) not in answered]
             await self._ask(evaluation, plan, system, rows, [train[place] for place in plan.examples])
+        await self._score(evaluation, plan, heldout)
         await self._judge(evaluation, plan, heldout, train)
 
     async def put_back(self, evaluation: Evaluation, error: str) -> None:
@@ -156,13 +162,18 @@ class Evaluate:
 
     async def give_up(self, evaluation: Evaluation, reason: str) -> None:
         """End the evaluation without scores: a person decides, and the evidence says why there are none."""
-        verdict, metric = untested(reason), primary_metric(evaluation.task)
+        verdict, suite = untested(reason), self._suites[evaluation.task]
         current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
-        ref = await self._artifacts.put_evidence(evaluation, opening(current, metric, verdict))
+        ref = await self._artifacts.put_evidence(evaluation, opening(current, suite, verdict))
         await self._evaluations.write(
             evaluation,
             lambda one: one.complete(
-                verdict=verdict.kind, reason=verdict.reason, metric=metric, scores={}, evidence=ref, at=now()
+                verdict=verdict.kind,
+                reason=verdict.reason,
+                metric=suite.deciding.name,
+                metrics={},
+                evidence=ref,
+                at=now(),
             ),
         )
         await self._answers.forget(evaluation)
@@ -174,8 +185,10 @@ class Evaluate:
             sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
         )
         max_tokens = await self._answer_tokens(rows)
-        examples = await self._examples(evaluation, train, rows, max_tokens) if rows else []
-        systems: list[System] = ["base", "few_shot", "candidate"] if examples else ["base", "candidate"]
+        asked = self._suites[evaluation.task].systems
+        shows = bool(rows) and "few_shot" in asked
+        examples = await self._examples(evaluation, train, rows, max_tokens) if shows else []
+        systems = [system for system in asked if examples or system != "few_shot"]
         one_line = classified and not any("\n" in row.reference for row in [*train, *heldout])
         plan = Plan(
             rows=[row.index for row in rows],
@@ -254,12 +267,38 @@ class Evaluate:
             seconds=completion.seconds,
         )
 
+    async def _score(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row]) -> None:
+        """Have scored what must be waited for and was not scored by an earlier attempt."""
+        awaited = [one for one in self._suites[evaluation.task].metrics if isinstance(one, AwaitedMetric)]
+        if not awaited:
+            return
+        given = {(answer.system, answer.row): answer for answer in await self._answers.of(evaluation)}
+        cases = [
+            (given[system, row.index], Case(row, given[system, row.index].text))
+            for row in counted_rows(plan, heldout, given)
+            for system in plan.systems
+        ]
+
+        async def score(metric: AwaitedMetric, answer: Answer, case: Case) -> None:
+            found = within(metric, await metric.score(case))
+            await self._answers.keep_score(evaluation, answer, metric.name, found)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for metric in awaited:
+                    for answer, case in cases:
+                        if metric.name not in answer.scores:
+                            group.create_task(score(metric, answer, case))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
     async def _judge(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row], train: Sequence[Row]) -> None:
         answers = await self._answers.of(evaluation)
         earlier = await self._evaluations.count_earlier(evaluation)
         report = await asyncio.to_thread(
             build_report,
             evaluation,
+            self._suites[evaluation.task],
             plan,
             heldout,
             train,
@@ -275,8 +314,8 @@ class Evaluate:
             lambda one: one.complete(
                 verdict=verdict.kind,
                 reason=verdict.reason,
-                metric=report.metric,
-                scores=report.scores,
+                metric=self._suites[evaluation.task].deciding.name,
+                metrics=report.metrics,
                 evidence=ref,
                 earlier=earlier,
                 at=now(),

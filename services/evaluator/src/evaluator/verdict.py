@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluator.comparison import Comparison
+from evaluator.metrics import AwaitedMetric, RowMetric
 from schemas import Interval
 
 Kind = Literal["pass", "fail", "needs_human"]
@@ -23,7 +24,7 @@ class Verdict:
 
 
 def decide(
-    metric: str,
+    metric: RowMetric | AwaitedMetric,
     scores: Mapping[str, Interval],
     gain: Comparison,
     over_few_shot: Interval | None,
@@ -41,7 +42,7 @@ def decide(
     too. All between, and fewer rows than `min_rows`, is for a person.
 
     Args:
-        metric: name of the metric of `scores`.
+        metric: the metric of `scores`.
         scores: by system, all on the same rows.
         gain: candidate minus base.
         over_few_shot: candidate minus few-shot; None where there were no examples to show.
@@ -82,17 +83,17 @@ def untested(reason: str) -> Verdict:
     return Verdict("needs_human", f"The test could not be carried out: {reason}")
 
 
-def _compare(metric: str, scores: Mapping[str, Interval]) -> str:
+def _compare(metric: RowMetric | AwaitedMetric, scores: Mapping[str, Interval]) -> str:
     shown = [_score(metric, SYSTEMS[name], scores[name]) for name in SYSTEMS if name in scores]
     sentence = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
     on = f"On {_rows(scores['candidate'].n)} "
     return f"{on}{sentence}."
 
 
-def _score(metric: str, system: str, score: Interval) -> str:
-    if metric == "accuracy":
+def _score(metric: RowMetric | AwaitedMetric, system: str, score: Interval) -> str:
+    if metric.is_share:
         return f"{system} got {round(score.value * score.n)} right"
-    return f"{system} reached {metric} {score.value * 100:.1f}"
+    return f"{system} reached {metric.name} {score.value * 100:.1f}"
 
 
 def _points(difference: Interval) -> str:

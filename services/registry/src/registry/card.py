@@ -48,6 +48,14 @@ def _evaluation(model: Model) -> str:
         ("System", found.metric, "95 % interval", "Rows"),
         [(name, f"{score.value:.3f}", _interval(score), score.n) for name, score in found.scores.items()],
     )
+    others = [
+        (name, f"{score.value:.3f}", _interval(score), score.n)
+        for name, score in found.measured.items()
+        if name != found.metric
+    ]
+    if others:
+        scores += "\n\nMeasured of this model besides:\n\n"
+        scores += _table(("Metric", "Value", "95 % interval", "Rows"), others)
     said = f"**{found.verdict}**: {found.reason}\n\n{scores}\n\nEvidence: evaluation `{found.evaluation_id}`."
     if not found.earlier_verdicts:
         return said

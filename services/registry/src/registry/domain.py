@@ -72,6 +72,7 @@ class Evaluation(Part):
     reason: str
     metric: str
     scores: dict[str, Interval]
+    measured: dict[str, Interval] = Field(default_factory=dict)
     evidence: ObjectRef
     earlier_verdicts: int = 0
 

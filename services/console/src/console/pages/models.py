@@ -16,6 +16,7 @@ from console.web import SEE_OTHER, Web
 
 MODELS_SHOWN = 50
 ANSWERS_SHOWN = 20
+CLASSES_SHOWN = 20
 
 
 def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
@@ -41,9 +42,11 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
         evaluation = next(iter(runs["data"]), None)
         unread = ""
         try:
-            rows = await _answers(session, evaluation)
+            evidence = await _evidence(session, evaluation)
         except Transient as error:
-            rows, unread = [], error.message
+            evidence, unread = {}, error.message
+        rows: list[dict[str, Any]] = sorted(evidence.get("rows", []), key=_alike)
+        classes: list[dict[str, Any]] = evidence.get("classes", {}).get("candidate", [])
         return web.page(
             "models/model",
             session,
@@ -54,26 +57,27 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             first=row,
             total=len(rows),
             step=ANSWERS_SHOWN,
+            classes=sorted(classes, key=_f1)[:CLASSES_SHOWN],
+            all_classes=len(classes),
             unread=unread,
             problem=problem,
             status=status,
         )
 
-    async def _answers(session: Session, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
-        """The held-out rows with every system's answer, those first where they differ; none while it is tested.
+    async def _evidence(session: Session, evaluation: dict[str, Any] | None) -> dict[str, Any]:
+        """The report with every held-out row; empty while the model is tested, and once the report is deleted.
 
         Raises:
-            Transient: they cannot be read at the moment.
+            Transient: it cannot be read at the moment.
         """
         if evaluation is None or not evaluation.get("evidence"):
-            return []
+            return {}
         place = "/v1/evals/evaluations/{}/evidence"
         try:
-            evidence = await evaluator.get(place, evaluation["id"], **session.who)
+            found: dict[str, Any] = await evaluator.get(place, evaluation["id"], **session.who)
         except NotFound:
-            return []
-        rows: list[dict[str, Any]] = evidence.get("rows", [])
-        return sorted(rows, key=_alike)
+            return {}
+        return found
 
     @router.post("/decide")
     async def decide(request: Request) -> Response:
@@ -89,6 +93,10 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
         return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
 
     return router
+
+
+def _f1(of_class: dict[str, Any]) -> float:
+    return float(of_class["f1"])
 
 
 def _alike(row: dict[str, Any]) -> bool:

@@ -1,0 +1,80 @@
+"""The suites: by task what is measured, which metric decides, and which systems are asked. Checked when it is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from evaluator.domain import System
+from evaluator.metrics import (
+    ACCURACY,
+    BLEU,
+    CHRF,
+    EXACT_MATCH,
+    MACRO_F1,
+    MACRO_PRECISION,
+    MACRO_RECALL,
+    ROUGE_L,
+    AwaitedMetric,
+    Metric,
+    RowMetric,
+    SetMetric,
+)
+from schemas import Task
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""What a metric may be called: its name is a field of documents."""
+
+MOST_METRICS = 32
+"""As many as `EvaluationCompleted.measured` holds."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What the candidates of one task are tested by.
+
+    Attributes:
+        name: as it stands in evidence.
+        version: raised whenever another test would be made of the same rows.
+        metrics: all that is measured.
+        deciding: the one the verdict rests on, of each row, so that systems are compared row by row.
+        systems: who is asked, in this order; `few_shot` only where there are examples to show.
+        of_classes: whether answers are classes: each is measured by itself too, and a candidate must have learned more
+            than the commonest of them.
+    """
+
+    name: str
+    version: int
+    metrics: tuple[Metric, ...]
+    deciding: RowMetric | AwaitedMetric
+    systems: tuple[System, ...] = ("base", "few_shot", "candidate")
+    of_classes: bool = False
+
+    def __post_init__(self) -> None:
+        names = [metric.name for metric in self.metrics]
+        if wrong := [name for name in names if not NAME.fullmatch(name)]:
+            raise ValueError(f"suite {self.name}: a metric cannot be called {wrong[0]!r}")
+        if len(names) > MOST_METRICS:
+            raise ValueError(f"suite {self.name}: {len(names)} metrics, and an event tells of {MOST_METRICS}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"suite {self.name}: two metrics have one name, {names}")
+        if isinstance(self.deciding, SetMetric) or self.deciding not in self.metrics:
+            raise ValueError(f"suite {self.name}: the deciding metric must be a row's, and one of {names}")
+        if self.of_classes and not isinstance(self.deciding, RowMetric):
+            raise ValueError(f"suite {self.name}: the commonest answer is scored too, so nothing can be waited for")
+        if not {"base", "candidate"} <= set(self.systems):
+            raise ValueError(f"suite {self.name}: base and candidate must be asked, else nothing is compared")
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """As it stands in evidence."""
+        return {"name": self.name, "version": self.version}
+
+
+SUITES: dict[Task, Suite] = {
+    "classification": Suite(
+        "heldout", 3, (ACCURACY, MACRO_PRECISION, MACRO_RECALL, MACRO_F1), deciding=ACCURACY, of_classes=True
+    ),
+    "generation": Suite("heldout", 3, (CHRF, ROUGE_L, BLEU, EXACT_MATCH), deciding=CHRF),
+}

@@ -1,0 +1,89 @@
+"""What a suite must be, and metrics that have to be waited for: kept like answers, and decisive like any other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, get_args
+
+import pytest
+from evaluator_world import ModelServer, World, right, rows, settings, wrong
+
+from chassis.errors import Transient
+from evaluator.app import build
+from evaluator.metrics import ACCURACY, CHRF, MACRO_F1, AwaitedMetric, Case, RowMetric
+from evaluator.metrics.matching import exact_match
+from evaluator.suites import SUITES, Suite
+from schemas import Task
+from testkit import Space, eventually, running
+
+
+async def never(_: Case) -> float:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"metrics": (CHRF,)}, "the deciding metric must be a row's, and one of"),
+        ({"metrics": (ACCURACY, MACRO_F1), "deciding": MACRO_F1}, "the deciding metric must be a row's"),
+        ({"metrics": (ACCURACY, RowMetric("accuracy", exact_match))}, "two metrics have one name"),
+        ({"metrics": (ACCURACY, RowMetric("a.b", exact_match))}, "a metric cannot be called 'a.b'"),
+        ({"systems": ("base", "few_shot")}, "base and candidate must be asked"),
+        (
+            {"metrics": tuple(RowMetric(f"m{n}", exact_match) for n in range(33))},
+            "33 metrics, and an event tells of 32",
+        ),
+        (
+            {"metrics": (judged := AwaitedMetric("judged", never),), "deciding": judged, "of_classes": True},
+            "nothing can be waited for",
+        ),
+    ],
+)
+def test_a_suite_that_cannot_decide_is_refused_when_it_is_read(asked: dict[str, Any], says: str) -> None:
+    given: dict[str, Any] = {"metrics": (ACCURACY,), "deciding": ACCURACY, **asked}
+    with pytest.raises(ValueError, match=says):
+        Suite("wrong", 1, **given)
+
+
+def test_each_task_has_its_suite_and_is_decided_as_before() -> None:
+    assert set(SUITES) == set(get_args(Task))
+    assert {task: suite.deciding.name for task, suite in SUITES.items()} == {
+        "classification": "accuracy",
+        "generation": "chrF",
+    }
+    assert [metric.name for metric in SUITES["generation"].metrics] == ["chrF", "rougeL", "BLEU", "exact_match"]
+
+
+async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are(space: Space) -> None:
+    engine, asked, failed = ModelServer(base=wrong), Counter[tuple[int, str]](), []
+
+    async def judge(case: Case) -> float:
+        if sum(asked.values()) >= 10 and not failed:
+            await eventually(ten_are_kept)
+            failed.append(case)
+            raise Transient("The judge is away.")
+        asked[case.row.index, case.answer] += 1
+        return 0.75 if exact_match(case) else 0.25
+
+    judged = AwaitedMetric("judged", judge)
+    suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
+    async with running(engine.app()) as engine_url:
+        app = build(settings(space, engine_url), suites=suites)
+        answers = app.state.service.collection("answers")
+
+        async def ten_are_kept() -> bool:
+            return bool(await answers.count_documents({"scores.judged": {"$exists": True}}) == 10)
+
+        async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
+            world = World(space, url, engine, publish, seen)
+            model = await world.register(rows(0, 12))
+            engine.adapters[model.adapter_id] = right
+            event = await world.completed(model)
+            evidence = await world.evidence(event)
+    assert failed, "the first attempt came to its end"
+    assert (event.metric, event.verdict, evidence["attempts"]) == ("judged", "pass", 2)
+    judged_as = {"base": 0.25, "few_shot": 0.25, "candidate": 0.75}
+    assert {name: score.value for name, score in event.scores.items()} == judged_as
+    assert evidence["rows"][0]["answers"]["candidate"]["scores"] == {"accuracy": 1.0, "judged": 0.75}
+    assert len(asked) == 24  # of 12 rows the right answer, and one wrong answer that two systems gave
+    assert sum(asked.values()) == 36, "an answer was judged twice"
