@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import time
+import zipfile
 from collections.abc import Iterator
 from itertools import cycle, islice
 
@@ -23,6 +25,16 @@ NAME = "\U0001f6b2" * 250
 MOST_EVENT_BYTES = 64 * 1024
 
 
+def many_parts() -> bytes:
+    """A workbook of more parts than any has."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("xl/workbook.xml", b"<workbook/>")
+        for number in range(10_000):
+            archive.writestr(f"xl/media/{number}", b"")
+    return packed.getvalue()
+
+
 def hostile() -> Iterator[tuple[str, bytes]]:
     """Files by name, each refused, each by another limit."""
     yield "headers.csv", ",".join(f"column {number}" for number in range(20_000)).encode()
@@ -36,6 +48,7 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "line.jsonl", b'{"text":"' + b"x" * 1_200_000
     yield f"{NAME}.jsonl", b"{"
     yield "packed.jsonl", gzip.compress(b"0" * 10_000_000)
+    yield "parts.xlsx", many_parts()
     yield "noise.jsonl", os.urandom(10_000)
 
 

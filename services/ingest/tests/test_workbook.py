@@ -205,16 +205,23 @@ def test_a_workbook_is_no_document(read: Callable[..., Parsed]) -> None:
 
 
 def test_macros_and_links_to_other_workbooks_are_not_looked_at(read: Callable[..., Parsed]) -> None:
-    link = b'<externalLink xmlns="x"><externalBook r:id="rId1"/></externalLink>'  # not even XML: a prefix is missing
-    data = changed(
-        book(),
-        lambda _, content: content,
-        **{
-            "xl/vbaProject.bin": b"\xd0\xcf\x11\xe0" + bytes(2000),
-            "xl/externalLinks/externalLink1.xml": link,
-            "xl/externalLinks/_rels/externalLink1.xml.rels": b"file:///etc/passwd",
-        },
-    )
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    reference = f'<externalReference xmlns:r="{relations}" r:id="rId99"/>'
+    link = f'<Relationship Id="rId99" Type="{relations}/externalLink" Target="externalLinks/externalLink1.xml"/>'
+
+    def with_a_link(name: str, content: bytes) -> bytes:
+        if name == "xl/workbook.xml":
+            return content.replace(
+                b"</workbook>", f"<externalReferences>{reference}</externalReferences></workbook>".encode()
+            )
+        if name == "xl/_rels/workbook.xml.rels":
+            return content.replace(b"</Relationships>", f"{link}</Relationships>".encode())
+        return content
+
+    parts = {"xl/externalLinks/externalLink1.xml": b"<no XML", "xl/vbaProject.bin": bytes(2000)}
+    data = changed(book(), with_a_link, **parts)
+    with pytest.raises(ValueError, match="Unable to read workbook"):  # so does openpyxl where it follows links
+        openpyxl.load_workbook(io.BytesIO(data), read_only=True)
     assert len(read(data, filename="rows.xlsm").rows) == 12
 
 
