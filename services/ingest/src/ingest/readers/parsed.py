@@ -38,7 +38,7 @@ class Parsed:
         unread: for each row a digest of what is not read of it, empty where all is: rows are the same only if it is.
         unread_in: by place, how many rows say something there that is not read.
         text: the document.
-        left_out: what the owner should know of bad rows that were left out.
+        left_out: what the owner should know of bad rows, and of sheets, that were left out.
     """
 
     kind: Literal["rows", "unlabelled", "document"]
