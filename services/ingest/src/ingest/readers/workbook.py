@@ -24,7 +24,10 @@ ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 """What a workbook with a password is: a compound file with a stream of this name."""
 
 MAX_INFLATED_BYTES = 512 * 1024 * 1024
-"""Most bytes of all parts together once they are inflated, and of the text of all cells: the largest upload."""
+"""Most bytes of all parts together once they are inflated: the largest upload."""
+
+MAX_CHARACTERS = MAX_INFLATED_BYTES
+"""In all cells that are read: one text of a workbook can stand in each of them."""
 
 MAX_PARTS = 10_000
 """Files in the archive; a workbook has one for each sheet, picture and comment."""
@@ -58,7 +61,7 @@ class Workbook:
         try:
             with zipfile.ZipFile(source.path) as archive:
                 return any(name.startswith("xl/workbook") for name in archive.namelist())
-        except zipfile.BadZipFile:
+        except Exception:  # a directory that a stranger wrote breaks in more ways than zipfile names
             return source.name.endswith(self.names)
 
     def read(self, source: Source, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed:
@@ -179,8 +182,8 @@ def _records(sheet: Any) -> Iterator[tuple[int, list[str]]]:
         if not any(map(says_something, record)):
             continue
         size += sum(map(len, record))
-        if size > MAX_INFLATED_BYTES:
-            message = f"the cells up to here hold more than {MAX_INFLATED_BYTES} characters. Send fewer rows."
+        if size > MAX_CHARACTERS:
+            message = f"the cells up to here hold more than {MAX_CHARACTERS} characters. Send fewer rows."
             raise FormatError("too_large", message, number, sheet.title)
         while not says_something(record[-1]):
             del record[-1]
