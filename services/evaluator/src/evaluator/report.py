@@ -74,7 +74,9 @@ def build_report(
     """
     given = {(answer.system, answer.row): answer for answer in answers}
     counted = counted_rows(plan, heldout, given)
-    cases = {system: [Case(row, given[system, row.index].text) for row in counted] for system in plan.systems}
+    cases: dict[str, list[Case]] = {
+        system: [Case(row, given[system, row.index].text) for row in counted] for system in plan.systems
+    }
     scores = _score(suite, plan, counted, cases, given)
     intervals = {system: _intervals(suite, found, cases[system], plan.seed) for system, found in scores.items()}
     decisive = suite.deciding.name
