@@ -206,6 +206,33 @@ async def test_a_deleted_endpoint_leaves_nothing(space: Space) -> None:
             assert await world.database[name].count_documents({}) == 0
 
 
+async def test_what_waits_of_a_type_that_is_wanted_no_more_is_not_sent(space: Space) -> None:
+    async with (
+        gateway(space, webhook_first_pause=3, webhook_longest_pause=3) as world,
+        receiver(503) as there,
+        space.publisher("trainer") as publish,
+    ):
+        made = await endpoint(world, there.url)
+        path = f"/webhook_endpoints/{made['id']}"
+        await publish(succeeded(world.tenant))
+        await eventually(lambda: len(there.came) == 1)
+        assert (await world.post(path, {"event_types": ["model.promoted.v1"]})).status_code == 200
+
+        async def given_up() -> bool:
+            return await deliveries(world, made) == []
+
+        await eventually(given_up)
+        assert len(there.came) == 1
+
+
+async def test_who_may_not_read_what_is_sent_may_not_delete_it(world: World) -> None:
+    made = await endpoint(world, "http://127.0.0.1:9/hook", "key.revoked.v1", key="sk-admin")
+    path = f"/webhook_endpoints/{made['id']}"
+    refused = await world.http.delete(path, headers=world.bearer("sk-engineer"))
+    assert refused.status_code == 403
+    assert (await world.http.delete(path, headers=world.bearer("sk-admin"))).status_code == 200
+
+
 WRONG: list[tuple[dict[str, Any], int, str]] = [
     ({"event_types": ["key.revoked.v1"]}, 403, "types"),
     ({"event_types": ["chat.completed.v1"]}, 400, "types"),

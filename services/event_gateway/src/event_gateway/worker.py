@@ -107,6 +107,9 @@ class Deliveries:
         except NotFound:  # deleted meanwhile
             await self._webhooks.forget(delivery)
             return
+        if delivery.event_type not in endpoint.types:  # its owner chose others meanwhile
+            await self._webhooks.forget(delivery)
+            return
         outcome = await self._sent(endpoint, delivery)
         try:
             await self._note(endpoint, delivery, outcome)

@@ -114,8 +114,14 @@ class Endpoints:
         return await self._webhooks.endpoints.update(maker.tenant_id, endpoint_id, rotate)
 
     async def delete(self, maker: Principal, endpoint_id: str) -> None:
-        """Delete an endpoint with its deliveries."""
-        await self._webhooks.remove(await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id))
+        """Delete an endpoint with its deliveries.
+
+        Raises:
+            Forbidden: the maker may not read a type that is sent.
+        """
+        endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
+        readable_types(maker, endpoint.types)
+        await self._webhooks.remove(endpoint)
 
     async def try_out(self, maker: Principal, endpoint_id: str, event_type: str) -> int:
         """Send a sample now, once.
