@@ -17,7 +17,7 @@ class Prose:
     """Reads a document; every text is one."""
 
     makes: Literal["rows", "document"] = "document"
-    names = PROSE_NAMES
+    names: tuple[str, ...] = PROSE_NAMES
     binary = False
 
     def sniff(self, source: Source) -> bool:
