@@ -326,9 +326,10 @@ async def test_a_file_of_too_many_chunks_fails_and_says_what_to_do(world: World)
 async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothing(world: World) -> None:
     """What is in MongoDB after the fifth worker was killed over a file that the others had half written."""
     store, file_id = await world.stored()
+    given_back = {"file_id": file_id, "lease.owner": "", "lease.unfinished": 0}
     died = {"$set": {"state": "in_progress", "lease.unfinished": 5}}
-    file = await world.database["files"].find_one_and_update({"file_id": file_id}, died)
-    assert file["lease"]["unfinished"] == 0
+    files = world.database["files"]
+    await eventually(lambda: files.find_one_and_update(given_back, died))
     failed = await world.settled(store, file_id)
     assert failed.status == "failed"
     assert "again and again" in failed.last_error.message
