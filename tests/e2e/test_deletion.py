@@ -100,7 +100,7 @@ class Stores:
         files = AggregateStore(database["files"], File, "ingest", lambda: None)
         datasets = AggregateStore(database["datasets"], Dataset, "ingest", lambda: None)
         uses, elsewhere = Uses(database["uses"]), StoredElsewhere(database["stored_elsewhere"])
-        store = Files(files, datasets, database["arriving"], database["turns"], uses, elsewhere, self._objects())
+        store = Files(files, datasets, database["arriving"], uses, elsewhere, self._objects())
         return await store.stored_bytes(self.tenant_id)
 
     def _objects(self) -> Objects:

@@ -171,7 +171,7 @@ def test_the_viewer_looks_at_a_model(undecided: str, town: Town) -> None:
     with town.person("viewer") as viewer:
         expect(viewer.page.get_by_role("button", name="Upload")).to_have_count(0)
         viewer.press("g", "m")
-        expect(viewer.page.get_by_role("heading", name="Models")).to_be_visible()
+        expect(viewer.page.get_by_role("heading", name="Models", exact=True)).to_be_visible()
         viewer.look("models")
         viewer.page.get_by_role("link", name=undecided).focus()
         viewer.press("Enter")
