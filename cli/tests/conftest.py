@@ -9,8 +9,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_api import Api, api_running
+from typer.main import get_command
 
 from sartor_cli.main import app
+
+COMMAND = get_command(app)
+"""Made once: `app` makes all commands anew at each call."""
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def sartor(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]
 
     def run(*arguments: str) -> tuple[str, str]:
         capsys.readouterr()
-        app(list(arguments), standalone_mode=False)
+        COMMAND(list(arguments), standalone_mode=False)
         return capsys.readouterr()
 
     return run

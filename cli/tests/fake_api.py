@@ -11,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+STOP_SECONDS = 0.01
+"""How long the server takes to see that it is to stop; its usual half second is most of a test."""
+
 
 @dataclass
 class Api:
@@ -68,7 +71,7 @@ def api_running() -> Iterator[Api]:
     for method in ("GET", "POST", "PATCH", "DELETE"):
         setattr(Handler, f"do_{method}", Handler._serve)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(STOP_SECONDS,), daemon=True)
     thread.start()
     api.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:
