@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,11 +15,10 @@ from localstack.lock_hashes import pins_of
 from tests.contract.compose import ROOT
 
 IMPORTS = """
-import importlib, pkgutil, re, sys
+import importlib, json, os, pkgutil, re, sys, traceback
 from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions
 
-service, *held = sys.argv[1:]
 owners = {
     top: {re.sub(r"[-_.]+", "-", name).lower() for name in names} for top, names in packages_distributions().items()
 }
@@ -27,35 +29,98 @@ class Held:
 
     def find_spec(name, path=None, target=None):
         top = name.partition(".")[0]
-        return PathFinder.find_spec(name, path, target) if top not in owners or owners[top] & set(held) else None
+        return PathFinder.find_spec(name, path, target) if top not in owners or owners[top] & held else None
 
 
+def import_all(service):
+    package = importlib.import_module(service)
+    for module in pkgutil.walk_packages(package.__path__, f"{service}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 sys.meta_path[:] = [Held if finder is PathFinder else finder for finder in sys.meta_path]
-package = importlib.import_module(service)
-for module in pkgutil.walk_packages(package.__path__, f"{service}."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+held, shared = set(json.loads(sys.argv[1])), sys.argv[2:]
+for module in shared:
+    importlib.import_module(module)
+for line in sys.stdin:
+    service, *others = json.loads(line)
+    held = set(others)
+    heard, told = os.pipe()
+    if os.fork() == 0:
+        said = "imported"
+        try:
+            import_all(service)
+        except BaseException:
+            said = traceback.format_exc()
+        os.write(told, said[-2000:].encode())
+        os._exit(0)
+    os.close(told)
+    with os.fdopen(heard) as pipe:
+        said = pipe.read()
+    os.wait()
+    print(json.dumps(said), file=answers, flush=True)
 """
 LOCKS = ROOT / "infra/docker/locks"
 
-
-def imported(service: str, held: set[str]) -> subprocess.CompletedProcess[str]:
-    """Every module of a service imported where nothing else is installed."""
-    return subprocess.run(
-        [sys.executable, "-c", IMPORTS, service, *held], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+Importer = Callable[[str, set[str]], str]
 
 
-@pytest.mark.parametrize("service", [*SERVICE_PORTS, "provision"])
-def test_what_a_service_imports_is_in_its_image(service: str) -> None:
+def held_by(service: str) -> set[str]:
+    """The packages that are installed in a service's image."""
     held = set(pins_of((LOCKS / f"{service}.txt").read_text()))
-    if service in ("trainer", "model_server"):
-        held |= {"torch"}
-    done = imported(service, held)
-    assert done.returncode == 0, done.stderr[-2000:]
+    return held | {"torch"} if service in ("trainer", "model_server") else held
 
 
-def test_what_is_not_held_is_missed() -> None:
-    held = set(pins_of((LOCKS / "accounts.txt").read_text()))
-    done = imported("accounts", held - {"argon2-cffi"})
-    assert "No module named 'argon2'" in done.stderr
+HELD_BY_ALL = set.intersection(*map(held_by, SERVICE_PORTS))
+
+
+@contextmanager
+def importer(held: set[str], *modules: str) -> Iterator[Importer]:
+    """Imports all modules of a service where only what is given is installed; says "imported", or the error.
+
+    Args:
+        held: what is installed where `modules` are imported.
+        modules: what is there already: each service is imported in a fork of the process that imported them.
+    """
+    command = [sys.executable, "-c", IMPORTS, json.dumps(sorted(held)), *modules]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ask, answers = process.stdin, process.stdout
+
+        def imported(service: str, held: set[str]) -> str:
+            print(json.dumps([service, *held]), file=ask, flush=True)
+            return str(json.loads(answers.readline()))
+
+        yield imported
+
+
+@pytest.fixture(scope="module")
+def beside_others() -> Iterator[Importer]:
+    """Goes on from what every service imports, which is in every image."""
+    with importer(HELD_BY_ALL, "eventbus.service") as imported:
+        yield imported
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Importer]:
+    """Begins with nothing."""
+    with importer(set()) as imported:
+        yield imported
+
+
+@pytest.mark.parametrize("service", SERVICE_PORTS)
+def test_what_a_service_imports_is_in_its_image(beside_others: Importer, service: str) -> None:
+    assert beside_others(service, held_by(service)) == "imported"
+
+
+def test_what_the_provisioning_imports_is_in_its_image(alone: Importer) -> None:
+    assert alone("provision", held_by("provision")) == "imported"
+
+
+def test_what_is_not_held_is_missed(alone: Importer, beside_others: Importer) -> None:
+    assert "No module named 'argon2'" in alone("accounts", held_by("accounts") - {"argon2-cffi"})
+    assert "No module named 'pymilvus'" in beside_others("rag_indexer", held_by("rag_indexer") - {"pymilvus"})
