@@ -134,7 +134,9 @@ async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tm
     assert alone[0] != pytest.approx(alone[2], abs=0.01)
 
 
-@pytest.mark.parametrize("what", ["weights", "base", "config", "fingerprint", "version", "nothing", "missing"])
+@pytest.mark.parametrize(
+    "what", ["weights", "base", "config", "fingerprint", "version", "no version", "nothing", "missing"]
+)
 async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: str) -> None:
     folder = adapter_folder(engine, tmp_path / "a", strength=0.0 if what == "nothing" else 0.5)
     if what == "weights":
@@ -155,6 +157,10 @@ async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: 
     elif what == "version":
         contents = json.loads((folder / "fingerprint.json").read_text())
         (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 1}))
+        seal(engine, folder)
+    elif what == "no version":
+        contents = json.loads((folder / "fingerprint.json").read_text())
+        (folder / "fingerprint.json").write_text(json.dumps({"probes": contents["probes"]}))
         seal(engine, folder)
     elif what == "missing":
         from safetensors.torch import load_file
