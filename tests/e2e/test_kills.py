@@ -80,7 +80,7 @@ def test_a_job_whose_services_are_killed_one_after_the_other_ends_once(stack: Lo
     jobs = tenant.sdk.fine_tuning.jobs
     job = wait_for(lambda: jobs.create(model="tiny-test", training_file=file.id, seed=5, method=method))
 
-    checkpoint = wait_for(lambda: jobs.checkpoints.list(job.id).data)
+    wait_for(lambda: jobs.checkpoints.list(job.id).data)
     assert _stage(tenant, job.id) == "training"
     _kill(stack, "trainer")
 
@@ -90,7 +90,6 @@ def test_a_job_whose_services_are_killed_one_after_the_other_ends_once(stack: Lo
     assert ended.status == "succeeded", ended.error
 
     messages = [event.message for event in jobs.list_events(job.id, limit=100)]
-    assert checkpoint
     assert any("resumed" in message for message in messages), messages
     ours = [model.id for model in tenant.sdk.models.list() if model.id.startswith("ft:")]
     assert ours == [ended.fine_tuned_model]

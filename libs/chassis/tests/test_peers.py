@@ -10,6 +10,7 @@ import pytest
 
 from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
+from schemas.http.accounts import TenantFacts
 from testkit import Space
 
 Answer = Callable[[httpx2.Request], httpx2.Response]
@@ -36,6 +37,17 @@ async def test_an_id_cannot_choose_the_address(space: Space) -> None:
         "/v1/models/a%3Flimit%3D1/card",
         "/v1/models/x%23y/card",
     ]
+
+
+async def test_an_answer_of_another_shape_is_the_other_services_fault_and_names_the_address(space: Space) -> None:
+    facts = {"tenant_id": "t", "slug": "acme", "policy": {}}
+    answers = iter([{**facts, "a_field_of_the_future": 1}, {"tenant_id": "t"}])
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=next(answers)))
+    async with httpx2.AsyncClient(transport=transport) as http:
+        peer = Peer("accounts", "http://accounts", space.tokens("console"), http)
+        assert (await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t")).slug == "acme"
+        with pytest.raises(Transient, match=r"accounts answered /internal/tenants/\{\}"):
+            await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t")
 
 
 CALLS: dict[str, Callable[[Peer], Awaitable[Any]]] = {

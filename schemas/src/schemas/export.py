@@ -22,6 +22,8 @@ from schemas.topics import EVENTS, LOG, TOPICS
 
 ROOT = Path(__file__).parents[2]
 LINE = 120
+"""Longest line of what is written, as the formatter has it."""
+
 FACE = Path(__file__).parent / "events" / "__init__.py"
 
 

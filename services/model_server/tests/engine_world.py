@@ -61,5 +61,5 @@ def adapter_folder(engine: Engine, folder: Path, *, seed: int = 1, strength: flo
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "fingerprint.json").write_text(Fingerprint(probes=[probe]).model_dump_json())
+    (folder / "fingerprint.json").write_text(Fingerprint(version=2, probes=[probe]).model_dump_json())
     return seal(folder, engine.base)

@@ -129,7 +129,7 @@ async def test_two_adapters_in_one_batch_each_answer_as_alone(engine: Engine, tm
 
 
 @pytest.mark.parametrize(
-    "what", ["weights", "base", "config", "fingerprint", "version", "nothing", "missing", "format"]
+    "what", ["weights", "base", "config", "fingerprint", "version", "no version", "nothing", "missing", "format"]
 )
 async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: str) -> None:
     folder = adapter_folder(engine, tmp_path / "a", strength=0.0 if what == "nothing" else 0.5)
@@ -151,6 +151,10 @@ async def test_a_wrong_adapter_is_refused(engine: Engine, tmp_path: Path, what: 
     elif what == "version":
         contents = json.loads((folder / "fingerprint.json").read_text())
         (folder / "fingerprint.json").write_text(json.dumps({**contents, "version": 1}))
+        seal(folder, engine.base)
+    elif what == "no version":
+        contents = json.loads((folder / "fingerprint.json").read_text())
+        (folder / "fingerprint.json").write_text(json.dumps({"probes": contents["probes"]}))
         seal(folder, engine.base)
     elif what == "format":
         (folder / "adapter_model.safetensors").write_bytes(b"not tensors")

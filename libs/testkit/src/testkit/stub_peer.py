@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -9,12 +10,12 @@ from pydantic import TypeAdapter
 T = TypeVar("T")
 
 
-class StubPeer:
+class StubPeer(ABC):
     """Another service, played; a subclass says what it answers."""
 
+    @abstractmethod
     async def get(self, path: str, *ids: str, **options: Any) -> Any:
         """The answer to a GET, as JSON."""
-        raise NotImplementedError
 
     async def read(self, shape: type[T], path: str, *ids: str, **options: Any) -> T:
         """As `Peer.read`: what `get` answers, refused where it is not of that shape."""

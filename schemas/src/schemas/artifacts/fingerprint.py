@@ -40,7 +40,7 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[2] = Field(2, description="Layout of this file; probes of another one would be measured wrongly.")
+    version: Literal[2] = Field(description="Layout of this file; probes of another one would be measured wrongly.")
     probes: list[Probe] = Field(min_length=1, description="What was measured.")
 
     @property

@@ -53,7 +53,7 @@ def fingerprint(
                 base=base(prompt_ids, answer_ids),
             )
         )
-    return Fingerprint(probes=probes)
+    return Fingerprint(version=2, probes=probes)
 
 
 def likeliest_answer(decoder: Any, head: torch.Tensor, prompt: list[int], stop_ids: set[int]) -> list[int]:
