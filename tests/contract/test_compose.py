@@ -26,6 +26,7 @@ FINE_AS_THEY_ARE = {
     "mongo_url": "given as a file",
     "objects_secret_key": "given as a file",
     "embedding_model": "the built-in one",
+    "inference_keys_dir": "only where another provider has a base model",
 }
 ADDRESS = re.compile(r"(_url|_file|_dir|_bootstrap|_endpoint|_bucket|_access_key)$|^base_model$")
 
