@@ -32,6 +32,8 @@ class Provider:
         ending: how the stream breaks off, if it does.
         endless: words come again and again.
         queued: the first one does not come.
+        usage: what it tells of the tokens, instead of what is true.
+        told: events that come before the words, as they are.
         asked: path, body and `authorization` of each request.
         given: words that endless answers have had.
         hung_up: streams that were left.
@@ -45,6 +47,8 @@ class Provider:
     ending: Ending = ""
     endless: bool = False
     queued: bool = False
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    told: tuple[dict[str, Any], ...] = ()
     asked: list[tuple[str, dict[str, Any], str | None]] = field(default_factory=list)
     given: int = 0
     hung_up: int = 0
@@ -75,6 +79,8 @@ class Provider:
             words, reason = self.limited(body)
             if path == "chat/completions":
                 yield event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+            for payload in self.told:
+                yield event(payload)
             for told in whole_characters(words):
                 yield event(self.grown(path, body, told))
             if self.ending == "said":
@@ -91,7 +97,9 @@ class Provider:
                 yield event({"choices": [{"index": 0, **kind, **end}]})
                 if self.ending != "no usage" and body["stream_options"]["include_usage"]:
                     tokens = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": len(words)}
-                    yield event({"choices": [], "usage": tokens | {"total_tokens": PROMPT_TOKENS + len(words)}})
+                    yield event(
+                        {"choices": [], "usage": {**tokens, "total_tokens": sum(tokens.values()), **self.usage}}
+                    )
                 yield "data: [DONE]\n\n"
             done = True
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +16,7 @@ from proxy_world import QUESTION, World
 from structlog.testing import capture_logs
 
 from chassis.errors import Invalid
-from inference_proxy.engines import EngineAway, Prompt, Sampling, Target
+from inference_proxy.engines import Accepted, EngineAway, Piece, Prompt, Sampling, Target, openai_stream
 from inference_proxy.engines.openai import OpenAIEngine
 from inference_proxy.engines.tgi import TGIEngine
 from schemas.artifacts import ProviderModelSpec
@@ -181,8 +183,8 @@ async def test_every_choice_is_asked_for_and_paid(world: World, provider: Provid
     assert completed.cost == pytest.approx(2 * (PROMPT_TOKENS * 2 + 3 * 10) / 1_000_000)
 
 
-def error(message: str, code: str = "", param: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": f"{message} (key {KEY})", "type": "some_error", "code": code, "param": param}}
+def error(message: str, code: str = "", param: str | None = None, kind: str = "some_error") -> dict[str, Any]:
+    return {"error": {"message": f"{message} (key {KEY})", "type": kind, "code": code, "param": param}}
 
 
 REFUSALS: list[tuple[int, Any, dict[str, str], tuple[int, str, str | None, str]]] = [
@@ -191,7 +193,11 @@ REFUSALS: list[tuple[int, Any, dict[str, str], tuple[int, str, str | None, str]]
     (402, error("Insufficient balance"), {}, (503, "service_unavailable", None, "unpaid")),
     (404, error("No such model", "model_not_found"), {}, (503, "service_unavailable", None, "unknown_there")),
     (429, error("Slow down"), {"retry-after": "17"}, (429, "rate_limit_exceeded", "17", "busy")),
-    (429, error("Quota", "insufficient_quota"), {"retry-after": "soon"}, (429, "rate_limit_exceeded", "1", "busy")),
+    (429, error("Slow down"), {"retry-after": "soon"}, (429, "rate_limit_exceeded", "1", "busy")),
+    (429, error("Quota", "insufficient_quota"), {"retry-after": "8"}, (503, "service_unavailable", None, "unpaid")),
+    (429, error("Quota", kind="insufficient_quota"), {}, (503, "service_unavailable", None, "unpaid")),
+    (429, error("Inactive", "billing_not_active"), {}, (503, "service_unavailable", None, "unpaid")),
+    (400, error("Limit", "billing_hard_limit_reached"), {}, (503, "service_unavailable", None, "unpaid")),
     (500, error("The server had an error"), {}, (503, "generation_failed", "1", "broken")),
     (529, "overloaded", {"retry-after": "8"}, (503, "generation_failed", "8", "broken")),
     (307, {}, {"location": "/v1/elsewhere"}, (503, "generation_failed", "1", "broken")),
@@ -211,7 +217,10 @@ async def test_what_a_provider_refuses_is_told_to_whom_it_concerns(
     ours, code, retry_after, why = meant
     assert (answer.status_code, answer.json()["error"]["code"]) == (ours, code)
     assert answer.headers.get("retry-after") == retry_after
-    assert [one["why"] for one in logged if one["event"] == "provider_failed"] == ([why] if why else [])
+    lines = [one for one in logged if one["event"] == "provider_failed"]
+    assert [one["why"] for one in lines] == ([why] if why else [])
+    level = "error" if (ours, retry_after) == (503, None) else "warning"
+    assert [one["log_level"] for one in lines] == ([level] if why else [])
     assert KEY not in answer.text + str(logged)
     assert len(provider.asked) == 1
 
@@ -268,19 +277,136 @@ async def test_a_client_that_hangs_up_leaves_the_provider_and_is_charged(
     assert completed.completion_tokens > 0
 
 
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Accepted | Piece]:
+    """What the proxy has heard of providers so far."""
+    heard: list[Accepted | Piece] = []
+    generate = OpenAIEngine.generate
+
+    async def overheard(*asked: Any) -> AsyncGenerator[Accepted | Piece, None]:
+        async with aclosing(generate(*asked)) as pieces:
+            async for piece in pieces:
+                heard.append(piece)
+                yield piece
+
+    monkeypatch.setattr(OpenAIEngine, "generate", overheard)
+    return heard
+
+
 @both_ways
-async def test_a_client_that_leaves_before_the_first_word_leaves_the_providers_queue(
-    world: World, provider: Provider, stream: bool
+async def test_a_client_that_leaves_before_the_first_word_leaves_the_providers_queue_and_is_charged(
+    world: World, provider: Provider, taken: list[Accepted | Piece], stream: bool
 ) -> None:
     provider.queued = True
-    body = {"model": keyed(world, provider), "messages": QUESTION, "stream": stream}
+    question = [{"role": "user", "content": "Why? " * 80}]
+    body = {"model": keyed(world, provider, price=PRICE), "messages": question, "stream": stream}
     async with world.http() as http:
         asking = asyncio.create_task(http.post(CHAT, json=body, timeout=60))
-        await eventually(lambda: provider.asked)
+        await eventually(lambda: taken)
         asking.cancel()
         await asyncio.wait((asking,))
         await eventually(lambda: provider.hung_up == 1)
     assert len(provider.asked) == 1
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (100, 0)
+    assert (completed.finish_reason, completed.cost) == ("cancelled", pytest.approx(100 * 2 / 1_000_000))
+
+
+@both_ways
+async def test_an_answer_that_breaks_off_before_the_first_word_is_charged(
+    world: World, provider: Provider, stream: bool
+) -> None:
+    provider.words, provider.ending = (), "said"
+    answer = await ask(world, TEXT, keyed(world, provider), prompt="Why? " * 80, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (100, 0)
+
+
+async def test_what_a_provider_refuses_costs_nothing(world: World, provider: Provider) -> None:
+    provider.refusal = (500, error("The server had an error"), {})
+    model = keyed(world, provider)
+    assert (await ask(world, CHAT, model)).status_code == 503
+    provider.refusal = None
+    assert (await ask(world, CHAT, model)).status_code == 200
+    assert (await world.completed()).completion_tokens == 3
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": -5}, {"completion_tokens": -5}, {"completion_tokens": 10**24}, {"prompt_tokens": 1e9}]
+)
+async def test_nobody_is_charged_what_cannot_be(
+    world: World, provider: Provider, usage: dict[str, Any], stream: bool
+) -> None:
+    """An answer whose counts are nonsense has failed; what came of it is charged as it came."""
+    provider.usage = usage
+    answer = await ask(world, TEXT, keyed(world, provider), prompt="Why? " * 80, stream=stream)
+    said = json.loads(answer.text.strip().splitlines()[-1].removeprefix("data: "))
+    assert (answer.status_code, said["error"]["code"]) == (200 if stream else 503, "generation_failed")
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (100, 3)
+
+
+@both_routes
+async def test_an_answer_that_does_not_end_is_ended(
+    world: World, provider: Provider, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its text, and by its bytes where there is no text in them."""
+    model = keyed(world, provider)
+    provider.words = (b"x" * 90_000,) * 12
+    too_long = await ask(world, path, model, max_tokens=16)
+    assert (too_long.status_code, too_long.json()["error"]["code"]) == (503, "generation_failed")
+    monkeypatch.setattr(openai_stream, "LONGEST_STREAM", 10_000)
+    provider.words, provider.told = (b"", b"shed."), ({"choices": []},) * 1000
+    empty = await ask(world, path, model)
+    assert (empty.status_code, empty.json()["error"]["code"]) == (503, "generation_failed")
+
+
+@both_routes
+@both_ways
+async def test_a_log_probability_that_is_no_number_is_not_told(
+    world: World, provider: Provider, path: str, stream: bool
+) -> None:
+    wrong = {"token": "In ", "logprob": float("nan"), "top_logprobs": []}
+    logprobs = {"content": [wrong]} if path == CHAT else {"tokens": ["In "], "token_logprobs": [float("nan")]}
+    grown = {"delta": {"content": "In "}} if path == CHAT else {"text": "In "}
+    provider.told = ({"choices": [{"index": 0, **grown, "logprobs": logprobs}]},)
+    answer = await ask(world, path, keyed(world, provider), logprobs=1 if path == TEXT else True, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
+
+
+@both_routes
+@both_ways
+async def test_what_is_null_is_absent(world: World, provider: Provider, path: str, stream: bool) -> None:
+    token = {"token": "So: ", "bytes": None, "logprob": -1, "top_logprobs": None}
+    logprobs: dict[str, Any] = {"content": [token], "tokens": None, "token_logprobs": None, "top_logprobs": None}
+    if path == TEXT:
+        logprobs |= {"content": None, "tokens": ["So: "], "token_logprobs": [None]}
+    grown = {"delta": {"content": "So: "}} if path == CHAT else {"text": "So: "}
+    provider.told = (
+        {"choices": None, "usage": None, "error": None},
+        {"choices": [{"index": 0, "delta": None, "text": None, "finish_reason": None, "logprobs": None}]},
+        {"choices": [{"index": 0, **grown, "logprobs": logprobs}]},
+    )
+    asked = {"logprobs": 1} if path == TEXT else {"logprobs": True, "top_logprobs": 1}
+    answer = told(await ask(world, path, keyed(world, provider), **asked, stream=stream, **(USAGE if stream else {})))
+    assert (answer["text"], answer["reason"], len(answer["logprobs"])) == ("So: In the shed.", "stop", 4)
+
+
+async def test_a_model_whose_base_became_a_providers_does_not_answer(world: World, provider: Provider) -> None:
+    """Nothing was rendered for it, so that its engine would be asked nothing at all."""
+    model, base = world.model(), keyed(world, provider)
+    world.elsewhere.routes[model]["base_model"] = base
+    with capture_logs() as logged:
+        refused = await ask(world, CHAT, model)
+        raw = await ask(world, TEXT, model)
+    for answer in (refused, raw):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "base_model_replaced")
+        assert base in answer.json()["error"]["message"]
+    assert [one["log_level"] for one in logged if one["event"] == "base_model_replaced"] == ["error", "error"]
+    assert (provider.asked, world.elsewhere.prompts) == ([], [])
+    assert (await ask(world, CHAT, base)).status_code == 200
 
 
 @both_ways

@@ -9,9 +9,10 @@ import pytest
 
 from chassis.auth import Principal
 from chassis.errors import NotFound, Transient
-from inference_proxy.bases import Base
-from inference_proxy.routing import Route, RouteTable
+from inference_proxy.bases import Base, ProviderBase
+from inference_proxy.routing import BaseReplaced, Route, RouteTable
 from schemas import AdapterEvicted, AdapterResident, ModelRetired
+from schemas.artifacts import ProviderModelSpec
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
 
@@ -98,3 +99,14 @@ async def test_no_event_of_an_adapter_makes_a_base_be_asked_for() -> None:
         await table.on_change(event)
     await table.find(ME, "tiny")
     assert elsewhere.asked == ["tiny"]
+
+
+async def test_a_route_to_a_provider_does_not_fit_a_base_that_has_weights_now() -> None:
+    spec = {"id": "tiny", "engine": {"kind": "openai", "url": "http://far/v1", "model": "m"}, "context_length": 9}
+    far, here = ProviderBase(ProviderModelSpec.model_validate(spec)), Base(base_spec("tiny"))
+    to_provider, to_us = Route("tiny", "tiny", None, {}, provider=far.provider), Route("tiny", "tiny", None, {})
+    to_provider.agree(far)
+    to_us.agree(here)
+    for route, base in ((to_provider, here), (to_us, far)):
+        with pytest.raises(BaseReplaced, match="'tiny' was replaced"):
+            route.agree(base)

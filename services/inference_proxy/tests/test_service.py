@@ -421,6 +421,18 @@ async def test_an_answer_whose_record_cannot_be_stored_is_given_and_the_loss_cou
     assert LOST._value.get() == before + 1
 
 
+async def test_an_answer_whose_event_cannot_be_made_is_given_and_the_loss_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(chat: Chat) -> None:
+        ChatCompleted(**{**chat.model_dump(), "prompt_tokens": -1})
+
+    before = LOST._value.get()
+    monkeypatch.setattr(Chat, "announce", wrong)
+    assert (await ask(world, model=world.model())).status_code == 200
+    assert LOST._value.get() == before + 1
+
+
 async def test_feedback_is_taken_for_ones_own_answers_only(world: World) -> None:
     model = world.model()
     chat = (await ask(world, model=model)).json()["id"]

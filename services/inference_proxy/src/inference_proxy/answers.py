@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any
 
-from inference_proxy.engines import Piece
+from inference_proxy.engines import Accepted, Piece
 
 UNKNOWN = "\ufffd"
 
@@ -65,6 +65,10 @@ class Generated:
     completion_tokens: int = 0
     tokens: list[TokenLogprob] = field(default_factory=list)
     _characters: int = 0
+
+    def begin(self, accepted: Accepted) -> None:
+        """Owe the prompt from now on."""
+        self.prompt_tokens = accepted.prompt_tokens
 
     def take(self, piece: Piece, shown: str) -> None:
         """Add a token and the text it lets be shown."""

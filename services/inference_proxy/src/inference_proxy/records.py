@@ -74,10 +74,10 @@ class Records:
 
     async def _saved(self, chat: Chat) -> bool:
         """Whether nothing is left to do about a chat."""
-        announced = chat.model_copy()
-        announced.take_pending()  # a list of its own: a save that fails takes the events with it
-        announced.announce()
         try:
+            announced = chat.model_copy()
+            announced.take_pending()  # a list of its own: a save that fails takes the events with it
+            announced.announce()
             async with asyncio.timeout(SAVE_SECONDS):
                 await self._chats.add_once(announced)
         except (PyMongoError, TimeoutError) as error:

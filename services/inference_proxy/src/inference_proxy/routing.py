@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import structlog
+
 from chassis.auth import Principal
 from chassis.believed import Believed
-from chassis.errors import NotFound
+from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
-from inference_proxy.bases import Bases
+from inference_proxy.bases import Base, Bases, ProviderBase
 from inference_proxy.engines import ModelLoading, Target
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
 from schemas.artifacts import Provider
 from schemas.http.registry import ModelRoute
+
+log = structlog.get_logger()
 
 BELIEVED_SECONDS = 10.0
 STALE_SECONDS = 600.0
@@ -44,6 +48,29 @@ class Route:
     def fingerprint(self) -> str:
         """Names the weights that answer; echoed as `system_fingerprint`."""
         return self.adapter_id or f"base-{self.base_id}"
+
+    def agree(self, base: Base | ProviderBase) -> None:
+        """Refuse where route and base, which are believed apart, are not of one engine: it would be sent nothing.
+
+        Raises:
+            BaseReplaced: they are not.
+        """
+        there, here = ((one.kind if one else None) for one in (self.provider, base.provider))
+        if there != here:
+            log.error("base_model_replaced", base_model=self.base_id, model=self.model, route=there, base=here)
+            raise BaseReplaced(self.base_id)
+
+
+class BaseReplaced(Transient):
+    """A base model's folder holds another kind of model than what was routed on it."""
+
+    def __init__(self, base_id: str) -> None:
+        super().__init__(
+            f"The base model '{base_id}' was replaced by one of another kind. A model that was fine-tuned on it "
+            "answers when the former is back; try the base model itself again shortly.",
+            code="base_model_replaced",
+            retry_after=BELIEVED_SECONDS,
+        )
 
 
 class RouteTable:

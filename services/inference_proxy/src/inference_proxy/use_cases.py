@@ -16,7 +16,7 @@ from chassis.ids import new_id, now
 from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback, no_feedback
-from inference_proxy.engines import Engine, Piece, Prompt, Sampling, Target
+from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Sampling, Target
 from inference_proxy.limits import InFlight, Spending
 from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
@@ -119,6 +119,7 @@ class Answering:
         messages = asked.plain_messages()
         route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
+        route.agree(base)
         base.check(len(messages), asked.logit_bias or ())
         augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
         prompt = await asyncio.to_thread(base.prompt, augmented)
@@ -142,6 +143,7 @@ class Answering:
         self._spending.admit(principal, len(asked.prompts))
         route = await self._routes.find(principal, asked.model)
         base = await self._bases.get(route.base_id, principal.tenant_id)
+        route.agree(base)
         base.check(0, asked.logit_bias or ())
         return Answer(
             id=request_id_for("cmpl-", new_id("cmpl-")),
@@ -194,6 +196,9 @@ class Answering:
         generated = answer.choices[index]
         async with aclosing(engine.generate(target, prompt, sampling)) as pieces:
             async for piece in pieces:
+                if isinstance(piece, Accepted):
+                    generated.begin(piece)
+                    continue
                 shown = texts.feed("" if piece.special else piece.text)
                 if piece.finish_reason:
                     shown += texts.flush()
@@ -206,7 +211,7 @@ class Answering:
         used = usage(choices, answer.asked.choices)
         prompt_tokens, completion_tokens = used["prompt_tokens"], used["completion_tokens"]
         self._spending.charge(answer.principal, used["total_tokens"])
-        if not completion_tokens:
+        if not used["total_tokens"]:
             return
         kept = choices if answer.stored else []
         answers = [{"content": choice.text, "finish_reason": choice.finish_reason} for choice in kept]

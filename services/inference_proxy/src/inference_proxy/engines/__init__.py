@@ -1,6 +1,7 @@
 """The engines that models answer by: one file for each kind, behind one Protocol."""
 
 from inference_proxy.engines.engine import (
+    Accepted,
     AnswerBroken,
     Engine,
     EngineAway,
@@ -14,6 +15,7 @@ from inference_proxy.engines.engine import (
 )
 
 __all__ = [
+    "Accepted",
     "AnswerBroken",
     "Engine",
     "EngineAway",

@@ -78,6 +78,17 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """The engine has taken the request: its prompt is paid for from now on, however the answer ends.
+
+    Attributes:
+        prompt_tokens: an estimate, until a piece tells more.
+    """
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """One generated token. `finish_reason` is set on the last one, with the counts of the whole answer.
 
@@ -108,8 +119,10 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Close what is open."""
 
-    def generate(self, target: Target, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def generate(self, target: Target, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Accepted | Piece, None]:
         """Answer token by token; leaving the iterator cancels the generation.
+
+        An engine that has to be paid for a prompt that nobody waits for says `Accepted` before the first token.
 
         Raises:
             PromptTooLong: prompt and answer do not fit the model's context.

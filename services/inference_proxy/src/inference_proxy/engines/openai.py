@@ -18,6 +18,7 @@ from prometheus_client import Counter
 
 from chassis.errors import Invalid, SartorError
 from inference_proxy.engines.engine import (
+    Accepted,
     AnswerBroken,
     EngineAway,
     EngineBusy,
@@ -36,6 +37,8 @@ FAILURES = Counter("provider_failures_total", "Answers that a provider refused o
 
 REFUSED_US = {401: "key_refused", 402: "unpaid", 403: "key_refused", 404: "unknown_there"}
 """By status, what a provider has against this installation; users can do nothing about it."""
+UNPAID = {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
+"""What OpenAI's API says, under 429 above all, where an account is not paid: waiting does not help."""
 FOR_THE_OPERATOR = ("no_key", *REFUSED_US.values())
 SENT = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty", "logit_bias")
 
@@ -74,13 +77,15 @@ class OpenAIEngine:
         if self._client:
             await self._client.aclose()
 
-    async def generate(self, target: Target, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def generate(
+        self, target: Target, prompt: Prompt, sampling: Sampling
+    ) -> AsyncGenerator[Accepted | Piece, None]:
         """Answer piece by piece; see `Engine`."""
         provider = _provider(target)
         route, body = _request(provider, prompt, sampling)
         key = self._key(target, provider)
         deadline = asyncio.get_running_loop().time() + self._seconds
-        answer = IncomingAnswer(sampling, _characters(prompt) // CHARACTERS_PER_TOKEN)
+        answer = IncomingAnswer(sampling)
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._send(f"{target.url}{route}", key, body)
@@ -88,6 +93,7 @@ class OpenAIEngine:
                 if response.status_code != 200:
                     async with asyncio.timeout_at(deadline):
                         raise _refusal(target, prompt, response, await _error_of(response), key)
+                yield Accepted(max(1, _characters(prompt) // CHARACTERS_PER_TOKEN))
                 async with aclosing(events(response, deadline)) as told:
                     async for event in told:
                         for piece in answer.take(event):
@@ -185,8 +191,12 @@ async def _error_of(response: httpx2.Response) -> dict[str, Any]:
 
 def _refusal(target: Target, prompt: Prompt, response: httpx2.Response, said: dict[str, Any], key: str) -> SartorError:
     """The error a client of Sartor gets for a provider's; what concerns the operator alone is only logged."""
-    status, names = response.status_code, ("code", "message", "param")
-    code, message, param = (_without(key, str(said.get(name) or ""))[:MOST_SAID] for name in names)
+    status, names = response.status_code, ("code", "type", "message", "param")
+    code, kind, message, param = (_without(key, str(said.get(name) or ""))[:MOST_SAID] for name in names)
+    against_us = "unpaid" if UNPAID & {code, kind} else REFUSED_US.get(status)
+    if against_us:
+        _note(target, against_us, status=status, code=code)
+        return EngineAway(retry_after=None)
     if status == 413 or code == "context_length_exceeded":
         return PromptTooLong(message or "its provider says so", prompt.param)
     if status in (400, 422):
@@ -194,9 +204,6 @@ def _refusal(target: Target, prompt: Prompt, response: httpx2.Response, said: di
     if status == 429:
         _note(target, "busy", status=status, code=code)
         return EngineBusy(_retry_after(response))
-    if status in REFUSED_US:
-        _note(target, REFUSED_US[status], status=status, code=code)
-        return EngineAway(retry_after=None)
     return AnswerBroken(f"its provider answered {status}.", retry_after=_retry_after(response))
 
 

@@ -10,24 +10,42 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import httpx2
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chassis.errors import Invalid
 from inference_proxy.engines.engine import AnswerBroken, Piece, Sampling
 
 LONGEST_EVENT = 1024 * 1024
+LONGEST_STREAM = 64 * 1024 * 1024
+"""Bytes of a whole answer: about 250,000 tokens at an event each, far more than any model writes."""
+MOST_CHARACTERS = 1_000_000
+"""Of an answer's text: about as many tokens."""
+MOST_TOKENS = 10_000_000
+"""Of a prompt or an answer: more than any model's context has, so that nobody is charged for nonsense."""
+Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 FINISH_REASONS = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "content_filter"}
 
 
-class Usage(BaseModel):
+class Told(BaseModel):
+    """What a provider tells: a null is read as absent, and a number that is none is refused."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, told: Any) -> Any:
+        return {name: value for name, value in told.items() if value is not None} if isinstance(told, dict) else told
+
+
+class Usage(Told):
     """What the whole answer took."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: Count
 
 
-class LikelyToken(BaseModel):
+class LikelyToken(Told):
     """A token that might have come."""
 
     token: str
@@ -41,7 +59,7 @@ class ChatToken(LikelyToken):
     top_logprobs: list[LikelyToken] = []
 
 
-class Logprobs(BaseModel):
+class Logprobs(Told):
     """Log-probabilities: `content` of a chat, the lists of a raw completion."""
 
     content: list[ChatToken] | None = None
@@ -50,14 +68,14 @@ class Logprobs(BaseModel):
     top_logprobs: list[dict[str, float] | None] | None = None
 
 
-class Delta(BaseModel):
+class Delta(Told):
     """What a chat answer has grown by."""
 
     content: str | None = None
     refusal: str | None = None
 
 
-class Choice(BaseModel):
+class Choice(Told):
     """What one answer has grown by: `delta` of a chat, `text` of a raw completion."""
 
     delta: Delta = Delta()
@@ -66,7 +84,7 @@ class Choice(BaseModel):
     logprobs: Logprobs | None = None
 
 
-class StreamEvent(BaseModel):
+class StreamEvent(Told):
     """One event of a stream."""
 
     choices: list[Choice] = []
@@ -82,7 +100,7 @@ async def events(response: httpx2.Response, deadline: float) -> AsyncGenerator[S
         deadline: of the whole, on the event loop's clock.
 
     Raises:
-        AnswerBroken: something else came.
+        AnswerBroken: something else came, or more than any answer is.
         TimeoutError: the deadline passed.
     """
     async with aclosing(_lines(response, deadline)) as lines:
@@ -99,13 +117,16 @@ async def events(response: httpx2.Response, deadline: float) -> AsyncGenerator[S
 
 
 async def _lines(response: httpx2.Response, deadline: float) -> AsyncGenerator[bytes, None]:
-    left = b""
+    left, size = b"", 0
     chunks = response.aiter_raw()
     while True:
         async with asyncio.timeout_at(deadline):
             chunk = await anext(chunks, None)
         if chunk is None:
             return
+        size += len(chunk)
+        if size > LONGEST_STREAM:
+            raise AnswerBroken("its provider did not stop.")
         *lines, left = (left + chunk).split(b"\n")
         if len(left) > LONGEST_EVENT:
             raise AnswerBroken("its provider sent an event without an end.")
@@ -118,12 +139,11 @@ class IncomingAnswer:
 
     Args:
         sampling: as it was asked for.
-        prompt_tokens: an estimate, until the provider tells.
     """
 
-    def __init__(self, sampling: Sampling, prompt_tokens: int) -> None:
+    def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._prompt_tokens = prompt_tokens
+        self._length = 0
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
@@ -132,7 +152,7 @@ class IncomingAnswer:
         """The pieces of an event.
 
         Raises:
-            AnswerBroken: it says that the answer failed, or ends it in a way that is not known here.
+            AnswerBroken: it says that the answer failed, ends it in a way that is not known here, or is too much.
             Invalid: it has no log-probabilities, which were asked for.
         """
         if event.error:
@@ -140,6 +160,9 @@ class IncomingAnswer:
         self._usage = event.usage or self._usage
         for choice in event.choices:
             text = choice.text or choice.delta.content or choice.delta.refusal or ""
+            self._length += len(text)
+            if self._length > MOST_CHARACTERS:
+                raise AnswerBroken(f"it is longer than {MOST_CHARACTERS} characters.")
             yield from self._pieces(text, choice.logprobs)
             if choice.finish_reason:
                 self._finish_reason = FINISH_REASONS.get(choice.finish_reason)
@@ -167,7 +190,7 @@ class IncomingAnswer:
     def _pieces(self, text: str, logprobs: Logprobs | None) -> Iterator[Piece]:
         if not self._sampling.logprobs:
             if text:
-                yield Piece(text, prompt_tokens=self._prompt_tokens)
+                yield Piece(text)
             return
         tokens = self._tokens(logprobs) if logprobs else []
         if text and not tokens:
@@ -176,7 +199,7 @@ class IncomingAnswer:
         if "".join(texts) != text:  # tokens end inside characters and nobody told their bytes: the text is right
             texts = [""] * (len(tokens) - 1) + [text]
         for token, own in zip(tokens, texts, strict=True):
-            yield replace(token, text=own, prompt_tokens=self._prompt_tokens)
+            yield replace(token, text=own)
 
     def _tokens(self, logprobs: Logprobs) -> list[Piece]:
         """The tokens with their own texts."""
