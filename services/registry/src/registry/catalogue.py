@@ -46,14 +46,13 @@ class Catalogue:
         self._models_dir = models_dir
         self._default = default
         self._known: dict[Path, tuple[Stamp, Base | None]] = {}
+        self._beside: set[Path] = set()
 
     def all(self) -> list[Base]:
         """Every base model: those with weights first, then the providers', each by id."""
-        found = {
-            path: self._read(path)
-            for name in (BASE_FILE, PROVIDER_FILE)
-            for path in sorted(self._models_dir.glob(f"*/{name}"))
-        }
+        with_weights, of_providers = (sorted(self._models_dir.glob(f"*/{name}")) for name in (BASE_FILE, PROVIDER_FILE))
+        alone = self._alone(of_providers, {path.parent for path in with_weights})
+        found = {path: self._read(path) for path in (*with_weights, *alone)}
         self._known = {path: self._known[path] for path in found if path in self._known}
         return [base for base in found.values() if base is not None]
 
@@ -107,6 +106,15 @@ class Catalogue:
         bases = self.with_weights()
         return self._default or (bases[0].id if bases else "")
 
+    def _alone(self, of_providers: list[Path], with_weights: set[Path]) -> list[Path]:
+        """Those without weights beside them, which is looked at anew: no stamp of their own tells of a neighbour."""
+        beside = {path for path in of_providers if path.parent in with_weights}
+        for path in sorted(beside - self._beside):
+            why = f"there is a {BASE_FILE} beside it; a provider's model has no weights here"
+            log.error("base_model_refused", path=str(path), error=why)
+        self._beside = beside
+        return [path for path in of_providers if path not in beside]
+
     def _read(self, path: Path) -> Base | None:
         try:
             status = path.stat()
@@ -129,8 +137,6 @@ def _parse(path: Path, created: int) -> Base | None:
         spec = shape.model_validate_json(given)
         if spec.id != folder.name:
             raise ValueError(f"'id' must be the folder's name '{folder.name}'")
-        if path.name == PROVIDER_FILE and (folder / BASE_FILE).exists():
-            raise ValueError(f"there is a {BASE_FILE} beside it; a provider's model has no weights here")
         unknown = list(_left_out(json.loads(given), spec.model_dump(exclude_unset=True)))
         if unknown:
             raise ValueError(f"nobody reads {', '.join(unknown)}")
