@@ -373,6 +373,7 @@ async def test_a_providers_model_is_a_base_model_without_weights(world: World) -
         "signed": {"engine": {**engine, "url": "https://me:sk-their-secret@api.example/v1"}},
         "elsewhere": {"engine": {**engine, "url": "ftp://sk-their-secret@api.example"}},
         "misspelt": {"prize": {"input": 0.4, "output": 1.6}},
+        "readable": {"engine": {**engine, "url": "http://api.example/v1"}},
         "climbing": {"engine": {**engine, "key_file": "../sk-their-secret"}},
         BASE: {"id": BASE},
     }

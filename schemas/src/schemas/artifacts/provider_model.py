@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, model_validator
 
 from schemas.artifacts.price import Price
 
@@ -24,6 +26,14 @@ def _address(text: str) -> str:
     if address.username or address.password or address.query or address.fragment:
         raise ValueError("must hold no user, password, query or fragment; a key goes into a file of its own")
     return text.rstrip("/")
+
+
+def _is_own(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Provider(BaseModel):
@@ -48,6 +58,19 @@ class Provider(BaseModel):
     lacks: list[Lackable] = Field(
         default_factory=list, description="Fields that it does not honour; a request with one is refused."
     )
+    unencrypted: bool = Field(
+        False, description="Whether the key may go to an `http` address that is not this machine's own."
+    )
+
+    @model_validator(mode="after")
+    def _key_goes_out_encrypted(self) -> Self:
+        address = urlsplit(self.url)
+        if self.key_file and address.scheme == "http" and not self.unencrypted and not _is_own(address.hostname or ""):
+            raise ValueError(
+                "with a key_file the url must be of https, as the key would go out readable; "
+                "where the way there is safe, say so with `unencrypted: true`"
+            )
+        return self
 
 
 class ProviderModelSpec(BaseModel):
