@@ -134,6 +134,28 @@ def test_a_service_does_what_it_likes_in_its_own_database_and_nothing_elsewhere(
                 assert refused(client.admin.command, "grantRolesToUser", service, roles=[role]), service
 
 
+def test_a_service_that_has_no_database_any_more_has_no_user_either(provided: Any) -> None:
+    """Users that somebody else made stay, also those with the rights of a service."""
+    home, ports = provided
+    root = f"mongodb://sartor:{home.secret('mongo_password')}@127.0.0.1:{ports['mongodb']}/?retryWrites=false"
+    with MongoClient[dict[str, Any]](root) as client:
+        admin = client.admin
+
+        def make(name: str, *databases: str) -> None:
+            roles = [{"role": "readWrite", "db": f"sartor_{database}"} for database in databases]
+            admin.command("createUser", name, pwd="p", roles=roles)
+
+        make("model_server", "model_server")
+        make("a_former_service", "a_former_service")
+        make("somebody", "ingest")
+        make("someone", "someone", "ingest")
+        main()
+        left = {user["user"] for user in admin.command("usersInfo", 1)["users"]}
+        assert left == {"sartor", "somebody", "someone", *(name for name, one in RIGHTS.items() if one.documents)}
+        for name in ("somebody", "someone"):
+            admin.command("dropUser", name)
+
+
 def test_a_service_reads_and_writes_the_objects_it_is_for(provided: Any) -> None:
     home, ports = provided
     secret = home.secret("objects_secret_key")
