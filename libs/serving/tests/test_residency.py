@@ -240,7 +240,7 @@ async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(good, "tenant_a")]
     assert world.host.held == {good}
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 1
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "refused"}) == 1
     [told] = world.load_failures()
     assert (told.adapter_id, told.permanent) == (bad, True)
     read: list[str] = []
@@ -336,16 +336,16 @@ async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_
 
         async def failing() -> bool:
             await world.residency.synchronise()
-            return REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 1
+            return REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 1
 
         await eventually(failing)
         await world.residency.synchronise()
     [told] = world.load_failures()
     assert (told.adapter_id, told.model_id, told.tenant_id, told.permanent) == (one, "ft:1", "tenant_a", False)
     assert type(error).__name__ in told.reason
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 0
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "refused"}) == 0
     await taken(world, world.residency, [(one, "tenant_a")])
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 0
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 0
 
 
 @pytest.fixture
@@ -397,11 +397,11 @@ async def test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuse
     told = {(event.adapter_id, event.tenant_id, event.permanent) for event in world.load_failures()}
     assert told == {(one, "tenant_a", False), (two, "tenant_b", False)}
     assert len(world.load_failures()) == 2
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 2
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "refused"}) == 0
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 2
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "refused"}) == 0
     await world.residency.synchronise()
     assert sorted(world.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "failing"}) == 0
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 0
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(
     await world.residency.synchronise()
     assert world.host.held == {second, third}
     assert world.heard(AdapterEvicted) == [(first, "tenant_a")]
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "over_capacity"}) == 1
     world.host.ask(second)
     fourth = await world.adapter(4)
     await world.residency.synchronise()
@@ -480,7 +480,7 @@ async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(
     assert world.host.held == {fourth, third}
     await world.residency.synchronise()
     assert world.heard(AdapterResident)[-1] == (third, "tenant_a")
-    assert REGISTRY.get_sample_value("model_server_adapters", {"state": "over_capacity"}) == 1
+    assert REGISTRY.get_sample_value("replica_adapters", {"state": "over_capacity"}) == 1
 
 
 async def test_an_adapter_whose_evaluation_waits_goes_before_those_in_production(world: World) -> None:

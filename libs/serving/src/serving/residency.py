@@ -24,7 +24,7 @@ from serving.host import AdapterHost
 
 log = structlog.get_logger()
 
-ADAPTERS = Gauge("model_server_adapters", "Adapters this replica should hold, by what became of them.", ["state"])
+ADAPTERS = Gauge("replica_adapters", "Adapters this replica should hold, by what became of them.", ["state"])
 
 MOST_NAMED = 20
 """Adapters named in one line of the log."""
