@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from model_server.settings import Settings
 from serving_agent.settings import Settings as AgentSettings
@@ -48,6 +50,26 @@ def test_a_replica_that_is_told_no_address_says_where_it_listens_and_not_where_o
     server, agent = Settings(service_port=8109, model_server_url=everybody), AgentSettings(model_server_url=everybody)
     assert (server.own_url, server.own_id) == ("http://127.0.0.1:8109", "model-server@127.0.0.1:8109")
     assert (agent.own_url, agent.own_id) == ("http://127.0.0.1:8080", "tgi@127.0.0.1:8080")
+
+
+def test_a_second_card_as_the_page_says_has_an_address_a_name_and_a_card_of_its_own() -> None:
+    page = (ROOT / "docs/production.md").read_text()
+    [told] = [block for block in re.findall(r"```yaml\n(.+?)```", page, re.DOTALL) if "device_ids" in block]
+    assert told.count("!override [") == 1
+    [(name, second)] = yaml.safe_load(told.replace("!override ", ""))["services"].items()
+    first = CONTAINERS[second["extends"]["service"]]
+    assert name not in CONTAINERS
+    assert (ROOT / second["extends"]["file"]).exists()
+    urls = [one["environment"]["SARTOR_REPLICA_URL"] for one in (first, second)]
+    firsts, seconds = (AgentSettings(replica_url=url) for url in urls)
+    assert firsts.own_id != seconds.own_id
+    aliases = [set(one["networks"]["inner"]["aliases"]) for one in (first, second)]
+    own = urlsplit(seconds.own_url).hostname
+    assert own in aliases[1] - aliases[0]
+    assert aliases[1] - {own} == aliases[0] | {second["extends"]["service"]}, "else Prometheus does not find it"
+    cards = [one["deploy"]["resources"]["reservations"]["devices"] for one in (first, second)]
+    assert [one["device_ids"] for [one] in cards] == [["0"], ["1"]]
+    assert {**cards[0][0], "device_ids": []} == {**cards[1][0], "device_ids": []}
 
 
 def test_tgi_is_asked_where_it_listens_and_not_where_its_agent_does() -> None:
