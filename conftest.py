@@ -1,4 +1,4 @@
-"""Settings of every test run: no model hub, one thread each, one certificate, the shared fixtures."""
+"""Settings of every test run: no model hub, one thread each, one certificate, one XML parser, the shared fixtures."""
 
 import os
 import tempfile
@@ -16,6 +16,7 @@ CERTIFICATE.write_text(Path(certifi.where()).read_text().partition(END)[0] + END
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["OPENPYXL_LXML"] = "False"  # as the parser of uploads runs, in whose image there is no lxml
 os.environ["SSL_CERT_FILE"] = str(CERTIFICATE)
 
 pytest_plugins = ["testkit.plugin"]

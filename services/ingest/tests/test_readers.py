@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ingest.cleaning import answer_of
-from ingest.readers import BadRows, FormatError, Parsed, Row, Source, check_jsonl, parse
+from ingest.readers import BadRows, FormatError, Parsed, Row, Source, parse
+from ingest.readers.json_lines import check_jsonl
 
 
 def chat(question: str, answer: str = "yes") -> str:
@@ -88,6 +89,20 @@ def test_bad_jsonl_says_what_and_where(data: bytes, code: str, line: int | None)
     with pytest.raises(FormatError) as caught:
         read(data)
     assert (caught.value.code, caught.value.line) == (code, line), caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PK\x03\x04 rest", "the file inside it, or what the document says as text, Markdown, JSONL, CSV or XLSX."),
+        (b"PK\x05\x06 rest", "Upload the file inside it."),
+        (b"%PDF-1.7", "Upload it as text, Markdown, JSONL, CSV or XLSX."),
+    ],
+)
+def test_of_what_is_no_text_its_owner_is_told_what_to_upload_instead(data: bytes, says: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        read(data)
+    assert caught.value.message.endswith(says)
 
 
 def test_a_file_kept_as_it_is_is_held_to_the_same_lines() -> None:

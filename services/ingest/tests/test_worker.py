@@ -7,14 +7,20 @@ import errno
 import io
 import json
 import os
+import sys
+import tracemalloc
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
+from structlog.testing import capture_logs
 
 from chassis.errors import Conflict, NotFound, Transient, Unprocessable
 from chassis.exhaustion import Exhausted
@@ -24,6 +30,7 @@ from eventbus.service import Service
 from ingest import worker as worker_module
 from ingest.domain import Dataset, File
 from ingest.parse import out_of_bounds
+from ingest.parse_job import DatasetFile, ParseJob, read_result, write_job
 from ingest.publishing import Publish
 from ingest.settings import Settings
 from ingest.store import TO_PARSE, Files, StoredElsewhere, Uses, dataset_id_of
@@ -38,6 +45,20 @@ from work import LeasedWorker, WorkQueue
 
 TENANT = "tenant_a"
 ROWS = b"\n".join(json.dumps({"prompt": f"row {n}", "completion": f"label_{n % 3}"}).encode() for n in range(60))
+JOB = ParseJob(
+    filename="rows.xlsx",
+    purpose="user_data",
+    columns={},
+    bad_rows="refuse",
+    sha256="0" * 64,
+    seed="s",
+    fewest_rows=10,
+    validation_share=0.05,
+    heldout_share=0.15,
+    memory_bytes=2**30,
+    seconds=120,
+    max_file_bytes=2**29,
+)
 BARE = b'{"text":"one"}\n{"text":"two"}'
 
 
@@ -555,15 +576,98 @@ async def test_the_parser_learns_no_secret(space: Space, monkeypatch: pytest.Mon
         file = await ingest.upload()
         await ingest.worker.work(await ingest.claim())
         assert (await ingest.stored(file)).state == "processed"
-    assert [sorted(environment) for environment in given] == [["PYTHONPATH", "PYTHONUTF8"]]
+    assert [sorted(environment) for environment in given] == [["OPENPYXL_LXML", "PYTHONPATH", "PYTHONUTF8"]]
+
+
+FLOOD = """
+import os
+for stream in (1, 2):
+    for _ in range(1024):
+        os.write(stream, b"a cell" * 8192)
+os._exit(1)
+"""
+FAILING = """
+import sys
+from ingest import parse
+
+def work(*_):
+    raise ValueError("no number: 'a cell'") from LookupError("a cell\\n  File 'a cell', line 1, in a_cell\\na_cell: 1")
+
+parse.work = work
+sys.exit(parse.main())
+"""
+
+
+async def test_what_a_parser_prints_is_neither_kept_nor_logged(
+    space: Space, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with parts(space) as ingest:
+        file = await ingest.upload()
+        claimed = await ingest.claim()
+        _parser(monkeypatch, FLOOD)
+        tracemalloc.start()
+        try:
+            with capture_logs() as logged:
+                await ingest.worker.work(claimed)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 8 * 2**20, "of about 100 MiB that were printed"
+        assert (await ingest.stored(file)).state == "uploaded"
+    [died] = [entry for entry in logged if entry["event"] == "parser_died"]
+    assert (died["code"], died["errors"]) == (1, None)
+    assert "a cell" not in str(logged)
+    printed = capfd.readouterr()
+    assert "a cell" not in printed.out[:1000] + printed.err[:1000]
+
+
+async def test_of_a_parser_that_fails_the_log_names_the_place_and_nothing_of_the_file(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(space) as ingest:
+        await ingest.upload()
+        claimed = await ingest.claim()
+        _parser(monkeypatch, FAILING)
+        with capture_logs() as logged:
+            await ingest.worker.work(claimed)
+    [died] = [entry for entry in logged if entry["event"] == "parser_died"]
+    assert died["code"] == 1
+    outer, cause = died["errors"]
+    assert outer.startswith("ValueError at parse.py:")
+    assert outer.endswith(" > <string>:6 work")
+    assert cause.startswith("LookupError at")
+    assert "cell" not in str(logged)
+
+
+async def test_a_workbook_of_dates_that_no_calendar_has_has_nothing_printed(tmp_path: Path) -> None:
+    made, body = openpyxl.Workbook(), io.BytesIO()
+    made.active.append(("message", "intent", "at"))
+    for number in range(60):
+        made.active.append((f"row {number}", f"label_{number % 3}", date(2026, 1, 1)))
+    made.save(body)
+    with zipfile.ZipFile(body) as old, zipfile.ZipFile(tmp_path / "upload", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"<v>46023</v>", b"<v>4602300000</v>"))
+    write_job(tmp_path, JOB)
+    parser = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ingest.parse", str(tmp_path), str(os.getpid())),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=worker_module.PARSER_ENVIRONMENT,
+    )
+    printed, _ = await parser.communicate()
+    assert (parser.returncode, printed) == (0, b"")
+    result = read_result(tmp_path)
+    assert isinstance(result, DatasetFile)
+    assert result.note == "Not read, in so many rows: 'at' (60)."
 
 
 def _parser(monkeypatch: pytest.MonkeyPatch, code: str) -> list[asyncio.subprocess.Process]:
     """Have the worker run other code instead of its parser; the processes, as they are started."""
     start, started = asyncio.create_subprocess_exec, list[asyncio.subprocess.Process]()
 
-    async def other(program: str, *_: str, **kwargs: Any) -> asyncio.subprocess.Process:
-        started.append(await start(program, "-c", code, **kwargs))
+    async def other(program: str, _: str, __: str, *arguments: str, **kwargs: Any) -> asyncio.subprocess.Process:
+        started.append(await start(program, "-c", code, *arguments, **kwargs))
         return started[-1]
 
     monkeypatch.setattr(worker_module.asyncio, "create_subprocess_exec", other)

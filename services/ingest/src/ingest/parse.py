@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import warnings
 from pathlib import Path
 
 from chassis.children import die_with_parent
@@ -25,9 +26,10 @@ from ingest.parse_job import (
     RejectedFile,
     UnlabelledFile,
     read_job,
+    write_fault,
     write_result,
 )
-from ingest.readers import FormatError, Parsed, Row, Source, check_jsonl, parse
+from ingest.readers import FormatError, Parsed, Row, Source, check_kept, parse
 from schemas import RowCounts
 
 KEPT_AS_IS = ("evals", "batch")
@@ -40,12 +42,17 @@ GRACE_SECONDS = 5
 
 def main() -> int:
     """Do the work; the exit code says whether it was done, or what the machine lacks is to blame."""
+    folder = Path(sys.argv[1])
     die_with_parent(int(sys.argv[2]))
+    warnings.simplefilter("ignore")  # openpyxl has one for every cell that it cannot read, and says what stands there
     try:
         with exhaustion_named():
-            leave_result(Path(sys.argv[1]))
+            leave_result(folder)
     except Exhausted as error:
         return error.exit_code
+    except Exception as error:
+        write_fault(folder, error)
+        raise
     return 0
 
 
@@ -83,7 +90,7 @@ def work(folder: Path, job: ParseJob) -> ParseResult:
     """
     source = Source(folder / "upload", job.filename)
     if job.purpose in KEPT_AS_IS:
-        return KeptFile(rows=check_jsonl(source.text))
+        return KeptFile(rows=check_kept(source, job.purpose))
     if job.purpose == "vision":
         raise FormatError("unsupported_purpose", "files of purpose 'vision' cannot be used yet.")
     parsed = parse(source, columns=job.columns, purpose=job.purpose, bad_rows=job.bad_rows)

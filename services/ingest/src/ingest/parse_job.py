@@ -1,14 +1,18 @@
-"""What the worker asks of its parser process and what that answers: two files of one folder, written and read here."""
+"""What the worker asks of its parser process and what that answers: files of one folder, written and read here."""
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ingest.readers import BadRows
 from schemas import Purpose, RowCounts, Task
+
+MOST_ERRORS, MOST_FRAMES = 4, 6
+"""Of a fault: errors that caused one another, and for each the innermost places in the code."""
 
 
 class _Message(BaseModel):
@@ -90,6 +94,16 @@ class DatasetFile(_Message):
     note: str | None
 
 
+class Fault(_Message):
+    """Why a parser ended without a result, in words of the code alone: what errors say may quote the file.
+
+    Attributes:
+        errors: the kinds of them, each with where it was raised, the last one first.
+    """
+
+    errors: list[str]
+
+
 ParseResult = RejectedFile | KeptFile | DocumentFile | UnlabelledFile | DatasetFile
 
 _result: TypeAdapter[ParseResult] = TypeAdapter(Annotated[ParseResult, Field(discriminator="kind")])
@@ -113,3 +127,23 @@ def write_result(folder: Path, result: ParseResult) -> None:
 def read_result(folder: Path) -> ParseResult:
     """The result that a parser left."""
     return _result.validate_json((folder / "result.json").read_text())
+
+
+def write_fault(folder: Path, error: BaseException) -> None:
+    """Leave word of an error that is no fault of the upload."""
+    errors: list[str] = []
+    behind: BaseException | None = error
+    while behind is not None and len(errors) < MOST_ERRORS:
+        frames = traceback.extract_tb(behind.__traceback__, limit=-MOST_FRAMES)
+        places = (f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+        errors.append(f"{type(behind).__name__} at {' > '.join(places)}")
+        behind = behind.__cause__ or behind.__context__
+    (folder / "fault.json").write_text(Fault(errors=errors).model_dump_json())
+
+
+def read_fault(folder: Path) -> Fault | None:
+    """The word of an error that a parser left; None where it was ended, or could not begin."""
+    try:
+        return Fault.model_validate_json((folder / "fault.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

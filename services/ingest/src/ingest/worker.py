@@ -16,7 +16,7 @@ from chassis.exhaustion import exhaustion_named, raise_for_exit
 from chassis.private_folders import PrivateFolders
 from ingest.domain import File, Rejection
 from ingest.parse import out_of_bounds
-from ingest.parse_job import ParseResult, read_result, write_job
+from ingest.parse_job import ParseResult, read_fault, read_result, write_job
 from ingest.publishing import Publish, job_of
 from ingest.settings import Settings
 from ingest.store import Files
@@ -29,8 +29,15 @@ RETRY_SECONDS = 2.0
 MOST_ATTEMPTS = 3
 MOST_DEATHS = 20
 """Workers that may die while they read a file, one after the other, before it is given up."""
-PARSER_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
-"""All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours."""
+PARSER_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    "PYTHONUTF8": "1",
+    "OPENPYXL_LXML": "False",
+}
+"""All that the parser gets: it reads what strangers send, so it knows no address and no secret of ours.
+
+Where lxml is installed openpyxl would take it for some parts, and it lets entities pass that the other parser refuses.
+"""
 
 
 class ParserDied(Exception):
@@ -108,36 +115,36 @@ class Reading(Kind[File]):
                 str(folder),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,  # nothing is kept of what it prints: it may quote the file
+                stderr=asyncio.subprocess.DEVNULL,
                 env=PARSER_ENVIRONMENT,
             )
         try:
-            errors = await held.while_ours(self._watch(process))
+            await held.while_ours(self._watch(process))
         except TimeoutError as error:
             raise self._unreadable() from error
         if process.returncode == -signal.SIGXCPU:
             raise self._unreadable()
         raise_for_exit(process.returncode)
         if process.returncode != 0:
-            log.warning("parser_died", code=process.returncode, error=errors.decode(errors="replace")[-500:])
+            fault = read_fault(folder)
+            log.warning("parser_died", code=process.returncode, errors=fault.errors if fault else None)
             raise ParserDied
         return read_result(folder)
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> bytes:
-        """What the parser says of its errors until it ends; it does not outlive who listens.
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Wait until the parser ends; it does not outlive who waits.
 
         Raises:
             TimeoutError: it took longer than it may.
         """
-        reading = asyncio.create_task(process.communicate())
         try:
             async with asyncio.timeout(self._settings.ingest_parse_seconds):
-                _, errors = await asyncio.shield(reading)
-                return errors
+                await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
-            await reading
+            await process.wait()
 
     def _unreadable(self) -> GiveUp:
         limits = self._settings

@@ -1,9 +1,8 @@
 """Reads rows or text out of an upload, and says exactly what is wrong and where when it cannot."""
 
 from ingest.readers.faults import BadRows, FormatError
-from ingest.readers.formats import parse
-from ingest.readers.json_lines import check_jsonl
+from ingest.readers.formats import check_kept, parse
 from ingest.readers.parsed import Parsed, Row
 from ingest.readers.reader import Source
 
-__all__ = ["BadRows", "FormatError", "Parsed", "Row", "Source", "check_jsonl", "parse"]
+__all__ = ["BadRows", "FormatError", "Parsed", "Row", "Source", "check_kept", "parse"]

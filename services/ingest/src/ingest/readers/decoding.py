@@ -32,8 +32,7 @@ def decode(data: bytes) -> str:
         raise FormatError("empty_file", "the file is empty. Upload a file with at least one row.")
     for magic, name in MAGIC.items():
         if data.startswith(magic):
-            inside = "the file inside it" if "archive" in name else "it as text, Markdown, JSONL, CSV or XLSX"
-            raise FormatError("unsupported_format", f"this is {name}, whatever its name says. Upload {inside}.")
+            raise FormatError("unsupported_format", f"this is {name}, whatever its name says. Upload {_instead(name)}.")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FormatError("not_utf8", "this is UTF-16 text. Save the file as UTF-8 and upload it again.")
     try:
@@ -48,3 +47,10 @@ def decode(data: bytes) -> str:
     if (at := text.find("\x00")) >= 0:
         raise FormatError("nul_byte", "there is a NUL byte. Remove it and upload again.", text.count("\n", 0, at) + 1)
     return text
+
+
+def _instead(name: str) -> str:
+    text = "as text, Markdown, JSONL, CSV or XLSX"
+    if "Office document" in name and "archive" in name:
+        return f"the file inside it, or what the document says {text}"
+    return "the file inside it" if "archive" in name else f"it {text}"

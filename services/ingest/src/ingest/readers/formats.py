@@ -7,7 +7,7 @@ from itertools import chain
 
 from ingest.readers.csv_table import CsvTable
 from ingest.readers.faults import BadRows, FormatError
-from ingest.readers.json_lines import JsonLines
+from ingest.readers.json_lines import JsonLines, check_jsonl
 from ingest.readers.parsed import Parsed
 from ingest.readers.prose import Prose
 from ingest.readers.reader import Reader, Source
@@ -33,6 +33,18 @@ def parse(source: Source, *, columns: Mapping[str, str], purpose: str, bad_rows:
         FormatError: the first thing wrong, and how many more lines are.
     """
     return reader_of(source, columns, purpose).read(source, columns, bad_rows)
+
+
+def check_kept(source: Source, purpose: str) -> int:
+    """Count the rows of a file that is kept as it is, for which only JSONL will do.
+
+    Raises:
+        FormatError: it is of another format, or a line is not a JSON object.
+    """
+    if any(reader.binary and reader.sniff(source) for reader in READERS):
+        message = f"this is a table, and '{purpose}' files are JSONL. Save its rows as JSON objects, one a line."
+        raise FormatError("no_jsonl", message)
+    return check_jsonl(source.text)
 
 
 def reader_of(source: Source, columns: Mapping[str, str], purpose: str) -> Reader:

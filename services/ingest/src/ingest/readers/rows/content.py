@@ -8,7 +8,7 @@ from ingest.readers.faults import FormatError
 
 
 class CellError(str):
-    """What a spreadsheet shows in a cell whose formula failed, such as `#REF!`."""
+    """What a spreadsheet shows in a cell that holds an error instead of a value, such as `#REF!`."""
 
     __slots__ = ()
 
