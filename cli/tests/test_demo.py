@@ -34,7 +34,7 @@ def samples(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, **evaluation: Any) -> str:
     monkeypatch.setattr(demo_module, "POLL_SECONDS", 0.01)
     told = io.StringIO()
     score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
@@ -51,6 +51,7 @@ def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> str:
                 "verdict": "pass",
                 "scores": dict.fromkeys(("base", "few_shot", "candidate"), score),
                 "metrics": {"accuracy": {"candidate": score}, "macro_f1": {"candidate": {**score, "value": 0.625}}},
+                **evaluation,
             }
         ),
         ("POST", "/chat/completions"): {"choices": [{"message": {"content": "unlock_failed"}}]},
@@ -85,6 +86,41 @@ def test_without_a_terminal_each_stage_is_a_line(api: Api, samples: Path, monkey
     assert [line.split()[0] for line in lines if line.split()[1:2] == ["took"]] == ["data", "train", "test"]
     assert "train    step 3/6, loss 0.500" in lines
     assert MODEL in text
+
+
+SCORE = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+DONE = at("ended", fine_tuned_model=MODEL, status="succeeded")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "told", "untold"),
+    [
+        (
+            {},
+            ["accuracy on held-out rows", "base, few-shot", "own model, measured besides: macro_f1 0.62"],
+            ["not t"],
+        ),
+        ({"metrics": {"accuracy": {"candidate": SCORE}}}, ["accuracy on held-out rows"], ["measured besides"]),
+        ({"scores": {"base": SCORE, "candidate": SCORE}}, ["base, zero-shot", "own model"], ["base, few-shot"]),
+        (
+            {"scores": {}, "metrics": {}, "verdict": "needs_human", "reason": "The rows are gone."},
+            ["not tested: The rows are gone.", "seconds by stage"],
+            ["measured besides", "held-out rows"],
+        ),
+    ],
+)
+def test_the_demo_prints_what_was_measured_and_says_when_nothing_was(
+    api: Api,
+    samples: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluation: dict[str, Any],
+    told: list[str],
+    untold: list[str],
+) -> None:
+    api.answers["GET", "/fine_tuning/jobs"] = DONE
+    text = run(api, samples, monkeypatch, **evaluation)
+    assert [line for line in told if line not in text] == []
+    assert [line for line in untold if line in text] == []
 
 
 def test_a_model_that_waits_for_a_person_ends_the_demo(

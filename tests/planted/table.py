@@ -53,6 +53,7 @@ CLEANING = "services/ingest/src/ingest/cleaning.py"
 GROUPING = "services/ingest/src/ingest/grouping.py"
 CLEANING_TEST = "services/ingest/tests/test_cleaning.py"
 INGEST = "services/ingest/src/ingest"
+INGEST_WORKER = "services/ingest/tests/test_worker.py"
 INGEST_DELETION = "services/ingest/tests/test_deletion.py"
 LABELING_DELETION = "services/labeling/tests/test_deletion.py"
 EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
@@ -597,10 +598,24 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a judge is asked again for what it has answered",
         "services/evaluator/src/evaluator/use_cases.py",
-        "if metric.name not in answer.scores:",
-        "if metric.name:",
+        "if metric.key not in answer.scores",
+        "if metric.key",
         "services/evaluator/tests/test_suites.py"
         "::test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are",
+    ),
+    bug(
+        "a judge is asked about every answer at once",
+        "services/evaluator/src/evaluator/use_cases.py",
+        "            async with self._places:\n",
+        "            if True:\n",
+        "services/evaluator/tests/test_suites.py::test_scores_are_waited_for_so_many_at_a_time",
+    ),
+    bug(
+        "the scores of another judge are taken for this one's",
+        "services/evaluator/src/evaluator/metrics/metric.py",
+        '        return f"{self.name}_{hashlib.sha256(self.definition.encode()).hexdigest()[:16]}"\n',
+        "        return self.name\n",
+        "services/evaluator/tests/test_suites.py::test_a_judge_that_is_another_than_before_judges_every_answer_itself",
     ),
     # registry and serving
     bug(
@@ -1694,18 +1709,46 @@ BUGS: tuple[Planted, ...] = (
         f"{WORKBOOK_TEST}::test_what_inflates_to_too_much_is_refused_before_it_is_inflated",
     ),
     bug(
-        "upload: a sheet's word on its size is believed",
+        "upload: a part may inflate to more than it says",
         f"{READERS}/workbook.py",
-        "    sheet.reset_dimensions()  # what the sheet says of its size need not be so\n",
-        "",
-        f"{WORKBOOK_TEST}::test_what_a_sheet_says_of_its_size_is_not_believed",
+        "if any(part.compress_type not in BOUNDED for part in parts):",
+        "if False:",
+        f"{WORKBOOK_TEST}::test_a_part_that_zipfile_unpacks_unbounded_is_refused",
+    ),
+    bug(
+        "upload: a row that stands twice is left out",
+        f"{READERS}/worksheet.py",
+        "if before < number <= LAST_ROW and",
+        "if number <= LAST_ROW and",
+        f"{WORKBOOK_TEST}::test_what_stands_twice_is_refused",
+    ),
+    bug(
+        "upload: merged cells are read as blank ones",
+        f"{READERS}/worksheet.py",
+        "        _refuse_merged(merged, header, last, width)\n",
+        "        pass\n",
+        f"{WORKBOOK_TEST}::test_merged_cells_of_a_table_are_refused",
     ),
     bug(
         "upload: a formula that nothing calculated is an empty cell",
-        f"{READERS}/workbook.py",
-        "        _refuse_uncalculated(sheet)\n",
+        f"{READERS}/worksheet.py",
+        "        elif uncalculated:\n            raise uncalculated\n",
         "",
         f"{WORKBOOK_TEST}::test_a_formula_is_its_value_and_one_without_a_value_is_refused_by_its_cell",
+    ),
+    bug(
+        "upload: what a parser prints is in the log of its worker",
+        f"{INGEST}/worker.py",
+        "stderr=asyncio.subprocess.DEVNULL,",
+        "stderr=None,",
+        f"{INGEST_WORKER}::test_what_a_parser_prints_is_neither_kept_nor_logged",
+    ),
+    bug(
+        "upload: what an error says of a file is logged",
+        f"{INGEST}/parse_job.py",
+        'f"{type(behind).__name__} at',
+        'f"{behind} at',
+        f"{INGEST_WORKER}::test_of_a_parser_that_fails_the_log_names_the_place_and_nothing_of_the_file",
     ),
     bug(
         "split: a row and the one that goes on from it are apart",
@@ -1733,21 +1776,21 @@ BUGS: tuple[Planted, ...] = (
         "services/ingest/src/ingest/use_cases.py",
         "        except (Transient, PyMongoError) as error:  # the file is there: what is left to tidy, `sweep` will\n",
         "        except ZeroDivisionError as error:\n",
-        "services/ingest/tests/test_worker.py::test_nothing_fails_an_upload_once_its_file_is_stored",
+        f"{INGEST_WORKER}::test_nothing_fails_an_upload_once_its_file_is_stored",
     ),
     bug(
         "upload: parts of a dataset are written over each other",
         f"{INGEST}/publishing.py",
         'prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"',
         'prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}"',
-        "services/ingest/tests/test_worker.py::test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names",
+        f"{INGEST_WORKER}::test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names",
     ),
     bug(
         "upload: content is asked for after its answer began",
         "services/ingest/src/ingest/store.py",
         'first = await anext(chunks, b"")',
         'first = b""',
-        "services/ingest/tests/test_worker.py::test_the_content_of_a_file_is_there_before_its_answer_begins",
+        f"{INGEST_WORKER}::test_the_content_of_a_file_is_there_before_its_answer_begins",
     ),
     bug(
         "upload: the slots are there for whoever sends first",

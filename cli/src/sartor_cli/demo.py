@@ -76,7 +76,7 @@ class Demo:
             "seconds": {name: round(value, 1) for name, value in self.times.items()},
             "api_key": key,
         }
-        self._print(result, evaluation["metric"])
+        self._print(result, evaluation)
         return result
 
     def _upload(self, key: str, path: Path) -> Any:
@@ -195,9 +195,22 @@ class Demo:
         self.times[name] = time.monotonic() - started
         self.console.print(f"{name:<8} {self.times[name]:6.1f} s")
 
-    def _print(self, result: dict[str, Any], metric: str) -> None:
+    def _print(self, result: dict[str, Any], evaluation: dict[str, Any]) -> None:
+        if evaluation["scores"]:
+            self._print_scores(evaluation)
+        else:
+            self._say(f"\nnot tested: {evaluation['reason']}")
+        self._say(f"\n“{result['question']}” (expected: {result['expected']})")
+        show_one(
+            [("base", result["answers"]["base"]), (result["model"], result["answers"]["own"])], console=self.console
+        )
+        self._say("\nseconds by stage")
+        show_one([(name, f"{seconds:.1f}") for name, seconds in result["seconds"].items()], console=self.console)
+
+    def _print_scores(self, evaluation: dict[str, Any]) -> None:
+        metric, found = evaluation["metric"], evaluation["scores"]
         self._say(f"\n{metric} on held-out rows, with 95 % interval")
-        scores = [(label, result["scores"][name]) for name, label in CONDITIONS.items()]
+        scores = [(label, found[name]) for name, label in CONDITIONS.items() if name in found]
         rows = [
             [label, f"{score['value']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}", str(score["n"])]
             for label, score in scores
@@ -205,12 +218,7 @@ class Demo:
         show_rows(
             ("system", metric, "interval", "rows"), rows, numbers=(metric, "interval", "rows"), console=self.console
         )
-        besides = [(name, found["candidate"]) for name, found in result["metrics"].items() if name != metric]
-        measured = ", ".join(f"{name} {score['value']:.2f}" for name, score in besides)
-        self._say(f"{CONDITIONS['candidate']}, measured besides: {measured}")
-        self._say(f"\n“{result['question']}” (expected: {result['expected']})")
-        show_one(
-            [("base", result["answers"]["base"]), (result["model"], result["answers"]["own"])], console=self.console
-        )
-        self._say("\nseconds by stage")
-        show_one([(name, f"{seconds:.1f}") for name, seconds in result["seconds"].items()], console=self.console)
+        besides = [(name, of["candidate"]) for name, of in evaluation["metrics"].items() if name != metric]
+        if besides:
+            measured = ", ".join(f"{name} {score['value']:.2f}" for name, score in besides)
+            self._say(f"{CONDITIONS['candidate']}, measured besides: {measured}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any, get_args
 
 import pytest
@@ -12,7 +15,7 @@ from chassis.errors import Transient
 from evaluator.app import build
 from evaluator.metrics import ACCURACY, CHRF, MACRO_F1, AwaitedMetric, Case, RowMetric
 from evaluator.metrics.matching import exact_match
-from evaluator.suites import SUITES, Suite
+from evaluator.suites import NAME, SUITES, Suite
 from schemas import Task
 from testkit import Space, eventually, running
 
@@ -34,7 +37,7 @@ async def never(_: Case) -> float:
             "33 metrics, and an event tells of 32",
         ),
         (
-            {"metrics": (judged := AwaitedMetric("judged", never),), "deciding": judged, "of_classes": True},
+            {"metrics": (judged := AwaitedMetric("judged", never, "nobody"),), "deciding": judged, "of_classes": True},
             "nothing can be waited for",
         ),
     ],
@@ -65,14 +68,14 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
         asked[case.row.index, case.answer] += 1
         return 0.75 if exact_match(case) else 0.25
 
-    judged = AwaitedMetric("judged", judge)
+    judged = AwaitedMetric("judged", judge, "right is 0.75")
     suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
     async with running(engine.app()) as engine_url:
         app = build(settings(space, engine_url), suites=suites)
         answers = app.state.service.collection("answers")
 
         async def ten_are_kept() -> bool:
-            return bool(await answers.count_documents({"scores.judged": {"$exists": True}}) == 10)
+            return bool(await answers.count_documents({f"scores.{judged.key}": {"$exists": True}}) == 10)
 
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
             world = World(space, url, engine, publish, seen)
@@ -87,3 +90,67 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
     assert evidence["rows"][0]["answers"]["candidate"]["scores"] == {"accuracy": 1.0, "judged": 0.75}
     assert len(asked) == 24  # of 12 rows the right answer, and one wrong answer that two systems gave
     assert sum(asked.values()) == 36, "an answer was judged twice"
+
+
+async def test_a_judge_that_is_another_than_before_judges_every_answer_itself(space: Space) -> None:
+    engine, asked = ModelServer(base=wrong), count()
+
+    async def lenient(_: Case) -> float:
+        if next(asked) >= 10:
+            raise Transient("The judge is away.")
+        return 1.0
+
+    async def strict(case: Case) -> float:
+        return 0.5 if exact_match(case) else 0.0
+
+    def judged_by(judge: Callable[[Case], Awaitable[float]], definition: str) -> dict[Task, Suite]:
+        judged = AwaitedMetric("judged", judge, definition)
+        return {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
+
+    async with (
+        running(engine.app()) as engine_url,
+        space.publisher("registry") as publish,
+        space.probe("evaluations") as seen,
+    ):
+        app = build(settings(space, engine_url), suites=judged_by(lenient, "lenient"))
+        async with running(app) as url:
+            world = World(space, url, engine, publish, seen)
+            model = await world.register(rows(0, 12))
+            engine.adapters[model.adapter_id] = right
+            answers = app.state.service.collection("answers")
+            await eventually(lambda: answers.count_documents({"scores": {"$ne": {}}}))
+        async with running(build(settings(space, engine_url), suites=judged_by(strict, "strict"))) as url:
+            world = World(space, url, engine, publish, seen)
+            event = await world.completed(model)
+    assert {name: score.value for name, score in event.scores.items()} == {"base": 0, "few_shot": 0, "candidate": 0.5}
+
+
+async def test_scores_are_waited_for_so_many_at_a_time(space: Space) -> None:
+    engine, places = ModelServer(base=wrong), 3
+    waiting, most = 0, list[int]()
+
+    async def judge(_: Case) -> float:
+        nonlocal waiting
+        waiting += 1
+        most.append(waiting)
+        for _turn in range(5):
+            await asyncio.sleep(0)  # whoever else may begin does
+        waiting -= 1
+        return 0.5
+
+    judged = AwaitedMetric("judged", judge, "always 0.5")
+    suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
+    async with running(engine.app()) as engine_url:
+        app = build(settings(space, engine_url, evaluator_parallel=places), suites=suites)
+        async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
+            world = World(space, url, engine, publish, seen)
+            model = await world.register(rows(0, 12))
+            engine.adapters[model.adapter_id] = right
+            await world.completed(model)
+    assert (len(most), max(most)) == (36, places)
+
+
+def test_a_metric_is_another_one_under_another_definition() -> None:
+    keys = {AwaitedMetric(name, never, told).key for name in ("a", "b") for told in ("by x. $1", "by y")}
+    assert len(keys) == 4
+    assert all(NAME.fullmatch(key) for key in keys), "it is a field of documents"

@@ -153,7 +153,7 @@ def _score(
         if isinstance(metric, RowMetric):
             scores[system][metric.name] = [within(metric, metric.score(case)) for case in cases[system]]
         elif isinstance(metric, AwaitedMetric):
-            scores[system][metric.name] = [given[system, row.index].scores[metric.name] for row in counted]
+            scores[system][metric.name] = [given[system, row.index].scores[metric.key] for row in counted]
     return scores
 
 

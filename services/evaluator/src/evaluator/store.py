@@ -28,7 +28,7 @@ class Answer(BaseModel):
         text: the answer; empty if it was refused.
         refused: why the engine cannot answer this row at all.
         seconds: from the request to the whole answer.
-        scores: by metric, those that had to be waited for.
+        scores: those that had to be waited for, by the metric's key.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -173,9 +173,9 @@ class Answers:
         facts = {**answer.model_dump(), "tenant_id": evaluation.tenant_id, "evaluation_id": evaluation.id}
         await self._answers.update_one({"_id": key}, {"$setOnInsert": facts}, upsert=True)
 
-    async def keep_score(self, evaluation: Evaluation, answer: Answer, metric: str, score: float) -> None:
-        """Store what a metric found of an answer; one that is forgotten meanwhile stays forgotten."""
-        await self._answers.update_one({"_id": _key(evaluation, answer)}, {"$set": {f"scores.{metric}": score}})
+    async def keep_score(self, evaluation: Evaluation, answer: Answer, key: str, score: float) -> None:
+        """Store, by its key, what a metric found of an answer; one that is forgotten meanwhile stays forgotten."""
+        await self._answers.update_one({"_id": _key(evaluation, answer)}, {"$set": {f"scores.{key}": score}})
 
     async def of(self, evaluation: Evaluation) -> list[Answer]:
         """All answers so far."""

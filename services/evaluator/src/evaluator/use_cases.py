@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -118,6 +119,7 @@ class Evaluate:
         self._engine = engine
         self._registry = registry
         self._suites = suites
+        self._places = asyncio.Semaphore(settings.evaluator_parallel)
 
     async def run(self, evaluation: Evaluation) -> None:
         """Ask what is not answered yet, then judge.
@@ -239,13 +241,8 @@ class Evaluate:
 
         if not rows:
             return
-        await ask(rows[0])
-        try:
-            async with asyncio.TaskGroup() as group:
-                for row in rows[1:]:
-                    group.create_task(ask(row))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        await self._each([partial(ask, rows[0])])
+        await self._each([partial(ask, row) for row in rows[1:]])
 
     async def _answer(self, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan) -> Answer:
         try:
@@ -281,14 +278,36 @@ class Evaluate:
 
         async def score(metric: AwaitedMetric, answer: Answer, case: Case) -> None:
             found = within(metric, await metric.score(case))
-            await self._answers.keep_score(evaluation, answer, metric.name, found)
+            await self._answers.keep_score(evaluation, answer, metric.key, found)
+
+        await self._each(
+            [
+                partial(score, metric, answer, case)
+                for metric in awaited
+                for answer, case in cases
+                if metric.key not in answer.scores
+            ]
+        )
+
+    async def _each(self, questions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        """Ask as many at a time as all evaluations of this replica may together; after one that fails none begins."""
+        failed = False
+
+        async def asked(question: Callable[[], Awaitable[None]]) -> None:
+            nonlocal failed
+            async with self._places:
+                if failed:
+                    return
+                try:
+                    await question()
+                except BaseException:
+                    failed = True
+                    raise
 
         try:
             async with asyncio.TaskGroup() as group:
-                for metric in awaited:
-                    for answer, case in cases:
-                        if metric.name not in answer.scores:
-                            group.create_task(score(metric, answer, case))
+                for question in questions:
+                    group.create_task(asked(question))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,13 +56,25 @@ class AwaitedMetric:
     """As `RowMetric`, where the score has to be waited for: a judge's, or an engine's.
 
     What it found is kept with the answer, so that a later attempt goes on with the rows not scored yet.
+
+    Attributes:
+        name, interval, is_share, range: as those of `RowMetric`.
+        score: of a row.
+        definition: all that a score depends on besides the case, such as who judges, by which instructions and on which
+            scale. What was found under another definition is not used.
     """
 
     name: str
     score: Callable[[Case], Awaitable[float]]
+    definition: str
     interval: MeanInterval = bootstrap_mean
     is_share: bool = False
     range: Range = (0.0, 1.0)
+
+    @property
+    def key(self) -> str:
+        """What its scores are kept under: one for each definition."""
+        return f"{self.name}_{hashlib.sha256(self.definition.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
