@@ -458,7 +458,7 @@ class Ingest:
 @asynccontextmanager
 async def indexing(net: Net, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Client, str]]:
     """The indexer with one store and one indexed document; yields the store's id as well."""
-    monkeypatch.setattr("eventbus.service.Service.peer", lambda _self, _name: Ingest())
+    monkeypatch.setattr("runtime.service.Service.peer", lambda _self, _name: Ingest())
     settings = net.space.settings(IndexerSettings, "rag_indexer", rag_lease_seconds=4)
     async with running(rag_indexer.app.build(settings)) as url, net.space.publisher("ingest") as publish:
         client = Client(url, net.space, "rag_indexer")

@@ -22,7 +22,7 @@ from chassis.errors import Transient
 from chassis.limits import Allowance
 from chassis.peers import LONGEST_CALL_SECONDS
 from eventbus.dead_letters import DeadLetters
-from eventbus.service import Service
+from runtime import Service
 from stores.mongo import is_away
 
 OWNERS = ("ingest", "registry", "trainer")

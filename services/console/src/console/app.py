@@ -22,7 +22,7 @@ from console.rendering import FOLDER
 from console.sessions import Sessions
 from console.settings import Settings
 from console.web import Web
-from eventbus.service import Service
+from runtime import Service
 
 
 def build(settings: Settings) -> FastAPI:

@@ -16,7 +16,7 @@ from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.suites import SUITES
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Evaluating, policy
-from eventbus.service import Service
+from runtime import Service
 from work import LeasedWorker, WorkQueue
 
 SWEEP_SECONDS = 60

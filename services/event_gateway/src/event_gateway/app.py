@@ -14,7 +14,7 @@ from event_gateway.settings import Settings
 from event_gateway.store import Kept, Log, Refusals, Webhooks
 from event_gateway.use_cases import Endpoints, Heads, KeepEvent, Publish
 from event_gateway.worker import Deliveries
-from eventbus.service import Service
+from runtime import Service
 
 
 def build(settings: Settings) -> FastAPI:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from chassis.limits import Allowance, Limiter
-from eventbus.service import Service
 from inference_proxy.api import feedback_routes, inference_routes, stored_routes
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
@@ -20,6 +19,7 @@ from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
 from inference_proxy.store import Chats
 from inference_proxy.use_cases import Answering, ForgetChat, LabelChat, Rating
+from runtime import Service
 
 
 def build(settings: Settings) -> FastAPI:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from eventbus.leftovers import Leftovers, leftover_routes
-from eventbus.service import Service
 from ingest.api import dataset_routes, file_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
@@ -14,6 +12,7 @@ from ingest.settings import Settings
 from ingest.store import DATASETS_TO_PURGE, LEFT_BEHIND, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
 from ingest.use_cases import Retention, Uploads
 from ingest.worker import Reading, policy
+from runtime import Leftovers, Service, leftover_routes
 from work import LeasedWorker, WorkQueue
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from labeling.api import routes
 from labeling.domain import Project
 from labeling.events import subscriptions
 from labeling.settings import Settings
 from labeling.store import TO_PURGE, Labels
 from labeling.use_cases import Projects
+from runtime import Service
 
 
 def build(settings: Settings) -> FastAPI:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from model_server.api import routes
 from model_server.engine import Engine
 from model_server.events import watched
 from model_server.settings import Settings
+from runtime import Service
 from serving import Downloads, Residency, announcer
 
 

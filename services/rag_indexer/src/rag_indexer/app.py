@@ -6,7 +6,6 @@ import re
 
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from rag_indexer.api import embedding_routes, search_routes, store_file_routes, store_routes
 from rag_indexer.documents import Documents
 from rag_indexer.domain import Chunking, Store, StoreFile
@@ -18,6 +17,7 @@ from rag_indexer.store import TO_DO, Stores
 from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Limits, Search
 from rag_indexer.worker import Indexing, policy
+from runtime import Service
 from work import LeasedWorker, WorkQueue
 
 

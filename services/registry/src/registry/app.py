@@ -6,8 +6,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from eventbus.leftovers import Leftovers, leftover_routes
-from eventbus.service import Service
 from registry.alias import Alias
 from registry.api import internal_routes, model_routes, registry_routes
 from registry.catalogue import Catalogue
@@ -16,6 +14,7 @@ from registry.events import subscriptions
 from registry.settings import Settings
 from registry.store import LEFT_BEHIND, WAITING, Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
+from runtime import Leftovers, Service, leftover_routes
 
 
 def build(settings: Settings, **overrides: Any) -> FastAPI:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from eventbus.service import Service
+from runtime import Service
 from serving import Downloads, Residency, announcer
 from serving_agent.events import watched
 from serving_agent.hosts.tgi import TGIHost

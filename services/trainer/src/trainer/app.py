@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from eventbus.leftovers import Leftovers, leftover_routes
-from eventbus.service import Service
+from runtime import Leftovers, Service, leftover_routes
 from trainer.api import routes
 from trainer.domain import CLAIMABLE, Job
 from trainer.events import subscriptions
