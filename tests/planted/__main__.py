@@ -51,7 +51,7 @@ def plant(bug: Planted, tree: Path) -> dict[Path, str]:
 def simulate(tree: Path, answer: Connection) -> None:
     """Run seeds on the copy until one breaks, in a fork: what is not ours is imported already."""
     sys.path[:0] = sources(tree)
-    from tests.sim.__main__ import play
+    from tests.simulation.__main__ import play
 
     for first in range(0, SEEDS, PORTION):
         if broken := play(range(first, first + PORTION)).broken:

@@ -15,7 +15,7 @@ from eventbus import background
 from eventbus.background import FAILURES, MANY, Background
 from runtime import Service
 from testkit import Space, eventually
-from testkit.simulation import SimulatedLoop
+from testkit.simulated_loop import SimulatedLoop
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """The operations of MongoDB that the services use, with its semantics, for the simulation of schedules.
 
-Not a twin to prove anything on: `testkit.simulation` says what it is for.
+Not a twin to prove anything on: `testkit.simulated_loop` says what it is for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.mongo import DuplicateKeyError
-from testkit.simulation import EPOCH, Network, SimulatedLoop
+from testkit.simulated_loop import EPOCH, Network, SimulatedLoop
 
 Document = dict[str, Any]
 Journal = Callable[[str, str, Document | None, Document | None], None]

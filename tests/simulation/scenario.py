@@ -29,10 +29,10 @@ from schemas import (
     ObjectRef,
     RowCounts,
 )
-from testkit.simulated_history import History
-from tests.sim.nemesis import Nemesis
-from tests.sim.programs import trained
-from tests.sim.world import BASE, Replica, World
+from tests.simulation.history import History
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.programs import trained
+from tests.simulation.world import BASE, Replica, World
 from trainer.domain import ENDED
 from trainer.use_cases import Asked
 

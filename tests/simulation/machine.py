@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 from minio.error import S3Error
 
-from testkit.simulated_history import History
-from testkit.simulation import EPOCH, PROCESS, Process, SimulatedLoop
+from testkit.simulated_loop import EPOCH, PROCESS, Process, SimulatedLoop
+from tests.simulation.history import History
 
 Program = Callable[["Subprocess", tuple[str, ...]], Awaitable[int]]
 

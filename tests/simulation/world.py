@@ -39,12 +39,12 @@ from stores.mongo import PyMongoError
 from stores.objects import Objects
 from testkit.base_models import base_spec
 from testkit.simulated_documents import Documents
-from testkit.simulated_history import Document, Fault, Handled, History, Write
-from testkit.simulated_log import SimulatedBroker, SimulatedLog
-from testkit.simulated_machine import Machines, ObjectServer, patched
-from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
+from testkit.simulated_loop import PROCESS, Network, Process, SimulatedLoop
 from testkit.stub_peer import StubPeer
-from tests.sim.programs import SimulatedHost, heartbeat, training
+from tests.simulation.history import Document, Fault, Handled, History, Write
+from tests.simulation.log import SimulatedBroker, SimulatedLog
+from tests.simulation.machine import Machines, ObjectServer, patched
+from tests.simulation.programs import SimulatedHost, heartbeat, training
 from trainer.domain import CLAIMABLE, Job
 from trainer.events import subscriptions as trainer_subscriptions
 from trainer.job_objects import JobObjects

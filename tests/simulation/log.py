@@ -1,4 +1,4 @@
-"""A simulated Kafka for `testkit.simulation`: partitions, consumer groups that rebalance, acks that get lost.
+"""A simulated Kafka for `testkit.simulated_loop`: partitions, consumer groups that rebalance, acks that get lost.
 
 It stands where FastStream's broker object and aiokafka's consumer stand, so that the bus's own code decides everything
 else.
@@ -17,8 +17,8 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
 
-from testkit.simulated_history import Delivery, Entry, History
-from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
+from testkit.simulated_loop import PROCESS, Network, Process, SimulatedLoop
+from tests.simulation.history import Delivery, Entry, History
 
 PARTITIONS = 3
 SESSION_SECONDS = 6.0
