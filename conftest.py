@@ -18,4 +18,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["SSL_CERT_FILE"] = str(CERTIFICATE)
 
-pytest_plugins = ["testkit.plugin"]
+pytest_plugins = ["testkit.plugin", "tests.local_stack"]

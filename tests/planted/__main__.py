@@ -95,7 +95,7 @@ def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
 def keep_infrastructure(folder: Path, asked: Connection) -> None:
     """Run one until told to stop, or until the parent is gone."""
     from testkit.side_by_side import GIVEN
-    from testkit.space import running_infrastructure
+    from tests.local_stack import running_infrastructure
 
     with running_infrastructure(folder / "stack") as addresses:
         given = folder / "addresses.json"
