@@ -1002,7 +1002,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "keys: a replaced secret that is believed holds beyond its grace",
         "libs/chassis/src/chassis/auth.py",
-        "if ends_at <= time.time():",
+        "if ends_at <= wall():",
         "if ends_at < 0:",
         "libs/chassis/tests/test_auth.py::test_a_replaced_key_ends_to_the_second_though_it_was_believed",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
 from labeling.api import routes
@@ -10,12 +12,12 @@ from labeling.events import subscriptions
 from labeling.settings import Settings
 from labeling.store import TO_PURGE, Labels
 from labeling.use_cases import Projects
-from runtime import Service
+from runtime import Overrides, Service
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The labeling application."""
-    service = Service("labeling", settings)
+    service = Service("labeling", settings, **overrides)
     labels = Labels(
         service.aggregates("projects", Project),
         service.collection("tasks"),
