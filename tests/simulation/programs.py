@@ -140,6 +140,18 @@ class SimulatedHost:
     def held(self) -> set[str]:
         return set(self.proofs)
 
+    async def begin(self) -> None:
+        """Nothing needs starting here."""
+
+    async def stop(self) -> None:
+        """Nor stopping."""
+
+    async def keep_running(self) -> None:
+        """It runs on by itself."""
+
+    async def ping(self) -> None:
+        """It answers."""
+
     async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
         return list(folders)
 

@@ -61,7 +61,7 @@ async def alone(
     """
     service = Alone()
     service.app = build(
-        settings,
+        settings.model_copy(update={"topic_prefix": ""}),  # nobody else is at this broker
         peers=peers,
         database=service.documents.as_database(),
         broker=service.broker.as_broker(),

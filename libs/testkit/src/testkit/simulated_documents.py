@@ -174,7 +174,7 @@ class SimulatedCollection:
         before, after = await self.call(lambda: self._change(query, change, upsert, None))
         return Result(int(before is not None and after is not None))
 
-    async def find_one_andupdate(
+    async def find_one_and_update(
         self,
         query: Document,
         change: Any,
