@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeAlias, TypeVar
 
 import urllib3
 from minio import Minio
@@ -23,7 +23,7 @@ from chassis.errors import NotFound, SartorError, Transient
 from chassis.settings import ServiceSettings
 from schemas import ObjectRef
 
-ObjectClient = Minio
+ObjectClient: TypeAlias = Minio
 
 P = ParamSpec("P")
 T = TypeVar("T")
