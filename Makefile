@@ -60,7 +60,7 @@ test: venv ## every test that needs nothing but Python (GPU and Docker ones name
 	$(BIN)/python -m pytest -n $(PROCESSES)
 
 sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line
-	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 planted: venv ## plant each known kind of bug in a copy, and see it caught
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.planted $(ONLY)

@@ -19,4 +19,4 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["OPENPYXL_LXML"] = "False"  # as the parser of uploads runs, in whose image there is no lxml
 os.environ["SSL_CERT_FILE"] = str(CERTIFICATE)
 
-pytest_plugins = ["testkit.plugin"]
+pytest_plugins = ["testkit.plugin", "tests.local_stack"]

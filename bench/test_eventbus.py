@@ -17,7 +17,7 @@ from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
-from eventbus.service import Service
+from runtime import Service
 from schemas import Envelope, FileUploaded, ObjectRef, parse, read_envelope, to_message
 from schemas.envelope import utc_now
 from testkit import Space, eventually

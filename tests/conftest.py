@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from chassis.settings import ServiceSettings
 from localstack import LocalStack
 from testkit import Space
-from testkit.space import Addresses
+from testkit.alone import NOWHERE
 from tests.tiny_stack import tiny_stack
 
 ROOT = Path(__file__).parents[1]
@@ -96,8 +96,7 @@ def builder(folder: Path, models: Path) -> Callable[[str], FastAPI]:
         folder: for what its settings name.
         models: base models.
     """
-    nowhere = Addresses("127.0.0.1:1", "mongodb://127.0.0.1:1", "127.0.0.1:1", "x", "x", "http://127.0.0.1:1")
-    space = Space(nowhere, folder)
+    space = Space(NOWHERE, folder)
     for name in ("operator_key", "session_secret"):
         (folder / name).write_text("sk-sartor-" + "x" * 43)
 

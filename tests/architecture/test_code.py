@@ -19,8 +19,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "infra/local/src/localstack/broker_storage.py": "the store's key, as the broker beside it gets it",
     "libs/chassis/src/chassis/crash.py": "points pass in processes that have no settings; no installation sets it",
     "libs/chassis/src/chassis/private_folders.py": "the temporary folder, on a full disk as well",
-    "libs/testkit/src/testkit/plugin.py": "tests may share a running stack",
-    "libs/testkit/src/testkit/side_by_side.py": "and tell other processes where it is",
+    "libs/testkit/src/testkit/side_by_side.py": "tests may share a running stack, and tell other processes where it is",
     "services/trainer/src/trainer/nursery.py": "what the child process may inherit",
     "services/serving_agent/src/serving_agent/launcher.py": "what the child process may inherit",
 }

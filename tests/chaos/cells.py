@@ -38,6 +38,7 @@ from stores.objects import CALL_SECONDS, Objects
 from testkit import Addresses, Space, eventually, running
 from testkit.running import free_port
 from testkit.small_disk import SmallDisk, small_disk
+from testkit.stub_peer import StubPeer
 from testkit.tcp_proxy import BLACK_HOLE, RESET, UNAVAILABLE, Fault, TcpProxy, tcp_proxy
 
 pytestmark = pytest.mark.timeout(400)
@@ -445,22 +446,24 @@ async def test_the_disk_of_every_store_is_full(tight: Tight) -> None:
         assert accepted in [file["id"] for file in (await files("GET", "files")).json()["data"]]
 
 
-class Ingest:
+class Ingest(StubPeer):
     """Answers that every file is there."""
 
-    async def get(self, _path: str, file_id: str, *, tenant_id: str, user: Any = None) -> dict[str, Any]:
-        del user
+    async def get(self, path: str, *ids: str, **options: Any) -> dict[str, Any]:
+        [file_id], tenant_id = ids, options["tenant_id"]
         if tenant_id != TENANT:
             raise NotFound(file_id)
         return {"id": file_id, "purpose": "assistants", "status": "processed"}
 
 
 @asynccontextmanager
-async def indexing(net: Net, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Client, str]]:
+async def indexing(net: Net) -> AsyncIterator[tuple[Client, str]]:
     """The indexer with one store and one indexed document; yields the store's id as well."""
-    monkeypatch.setattr("eventbus.service.Service.peer", lambda _self, _name: Ingest())
     settings = net.space.settings(IndexerSettings, "rag_indexer", rag_lease_seconds=4)
-    async with running(rag_indexer.app.build(settings)) as url, net.space.publisher("ingest") as publish:
+    async with (
+        running(rag_indexer.app.build(settings, peers={"ingest": Ingest()})) as url,
+        net.space.publisher("ingest") as publish,
+    ):
         client = Client(url, net.space, "rag_indexer")
         text = await net.direct.objects().put_bytes("text.md", PAGE, "text/markdown")
         for number in (1, 2):
@@ -489,9 +492,9 @@ async def found(client: Client, store: str) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("fault", [RESET, BLACK_HOLE, None], ids=["down", "black hole", "half open"])
-async def test_milvus_is_away(net: Net, monkeypatch: pytest.MonkeyPatch, fault: Fault | None) -> None:
+async def test_milvus_is_away(net: Net, fault: Fault | None) -> None:
     """Search says 503; what is put in or taken out meanwhile is done once Milvus is back."""
-    async with indexing(net, monkeypatch) as (client, store):
+    async with indexing(net) as (client, store):
         assert len((await found(client, store)).json()["data"]) == 1
         if fault is None:
             net.milvus.half_open()

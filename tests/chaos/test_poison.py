@@ -24,7 +24,7 @@ from chassis.settings import ServiceSettings
 from eventbus import bus as delivery
 from eventbus.dead_letters import DeadLetters
 from eventbus.patience import Patience
-from eventbus.service import Service
+from runtime import Service
 from schemas import Envelope, Event, FileUploaded, MalformedEvent, ObjectRef, to_message
 from schemas.envelope import utc_now
 from testkit import Space, eventually

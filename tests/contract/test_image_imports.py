@@ -115,7 +115,7 @@ def importer(held: AbstractSet[str], *modules: str) -> Iterator[Importer]:
 def beside_others() -> Iterator[Importer]:
     """Goes on from what every service imports, which is in every image."""
     held_by_all = frozenset.intersection(*map(held_by, SERVICE_PORTS))
-    with importer(held_by_all, "eventbus.service") as imported:
+    with importer(held_by_all, "runtime.service") as imported:
         yield imported
 
 

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from chassis.settings import ServiceSettings
 from event_gateway.domain import VISIBLE
-from eventbus.service import Service
+from runtime import Service
 from schemas import (
     EVENTS,
     TOPICS,

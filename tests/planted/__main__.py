@@ -51,7 +51,7 @@ def plant(bug: Planted, tree: Path) -> dict[Path, str]:
 def simulate(tree: Path, answer: Connection) -> None:
     """Run seeds on the copy until one breaks, in a fork: what is not ours is imported already."""
     sys.path[:0] = sources(tree)
-    from tests.sim.__main__ import play
+    from tests.simulation.__main__ import play
 
     for first in range(0, SEEDS, PORTION):
         if broken := play(range(first, first + PORTION)).broken:
@@ -95,7 +95,7 @@ def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
 def keep_infrastructure(folder: Path, asked: Connection) -> None:
     """Run one until told to stop, or until the parent is gone."""
     from testkit.side_by_side import GIVEN
-    from testkit.space import running_infrastructure
+    from tests.local_stack import running_infrastructure
 
     with running_infrastructure(folder / "stack") as addresses:
         given = folder / "addresses.json"

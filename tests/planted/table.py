@@ -1017,13 +1017,13 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "keys: a replaced secret that is believed holds beyond its grace",
         "libs/chassis/src/chassis/auth.py",
-        "if ends_at <= time.time():",
+        "if ends_at <= wall():",
         "if ends_at < 0:",
         "libs/chassis/tests/test_auth.py::test_a_replaced_key_ends_to_the_second_though_it_was_believed",
     ),
     bug(
         "keys: no service hears of a rotation",
-        "libs/eventbus/src/eventbus/service.py",
+        "libs/runtime/src/runtime/service.py",
         "        self.authenticator.end(event.key_hash, event.ends_at)\n",
         "        del event\n",
         f"{ROTATION}::test_without_a_grace_the_old_secret_ends_at_once",
@@ -1122,7 +1122,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "deletion: looking for leftovers removes them",
-        "libs/eventbus/src/eventbus/leftovers.py",
+        "libs/runtime/src/runtime/leftovers.py",
         "await leftovers.purge() if asked.purge else 0",
         "await leftovers.purge()",
         f"{INGEST_DELETION}::test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes",

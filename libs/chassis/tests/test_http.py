@@ -25,7 +25,7 @@ from chassis.idempotency import MAX_BODY, FormDigest, answer_not_kept, request_i
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
-from eventbus.service import Service
+from runtime import Service
 from stores.mongo import connect
 from testkit import Space
 

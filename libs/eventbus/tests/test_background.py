@@ -13,9 +13,9 @@ from chassis.errors import Transient
 from chassis.settings import ServiceSettings
 from eventbus import background
 from eventbus.background import FAILURES, MANY, Background
-from eventbus.service import Service
+from runtime import Service
 from testkit import Space, eventually
-from testkit.simulation import SimulatedLoop
+from testkit.simulated_loop import SimulatedLoop
 
 
 @asynccontextmanager

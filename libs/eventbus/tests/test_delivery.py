@@ -24,7 +24,7 @@ from eventbus.handled import envelope_handled
 from eventbus.leases import ABANDONED, UNCLAIMED
 from eventbus.outbox import AggregateStore
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
-from eventbus.service import Service
+from runtime import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from schemas.envelope import utc_now
 from testkit import Space, eventually

@@ -16,7 +16,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError
 from chassis.settings import ServiceSettings
 from eventbus import lag as module
 from eventbus.lag import LAG, STALLED, Lag
-from eventbus.service import Service
+from runtime import Service
 from schemas import Event, FileDeleted
 from testkit import Space, eventually
 

@@ -21,7 +21,7 @@ from eventbus.letter import Letter
 from eventbus.outbox import AggregateStore
 from eventbus.parking import Record
 from eventbus.relay import OLDEST, Relay
-from eventbus.service import Service
+from runtime import Service
 from schemas import Envelope, FileDeleted, FileUploaded, ObjectRef
 from testkit import Space, eventually
 

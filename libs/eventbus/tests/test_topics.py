@@ -12,8 +12,8 @@ from aiokafka.errors import InvalidPartitionsError
 from chassis.errors import Conflict
 from chassis.settings import ServiceSettings
 from eventbus.dead_letters import DeadLetters
-from eventbus.service import Service
 from eventbus.topics import _add_partitions, ensure_topics
+from runtime import Service
 from testkit import Space
 
 

@@ -11,7 +11,7 @@ import pytest
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
-from eventbus.service import Service
+from runtime import Service
 from testkit import Space
 from work import Held, Policy, WorkQueue
 from work.queue import tenants_with_work

@@ -57,7 +57,9 @@ def test_each_task_has_its_suite_and_is_decided_as_before() -> None:
     assert [metric.name for metric in SUITES["generation"].metrics] == ["chrF", "rougeL", "BLEU", "exact_match"]
 
 
-async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are(space: Space) -> None:
+async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, asked, failed = ModelServer(base=wrong), Counter[tuple[int, str]](), []
 
     async def judge(case: Case) -> float:
@@ -71,7 +73,8 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
     judged = AwaitedMetric("judged", judge, "right is 0.75")
     suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
     async with running(engine.app()) as engine_url:
-        app = build(settings(space, engine_url), suites=suites)
+        monkeypatch.setattr("evaluator.app.SUITES", suites)
+        app = build(settings(space, engine_url))
         answers = app.state.service.collection("answers")
 
         async def ten_are_kept() -> bool:

@@ -26,7 +26,6 @@ from chassis.errors import Conflict, NotFound, Transient, Unprocessable
 from chassis.exhaustion import Exhausted
 from chassis.idempotency import seed
 from chassis.private_folders import HELD
-from eventbus.service import Service
 from ingest import worker as worker_module
 from ingest.domain import Dataset, File
 from ingest.parse import out_of_bounds
@@ -36,6 +35,7 @@ from ingest.settings import Settings
 from ingest.store import TO_PARSE, Files, StoredElsewhere, Uses, dataset_id_of
 from ingest.use_cases import Upload, Uploads
 from ingest.worker import Reading, policy
+from runtime import Service
 from schemas import LabelsPublished, ObjectRef, Purpose
 from stores.mongo import PyMongoError
 from stores.orphans import FOUND, OrphanSweep

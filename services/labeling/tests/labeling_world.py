@@ -11,11 +11,11 @@ import pytest
 import pytest_asyncio
 
 from chassis.ids import new_id
-from eventbus.service import Service
 from labeling.app import build
 from labeling.settings import Settings
 from labeling.store import Labels
 from labeling.use_cases import Projects
+from runtime import Service
 from schemas import Event, LabelingRequested
 from testkit import Space, running
 

@@ -199,7 +199,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
         Settings, "registry", models_dir=models_dir, base_model=BASE, registry_replica_seconds=2.0
     )
     async with (
-        running(build(settings, accounts=accounts)) as url,
+        running(build(settings, peers={"accounts": accounts})) as url,
         space.publisher("trainer") as publish,
         space.probe("models") as seen,
     ):

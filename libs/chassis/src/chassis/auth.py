@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +13,7 @@ from fastapi import Depends, Request
 from starlette.types import Scope
 
 from chassis.believed import Believed
+from chassis.clock import wall
 from chassis.errors import Forbidden, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, covers
@@ -114,7 +114,7 @@ class Authenticator:
         self._check_ended(hashed)
         principal = await self._known.get(hashed, lambda deadline: self._ask(hashed, deadline))
         self._check_ended(hashed)  # perhaps while it was asked
-        if principal.expires_at is not None and principal.expires_at <= time.time():
+        if principal.expires_at is not None and principal.expires_at <= wall():
             raise Unauthenticated("This API key has expired. Ask for a new one.", code="expired_api_key")
         return principal
 
@@ -127,7 +127,7 @@ class Authenticator:
         ends_at = self._ends.get(hashed, math.inf)
         if ends_at == REVOKED:
             raise Unauthenticated("This API key was revoked. Use another one.", code="revoked_api_key")
-        if ends_at <= time.time():
+        if ends_at <= wall():
             raise Unauthenticated(REPLACED, code="replaced_api_key")
 
     def ask(self, accounts: Any) -> None:

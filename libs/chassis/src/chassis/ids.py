@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
+
+from chassis.clock import wall
 
 SERVER_MS: dict[str, str] = {"$toLong": "$$NOW"}
 """The database's clock in milliseconds, as an aggregation expression: whatever several machines compare is by it."""
@@ -23,4 +24,4 @@ def derived_id(prefix: str, *parts: str) -> str:
 
 def now() -> int:
     """Unix time in whole seconds, as OpenAI's `created_at` fields use."""
-    return int(time.time())
+    return int(wall())

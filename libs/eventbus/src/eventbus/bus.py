@@ -13,13 +13,14 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import KafkaMessage
 from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.crash import crash_point
 from chassis.errors import PERMANENT, Invalid, SartorError, Transient
 from chassis.settings import ServiceSettings
 from eventbus import as_it_came
+from eventbus.broker import Broker, kafka
 from eventbus.continuity import Continuity
 from eventbus.event_size import MOST_EVENT_BYTES
 from eventbus.handled import handling
@@ -79,9 +80,16 @@ class Bus:
         settings: broker address and topic prefix.
         service: consumer group, and producer name in dead letters.
         parking: where keys wait; needed to subscribe.
+        broker: in place of the Kafka that the settings name; it has its topics.
     """
 
-    def __init__(self, settings: ServiceSettings, service: str, parking: Parking | None = None) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        service: str,
+        parking: Parking | None = None,
+        broker: Broker | None = None,
+    ) -> None:
         self.patience = Patience()
         self._settings = settings
         self._service = service
@@ -94,15 +102,8 @@ class Bus:
         self._committing: asyncio.Task[None] | None = None
         self._post: asyncio.Task[None] | None = None
         self._dead_in_a_row = 0
-        self._broker = KafkaBroker(
-            settings.kafka_bootstrap.split(","),
-            client_id=service,
-            acks="all",
-            enable_idempotence=settings.kafka_idempotent,
-            allow_auto_create_topics=False,
-            graceful_timeout=settings.stop_timeout,
-            logger=None,
-        )
+        self._has_topics = broker is not None
+        self._broker = broker or kafka(settings, service)
 
     @property
     def consumed(self) -> frozenset[type[Event]]:
@@ -126,7 +127,8 @@ class Bus:
 
     async def start(self) -> None:
         """Create missing topics, then start the producer and the consumers."""
-        await ensure_topics(self._settings, self._service)
+        if not self._has_topics:
+            await ensure_topics(self._settings, self._service)
         if self._handlers:
             self._subscriber = self._broker.subscriber(
                 *self._topics_of(self._handlers),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +9,7 @@ import structlog
 from prometheus_client import Counter
 from pydantic import ValidationError
 
+from chassis.clock import wall
 from chassis.errors import Conflict, NotFound
 from chassis.text import quoted
 from eventbus.aggregate import Aggregate, Lease
@@ -259,5 +259,5 @@ class AggregateStore(Generic[A]):
             "topic": event.topic,
             "envelope": envelope.model_dump(mode="json"),
             "data": data,
-            "at": time.time(),
+            "at": wall(),
         }

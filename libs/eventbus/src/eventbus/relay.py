@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge
 
+from chassis.clock import wall
 from chassis.crash import crash_point
 from chassis.errors import PERMANENT, Transient
 from chassis.ids import SERVER_MS
@@ -156,7 +157,7 @@ class Relay:
         others = WAITING | ({"_id": {"$nin": list(failing)}} if failing else {})
         fresh = await self._waiting(store, others, room) if room > 0 else []
         oldest = (await self._waiting(store, WAITING, 1) if failing else fresh)[:1]
-        age = time.time() - oldest[0]["outbox"][0]["at"] if oldest else 0.0
+        age = wall() - oldest[0]["outbox"][0]["at"] if oldest else 0.0
         OLDEST.labels(store.collection.name).set(max(0.0, age))
         return fresh
 

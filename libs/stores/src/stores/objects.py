@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeAlias, TypeVar
 
 import urllib3
 from minio import Minio
@@ -22,6 +22,8 @@ from chassis.crash import crash_point
 from chassis.errors import NotFound, SartorError, Transient
 from chassis.settings import ServiceSettings
 from schemas import ObjectRef
+
+ObjectClient: TypeAlias = Minio
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,28 +47,13 @@ class Objects:
     Args:
         settings: endpoint, credentials and bucket.
         workers: threads, and so the most calls at a time.
+        client: in place of one of the store that the settings name.
     """
 
-    def __init__(self, settings: ServiceSettings, *, workers: int = 8) -> None:
+    def __init__(self, settings: ServiceSettings, *, workers: int = 8, client: ObjectClient | None = None) -> None:
         self.bucket = settings.objects_bucket
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="objects")
-        self._client = Minio(
-            endpoint=settings.objects_endpoint,
-            access_key=settings.objects_access_key,
-            secret_key=settings.objects_secret_key.get_secret_value(),
-            secure=settings.objects_secure,
-            region="us-east-1",
-            http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=5, read=15),
-                maxsize=workers,
-                retries=urllib3.Retry(
-                    total=2,
-                    backoff_factor=0.2,
-                    status_forcelist=[500, 502, 503, 504],
-                    respect_retry_after_header=False,  # the store does not decide how long a thread sleeps
-                ),
-            ),
-        )
+        self._client = client or _client(settings, workers)
 
     async def prepare(self) -> None:
         """Create the bucket if it is missing."""
@@ -254,3 +241,24 @@ def _hash_stream(source: BinaryIO) -> tuple[str, int]:
         size += len(chunk)
     source.seek(0)
     return digest.hexdigest(), size
+
+
+def _client(settings: ServiceSettings, workers: int) -> ObjectClient:
+    """A client of the store that the settings name."""
+    return Minio(
+        endpoint=settings.objects_endpoint,
+        access_key=settings.objects_access_key,
+        secret_key=settings.objects_secret_key.get_secret_value(),
+        secure=settings.objects_secure,
+        region="us-east-1",
+        http_client=urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=15),
+            maxsize=workers,
+            retries=urllib3.Retry(
+                total=2,
+                backoff_factor=0.2,
+                status_forcelist=[500, 502, 503, 504],
+                respect_retry_after_header=False,  # the store does not decide how long a thread sleeps
+            ),
+        ),
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from testkit.space import running_infrastructure
+from testkit.space import Addresses
 
 GIVEN = "SARTOR_TEST_STACK"
 """Names a JSON file with `Addresses` of an infrastructure that runs."""
@@ -36,10 +37,21 @@ class Grouped(LoadScopeScheduling):  # type: ignore[misc] # the package says not
         return groups.get(nodeid, nodeid)
 
 
-class SharedInfrastructure:
-    """The plugin of the process that starts the others."""
+def given() -> Addresses | None:
+    """The infrastructure that runs already, if there is one."""
+    path = os.environ.get(GIVEN)
+    return Addresses(**json.loads(Path(path).read_text())) if path else None
 
-    def __init__(self) -> None:
+
+class SharedInfrastructure:
+    """The plugin of the process that starts the others.
+
+    Args:
+        start: starts an infrastructure that keeps its files in a folder.
+    """
+
+    def __init__(self, start: Callable[[Path], AbstractContextManager[Addresses]]) -> None:
+        self._start = start
         self._open = ExitStack()
 
     @pytest.hookimpl(tryfirst=True)
@@ -49,7 +61,7 @@ class SharedInfrastructure:
         os.environ[GROUPS] = str(folder / "groups.json")
         if GIVEN in os.environ:
             return
-        addresses = self._open.enter_context(running_infrastructure(folder / "stack"))
+        addresses = self._open.enter_context(self._start(folder / "stack"))
         (folder / "addresses.json").write_text(json.dumps(asdict(addresses)))
         os.environ[GIVEN] = str(folder / "addresses.json")
 

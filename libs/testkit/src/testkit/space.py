@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,18 +42,6 @@ class Addresses:
     objects_access_key: str
     objects_secret_key: str
     milvus_url: str
-
-
-@contextmanager
-def running_infrastructure(folder: Path) -> Iterator[Addresses]:
-    """Kafka, object store, MongoDB and Milvus as real processes, and no service; the log ends with the broker.
-
-    Each test makes its topics anew, which on the object store takes longer than most tests.
-    """
-    from localstack import LocalStack
-
-    with LocalStack(folder, services=(), usual_ports=False, durable_log=False) as stack:
-        yield Addresses(**stack.addresses())
 
 
 @dataclass

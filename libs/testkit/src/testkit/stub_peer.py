@@ -7,11 +7,16 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from chassis.peers import Peer
+
 T = TypeVar("T")
 
 
-class StubPeer(ABC):
+class StubPeer(Peer, ABC):
     """Another service, played; a subclass says what it answers."""
+
+    def __init__(self) -> None:
+        """It is nowhere, and nobody signs what it is asked."""
 
     @abstractmethod
     async def get(self, path: str, *ids: str, **options: Any) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from chassis.clock import wall
 from chassis.ids import SERVER_MS
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
@@ -83,7 +83,7 @@ class WorkQueue(Generic[A]):
         for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), str(tenant))):
             one = await self._store.claim({**self.query, **(where or {}), "tenant_id": tenant_id}, owner, seconds)
             if one is not None:
-                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": time.time()}}, upsert=True)
+                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": wall()}}, upsert=True)
                 return one
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Unpack
 
 from fastapi import FastAPI
 
@@ -22,7 +23,7 @@ from chassis.errors import Transient
 from chassis.limits import Allowance
 from chassis.peers import LONGEST_CALL_SECONDS
 from eventbus.dead_letters import DeadLetters
-from eventbus.service import Service
+from runtime import Overrides, Service
 from stores.mongo import is_away
 
 OWNERS = ("ingest", "registry", "trainer")
@@ -53,9 +54,9 @@ class LocalKeys:
             raise
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The accounts application."""
-    service = Service("accounts", settings)
+    service = Service("accounts", settings, **overrides)
     accounts = Accounts(
         service.aggregates("tenants", Tenant),
         service.aggregates("users", User),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Unpack
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -22,12 +23,12 @@ from console.rendering import FOLDER
 from console.sessions import Sessions
 from console.settings import Settings
 from console.web import Web
-from eventbus.service import Service
+from runtime import Overrides, Service
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The console's application."""
-    service = Service("console", settings)
+    service = Service("console", settings, **overrides)
     secret = settings.session_secret_file.read_text().strip() if settings.session_secret_file else secrets.token_hex(32)
     sessions = Sessions(service.collection("sessions"), secret, settings.session_hours, service.peer("accounts"))
     web = Web(sessions, settings.public_url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import httpx2
 from fastapi import FastAPI
@@ -16,21 +16,15 @@ from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.suites import SUITES
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Evaluating, policy
-from eventbus.service import Service
+from runtime import Overrides, Service
 from work import LeasedWorker, WorkQueue
 
 SWEEP_SECONDS = 60
 
 
-def build(settings: Settings, **overrides: Any) -> FastAPI:
-    """The evaluator's application.
-
-    Args:
-        settings: where everything is.
-        overrides: `registry`: what answers `GET /internal/base_models/{id}` in place of the registry service; `suites`:
-            by what candidates are tested, in place of `SUITES`.
-    """
-    service = Service("evaluator", settings)
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
+    """The evaluator's application."""
+    service = Service("evaluator", settings, **overrides)
     store = service.aggregates("evaluations", Evaluation)
     evaluations = Evaluations(store, service.collection("deleted_rows"))
     waiting = WorkQueue(store, OPEN, service.collection("turns"))
@@ -43,8 +37,8 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
         parallel=settings.evaluator_parallel,
         answer_seconds=settings.evaluator_answer_seconds,
     )
-    registry = overrides.get("registry") or service.peer("registry")
-    evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry, overrides.get("suites") or SUITES)
+    registry = service.peer("registry")
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry, SUITES)
     queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Unpack
 
 from fastapi import FastAPI
 
@@ -14,12 +15,12 @@ from event_gateway.settings import Settings
 from event_gateway.store import Kept, Log, Refusals, Webhooks
 from event_gateway.use_cases import Endpoints, Heads, KeepEvent, Publish
 from event_gateway.worker import Deliveries
-from eventbus.service import Service
+from runtime import Overrides, Service
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The event gateway application."""
-    service = Service("event_gateway", settings)
+    service = Service("event_gateway", settings, **overrides)
     seconds = settings.events_kept_seconds
     log = Log(
         service.collection("events"),

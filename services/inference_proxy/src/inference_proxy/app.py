@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
 from chassis.limits import Allowance, Limiter
-from eventbus.service import Service
 from inference_proxy.api import feedback_routes, inference_routes, stored_routes
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
@@ -20,11 +21,12 @@ from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
 from inference_proxy.store import Chats
 from inference_proxy.use_cases import Answering, ForgetChat, LabelChat, Rating
+from runtime import Overrides, Service
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The proxy's application."""
-    service = Service("inference_proxy", settings)
+    service = Service("inference_proxy", settings, **overrides)
     chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
     registry = service.peer("registry")
     bases = Bases(registry, settings.route_stale_seconds)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
-from eventbus.leftovers import Leftovers, leftover_routes
-from eventbus.service import Service
 from ingest.api import dataset_routes, file_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
@@ -14,12 +14,13 @@ from ingest.settings import Settings
 from ingest.store import DATASETS_TO_PURGE, LEFT_BEHIND, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
 from ingest.use_cases import Retention, Uploads
 from ingest.worker import Reading, policy
+from runtime import Leftovers, Overrides, Service, leftover_routes
 from work import LeasedWorker, WorkQueue
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The ingest application."""
-    service = Service("ingest", settings)
+    service = Service("ingest", settings, **overrides)
     kept, datasets = service.aggregates("files", File), service.aggregates("datasets", Dataset)
     uses, elsewhere = Uses(service.collection("uses")), StoredElsewhere(service.collection("stored_elsewhere"))
     files = Files(kept, datasets, service.collection("arriving"), uses, elsewhere, service.objects)

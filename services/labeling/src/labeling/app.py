@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from labeling.api import routes
 from labeling.domain import Project
 from labeling.events import subscriptions
 from labeling.settings import Settings
 from labeling.store import TO_PURGE, Labels
 from labeling.use_cases import Projects
+from runtime import Overrides, Service
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The labeling application."""
-    service = Service("labeling", settings)
+    service = Service("labeling", settings, **overrides)
     labels = Labels(
         service.aggregates("projects", Project),
         service.collection("tasks"),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from model_server.api import routes
 from model_server.engine import Engine
 from model_server.events import watched
 from model_server.settings import Settings
+from runtime import Overrides, Service
 from serving import Downloads, Residency, announcer
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The model server's application; the base model is loaded here."""
-    service = Service("model_server", settings, documents=False)
+    service = Service("model_server", settings, aggregates=False, **overrides)
     engine = Engine(
         settings.models_dir / settings.base_model,
         threads=settings.model_server_threads,

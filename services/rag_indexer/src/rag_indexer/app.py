@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Unpack
 
 from fastapi import FastAPI
 
-from eventbus.service import Service
 from rag_indexer.api import embedding_routes, search_routes, store_file_routes, store_routes
 from rag_indexer.documents import Documents
 from rag_indexer.domain import Chunking, Store, StoreFile
@@ -18,12 +18,13 @@ from rag_indexer.store import TO_DO, Stores
 from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Limits, Search
 from rag_indexer.worker import Indexing, policy
+from runtime import Overrides, Service
 from work import LeasedWorker, WorkQueue
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The indexer's application."""
-    service = Service("rag_indexer", settings)
+    service = Service("rag_indexer", settings, **overrides)
     files = service.aggregates("files", StoreFile)
     stores = Stores(
         service.aggregates("stores", Store), files, service.collection("chunks"), service.collection("documents")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from fastapi import FastAPI
 
-from eventbus.leftovers import Leftovers, leftover_routes
-from eventbus.service import Service
 from registry.alias import Alias
 from registry.api import internal_routes, model_routes, registry_routes
 from registry.catalogue import Catalogue
@@ -16,20 +14,16 @@ from registry.events import subscriptions
 from registry.settings import Settings
 from registry.store import LEFT_BEHIND, WAITING, Aliases, Models, Replicas, Tenants
 from registry.use_cases import Gate, Naming, Serving
+from runtime import Leftovers, Overrides, Service, leftover_routes
 
 
-def build(settings: Settings, **overrides: Any) -> FastAPI:
-    """The registry's application.
-
-    Args:
-        settings: where everything is.
-        overrides: `accounts`: what answers `GET /internal/tenants/{id}` in place of the accounts service.
-    """
-    service = Service("registry", settings)
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
+    """The registry's application."""
+    service = Service("registry", settings, **overrides)
     store = service.aggregates("models", Model)
     models = Models(store, service.collection("cancelled_jobs"), service.collection("deleted_datasets"))
     aliases = Aliases(service.aggregates("aliases", Alias))
-    tenants = Tenants(service.collection("tenants"), overrides.get("accounts") or service.peer("accounts"))
+    tenants = Tenants(service.collection("tenants"), service.peer("accounts"))
     replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)
     catalogue = Catalogue(settings.models_dir, default=settings.base_model)
     gate = Gate(models, tenants, replicas)

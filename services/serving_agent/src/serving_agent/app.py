@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
-from eventbus.service import Service
+from runtime import Overrides, Service
 from serving import Downloads, Residency, announcer
 from serving_agent.events import watched
 from serving_agent.hosts.tgi import TGIHost
 from serving_agent.restart_lease import RestartLease
 from serving_agent.settings import Settings
-from stores.mongo import connect
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The agent's application: health for the container, its engine and residency in the background."""
-    service = Service("serving_agent", settings, documents=False)
-    leases = connect(settings, service.name)["restart_leases"]
-    host = TGIHost(settings, service.http, RestartLease(leases, settings.base_model, settings.own_id))
+    service = Service("serving_agent", settings, aggregates=False, **overrides)
+    lease = RestartLease(service.collection("restart_leases"), settings.base_model, settings.own_id)
+    host = TGIHost(settings, service.http, lease)
     residency = Residency(
         host,
         service.peer("registry"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastapi import FastAPI
 
-from eventbus.leftovers import Leftovers, leftover_routes
-from eventbus.service import Service
+from runtime import Leftovers, Overrides, Service, leftover_routes
 from trainer.api import routes
 from trainer.domain import CLAIMABLE, Job
 from trainer.events import subscriptions
@@ -19,9 +20,9 @@ from trainer.worker import Training, policy
 from work import LeasedWorker, WorkQueue
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The trainer's application."""
-    service = Service("trainer", settings)
+    service = Service("trainer", settings, **overrides)
     store = service.aggregates("jobs", Job)
     names = ("job_events", "checkpoints", "datasets")
     jobs = Jobs(store, *(service.collection(name) for name in names))

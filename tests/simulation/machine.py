@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import secrets
 import signal
 import time
@@ -15,10 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from minio.error import S3Error
-
-from testkit.simulated_history import History
-from testkit.simulation import EPOCH, PROCESS, Process, SimulatedLoop
+from testkit.simulated_loop import EPOCH, PROCESS, Process, SimulatedLoop
+from testkit.simulated_objects import SimulatedObjects, stored
+from tests.simulation.history import History
 
 Program = Callable[["Subprocess", tuple[str, ...]], Awaitable[int]]
 
@@ -151,44 +149,38 @@ class Machines:
             process.kill()
 
 
-class ObjectServer:
-    """The bucket, and the part of minio's client that `stores.objects` uses.
+class ObjectServer(SimulatedObjects):
+    """The bucket, with its history; a read may be wrong.
 
     Attributes:
         garble: probability that a read returns a wrong byte.
     """
 
     def __init__(self, loop: SimulatedLoop, history: History) -> None:
+        super().__init__()
         self._loop, self._history = loop, history
-        self.objects: dict[str, bytes] = {}
         self.garble = 0.0
 
     def put_object(self, *, object_name: str, data: Any, length: int, **_: Any) -> None:
         """See minio."""
-        body = data.read(length)
-        self.objects[object_name] = body
+        super().put_object(object_name=object_name, data=data, length=length)
         self._history.removed.discard(object_name)
-        self._history.stored.setdefault(object_name, (self._loop.time(), hashlib.sha256(body).hexdigest()))
-
-    def list_objects(self, *, prefix: str, **_: Any) -> list[Any]:
-        """See minio."""
-        return [SimpleNamespace(object_name=name) for name in sorted(self.objects) if name.startswith(prefix)]
+        digest = hashlib.sha256(self.objects[object_name]).hexdigest()
+        self._history.stored.setdefault(object_name, (self._loop.time(), digest))
 
     def remove_object(self, *, object_name: str, **_: Any) -> None:
         """See minio."""
-        if self.objects.pop(object_name, None) is not None:
+        if object_name in self.objects:
             self._history.removed.add(object_name)
+        super().remove_object(object_name=object_name)
 
     def get_object(self, *, object_name: str, **_: Any) -> Any:
         """See minio."""
-        if object_name not in self.objects:
-            raise S3Error(None, "NoSuchKey", "", "", "", "", object_name=object_name)  # type: ignore[arg-type]
-        body = self.objects[object_name]
-        if self.garble and body and self._loop.random.random() < self.garble:
+        found = super().get_object(object_name=object_name)
+        if self.garble and (body := self.objects[object_name]) and self._loop.random.random() < self.garble:
             place = self._loop.random.randrange(len(body))
-            body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
-        stream = io.BytesIO(body)
-        return SimpleNamespace(read=stream.read, read1=stream.read1, close=stream.close, release_conn=lambda: None)
+            found = stored(body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :])
+        return found
 
 
 @contextmanager

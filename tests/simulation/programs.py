@@ -14,14 +14,14 @@ from eventbus.heartbeat import Orders, beat
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
 from serving import Proof, verify
 from testkit.base_models import base_spec
-from testkit.simulated_history import Worked
-from testkit.simulated_machine import Subprocess
+from tests.simulation.history import Worked
+from tests.simulation.machine import Subprocess
 from trainer.artifacts import CorruptArtifact
 from trainer.artifacts import verify as verify_checkpoint
 from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
 
 if TYPE_CHECKING:
-    from tests.sim.world import World
+    from tests.simulation.world import World
 
 STEPS = 8
 SAVE_EVERY = 2
@@ -139,6 +139,18 @@ class SimulatedHost:
     @property
     def held(self) -> set[str]:
         return set(self.proofs)
+
+    async def begin(self) -> None:
+        """Nothing needs starting here."""
+
+    async def stop(self) -> None:
+        """Nor stopping."""
+
+    async def keep_running(self) -> None:
+        """It runs on by itself."""
+
+    async def ping(self) -> None:
+        """It answers."""
 
     async def prepare(self, folders: Mapping[str, Path]) -> list[str]:
         return list(folders)

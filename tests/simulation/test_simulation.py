@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(2 * LONGEST_SECONDS)
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A process of its own: the simulation stands in for clocks and child processes of the whole interpreter."""
     return subprocess.run(
-        [sys.executable, "-m", "tests.sim", *arguments],
+        [sys.executable, "-m", "tests.simulation", *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONHASHSEED": "0"},
         capture_output=True,

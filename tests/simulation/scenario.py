@@ -13,12 +13,12 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
-from chassis.auth import Principal
 from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.idempotency import seed as idempotency_seed
 from chassis.ids import derived_id
 from eventbus.bus import Bus
 from eventbus.dead_letters import DeadLetters
+from registry.api import DecisionRequest
 from schemas import (
     DatasetPrepared,
     DatasetRejected,
@@ -29,12 +29,16 @@ from schemas import (
     ObjectRef,
     RowCounts,
 )
-from testkit.simulated_history import History
-from tests.sim.nemesis import Nemesis
-from tests.sim.programs import trained
-from tests.sim.world import BASE, Replica, World
+from tests.simulation.history import History
+from tests.simulation.http import Application
+from tests.simulation.log import SimulatedBroker
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.programs import trained
+from tests.simulation.world import BASE, Replica, World, principal_of
+from trainer.api import JobAsked
 from trainer.domain import ENDED
-from trainer.use_cases import Asked
+
+Ask = Callable[[Application], Awaitable[Any]]
 
 TENANTS = ("tenant_a", "tenant_b")
 DRAIN_SECONDS = 60.0
@@ -202,7 +206,7 @@ class Scenario:
             first = self.chance.random() < 0.5
             if first:
                 await world.publish(self._dataset(plan), "ingest")
-            job = await self._insist(lambda: world.request("trainer", self._ask(plan)))
+            job = await self._insist(lambda: world.request("trainer", self._create(plan)))
             job_id = job.id
             self.history.accepted.add(job_id)
             self.history.weights[job_id] = trained(7)
@@ -212,19 +216,16 @@ class Scenario:
         await self._steer(plan, job_id)
         self.busy -= 1
 
-    def _ask(self, plan: Plan) -> Callable[[Any], Awaitable[Any]]:
-        async def ask(api: Any) -> Any:
+    def _create(self, plan: Plan) -> Ask:
+        async def create(api: Application) -> Any:
             idempotency_seed.set(f"key-{plan.number}")
-            asked = Asked(BASE, plan.file_id, seed=7)
-            principal = Principal(plan.tenant, user_id="user", role="member", organization="acme")
-            return await api.requests.create(principal, asked)
+            asked = JobAsked(model=BASE, training_file=plan.file_id, seed=7)
+            return await api.ask("POST /v1/fine_tuning/jobs", asked=asked, principal=principal_of(plan.tenant))
 
-        return ask
+        return create
 
     async def _steer(self, plan: Plan, job_id: str) -> None:
-        def command(name: str, *further: Any) -> Callable[[Any], Awaitable[Any]]:
-            return lambda api: getattr(api.requests, name)(plan.tenant, job_id, *further)
-
+        command = partial(_command, plan.tenant, job_id)
         if plan.pause_at is not None:
             self._pausing.append((plan.tenant, job_id))
             await asyncio.sleep(plan.pause_at)
@@ -233,7 +234,7 @@ class Scenario:
             await self._insist(lambda: self.world.request("trainer", command("resume")), or_late=True)
         if plan.cancel_at is not None:
             await asyncio.sleep(plan.cancel_at)
-            job = await self._insist(lambda: self.world.request("trainer", command("cancel", {})), or_late=True)
+            job = await self._insist(lambda: self.world.request("trainer", command("cancel")), or_late=True)
             if job is not None:
                 self.history.cancelled.add(job_id)
 
@@ -242,7 +243,7 @@ class Scenario:
         jobs = self.world.databases["trainer"]["jobs"].documents
         for tenant, job_id in self._pausing:
             if not self.busy and jobs.get(job_id, {}).get("state") == "paused":
-                resume = partial(_resume, tenant, job_id)
+                resume = _command(tenant, job_id, "resume")
                 await self._insist(partial(self.world.request, "trainer", resume), or_late=True)
 
     async def _insist(self, call: Callable[[], Awaitable[Any]], *, or_late: bool = False) -> Any:
@@ -295,8 +296,10 @@ class Scenario:
         """A person decides, once the model waits for one."""
         name = "approve" if self.chance.random() < 0.6 else "reject"
 
-        def decide(api: Any) -> Any:
-            return getattr(api.gate, name)(event.tenant_id, event.model_id, "user_p", "ok")
+        async def decide(api: Application) -> Any:
+            route = f"POST /v1/registry/models/{{model:path}}/{name}"
+            said = DecisionRequest(note="ok")
+            return await api.ask(route, model=event.model_id, principal=principal_of(event.tenant_id), request=said)
 
         documents = self.world.databases["registry"]["models"].documents
         while True:
@@ -318,8 +321,9 @@ class Scenario:
     async def _replay(self) -> None:
         """The operator sends every dead letter back, once its cause is mended."""
         world = self.world
-        bus = Bus(world.settings, "accounts")
-        letters = DeadLetters(world.settings, bus, world.databases["accounts"]["replays"])  # type: ignore[arg-type]
+        settings = world.settings["trainer"]
+        bus = Bus(settings, "accounts", broker=SimulatedBroker(world.log))
+        letters = DeadLetters(settings, bus, world.databases["accounts"]["replays"])
         for index in self._letters():
             if index in self._replayed:
                 continue
@@ -336,5 +340,9 @@ class Scenario:
             self._replayed.add(index)
 
 
-async def _resume(tenant_id: str, job_id: str, api: Any) -> Any:
-    return await api.requests.resume(tenant_id, job_id)
+def _command(tenant_id: str, job_id: str, name: str) -> Ask:
+    def command(api: Application) -> Awaitable[Any]:
+        route = f"POST /v1/fine_tuning/jobs/{{job_id}}/{name}"
+        return api.ask(route, job_id=job_id, principal=principal_of(tenant_id))
+
+    return command

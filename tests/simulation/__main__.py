@@ -1,4 +1,4 @@
-"""`python -m tests.sim`: many seeds on all cores, or one of them told line by line."""
+"""`python -m tests.simulation`: many seeds on all cores, or one of them told line by line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import structlog
 
-from testkit.checkers import violations
-from tests.sim.scenario import Scenario
-from tests.sim.trace import lines, shortest
-from tests.sim.world import write_base
+from tests.simulation.checkers import violations
+from tests.simulation.scenario import Scenario
+from tests.simulation.trace import lines, shortest
+from tests.simulation.world import write_base
 
 CHUNK = 20
 MEMORY = Path("/dev/shm")
@@ -122,7 +122,7 @@ def tell(seed: int, *, whole: bool) -> bool:
 
 def main() -> int:
     """Run what the command line says; 1 where an invariant broke."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="only this one, told line by line")
@@ -152,6 +152,8 @@ def main() -> int:
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets must not depend on the process
         os.execve(
-            sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"}
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            os.environ | {"PYTHONHASHSEED": "0"},
         )
     sys.exit(main())

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from testkit.checkers import one_effect_per_intent
-from testkit.simulated_history import Document, Fault, History, Write
+from tests.simulation.checkers import one_effect_per_intent
+from tests.simulation.history import Document, Fault, History, Write
 
 APPROVAL = {"waiting_for": "approval", "reason": "58 rows are too few"}
 REPLICA = {"waiting_for": "replica", "reason": ""}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from testkit.simulated_history import Document, Entry, History, Write
+from tests.simulation.history import Document, Entry, History, Write
 
 JOB_ENDED = ("succeeded", "failed", "cancelled")
 MODEL_ENDED = ("rejected", "retired")

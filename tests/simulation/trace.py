@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from testkit.checkers import violations
-from testkit.simulated_history import History
-from tests.sim.scenario import Scenario
+from tests.simulation.checkers import violations
+from tests.simulation.history import History
+from tests.simulation.scenario import Scenario
 
 
 def lines(history: History) -> list[str]:

@@ -1,4 +1,4 @@
-"""A simulated Kafka for `testkit.simulation`: partitions, consumer groups that rebalance, acks that get lost.
+"""A simulated Kafka for `testkit.simulated_loop`: partitions, consumer groups that rebalance, acks that get lost.
 
 It stands where FastStream's broker object and aiokafka's consumer stand, so that the bus's own code decides everything
 else.
@@ -17,8 +17,8 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
 
-from testkit.simulated_history import Delivery, Entry, History
-from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
+from testkit.simulated_loop import PROCESS, Network, Process, SimulatedLoop
+from tests.simulation.history import Delivery, Entry, History
 
 PARTITIONS = 3
 SESSION_SECONDS = 6.0
@@ -327,26 +327,38 @@ class SimulatedConsumer:
         self._open = [one for one in self._open if one.ended is None]
 
 
+@dataclass
+class Subscription:
+    """What the bus takes for FastStream's subscriber; without a `consumer` that could be measured."""
+
+    topics: tuple[str, ...]
+    options: dict[str, Any]
+    handler: Callable[[Any], Awaitable[None]] | None = None
+    consumer: None = None
+
+    def __call__(self, handler: Callable[[Any], Awaitable[None]]) -> None:
+        """See FastStream."""
+        self.handler = handler
+
+
 class SimulatedBroker:
     """What the bus takes for FastStream's `KafkaBroker`; its subscribers acknowledge by hand."""
 
     def __init__(self, log: SimulatedLog, *_: Any, **__: Any) -> None:
         self._log = log
-        self._subscriptions: list[tuple[tuple[str, ...], dict[str, Any], Callable[[Any], Awaitable[None]]]] = []
+        self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def subscriber(self, *topics: str, **options: Any) -> Callable[[Any], Any]:
+    def subscriber(self, *topics: str, **options: Any) -> Subscription:
         """See FastStream."""
-
-        def keep(handler: Callable[[Any], Awaitable[None]]) -> None:
-            self._subscriptions.append((topics, options, handler))
-
-        return keep
+        self._subscriptions.append(Subscription(topics, options))
+        return self._subscriptions[-1]
 
     async def start(self) -> None:
         """See FastStream."""
         process = PROCESS.get()
-        for topics, options, handler in self._subscriptions:
+        for one in self._subscriptions:
+            topics, options, handler = one.topics, one.options, one.handler
             latest, name = options["auto_offset_reset"] == "latest", options["group_id"]
             group = self._log.groups.setdefault(
                 name or f"alone-{process.name}", Group(name or f"alone-{process.name}", topics, latest)

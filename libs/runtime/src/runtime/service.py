@@ -8,8 +8,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import Any, TypeVar, Unpack
 
 import httpx2
 import structlog
@@ -18,6 +18,7 @@ from prometheus_client import Gauge
 from starlette.middleware import Middleware
 
 from chassis.auth import Authenticator
+from chassis.clock import CLOCK
 from chassis.http import Check, create_app
 from chassis.idempotency import Idempotency
 from chassis.limits import Limiter
@@ -32,6 +33,8 @@ from eventbus.outbox import AggregateStore
 from eventbus.parking import Parking
 from eventbus.relay import Relay
 from eventbus.waiting import watch_waiting
+from runtime.by_clock import ByClock
+from runtime.overrides import Overrides
 from schemas import KeyRevoked, KeyRotated
 from stores import mongo
 from stores.objects import Objects
@@ -58,16 +61,21 @@ class Service:
     Args:
         name: the service's package name.
         settings: its settings.
-        documents: whether it owns a database; without one it has no outbox either.
+        aggregates: whether it owns any; without them it has no outbox, and answers are not kept to be repeated.
+        overrides: what it is built with in place of what production has.
     """
 
-    def __init__(self, name: str, settings: ServiceSettings, *, documents: bool = True) -> None:
+    def __init__(
+        self, name: str, settings: ServiceSettings, *, aggregates: bool = True, **overrides: Unpack[Overrides]
+    ) -> None:
         self.name = name
         self.settings = settings
         self.replica_id = settings.replica_id or f"{name}-{socket.gethostname()}-{os.getpid()}"
+        self._overrides = overrides
+        self._peers = overrides.get("peers", {})
+        self._clock = overrides.get("clock")
         self.tokens = Tokens.from_files(name, settings.token_private_key_file, settings.token_public_keys_file)
-        self.http = httpx2.AsyncClient(timeout=settings.http_timeout)
-        self.objects = Objects(settings)
+        self.objects = Objects(settings, client=overrides.get("objects"))
         self.authenticator = Authenticator(
             self.tokens,
             self.peer("accounts"),
@@ -75,11 +83,11 @@ class Service:
             stale_seconds=settings.key_stale_seconds,
         )
         self.limiters = [Limiter("requests")]
-        self.database = mongo.connect(settings, name) if documents else None
-        self._parking = Parking(self.collection("parked"), self.replica_id) if documents else None
-        self.bus = Bus(settings, name, self._parking)
+        self._owns_aggregates = aggregates
+        self._parking = Parking(self.collection("parked"), self.replica_id) if aggregates else None
+        self.bus = Bus(settings, name, self._parking, overrides.get("broker"))
         self._stores: list[AggregateStore[Any]] = []
-        self._given_up = GivenUp(self.collection("given_up")) if documents else None
+        self._given_up = GivenUp(self.collection("given_up")) if aggregates else None
         self._relay: Relay | None = None
         if self._given_up:
             self._relay = Relay(self.bus, self._stores, self.collection("leases"), self._given_up, self.replica_id)
@@ -88,14 +96,24 @@ class Service:
         self._background: dict[str, Hook] = {}
         self._running = Background()
 
+    @cached_property
+    def http(self) -> httpx2.AsyncClient:
+        """The client by which other services are asked."""
+        return httpx2.AsyncClient(timeout=self.settings.http_timeout)
+
+    @cached_property
+    def database(self) -> mongo.Database:
+        """The service's own."""
+        return self._overrides.get("database") or mongo.connect(self.settings, self.name)
+
     def peer(self, name: str) -> Peer:
-        """A client for another service, by its package name."""
+        """Another service, by its package name."""
+        if name in self._peers:
+            return self._peers[name]
         return Peer(name, getattr(self.settings, f"{name}_url"), self.tokens, self.http)
 
     def collection(self, name: str) -> mongo.Collection:
         """One of the service's own collections."""
-        if self.database is None:
-            raise RuntimeError(f"{self.name} was built without a database")
         return self.database[name]
 
     def aggregates(self, name: str, kind: type[A]) -> AggregateStore[A]:
@@ -168,11 +186,11 @@ class Service:
             "started": self._running.check_started,
             **(checks or {}),
         }
-        middleware = []
-        if self.database is not None:
+        middleware = [Middleware(ByClock, clock=self._clock)] if self._clock else []
+        if self._owns_aggregates:
             records = self.collection("idempotency")
             every["mongodb"] = lambda: mongo.ping(records)
-            middleware = [Middleware(Idempotency, records=records)]
+            middleware.append(Middleware(Idempotency, records=records))
             for limiter in self.limiters:
                 shared = SharedLimit(limiter, self.collection("allowances"))
                 self.on_start(shared.prepare)
@@ -205,6 +223,8 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         app.state.stopping = False
+        if self._clock:
+            CLOCK.set(self._clock)
         await self._prepare()
         await self.bus.start()
         names = {"loop_lag": _measure_loop_lag, **self._background}
@@ -228,7 +248,8 @@ class Service:
             await self._drain_bus(relay, ends_at)
             for hook in self._stopping:
                 await hook()
-            await self.http.aclose()
+            if "http" in vars(self):  # somebody was asked
+                await self.http.aclose()
             self.objects.close()
             log.info("service_stopped")
 
@@ -254,7 +275,7 @@ class Service:
         await self.objects.prepare()
         for store in self._stores:
             await store.prepare()
-        if self.database is not None:
+        if self._owns_aggregates:
             await mongo.ensure_index(self.collection("idempotency"), "expires_at", expireAfterSeconds=0)
         if self._parking is not None:
             await self._parking.prepare()

@@ -1,4 +1,4 @@
-"""Two trainers, two registries and two model servers, wired as their `app.py` does, on the simulated machine room."""
+"""Two trainers, two registries and two serving agents, each built by its one door, on the simulated machine room."""
 
 from __future__ import annotations
 
@@ -7,61 +7,51 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import structlog
 from aiokafka.errors import KafkaConnectionError
 
+import registry.app
+import registry.settings
+import serving_agent.app
+import serving_agent.settings
+import trainer.app
+import trainer.settings
+from chassis.auth import Principal
 from chassis.errors import Invalid, SartorError, Transient
-from eventbus.background import Background
-from eventbus.bus import Bus, Handlers
+from chassis.roles import ROLES
+from chassis.settings import ServiceSettings
+from eventbus.bus import Handlers
 from eventbus.envelopes import envelope_of
-from eventbus.given_up import GivenUp
-from eventbus.outbox import AggregateStore
-from eventbus.parking import Parking
 from eventbus.patience import Patience
-from eventbus.relay import Relay
-from model_server.events import watched as model_server_watched
-from registry.alias import Alias
-from registry.catalogue import Catalogue
-from registry.domain import Model
-from registry.events import subscriptions as registry_subscriptions
-from registry.store import Aliases, Models, Replicas, Tenants
-from registry.use_cases import Gate, Naming, Serving
-from registry.views import adapter_to_load
 from schemas import Event, TenantPolicy, to_message
 from schemas.artifacts import BASE_FILE
-from serving import Downloads, Residency, announcer
+from schemas.services import SERVICES
 from stores.mongo import PyMongoError
-from stores.objects import Objects
+from testkit.alone import NOWHERE
 from testkit.base_models import base_spec
 from testkit.simulated_documents import Documents
-from testkit.simulated_history import Document, Fault, Handled, History, Write
-from testkit.simulated_log import SimulatedBroker, SimulatedLog
-from testkit.simulated_machine import Machines, ObjectServer, patched
-from testkit.simulation import PROCESS, Network, Process, SimulatedLoop
+from testkit.simulated_loop import EPOCH, Network, Process, SimulatedLoop
+from testkit.space import Space
 from testkit.stub_peer import StubPeer
-from tests.sim.programs import SimulatedHost, heartbeat, training
-from trainer.domain import CLAIMABLE, Job
-from trainer.events import subscriptions as trainer_subscriptions
-from trainer.job_objects import JobObjects
-from trainer.settings import Settings
-from trainer.store import INTERRUPTED, Jobs
-from trainer.sweep import Sweep
-from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
-from trainer.worker import Training, policy
-from work import LeasedWorker, WorkQueue
+from tests.simulation.history import Document, Fault, Handled, History, Write
+from tests.simulation.http import Application, Routes
+from tests.simulation.log import SimulatedBroker, SimulatedLog
+from tests.simulation.machine import Machines, ObjectServer, patched
+from tests.simulation.programs import SimulatedHost, heartbeat, training
 
 BASE = "base"
 LEASE_SECONDS = 6.0
 HANDLER_SECONDS = 4.0
 SILENT_SECONDS = 10.0
-REPLICAS = ("trainer-a", "trainer-b", "registry-a", "registry-b", "model_server-a", "model_server-b")
+REPLICAS = ("trainer-a", "trainer-b", "registry-a", "registry-b", "serving_agent-a", "serving_agent-b")
+KEYS = "keys"
 
-SHORTER = {
+DURATIONS = {
     "eventbus.parking.LEASE_SECONDS": 14.0,
     "eventbus.parking.CALL_SECONDS": 2.0,
     "eventbus.bus.PUBLISH_SECONDS": 4,
@@ -69,17 +59,33 @@ SHORTER = {
     "eventbus.relay.RELAY_LEASE_SECONDS": 10,
     "eventbus.patience.LONGEST_PAUSE_SECONDS": 6.0,
     "trainer.worker.RETRY_SECONDS": 3.0,
+    "runtime.service.LOOK_SECONDS": 60.0,  # nobody is told to stop
 }
-"""Durations of the product, shortened in proportion, so that a run is about a minute of virtual time."""
+"""Of the product, changed in proportion, so that a run is about a minute of virtual time."""
+
+BUILDS: dict[str, tuple[Callable[..., Any], type[ServiceSettings], dict[str, Any]]] = {
+    "trainer": (
+        trainer.app.build,
+        trainer.settings.Settings,
+        {"trainer_lease_seconds": LEASE_SECONDS, "trainer_slice_seconds": 1.5, "trainer_threads": 1},
+    ),
+    "registry": (registry.app.build, registry.settings.Settings, {"registry_replica_seconds": SILENT_SECONDS}),
+    "serving_agent": (
+        serving_agent.app.build,
+        serving_agent.settings.Settings,
+        {"serving_agent_sync_seconds": 4.0, "serving_agent_adapters": 32},
+    ),
+}
+"""The services under test: door, settings, and which of these are other than an installation's."""
 
 
 @dataclass
 class Replica:
-    """A place where one process of a service runs; `api` is what its HTTP routes would call."""
+    """A place where one process of a service runs; `api` answers what its HTTP routes would."""
 
     name: str
     process: Process | None = None
-    api: Any = None
+    api: Application | None = None
 
     @property
     def service(self) -> str:
@@ -118,7 +124,8 @@ class World:
         self.log = SimulatedLog(self.loop, self.network, self.history)
         self.objects = ObjectServer(self.loop, self.history)
         self.databases = {
-            name: Documents(self.loop, self.network, self.journal(name)) for name in ("trainer", "registry", "accounts")
+            name: Documents(self.now, partial(self.network.call, "mongo"), self.journal(name))
+            for name in (*BUILDS, "accounts")
         }
         self.machines = Machines(
             self.loop,
@@ -128,13 +135,23 @@ class World:
             },
         )
         self.replicas = [Replica(name) for name in REPLICAS]
-        self.settings = Settings(
-            models_dir=self.folder,
+        self.settings = {name: self.settings_of(name) for name in BUILDS}
+
+    def now(self) -> float:
+        """The servers' time, which is the right one."""
+        return EPOCH + self.loop.time()
+
+    def settings_of(self, service: str) -> ServiceSettings:
+        """Those of every process of a service."""
+        _, kind, others = BUILDS[service]
+        folders = {"models_dir": self.folder, "trainer_work_dir": self.folder / "work"}
+        return kind(
+            token_private_key_file=self.folder / KEYS / f"{service}.pem",
+            token_public_keys_file=self.folder / KEYS / "services.jwks",
             base_model=BASE,
-            trainer_work_dir=self.folder / "work",
-            trainer_lease_seconds=LEASE_SECONDS,
-            trainer_slice_seconds=1.5,
-            trainer_threads=1,
+            orphan_sweep_seconds=1e9,  # looks at what is a day old
+            **{name: folder for name, folder in folders.items() if name in kind.model_fields},
+            **others,
         )
 
     def journal(self, database: str) -> Callable[[str, str, Document | None, Document | None], None]:
@@ -150,16 +167,21 @@ class World:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within it, the services' code meets the simulation wherever it would meet the machine."""
+        stands_for: dict[str, Any] = {
+            **DURATIONS,
+            "eventbus.heartbeat.connect": lambda _, name: self.databases[name],
+            "tempfile.tempdir": str(self.folder),
+            "trainer.app.Nursery": SimulatedNursery,
+            "serving_agent.app.TGIHost": lambda settings, *_: SimulatedHost(self, settings.own_id),
+            "runtime.service.httpx2.AsyncClient": lambda **_: None,
+            "runtime.service.create_app": Application,
+            **{f"{module}.APIRouter": Routes for module in ("trainer.api", "registry.api", "runtime.leftovers")},
+        }
         with ExitStack() as stack:
             stack.enter_context(patched(self.loop, self.machines, self.seed))
-            for name, value in SHORTER.items():
-                stack.enter_context(patch(name, value))
-            stack.enter_context(patch("eventbus.bus.KafkaBroker", lambda *_, **__: SimulatedBroker(self.log)))
-            stack.enter_context(patch("eventbus.bus.ensure_topics", _nothing))
-            stack.enter_context(patch("eventbus.heartbeat.connect", lambda _, name: self.databases[name]))
             stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
-            stack.enter_context(patch("tempfile.tempdir", str(self.folder)))
-            stack.enter_context(patch("stores.objects.Minio", lambda **_: self.objects))
+            for name, value in stands_for.items():
+                stack.enter_context(patch(name, value))
             yield
 
     def fault(self, kind: str, target: str = "") -> None:
@@ -172,20 +194,42 @@ class World:
         if replica.process is not None:
             process.wall_offset = replica.process.wall_offset
         replica.process, replica.api = process, None
-        boot = {"trainer": boot_trainer, "registry": boot_registry, "model_server": boot_model_server}[replica.service]
 
         async def main() -> None:
-            api = None
-            while api is None:
+            while True:
                 try:
-                    api = await boot(self, replica, process)
+                    app = self.build(replica, process)
+                    async with app.running():
+                        replica.api = app
+                        await self.loop.create_future()
                 except (PyMongoError, SartorError):
                     await asyncio.sleep(1)
-            replica.api = api
 
         process.spawn(main())
 
-    async def request(self, service: str, call: Callable[[Any], Awaitable[Any]], within: float = 6.0) -> Any:
+    def build(self, replica: Replica, process: Process) -> Application:
+        """A replica's application, as its `__main__` builds it, but for what it meets outside."""
+        service = replica.service
+        door, _, _ = BUILDS[service]
+        own = {"replica_id": process.name}
+        if service == "serving_agent":  # it stays the same through its lives
+            own = {"replica_id": replica.name, "replica_url": f"http://{replica.name}"}
+        elsewhere = Elsewhere(self)
+        app: Application = door(
+            self.settings[service].model_copy(update=own),
+            peers=dict.fromkeys(SERVICES, elsewhere),
+            database=self.databases[service],
+            broker=SimulatedBroker(self.log),
+            objects=self.objects,
+            clock=lambda: self.now() + process.wall_offset,
+        )
+        bus = app.state.service.bus
+        bus.patience = Patience(handler_seconds=HANDLER_SECONDS)
+        if bus.handles:
+            bus.subscribe(self.recorded(service, bus._handlers))
+        return app
+
+    async def request(self, service: str, ask: Callable[[Any], Awaitable[Any]], within: float = 6.0) -> Any:
         """What an HTTP request to one of the service's replicas comes to.
 
         Raises:
@@ -209,7 +253,7 @@ class World:
                 answer.set_result(task.result())
 
         async def run() -> Any:
-            return await call(replica.api)
+            return await ask(replica.api)
 
         replica.process.spawn(run()).add_done_callback(tell, context=self.loop.world_context)
         try:
@@ -251,10 +295,6 @@ class Poisonous(Invalid):
     """A refusal that is final."""
 
 
-async def _nothing(*_: object) -> None:
-    """Topics need no making here."""
-
-
 class SimulatedNursery:
     """Starts each run as a child of the worker."""
 
@@ -262,6 +302,9 @@ class SimulatedNursery:
         """See `trainer.nursery`."""
         command = ("python", "-m", "trainer.nursery", str(folder), str(os.getpid()))
         return await asyncio.create_subprocess_exec(*command)
+
+    async def close(self) -> None:
+        """See `trainer.nursery`."""
 
 
 class Elsewhere(StubPeer):
@@ -273,9 +316,10 @@ class Elsewhere(StubPeer):
     async def get(self, path: str, *ids: str, **options: Any) -> Any:
         if path == "/internal/adapters":
             found = await self._world.request(
-                "registry", lambda api: api.serving.to_load("", BASE, options["params"]["replica_id"])
+                "registry",
+                lambda api: api.ask("GET /internal/adapters", principal=principal_of(""), **options["params"]),
             )
-            return [adapter_to_load(model).model_dump(mode="json") for model in found]
+            return [one.model_dump(mode="json") for one in found]
         return await self._world.network.call("peer", lambda: self._answer(path, ids))
 
     def _answer(self, path: str, ids: tuple[str, ...]) -> Any:
@@ -287,87 +331,14 @@ class Elsewhere(StubPeer):
         return base_spec(BASE).model_dump()
 
 
-def _keep(work: dict[str, Callable[[], Awaitable[None]]]) -> None:
-    process, background = PROCESS.get(), Background()
-    for name, task in work.items():
-        process.spawn(background.keep_running(name, task))
-
-
-def _bus(world: World, service: str, parking: Parking) -> Bus:
-    bus = Bus(world.settings, service, parking)
-    bus.patience = Patience(handler_seconds=HANDLER_SECONDS)
-    return bus
-
-
-async def boot_trainer(world: World, replica: Replica, process: Process) -> Any:
-    database, owner, elsewhere = world.databases["trainer"], process.name, Elsewhere(world)
-    parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
-    bus = _bus(world, "trainer", parking)
-    stores: list[AggregateStore[Any]] = []
-    given_up = GivenUp(database["given_up"])  # type: ignore[arg-type]
-    relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
-    store = AggregateStore(database["jobs"], Job, "trainer", relay.wake)  # type: ignore[arg-type]
-    stores.append(store)
-    names = ("job_events", "checkpoints", "datasets")
-    jobs = Jobs(store, *(database[name] for name in names))  # type: ignore[arg-type]
-    requests = Requests(jobs, elsewhere, elsewhere, 20)  # type: ignore[arg-type]
-    tune = TuneOnUpload(requests, elsewhere, BASE)  # type: ignore[arg-type]
-    objects = JobObjects(Objects(world.settings))
-    queue = WorkQueue(store, CLAIMABLE, database["turns"], first=INTERRUPTED)  # type: ignore[arg-type]
-    training = Training(jobs, objects, SimulatedNursery(), world.settings)  # type: ignore[arg-type]
-    worker = LeasedWorker(queue, training, policy(world.settings), owner)
-    sweep = Sweep(jobs, objects, owner, LEASE_SECONDS)
-    bus.subscribe(world.recorded("trainer", trainer_subscriptions(Datasets(jobs), tune, Outcomes(jobs))))
-    await store.prepare()
-    await jobs.prepare()
-    await queue.prepare()
-    await bus.start()
-    _keep({"relay": relay.run, "parked": bus.run_parked, "worker": worker.run, "sweep": sweep.run})
-    return SimpleNamespace(requests=requests, jobs=jobs)
-
-
-async def boot_registry(world: World, replica: Replica, process: Process) -> Any:
-    database, owner = world.databases["registry"], process.name
-    parking = Parking(database["parked"], owner)  # type: ignore[arg-type]
-    bus = _bus(world, "registry", parking)
-    stores: list[AggregateStore[Any]] = []
-    given_up = GivenUp(database["given_up"])  # type: ignore[arg-type]
-    relay = Relay(bus, stores, database["leases"], given_up, owner)  # type: ignore[arg-type]
-    for name, kind in (("models", Model), ("aliases", Alias)):
-        stores.append(AggregateStore(database[name], kind, "registry", relay.wake))  # type: ignore[arg-type,type-var]
-    models = Models(stores[0], database["cancelled_jobs"], database["deleted_datasets"])  # type: ignore[arg-type]
-    aliases = Aliases(stores[1])  # type: ignore[arg-type]
-    tenants = Tenants(database["tenants"], Elsewhere(world))  # type: ignore[arg-type]
-    catalogue = Catalogue(world.folder, default=BASE)
-    replicas = Replicas(database["replicas"], SILENT_SECONDS)  # type: ignore[arg-type]
-    gate = Gate(models, tenants, replicas)
-    serving = Serving(models, aliases, replicas, catalogue)
-    bus.subscribe(world.recorded("registry", registry_subscriptions(gate, tenants)))
-    await models.prepare()
-    await bus.start()
-    _keep({"relay": relay.run, "parked": bus.run_parked})
-    return SimpleNamespace(gate=gate, naming=Naming(aliases, models, catalogue), serving=serving)
-
-
-async def boot_model_server(world: World, replica: Replica, process: Process) -> Any:
-    bus = Bus(world.settings, "model_server")
-    residency = Residency(
-        SimulatedHost(world, replica.name),
-        Elsewhere(world),  # type: ignore[arg-type]
-        Downloads(Objects(world.settings), "model_server"),
-        announcer(bus, "model_server"),
-        replica_id=replica.name,
-        replica_url=f"http://{replica.name}",
-        every=4.0,
-        capacity=32,
-    )
-    bus.watch(model_server_watched(residency))
-    await bus.start()
-    _keep({"residency": residency.run})
-    return SimpleNamespace()
+def principal_of(tenant_id: str) -> Principal:
+    """Who asks for a tenant, and may."""
+    return Principal(tenant_id, user_id="user", role="admin", scopes=ROLES["admin"], organization="acme")
 
 
 def write_base(folder: Path) -> None:
-    """The base model's folder, as far as the trainer's worker and the catalogue look."""
+    """The base model's folder, as far as the trainer's worker and the catalogue look, and the services' keys."""
     (folder / BASE).mkdir(parents=True)
     (folder / BASE / BASE_FILE).write_text(base_spec(BASE).model_dump_json())
+    (folder / KEYS).mkdir()
+    Space(NOWHERE, folder / KEYS)

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 from chassis.errors import Transient
-from testkit.simulated_machine import ObjectServer
-from tests.sim.world import Poisonous, Replica, World
+from tests.simulation.machine import ObjectServer
+from tests.simulation.world import Poisonous, Replica, World
 
 RAGE_SECONDS = 24.0
 CALM_SHARE = 0.1
