@@ -123,7 +123,7 @@ def reached(tree: ast.Module) -> Iterator[str]:
             yield f"{node.lineno}: .{node.attr}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in QUERIES:
             yield f"{node.lineno}: .{node.func.attr}()"
-        if isinstance(node, ast.ImportFrom) and node.module in ("eventbus.outbox", "eventbus.leases"):
+        if isinstance(node, ast.ImportFrom) and node.module in ("eventbus.outbox", "stores.leases"):
             yield f"{node.lineno}: {node.module}"
         if isinstance(node, ast.ImportFrom) and node.module == "stores.mongo":
             yield from (f"{node.lineno}: {one.name}" for one in node.names if one.name == "Collection")

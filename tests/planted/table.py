@@ -11,7 +11,7 @@ LANES = "libs/eventbus/src/eventbus/lanes.py"
 BUS = "libs/eventbus/src/eventbus/bus.py"
 OUTBOX = "libs/eventbus/src/eventbus/outbox.py"
 RELAY = "libs/eventbus/src/eventbus/relay.py"
-LEASES = "libs/eventbus/src/eventbus/leases.py"
+LEASES = "libs/stores/src/stores/leases.py"
 PARKING = "libs/eventbus/src/eventbus/parking.py"
 LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
@@ -1477,35 +1477,35 @@ BUGS: tuple[Planted, ...] = (
     # idempotency keys
     bug(
         "idempotency key ignores the body",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/stores/src/stores/idempotency.py",
         'if stored["body_hash"] != body_hash:',
         'if stored["body_hash"] == "":',
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
     ),
     bug(
         "idempotency answer not stored",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/stores/src/stores/idempotency.py",
         "            await self._store(self)\n",
         "            pass\n",
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
     ),
     bug(
         "half a body is a request",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/stores/src/stores/idempotency.py",
         '        if message["type"] == "http.disconnect":\n            return None\n        body +=',
         '        if message["type"] == "http.disconnect":\n            return bytes(body)\n        body +=',
         f"{HTTP}::test_a_body_that_was_cut_off_was_not_asked",
     ),
     bug(
         "an answer too large for a document is kept",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/stores/src/stores/idempotency.py",
         'not message.get("more_body", False) and len(self.body) <= MAX_BODY',
         'not message.get("more_body", False)',
         f"{HTTP}::test_an_answer_too_large_to_be_kept_is_made_again",
     ),
     bug(
         "an answer is kept against the promise",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/stores/src/stores/idempotency.py",
         'if scope.get("state", {}).get(DONE_AGAIN):',
         "if False:",
         f"{HTTP}::test_what_is_promised_not_to_be_kept_is_not_kept_for_a_repetition",
@@ -1758,7 +1758,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: a key means the same file for ever",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/stores/src/stores/idempotency.py",
         'return f"{self.record_id}{self.life}"',
         "return self.record_id",
         "services/ingest/tests/test_repeats.py::test_a_key_may_be_used_for_another_file_once_its_time_is_over",

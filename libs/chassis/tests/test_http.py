@@ -16,16 +16,17 @@ from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from chassis import idempotency
 from chassis.auth import Principal, require
 from chassis.errors import Conflict, Invalid
 from chassis.exhaustion import EXHAUSTION
 from chassis.http import MOST_BODY_BYTES
-from chassis.idempotency import MAX_BODY, FormDigest, answer_not_kept, request_id_for
+from chassis.idempotency import answer_not_kept, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
 from eventbus.service import Service
+from stores import idempotency
+from stores.idempotency import MAX_BODY, FormDigest
 from stores.mongo import connect
 from testkit import Space
 

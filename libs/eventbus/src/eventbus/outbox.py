@@ -15,8 +15,8 @@ from chassis.text import quoted
 from eventbus.aggregate import Aggregate, Lease
 from eventbus.envelopes import envelope_of
 from eventbus.event_size import check_size
-from eventbus.leases import Leases
 from schemas import Event
+from stores.leases import Leases
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from chassis.ids import now
-from eventbus.leases import Leases
+from stores.leases import Leases
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError, ensure_index
 
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")

@@ -19,7 +19,6 @@ from starlette.middleware import Middleware
 
 from chassis.auth import Authenticator
 from chassis.http import Check, create_app
-from chassis.idempotency import Idempotency
 from chassis.limits import Limiter
 from chassis.peers import Peer
 from chassis.settings import ServiceSettings
@@ -34,6 +33,7 @@ from eventbus.relay import Relay
 from eventbus.waiting import watch_waiting
 from schemas import KeyRevoked, KeyRotated
 from stores import mongo
+from stores.idempotency import Idempotency
 from stores.objects import Objects
 from stores.orphans import Judge, OrphanSweep
 from stores.shared_limits import SharedLimit

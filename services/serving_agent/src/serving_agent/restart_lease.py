@@ -11,7 +11,7 @@ import structlog
 
 from chassis.ids import now
 from eventbus.aggregate import Lease
-from eventbus.leases import Leases
+from stores.leases import Leases
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError
 
 log = structlog.get_logger()
