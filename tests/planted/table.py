@@ -1751,10 +1751,10 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: the slots are there for whoever sends first",
-        "services/ingest/src/ingest/receive.py",
-        "self._taken.total() >= self._most - self._most // 2",
-        "self._taken.total() >= self._most",
-        "services/ingest/tests/test_receive.py::test_four_tenants_who_take_all_they_can_leave_slots_for_others",
+        "libs/chassis/src/chassis/in_flight.py",
+        "after > self._most - self._for_newcomers",
+        "after > self._most",
+        "libs/chassis/tests/test_in_flight.py::test_four_tenants_who_take_all_they_can_leave_places_for_others",
     ),
     bug(
         "upload: a key means the same file for ever",

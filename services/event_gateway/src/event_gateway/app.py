@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import FastAPI
 
+from chassis.in_flight import InFlight
 from event_gateway.api import publishing_routes, reading_routes, webhook_routes
 from event_gateway.domain import Delivery, Endpoint, Received
 from event_gateway.events import subscriptions
@@ -36,7 +37,13 @@ def build(settings: Settings) -> FastAPI:
     kept = Kept(service.aggregates("received", Received), log, refusals, webhooks, kept_seconds=seconds)
     wake = asyncio.Event()
     sender = WebhookSender(to_inside=settings.webhooks_to_inside, seconds=settings.webhook_seconds)
-    heads = Heads(log, most=settings.event_streams, most_each=settings.event_streams_per_tenant)
+    streams = InFlight(
+        "streams of events",
+        most=settings.event_streams,
+        most_each=settings.event_streams_per_tenant,
+        retry_after=5,
+    )
+    heads = Heads(log, streams)
     service.bus.subscribe(subscriptions(KeepEvent(kept, most_waiting=settings.webhook_waiting, wake=wake)))
     service.on_start(kept.prepare)
     service.background("sweep", kept.sweep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from chassis.in_flight import InFlight
 from chassis.limits import Allowance, Limiter
 from eventbus.service import Service
 from inference_proxy.api import feedback_routes, inference_routes, stored_routes
@@ -13,7 +14,7 @@ from inference_proxy.engines import Engine
 from inference_proxy.engines.openai import OpenAIEngine
 from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
-from inference_proxy.limits import InFlight, Spending
+from inference_proxy.limits import Spending
 from inference_proxy.records import Records
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
@@ -37,7 +38,9 @@ def build(settings: Settings) -> FastAPI:
     service.limiters.append(tokens)
     usual = Allowance("", settings.requests_per_minute, settings.tokens_per_minute)
     spending = Spending(service.limiters[0], tokens, usual)
-    in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
+    in_flight = InFlight(
+        "answers", most=settings.inference_in_flight, most_each=settings.inference_tenant_in_flight, retry_after=1
+    )
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
     records = Records(chats.chats)
     answering = Answering(routes, bases, engines, retrieval, records, spending, in_flight)

@@ -13,11 +13,12 @@ from chassis.auth import Principal
 from chassis.errors import Invalid
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
+from chassis.in_flight import InFlight
 from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback, no_feedback
 from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Sampling, Target
-from inference_proxy.limits import InFlight, Spending
+from inference_proxy.limits import Spending
 from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
 from inference_proxy.retrieval import Retrieval
@@ -171,6 +172,8 @@ class Answering:
 
     async def whole(self, answer: Answer) -> None:
         """Generate every choice at the same time; where one fails the others end too."""
+        if len(answer.prompts) > self._in_flight.most_at_once:
+            raise Invalid(f"n: at most {self._in_flight.most_at_once} answers in a request.", param="n")
         with self._in_flight.entered(answer.principal.tenant_id, len(answer.prompts)):
             answer.choices = [Generated() for _ in answer.prompts]
             try:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import structlog
 
 from chassis.auth import Principal
-from chassis.errors import RateLimited
 from chassis.ids import now
+from chassis.in_flight import InFlight
 from event_gateway.domain import VISIBLE, Delivery, cloudevent_of
 from event_gateway.store import Kept, Log
 from eventbus.handled import envelope_handled
@@ -65,36 +63,18 @@ class Heads:
 
     Args:
         log: the events.
-        most: who wait in this replica.
-        most_each: who wait of one tenant.
+        waiting: who wait in this replica.
     """
 
-    def __init__(self, log: Log, *, most: int, most_each: int) -> None:
+    def __init__(self, log: Log, waiting: InFlight) -> None:
         self._log = log
-        self._most = most
-        self._most_each = most_each
-        self._waiting: defaultdict[str, int] = defaultdict(int)
+        self._waiting = waiting
         self._heads: dict[str, int] = {}
         self._news = asyncio.Condition()
 
-    @contextmanager
-    def one_more(self, principal: Principal) -> Iterator[None]:
-        """Count somebody who waits, as long as they do.
-
-        Raises:
-            RateLimited: there are too many.
-        """
-        tenant_id = principal.tenant_id
-        of_tenant = self._waiting.get(tenant_id, 0)
-        if of_tenant >= self._most_each or sum(self._waiting.values()) >= self._most:
-            raise RateLimited("Too many streams of events are open. Close some, or ask without `wait`.", retry_after=5)
-        self._waiting[tenant_id] += 1
-        try:
-            yield
-        finally:
-            self._waiting[tenant_id] -= 1
-            if not self._waiting[tenant_id]:
-                del self._waiting[tenant_id]
+    def one_more(self, principal: Principal) -> AbstractContextManager[None]:
+        """Count somebody who waits, as long as they do; see `InFlight.entered`."""
+        return self._waiting.entered(principal.tenant_id)
 
     async def wait(self, tenant_id: str, after: int, seconds: float) -> bool:
         """Whether the tenant has an event behind a number, told as soon as it has, or after some seconds."""
@@ -107,8 +87,8 @@ class Heads:
     async def run(self) -> None:
         """Look for news of those who are waited for, until cancelled."""
         while True:
-            if self._waiting:
-                self._heads = await self._log.heads(list(self._waiting))
+            if tenants := self._waiting.tenants:
+                self._heads = await self._log.heads(tenants)
                 async with self._news:
                     self._news.notify_all()
             await asyncio.sleep(LOOK_SECONDS)
