@@ -96,7 +96,7 @@ def called(node: ast.AST) -> Iterator[str]:
     """Last names of the functions called below a node."""
     for one in ast.walk(node):
         if isinstance(one, ast.Call):
-            yield chain(one.func)[-1] if chain(one.func) else ""
+            yield one.func.attr if isinstance(one.func, ast.Attribute) else "".join(chain(one.func)[-1:])
 
 
 def chain(node: ast.expr) -> list[str]:

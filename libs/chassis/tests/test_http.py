@@ -195,7 +195,7 @@ async def test_an_idempotency_key_in_use_says_so(space: Space) -> None:
 async def test_a_key_is_held_as_long_as_its_attempt_lives_and_no_longer(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency, "LEASE_MS", 300)
+    monkeypatch.setattr(idempotency, "LEASE_SECONDS", 0.3)
     async with client(space) as http:
         headers = {"idempotency-key": "slow", "authorization": http.headers["authorization"]}
         slow = asyncio.create_task(http.post("/v1/orders", json={"count": 77}, headers=headers))

@@ -13,12 +13,12 @@ from prometheus_client import Counter, Gauge
 
 from chassis.crash import crash_point
 from chassis.errors import PERMANENT, Transient
-from chassis.ids import SERVER_MS
 from eventbus.bus import PUBLISH_SECONDS, Bus
 from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from schemas import Envelope
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+from stores.leases import Holds
+from stores.mongo import Collection, PyMongoError
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class Relay:
     ) -> None:
         self._bus = bus
         self._stores = stores
-        self._leases = leases
+        self._holds = Holds(leases)
         self._given_up = given_up
         self._owner = owner
         self._awake = asyncio.Event()
@@ -191,20 +191,11 @@ class Relay:
         if time.monotonic() < self._until - PUBLISH_SECONDS:
             return True
         asked = time.monotonic()
-        try:
-            held = await self._leases.find_one_and_update(
-                {
-                    "_id": "relay",
-                    "$or": [{"owner": self._owner}, {"$expr": {"$lt": ["$until_ms", SERVER_MS]}}],
-                },
-                [{"$set": {"owner": self._owner, "until_ms": {"$add": [SERVER_MS, RELAY_LEASE_SECONDS * 1000]}}}],
-                upsert=True,
-                return_document=True,
-            )
-        except DuplicateKeyError:
+        held = await self._holds.take({"_id": "relay"}, self._owner, RELAY_LEASE_SECONDS, upsert=True)
+        if held is None:
             return False
         self._until = asked + RELAY_LEASE_SECONDS
-        return held is not None and time.monotonic() < self._until - PUBLISH_SECONDS
+        return time.monotonic() < self._until - PUBLISH_SECONDS
 
     def _let_go(self) -> None:
         """Say nothing of events that another replica answers for."""
@@ -214,7 +205,7 @@ class Relay:
     async def release(self) -> None:
         """Give the lease back, so that another replica relays at once."""
         try:
-            await self._leases.delete_one({"_id": "relay", "owner": self._owner})
+            await self._holds.give_back("relay", self._owner)
         except PyMongoError as error:
             log.warning("relay_lease_not_released", error=str(error))
 

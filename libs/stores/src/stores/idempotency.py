@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.auth import Principal, caller_of
@@ -17,12 +17,16 @@ from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
 from chassis.idempotency import DONE_AGAIN, seed
-from chassis.ids import SERVER_MS, new_id
+from chassis.ids import new_id
+from stores.leases import Holds, keep_renewed
+from stores.mongo import Collection, Document, PyMongoError, Query
+
+log = structlog.get_logger()
 
 MAX_BODY = 2 * 1024 * 1024
 KEEP = timedelta(hours=24)
-LEASE_MS = 15_000
-"""How long an attempt may be silent before another takes its key over; it renews that three times as often."""
+LEASE_SECONDS = 15.0
+"""How long an attempt may be silent before another takes its key over."""
 
 BOUNDARY = hashlib.sha256(b"a boundary").digest()
 """Stands for the boundary in the digest of a form."""
@@ -43,9 +47,10 @@ class Idempotency:
         records: a Mongo collection with an index by which it drops them at `expires_at`.
     """
 
-    def __init__(self, app: ASGIApp, records: Any) -> None:
+    def __init__(self, app: ASGIApp, records: Collection) -> None:
         self.app = app
         self.records = records
+        self._holds = Holds(records, holder="attempt")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the answer it had before."""
@@ -110,7 +115,7 @@ class Idempotency:
         async def store(answer: _Recorder) -> None:
             if (found := body_hash()) is None:
                 return
-            about: dict[str, Any] = {"body_hash": found, "body_size": body_size()}
+            about: Document = {"body_hash": found, "body_size": body_size()}
             if scope.get("state", {}).get(DONE_AGAIN):
                 holding.cancel()
                 about |= {"until_ms": 0, "life": new_id("")}
@@ -130,7 +135,7 @@ class Idempotency:
             if not recorder.storable or body_hash() is None:
                 await self.records.delete_one(attempt.mine)
 
-    async def _begin(self, attempt: _Attempt, body_hash: str | None = None) -> dict[str, Any] | None:
+    async def _begin(self, attempt: _Attempt, body_hash: str | None = None) -> Document | None:
         """Claim the key for this attempt, or return the answer it already has.
 
         Args:
@@ -150,22 +155,18 @@ class Idempotency:
             _expect_hash(record, body_hash)
         if record is not None and "status" in record:
             return dict(record)
-        free = {"status": {"$exists": False}, "$expr": {"$lt": ["$until_ms", SERVER_MS]}}
-        taken = await self.records.update_one(
-            {"_id": attempt.record_id, **free}, [{"$set": {"attempt": attempt.token, **_held()}}]
-        )
-        if taken.matched_count == 0:
+        unanswered = {"_id": attempt.record_id, "status": {"$exists": False}}
+        if await self._holds.take(unanswered, attempt.token, LEASE_SECONDS) is None:
             error = Conflict("A request with this Idempotency-Key is still running.", code="idempotency_key_in_use")
             error.retry_after, error.transient = 1, True
             raise error
         return None
 
     async def _hold(self, attempt: _Attempt) -> None:
-        """Keep the key while the attempt runs."""
-        while True:
-            await asyncio.sleep(LEASE_MS / 3000)
-            with contextlib.suppress(Exception):  # whatever it is: should it last, the lease runs out
-                await self.records.update_one(attempt.mine, [{"$set": _held()}])
+        """Keep the key while the attempt runs; one that is over soon costs no write."""
+        await asyncio.sleep(LEASE_SECONDS / 4)
+        renew = partial(self._holds.renew, attempt.record_id, attempt.token, LEASE_SECONDS)
+        await keep_renewed(renew, LEASE_SECONDS, _not_renewed)
 
 
 @dataclass
@@ -188,12 +189,12 @@ class _Attempt:
         return f"{self.record_id}{self.life}"
 
     @property
-    def mine(self) -> dict[str, Any]:
+    def mine(self) -> Query:
         return {"_id": self.record_id, "attempt": self.token}
 
 
-def _held() -> dict[str, Any]:
-    return {"until_ms": {"$add": [SERVER_MS, LEASE_MS]}}
+def _not_renewed(error: PyMongoError) -> None:
+    log.warning("idempotency_key_not_renewed", error=type(error).__name__)
 
 
 def _record_id(caller: Principal, path: str, key: bytes) -> str:
@@ -276,7 +277,7 @@ class _Recorder:
         await self._send(message)
 
 
-def _expect_hash(stored: dict[str, Any], body_hash: str | None) -> None:
+def _expect_hash(stored: Document, body_hash: str | None) -> None:
     if stored["body_hash"] != body_hash:
         raise Unprocessable(
             "This Idempotency-Key was used with another request body. Use a new key for a new request.",
@@ -324,7 +325,7 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-async def _replay(stored: dict[str, Any], send: Send) -> None:
+async def _replay(stored: Document, send: Send) -> None:
     if "body" not in stored:
         raise Conflict(
             "This was done before, under the same Idempotency-Key; its answer held a secret and was not kept.",

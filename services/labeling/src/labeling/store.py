@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from chassis.errors import Conflict, NotFound
-from chassis.ids import SERVER_MS, derived_id, now
+from chassis.ids import derived_id, now
 from chassis.text import quoted
 from eventbus.outbox import AggregateStore
 from labeling.domain import Project
 from schemas import FeedbackDeleted, FeedbackRecorded
+from stores.leases import Holds
 from stores.mongo import Collection, ensure_index
 from stores.orphans import Orphans
 
@@ -53,6 +54,7 @@ class Labels:
     ) -> None:
         self.projects = projects
         self._tasks = tasks
+        self._holds = Holds(tasks, holder="holder", until_ms="held_until_ms")
         self._feedback = feedback
         self._deleted_files = deleted_files
 
@@ -120,13 +122,8 @@ class Labels:
 
     async def take(self, project: Project, person: str, seconds: float) -> Task | None:
         """The first unanswered task nobody else holds, held for this person; their own one again, if they have it."""
-        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
-        found = await self._tasks.find_one_and_update(
-            {"$and": [{"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}, free]},
-            [{"$set": {"holder": person, "held_until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
-            sort=[("position", 1)],
-            return_document=True,
-        )
+        unanswered = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}
+        found = await self._holds.take(unanswered, person, seconds, sort=[("position", 1)])
         return Task.model_validate(found) if found else None
 
     async def skip(self, project: Project, task_id: str, person: str) -> None:
@@ -134,7 +131,7 @@ class Labels:
         last = await self._tasks.find_one({"project_id": project.id}, sort=[("position", -1)])
         await self._tasks.update_one(
             {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id, "holder": person},
-            {"$set": {"holder": "", "held_until_ms": 0, "position": (last["position"] if last else 0) + 1}},
+            {"$set": {**self._holds.given_back, "position": (last["position"] if last else 0) + 1}},
         )
 
     async def answer(self, project: Project, task_id: str, person: str, answer: str) -> Task:
@@ -144,12 +141,11 @@ class Labels:
             NotFound: no such task in the project.
             Conflict: another person holds or answered it.
         """
-        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
-        mine = {"$or": [{"answered_by": person}, {"$and": [{"answer": None}, free]}]}
+        mine = {"$or": [{"answered_by": person}, {"$and": [{"answer": None}, self._holds.free_for(person)]}]}
         key = {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id}
         found = await self._tasks.find_one_and_update(
             {"$and": [key, mine]},
-            {"$set": {"answer": answer, "answered_by": person, "answered_at": now(), "holder": "", "held_until_ms": 0}},
+            {"$set": {"answer": answer, "answered_by": person, "answered_at": now(), **self._holds.given_back}},
             return_document=True,
         )
         if found is None:
