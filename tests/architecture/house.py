@@ -116,10 +116,9 @@ def leases(house: House) -> Found:
             for one in ast.walk(module.tree)
             if isinstance(one, ast.Dict)
             for key, value in zip(one.keys, one.values, strict=True)
-            if isinstance(key, ast.Constant)
-            and str(key.value).endswith("until_ms")
-            and isinstance(value, ast.Dict)
-            and "SERVER_MS" in ast.unparse(value)
+            if key is not None
+            and ast.unparse(key).rstrip("'").endswith("until_ms")
+            and any(clock in ast.unparse(value) for clock in ("SERVER_MS", "in_seconds"))
         )
         yield from (module.at(key) for key in list(ends)[:1])
 

@@ -307,7 +307,7 @@ class Page(BaseModel):
 
 
 def page(items: Sequence[Any], *, limit: int) -> Page:
-    """Make a page from at most `limit` + 1 items, the extra one telling that there is more.
+    """Make a page of `limit` items; further ones, of which one is enough, tell that there is more.
 
     Items are models or dicts with an `id`.
     """

@@ -120,7 +120,7 @@ def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRout
             start = next((place + 1 for place, message in enumerate(messages) if message["id"] == after), -1)
             if start < 0:
                 raise NotFound(f"No such message: '{after}'.", param="after")
-        return page(messages[start : start + limit + 1], limit=limit)
+        return page(messages[start:], limit=limit)
 
     @router.delete("/{chat_id}")
     async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
