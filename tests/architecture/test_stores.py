@@ -17,10 +17,8 @@ STORELESS = {"console", "model_server", "serving_agent"}
 """Services without documents of their own; the agent has one lease."""
 
 NOT_YET = {
-    "accounts": "stores show their aggregates, use cases reach through",
     "event_gateway": "stores show their aggregates, use cases and worker reach through",
     "inference_proxy": "routes ask the stores' aggregates",
-    "labeling": "the store shows its projects, use cases and routes reach through",
 }
 """What is still to be done, and where."""
 

@@ -1150,8 +1150,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a key is verified behind a write",
         "services/accounts/src/accounts/use_cases/keys.py",
-        "        self._accounts.last_used.note(key)",
-        "        await self._accounts.keys.update(key.tenant_id, key.id, lambda _: None)",
+        "        self._accounts.note_use(key)",
+        "        await self._accounts.change_key(key.tenant_id, key.id, lambda _: None)",
         "services/accounts/tests/test_service.py::test_a_key_is_verified_though_nothing_can_be_written",
     ),
     bug(
@@ -1830,8 +1830,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: the word that tasks are removed passes one who adds some",
         "services/labeling/src/labeling/use_cases.py",
-        "await self._labels.projects.save(project, fence=project.lease.fence)",
-        "await self._labels.projects.update(project.tenant_id, project.id, Project.purge)",
+        "await self._labels.save_claimed(project)",
+        "await self._labels.change(project.tenant_id, project.id, Project.purge)",
         f"{LABELING_DELETION}::test_tasks_written_between_the_removal_and_the_word_of_it_are_removed_too",
     ),
     bug(

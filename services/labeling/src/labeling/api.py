@@ -10,8 +10,8 @@ from pydantic import Field
 from chassis.auth import Principal, require
 from chassis.bodies import Body
 from chassis.http import Page, page
-from labeling.domain import LONGEST_ANSWER, LONGEST_LABEL, MOST_LABELS, Project
-from labeling.store import Labels, Task
+from labeling.domain import LONGEST_ANSWER, LONGEST_LABEL, MOST_LABELS, Project, Task
+from labeling.store import Labels
 from labeling.use_cases import NewProject, Projects
 
 Reads = Annotated[Principal, require("labeling:read")]
@@ -111,7 +111,7 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
     @router.get("/projects/{project_id}/tasks")
     async def list_tasks(project_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
         project = await labels.project(principal.tenant_id, project_id)
-        tasks = await labels.page(project, limit=limit + 1, after=after)
+        tasks = await labels.tasks_page(project, limit=limit + 1, after=after)
         return page([task_view(task, principal) for task in tasks], limit=limit)
 
     @router.post("/projects/{project_id}/next", response_model=None)
@@ -128,7 +128,7 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
     @router.post("/projects/{project_id}/tasks/{task_id}/skip")
     async def skip_task(project_id: str, task_id: str, principal: Annotates) -> Response:
         project = await labels.project(principal.tenant_id, project_id)
-        await labels.skip(project, task_id, _person(principal))
+        await projects.skip(project, task_id, _person(principal))
         return Response(status_code=204)
 
     @router.get("/feedback")

@@ -16,8 +16,9 @@ from labeling.use_cases import Projects
 def build(settings: Settings) -> FastAPI:
     """The labeling application."""
     service = Service("labeling", settings)
+    kept = service.aggregates("projects", Project)
     labels = Labels(
-        service.aggregates("projects", Project),
+        kept,
         service.collection("tasks"),
         service.collection("feedback"),
         service.collection("deleted_files"),
@@ -33,5 +34,5 @@ def build(settings: Settings) -> FastAPI:
     service.bus.subscribe(subscriptions(projects))
     service.background("sweep", projects.sweep)
     service.sweep_orphans({"labels": labels.orphaned_labels})
-    service.watch_leases(labels.projects, TO_PURGE)
+    service.watch_leases(kept, TO_PURGE)
     return service.app([routes(labels, projects)])

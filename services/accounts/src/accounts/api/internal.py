@@ -27,13 +27,13 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
 
     @router.get("/tenants/{tenant_id}")
     async def tenant(tenant_id: str, _: Internal) -> TenantFacts:
-        found = await accounts.tenants.get(tenant_id, tenant_id)
+        found = await accounts.tenant(tenant_id)
         return TenantFacts(tenant_id=found.id, slug=found.slug, policy=found.policy)
 
     @router.get("/users/{user_id}")
     async def person(user_id: str, caller: Internal) -> dict[str, Any]:
-        user = await accounts.users.get(caller.tenant_id, user_id)
-        return person_view(user, await accounts.tenants.get(user.tenant_id, user.tenant_id), usual)
+        user = await accounts.person(caller.tenant_id, user_id)
+        return person_view(user, await accounts.tenant(user.tenant_id), usual)
 
     @router.post("/users/sign_up")
     async def sign_up(asked: SignUp, _: Internal) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from accounts.api.bodies import CeilingChange, LettersAsked, OwnerAsked, TenantA
 from accounts.api.views import invited_view, tenant_view
 from accounts.domain import Ceiling
 from accounts.store import Accounts
-from accounts.use_cases import Leftovers, People, Tenants, actor_of
+from accounts.use_cases import Leftovers, People, ReplayLetters, Tenants, actor_of
 from chassis.auth import Principal, operator
 from chassis.errors import NotFound
 from chassis.http import Page, page
@@ -73,14 +73,9 @@ def letter_view(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRouter:
+def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> APIRouter:
     """For the operator: what consumers gave up, and sending it back once its cause is mended."""
     router = APIRouter(prefix="/v1/organization/dead_letters", tags=["organization"])
-
-    async def replay(principal: Principal, letters: list[DeadLetter]) -> None:
-        for letter in letters:
-            await dead_letters.replay(letter)
-            await accounts.audit("", actor_of(principal), "dead_letter.replay", letter.id, consumer=letter.consumer)
 
     @router.get("")
     async def list_letters(
@@ -102,7 +97,7 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
     async def replay_all(asked: LettersAsked, principal: Operator) -> dict[str, Any]:
         found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
         whole = [letter for letter in found[::-1] if not letter.cut]  # as they died: those of a key follow each other
-        await replay(principal, whole)
+        await replay.run(whole, actor_of(principal))
         return {"object": "list", "replayed": len(whole), "skipped": [letter.id for letter in found if letter.cut]}
 
     @router.get("/{letter_id}")
@@ -118,7 +113,7 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
     @router.post("/{letter_id}/replay")
     async def replay_letter(letter_id: str, principal: Operator) -> dict[str, Any]:
         letter = await dead_letters.get(letter_id)
-        await replay(principal, [letter])
+        await replay.run([letter], actor_of(principal))
         return letter_view(await dead_letters.get(letter_id))
 
     return router

@@ -28,7 +28,7 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
 
     @router.get("")
     async def own_organization(principal: Reads) -> dict[str, Any]:
-        return tenant_view(await accounts.tenants.get(principal.tenant_id, principal.tenant_id), usual)
+        return tenant_view(await accounts.tenant(principal.tenant_id), usual)
 
     @router.patch("")
     async def change_policy(change: PolicyChange, principal: Writes) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
 
     @router.get("/keys")
     async def list_keys(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
-        found = await accounts.keys.find(principal.tenant_id, limit=limit + 1, after=after)
+        found = await accounts.keys_page(principal.tenant_id, limit=limit + 1, after=after)
         return page([key_view(key) for key in found], limit=limit)
 
     @router.post("/keys/{key_id}/rotate")
@@ -70,13 +70,13 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
         after: str | None = None,
         email: Annotated[str | None, Query(max_length=320, description="Only the person of this address.")] = None,
     ) -> Page:
-        query = {"email": email.strip().casefold()} if email is not None else {}
-        found = await accounts.users.find(principal.tenant_id, query, limit=limit + 1, after=after)
+        only = email.strip().casefold() if email is not None else None
+        found = await accounts.people_page(principal.tenant_id, email=only, limit=limit + 1, after=after)
         return page([user_view(user) for user in found], limit=limit)
 
     @router.get("/users/{user_id}")
     async def retrieve_person(user_id: str, principal: Reads) -> dict[str, Any]:
-        return user_view(await accounts.users.get(principal.tenant_id, user_id))
+        return user_view(await accounts.person(principal.tenant_id, user_id))
 
     @router.post("/users/{user_id}/reset_password")
     async def reset_password(user_id: str, principal: Writes, response: Response) -> dict[str, Any]:
