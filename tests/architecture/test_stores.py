@@ -18,7 +18,6 @@ STORELESS = {"console", "model_server", "serving_agent"}
 
 NOT_YET = {
     "event_gateway": "stores show their aggregates, use cases and worker reach through",
-    "inference_proxy": "routes ask the stores' aggregates",
 }
 """What is still to be done, and where."""
 

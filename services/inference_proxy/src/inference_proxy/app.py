@@ -42,7 +42,7 @@ def build(settings: Settings) -> FastAPI:
         "answers", most=settings.inference_in_flight, most_each=settings.inference_tenant_in_flight, retry_after=1
     )
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
-    records = Records(chats.chats)
+    records = Records(chats)
     answering = Answering(routes, bases, engines, retrieval, records, spending, in_flight)
     for engine in engines.values():
         service.on_start(engine.open)

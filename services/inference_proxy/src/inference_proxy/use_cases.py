@@ -16,7 +16,7 @@ from chassis.ids import new_id, now
 from chassis.in_flight import InFlight
 from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.bases import Bases
-from inference_proxy.domain import Chat, Feedback, no_feedback
+from inference_proxy.domain import Chat, Feedback
 from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Sampling, Target
 from inference_proxy.limits import Spending
 from inference_proxy.records import Records
@@ -301,7 +301,7 @@ class Rating:
         Raises:
             NotFound: this tenant got no such answer.
         """
-        chat = await self._chats.chats.get(principal.tenant_id, chat_id, principal.only)
+        chat = await self._chats.get(principal, chat_id)
         feedback = Feedback(
             id=request_id_for("fb_", new_id("fb_")),
             tenant_id=principal.tenant_id,
@@ -314,7 +314,7 @@ class Rating:
             comment=comment,
         )
         feedback.announce()
-        return await self._chats.feedback.add_once(feedback)
+        return await self._chats.rate(feedback)
 
     async def take_back(self, principal: Principal, feedback_id: str) -> None:
         """Delete a rating: its giver their own, who manages the organization anybody's.
@@ -322,7 +322,5 @@ class Rating:
         Raises:
             NotFound: there is none that the caller may delete, or it was deleted before.
         """
-        theirs = {} if principal.may("organization:write") else {"owner": principal.owner}
-        if await self._chats.feedback.find_one(principal.tenant_id, {**theirs, "_id": feedback_id}) is None:
-            raise no_feedback(feedback_id)
-        await self._chats.feedback.update(principal.tenant_id, feedback_id, Feedback.delete)
+        owner = None if principal.may("organization:write") else principal.owner
+        await self._chats.change_rating(principal.tenant_id, feedback_id, Feedback.delete, owner=owner)
