@@ -13,8 +13,7 @@ from accounts.domain import Ceiling
 from accounts.store import Accounts
 from accounts.use_cases import Leftovers, People, ReplayLetters, Tenants, actor_of
 from chassis.auth import Principal, operator
-from chassis.errors import NotFound
-from chassis.http import Page, page
+from chassis.http import Page, behind, page
 from chassis.text import quoted
 from eventbus.dead_letters import DeadLetter, DeadLetters
 from schemas import TenantPolicy
@@ -86,12 +85,8 @@ def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> APIR
         code: Word | None = None,
     ) -> Page:
         found = await dead_letters.find(consumer=consumer, code=code)
-        if after is not None:
-            ids = [letter.id for letter in found]
-            if after not in ids:
-                raise NotFound(f"No such dead letter: {quoted(after)}.", param="after")
-            found = found[ids.index(after) + 1 :]
-        return page([letter_view(letter) for letter in found], limit=limit)
+        rest = behind(found, after, f"No such dead letter: {quoted(after or '')}.")
+        return page([letter_view(letter) for letter in rest], limit=limit)
 
     @router.post("/replay")
     async def replay_all(asked: LettersAsked, principal: Operator) -> dict[str, Any]:

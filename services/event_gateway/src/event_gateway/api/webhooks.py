@@ -78,12 +78,12 @@ def webhook_routes(webhooks: Webhooks, endpoints: Endpoints) -> APIRouter:
 
     @router.get("/webhook_endpoints")
     async def list_webhook_endpoints(principal: Reads, limit: Limit = 20, after: After = None) -> Page:
-        found = await webhooks.endpoints.find(principal.tenant_id, limit=limit + 1, after=after)
+        found = await webhooks.endpoints_page(principal.tenant_id, limit=limit + 1, after=after)
         return page(await views(principal, found), limit=limit)
 
     @router.get("/webhook_endpoints/{endpoint_id}")
     async def retrieve_webhook_endpoint(endpoint_id: str, principal: Reads) -> dict[str, Any]:
-        return await view(principal, await webhooks.endpoints.get(principal.tenant_id, endpoint_id))
+        return await view(principal, await webhooks.endpoint(principal.tenant_id, endpoint_id))
 
     @router.post("/webhook_endpoints/{endpoint_id}")
     async def change_webhook_endpoint(endpoint_id: str, change: EndpointChange, principal: Writes) -> dict[str, Any]:

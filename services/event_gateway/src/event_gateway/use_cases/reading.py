@@ -11,7 +11,7 @@ from chassis.auth import Principal
 from chassis.ids import now
 from chassis.in_flight import InFlight
 from event_gateway.domain import VISIBLE, Delivery, cloudevent_of
-from event_gateway.store import Kept, Log
+from event_gateway.store import Log, Webhooks
 from eventbus.handled import envelope_handled
 from schemas import EVENTS, Event
 
@@ -28,13 +28,15 @@ class KeepEvent:
     """Keeps an event to be read, and makes a delivery to each webhook that wants it.
 
     Args:
-        kept: where.
+        events: where it is kept.
+        webhooks: where deliveries are made.
         most_waiting: deliveries that wait for one endpoint.
         wake: called when there is something to deliver.
     """
 
-    def __init__(self, kept: Kept, *, most_waiting: int, wake: asyncio.Event) -> None:
-        self._kept = kept
+    def __init__(self, events: Log, webhooks: Webhooks, *, most_waiting: int, wake: asyncio.Event) -> None:
+        self._events = events
+        self._webhooks = webhooks
         self._most_waiting = most_waiting
         self._wake = wake
 
@@ -44,17 +46,16 @@ class KeepEvent:
             return
         envelope = envelope_handled()
         shown = cloudevent_of(envelope, event)
-        await self._kept.log.append(event.tenant_id, shown)
-        webhooks = self._kept.webhooks
-        for endpoint in await webhooks.wanting(event.tenant_id, event.type):
+        await self._events.append(event.tenant_id, shown)
+        for endpoint in await self._webhooks.wanting(event.tenant_id, event.type):
             delivery = Delivery.of(endpoint, shown, int(envelope.time.timestamp()), now())
-            if await webhooks.deliveries.find_one(event.tenant_id, {"_id": delivery.id}):
+            if await self._webhooks.is_known(delivery):
                 continue
-            if await webhooks.is_full(endpoint, self._most_waiting):
-                await webhooks.count_skipped(endpoint)
+            if await self._webhooks.is_full(endpoint, self._most_waiting):
+                await self._webhooks.count_skipped(endpoint)
                 log.warning("webhook_skipped", endpoint_id=endpoint.id, event_id=delivery.event_id)
                 continue
-            await webhooks.deliveries.add_once(delivery)
+            await self._webhooks.add_delivery(delivery)
             self._wake.set()
 
 
