@@ -230,11 +230,11 @@ class AggregateStore(Generic[A]):
             log.error("document_unreadable", collection=self.collection.name, id=str(document["_id"]), fields=wrong)
             return None
 
-    def _envelop(self, aggregate: A) -> list[dict[str, Any]]:
+    def _envelop(self, aggregate: A) -> list[Document]:
         context = structlog.contextvars.get_contextvars()
         return [self._record(event, aggregate, context) for event in aggregate.take_pending()]
 
-    def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> Document:
         envelope = envelope_of(
             event,
             self._service,

@@ -18,7 +18,7 @@ from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from schemas import Envelope
 from stores.leases import Holds
-from stores.mongo import Collection, PyMongoError
+from stores.mongo import Collection, Document, PyMongoError, Query
 
 log = structlog.get_logger()
 
@@ -38,7 +38,11 @@ MOST_FAILING = 16 * PARALLEL
 UNPUBLISHABLE = (*PERMANENT, ValueError)
 """Errors of the event itself, which no later attempt mends."""
 
-WAITING: dict[str, Any] = {"outbox.0.at": {"$exists": True}}
+WAITING: Query = {"outbox.0.at": {"$exists": True}}
+
+
+Outboxes = AggregateStore[Any]
+"""A collection of aggregates, of whichever kind."""
 
 
 class Relay:
@@ -57,9 +61,7 @@ class Relay:
         owner: this replica's name in the lease.
     """
 
-    def __init__(
-        self, bus: Bus, stores: list[AggregateStore[Any]], leases: Collection, given_up: GivenUp, owner: str
-    ) -> None:
+    def __init__(self, bus: Bus, stores: list[Outboxes], leases: Collection, given_up: GivenUp, owner: str) -> None:
         self._bus = bus
         self._stores = stores
         self._holds = Holds(leases)
@@ -90,7 +92,7 @@ class Relay:
             self._awake.clear()
             await _survive(self.drain())
 
-    async def _retry(self, store: AggregateStore[Any]) -> None:
+    async def _retry(self, store: Outboxes) -> None:
         """Publish again what failed, beside the sweep: the broker may take its time to fail again."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -110,7 +112,7 @@ class Relay:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _drain_store(self, store: AggregateStore[Any]) -> None:
+    async def _drain_store(self, store: Outboxes) -> None:
         """Publish what waits in one collection; what fails is left to be tried again, so the rest goes on."""
         failure: Exception | None = None
         while fresh := await self._oldest(store):
@@ -118,7 +120,7 @@ class Relay:
         if failure:
             raise failure
 
-    async def _drain_failing(self, store: AggregateStore[Any]) -> None:
+    async def _drain_failing(self, store: Outboxes) -> None:
         """Publish what failed in one collection; what another replica has published since fails no more."""
         failing = self._failing[store.collection.name]
         failure: Exception | None = None
@@ -133,7 +135,7 @@ class Relay:
         if failure:
             raise failure
 
-    async def _publish_all(self, store: AggregateStore[Any], documents: list[dict[str, Any]]) -> Exception | None:
+    async def _publish_all(self, store: Outboxes, documents: list[Document]) -> Exception | None:
         """Publish these side by side, and note which of them fail; the last failure."""
         failing = self._failing[store.collection.name]
         failure: Exception | None = None
@@ -149,7 +151,7 @@ class Relay:
                 raise outcome
         return failure
 
-    async def _oldest(self, store: AggregateStore[Any]) -> list[dict[str, Any]]:
+    async def _oldest(self, store: Outboxes) -> list[Document]:
         """The documents that have waited longest, but for those that failed."""
         failing = self._failing[store.collection.name]
         room = min(PARALLEL, MOST_FAILING - len(failing))
@@ -160,13 +162,13 @@ class Relay:
         OLDEST.labels(store.collection.name).set(max(0.0, age))
         return fresh
 
-    async def _waiting(self, store: AggregateStore[Any], query: Any, most: int = PARALLEL) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await (
+    async def _waiting(self, store: Outboxes, query: Query, most: int = PARALLEL) -> list[Document]:
+        found: list[Document] = await (
             store.collection.find(query, {"outbox": 1}).sort("outbox.0.at", 1).limit(most).to_list(most)
         )
         return found
 
-    async def _publish(self, store: AggregateStore[Any], document: dict[str, Any]) -> None:
+    async def _publish(self, store: Outboxes, document: Document) -> None:
         for record in document["outbox"]:
             if not await self._hold_lease():
                 raise _LeaseLost("Another replica relays now.")
@@ -176,9 +178,7 @@ class Relay:
             await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
             crash_point("relay.removed")
 
-    async def _publish_or_give_up(
-        self, store: AggregateStore[Any], document: dict[str, Any], record: dict[str, Any]
-    ) -> None:
+    async def _publish_or_give_up(self, store: Outboxes, document: Document, record: Document) -> None:
         try:
             await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
         except UNPUBLISHABLE as error:

@@ -33,8 +33,8 @@ def over(until_ms: str) -> Query:
 FREE = over("lease.until_ms")
 """Matches what nobody holds a lease on."""
 
-GIVEN_BACK: dict[str, Any] = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
-FORGIVEN: dict[str, Any] = {"lease.failures": 0, "lease.unfinished": 0}
+GIVEN_BACK: Document = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
+FORGIVEN: Document = {"lease.failures": 0, "lease.unfinished": 0}
 
 
 async def keep_renewed(
@@ -81,7 +81,7 @@ class Holds:
         return {"$or": [{self._holder: holder}, over(self._until_ms)]}
 
     @property
-    def given_back(self) -> dict[str, Any]:
+    def given_back(self) -> Document:
         """The fields of what nobody holds."""
         return {self._holder: "", self._until_ms: 0}
 
@@ -139,7 +139,7 @@ class Leases:
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
 
-    async def claim(self, query: dict[str, Any], owner: str, seconds: float) -> dict[str, Any] | None:
+    async def claim(self, query: Query, owner: str, seconds: float) -> Document | None:
         """Claim the oldest document that matches and whose lease is free or over.
 
         Args:
@@ -220,13 +220,13 @@ class Leases:
             {**further, "_id": document_id, "lease.fence": fence}, {"$set": {**FORGIVEN, "lease.progress": mark}}
         )
 
-    async def abandoned(self, query: dict[str, Any]) -> float:
+    async def abandoned(self, query: Query) -> float:
         """For how long the work has lain without a worker whose lease ended first; 0 where all is held or given back.
 
         Args:
             query: which documents are work; should use an index.
         """
-        pipeline: list[dict[str, Any]] = [
+        pipeline: list[Query] = [
             {"$match": {"$and": [query, {"lease.owner": {"$nin": ["", None]}}]}},
             {"$group": {"_id": None, "until_ms": {"$min": "$lease.until_ms"}}},
             {"$project": {"ms": {"$subtract": [SERVER_MS, "$until_ms"]}}},
@@ -234,17 +234,17 @@ class Leases:
         found = await self._collection.aggregate(pipeline).to_list(1)
         return max(0.0, found[0]["ms"] / 1000) if found else 0.0
 
-    async def unclaimed(self, query: dict[str, Any]) -> float:
+    async def unclaimed(self, query: Query) -> float:
         """Age of the oldest work that matches, is free and was never claimed; 0 where there is none.
 
         Args:
             query: which documents are work; should use an index.
         """
-        never: dict[str, Any] = {"$and": [query, {"lease.fence": 0}, FREE]}
+        never: Query = {"$and": [query, {"lease.fence": 0}, FREE]}
         oldest = await self._collection.find_one(never, {"created_at": 1}, sort=[("created_at", 1)])
         return max(0.0, now() - oldest["created_at"]) if oldest else 0.0
 
-    async def watch(self, query: dict[str, Any]) -> None:
+    async def watch(self, query: Query) -> None:
         """Keep the gauges of abandoned and of unclaimed work current, until cancelled."""
         while True:
             ABANDONED.labels(self._collection.name).set(await self.abandoned(query))

@@ -37,11 +37,11 @@ async def page(
         last = await collection.find_one(after)
         if last is None:
             raise NotFound(missing, param="after")
-        query = {"$and": [query, _behind(order, last)]}
+        query = {"$and": [query, following(order, last)]}
     return [document async for document in collection.find(query).sort(list(order)).limit(limit)]
 
 
-def _behind(order: Sequence[tuple[str, int]], last: Document) -> Query:
+def following(order: Sequence[tuple[str, int]], last: Document) -> Query:
     """Matches what follows a document: it is further in a field, and the same in those before."""
     ways: list[Query] = []
     for place, (field, direction) in enumerate(order):
