@@ -230,8 +230,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "relay without a lease",
         RELAY,
-        "        except DuplicateKeyError:\n            return False\n",
-        "        except DuplicateKeyError:\n            return True\n",
+        "        if held is None:\n            return False\n",
+        "        if held is None:\n            return True\n",
         f"{RELAY_TEST}::test_one_replica_relays_at_a_time",
     ),
     bug(
@@ -1107,8 +1107,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: anybody of a tenant takes back what somebody wrote",
         "services/inference_proxy/src/inference_proxy/use_cases.py",
-        'theirs = {} if principal.may("organization:write") else {"owner": principal.owner}',
-        "theirs: dict[str, str] = {}",
+        'owner = None if principal.may("organization:write") else principal.owner',
+        "owner = None",
         "services/inference_proxy/tests/test_service.py"
         "::test_feedback_is_taken_back_by_its_giver_or_who_manages_the_organization",
     ),
@@ -2174,7 +2174,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "webhooks: deliveries to an endpoint that is away pile up",
         f"{GATEWAY}/use_cases/reading.py",
-        "if await webhooks.is_full(endpoint, self._most_waiting):",
+        "if await self._webhooks.is_full(endpoint, self._most_waiting):",
         "if self._most_waiting < 0:",
         f"{WEBHOOKS}::test_an_endpoint_that_is_away_holds_up_nobody_and_only_so_much",
     ),
