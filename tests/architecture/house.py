@@ -96,7 +96,7 @@ def called(node: ast.AST) -> Iterator[str]:
     """Last names of the functions called below a node."""
     for one in ast.walk(node):
         if isinstance(one, ast.Call):
-            yield chain(one.func)[-1] if chain(one.func) else ""
+            yield one.func.attr if isinstance(one.func, ast.Attribute) else "".join(chain(one.func)[-1:])
 
 
 def chain(node: ast.expr) -> list[str]:
@@ -116,10 +116,9 @@ def leases(house: House) -> Found:
             for one in ast.walk(module.tree)
             if isinstance(one, ast.Dict)
             for key, value in zip(one.keys, one.values, strict=True)
-            if isinstance(key, ast.Constant)
-            and str(key.value).endswith("until_ms")
-            and isinstance(value, ast.Dict)
-            and "SERVER_MS" in ast.unparse(value)
+            if key is not None
+            and ast.unparse(key).rstrip("'").endswith("until_ms")
+            and any(clock in ast.unparse(value) for clock in ("SERVER_MS", "in_seconds"))
         )
         yield from (module.at(key) for key in list(ends)[:1])
 

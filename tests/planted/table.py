@@ -11,7 +11,7 @@ LANES = "libs/eventbus/src/eventbus/lanes.py"
 BUS = "libs/eventbus/src/eventbus/bus.py"
 OUTBOX = "libs/eventbus/src/eventbus/outbox.py"
 RELAY = "libs/eventbus/src/eventbus/relay.py"
-LEASES = "libs/eventbus/src/eventbus/leases.py"
+LEASES = "libs/stores/src/stores/leases.py"
 PARKING = "libs/eventbus/src/eventbus/parking.py"
 LANES_TEST = "libs/eventbus/tests/test_lanes.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
@@ -231,8 +231,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "relay without a lease",
         RELAY,
-        "        except DuplicateKeyError:\n            return False\n",
-        "        except DuplicateKeyError:\n            return True\n",
+        "        if held is None:\n            return False\n",
+        "        if held is None:\n            return True\n",
         f"{RELAY_TEST}::test_one_replica_relays_at_a_time",
     ),
     bug(
@@ -429,6 +429,20 @@ BUGS: tuple[Planted, ...] = (
         "if os.getppid() != parent:",
         "if False:",
         "services/trainer/tests/test_nursery.py::test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing",
+    ),
+    bug(
+        "what one holds another takes",
+        LEASES,
+        "{**query, **self.free_for(holder)}",
+        "query",
+        "libs/stores/tests/test_leases.py::test_who_holds_a_document_keeps_it_until_it_is_given_back_or_over",
+    ),
+    bug(
+        "a page begins with what is in two pages",
+        "libs/stores/src/stores/paging.py",
+        "same = {name: last[name] for name, _ in order[:place]}",
+        "same = {name: {'$exists': True} for name, _ in order[:place]}",
+        "libs/stores/tests/test_paging.py::test_pages_follow_each_other_without_gap_or_repetition",
     ),
     # leased work
     bug(
@@ -1108,8 +1122,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: anybody of a tenant takes back what somebody wrote",
         "services/inference_proxy/src/inference_proxy/use_cases.py",
-        'theirs = {} if principal.may("organization:write") else {"owner": principal.owner}',
-        "theirs: dict[str, str] = {}",
+        'owner = None if principal.may("organization:write") else principal.owner',
+        "owner = None",
         "services/inference_proxy/tests/test_service.py"
         "::test_feedback_is_taken_back_by_its_giver_or_who_manages_the_organization",
     ),
@@ -1165,8 +1179,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a key is verified behind a write",
         "services/accounts/src/accounts/use_cases/keys.py",
-        "        self._accounts.last_used.note(key)",
-        "        await self._accounts.keys.update(key.tenant_id, key.id, lambda _: None)",
+        "        self._accounts.note_use(key)",
+        "        await self._accounts.change_key(key.tenant_id, key.id, lambda _: None)",
         "services/accounts/tests/test_service.py::test_a_key_is_verified_though_nothing_can_be_written",
     ),
     bug(
@@ -1492,35 +1506,35 @@ BUGS: tuple[Planted, ...] = (
     # idempotency keys
     bug(
         "idempotency key ignores the body",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/runtime/src/runtime/idempotency.py",
         'if stored["body_hash"] != body_hash:',
         'if stored["body_hash"] == "":',
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
     ),
     bug(
         "idempotency answer not stored",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/runtime/src/runtime/idempotency.py",
         "            await self._store(self)\n",
         "            pass\n",
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
     ),
     bug(
         "half a body is a request",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/runtime/src/runtime/idempotency.py",
         '        if message["type"] == "http.disconnect":\n            return None\n        body +=',
         '        if message["type"] == "http.disconnect":\n            return bytes(body)\n        body +=',
         f"{HTTP}::test_a_body_that_was_cut_off_was_not_asked",
     ),
     bug(
         "an answer too large for a document is kept",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/runtime/src/runtime/idempotency.py",
         'not message.get("more_body", False) and len(self.body) <= MAX_BODY',
         'not message.get("more_body", False)',
         f"{HTTP}::test_an_answer_too_large_to_be_kept_is_made_again",
     ),
     bug(
         "an answer is kept against the promise",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/runtime/src/runtime/idempotency.py",
         'if scope.get("state", {}).get(DONE_AGAIN):',
         "if False:",
         f"{HTTP}::test_what_is_promised_not_to_be_kept_is_not_kept_for_a_repetition",
@@ -1794,14 +1808,14 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "upload: the slots are there for whoever sends first",
-        "services/ingest/src/ingest/receive.py",
-        "self._taken.total() >= self._most - self._most // 2",
-        "self._taken.total() >= self._most",
-        "services/ingest/tests/test_receive.py::test_four_tenants_who_take_all_they_can_leave_slots_for_others",
+        "libs/chassis/src/chassis/in_flight.py",
+        "after > self._most - self._for_newcomers",
+        "after > self._most",
+        "libs/chassis/tests/test_in_flight.py::test_four_tenants_who_take_all_they_can_leave_places_for_others",
     ),
     bug(
         "upload: a key means the same file for ever",
-        "libs/chassis/src/chassis/idempotency.py",
+        "libs/runtime/src/runtime/idempotency.py",
         'return f"{self.record_id}{self.life}"',
         "return self.record_id",
         "services/ingest/tests/test_repeats.py::test_a_key_may_be_used_for_another_file_once_its_time_is_over",
@@ -1873,8 +1887,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: the word that tasks are removed passes one who adds some",
         "services/labeling/src/labeling/use_cases.py",
-        "await self._labels.projects.save(project, fence=project.lease.fence)",
-        "await self._labels.projects.update(project.tenant_id, project.id, Project.purge)",
+        "await self._labels.save_claimed(project)",
+        "await self._labels.change(project.tenant_id, project.id, Project.purge)",
         f"{LABELING_DELETION}::test_tasks_written_between_the_removal_and_the_word_of_it_are_removed_too",
     ),
     bug(
@@ -2050,13 +2064,13 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "event log: what goes while a page is looked for is passed over",
         f"{GATEWAY}/store.py",
-        """        found = await self._entries.find(query).sort("number", 1).limit(limit).to_list(limit)
+        """        found = await page(self._entries, query, [("number", 1)], limit=limit)
         if after is not None:  # after the events were found: the oldest go meanwhile
             await self._expect_kept(tenant_id, after, head)
 """,
         """        if after is not None:
             await self._expect_kept(tenant_id, after, head)
-        found = await self._entries.find(query).sort("number", 1).limit(limit).to_list(limit)
+        found = await page(self._entries, query, [("number", 1)], limit=limit)
 """,
         f"{READING}::test_events_that_go_while_a_page_is_looked_for_are_not_passed_over",
     ),
@@ -2203,7 +2217,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "webhooks: deliveries to an endpoint that is away pile up",
         f"{GATEWAY}/use_cases/reading.py",
-        "if await webhooks.is_full(endpoint, self._most_waiting):",
+        "if await self._webhooks.is_full(endpoint, self._most_waiting):",
         "if self._most_waiting < 0:",
         f"{WEBHOOKS}::test_an_endpoint_that_is_away_holds_up_nobody_and_only_so_much",
     ),

@@ -16,16 +16,16 @@ from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from chassis import idempotency
 from chassis.auth import Principal, require
-from chassis.errors import Conflict, Invalid
+from chassis.errors import Conflict, Invalid, NotFound
 from chassis.exhaustion import EXHAUSTION
-from chassis.http import MOST_BODY_BYTES
-from chassis.idempotency import MAX_BODY, FormDigest, answer_not_kept, request_id_for
+from chassis.http import MOST_BODY_BYTES, behind, page
+from chassis.idempotency import answer_not_kept, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
 from chassis.settings import ServiceSettings
-from runtime import Service
+from runtime import Service, idempotency
+from runtime.idempotency import MAX_BODY, FormDigest
 from stores.mongo import connect
 from testkit import Space
 
@@ -194,7 +194,7 @@ async def test_an_idempotency_key_in_use_says_so(space: Space) -> None:
 async def test_a_key_is_held_as_long_as_its_attempt_lives_and_no_longer(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency, "LEASE_MS", 300)
+    monkeypatch.setattr(idempotency, "LEASE_SECONDS", 0.3)
     async with client(space) as http:
         headers = {"idempotency-key": "slow", "authorization": http.headers["authorization"]}
         slow = asyncio.create_task(http.post("/v1/orders", json={"count": 77}, headers=headers))
@@ -359,3 +359,15 @@ def test_a_form_has_one_digest_however_it_is_cut_and_whatever_its_boundary(chunk
     content = b"text -- --bound --boundar and more"
     assert digest("boundary", content, chunk=chunk) == digest("x1", content, chunk=1000)
     assert digest("boundary", content, chunk=chunk) != digest("boundary", content + b".", chunk=chunk)
+
+
+def test_what_is_held_in_memory_is_read_page_by_page() -> None:
+    held = [{"id": name} for name in "abc"]
+    first = page(behind(held, None, ""), limit=2)
+    assert (first.last_id, first.has_more) == ("b", True)
+    rest = page(behind(held, first.last_id, ""), limit=2)
+    assert (rest.data, rest.has_more) == ([{"id": "c"}], False)
+    assert behind(held, "c", "") == []
+    with pytest.raises(NotFound, match="No such letter") as refused:
+        behind(held, "d", "No such letter.")
+    assert refused.value.param == "after"

@@ -21,12 +21,12 @@ from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
 from eventbus.handled import envelope_handled
-from eventbus.leases import ABANDONED, UNCLAIMED
 from eventbus.outbox import AggregateStore
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
 from runtime import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from schemas.envelope import utc_now
+from stores.leases import ABANDONED, UNCLAIMED
 from testkit import Space, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -9,18 +9,18 @@ import pytest
 from gateway_world import FEEDBACK, REFUSED, World, drift, feedback
 
 from chassis.ids import derived_id, now
-from event_gateway.store import Kept
+from event_gateway.use_cases import DropOld
 from schemas import FeedbackRecorded, cloudevent
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def kept_by(world: World) -> Kept:
-    """What the running gateway keeps."""
+def drop_old(world: World) -> DropOld:
+    """What the running gateway drops old things by."""
     sweep: Any = world.app.state.service._background["sweep"]
-    kept: Kept = sweep.__self__
-    return kept
+    dropping: DropOld = sweep.__self__
+    return dropping
 
 
 BATCH = {"content-type": "application/cloudevents-batch+json"}
@@ -175,7 +175,7 @@ async def test_what_was_sent_is_forgotten_after_a_week_but_not_before_it_is_publ
     unpublished, old = f"sent_waiting_{world.tenant}", f"sent_old_{world.tenant}"
     await received.insert_one({**waiting, "_id": unpublished, "outbox": [{}], "created_at": 1})
     await received.insert_one({**waiting, "_id": old, "created_at": 1})
-    await kept_by(world).drop_before(now() - 60)
+    await drop_old(world).drop_before(now() - 60)
     left = {one["_id"] async for one in received.find({"tenant_id": world.tenant})}
     await received.delete_one({"_id": unpublished})
     assert left == {waiting["_id"], unpublished}

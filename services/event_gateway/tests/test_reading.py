@@ -216,7 +216,7 @@ async def test_a_question_that_waits_ends_with_its_key(world: World) -> None:
     async with world.space.publisher("registry") as publish:
         waiting = asyncio.create_task(world.get("/events", wait=30))
         heads: Any = world.app.state.service._background["heads"]
-        await eventually(lambda: heads.__self__._waiting.get(world.tenant) == 1)
+        await eventually(lambda: heads.__self__._waiting._taken.get(world.tenant) == 1)
         world.app.state.service.authenticator.forget(hash_key(world.key("sk-engineer")))
         await publish(promoted("m1", world.tenant))
         answer = await asyncio.wait_for(waiting, 30)
@@ -232,23 +232,23 @@ async def test_a_burst_gets_no_more_places_than_there_are(world: World) -> None:
         )
         assert sorted(answer.status_code for answer in opened) == [200] * PLACES + [429] * (8 - PLACES)
         await streams.aclose()
-        await eventually(lambda: world.tenant not in heads.__self__._waiting)
+        await eventually(lambda: world.tenant not in heads.__self__._waiting._taken)
         answers = await asyncio.gather(*(world.get("/events", after="latest", wait=1) for _ in range(8)))
         assert sorted(answer.status_code for answer in answers) == [200] * PLACES + [429] * (8 - PLACES)
-        assert world.tenant not in heads.__self__._waiting
+        assert world.tenant not in heads.__self__._waiting._taken
 
 
 async def test_open_streams_are_counted(world: World) -> None:
     waiting = [asyncio.create_task(world.get("/events", after="latest", wait=5)) for _ in range(PLACES)]
     heads: Any = world.app.state.service._background["heads"]
-    await eventually(lambda: heads.__self__._waiting.get(world.tenant) == PLACES)
+    await eventually(lambda: heads.__self__._waiting._taken.get(world.tenant) == PLACES)
     assert (await world.get("/events", wait=1)).status_code == 429
     assert (await world.get("/events", "sk-other", wait=0.1)).status_code == 200
     assert (await world.get("/events")).status_code == 200
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    await eventually(lambda: world.tenant not in heads.__self__._waiting)
+    await eventually(lambda: world.tenant not in heads.__self__._waiting._taken)
 
 
 async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(world: World) -> None:

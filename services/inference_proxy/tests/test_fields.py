@@ -235,7 +235,7 @@ async def test_a_change_that_comes_after_a_delete_leaves_nothing(
             await completions.update(chat_id, metadata={"who": "Eve"})
         else:
             await completions.delete(chat_id)
-    left = await places[0].chats.get(world.a, chat_id)
+    left = await places[0]._chats.get(world.a, chat_id)
     assert (left.stored, left.metadata, left.messages, left.answers) == (False, {}, [], [])
 
 

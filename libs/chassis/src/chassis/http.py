@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import uvicorn
@@ -22,13 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.bodies import UNKNOWN_FIELD, known_query
 from chassis.draining import DrainBody
-from chassis.errors import Invalid, SartorError, TooLarge, Transient, envelope
+from chassis.errors import Invalid, NotFound, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from chassis.text import shown
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 REQUESTS = Counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
 LATENCY = Histogram("http_request_seconds", "Time to the last byte of an answer.", ["method", "route"])
@@ -307,15 +309,38 @@ class Page(BaseModel):
 
 
 def page(items: Sequence[Any], *, limit: int) -> Page:
-    """Make a page from at most `limit` + 1 items, the extra one telling that there is more.
+    """Make a page of `limit` items; further ones, of which one is enough, tell that there is more.
 
     Items are models or dicts with an `id`.
     """
     shown = list(items[:limit])
-    ids = [item["id"] if isinstance(item, dict) else item.id for item in shown]
+    ids = [_id_of(item) for item in shown]
     return Page(
         data=shown,
         first_id=ids[0] if ids else None,
         last_id=ids[-1] if ids else None,
         has_more=len(items) > limit,
     )
+
+
+def behind(items: Sequence[T], after: str | None, missing: str) -> Sequence[T]:
+    """The items that follow the one with an id; all of them where none is named.
+
+    Args:
+        items: models or dicts with an `id`.
+        after: the id.
+        missing: what to say where there is none such.
+
+    Raises:
+        NotFound: there is none such.
+    """
+    if after is None:
+        return items
+    ids = [_id_of(item) for item in items]
+    if after not in ids:
+        raise NotFound(missing, param="after")
+    return items[ids.index(after) + 1 :]
+
+
+def _id_of(item: Any) -> str:
+    return str(item["id"] if isinstance(item, dict) else item.id)

@@ -15,7 +15,7 @@ from functools import partial
 
 from chassis.children import die_with_parent
 from chassis.settings import ServiceSettings
-from eventbus.leases import Leases, keep_renewed
+from stores.leases import Leases, keep_renewed
 from stores.mongo import PyMongoError, connect
 
 

@@ -15,9 +15,10 @@ from chassis.text import quoted
 from eventbus.aggregate import Aggregate, Lease
 from eventbus.envelopes import envelope_of
 from eventbus.event_size import check_size
-from eventbus.leases import Leases
 from schemas import Event
-from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
+from stores.leases import Leases
+from stores.mongo import ASCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
+from stores.paging import NEWEST_FIRST, OLDEST_FIRST, page
 
 log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ class AggregateStore(Generic[A]):
             return existing
         return aggregate
 
-    async def find_one(self, tenant_id: str, query: dict[str, Any]) -> A | None:
+    async def find_one(self, tenant_id: str, query: Query) -> A | None:
         """The tenant's aggregate that matches, if there is one."""
         document = await self.collection.find_one({**query, "tenant_id": tenant_id})
         return self._load(document) if document else None
@@ -108,7 +109,7 @@ class AggregateStore(Generic[A]):
     async def find(
         self,
         tenant_id: str,
-        query: dict[str, Any] | None = None,
+        query: Query | None = None,
         *,
         limit: int = 0,
         after: str | None = None,
@@ -123,34 +124,24 @@ class AggregateStore(Generic[A]):
             after: id of the last one of the previous page.
             newest_first: order.
         """
-        direction = -1 if newest_first else 1
-        conditions: dict[str, Any] = {**(query or {}), "tenant_id": tenant_id}
-        if after is not None:
-            owner = {name: value for name, value in conditions.items() if name == "owner"}
-            last = await self.collection.find_one({"_id": after, "tenant_id": tenant_id, **owner})
-            if last is None:
-                raise NotFound(f"No such {self.kind.__name__.lower()}: {quoted(after)}.", param="after")
-            beyond = "$lt" if newest_first else "$gt"
-            conditions = {
-                "$and": [
-                    conditions,
-                    {
-                        "$or": [
-                            {"created_at": {beyond: last["created_at"]}},
-                            {"created_at": last["created_at"], "_id": {beyond: after}},
-                        ]
-                    },
-                ]
-            }
-        cursor = self.collection.find(conditions).sort([("created_at", direction), ("_id", direction)]).limit(limit)
-        return [self._load(document) async for document in cursor]
+        conditions = {**(query or {}), "tenant_id": tenant_id}
+        owner = {name: value for name, value in conditions.items() if name == "owner"}
+        documents = await page(
+            self.collection,
+            conditions,
+            NEWEST_FIRST if newest_first else OLDEST_FIRST,
+            limit=limit,
+            after=None if after is None else {"_id": after, "tenant_id": tenant_id, **owner},
+            missing=f"No such {self.kind.__name__.lower()}: {quoted(after or '')}.",
+        )
+        return [self._load(document) for document in documents]
 
-    async def for_service(self, query: dict[str, Any]) -> AsyncIterator[A]:
+    async def for_service(self, query: Query) -> AsyncIterator[A]:
         """Aggregates of all tenants that match, for background work only; never behind a route of a tenant."""
         async for document in self.collection.find(query):
             yield self._load(document)
 
-    async def readable(self, query: dict[str, Any]) -> AsyncIterator[A]:
+    async def readable(self, query: Query) -> AsyncIterator[A]:
         """As `for_service`, but one that cannot be read is passed over and told to the operator.
 
         For work on each by itself; not for a list of which nothing may be missing.
@@ -171,14 +162,14 @@ class AggregateStore(Generic[A]):
             TooLarge: one of its events is over `MOST_EVENT_BYTES`.
         """
         outbox = self._envelop(aggregate)
-        query: dict[str, Any] = {
+        query: Query = {
             "_id": aggregate.id,
             "tenant_id": aggregate.tenant_id,
             "version": aggregate.version,
         }
         if fence is not None:
             query["lease.fence"] = fence
-        change: dict[str, Any] = {"$set": aggregate.to_document(), "$inc": {"version": 1}}
+        change: Document = {"$set": aggregate.to_document(), "$inc": {"version": 1}}
         if outbox:
             change["$push"] = {"outbox": {"$each": outbox}}
         try:
@@ -216,7 +207,7 @@ class AggregateStore(Generic[A]):
             return aggregate
         raise Conflict(f"{self.kind.__name__} {aggregate_id} is too busy; try again.", code="stale_write")
 
-    async def claim(self, query: dict[str, Any], owner: str, seconds: float) -> A | None:
+    async def claim(self, query: Query, owner: str, seconds: float) -> A | None:
         """Claim one aggregate that matches `query` and that nobody holds a lease on; the oldest first.
 
         One that cannot be read is put off, and told to the operator: it would be the oldest for ever.
@@ -227,10 +218,10 @@ class AggregateStore(Generic[A]):
             await self.leases.delay(document["_id"], document["lease"]["fence"], PUT_OFF_SECONDS)
         return None
 
-    def _load(self, document: dict[str, Any]) -> A:
+    def _load(self, document: Document) -> A:
         return self.kind.model_validate({**document, "id": document["_id"]})
 
-    def _read(self, document: dict[str, Any]) -> A | None:
+    def _read(self, document: Document) -> A | None:
         try:
             return self._load(document)
         except ValidationError as error:
@@ -239,11 +230,11 @@ class AggregateStore(Generic[A]):
             log.error("document_unreadable", collection=self.collection.name, id=str(document["_id"]), fields=wrong)
             return None
 
-    def _envelop(self, aggregate: A) -> list[dict[str, Any]]:
+    def _envelop(self, aggregate: A) -> list[Document]:
         context = structlog.contextvars.get_contextvars()
         return [self._record(event, aggregate, context) for event in aggregate.take_pending()]
 
-    def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> Document:
         envelope = envelope_of(
             event,
             self._service,

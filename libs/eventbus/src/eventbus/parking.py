@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client import Gauge
 
 from chassis.ids import now
-from eventbus.leases import Leases
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError, ensure_index
+from stores.leases import Leases
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError, Query, ensure_index
 
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
 PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
@@ -197,7 +197,7 @@ class Parking:
             PARKED_AGE.set(now() - oldest["created_at"] if oldest else 0.0)
             await asyncio.sleep(MEASURE_SECONDS)
 
-    def _mine(self, held: Held) -> dict[str, Any]:
+    def _mine(self, held: Held) -> Query:
         """Matches while nobody claimed the key after us and our message is still its oldest."""
         return {"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}
 

@@ -14,12 +14,12 @@ from prometheus_client import Counter, Gauge
 from chassis.clock import wall
 from chassis.crash import crash_point
 from chassis.errors import PERMANENT, Transient
-from chassis.ids import SERVER_MS
 from eventbus.bus import PUBLISH_SECONDS, Bus
 from eventbus.given_up import GivenUp
 from eventbus.outbox import AggregateStore
 from schemas import Envelope
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError
+from stores.leases import Holds
+from stores.mongo import Collection, Document, PyMongoError, Query
 
 log = structlog.get_logger()
 
@@ -39,7 +39,11 @@ MOST_FAILING = 16 * PARALLEL
 UNPUBLISHABLE = (*PERMANENT, ValueError)
 """Errors of the event itself, which no later attempt mends."""
 
-WAITING: dict[str, Any] = {"outbox.0.at": {"$exists": True}}
+WAITING: Query = {"outbox.0.at": {"$exists": True}}
+
+
+Outboxes = AggregateStore[Any]
+"""A collection of aggregates, of whichever kind."""
 
 
 class Relay:
@@ -58,12 +62,10 @@ class Relay:
         owner: this replica's name in the lease.
     """
 
-    def __init__(
-        self, bus: Bus, stores: list[AggregateStore[Any]], leases: Collection, given_up: GivenUp, owner: str
-    ) -> None:
+    def __init__(self, bus: Bus, stores: list[Outboxes], leases: Collection, given_up: GivenUp, owner: str) -> None:
         self._bus = bus
         self._stores = stores
-        self._leases = leases
+        self._holds = Holds(leases)
         self._given_up = given_up
         self._owner = owner
         self._awake = asyncio.Event()
@@ -91,7 +93,7 @@ class Relay:
             self._awake.clear()
             await _survive(self.drain())
 
-    async def _retry(self, store: AggregateStore[Any]) -> None:
+    async def _retry(self, store: Outboxes) -> None:
         """Publish again what failed, beside the sweep: the broker may take its time to fail again."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -111,7 +113,7 @@ class Relay:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _drain_store(self, store: AggregateStore[Any]) -> None:
+    async def _drain_store(self, store: Outboxes) -> None:
         """Publish what waits in one collection; what fails is left to be tried again, so the rest goes on."""
         failure: Exception | None = None
         while fresh := await self._oldest(store):
@@ -119,7 +121,7 @@ class Relay:
         if failure:
             raise failure
 
-    async def _drain_failing(self, store: AggregateStore[Any]) -> None:
+    async def _drain_failing(self, store: Outboxes) -> None:
         """Publish what failed in one collection; what another replica has published since fails no more."""
         failing = self._failing[store.collection.name]
         failure: Exception | None = None
@@ -134,7 +136,7 @@ class Relay:
         if failure:
             raise failure
 
-    async def _publish_all(self, store: AggregateStore[Any], documents: list[dict[str, Any]]) -> Exception | None:
+    async def _publish_all(self, store: Outboxes, documents: list[Document]) -> Exception | None:
         """Publish these side by side, and note which of them fail; the last failure."""
         failing = self._failing[store.collection.name]
         failure: Exception | None = None
@@ -150,7 +152,7 @@ class Relay:
                 raise outcome
         return failure
 
-    async def _oldest(self, store: AggregateStore[Any]) -> list[dict[str, Any]]:
+    async def _oldest(self, store: Outboxes) -> list[Document]:
         """The documents that have waited longest, but for those that failed."""
         failing = self._failing[store.collection.name]
         room = min(PARALLEL, MOST_FAILING - len(failing))
@@ -161,13 +163,13 @@ class Relay:
         OLDEST.labels(store.collection.name).set(max(0.0, age))
         return fresh
 
-    async def _waiting(self, store: AggregateStore[Any], query: Any, most: int = PARALLEL) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await (
+    async def _waiting(self, store: Outboxes, query: Query, most: int = PARALLEL) -> list[Document]:
+        found: list[Document] = await (
             store.collection.find(query, {"outbox": 1}).sort("outbox.0.at", 1).limit(most).to_list(most)
         )
         return found
 
-    async def _publish(self, store: AggregateStore[Any], document: dict[str, Any]) -> None:
+    async def _publish(self, store: Outboxes, document: Document) -> None:
         for record in document["outbox"]:
             if not await self._hold_lease():
                 raise _LeaseLost("Another replica relays now.")
@@ -177,9 +179,7 @@ class Relay:
             await store.collection.update_one({"_id": document["_id"]}, {"$pull": {"outbox": {"id": record["id"]}}})
             crash_point("relay.removed")
 
-    async def _publish_or_give_up(
-        self, store: AggregateStore[Any], document: dict[str, Any], record: dict[str, Any]
-    ) -> None:
+    async def _publish_or_give_up(self, store: Outboxes, document: Document, record: Document) -> None:
         try:
             await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
         except UNPUBLISHABLE as error:
@@ -192,20 +192,11 @@ class Relay:
         if time.monotonic() < self._until - PUBLISH_SECONDS:
             return True
         asked = time.monotonic()
-        try:
-            held = await self._leases.find_one_and_update(
-                {
-                    "_id": "relay",
-                    "$or": [{"owner": self._owner}, {"$expr": {"$lt": ["$until_ms", SERVER_MS]}}],
-                },
-                [{"$set": {"owner": self._owner, "until_ms": {"$add": [SERVER_MS, RELAY_LEASE_SECONDS * 1000]}}}],
-                upsert=True,
-                return_document=True,
-            )
-        except DuplicateKeyError:
+        held = await self._holds.take({"_id": "relay"}, self._owner, RELAY_LEASE_SECONDS, upsert=True)
+        if held is None:
             return False
         self._until = asked + RELAY_LEASE_SECONDS
-        return held is not None and time.monotonic() < self._until - PUBLISH_SECONDS
+        return time.monotonic() < self._until - PUBLISH_SECONDS
 
     def _let_go(self) -> None:
         """Say nothing of events that another replica answers for."""
@@ -215,7 +206,7 @@ class Relay:
     async def release(self) -> None:
         """Give the lease back, so that another replica relays at once."""
         try:
-            await self._leases.delete_one({"_id": "relay", "owner": self._owner})
+            await self._holds.give_back("relay", self._owner)
         except PyMongoError as error:
             log.warning("relay_lease_not_released", error=str(error))
 

@@ -15,6 +15,7 @@ from chassis.auth import Principal, internal
 from chassis.bodies import Body
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
+from stores.mongo import Query
 
 log = structlog.get_logger()
 
@@ -33,7 +34,7 @@ class Leftovers(Generic[A]):
         finish: deletes such a thing as it is done today; it does not match `query` afterwards.
     """
 
-    def __init__(self, store: AggregateStore[A], query: dict[str, Any], finish: Callable[[A], None]) -> None:
+    def __init__(self, store: AggregateStore[A], query: Query, finish: Callable[[A], None]) -> None:
         self._store = store
         self._query = query
         self._finish = finish

@@ -20,7 +20,6 @@ from starlette.middleware import Middleware
 from chassis.auth import Authenticator
 from chassis.clock import CLOCK
 from chassis.http import Check, create_app
-from chassis.idempotency import Idempotency
 from chassis.limits import Limiter
 from chassis.peers import Peer
 from chassis.settings import ServiceSettings
@@ -34,6 +33,7 @@ from eventbus.parking import Parking
 from eventbus.relay import Relay
 from eventbus.waiting import watch_waiting
 from runtime.by_clock import ByClock
+from runtime.idempotency import Idempotency
 from runtime.overrides import Overrides
 from schemas import KeyRevoked, KeyRotated
 from stores import mongo

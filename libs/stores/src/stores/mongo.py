@@ -23,8 +23,10 @@ __all__ = [
     "DESCENDING",
     "Collection",
     "Database",
+    "Document",
     "DuplicateKeyError",
     "PyMongoError",
+    "Query",
     "UpdateOne",
     "connect",
     "ensure_index",
@@ -39,8 +41,14 @@ INDEX_CONFLICTS = (85, 86)
 SERVER_FAILED = (1, 14031)
 """InternalError and OutOfDiskSpace, from https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml."""
 
-Database = AsyncIOMotorDatabase[dict[str, Any]]
-Collection = AsyncIOMotorCollection[dict[str, Any]]
+Document = dict[str, Any]
+"""A document as it lies in a collection; a store makes an aggregate or a model of it."""
+
+Query = dict[str, Any]
+"""A condition, or an expression, in MongoDB's language."""
+
+Database = AsyncIOMotorDatabase[Document]
+Collection = AsyncIOMotorCollection[Document]
 
 
 def connect(settings: ServiceSettings, service: str) -> Database:
@@ -48,7 +56,7 @@ def connect(settings: ServiceSettings, service: str) -> Database:
 
     Nothing connects until the first operation.
     """
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+    client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
         settings.mongo_url.get_secret_value(),
         w="majority",
         journal=True,  # an answer says that the write outlives the server's process, whatever the server's defaults

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 
 from chassis.ids import SERVER_MS
 from chassis.limits import FRESH_SECONDS, MINUTE, Limiter
-from stores.mongo import Collection, PyMongoError, UpdateOne, ensure_index
+from stores.mongo import Collection, PyMongoError, Query, UpdateOne, ensure_index
 
 log = structlog.get_logger()
 
@@ -77,7 +76,7 @@ class SharedLimit:
         return {names[one["_id"]]: float(one["level"]) async for one in found}
 
 
-def _less(limit: int, amount: float) -> list[dict[str, Any]]:
+def _less(limit: int, amount: float) -> list[Query]:
     """A bucket's fields, refilled by the database's clock since it was last used, and less the amount.
 
     Of the limits that replicas believe the highest holds, until nobody has named it for as long as one is believed: who
@@ -89,7 +88,7 @@ def _less(limit: int, amount: float) -> list[dict[str, Any]]:
         "limit": {"$cond": [higher, "$limit", limit]},
         "limit_at_ms": {"$cond": [higher, "$limit_at_ms", SERVER_MS]},
     }
-    since: dict[str, Any] = {"$subtract": [SERVER_MS, {"$ifNull": ["$at_ms", SERVER_MS]}]}
+    since: Query = {"$subtract": [SERVER_MS, {"$ifNull": ["$at_ms", SERVER_MS]}]}
     refill = {"$divide": [{"$multiply": [since, "$limit"]}, MINUTE * 1000]}
     full = {"$min": ["$limit", {"$add": [{"$ifNull": ["$level", "$limit"]}, refill]}]}
     left = {"level": {"$subtract": [full, amount]}, "at_ms": SERVER_MS, "expires_at": datetime.now(UTC) + KEEP}

@@ -12,7 +12,7 @@ import structlog
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.heartbeat import Heartbeat
-from eventbus.leases import keep_renewed
+from stores.leases import keep_renewed
 from stores.mongo import PyMongoError
 from work.ends import Lost
 from work.policy import Policy

@@ -9,12 +9,12 @@ from chassis.clock import wall
 from chassis.ids import SERVER_MS
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
-from stores.mongo import ASCENDING, Collection, ensure_index
+from stores.mongo import ASCENDING, Collection, Query, ensure_index
 
 A = TypeVar("A", bound=Aggregate)
 
 
-def tenants_with_work(state: str) -> list[dict[str, Any]]:
+def tenants_with_work(state: str) -> list[Query]:
     """The pipeline for those who have a free one in a state.
 
     Sorted by an index, and asked for the first of each, MongoDB reads one of its entries for each tenant, however much
@@ -44,7 +44,7 @@ class WorkQueue(Generic[A]):
         states: Sequence[str],
         turns: Collection,
         *,
-        first: dict[str, Any] | None = None,
+        first: Query | None = None,
     ) -> None:
         self._store = store
         self._states = list(states)
@@ -52,7 +52,7 @@ class WorkQueue(Generic[A]):
         self._first = first
 
     @property
-    def query(self) -> dict[str, Any]:
+    def query(self) -> Query:
         """Which aggregates are work."""
         return {"state": self._states[0] if len(self._states) == 1 else {"$in": self._states}}
 

@@ -18,7 +18,7 @@ from accounts.domain import ApiKey, Ceiling, Tenant, User
 from accounts.passwords import Passwords
 from accounts.settings import Settings
 from accounts.store import Accounts
-from accounts.use_cases import Keys, Leftovers, Limits, People, Tenants
+from accounts.use_cases import Keys, Leftovers, Limits, People, ReplayLetters, Tenants
 from chassis.errors import Transient
 from chassis.limits import Allowance
 from chassis.peers import LONGEST_CALL_SECONDS
@@ -92,14 +92,14 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
             await keys.register_operator(operator_keys)
 
     service.on_start(accounts.prepare)
-    service.background("last_used", accounts.last_used.run)
+    service.background("last_used", accounts.write_uses)
     service.on_start(register_operator)
     dead_letters = DeadLetters(settings, service.bus, service.collection("replays"))
     return service.app(
         [
             tenant_routes(accounts, tenants, people, limits.usual_tenant),
             organization_routes(accounts, tenants, keys, people, limits.usual_tenant),
-            dead_letter_routes(accounts, dead_letters),
+            dead_letter_routes(dead_letters, ReplayLetters(accounts, dead_letters)),
             leftover_routes(Leftovers(accounts, {name: service.peer(name) for name in OWNERS})),
             internal_routes(accounts, keys, people, limits.usual_tenant),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +11,12 @@ import structlog
 
 from accounts.domain import ApiKey, AuditEntry, Chain, Tenant, User
 from chassis.auth import Principal
-from chassis.errors import Conflict, NotFound
-from chassis.ids import now
+from chassis.errors import Conflict
+from chassis.ids import new_id, now
+from chassis.text import quoted
 from eventbus.outbox import AggregateStore
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError, ensure_index
+from stores.mongo import Collection, DuplicateKeyError, PyMongoError, Query, ensure_index
+from stores.paging import NEWEST_FIRST, page
 
 log = structlog.get_logger()
 
@@ -82,10 +84,10 @@ class Accounts:
         heads: Collection,
         sign_ups: Collection,
     ) -> None:
-        self.tenants = tenants
-        self.users = users
-        self.keys = keys
-        self.last_used = LastUsed(keys.collection)
+        self._tenants = tenants
+        self._users = users
+        self._keys = keys
+        self._last_used = LastUsed(keys.collection)
         self._audit = audit
         self._attempts = attempts
         self._heads = heads
@@ -94,13 +96,13 @@ class Accounts:
 
     async def prepare(self) -> None:
         """Create the indexes that keep keys, addresses and slugs unique."""
-        await ensure_index(self.tenants.collection, "slug", unique=True)
-        await ensure_index(self.users.collection, "email", unique=True, partialFilterExpression=HAS_PASSWORD)
-        await ensure_index(self.users.collection, [("tenant_id", 1), ("email", 1)], unique=True)
-        await ensure_index(self.users.collection, "code_hash")
-        await ensure_index(self.keys.collection, "key_hash", unique=True)
-        await ensure_index(self.keys.collection, "replaced.key_hash", sparse=True)
-        await ensure_index(self.keys.collection, [("tenant_id", 1), ("revoked_at", 1)])
+        await ensure_index(self._tenants.collection, "slug", unique=True)
+        await ensure_index(self._users.collection, "email", unique=True, partialFilterExpression=HAS_PASSWORD)
+        await ensure_index(self._users.collection, [("tenant_id", 1), ("email", 1)], unique=True)
+        await ensure_index(self._users.collection, "code_hash")
+        await ensure_index(self._keys.collection, "key_hash", unique=True)
+        await ensure_index(self._keys.collection, "replaced.key_hash", sparse=True)
+        await ensure_index(self._keys.collection, [("tenant_id", 1), ("revoked_at", 1)])
         await ensure_index(self._audit, [("tenant_id", 1), ("position", 1)], unique=True)
         await ensure_index(self._audit, [("tenant_id", 1), ("digest", 1)])
         await ensure_index(self._attempts, "at", expireAfterSeconds=ATTEMPT_WINDOW)
@@ -108,17 +110,72 @@ class Accounts:
         await ensure_index(self._sign_ups, "at", expireAfterSeconds=SIGN_UP_WINDOW)
         await ensure_index(self._sign_ups, "address")
 
+    async def tenant(self, tenant_id: str) -> Tenant:
+        """The tenant of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._tenants.get(tenant_id, tenant_id)
+
+    async def add_tenant(self, tenant: Tenant) -> Tenant:
+        """Add a tenant, or return the one that is there.
+
+        Raises:
+            Conflict: another tenant has its slug.
+        """
+        return await self._tenants.add_once(tenant)
+
+    async def change_tenant(self, tenant_id: str, change: Callable[[Tenant], None]) -> Tenant:
+        """The tenant, changed."""
+        return await self._tenants.update(tenant_id, tenant_id, change)
+
     async def all_tenants(self, *, limit: int, after: str | None) -> list[Tenant]:
-        """Every tenant, newest first: for the operator only."""
-        query: dict[str, Any] = {}
-        if after and (last := await self.tenants.collection.find_one({"_id": after})):
-            query = {"$or": [{"created_at": {"$lt": last["created_at"]}}, _same_second_before(last)]}
-        cursor = self.tenants.collection.find(query).sort([("created_at", -1), ("_id", -1)]).limit(limit)
-        return [Tenant.model_validate({**document, "id": document["_id"]}) async for document in cursor]
+        """Every tenant, newest first: for the operator only.
+
+        Raises:
+            NotFound: there is no tenant `after`.
+        """
+        behind = {"_id": after} if after else None
+        missing = f"No such tenant: {quoted(after or '')}."
+        found = await page(self._tenants.collection, {}, NEWEST_FIRST, limit=limit, after=behind, missing=missing)
+        return [Tenant.model_validate({**document, "id": document["_id"]}) for document in found]
+
+    async def tenants_since(self, at: int) -> int:
+        """Tenants made since then (unix seconds)."""
+        return int(await self._tenants.collection.count_documents({"created_at": {"$gte": at}}))
+
+    async def key(self, tenant_id: str, key_id: str) -> ApiKey:
+        """A key of the tenant.
+
+        Raises:
+            NotFound: there is none such.
+        """
+        return await self._keys.get(tenant_id, key_id)
+
+    async def keys_page(self, tenant_id: str, *, limit: int, after: str | None) -> list[ApiKey]:
+        """The tenant's keys, newest first."""
+        return await self._keys.find(tenant_id, limit=limit, after=after)
+
+    async def add_key(self, key: ApiKey) -> ApiKey:
+        """Add a key, or return the one that is there."""
+        return await self._keys.add_once(key)
+
+    async def change_key(self, tenant_id: str, key_id: str, change: Callable[[ApiKey], None]) -> ApiKey:
+        """The key, changed."""
+        return await self._keys.update(tenant_id, key_id, change)
+
+    def note_use(self, key: ApiKey) -> None:
+        """A key was used now; nothing is written before `write_uses` comes to it."""
+        self._last_used.note(key)
+
+    async def write_uses(self) -> None:
+        """Write which keys were used, until cancelled."""
+        await self._last_used.run()
 
     async def key_by_hash(self, key_hash: str) -> ApiKey | None:
         """The key with this SHA-256, or that had it before it was rotated, whoever's it is."""
-        keys = self.keys.collection
+        keys = self._keys.collection
         document = await keys.find_one({"key_hash": key_hash}) or await keys.find_one({"replaced.key_hash": key_hash})
         return ApiKey.model_validate({**document, "id": document["_id"]}) if document else None
 
@@ -130,48 +187,81 @@ class Accounts:
         """The person to whom the one-time code with this SHA-256 was given."""
         return await self._user({"code_hash": code_hash})
 
-    async def _user(self, query: dict[str, Any]) -> User | None:
-        document = await self.users.collection.find_one(query)
+    async def _user(self, query: Query) -> User | None:
+        document = await self._users.collection.find_one(query)
         return User.model_validate({**document, "id": document["_id"]}) if document else None
+
+    async def person(self, tenant_id: str, user_id: str) -> User:
+        """A person of the tenant.
+
+        Raises:
+            NotFound: there is none such.
+        """
+        return await self._users.get(tenant_id, user_id)
+
+    async def people_page(self, tenant_id: str, *, email: str | None, limit: int, after: str | None) -> list[User]:
+        """The tenant's people, newest first; only the one with an address where one is given."""
+        query = {} if email is None else {"email": email}
+        return await self._users.find(tenant_id, query, limit=limit, after=after)
+
+    async def add_person(self, person: User) -> User:
+        """Add a person, or return the one that is there.
+
+        Raises:
+            Conflict: their address has an account.
+        """
+        return await self._users.add_once(person)
+
+    async def change_person(self, tenant_id: str, user_id: str, change: Callable[[User], None]) -> User:
+        """The person, changed.
+
+        Raises:
+            Conflict: with the code `duplicate`, their address has an account elsewhere.
+        """
+        return await self._users.update(tenant_id, user_id, change)
 
     async def person_of(self, tenant_id: str, email: str) -> User | None:
         """The person of a tenant with this address, whether they came or not."""
-        return await self.users.find_one(tenant_id, {"email": email})
+        return await self._users.find_one(tenant_id, {"email": email})
 
     async def owners(self, tenant_id: str) -> list[str]:
         """Ids of a tenant's people who can act as owners."""
-        found = await self.users.find(tenant_id, {"role": "owner", "disabled": False, **HAS_PASSWORD})
+        found = await self._users.find(tenant_id, {"role": "owner", "disabled": False, **HAS_PASSWORD})
         return [person.id for person in found]
 
     async def key_of(self, principal: Principal) -> ApiKey | None:
         """The key somebody calls with; None for who came another way, such as a person through the console."""
         if principal.caller is not None:
             return None
-        return await self.keys.get(principal.tenant_id, principal.key_id)
+        return await self._keys.get(principal.tenant_id, principal.key_id)
+
+    async def owner_of(self, key: ApiKey) -> User | None:
+        """The person a key belongs to; None where it is nobody's, or they are gone."""
+        return await self._users.find_one(key.tenant_id, {"_id": key.user_id}) if key.user_id else None
 
     async def keys_in_use(self, tenant_id: str, most: int) -> int:
         """How many keys of the tenant may be used; counted to `most`."""
         over = {"$or": [{"expires_at": None}, {"expires_at": {"$gt": now()}}]}
         mine = {"tenant_id": tenant_id, "revoked_at": None, **over}
-        return int(await self.keys.collection.count_documents(mine, limit=most))
+        return int(await self._keys.collection.count_documents(mine, limit=most))
 
-    async def people(self, tenant_id: str, most: int) -> int:
+    async def count_people(self, tenant_id: str, most: int) -> int:
         """How many people the tenant has; counted to `most`."""
-        return int(await self.users.collection.count_documents({"tenant_id": tenant_id}, limit=most))
+        return int(await self._users.collection.count_documents({"tenant_id": tenant_id}, limit=most))
 
     async def remove_invited(self, tenant_id: str, user_id: str) -> bool:
         """Forget somebody who was invited and has not come; whether that was so."""
         query = {"_id": user_id, "tenant_id": tenant_id, "password_hash": ""}
-        return bool((await self.users.collection.delete_one(query)).deleted_count)
+        return bool((await self._users.collection.delete_one(query)).deleted_count)
 
     async def set_operator_keys(self, keys: Sequence[ApiKey]) -> None:
         """Make these the only operator keys of the installation."""
         ids = [key.id for key in keys]
-        stale = self.keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$nin": ids}})
+        stale = self._keys.for_service({"role": "operator", "revoked_at": None, "_id": {"$nin": ids}})
         async for other in stale:
-            await self.keys.update("", other.id, lambda it: it.revoke(now()))
+            await self._keys.update("", other.id, lambda it: it.revoke(now()))
         for key in keys:
-            if (await self.keys.add_once(key)).revoked_at is not None:
+            if (await self._keys.add_once(key)).revoked_at is not None:
                 log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
 
     async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: Any) -> AuditEntry:
@@ -210,14 +300,15 @@ class Accounts:
         Raises:
             NotFound: `after` is no line of it.
         """
-        query: dict[str, Any] = {"tenant_id": tenant_id}
-        if after is not None:
-            last = await self._audit.find_one({**query, "digest": after})
-            if last is None:
-                raise NotFound(f"No such line of the audit trail: '{after}'.", param="after")
-            query["position"] = {"$lt": last["position"]}
-        cursor = self._audit.find(query).sort("position", -1).limit(limit)
-        return [AuditEntry.model_validate(document) async for document in cursor]
+        found = await page(
+            self._audit,
+            {"tenant_id": tenant_id},
+            [("position", -1)],
+            limit=limit,
+            after=None if after is None else {"tenant_id": tenant_id, "digest": after},
+            missing=f"No such line of the audit trail: '{after}'.",
+        )
+        return [AuditEntry.model_validate(document) for document in found]
 
     async def audit_page_intact(self, tenant_id: str, page: Sequence[AuditEntry], *, newest: bool) -> bool:
         """Whether no line of a page was changed, and none is missing between them.
@@ -253,12 +344,13 @@ class Accounts:
             if len(part) < VERIFIED_AT_A_TIME:
                 return reaches_head
 
-    async def begin_sign_in(self, email: str, address: str) -> Any:
+    async def begin_sign_in(self, email: str, address: str) -> str:
         """Count an attempt before it is known whether it is good, so that many at once are counted too."""
-        attempt = {"email": email, "address": address, "at": datetime.now(UTC)}
-        return (await self._attempts.insert_one(attempt)).inserted_id
+        attempt = new_id("attempt_")
+        await self._attempts.insert_one({"_id": attempt, "email": email, "address": address, "at": datetime.now(UTC)})
+        return attempt
 
-    async def end_sign_in(self, attempt: Any) -> None:
+    async def end_sign_in(self, attempt: str) -> None:
         """It was good: count it no more."""
         await self._attempts.delete_one({"_id": attempt})
 
@@ -271,11 +363,3 @@ class Accounts:
         """Count an attempt to make a tenant; how many came from there in the last hour."""
         await self._sign_ups.insert_one({"address": address, "at": datetime.now(UTC)})
         return int(await self._sign_ups.count_documents({"address": address}))
-
-    async def tenants_since(self, at: int) -> int:
-        """Tenants made since then (unix seconds)."""
-        return int(await self.tenants.collection.count_documents({"created_at": {"$gte": at}}))
-
-
-def _same_second_before(last: dict[str, Any]) -> dict[str, Any]:
-    return {"created_at": last["created_at"], "_id": {"$lt": last["_id"]}}

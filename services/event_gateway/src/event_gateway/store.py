@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,10 +12,10 @@ from chassis.ids import new_id, now
 from chassis.text import quoted
 from event_gateway.domain import Delivery, Endpoint, Received, Refused
 from eventbus.outbox import AggregateStore
-from stores.mongo import Collection, DuplicateKeyError, ensure_index
+from stores.mongo import Collection, Document, DuplicateKeyError, ensure_index
+from stores.paging import page
 from work import WorkQueue
 
-SWEEP_SECONDS = 60.0
 LOST_PLACES = 50
 """Attempts at the next place of a tenant's log, each lost to another event."""
 
@@ -78,7 +77,7 @@ class Log:
 
     async def page(
         self, tenant_id: str, types: Sequence[str], *, after: int | None, limit: int
-    ) -> tuple[list[dict[str, Any]], int]:
+    ) -> tuple[list[Document], int]:
         """The events of these types that follow a number, oldest first.
 
         Args:
@@ -95,20 +94,18 @@ class Log:
         """
         head = await self.head(tenant_id)
         query = {"tenant_id": tenant_id, "number": {"$gt": after or 0, "$lte": head}, "type": {"$in": list(types)}}
-        found = await self._entries.find(query).sort("number", 1).limit(limit).to_list(limit)
+        found = await page(self._entries, query, [("number", 1)], limit=limit)
         if after is not None:  # after the events were found: the oldest go meanwhile
             await self._expect_kept(tenant_id, after, head)
         shown = [{**one["event"], "cursor": str(one["number"])} for one in found]
         return shown, found[-1]["number"] if len(found) == limit else head
 
-    async def newest(
-        self, tenant_id: str, types: Sequence[str], *, before: int | None, limit: int
-    ) -> list[dict[str, Any]]:
+    async def newest(self, tenant_id: str, types: Sequence[str], *, before: int | None, limit: int) -> list[Document]:
         """The events of these types before a number, newest first; those before the end where there is none."""
         behind = {"number": {"$lt": before}} if before is not None else {}
         query = {"tenant_id": tenant_id, **behind, "type": {"$in": list(types)}}
-        found = self._entries.find(query).sort("number", -1).limit(limit)
-        return [{**one["event"], "cursor": str(one["number"])} async for one in found]
+        found = await page(self._entries, query, [("number", -1)], limit=limit)
+        return [{**one["event"], "cursor": str(one["number"])} for one in found]
 
     async def _expect_kept(self, tenant_id: str, after: int, head: int) -> None:
         if after == head:
@@ -152,19 +149,20 @@ class Refusals:
         about = {**asdict(refused), "expires_at": datetime.now(UTC) + self._kept}
         await self._entries.replace_one(place, {**place, **entry, **about}, upsert=True)
 
-    async def page(self, tenant_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
+    async def page(self, tenant_id: str, *, limit: int, after: str | None) -> list[Document]:
         """Refusals, newest first.
 
         Raises:
             NotFound: there is none of the id `after`.
         """
-        query: dict[str, Any] = {"tenant_id": tenant_id}
-        if after is not None:
-            last = await self._entries.find_one({**query, "refusal_id": after})
-            if last is None:
-                raise NotFound(f"No refused event {quoted(after)}.", param="after")
-            query["number"] = {"$lt": last["number"]}
-        found = self._entries.find(query).sort("number", -1).limit(limit)
+        found = await page(
+            self._entries,
+            {"tenant_id": tenant_id},
+            [("number", -1)],
+            limit=limit,
+            after=None if after is None else {"tenant_id": tenant_id, "refusal_id": after},
+            missing=f"No refused event {quoted(after or '')}.",
+        )
         fields = ("source", "type", "key_id", "code", "reason", "param")
         return [
             {
@@ -174,8 +172,35 @@ class Refusals:
                 "event_id": one["id"],
                 **{name: one[name] for name in fields},
             }
-            async for one in found
+            for one in found
         ]
+
+
+class Inbox:
+    """What services outside sent, each event once.
+
+    Args:
+        received: the events as they came.
+    """
+
+    def __init__(self, received: AggregateStore[Received]) -> None:
+        self._received = received
+
+    async def prepare(self) -> None:
+        """Create the index."""
+        await ensure_index(self._received.collection, "created_at")
+
+    async def find(self, tenant_id: str, received_id: str) -> Received | None:
+        """What came before under an id."""
+        return await self._received.find_one(tenant_id, {"_id": received_id})
+
+    async def add(self, received: Received) -> Received:
+        """Keep what came, to be published, or return what came before under its id."""
+        return await self._received.add_once(received)
+
+    async def drop_before(self, moment: int) -> None:
+        """Drop what was sent before a moment; what waits to be published stays."""
+        await self._received.collection.delete_many({"created_at": {"$lt": moment}, "outbox": []})
 
 
 class Webhooks:
@@ -184,40 +209,102 @@ class Webhooks:
     Args:
         endpoints: the addresses.
         deliveries: events on their way.
-        turns: by tenant, when it last had one.
+        due: those that wait.
     """
 
     def __init__(
-        self, endpoints: AggregateStore[Endpoint], deliveries: AggregateStore[Delivery], turns: Collection
+        self, endpoints: AggregateStore[Endpoint], deliveries: AggregateStore[Delivery], due: WorkQueue[Delivery]
     ) -> None:
-        self.endpoints = endpoints
-        self.deliveries = deliveries
-        self.due = WorkQueue(deliveries, ["waiting"], turns)
+        self._endpoints = endpoints
+        self._deliveries = deliveries
+        self._due = due
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await self.due.prepare()
-        await ensure_index(self.deliveries.collection, [("endpoint_id", 1), ("state", 1), ("created_at", -1)])
-        await ensure_index(self.deliveries.collection, "created_at")
+        await self._due.prepare()
+        await ensure_index(self._deliveries.collection, [("endpoint_id", 1), ("state", 1), ("created_at", -1)])
+        await ensure_index(self._deliveries.collection, "created_at")
+
+    async def endpoint(self, tenant_id: str, endpoint_id: str) -> Endpoint:
+        """An endpoint of the tenant.
+
+        Raises:
+            NotFound: there is none such.
+        """
+        return await self._endpoints.get(tenant_id, endpoint_id)
+
+    async def endpoints_page(self, tenant_id: str, *, limit: int, after: str | None) -> list[Endpoint]:
+        """The tenant's endpoints, newest first."""
+        return await self._endpoints.find(tenant_id, limit=limit, after=after)
+
+    async def add_endpoint(self, endpoint: Endpoint) -> Endpoint:
+        """Add an endpoint, or return the one that is there."""
+        return await self._endpoints.add_once(endpoint)
+
+    async def change_endpoint(self, tenant_id: str, endpoint_id: str, change: Callable[[Endpoint], None]) -> Endpoint:
+        """The endpoint, changed."""
+        return await self._endpoints.update(tenant_id, endpoint_id, change)
+
+    async def delivery(self, endpoint: Endpoint, delivery_id: str) -> Delivery:
+        """A delivery to an endpoint.
+
+        Raises:
+            NotFound: there is none such.
+        """
+        return await self._deliveries.get(endpoint.tenant_id, delivery_id, {"endpoint_id": endpoint.id})
+
+    async def is_known(self, delivery: Delivery) -> bool:
+        """Whether a delivery was made before."""
+        return await self._deliveries.find_one(delivery.tenant_id, {"_id": delivery.id}) is not None
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        """Have it delivered, once."""
+        await self._deliveries.add_once(delivery)
+
+    async def replay(self, delivery: Delivery) -> Delivery:
+        """Have it delivered again.
+
+        Raises:
+            Conflict: it is under way.
+        """
+        return await self._deliveries.update(delivery.tenant_id, delivery.id, Delivery.replay)
+
+    async def note(self, delivery: Delivery, change: Callable[[Delivery], None]) -> Delivery:
+        """The delivery, as the worker that has it changed it.
+
+        Raises:
+            Conflict: another worker has it.
+            NotFound: it was deleted.
+        """
+        fence = delivery.lease.fence
+        return await self._deliveries.update(delivery.tenant_id, delivery.id, change, fence=fence)
+
+    async def put_off(self, delivery: Delivery, seconds: float) -> None:
+        """Give a claimed delivery back, to be tried again in some seconds."""
+        await self._due.put_off(delivery, seconds)
+
+    async def release(self, delivery: Delivery) -> None:
+        """Give a claimed delivery back."""
+        await self._due.release(delivery)
 
     async def wanting(self, tenant_id: str, event_type: str) -> list[Endpoint]:
         """The tenant's endpoints that are on and want events of this type."""
-        found = await self.endpoints.find(tenant_id, {"off": ""})
+        found = await self._endpoints.find(tenant_id, {"off": ""})
         return [one for one in found if event_type in one.types]
 
     async def count(self, tenant_id: str) -> int:
         """The tenant's endpoints."""
-        return int(await self.endpoints.collection.count_documents({"tenant_id": tenant_id}))
+        return int(await self._endpoints.collection.count_documents({"tenant_id": tenant_id}))
 
     async def is_full(self, endpoint: Endpoint, most: int) -> bool:
         """Whether `most` deliveries wait for an endpoint."""
         query = {"endpoint_id": endpoint.id, "state": "waiting"}
-        return int(await self.deliveries.collection.count_documents(query, limit=most)) >= most
+        return int(await self._deliveries.collection.count_documents(query, limit=most)) >= most
 
     async def count_skipped(self, endpoint: Endpoint) -> None:
         """One more event was not sent to it."""
         query = {"_id": endpoint.id, "tenant_id": endpoint.tenant_id}
-        await self.endpoints.collection.update_one(query, {"$inc": {"skipped": 1, "version": 1}})
+        await self._endpoints.collection.update_one(query, {"$inc": {"skipped": 1, "version": 1}})
 
     async def claim(
         self, owner: str, seconds: float, *, but_to: Sequence[str] = (), but_of: Sequence[str] = ()
@@ -230,73 +317,34 @@ class Webhooks:
             but_to: none to these endpoints.
             but_of: none of these tenants.
         """
-        return await self.due.claim(owner, seconds, where={"endpoint_id": {"$nin": list(but_to)}}, but_of=but_of)
+        return await self._due.claim(owner, seconds, where={"endpoint_id": {"$nin": list(but_to)}}, but_of=but_of)
 
-    async def page(self, endpoint: Endpoint, *, state: str | None, limit: int, after: str | None) -> list[Delivery]:
+    async def deliveries_page(
+        self, endpoint: Endpoint, *, state: str | None, limit: int, after: str | None
+    ) -> list[Delivery]:
         """Deliveries to an endpoint, newest first."""
         query = {"endpoint_id": endpoint.id, **({"state": state} if state else {})}
-        return await self.deliveries.find(endpoint.tenant_id, query, limit=limit, after=after)
+        return await self._deliveries.find(endpoint.tenant_id, query, limit=limit, after=after)
 
     async def counts(self, tenant_id: str, endpoint_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """By endpoint, its deliveries that wait and that are parked."""
         counted = {one: {"waiting": 0, "parked": 0} for one in endpoint_ids}
         match = {"endpoint_id": {"$in": list(endpoint_ids)}, "state": {"$in": ["waiting", "parked"]}}
         group = {"_id": {"endpoint": "$endpoint_id", "state": "$state"}, "deliveries": {"$sum": 1}}
-        pipeline: list[dict[str, Any]] = [{"$match": {**match, "tenant_id": tenant_id}}, {"$group": group}]
-        async for found in self.deliveries.collection.aggregate(pipeline):
+        pipeline: list[Document] = [{"$match": {**match, "tenant_id": tenant_id}}, {"$group": group}]
+        async for found in self._deliveries.collection.aggregate(pipeline):
             counted[found["_id"]["endpoint"]][found["_id"]["state"]] = found["deliveries"]
         return counted
 
     async def remove(self, endpoint: Endpoint) -> None:
         """Delete an endpoint with its deliveries; one that is made meanwhile finds no endpoint and goes too."""
-        await self.endpoints.collection.delete_one({"_id": endpoint.id, "tenant_id": endpoint.tenant_id})
-        await self.deliveries.collection.delete_many({"endpoint_id": endpoint.id, "tenant_id": endpoint.tenant_id})
+        await self._endpoints.collection.delete_one({"_id": endpoint.id, "tenant_id": endpoint.tenant_id})
+        await self._deliveries.collection.delete_many({"endpoint_id": endpoint.id, "tenant_id": endpoint.tenant_id})
 
     async def forget(self, delivery: Delivery) -> None:
         """Delete a delivery."""
-        await self.deliveries.collection.delete_one({"_id": delivery.id, "tenant_id": delivery.tenant_id})
-
-
-class Kept:
-    """All that the gateway keeps.
-
-    Args:
-        received: what services outside sent.
-        log: the events that can be read.
-        refusals: what was not published.
-        webhooks: endpoints and deliveries.
-        kept_seconds: how long what was sent, and deliveries, are known.
-    """
-
-    def __init__(
-        self,
-        received: AggregateStore[Received],
-        log: Log,
-        refusals: Refusals,
-        webhooks: Webhooks,
-        *,
-        kept_seconds: int,
-    ) -> None:
-        self.received = received
-        self.log = log
-        self.refusals = refusals
-        self.webhooks = webhooks
-        self._kept_seconds = kept_seconds
-
-    async def prepare(self) -> None:
-        """Create the indexes."""
-        await ensure_index(self.received.collection, "created_at")
-        for part in (self.log, self.refusals, self.webhooks):
-            await part.prepare()
-
-    async def sweep(self) -> None:
-        """Drop what is older than it is kept, until cancelled; what waits to be published stays."""
-        while True:
-            await self.drop_before(now() - self._kept_seconds)
-            await asyncio.sleep(SWEEP_SECONDS)
+        await self._deliveries.collection.delete_one({"_id": delivery.id, "tenant_id": delivery.tenant_id})
 
     async def drop_before(self, moment: int) -> None:
-        """Drop what was sent, and deliveries made, before a moment."""
-        old = {"created_at": {"$lt": moment}}
-        await self.received.collection.delete_many({**old, "outbox": []})
-        await self.webhooks.deliveries.collection.delete_many(old)
+        """Drop the deliveries made before a moment."""
+        await self._deliveries.collection.delete_many({"created_at": {"$lt": moment}})

@@ -103,7 +103,7 @@ class Deliveries:
 
     async def _attempt(self, delivery: Delivery) -> None:
         try:
-            endpoint = await self._webhooks.endpoints.get(delivery.tenant_id, delivery.endpoint_id)
+            endpoint = await self._webhooks.endpoint(delivery.tenant_id, delivery.endpoint_id)
         except NotFound:  # deleted meanwhile
             await self._webhooks.forget(delivery)
             return
@@ -126,20 +126,17 @@ class Deliveries:
             return Outcome(problem=f"it could not be sent ({type(error).__name__})")
 
     async def _note(self, endpoint: Endpoint, delivery: Delivery, outcome: Outcome) -> None:
-        deliveries, fence = self._webhooks.deliveries, delivery.lease.fence
         most = self._settings.webhook_attempts
-        noted = await deliveries.update(
-            delivery.tenant_id, delivery.id, lambda it: it.ended(outcome, now(), most), fence=fence
-        )
+        noted = await self._webhooks.note(delivery, lambda it: it.ended(outcome, now(), most))
         if outcome.gone:
-            await self._webhooks.endpoints.update(
+            await self._webhooks.change_endpoint(
                 endpoint.tenant_id, endpoint.id, lambda it: it.turn_off(outcome.problem)
             )
         DELIVERED.labels("delivered" if noted.state == "delivered" else "failed").inc()
         if noted.state == "waiting":
-            await deliveries.leases.delay(noted.id, fence, self._pause_before(noted.attempts))
+            await self._webhooks.put_off(delivery, self._pause_before(noted.attempts))
             return
-        await deliveries.leases.release(noted.id, fence)
+        await self._webhooks.release(delivery)
         if noted.state == "parked":
             PARKED.inc()
             about = {"endpoint_id": endpoint.id, "tenant_id": endpoint.tenant_id, "attempts": noted.attempts}

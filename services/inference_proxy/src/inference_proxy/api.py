@@ -10,9 +10,9 @@ from pydantic import AliasChoices, Field
 
 from chassis.auth import Principal, require
 from chassis.bodies import Body, Metadata, metadata_filter
-from chassis.errors import Invalid, NotFound
+from chassis.errors import Invalid
 from chassis.hang_ups import unless_gone
-from chassis.http import Page, page
+from chassis.http import Page, behind, page
 from chassis.idempotency import answer_not_kept
 from inference_proxy.domain import Chat
 from inference_proxy.requests import ChatAsked, CompletionAsked
@@ -115,12 +115,7 @@ def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRout
         messages = [{**message, "id": f"{chat.id}-{index}"} for index, message in enumerate(chat.messages)]
         if order == "desc":
             messages.reverse()
-        start = 0
-        if after is not None:
-            start = next((place + 1 for place, message in enumerate(messages) if message["id"] == after), -1)
-            if start < 0:
-                raise NotFound(f"No such message: '{after}'.", param="after")
-        return page(messages[start : start + limit + 1], limit=limit)
+        return page(behind(messages, after, f"No such message: '{after}'."), limit=limit)
 
     @router.delete("/{chat_id}")
     async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:

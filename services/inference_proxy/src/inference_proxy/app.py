@@ -6,6 +6,7 @@ from typing import Unpack
 
 from fastapi import FastAPI
 
+from chassis.in_flight import InFlight
 from chassis.limits import Allowance, Limiter
 from inference_proxy.api import feedback_routes, inference_routes, stored_routes
 from inference_proxy.bases import Bases
@@ -14,7 +15,7 @@ from inference_proxy.engines import Engine
 from inference_proxy.engines.openai import OpenAIEngine
 from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
-from inference_proxy.limits import InFlight, Spending
+from inference_proxy.limits import Spending
 from inference_proxy.records import Records
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
@@ -39,9 +40,11 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     service.limiters.append(tokens)
     usual = Allowance("", settings.requests_per_minute, settings.tokens_per_minute)
     spending = Spending(service.limiters[0], tokens, usual)
-    in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
+    in_flight = InFlight(
+        "answers", most=settings.inference_in_flight, most_each=settings.inference_tenant_in_flight, retry_after=1
+    )
     retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
-    records = Records(chats.chats)
+    records = Records(chats)
     answering = Answering(routes, bases, engines, retrieval, records, spending, in_flight)
     for engine in engines.values():
         service.on_start(engine.open)

@@ -8,8 +8,8 @@ from collections import deque
 import structlog
 from prometheus_client import Counter, Gauge
 
-from eventbus.outbox import AggregateStore
 from inference_proxy.domain import Chat
+from inference_proxy.store import Chats
 from stores.mongo import PyMongoError
 
 log = structlog.get_logger()
@@ -33,7 +33,7 @@ class Records:
         chats: where they are kept.
     """
 
-    def __init__(self, chats: AggregateStore[Chat]) -> None:
+    def __init__(self, chats: Chats) -> None:
         self._chats = chats
         self._waiting: deque[Chat] = deque()
         self._characters = 0
@@ -79,7 +79,7 @@ class Records:
             announced.take_pending()  # a list of its own: a save that fails takes the events with it
             announced.announce()
             async with asyncio.timeout(SAVE_SECONDS):
-                await self._chats.add_once(announced)
+                await self._chats.add(announced)
         except (PyMongoError, TimeoutError) as error:
             log.warning("chat_not_recorded_yet", chat_id=chat.id, error=f"{type(error).__name__}: {error}")
             self._away = True

@@ -13,11 +13,12 @@ from chassis.auth import Principal
 from chassis.errors import Invalid
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id, now
+from chassis.in_flight import InFlight
 from inference_proxy.answers import Generated, StopFilter, usage
 from inference_proxy.bases import Bases
-from inference_proxy.domain import Chat, Feedback, no_feedback
+from inference_proxy.domain import Chat, Feedback
 from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Sampling, Target
-from inference_proxy.limits import InFlight, Spending
+from inference_proxy.limits import Spending
 from inference_proxy.records import Records
 from inference_proxy.requests import ChatAsked, Common, CompletionAsked
 from inference_proxy.retrieval import Retrieval
@@ -171,6 +172,8 @@ class Answering:
 
     async def whole(self, answer: Answer) -> None:
         """Generate every choice at the same time; where one fails the others end too."""
+        if len(answer.prompts) > self._in_flight.most_at_once:
+            raise Invalid(f"n: at most {self._in_flight.most_at_once} answers in a request.", param="n")
         with self._in_flight.entered(answer.principal.tenant_id, len(answer.prompts)):
             answer.choices = [Generated() for _ in answer.prompts]
             try:
@@ -298,7 +301,7 @@ class Rating:
         Raises:
             NotFound: this tenant got no such answer.
         """
-        chat = await self._chats.chats.get(principal.tenant_id, chat_id, principal.only)
+        chat = await self._chats.get(principal, chat_id)
         feedback = Feedback(
             id=request_id_for("fb_", new_id("fb_")),
             tenant_id=principal.tenant_id,
@@ -311,7 +314,7 @@ class Rating:
             comment=comment,
         )
         feedback.announce()
-        return await self._chats.feedback.add_once(feedback)
+        return await self._chats.rate(feedback)
 
     async def take_back(self, principal: Principal, feedback_id: str) -> None:
         """Delete a rating: its giver their own, who manages the organization anybody's.
@@ -319,7 +322,5 @@ class Rating:
         Raises:
             NotFound: there is none that the caller may delete, or it was deleted before.
         """
-        theirs = {} if principal.may("organization:write") else {"owner": principal.owner}
-        if await self._chats.feedback.find_one(principal.tenant_id, {**theirs, "_id": feedback_id}) is None:
-            raise no_feedback(feedback_id)
-        await self._chats.feedback.update(principal.tenant_id, feedback_id, Feedback.delete)
+        owner = None if principal.may("organization:write") else principal.owner
+        await self._chats.change_rating(principal.tenant_id, feedback_id, Feedback.delete, owner=owner)

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from chassis.auth import Principal, require
 from chassis.http import Page, page
+from chassis.in_flight import InFlight
 from ingest.domain import Dataset, File
-from ingest.receive import Limits, Slots, form_schema, receive
+from ingest.receive import Limits, form_schema, receive
 from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Uploads
@@ -75,7 +76,13 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
 def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -> APIRouter:
     """Upload, list, read, download, delete."""
     router = APIRouter(prefix="/v1/files", tags=["files"])
-    slots = Slots(settings.ingest_uploads_at_a_time, settings.ingest_uploads_of_a_tenant)
+    in_flight = InFlight(
+        "uploads",
+        most=settings.ingest_uploads_at_a_time,
+        most_each=settings.ingest_uploads_of_a_tenant,
+        retry_after=5,
+        for_newcomers=settings.ingest_uploads_at_a_time // 2,
+    )
     limits = Limits(
         settings.ingest_max_file_bytes, settings.ingest_upload_silence_seconds, settings.ingest_upload_bytes_per_second
     )
@@ -85,7 +92,7 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
 
     @router.post("", openapi_extra={"requestBody": asked})
     async def create_file(request: Request, principal: Writes) -> FileObject:
-        with slots.taken(principal.tenant_id):
+        with in_flight.entered(principal.tenant_id):
             async with receive(request.headers, request.stream(), limits) as upload:
                 file = await uploads.accept(principal.tenant_id, upload, principal.owner)
         wake()

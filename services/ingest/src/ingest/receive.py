@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from chassis.bodies import Body
-from chassis.errors import Invalid, RateLimited, SartorError, TooLarge
+from chassis.errors import Invalid, SartorError, TooLarge
 from chassis.ids import now
 from ingest.domain import known_purpose
 from ingest.readers import BadRows
@@ -79,45 +78,6 @@ class TooSlow(SartorError):
     """The bytes of an upload do not come, or come so slowly that they keep others from sending theirs."""
 
     status, type, default_code = 408, "invalid_request_error", "upload_too_slow"
-
-
-class Slots:
-    """How many uploads a replica receives at the same time, and how many of them may be one tenant's.
-
-    Half of the slots are for tenants that have no upload under way, so that few who send slowly leave room for others.
-
-    Args:
-        most: in all.
-        of_a_tenant: of one tenant, fewer than `most`.
-    """
-
-    def __init__(self, most: int, of_a_tenant: int) -> None:
-        self._most = most
-        self._of_a_tenant = of_a_tenant
-        self._taken: Counter[str] = Counter()
-
-    @contextmanager
-    def taken(self, tenant_id: str) -> Iterator[None]:
-        """Hold a slot.
-
-        Raises:
-            RateLimited: there is none, or the tenant has its share.
-        """
-        if self._taken.total() >= self._most:
-            raise RateLimited("Too many uploads at the moment. Try again in a few seconds.", retry_after=5)
-        if self._taken[tenant_id] >= self._of_a_tenant:
-            raise RateLimited(
-                f"{self._of_a_tenant} of your uploads are under way. Wait until one is done.", retry_after=5
-            )
-        if self._taken[tenant_id] and self._taken.total() >= self._most - self._most // 2:
-            raise RateLimited("Many are uploading. Wait until your upload under way is done.", retry_after=5)
-        self._taken[tenant_id] += 1
-        try:
-            yield
-        finally:
-            self._taken[tenant_id] -= 1
-            if not self._taken[tenant_id]:
-                del self._taken[tenant_id]
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
 from ingest.domain import Dataset, File, State
 from schemas import ObjectRef
-from stores.mongo import Collection, ensure_index
+from stores.mongo import Collection, Document, Query, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
 
@@ -27,12 +27,12 @@ DATASET_SIZES = (
 )
 KEPT: list[State] = ["uploaded", "processed", "error"]
 TO_PARSE: tuple[State, ...] = ("uploaded",)
-TO_PURGE: dict[str, Any] = {"state": "deleted", "purged": {"$ne": True}}
-LEFT_BEHIND: dict[str, Any] = {"state": "deleted", "told": {"$ne": True}}
+TO_PURGE: Query = {"state": "deleted", "purged": {"$ne": True}}
+LEFT_BEHIND: Query = {"state": "deleted", "told": {"$ne": True}}
 """Deleted under a release of which labeling, evaluator and trainer heard nothing."""
 
-DATASETS_TO_PURGE: dict[str, Any] = {"state": "deleted"}
-SHOWN_DATASETS: dict[str, Any] = {"state": {"$nin": ["deleted", "purged"]}}
+DATASETS_TO_PURGE: Query = {"state": "deleted"}
+SHOWN_DATASETS: Query = {"state": {"$nin": ["deleted", "purged"]}}
 MOST_USES = 20
 """Jobs and models that are read of those that rest on one file: to know that there are some, and to name them."""
 
@@ -106,11 +106,11 @@ class StoredElsewhere:
         """One who made a thing has lost it."""
         await self._note(tenant_id, thing, "lost", maker, {"$ifNull": ["$bytes", 0]})
 
-    async def _note(self, tenant_id: str, thing: str, field: str, maker: str, size: int | dict[str, Any]) -> None:
+    async def _note(self, tenant_id: str, thing: str, field: str, maker: str, size: int | Query) -> None:
         among = {name: {"$ifNull": [f"${name}", []]} for name in ("makers", "lost")}
         noted = {**among, field: {"$setUnion": [among[field], [maker]]}}
         left = {"$cond": [{"$setIsSubset": ["$makers", "$lost"]}, 0, size]}
-        change: list[dict[str, Any]] = [{"$set": {"tenant_id": tenant_id, **noted}}, {"$set": {"bytes": left}}]
+        change: list[Document] = [{"$set": {"tenant_id": tenant_id, **noted}}, {"$set": {"bytes": left}}]
         await self._things.update_one({"_id": f"{tenant_id}/{thing}"}, change, upsert=True)
 
     async def bytes_of(self, tenant_id: str) -> int:
@@ -218,7 +218,7 @@ class Files:
         newest_first: bool,
     ) -> list[File]:
         """Files that are not deleted and meet the further conditions of `where`."""
-        query: dict[str, Any] = {**where, "state": {"$ne": "deleted"}}
+        query: Query = {**where, "state": {"$ne": "deleted"}}
         if purpose:
             query["purpose"] = purpose
         return await self._files.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
@@ -370,9 +370,9 @@ class Files:
         await self._objects.delete_prefix(f"tenants/{dataset.tenant_id}/datasets/{dataset.id}/")
 
 
-async def _sum(collection: Collection, query: dict[str, Any], fields: Sequence[str]) -> int:
+async def _sum(collection: Collection, query: Query, fields: Sequence[str]) -> int:
     total = {"$add": [{"$ifNull": [f"${name}", 0]} for name in fields]}
-    pipeline: list[dict[str, Any]] = [{"$match": query}, {"$group": {"_id": None, "bytes": {"$sum": total}}}]
+    pipeline: list[Query] = [{"$match": query}, {"$group": {"_id": None, "bytes": {"$sum": total}}}]
     found = await collection.aggregate(pipeline).to_list(1)
     return int(found[0]["bytes"]) if found else 0
 

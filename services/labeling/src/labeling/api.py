@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
@@ -11,15 +11,23 @@ from chassis.auth import Principal, require
 from chassis.bodies import Body
 from chassis.http import Page, page
 from labeling.domain import LONGEST_ANSWER, LONGEST_LABEL, MOST_LABELS, Project
-from labeling.store import Labels, Task
+from labeling.store import Labels
 from labeling.use_cases import NewProject, Projects
+from labeling.views import (
+    ChangedProject,
+    ProjectDeleted,
+    ProjectView,
+    ReadProject,
+    ReadTask,
+    TaskView,
+    project_view,
+    task_view,
+)
 
 Reads = Annotated[Principal, require("labeling:read")]
 Writes = Annotated[Principal, require("labeling:write")]
 Annotates = Annotated[Principal, require("labeling:annotate")]
 Sees = Annotated[Principal, require("labeling:read", "labeling:annotate")]
-SHOWN_TO_LABELERS = {"id", "created_at", "name", "kind", "labels", "instructions"}
-SHOWN = {"id", "created_at", "name", "kind", "labels", "instructions", "file_id", "left_out"}
 Limit = Annotated[int, Query(ge=1, le=100)]
 LONGEST_TEXT = 100_000
 MOST_ROWS = 100_000
@@ -52,36 +60,20 @@ class Answer(Body):
     answer: str = Field(max_length=LONGEST_ANSWER)
 
 
-def task_view(task: Task, principal: Principal) -> dict[str, Any]:
-    """A task as shown; what somebody answered before is not for those who only annotate."""
-    fields = {"id", "text", "answer", "answered_by", "answered_at"}
-    shown = task.model_dump(include=fields | ({"former_answer"} if principal.may("labeling:read") else set()))
-    return {"object": "labeling.task", **shown}
-
-
 def routes(labels: Labels, projects: Projects) -> APIRouter:
     """Projects, tasks, publication, feedback."""
     router = APIRouter(prefix="/v1/labeling", tags=["labeling"])
 
-    async def views(principal: Principal, found: list[Project]) -> list[dict[str, Any]]:
+    async def views(principal: Principal, found: list[Project]) -> list[ReadProject | ProjectView]:
         counts = await labels.counts(principal.tenant_id, [project.id for project in found])
-        fields = SHOWN if principal.may("labeling:read") else SHOWN_TO_LABELERS
-        return [
-            {
-                "object": "labeling.project",
-                **project.model_dump(include=fields),
-                **counts[project.id],
-                "publications": project.publications,
-            }
-            for project in found
-        ]
+        return [project_view(project, counts[project.id], principal) for project in found]
 
-    async def view(project: Project, principal: Principal) -> dict[str, Any]:
+    async def view(project: Project, principal: Principal) -> ReadProject | ProjectView:
         [shown] = await views(principal, [project])
         return shown
 
     @router.post("/projects")
-    async def create_project(asked: ProjectAsked, principal: Writes) -> dict[str, Any]:
+    async def create_project(asked: ProjectAsked, principal: Writes) -> ReadProject | ProjectView:
         wanted = NewProject(asked.name, asked.rows, asked.labels, asked.instructions)
         return await view(await projects.create(principal.tenant_id, wanted), principal)
 
@@ -91,44 +83,45 @@ def routes(labels: Labels, projects: Projects) -> APIRouter:
         return page(await views(principal, found), limit=limit)
 
     @router.get("/projects/{project_id}")
-    async def retrieve_project(project_id: str, principal: Sees) -> dict[str, Any]:
+    async def retrieve_project(project_id: str, principal: Sees) -> ReadProject | ProjectView:
         return await view(await labels.project(principal.tenant_id, project_id), principal)
 
     @router.patch("/projects/{project_id}")
-    async def change_project(project_id: str, change: ProjectChange, principal: Writes) -> dict[str, Any]:
+    async def change_project(project_id: str, change: ProjectChange, principal: Writes) -> ChangedProject:
         changed, reopened = await projects.change(principal.tenant_id, project_id, change.labels, change.instructions)
-        return {**await view(changed, principal), "reopened": reopened}
+        shown = await view(changed, principal)
+        return ChangedProject(**shown.model_dump(), reopened=reopened)
 
     @router.delete("/projects/{project_id}")
-    async def delete_project(project_id: str, principal: Writes) -> dict[str, Any]:
+    async def delete_project(project_id: str, principal: Writes) -> ProjectDeleted:
         await projects.delete(principal.tenant_id, project_id)
-        return {"id": project_id, "object": "labeling.project", "deleted": True}
+        return ProjectDeleted(id=project_id)
 
     @router.post("/projects/{project_id}/publish")
-    async def publish_project(project_id: str, principal: Writes) -> dict[str, Any]:
+    async def publish_project(project_id: str, principal: Writes) -> ReadProject | ProjectView:
         return await view(await projects.publish(principal.tenant_id, project_id), principal)
 
     @router.get("/projects/{project_id}/tasks")
     async def list_tasks(project_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
         project = await labels.project(principal.tenant_id, project_id)
-        tasks = await labels.page(project, limit=limit + 1, after=after)
+        tasks = await labels.tasks_page(project, limit=limit + 1, after=after)
         return page([task_view(task, principal) for task in tasks], limit=limit)
 
     @router.post("/projects/{project_id}/next", response_model=None)
-    async def next_task(project_id: str, principal: Annotates) -> dict[str, Any] | Response:
+    async def next_task(project_id: str, principal: Annotates) -> ReadTask | TaskView | Response:
         project = await labels.project(principal.tenant_id, project_id)
         task = await projects.next_task(project, _person(principal))
         return task_view(task, principal) if task else Response(status_code=204)
 
     @router.post("/projects/{project_id}/tasks/{task_id}")
-    async def submit_answer(project_id: str, task_id: str, given: Answer, principal: Annotates) -> dict[str, Any]:
+    async def submit_answer(project_id: str, task_id: str, given: Answer, principal: Annotates) -> ReadTask | TaskView:
         project = await labels.project(principal.tenant_id, project_id)
         return task_view(await projects.submit(project, task_id, _person(principal), given.answer), principal)
 
     @router.post("/projects/{project_id}/tasks/{task_id}/skip")
     async def skip_task(project_id: str, task_id: str, principal: Annotates) -> Response:
         project = await labels.project(principal.tenant_id, project_id)
-        await labels.skip(project, task_id, _person(principal))
+        await projects.skip(project, task_id, _person(principal))
         return Response(status_code=204)
 
     @router.get("/feedback")

@@ -18,8 +18,9 @@ from runtime import Overrides, Service
 def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The labeling application."""
     service = Service("labeling", settings, **overrides)
+    kept = service.aggregates("projects", Project)
     labels = Labels(
-        service.aggregates("projects", Project),
+        kept,
         service.collection("tasks"),
         service.collection("feedback"),
         service.collection("deleted_files"),
@@ -35,5 +36,5 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     service.bus.subscribe(subscriptions(projects))
     service.background("sweep", projects.sweep)
     service.sweep_orphans({"labels": labels.orphaned_labels})
-    service.watch_leases(labels.projects, TO_PURGE)
+    service.watch_leases(kept, TO_PURGE)
     return service.app([routes(labels, projects)])

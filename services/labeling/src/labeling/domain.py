@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.text import quoted, shown
@@ -14,6 +14,22 @@ from schemas import LabelsDeleted, LabelsPublished, ObjectRef
 LONGEST_ANSWER = 20_000
 LONGEST_LABEL = 500
 MOST_LABELS = 1_000
+
+
+class Task(BaseModel):
+    """One text to be answered."""
+
+    id: str
+    project_id: str
+    tenant_id: str
+    position: int
+    text: str
+    answer: str | None = None
+    former_answer: str | None = None
+    answered_by: str | None = None
+    answered_at: int | None = None
+    holder: str = ""
+    held_until_ms: int = 0
 
 
 class Project(Aggregate):

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from pydantic import BaseModel
+from collections.abc import Callable, Mapping
 
 from chassis.errors import Conflict, NotFound
-from chassis.ids import SERVER_MS, derived_id, now
+from chassis.ids import derived_id, now
 from chassis.text import quoted
 from eventbus.outbox import AggregateStore
-from labeling.domain import Project
+from labeling.domain import Project, Task
 from schemas import FeedbackDeleted, FeedbackRecorded
-from stores.mongo import Collection, ensure_index
+from stores.leases import Holds
+from stores.mongo import Collection, Document, Query, ensure_index
 from stores.orphans import Orphans
+from stores.paging import NEWEST_FIRST, page
 
 BATCH = 250
 
-OPEN: dict[str, Any] = {"state": {"$in": ["open", None]}}
-TO_PURGE: dict[str, Any] = {"state": "deleted"}
-
-
-class Task(BaseModel):
-    """One text to be answered."""
-
-    id: str
-    project_id: str
-    tenant_id: str
-    position: int
-    text: str
-    answer: str | None = None
-    former_answer: str | None = None
-    answered_by: str | None = None
-    answered_at: int | None = None
-    holder: str = ""
-    held_until_ms: int = 0
+OPEN: Query = {"state": {"$in": ["open", None]}}
+TO_PURGE: Query = {"state": "deleted"}
 
 
 class Labels:
@@ -51,8 +34,9 @@ class Labels:
     def __init__(
         self, projects: AggregateStore[Project], tasks: Collection, feedback: Collection, deleted_files: Collection
     ) -> None:
-        self.projects = projects
+        self._projects = projects
         self._tasks = tasks
+        self._holds = Holds(tasks, holder="holder", until_ms="held_until_ms")
         self._feedback = feedback
         self._deleted_files = deleted_files
 
@@ -68,15 +52,43 @@ class Labels:
         Raises:
             NotFound: there is none for this tenant.
         """
-        return await self.projects.get(tenant_id, project_id, OPEN)
+        return await self._projects.get(tenant_id, project_id, OPEN)
+
+    async def add(self, project: Project) -> Project:
+        """Add a project, or return the one that is there."""
+        return await self._projects.add_once(project)
+
+    async def find(self, project: Project) -> Project | None:
+        """The project as it is kept, in whatever state; None where it was not added."""
+        return await self._projects.find_one(project.tenant_id, {"_id": project.id})
+
+    async def change(self, tenant_id: str, project_id: str, change: Callable[[Project], None]) -> Project:
+        """The project, changed.
+
+        Raises:
+            NotFound: there is none for this tenant.
+        """
+        return await self._projects.update(tenant_id, project_id, change)
 
     async def projects_page(self, tenant_id: str, *, limit: int, after: str | None) -> list[Project]:
         """Projects that are not deleted, newest first."""
-        return await self.projects.find(tenant_id, OPEN, limit=limit, after=after)
+        return await self._projects.find(tenant_id, OPEN, limit=limit, after=after)
 
     async def claim_deleted(self, owner: str, seconds: float) -> Project | None:
         """A deleted project whose tasks may be there still; of any tenant."""
-        return await self.projects.claim(TO_PURGE, owner, seconds)
+        return await self._projects.claim(TO_PURGE, owner, seconds)
+
+    async def save_claimed(self, project: Project) -> None:
+        """Write a project as its claimant changed it.
+
+        Raises:
+            Conflict: it was changed since it was claimed.
+        """
+        await self._projects.save(project, fence=project.lease.fence)
+
+    async def release(self, project: Project) -> None:
+        """Give a claimed project back."""
+        await self._projects.leases.release(project.id, project.lease.fence)
 
     async def remove_tasks(self, project: Project) -> None:
         """Remove all texts and answers of a project."""
@@ -85,7 +97,7 @@ class Labels:
     async def orphaned_labels(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """Answers written late of projects that are deleted: such a project publishes nothing any more."""
         query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
-        states = {one["_id"]: one.get("state") async for one in self.projects.collection.find(query, {"state": 1})}
+        states = {one["_id"]: one.get("state") async for one in self._projects.collection.find(query, {"state": 1})}
         return Orphans(
             removable=[key for project, keys in folders.items() if states.get(project) == "purged" for key in keys],
             unknown=[key for project, keys in folders.items() if project not in states for key in keys],
@@ -120,13 +132,8 @@ class Labels:
 
     async def take(self, project: Project, person: str, seconds: float) -> Task | None:
         """The first unanswered task nobody else holds, held for this person; their own one again, if they have it."""
-        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
-        found = await self._tasks.find_one_and_update(
-            {"$and": [{"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}, free]},
-            [{"$set": {"holder": person, "held_until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
-            sort=[("position", 1)],
-            return_document=True,
-        )
+        unanswered = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}
+        found = await self._holds.take(unanswered, person, seconds, sort=[("position", 1)])
         return Task.model_validate(found) if found else None
 
     async def skip(self, project: Project, task_id: str, person: str) -> None:
@@ -134,7 +141,7 @@ class Labels:
         last = await self._tasks.find_one({"project_id": project.id}, sort=[("position", -1)])
         await self._tasks.update_one(
             {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id, "holder": person},
-            {"$set": {"holder": "", "held_until_ms": 0, "position": (last["position"] if last else 0) + 1}},
+            {"$set": {**self._holds.given_back, "position": (last["position"] if last else 0) + 1}},
         )
 
     async def answer(self, project: Project, task_id: str, person: str, answer: str) -> Task:
@@ -144,12 +151,11 @@ class Labels:
             NotFound: no such task in the project.
             Conflict: another person holds or answered it.
         """
-        free = {"$or": [{"holder": person}, {"$expr": {"$lt": ["$held_until_ms", SERVER_MS]}}]}
-        mine = {"$or": [{"answered_by": person}, {"$and": [{"answer": None}, free]}]}
+        mine = {"$or": [{"answered_by": person}, {"$and": [{"answer": None}, self._holds.free_for(person)]}]}
         key = {"_id": task_id, "project_id": project.id, "tenant_id": project.tenant_id}
         found = await self._tasks.find_one_and_update(
             {"$and": [key, mine]},
-            {"$set": {"answer": answer, "answered_by": person, "answered_at": now(), "holder": "", "held_until_ms": 0}},
+            {"$set": {"answer": answer, "answered_by": person, "answered_at": now(), **self._holds.given_back}},
             return_document=True,
         )
         if found is None:
@@ -192,15 +198,13 @@ class Labels:
         query = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": {"$ne": None}}
         return [Task.model_validate(found) async for found in self._tasks.find(query).sort("position", 1)]
 
-    async def page(self, project: Project, *, limit: int, after: str | None) -> list[Task]:
+    async def tasks_page(self, project: Project, *, limit: int, after: str | None) -> list[Task]:
         """Tasks in order."""
-        query: dict[str, Any] = {"project_id": project.id, "tenant_id": project.tenant_id}
-        if after is not None:
-            last = await self._tasks.find_one({**query, "_id": after})
-            if last is None:
-                raise NotFound(f"No task {quoted(after)} in this project.", param="after")
-            query["position"] = {"$gt": last["position"]}
-        return [Task.model_validate(found) async for found in self._tasks.find(query).sort("position", 1).limit(limit)]
+        query = {"project_id": project.id, "tenant_id": project.tenant_id}
+        behind = None if after is None else {**query, "_id": after}
+        missing = f"No task {quoted(after or '')} in this project."
+        found = await page(self._tasks, query, [("position", 1)], limit=limit, after=behind, missing=missing)
+        return [Task.model_validate(one) for one in found]
 
     async def keep_feedback(self, event: FeedbackRecorded) -> None:
         """Put a rating into the inbox, once."""
@@ -215,21 +219,20 @@ class Labels:
         gone = {"tenant_id": event.tenant_id, "deleted": True, "created_at": now()}
         await self._feedback.replace_one({"_id": event.feedback_id, "tenant_id": event.tenant_id}, gone, upsert=True)
 
-    async def feedback(self, tenant_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
+    async def feedback(self, tenant_id: str, *, limit: int, after: str | None) -> list[Document]:
         """The inbox, newest first.
 
         Raises:
             NotFound: the tenant has no feedback of the id `after`.
         """
-        query: dict[str, Any] = {"tenant_id": tenant_id, "deleted": {"$ne": True}}
-        if after is not None:
-            last = await self._feedback.find_one({"_id": after, "tenant_id": tenant_id})
-            if last is None:
-                raise NotFound(f"No feedback {quoted(after)}.", param="after")
-            older = {"created_at": {"$lt": last["created_at"]}}
-            query["$or"] = [older, {"created_at": last["created_at"], "_id": {"$lt": after}}]
-        found = self._feedback.find(query).sort([("created_at", -1), ("_id", -1)]).limit(limit)
+        found = await page(
+            self._feedback,
+            {"tenant_id": tenant_id, "deleted": {"$ne": True}},
+            NEWEST_FIRST,
+            limit=limit,
+            after=None if after is None else {"_id": after, "tenant_id": tenant_id},
+            missing=f"No feedback {quoted(after or '')}.",
+        )
         return [
-            {"id": one["_id"], **{key: one[key] for key in one if key not in ("_id", "tenant_id")}}
-            async for one in found
+            {"id": one["_id"], **{key: one[key] for key in one if key not in ("_id", "tenant_id")}} for one in found
         ]

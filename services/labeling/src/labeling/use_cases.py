@@ -15,8 +15,8 @@ import structlog
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
-from labeling.domain import Project
-from labeling.store import Labels, Task
+from labeling.domain import Project, Task
+from labeling.store import Labels
 from schemas import FeedbackDeleted, FeedbackRecorded, FileDeleted, LabelingRequested, ObjectRef
 from stores.objects import Objects
 
@@ -74,7 +74,7 @@ class Projects:
             tasks=len(texts),
         )
         project.change(asked.labels, None)
-        project = await self._labels.projects.add_once(project)
+        project = await self._labels.add(project)
         if not await self._let_go_if_deleted(project):
             there = await self._labels.filled(project)
             await self._labels.add_tasks(project, texts[there:], first=there)
@@ -102,7 +102,7 @@ class Projects:
         there, seen = await self._labels.filled(project), 0
         try:
             async for texts in self._texts(event.records):
-                project = project if seen else await self._labels.projects.add_once(project)
+                project = project if seen else await self._labels.add(project)
                 missing = texts[max(0, there - seen) :]
                 seen += len(texts)
                 await self._labels.add_tasks(project, missing, first=seen - len(missing))
@@ -132,7 +132,7 @@ class Projects:
             Whether one of them is deleted: nothing is to be added any more.
         """
         deleted = bool(project.file_id) and await self._labels.was_deleted(project.tenant_id, str(project.file_id))
-        current = await self._labels.projects.find_one(project.tenant_id, {"_id": project.id})
+        current = await self._labels.find(project)
         deleted = deleted or (current is not None and current.state != "open")
         if deleted and current is not None:
             await self._remove(current)
@@ -143,7 +143,7 @@ class Projects:
             it.delete()
             it.purge_again()
 
-        await self._labels.projects.update(project.tenant_id, project.id, remove)
+        await self._labels.change(project.tenant_id, project.id, remove)
         self._deleted.set()
 
     async def delete(self, tenant_id: str, project_id: str) -> None:
@@ -176,12 +176,16 @@ class Projects:
             await self._objects.delete_prefix(f"tenants/{project.tenant_id}/labels/{project.id}/")
             project.purge()
             with suppress(Conflict):  # who added something meanwhile has changed it since: it is claimed again
-                await self._labels.projects.save(project, fence=project.lease.fence)
-            await self._labels.projects.leases.release(project.id, project.lease.fence)
+                await self._labels.save_claimed(project)
+            await self._labels.release(project)
 
     async def next_task(self, project: Project, person: str) -> Task | None:
         """A task for this person, theirs for some minutes."""
         return await self._labels.take(project, person, self._held_seconds)
+
+    async def skip(self, project: Project, task_id: str, person: str) -> None:
+        """Give a task back that this person holds; it comes after all others."""
+        await self._labels.skip(project, task_id, person)
 
     async def submit(self, project: Project, task_id: str, person: str, answer: str) -> Task:
         """Take an answer."""
@@ -195,7 +199,7 @@ class Projects:
         Returns:
             The project, and how many tasks were reopened.
         """
-        changed = await self._labels.projects.update(tenant_id, project_id, lambda it: it.change(labels, instructions))
+        changed = await self._labels.change(tenant_id, project_id, lambda it: it.change(labels, instructions))
         return changed, await self._labels.reopen_unfit(changed)
 
     async def publish(self, tenant_id: str, project_id: str) -> Project:
@@ -220,9 +224,7 @@ class Projects:
         records = await self._objects.put_bytes(key, body, "application/jsonl")
         asked = project.labels
         try:
-            return await self._labels.projects.update(
-                tenant_id, project_id, lambda it: it.publish(records, len(tasks), asked)
-            )
+            return await self._labels.change(tenant_id, project_id, lambda it: it.publish(records, len(tasks), asked))
         except NotFound:  # deleted meanwhile: what was just written goes too
             await self._remove(project)
             raise

@@ -12,6 +12,7 @@ from chassis.errors import Invalid, NotFound
 from chassis.hang_ups import unless_gone
 from chassis.http import Page, page
 from chassis.ids import now
+from chassis.in_flight import InFlight
 from chassis.text import quoted
 from rag_indexer import filters
 from rag_indexer.cl100k import texts_of
@@ -30,7 +31,6 @@ from rag_indexer.requests import (
     chunking,
 )
 from rag_indexer.store import ListedFile, PageAsked, Stores, seen_by
-from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, NewStore, Search
 
 Reads = Annotated[Principal, require("retrieval:read")]
@@ -117,14 +117,14 @@ def store_view(store: Store, counts: dict[str, int], size: int) -> dict[str, Any
     }
 
 
-def search_routes(search: Search, turns: Turns) -> APIRouter:
+def search_routes(search: Search, in_flight: InFlight) -> APIRouter:
     """Search in stores."""
     router = APIRouter(prefix="/v1/vector_stores/{store_id}/search", tags=["vector stores"])
 
     @router.post("")
     async def search_store(request: Request, store_id: str, asked: SearchAsked, principal: Reads) -> dict[str, Any]:
         ranking = asked.ranking_options or RankingOptions()
-        with turns.entered(principal.tenant_id):
+        with in_flight.entered(principal.tenant_id):
             finding = search.find(
                 principal,
                 store_id,
@@ -236,7 +236,7 @@ def _page(items: list[dict[str, Any]], more: bool) -> Page:
     return shown
 
 
-def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
+def embedding_routes(embedding: Embedding, in_flight: InFlight) -> APIRouter:
     """OpenAI's embeddings."""
     router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
 
@@ -257,7 +257,7 @@ def embedding_routes(embedding: Embedding, turns: Turns) -> APIRouter:
                 f"dimensions: this model has {await embedding.dimensions()}; leave it out.", param="dimensions"
             )
         texts = checked_texts(await texts_of(asked.inputs))
-        with turns.entered(principal.tenant_id):
+        with in_flight.entered(principal.tenant_id):
             vectors, tokens = await unless_gone(request, embedded(texts, principal.tenant_id))
         encoded = asked.encoding_format == "base64"
         data = [

@@ -7,15 +7,16 @@ from typing import Unpack
 
 from fastapi import FastAPI
 
+from chassis.in_flight import InFlight
 from rag_indexer.api import embedding_routes, search_routes, store_file_routes, store_routes
 from rag_indexer.documents import Documents
 from rag_indexer.domain import Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding
 from rag_indexer.events import subscriptions
+from rag_indexer.fair_executor import FairExecutor
 from rag_indexer.milvus import Vectors
 from rag_indexer.settings import Settings
 from rag_indexer.store import TO_DO, Stores
-from rag_indexer.turns import Turns
 from rag_indexer.use_cases import Collections, Limits, Search
 from rag_indexer.worker import Indexing, policy
 from runtime import Overrides, Service
@@ -30,9 +31,14 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
         service.aggregates("stores", Store), files, service.collection("chunks"), service.collection("documents")
     )
     waiting = WorkQueue(files, TO_DO, service.collection("turns"))
-    turns = Turns(settings.embedding_waiting, settings.embedding_tenant_waiting)
+    in_flight = InFlight(
+        "searches and embeddings",
+        most=settings.embedding_waiting,
+        most_each=settings.embedding_tenant_waiting,
+        retry_after=2,
+    )
     embedding = Embedding(
-        settings.embedding_model, settings.embedding_threads, settings.embedding_request_tokens, turns
+        settings.embedding_model, settings.embedding_threads, settings.embedding_request_tokens, FairExecutor()
     )
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"{settings.topic_prefix}chunks_{settings.embedding_model}")
     vectors = Vectors(settings.milvus_url, name)
@@ -51,9 +57,9 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     return service.app(
         [
             store_routes(stores, collections),
-            search_routes(Search(stores, collections, vectors, embedding), turns),
+            search_routes(Search(stores, collections, vectors, embedding), in_flight),
             store_file_routes(stores, collections, documents),
-            embedding_routes(embedding, turns),
+            embedding_routes(embedding, in_flight),
         ],
         checks={"milvus": vectors.ping},
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chassis.errors import Invalid
 from rag_indexer.chunking import slices
-from rag_indexer.turns import Turns
+from rag_indexer.fair_executor import FairExecutor
 
 Vectors = NDArray[np.float32]
 
@@ -129,14 +129,14 @@ class Embedding:
         model: its name.
         threads: the model may use.
         most_tokens: of a request.
-        turns: the thread.
+        executor: the thread.
     """
 
-    def __init__(self, model: str, threads: int, most_tokens: int, turns: Turns) -> None:
+    def __init__(self, model: str, threads: int, most_tokens: int, executor: FairExecutor) -> None:
         self.model = model
         self._threads = threads
         self._most_tokens = most_tokens
-        self._turns = turns
+        self._executor = executor
         self._embedder: Embedder | None = None
 
     def _loaded(self) -> Embedder:
@@ -148,7 +148,7 @@ class Embedding:
     async def dimensions(self) -> int:
         """Length of the vectors."""
         if self._embedder is None:
-            return await self._turns.take("", lambda: self._loaded().dimensions)
+            return await self._executor.run("", lambda: self._loaded().dimensions)
         return self._embedder.dimensions
 
     def count(self, text: str) -> int:
@@ -166,9 +166,9 @@ class Embedding:
         """
         parts = [[text] for text in texts]
         if any(len(text) > SURELY_SHORT for text in texts):
-            parts = await self._turns.take(who, lambda: [self._parts(text) for text in texts])
+            parts = await self._executor.run(who, lambda: [self._parts(text) for text in texts])
         found = [
-            await self._turns.take(who, lambda batch=batch: self._loaded().passages(batch))  # type: ignore[misc]
+            await self._executor.run(who, lambda batch=batch: self._loaded().passages(batch))  # type: ignore[misc]
             for batch in _batches([part for text in parts for part in text], CHARACTERS_A_TURN)
         ]
         vectors = np.concatenate(found) if len(found) != 1 else found[0]
@@ -183,7 +183,7 @@ class Embedding:
 
     async def query(self, text: str, who: str) -> Vectors:
         """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
-        return await self._turns.take(who, lambda: self._loaded().query(self._beginning(text)))
+        return await self._executor.run(who, lambda: self._loaded().query(self._beginning(text)))
 
     async def tokens(self, texts: list[str], who: str) -> int:
         """Tokens of all texts together.
@@ -193,7 +193,7 @@ class Embedding:
         """
         counted: list[int] = []
         for batch in _batches(texts, COUNTED_A_TURN):
-            counted += await self._turns.take(who, lambda batch=batch: self._count(batch))  # type: ignore[misc]
+            counted += await self._executor.run(who, lambda batch=batch: self._count(batch))  # type: ignore[misc]
             self._check(counted)
         return sum(counted)
 

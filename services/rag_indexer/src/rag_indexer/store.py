@@ -12,7 +12,8 @@ from chassis.text import quoted
 from eventbus.outbox import AggregateStore
 from rag_indexer.domain import Chunking, FileState, Store, StoreFile
 from schemas import DocumentParsed
-from stores.mongo import ASCENDING, DESCENDING, Collection, ensure_index
+from stores.mongo import Collection, Document, Query, ensure_index
+from stores.paging import NEWEST_FIRST, OLDEST_FIRST, following
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ TO_DO: tuple[FileState, ...] = ("in_progress", "deleting")
 """States of a file that a worker does something about."""
 
 
-def seen_by(principal: Principal) -> dict[str, Any]:
+def seen_by(principal: Principal) -> Query:
     """The condition that leaves the stores somebody may see: an end user those of all and their own."""
     return {"owner": {"$in": ["", None, principal.owner]}} if principal.only else {}
 
@@ -306,17 +307,17 @@ class Stores:
         await self._chunks.delete_many({"_id": {"$in": chunk_ids}, "tenant_id": file.tenant_id})
 
 
-def _files(tenant_id: str, store_id: str) -> dict[str, Any]:
+def _files(tenant_id: str, store_id: str) -> Query:
     return {"tenant_id": tenant_id, "store_id": store_id, "state": {"$ne": "deleting"}}
 
 
-def _listed(found: dict[str, Any]) -> ListedFile:
+def _listed(found: Document) -> ListedFile:
     chunking = found.get("chunking")
     fields = {name: found.get(name) for name in LISTED}
     return ListedFile(**{**fields, "id": found["_id"], "chunking": Chunking(**chunking) if chunking else None})
 
 
-async def _place(collection: Collection, there: dict[str, Any], name: str) -> dict[str, Any]:
+async def _place(collection: Collection, there: Query, name: str) -> Document:
     found = await collection.find_one(there, {"created_at": 1})
     if found is None:
         raise NotFound(f"{name}: nothing in this list has that id.", param=name)
@@ -325,21 +326,19 @@ async def _place(collection: Collection, there: dict[str, Any], name: str) -> di
 
 async def _page(
     collection: Collection,
-    query: dict[str, Any],
+    query: Query,
     asked: PageAsked,
-    places: dict[str, dict[str, Any] | None],
+    places: dict[str, Document | None],
     fields: dict[str, int] | None = None,
-) -> Listed[dict[str, Any]]:
+) -> Listed[Document]:
     """What lies beyond one place and before another; without the first, the nearest to the second."""
+    forth, back = (NEWEST_FIRST, OLDEST_FIRST) if asked.newest_first else (OLDEST_FIRST, NEWEST_FIRST)
     conditions = [query]
-    for name, beyond in (("after", asked.newest_first), ("before", not asked.newest_first)):
+    for name, order in (("after", forth), ("before", back)):
         if (place := places[name]) is not None:
-            sign = "$lt" if beyond else "$gt"
-            later = {"created_at": place["created_at"], "_id": {sign: place["_id"]}}
-            conditions.append({"$or": [{"created_at": {sign: place["created_at"]}}, later]})
+            conditions.append(following(order, place))
     backwards = places["before"] is not None and places["after"] is None
-    direction = DESCENDING if asked.newest_first != backwards else ASCENDING
-    cursor = collection.find({"$and": conditions}, fields).sort([("created_at", direction), ("_id", direction)])
+    cursor = collection.find({"$and": conditions}, fields).sort(list(back if backwards else forth))
     found = await cursor.limit(asked.limit + 1).to_list(None)
     items = found[: asked.limit]
     return Listed(items[::-1] if backwards else items, len(found) > asked.limit)

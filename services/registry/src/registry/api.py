@@ -106,7 +106,7 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
         if after is not None:
             bases = bases[1 + bases.index(catalogue.get(after)) :]
         default = catalogue.default_id()
-        return page([BaseView.of(base, default) for base in bases[: limit + 1]], limit=limit)
+        return page([BaseView.of(base, default) for base in bases], limit=limit)
 
     @router.get("/models")
     async def list_versions(

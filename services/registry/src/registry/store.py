@@ -14,16 +14,16 @@ from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model, State
 from schemas import TenantPolicy
 from schemas.http.accounts import TenantFacts
-from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
+from stores.mongo import ASCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
 
-WAITING: dict[str, dict[str, Any]] = {
+WAITING: dict[str, Query] = {
     "evaluation": {"state": "candidate", "promotion": None},
     "approval": {"state": "awaiting_approval", "promotion": None},
     "replica": {"state": {"$in": ["candidate", "awaiting_approval"]}, "promotion": {"$ne": None}},
 }
 """What models wait for (see `Model.waiting_for`), with the query for those that do."""
 
-LEFT_BEHIND: dict[str, Any] = {"state": "retired", "deleted_at": None}
+LEFT_BEHIND: Query = {"state": "retired", "deleted_at": None}
 """Taken out of use under a release that did not say that its adapter and evidence may go."""
 
 
@@ -122,7 +122,7 @@ class Models:
 
     async def to_load(self, tenant_id: str, base_model: str) -> list[Model]:
         """Models whose adapter a replica of `base_model` must hold; all tenants' where `tenant_id` is empty."""
-        query: dict[str, Any] = {"state": {"$in": list(LOADED)}, "base_model": base_model}
+        query: Query = {"state": {"$in": list(LOADED)}, "base_model": base_model}
         if tenant_id:
             return await self._models.find(tenant_id, query)
         return [model async for model in self._models.for_service(query)]
@@ -241,7 +241,7 @@ class Tenants:
         """The tenant's policy."""
         return TenantPolicy.model_validate((await self._known(tenant_id))["policy"])
 
-    async def _known(self, tenant_id: str) -> dict[str, Any]:
+    async def _known(self, tenant_id: str) -> Document:
         document = await self._tenants.find_one({"_id": tenant_id})
         if document is None or "slug" not in document:
             tenant = await self._accounts.read(TenantFacts, "/internal/tenants/{}", tenant_id, tenant_id=tenant_id)

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
 from chassis.ids import now
 from eventbus.aggregate import Lease
-from eventbus.leases import Leases
+from stores.leases import Leases, keep_renewed
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError
 
 log = structlog.get_logger()
@@ -64,11 +65,10 @@ class RestartLease:
         return None if claimed is None else int(claimed["lease"]["fence"])
 
     async def _renew(self, fence: int) -> None:
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            try:
-                if not await self._leases.renew(self._base_id, fence, LEASE_SECONDS):
-                    log.warning("restart_lease_lost", owner=self._owner)
-                    return
-            except PyMongoError as error:  # tried again before the lease is over
-                log.warning("restart_lease_not_renewed", error=f"{type(error).__name__}: {error}")
+        renew = partial(self._leases.renew, self._base_id, fence, LEASE_SECONDS)
+        await keep_renewed(renew, LEASE_SECONDS, _not_renewed)
+        log.warning("restart_lease_lost", owner=self._owner)
+
+
+def _not_renewed(error: PyMongoError) -> None:
+    log.warning("restart_lease_not_renewed", error=f"{type(error).__name__}: {error}")

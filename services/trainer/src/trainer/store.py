@@ -8,23 +8,23 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from chassis.errors import NotFound
 from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
 from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected
-from stores.mongo import Collection, DuplicateKeyError, ensure_index
+from stores.mongo import Collection, Document, DuplicateKeyError, Query, ensure_index
 from stores.orphans import Orphans
+from stores.paging import page
 from trainer.domain import ENDED, OPEN, Job
 from trainer.stages import OF_GATE
 
-INTERRUPTED: dict[str, Any] = {
+INTERRUPTED: Query = {
     "state": "running",
     "lease.failures": {"$in": [0, None]},
     "lease.unfinished": {"$in": [0, 1, 2, None]},
 }
 """Has had its turn, and part of its work is done; one that fails, or is the end of its workers, waits for the next."""
 
-WAITING: dict[str, dict[str, Any]] = {
+WAITING: dict[str, Query] = {
     "waiting_for_file": {"state": "waiting_for_dataset"},
     "queued": {"state": "queued"},
     **{stage: {"state": "evaluating", "gate.waiting_for": gate} for gate, stage in OF_GATE.items()},
@@ -33,15 +33,15 @@ WAITING: dict[str, dict[str, Any]] = {
 
 FILE_DELETED = "The file was deleted, and its rows with it. Upload it again and start a new job."
 
-TO_SWEEP: dict[str, Any] = {"state": {"$in": ["evaluating", *ENDED]}, "swept": {"$in": [False, None]}}
+TO_SWEEP: Query = {"state": {"$in": ["evaluating", *ENDED]}, "swept": {"$in": [False, None]}}
 """Will not be trained any more: its adapter is stored, or it is over."""
 
 
-TO_DISCARD: dict[str, Any] = {"adapter_files": "unwanted"}
+TO_DISCARD: Query = {"adapter_files": "unwanted"}
 """Made an adapter that nobody will serve, and whose files may still be stored."""
 
 
-LEFT_BEHIND: dict[str, Any] = {
+LEFT_BEHIND: Query = {
     "state": {"$in": ["failed", "cancelled"]},
     "adapter": {"$ne": None},
     "adapter_files": {"$in": ["kept", None]},
@@ -140,7 +140,7 @@ class Jobs:
             limit: at most this many.
             after: id of the last one of the previous page.
         """
-        query: dict[str, Any] = {**where}
+        query: Query = {**where}
         if training_file is not None:
             query["training_file"] = training_file
         if without_metadata:
@@ -183,7 +183,7 @@ class Jobs:
         about to is asked for first: one that has made it by the second question is found by that.
         """
         assert job.adapter is not None
-        others: dict[str, Any] = {"tenant_id": job.tenant_id, "_id": {"$ne": job.id}}
+        others: Query = {"tenant_id": job.tenant_id, "_id": {"$ne": job.id}}
         coming = {"created_at": job.created_at, "seed": job.seed, "state": {"$in": list(OPEN)}}
         may_come = await self._jobs.collection.find_one({**others, **coming}, {"_id": 1}) is not None
         same = {"adapter.adapter_id": job.adapter.adapter_id, "adapter_files": {"$in": ["kept", None]}}
@@ -289,8 +289,8 @@ class Jobs:
 
     async def history(self, job: Job, *, limit: int, after: str | None) -> list[JobEvent]:
         """A job's events, newest first."""
-        query = await _after(self._events, job, "order", after)
-        return [JobEvent.model_validate(found) async for found in _newest(self._events, query, "order", limit)]
+        found = await _newest(self._events, job, "order", limit, after)
+        return [JobEvent.model_validate(document) for document in found]
 
     async def list_checkpoint(self, job: Job, step: int, metrics: dict[str, float]) -> None:
         """Show a checkpoint in the job's list, once per step."""
@@ -306,25 +306,16 @@ class Jobs:
 
     async def checkpoints(self, job: Job, *, limit: int, after: str | None) -> list[JobCheckpoint]:
         """A job's checkpoints, newest first."""
-        query = await _after(self._checkpoints, job, "step", after)
-        found = _newest(self._checkpoints, query, "step", limit)
-        return [JobCheckpoint.model_validate(document) async for document in found]
+        found = await _newest(self._checkpoints, job, "step", limit, after)
+        return [JobCheckpoint.model_validate(document) for document in found]
 
 
 def _line_id(job: Job, key: str) -> str:
     return derived_id("ftevent-", job.id, key)
 
 
-async def _after(collection: Collection, job: Job, by: str, after: str | None) -> dict[str, Any]:
-    query: dict[str, Any] = {"job_id": job.id, "tenant_id": job.tenant_id}
-    if after is not None:
-        last = await collection.find_one({**query, "_id": after})
-        if last is None:
-            raise NotFound(f"'{after}' is not of job '{job.id}'.", param="after")
-        query[by] = {"$lt": last[by]}
-    return query
-
-
-def _newest(collection: Collection, query: dict[str, Any], by: str, limit: int) -> AsyncIterator[dict[str, Any]]:
-    cursor: AsyncIterator[dict[str, Any]] = collection.find(query).sort(by, -1).limit(limit)
-    return cursor
+async def _newest(collection: Collection, job: Job, by: str, most: int, after: str | None) -> list[Document]:
+    of_job = {"job_id": job.id, "tenant_id": job.tenant_id}
+    behind = None if after is None else {**of_job, "_id": after}
+    missing = f"'{after}' is not of job '{job.id}'."
+    return await page(collection, of_job, [(by, -1)], limit=most, after=behind, missing=missing)

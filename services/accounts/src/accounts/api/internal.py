@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 
 from accounts.api.bodies import Code, Joining, KeyHash, PasswordChange, SignIn, SignUp
-from accounts.api.views import person_view
+from accounts.api.views import Invited, PersonView
 from accounts.domain import Ceiling
 from accounts.store import Accounts
 from accounts.use_cases import Keys, People
@@ -27,38 +27,40 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
 
     @router.get("/tenants/{tenant_id}")
     async def tenant(tenant_id: str, _: Internal) -> TenantFacts:
-        found = await accounts.tenants.get(tenant_id, tenant_id)
+        found = await accounts.tenant(tenant_id)
         return TenantFacts(tenant_id=found.id, slug=found.slug, policy=found.policy)
 
     @router.get("/users/{user_id}")
-    async def person(user_id: str, caller: Internal) -> dict[str, Any]:
-        user = await accounts.users.get(caller.tenant_id, user_id)
-        return person_view(user, await accounts.tenants.get(user.tenant_id, user.tenant_id), usual)
+    async def person(user_id: str, caller: Internal) -> PersonView:
+        user = await accounts.person(caller.tenant_id, user_id)
+        return PersonView.of(user, await accounts.tenant(user.tenant_id), usual)
 
     @router.post("/users/sign_up")
-    async def sign_up(asked: SignUp, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.sign_up(asked.organization, asked.email, asked.password, asked.address), usual)
+    async def sign_up(asked: SignUp, _: Internal) -> PersonView:
+        return PersonView.of(
+            *await people.sign_up(asked.organization, asked.email, asked.password, asked.address), usual
+        )
 
     @router.post("/users/sign_in")
-    async def sign_in(asked: SignIn, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.sign_in(asked.email, asked.password, asked.address), usual)
+    async def sign_in(asked: SignIn, _: Internal) -> PersonView:
+        return PersonView.of(*await people.sign_in(asked.email, asked.password, asked.address), usual)
 
     @router.post("/keys/operator")
     async def operator_sign_in(asked: KeyHash, _: Internal) -> dict[str, Any]:
         return await keys.operator(asked.key_hash)
 
     @router.post("/users/look")
-    async def look(asked: Code, _: Internal) -> dict[str, Any]:
+    async def look(asked: Code, _: Internal) -> Invited:
         user, tenant = await people.look(asked.code)
-        return {"email": user.email, "role": user.role, "name": tenant.name}
+        return Invited(email=user.email, role=user.role, name=tenant.name)
 
     @router.post("/users/join")
-    async def join(asked: Joining, _: Internal) -> dict[str, Any]:
-        return person_view(*await people.join(asked.code, asked.password), usual)
+    async def join(asked: Joining, _: Internal) -> PersonView:
+        return PersonView.of(*await people.join(asked.code, asked.password), usual)
 
     @router.post("/users/{user_id}/password")
-    async def change_password(user_id: str, asked: PasswordChange, caller: Internal) -> dict[str, Any]:
+    async def change_password(user_id: str, asked: PasswordChange, caller: Internal) -> PersonView:
         wanted = (asked.current, asked.new, asked.address)
-        return person_view(*await people.change_password(caller.tenant_id, user_id, *wanted), usual)
+        return PersonView.of(*await people.change_password(caller.tenant_id, user_id, *wanted), usual)
 
     return router

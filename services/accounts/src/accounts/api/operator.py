@@ -8,15 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from accounts.api.bodies import CeilingChange, LettersAsked, OwnerAsked, TenantAsked, Word
-from accounts.api.views import invited_view, tenant_view
+from accounts.api.views import InvitedView, LetterView, TenantView, TenantWithKey, TenantWithOwner, WholeLetter
 from accounts.domain import Ceiling
 from accounts.store import Accounts
-from accounts.use_cases import Leftovers, People, Tenants, actor_of
+from accounts.use_cases import Leftovers, People, ReplayLetters, Tenants, actor_of
 from chassis.auth import Principal, operator
-from chassis.errors import NotFound
-from chassis.http import Page, page
+from chassis.http import Page, behind, page
 from chassis.text import quoted
-from eventbus.dead_letters import DeadLetter, DeadLetters
+from eventbus.dead_letters import DeadLetters
 from schemas import TenantPolicy
 
 Operator = Annotated[Principal, operator()]
@@ -28,59 +27,38 @@ def tenant_routes(accounts: Accounts, tenants: Tenants, people: People, usual: C
     router = APIRouter(prefix="/v1/organization/tenants", tags=["organization"])
 
     @router.post("")
-    async def create_tenant(asked: TenantAsked, principal: Operator, response: Response) -> dict[str, Any]:
+    async def create_tenant(
+        asked: TenantAsked, principal: Operator, response: Response
+    ) -> TenantWithKey | TenantWithOwner:
         response.headers["cache-control"] = "no-store"
         policy = TenantPolicy(**asked.policy.model_dump())
         if asked.owner is not None:
             begun, user, code = await people.begin_tenant(asked.name, policy, asked.owner, actor_of(principal))
-            return {**tenant_view(begun, usual), "owner": invited_view(user, code, response)}
+            shown = TenantView.of(begun, usual).model_dump()
+            return TenantWithOwner(**shown, owner=InvitedView.shown(user, code, response))
         tenant, secret = await tenants.create(asked.name, policy, actor_of(principal))
-        return {**tenant_view(tenant, usual), "api_key": secret}
+        return TenantWithKey(**TenantView.of(tenant, usual).model_dump(), api_key=secret)
 
     @router.get("")
     async def list_tenants(_: Operator, limit: Limit = 20, after: str | None = None) -> Page:
         found = await accounts.all_tenants(limit=limit + 1, after=after)
-        return page([tenant_view(tenant, usual) for tenant in found], limit=limit)
+        return page([TenantView.of(tenant, usual) for tenant in found], limit=limit)
 
     @router.patch("/{tenant_id}")
-    async def change_ceiling(tenant_id: str, change: CeilingChange, principal: Operator) -> dict[str, Any]:
+    async def change_ceiling(tenant_id: str, change: CeilingChange, principal: Operator) -> TenantView:
         changes = change.model_dump(exclude_none=True)
-        return tenant_view(await tenants.change_ceiling(tenant_id, changes, actor_of(principal)), usual)
+        return TenantView.of(await tenants.change_ceiling(tenant_id, changes, actor_of(principal)), usual)
 
     @router.post("/{tenant_id}/owners")
-    async def let_owner_in(
-        tenant_id: str, asked: OwnerAsked, principal: Operator, response: Response
-    ) -> dict[str, Any]:
-        return invited_view(*await people.let_in(tenant_id, asked.email, actor_of(principal)), response)
+    async def let_owner_in(tenant_id: str, asked: OwnerAsked, principal: Operator, response: Response) -> InvitedView:
+        return InvitedView.shown(*await people.let_in(tenant_id, asked.email, actor_of(principal)), response)
 
     return router
 
 
-def letter_view(letter: DeadLetter) -> dict[str, Any]:
-    """A dead letter as shown."""
-    return {
-        "object": "organization.dead_letter",
-        "id": letter.id,
-        "topic": letter.topic,
-        "type": letter.headers.get("ce_type"),
-        "tenant_id": letter.headers.get("ce_tenantid"),
-        "consumer": letter.consumer,
-        "code": letter.code,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "died_at": letter.died_at,
-        "replayed_at": letter.replayed_at,
-    }
-
-
-def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRouter:
+def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> APIRouter:
     """For the operator: what consumers gave up, and sending it back once its cause is mended."""
     router = APIRouter(prefix="/v1/organization/dead_letters", tags=["organization"])
-
-    async def replay(principal: Principal, letters: list[DeadLetter]) -> None:
-        for letter in letters:
-            await dead_letters.replay(letter)
-            await accounts.audit("", actor_of(principal), "dead_letter.replay", letter.id, consumer=letter.consumer)
 
     @router.get("")
     async def list_letters(
@@ -91,35 +69,25 @@ def dead_letter_routes(accounts: Accounts, dead_letters: DeadLetters) -> APIRout
         code: Word | None = None,
     ) -> Page:
         found = await dead_letters.find(consumer=consumer, code=code)
-        if after is not None:
-            ids = [letter.id for letter in found]
-            if after not in ids:
-                raise NotFound(f"No such dead letter: {quoted(after)}.", param="after")
-            found = found[ids.index(after) + 1 :]
-        return page([letter_view(letter) for letter in found], limit=limit)
+        rest = behind(found, after, f"No such dead letter: {quoted(after or '')}.")
+        return page([LetterView.of(letter) for letter in rest], limit=limit)
 
     @router.post("/replay")
     async def replay_all(asked: LettersAsked, principal: Operator) -> dict[str, Any]:
         found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
         whole = [letter for letter in found[::-1] if not letter.cut]  # as they died: those of a key follow each other
-        await replay(principal, whole)
+        await replay.run(whole, actor_of(principal))
         return {"object": "list", "replayed": len(whole), "skipped": [letter.id for letter in found if letter.cut]}
 
     @router.get("/{letter_id}")
-    async def retrieve_letter(letter_id: str, _: Operator) -> dict[str, Any]:
-        letter = await dead_letters.get(letter_id)
-        return {
-            **letter_view(letter),
-            "headers": letter.headers,
-            "key": letter.key.decode("utf-8", "replace") if letter.key else None,
-            "value": letter.value.decode("utf-8", "replace"),
-        }
+    async def retrieve_letter(letter_id: str, _: Operator) -> WholeLetter:
+        return WholeLetter.whole(await dead_letters.get(letter_id))
 
     @router.post("/{letter_id}/replay")
-    async def replay_letter(letter_id: str, principal: Operator) -> dict[str, Any]:
+    async def replay_letter(letter_id: str, principal: Operator) -> LetterView:
         letter = await dead_letters.get(letter_id)
-        await replay(principal, [letter])
-        return letter_view(await dead_letters.get(letter_id))
+        await replay.run([letter], actor_of(principal))
+        return LetterView.of(await dead_letters.get(letter_id))
 
     return router
 

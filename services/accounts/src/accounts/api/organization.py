@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from accounts.api.bodies import KeyAsked, PersonAsked, PersonChange, PolicyChange, Rotation
-from accounts.api.views import invited_view, key_view, tenant_view, user_view
+from accounts.api.views import (
+    InvitedView,
+    KeyDeleted,
+    KeyView,
+    KeyWithSecret,
+    LineView,
+    TenantView,
+    TrailPage,
+    UserDeleted,
+    UserView,
+)
 from accounts.domain import Ceiling, NewKey
 from accounts.store import Accounts
 from accounts.use_cases import Keys, People, Tenants, actor_of
@@ -27,41 +37,41 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
     router = APIRouter(prefix="/v1/organization", tags=["organization"])
 
     @router.get("")
-    async def own_organization(principal: Reads) -> dict[str, Any]:
-        return tenant_view(await accounts.tenants.get(principal.tenant_id, principal.tenant_id), usual)
+    async def own_organization(principal: Reads) -> TenantView:
+        return TenantView.of(await accounts.tenant(principal.tenant_id), usual)
 
     @router.patch("")
-    async def change_policy(change: PolicyChange, principal: Writes) -> dict[str, Any]:
+    async def change_policy(change: PolicyChange, principal: Writes) -> TenantView:
         changes = change.model_dump(exclude_none=True)
-        return tenant_view(await tenants.change_policy(principal.tenant_id, changes, actor_of(principal)), usual)
+        return TenantView.of(await tenants.change_policy(principal.tenant_id, changes, actor_of(principal)), usual)
 
     @router.post("/keys")
-    async def create_key(asked: KeyAsked, principal: Writes, response: Response) -> dict[str, Any]:
+    async def create_key(asked: KeyAsked, principal: Writes, response: Response) -> KeyWithSecret:
         response.headers["cache-control"] = "no-store"
         lists = {"scopes": tuple(asked.scopes), "event_types": tuple(asked.event_types)}
         wanted = NewKey(**{**asked.model_dump(), **lists})
         key, secret = await keys.create(principal, wanted)
-        return {**key_view(key), "api_key": secret}
+        return KeyWithSecret(**KeyView.of(key).model_dump(), api_key=secret)
 
     @router.get("/keys")
     async def list_keys(principal: Reads, limit: Limit = 20, after: str | None = None) -> Page:
-        found = await accounts.keys.find(principal.tenant_id, limit=limit + 1, after=after)
-        return page([key_view(key) for key in found], limit=limit)
+        found = await accounts.keys_page(principal.tenant_id, limit=limit + 1, after=after)
+        return page([KeyView.of(key) for key in found], limit=limit)
 
     @router.post("/keys/{key_id}/rotate")
-    async def rotate_key(key_id: str, principal: Rotates, response: Response, asked: Rotation = DAY) -> dict[str, Any]:
+    async def rotate_key(key_id: str, principal: Rotates, response: Response, asked: Rotation = DAY) -> KeyWithSecret:
         response.headers["cache-control"] = "no-store"
         key, secret = await keys.rotate(principal, key_id, asked.grace_seconds)
-        return {**key_view(key), "api_key": secret}
+        return KeyWithSecret(**KeyView.of(key).model_dump(), api_key=secret)
 
     @router.delete("/keys/{key_id}")
-    async def revoke_key(key_id: str, principal: Writes) -> dict[str, Any]:
+    async def revoke_key(key_id: str, principal: Writes) -> KeyDeleted:
         key = await keys.revoke(principal, key_id)
-        return {"object": "organization.api_key.deleted", "id": key.id, "deleted": True}
+        return KeyDeleted(id=key.id)
 
     @router.post("/users")
-    async def invite_person(asked: PersonAsked, principal: Writes, response: Response) -> dict[str, Any]:
-        return invited_view(*await people.invite(principal, asked.email, asked.role), response)
+    async def invite_person(asked: PersonAsked, principal: Writes, response: Response) -> InvitedView:
+        return InvitedView.shown(*await people.invite(principal, asked.email, asked.role), response)
 
     @router.get("/users")
     async def list_people(
@@ -70,36 +80,36 @@ def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people
         after: str | None = None,
         email: Annotated[str | None, Query(max_length=320, description="Only the person of this address.")] = None,
     ) -> Page:
-        query = {"email": email.strip().casefold()} if email is not None else {}
-        found = await accounts.users.find(principal.tenant_id, query, limit=limit + 1, after=after)
-        return page([user_view(user) for user in found], limit=limit)
+        only = email.strip().casefold() if email is not None else None
+        found = await accounts.people_page(principal.tenant_id, email=only, limit=limit + 1, after=after)
+        return page([UserView.of(user) for user in found], limit=limit)
 
     @router.get("/users/{user_id}")
-    async def retrieve_person(user_id: str, principal: Reads) -> dict[str, Any]:
-        return user_view(await accounts.users.get(principal.tenant_id, user_id))
+    async def retrieve_person(user_id: str, principal: Reads) -> UserView:
+        return UserView.of(await accounts.person(principal.tenant_id, user_id))
 
     @router.post("/users/{user_id}/reset_password")
-    async def reset_password(user_id: str, principal: Writes, response: Response) -> dict[str, Any]:
-        return invited_view(*await people.reset(principal, user_id), response)
+    async def reset_password(user_id: str, principal: Writes, response: Response) -> InvitedView:
+        return InvitedView.shown(*await people.reset(principal, user_id), response)
 
     @router.patch("/users/{user_id}")
-    async def change_person(user_id: str, change: PersonChange, principal: Writes) -> dict[str, Any]:
-        return user_view(await people.change(principal, user_id, role=change.role, disabled=change.disabled))
+    async def change_person(user_id: str, change: PersonChange, principal: Writes) -> UserView:
+        return UserView.of(await people.change(principal, user_id, role=change.role, disabled=change.disabled))
 
     @router.delete("/users/{user_id}")
-    async def withdraw_invitation(user_id: str, principal: Writes) -> dict[str, Any]:
+    async def withdraw_invitation(user_id: str, principal: Writes) -> UserDeleted:
         await people.withdraw(principal, user_id)
-        return {"object": "organization.user.deleted", "id": user_id, "deleted": True}
+        return UserDeleted(id=user_id)
 
     @router.get("/audit_logs")
     async def audit_logs(
         principal: ReadsTrail, limit: Limit = 20, after: str | None = None, verify: bool = False
-    ) -> dict[str, Any]:
+    ) -> TrailPage:
         found = await accounts.audit_page(principal.tenant_id, limit=limit + 1, after=after)
-        shown = page([{"id": entry.digest, **entry.model_dump()} for entry in found], limit=limit)
+        shown = page([LineView(id=entry.digest, **entry.model_dump()) for entry in found], limit=limit)
         intact = await accounts.audit_page_intact(principal.tenant_id, found, newest=after is None)
         if verify:
             intact = await accounts.audit_intact(principal.tenant_id)
-        return {**shown.model_dump(), "intact": intact}
+        return TrailPage(**shown.model_dump(), intact=intact)
 
     return router

@@ -39,7 +39,7 @@ class Keys:
         check_event_types(asked)
         if asked.expires_at is not None and asked.expires_at <= now():
             raise Invalid("expires_at: this time has passed already.", param="expires_at")
-        tenant = await self._accounts.tenants.get(maker.tenant_id, maker.tenant_id)
+        tenant = await self._accounts.tenant(maker.tenant_id)
         ceiling = tenant.ceiling(self._limits.usual_tenant)
         for name in ("requests_per_minute", "tokens_per_minute"):
             if (getattr(asked, name) or 0) > getattr(ceiling, name):
@@ -52,7 +52,7 @@ class Keys:
                 f"Your organization has {ceiling.keys} keys, the most it may have. Revoke some.", code="too_many_keys"
             )
         if asked.user_id is not None:
-            person = await self._accounts.users.get(maker.tenant_id, asked.user_id)
+            person = await self._accounts.person(maker.tenant_id, asked.user_id)
             check_grant(maker, person.role, ["*"])
         # Users of an app get keys of nobody: with their maker's they would be one user and see the maker's things.
         user_id = asked.user_id or (None if asked.role == "end_user" else maker.user_id)
@@ -83,9 +83,9 @@ class Keys:
         )
         publishes = {"event_types": ", ".join(key.event_types)} if key.event_types else {}
         await self._accounts.audit(tenant_id, actor, "key.create", key.id, name=key.name, role=key.role, **publishes)
-        stored = await self._accounts.keys.add_once(key)
+        stored = await self._accounts.add_key(key)
         if stored.key_hash != key.key_hash:
-            stored = await self._accounts.keys.update(
+            stored = await self._accounts.change_key(
                 tenant_id, key.id, lambda it: it.reissue(key.key_hash, key.hint, now())
             )
         return stored, secret
@@ -110,7 +110,7 @@ class Keys:
             key_id = maker.key_id
         if not maker.may("organization:write") and key_id != maker.key_id:
             raise NotFound(f"No such key: {quoted(key_id)}.", param="key_id")
-        key = await self._accounts.keys.get(tenant_id, key_id)
+        key = await self._accounts.key(tenant_id, key_id)
         own = await self._accounts.key_of(maker)
         if own is None or own.id != key.id:
             await self._check_could_make(maker, own, key)
@@ -128,7 +128,7 @@ class Keys:
         change(key)  # what is refused leaves no line in the trail
         details = {"name": key.name, "grace_seconds": grace_seconds}
         await self._accounts.audit(tenant_id, actor_of(maker), "key.rotate", key_id, **details)
-        return await self._accounts.keys.update(tenant_id, key_id, change), secret
+        return await self._accounts.change_key(tenant_id, key_id, change), secret
 
     async def _check_could_make(self, maker: Principal, own: ApiKey | None, key: ApiKey) -> None:
         """Whoever gets a key's secret gets its rights: they must be such as they could give.
@@ -138,7 +138,7 @@ class Keys:
         """
         check_grant(maker, key.role, key.scopes)
         if key.user_id is not None and key.user_id != maker.user_id:
-            person = await self._accounts.users.get(maker.tenant_id, key.user_id)
+            person = await self._accounts.person(maker.tenant_id, key.user_id)
             check_grant(maker, person.role, ["*"])
         if own is not None and not own.could_make(key):
             raise Forbidden("This key may use more than yours, so yours cannot rotate it.", code="key_exceeds_yours")
@@ -150,10 +150,10 @@ class Keys:
             Forbidden: it allows more than who ends it.
         """
         tenant_id = maker.tenant_id
-        key = await self._accounts.keys.get(tenant_id, key_id)
+        key = await self._accounts.key(tenant_id, key_id)
         check_grant(maker, key.role, key.scopes)
         await self._accounts.audit(tenant_id, actor_of(maker), "key.revoke", key_id)
-        return await self._accounts.keys.update(tenant_id, key_id, lambda it: it.revoke(now()))
+        return await self._accounts.change_key(tenant_id, key_id, lambda it: it.revoke(now()))
 
     async def verify(self, key_hash: str) -> dict[str, Any]:
         """Who a key belongs to and what it may do, as the other services cache it.
@@ -165,13 +165,13 @@ class Keys:
         if key is None:
             raise Unauthenticated("Incorrect API key provided. Make one in the console or with `sartor keys create`.")
         ends_at = key.ends_for(key_hash, now())
-        owner = await self._accounts.users.find_one(key.tenant_id, {"_id": key.user_id}) if key.user_id else None
+        owner = await self._accounts.owner_of(key)
         scopes = key.scopes_for(owner)
         organization, allowances = "", []
         if key.tenant_id:
-            tenant = await self._accounts.tenants.get(key.tenant_id, key.tenant_id)
+            tenant = await self._accounts.tenant(key.tenant_id)
             organization, allowances = tenant.slug, self._allowances(key, tenant)
-        self._accounts.last_used.note(key)
+        self._accounts.note_use(key)
         return {
             "tenant_id": key.tenant_id,
             "key_id": key.id,

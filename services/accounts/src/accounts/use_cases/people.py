@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from accounts.domain import (
     INVITATION_SECONDS,
@@ -63,7 +62,7 @@ class People:
         )
         await self._accounts.audit(tenant.id, email, "user.create", user.id, role="owner")
         try:
-            user = await self._accounts.users.add_once(user)
+            user = await self._accounts.add_person(user)
         except Conflict as error:
             raise Conflict(TAKEN, param="email") from error
         await self._count_owner(user)
@@ -81,7 +80,7 @@ class People:
         """
         check_grant(maker, role, ["*"])
         await self._check_unlimited(maker)
-        tenant = await self._accounts.tenants.get(maker.tenant_id, maker.tenant_id)
+        tenant = await self._accounts.tenant(maker.tenant_id)
         email, role = checked_email(email), known_role(role)
         person = await self._accounts.person_of(tenant.id, email)
         if person is None:
@@ -89,7 +88,7 @@ class People:
             user_id = request_id_for("user_", new_id("user_"))
             person = User(id=user_id, tenant_id=tenant.id, created_at=now(), email=email, role=role)
             await self._accounts.audit(tenant.id, actor_of(maker), "user.invite", user_id, role=role)
-            person = await self._accounts.users.add_once(person)
+            person = await self._accounts.add_person(person)
         elif person.status != "invited":
             raise Conflict("This person is of your organization already.", param="email")
         else:
@@ -104,7 +103,7 @@ class People:
             Forbidden: their role allows more than the maker may.
             Conflict: they came.
         """
-        person = await self._accounts.users.get(maker.tenant_id, user_id)
+        person = await self._accounts.person(maker.tenant_id, user_id)
         check_grant(maker, person.role, ["*"])
         await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.withdraw", user_id)
         if not await self._accounts.remove_invited(maker.tenant_id, user_id):
@@ -127,7 +126,7 @@ class People:
             Unauthenticated: no such code, or it is over, or they were shut out.
         """
         person = await self._of_code(code)
-        return person, await self._accounts.tenants.get(person.tenant_id, person.tenant_id)
+        return person, await self._accounts.tenant(person.tenant_id)
 
     async def _of_code(self, code: str) -> User:
         person = await self._accounts.user_by_code(hash_key(code))
@@ -144,13 +143,13 @@ class People:
             NotFound: no such tenant.
             Invalid: no address.
         """
-        tenant, email = await self._accounts.tenants.get(tenant_id, tenant_id), checked_email(email)
+        tenant, email = await self._accounts.tenant(tenant_id), checked_email(email)
         person = await self._accounts.person_of(tenant.id, email)
         user_id = person.id if person else request_id_for("user_", new_id("user_"))
         await self._accounts.audit(tenant.id, actor, "user.let_in", user_id, role="owner")
         if person is None:
             new = User(id=user_id, tenant_id=tenant.id, created_at=now(), email=email, role="owner")
-            person = await self._accounts.users.add_once(new)
+            person = await self._accounts.add_person(new)
 
         def change(user: User) -> None:
             user.change_role("owner")
@@ -158,7 +157,7 @@ class People:
                 user.password_hash = ""
             user.disable(disabled=False)
 
-        person = await self._accounts.users.update(tenant.id, person.id, change)
+        person = await self._accounts.change_person(tenant.id, person.id, change)
         await self._count_owner(person)
         return await self._give_code(person, INVITATION_SECONDS, role="owner")
 
@@ -168,7 +167,7 @@ class People:
         Raises:
             Forbidden: their role allows more than the maker may.
         """
-        person = await self._accounts.users.get(maker.tenant_id, user_id)
+        person = await self._accounts.person(maker.tenant_id, user_id)
         check_grant(maker, person.role, ["*"])
         await self._check_unlimited(maker)
         await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.reset", user_id)
@@ -182,7 +181,7 @@ class People:
             user.change_role(role or user.role)
             user.give_code(hash_key(code), now() + seconds)
 
-        return await self._accounts.users.update(person.tenant_id, person.id, change), code
+        return await self._accounts.change_person(person.tenant_id, person.id, change), code
 
     async def join(self, code: str, password: str) -> tuple[User, Tenant]:
         """The person a code was given to, with the password they chose.
@@ -198,7 +197,7 @@ class People:
         await self._accounts.audit(person.tenant_id, person.id, "user.password", person.id)
         person = await self._set_password(person, password_hash, hash_key(code))
         await self._count_owner(person)
-        return person, await self._accounts.tenants.get(person.tenant_id, person.tenant_id)
+        return person, await self._accounts.tenant(person.tenant_id)
 
     async def change_password(
         self, tenant_id: str, user_id: str, current: str, new: str, address: str
@@ -211,7 +210,7 @@ class People:
             RateLimited: it was wrong too often.
         """
         checked_password(new)
-        person = await self._accounts.users.get(tenant_id, user_id)
+        person = await self._accounts.person(tenant_id, user_id)
         attempt = await self._begin(person.email, address)
         if not await self._passwords.matches(person.password_hash or None, current):
             raise Forbidden("The current password is wrong.", code="wrong_credentials", param="current")
@@ -219,12 +218,12 @@ class People:
         password_hash = await self._passwords.hash(new)
         await self._accounts.audit(tenant_id, user_id, "user.password", user_id)
         person = await self._set_password(person, password_hash)
-        return person, await self._accounts.tenants.get(tenant_id, tenant_id)
+        return person, await self._accounts.tenant(tenant_id)
 
     async def _set_password(self, person: User, password_hash: str, code_hash: str = "") -> User:
         at = now()
         try:
-            return await self._accounts.users.update(
+            return await self._accounts.change_person(
                 person.tenant_id, person.id, lambda it: it.choose_password(password_hash, at, code_hash)
             )
         except Conflict as error:
@@ -239,7 +238,7 @@ class People:
             Forbidden: the role they have, or are to have, allows more than the maker may.
             Conflict: nobody else is an owner.
         """
-        person = await self._accounts.users.get(maker.tenant_id, user_id)
+        person = await self._accounts.person(maker.tenant_id, user_id)
         for allows in {person.role, role or person.role}:
             check_grant(maker, allows, ["*"])
         await self._check_unlimited(maker)
@@ -257,21 +256,17 @@ class People:
         # other out at the same time, one is refused.
         if person.counts_as_owner and not changed.counts_as_owner:
             known = await self._accounts.owners(person.tenant_id)
-            await self._accounts.tenants.update(
-                person.tenant_id, person.tenant_id, lambda it: it.lose_owner(user_id, known)
-            )
+            await self._accounts.change_tenant(person.tenant_id, lambda it: it.lose_owner(user_id, known))
         await self._accounts.audit(maker.tenant_id, actor_of(maker), "user.change", user_id, **changes)
         try:
-            return await self._accounts.users.update(maker.tenant_id, user_id, apply)
+            return await self._accounts.change_person(maker.tenant_id, user_id, apply)
         finally:  # also where it failed: who stays an owner is counted as one
-            await self._count_owner(await self._accounts.users.get(maker.tenant_id, user_id))
+            await self._count_owner(await self._accounts.person(maker.tenant_id, user_id))
 
     async def _count_owner(self, person: User) -> None:
         if person.counts_as_owner:
             known = await self._accounts.owners(person.tenant_id)
-            await self._accounts.tenants.update(
-                person.tenant_id, person.tenant_id, lambda it: it.count_owner(person.id, known)
-            )
+            await self._accounts.change_tenant(person.tenant_id, lambda it: it.count_owner(person.id, known))
 
     async def _check_unlimited(self, maker: Principal) -> None:
         """A person has neither limits nor an end, so a key that has them gives nobody entry."""
@@ -281,7 +276,7 @@ class People:
 
     async def _check_room(self, tenant: Tenant) -> None:
         most = tenant.ceiling(self._limits.usual_tenant).people
-        if await self._accounts.people(tenant.id, most) >= most:
+        if await self._accounts.count_people(tenant.id, most) >= most:
             raise Forbidden(f"Your organization has {most} people, the most it may have.", code="too_many_people")
 
     async def sign_in(self, email: str, password: str, address: str) -> tuple[User, Tenant]:
@@ -299,9 +294,9 @@ class People:
             raise Unauthenticated("E-mail address and password do not match.", code="wrong_credentials")
         await self._accounts.end_sign_in(attempt)
         await self._accounts.audit(user.tenant_id, user.id, "user.sign_in", user.id)
-        return user, await self._accounts.tenants.get(user.tenant_id, user.tenant_id)
+        return user, await self._accounts.tenant(user.tenant_id)
 
-    async def _begin(self, email: str, address: str) -> Any:
+    async def _begin(self, email: str, address: str) -> str:
         """Count an attempt to give this person's password; guesses from elsewhere keep nobody out for long.
 
         Raises:

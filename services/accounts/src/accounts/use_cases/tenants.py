@@ -50,10 +50,10 @@ class Tenants:
         await self._accounts.audit(tenant_id, actor, "tenant.create", tenant_id, name=tenant.name)
         for attempt in range(1, SLUG_ATTEMPTS):
             try:
-                return await self._accounts.tenants.add_once(tenant)
+                return await self._accounts.add_tenant(tenant)
             except Conflict:  # another tenant has the slug
                 tenant = Tenant.create(tenant_id, name, policy, tenant.created_at, attempt)
-        return await self._accounts.tenants.add_once(tenant)
+        return await self._accounts.add_tenant(tenant)
 
     async def change_policy(self, tenant_id: str, changes: dict[str, Any], actor: str) -> Tenant:
         """Change some of the policy's fields.
@@ -62,7 +62,7 @@ class Tenants:
             Invalid: there is no such base model.
         """
         await self._check_base_model(changes.get("base_model", ""))
-        tenant = await self._accounts.tenants.get(tenant_id, tenant_id)
+        tenant = await self._accounts.tenant(tenant_id)
         if tenant.policy.model_copy(update=changes) == tenant.policy:
             return tenant
 
@@ -70,15 +70,15 @@ class Tenants:
             tenant.change_policy(tenant.policy.model_copy(update=changes))
 
         await self._accounts.audit(tenant_id, actor, "tenant.policy", tenant_id, **changes)
-        return await self._accounts.tenants.update(tenant_id, tenant_id, change)
+        return await self._accounts.change_tenant(tenant_id, change)
 
     async def change_ceiling(self, tenant_id: str, changes: dict[str, int], actor: str) -> Tenant:
         """Change what the tenant may use in all; with no changes, the tenant as it is."""
-        tenant = await self._accounts.tenants.get(tenant_id, tenant_id)
+        tenant = await self._accounts.tenant(tenant_id)
         if not changes:
             return tenant
         await self._accounts.audit(tenant_id, actor, "tenant.ceiling", tenant_id, **changes)
-        return await self._accounts.tenants.update(tenant_id, tenant_id, lambda tenant: tenant.change_ceiling(changes))
+        return await self._accounts.change_tenant(tenant_id, lambda tenant: tenant.change_ceiling(changes))
 
     async def _check_base_model(self, base_model: str) -> None:
         if not base_model:

@@ -11,7 +11,8 @@ from pydantic_core import from_json
 from chassis.auth import Principal, require
 from chassis.errors import Invalid, SartorError, TooLarge
 from chassis.http import Page, page
-from event_gateway.domain import Received, Sent
+from event_gateway.api.views import Receipt, Receipts
+from event_gateway.domain import Sent
 from event_gateway.store import Refusals
 from event_gateway.use_cases import Publish
 from schemas import BATCH, STRUCTURED
@@ -41,7 +42,7 @@ def publishing_routes(publish: Publish, refusals: Refusals) -> APIRouter:
     router = APIRouter(prefix="/v1/events", tags=["events"])
 
     @router.post("", status_code=202, openapi_extra=TAKES)
-    async def publish_events(request: Request, principal: Publishes) -> dict[str, Any]:
+    async def publish_events(request: Request, principal: Publishes) -> Receipt | Receipts:
         """Publish one event, or a list in which none is refused; a repeated one is published once."""
         try:
             events, many = await _events(request)
@@ -50,27 +51,14 @@ def publishing_routes(publish: Publish, refusals: Refusals) -> APIRouter:
             raise
         if len(events) > 1:
             request.app.state.limiters[0].admit(principal.allowances, len(events) - 1)
-        receipts = [receipt(one) for one in await publish.run(principal, events)]
-        return {"object": "list", "data": receipts} if many else receipts[0]
+        receipts = [Receipt.of(one) for one in await publish.run(principal, events)]
+        return Receipts(data=receipts) if many else receipts[0]
 
     @router.get("/refused")
     async def list_refused_events(principal: Reads, limit: Limit = 20, after: After = None) -> Page:
         return page(await refusals.page(principal.tenant_id, limit=limit + 1, after=after), limit=limit)
 
     return router
-
-
-def receipt(received: Received) -> dict[str, Any]:
-    """An event that came in, as its sender is told: the same whenever it is sent again."""
-    return {
-        "object": "event.receipt",
-        "id": received.event_id,
-        "source": received.source,
-        "type": received.type,
-        "time": received.time,
-        "subject": received.subject,
-        "accepted_at": received.created_at,
-    }
 
 
 async def _events(request: Request) -> tuple[list[Any], bool]:

@@ -13,7 +13,7 @@ from chassis.auth import Principal
 from chassis.errors import Conflict, Invalid, SartorError
 from chassis.ids import now
 from event_gateway.domain import Received, Refused, Sent, checked_data
-from event_gateway.store import Kept
+from event_gateway.store import Inbox, Refusals
 from schemas import PUBLISHABLE
 
 TAKEN = Counter("outside_events_total", "Events that services outside sent.", ["type", "outcome"])
@@ -25,11 +25,13 @@ class Publish:
     """Checks what was sent, and publishes it.
 
     Args:
-        kept: where it is kept.
+        inbox: where it is kept.
+        refusals: where it is noted that something was not.
     """
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, inbox: Inbox, refusals: Refusals) -> None:
+        self._inbox = inbox
+        self._refusals = refusals
 
     async def run(self, producer: Principal, events: Sequence[Any]) -> list[Received]:
         """Publish events, each once; one that was sent before is answered as it was then.
@@ -55,7 +57,7 @@ class Publish:
         named = sent if isinstance(sent, dict) else {}
         id_, source, type_ = (_readable(named.get(name)) for name in ("id", "source", "type"))
         refused = Refused(id_, source, type_, producer.key_id, str(error.code), error.message[:1000], error.param)
-        await self._kept.refusals.keep(producer.tenant_id, refused)
+        await self._refusals.keep(producer.tenant_id, refused)
         TAKEN.labels(_counted(type_), str(error.code)).inc()
 
     async def _checked(
@@ -65,7 +67,7 @@ class Publish:
             sent = _read(one)
             fresh = Received.of(sent, checked_data(sent, producer), producer, now())
             seen.setdefault(fresh.id, fresh).expect(sent)
-            before = await self._kept.received.find_one(producer.tenant_id, {"_id": fresh.id})
+            before = await self._inbox.find(producer.tenant_id, fresh.id)
             if before is not None:
                 before.expect(sent)
         except SartorError as error:
@@ -77,7 +79,7 @@ class Publish:
 
     async def _publish(self, producer: Principal, sent: Sent, fresh: Received) -> Received:
         with structlog.contextvars.bound_contextvars(event_id=sent.id):  # what the published one follows from
-            stored = await self._kept.received.add_once(fresh)
+            stored = await self._inbox.add(fresh)
         try:
             stored.expect(sent)
         except Conflict as error:  # the same id came in twice at the same time, with two bodies

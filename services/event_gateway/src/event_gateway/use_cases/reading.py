@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import structlog
 
 from chassis.auth import Principal
-from chassis.errors import RateLimited
 from chassis.ids import now
+from chassis.in_flight import InFlight
 from event_gateway.domain import VISIBLE, Delivery, cloudevent_of
-from event_gateway.store import Kept, Log
+from event_gateway.store import Log, Webhooks
 from eventbus.handled import envelope_handled
 from schemas import EVENTS, Event
 
@@ -30,13 +28,15 @@ class KeepEvent:
     """Keeps an event to be read, and makes a delivery to each webhook that wants it.
 
     Args:
-        kept: where.
+        events: where it is kept.
+        webhooks: where deliveries are made.
         most_waiting: deliveries that wait for one endpoint.
         wake: called when there is something to deliver.
     """
 
-    def __init__(self, kept: Kept, *, most_waiting: int, wake: asyncio.Event) -> None:
-        self._kept = kept
+    def __init__(self, events: Log, webhooks: Webhooks, *, most_waiting: int, wake: asyncio.Event) -> None:
+        self._events = events
+        self._webhooks = webhooks
         self._most_waiting = most_waiting
         self._wake = wake
 
@@ -46,17 +46,16 @@ class KeepEvent:
             return
         envelope = envelope_handled()
         shown = cloudevent_of(envelope, event)
-        await self._kept.log.append(event.tenant_id, shown)
-        webhooks = self._kept.webhooks
-        for endpoint in await webhooks.wanting(event.tenant_id, event.type):
+        await self._events.append(event.tenant_id, shown)
+        for endpoint in await self._webhooks.wanting(event.tenant_id, event.type):
             delivery = Delivery.of(endpoint, shown, int(envelope.time.timestamp()), now())
-            if await webhooks.deliveries.find_one(event.tenant_id, {"_id": delivery.id}):
+            if await self._webhooks.is_known(delivery):
                 continue
-            if await webhooks.is_full(endpoint, self._most_waiting):
-                await webhooks.count_skipped(endpoint)
+            if await self._webhooks.is_full(endpoint, self._most_waiting):
+                await self._webhooks.count_skipped(endpoint)
                 log.warning("webhook_skipped", endpoint_id=endpoint.id, event_id=delivery.event_id)
                 continue
-            await webhooks.deliveries.add_once(delivery)
+            await self._webhooks.add_delivery(delivery)
             self._wake.set()
 
 
@@ -65,36 +64,18 @@ class Heads:
 
     Args:
         log: the events.
-        most: who wait in this replica.
-        most_each: who wait of one tenant.
+        waiting: who wait in this replica.
     """
 
-    def __init__(self, log: Log, *, most: int, most_each: int) -> None:
+    def __init__(self, log: Log, waiting: InFlight) -> None:
         self._log = log
-        self._most = most
-        self._most_each = most_each
-        self._waiting: defaultdict[str, int] = defaultdict(int)
+        self._waiting = waiting
         self._heads: dict[str, int] = {}
         self._news = asyncio.Condition()
 
-    @contextmanager
-    def one_more(self, principal: Principal) -> Iterator[None]:
-        """Count somebody who waits, as long as they do.
-
-        Raises:
-            RateLimited: there are too many.
-        """
-        tenant_id = principal.tenant_id
-        of_tenant = self._waiting.get(tenant_id, 0)
-        if of_tenant >= self._most_each or sum(self._waiting.values()) >= self._most:
-            raise RateLimited("Too many streams of events are open. Close some, or ask without `wait`.", retry_after=5)
-        self._waiting[tenant_id] += 1
-        try:
-            yield
-        finally:
-            self._waiting[tenant_id] -= 1
-            if not self._waiting[tenant_id]:
-                del self._waiting[tenant_id]
+    def one_more(self, principal: Principal) -> AbstractContextManager[None]:
+        """Count somebody who waits, as long as they do; see `InFlight.entered`."""
+        return self._waiting.entered(principal.tenant_id)
 
     async def wait(self, tenant_id: str, after: int, seconds: float) -> bool:
         """Whether the tenant has an event behind a number, told as soon as it has, or after some seconds."""
@@ -107,8 +88,8 @@ class Heads:
     async def run(self) -> None:
         """Look for news of those who are waited for, until cancelled."""
         while True:
-            if self._waiting:
-                self._heads = await self._log.heads(list(self._waiting))
+            if tenants := self._waiting.tenants:
+                self._heads = await self._log.heads(tenants)
                 async with self._news:
                     self._news.notify_all()
             await asyncio.sleep(LOOK_SECONDS)

@@ -83,7 +83,7 @@ class Endpoints:
             event_types=list(dict.fromkeys(asked.event_types)),
             secret=new_secret(),
         )
-        stored = await self._webhooks.endpoints.add_once(endpoint)
+        stored = await self._webhooks.add_endpoint(endpoint)
         return stored if stored.secret == endpoint.secret else await self.rotate(maker, stored.id, keep=False)
 
     async def change(self, maker: Principal, endpoint_id: str, changes: dict[str, Any]) -> Endpoint:
@@ -97,7 +97,7 @@ class Endpoints:
             readable_types(maker, endpoint.types)
             endpoint.change(now(), **changes)
 
-        return await self._webhooks.endpoints.update(maker.tenant_id, endpoint_id, change)
+        return await self._webhooks.change_endpoint(maker.tenant_id, endpoint_id, change)
 
     async def rotate(self, maker: Principal, endpoint_id: str, *, keep: bool) -> Endpoint:
         """Sign by another secret; by the one before as well for a day, if it is kept.
@@ -111,7 +111,7 @@ class Endpoints:
             readable_types(maker, endpoint.types)
             endpoint.rotate(secret, now(), keep=keep)
 
-        return await self._webhooks.endpoints.update(maker.tenant_id, endpoint_id, rotate)
+        return await self._webhooks.change_endpoint(maker.tenant_id, endpoint_id, rotate)
 
     async def delete(self, maker: Principal, endpoint_id: str) -> None:
         """Delete an endpoint with its deliveries.
@@ -119,7 +119,7 @@ class Endpoints:
         Raises:
             Forbidden: the maker may not read a type that is sent.
         """
-        endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
+        endpoint = await self._webhooks.endpoint(maker.tenant_id, endpoint_id)
         readable_types(maker, endpoint.types)
         await self._webhooks.remove(endpoint)
 
@@ -135,7 +135,7 @@ class Endpoints:
             Unprocessable: nobody answered.
         """
         [known] = readable_types(maker, known_types([event_type]))
-        endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
+        endpoint = await self._webhooks.endpoint(maker.tenant_id, endpoint_id)
         readable_types(maker, endpoint.types)
         outcome = await self._sender.send(endpoint, new_id("whd_sample_"), webhook_body(sample_event(known), now()))
         if outcome.status is None:
@@ -152,8 +152,8 @@ class Endpoints:
         after: str | None,
     ) -> list[Delivery]:
         """Deliveries to an endpoint, newest first."""
-        endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
-        return await self._webhooks.page(endpoint, state=state, limit=limit, after=after)
+        endpoint = await self._webhooks.endpoint(maker.tenant_id, endpoint_id)
+        return await self._webhooks.deliveries_page(endpoint, state=state, limit=limit, after=after)
 
     async def replay(self, maker: Principal, endpoint_id: str, delivery_id: str) -> Delivery:
         """Send a delivery again that was parked, or taken.
@@ -164,12 +164,11 @@ class Endpoints:
             Conflict: it is under way.
             Invalid: the endpoint is off.
         """
-        endpoint = await self._webhooks.endpoints.get(maker.tenant_id, endpoint_id)
-        deliveries = self._webhooks.deliveries
-        delivery = await deliveries.get(maker.tenant_id, delivery_id, {"endpoint_id": endpoint.id})
+        endpoint = await self._webhooks.endpoint(maker.tenant_id, endpoint_id)
+        delivery = await self._webhooks.delivery(endpoint, delivery_id)
         readable_types(maker, {*endpoint.types, delivery.event_type})
         if endpoint.off:
             raise Invalid(f"This endpoint is off: {endpoint.off}. Change it first.", code="endpoint_off")
-        again = await deliveries.update(maker.tenant_id, delivery.id, Delivery.replay)
+        again = await self._webhooks.replay(delivery)
         self._wake.set()
         return again

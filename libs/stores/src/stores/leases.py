@@ -1,4 +1,4 @@
-"""Leases by the database's clock: one worker at a time on a job, a fence that rises with every claim."""
+"""Leases by the database's clock: a document has one holder at a time, and work a fence that rises with every claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from chassis.ids import SERVER_MS, now
-from stores.mongo import Collection, PyMongoError
+from stores.mongo import Collection, Document, DuplicateKeyError, PyMongoError, Query
 
 ABANDONED = Gauge(
     "leases_expired_oldest_seconds", "Longest time that work somebody began has lain without a worker.", ["collection"]
@@ -19,11 +19,22 @@ UNCLAIMED = Gauge("work_unclaimed_oldest_seconds", "Age of the oldest work that 
 
 MEASURE_SECONDS = 15.0
 
-FREE: dict[str, Any] = {"$expr": {"$lt": ["$lease.until_ms", SERVER_MS]}}
+
+def in_seconds(seconds: float) -> Query:
+    """A moment by the database's clock, in milliseconds, as an expression."""
+    return {"$add": [SERVER_MS, int(seconds * 1000)]}
+
+
+def over(until_ms: str) -> Query:
+    """Matches documents in which the moment in a field is past."""
+    return {"$expr": {"$lt": [f"${until_ms}", SERVER_MS]}}
+
+
+FREE = over("lease.until_ms")
 """Matches what nobody holds a lease on."""
 
-GIVEN_BACK: dict[str, Any] = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
-FORGIVEN: dict[str, Any] = {"lease.failures": 0, "lease.unfinished": 0}
+GIVEN_BACK: Document = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
+FORGIVEN: Document = {"lease.failures": 0, "lease.unfinished": 0}
 
 
 async def keep_renewed(
@@ -49,6 +60,75 @@ async def keep_renewed(
         await asyncio.sleep(seconds / 4)
 
 
+class Holds:
+    """Documents of which each has one holder at a time, known by name, for some seconds.
+
+    Nothing is counted and there is no fence: `Leases` are for work.
+
+    Args:
+        collection: the documents.
+        holder: their field for the holder's name.
+        until_ms: their field for the end.
+    """
+
+    def __init__(self, collection: Collection, *, holder: str = "owner", until_ms: str = "until_ms") -> None:
+        self._collection = collection
+        self._holder = holder
+        self._until_ms = until_ms
+
+    def free_for(self, holder: str) -> Query:
+        """Matches what nobody else holds."""
+        return {"$or": [{self._holder: holder}, over(self._until_ms)]}
+
+    @property
+    def given_back(self) -> Document:
+        """The fields of what nobody holds."""
+        return {self._holder: "", self._until_ms: 0}
+
+    async def take(
+        self,
+        query: Query,
+        holder: str,
+        seconds: float,
+        *,
+        sort: list[tuple[str, int]] | None = None,
+        upsert: bool = False,
+    ) -> Document | None:
+        """Hold the first document that matches and that nobody else holds.
+
+        Args:
+            query: which documents; without an `$or`.
+            holder: who holds it from now on, and perhaps has before.
+            seconds: for how long.
+            sort: which is the first.
+            upsert: make it where there is none.
+
+        Returns:
+            The document; None where others hold all that match.
+        """
+        try:
+            return await self._collection.find_one_and_update(
+                {**query, **self.free_for(holder)},
+                [{"$set": {self._holder: holder, self._until_ms: in_seconds(seconds)}}],
+                sort=sort,
+                upsert=upsert,
+                return_document=True,
+            )
+        except DuplicateKeyError:  # it is there, and another's
+            return None
+
+    async def renew(self, document_id: str, holder: str, seconds: float) -> bool:
+        """Hold it for some seconds more; False where it is another's."""
+        renewed = await self._collection.update_one(
+            {"_id": document_id, self._holder: holder}, [{"$set": {self._until_ms: in_seconds(seconds)}}]
+        )
+        return renewed.matched_count == 1
+
+    async def give_back(self, document_id: str, holder: str) -> None:
+        """Let others have it at once."""
+        await self._collection.update_one({"_id": document_id, self._holder: holder}, {"$set": self.given_back})
+
+
 class Leases:
     """Claims, renews and gives back leases kept in the documents of `collection`, in their field `lease`.
 
@@ -59,7 +139,7 @@ class Leases:
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
 
-    async def claim(self, query: dict[str, Any], owner: str, seconds: float) -> dict[str, Any] | None:
+    async def claim(self, query: Query, owner: str, seconds: float) -> Document | None:
         """Claim the oldest document that matches and whose lease is free or over.
 
         Args:
@@ -77,7 +157,7 @@ class Leases:
                     "$set": {
                         "lease.owner": owner,
                         "lease.fence": {"$add": ["$lease.fence", 1]},
-                        "lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]},
+                        "lease.until_ms": in_seconds(seconds),
                         "lease.unfinished": {"$add": [{"$ifNull": ["$lease.unfinished", 0]}, 1]},
                         "version": {"$add": ["$version", 1]},
                     }
@@ -100,7 +180,7 @@ class Leases:
         """
         result = await self._collection.update_one(
             {**(wanted or {}), "_id": document_id, "lease.fence": fence, "lease.owner": {"$ne": ""}},
-            [{"$set": {"lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}}],
+            [{"$set": {"lease.until_ms": in_seconds(seconds)}}],
         )
         return result.matched_count == 1
 
@@ -110,7 +190,7 @@ class Leases:
 
     async def delay(self, document_id: str, fence: int, seconds: float) -> None:
         """Give the lease back, and let nobody claim the document for some seconds."""
-        until = {"lease.until_ms": {"$add": [SERVER_MS, int(seconds * 1000)]}}
+        until = {"lease.until_ms": in_seconds(seconds)}
         await self._collection.update_one(
             {"_id": document_id, "lease.fence": fence}, [{"$set": {**GIVEN_BACK, **until}}]
         )
@@ -140,13 +220,13 @@ class Leases:
             {**further, "_id": document_id, "lease.fence": fence}, {"$set": {**FORGIVEN, "lease.progress": mark}}
         )
 
-    async def abandoned(self, query: dict[str, Any]) -> float:
+    async def abandoned(self, query: Query) -> float:
         """For how long the work has lain without a worker whose lease ended first; 0 where all is held or given back.
 
         Args:
             query: which documents are work; should use an index.
         """
-        pipeline: list[dict[str, Any]] = [
+        pipeline: list[Query] = [
             {"$match": {"$and": [query, {"lease.owner": {"$nin": ["", None]}}]}},
             {"$group": {"_id": None, "until_ms": {"$min": "$lease.until_ms"}}},
             {"$project": {"ms": {"$subtract": [SERVER_MS, "$until_ms"]}}},
@@ -154,17 +234,17 @@ class Leases:
         found = await self._collection.aggregate(pipeline).to_list(1)
         return max(0.0, found[0]["ms"] / 1000) if found else 0.0
 
-    async def unclaimed(self, query: dict[str, Any]) -> float:
+    async def unclaimed(self, query: Query) -> float:
         """Age of the oldest work that matches, is free and was never claimed; 0 where there is none.
 
         Args:
             query: which documents are work; should use an index.
         """
-        never: dict[str, Any] = {"$and": [query, {"lease.fence": 0}, FREE]}
+        never: Query = {"$and": [query, {"lease.fence": 0}, FREE]}
         oldest = await self._collection.find_one(never, {"created_at": 1}, sort=[("created_at", 1)])
         return max(0.0, now() - oldest["created_at"]) if oldest else 0.0
 
-    async def watch(self, query: dict[str, Any]) -> None:
+    async def watch(self, query: Query) -> None:
         """Keep the gauges of abandoned and of unclaimed work current, until cancelled."""
         while True:
             ABANDONED.labels(self._collection.name).set(await self.abandoned(query))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chassis.errors import Invalid, RateLimited
+from chassis.errors import Invalid
 from rag_indexer.embedding import Embedding
-from rag_indexer.turns import Turns
+from rag_indexer.fair_executor import FairExecutor
 from testkit import eventually
 
 
@@ -47,7 +47,7 @@ def words() -> Words:
 
 @pytest.fixture
 def embedding(words: Words) -> Embedding:
-    made = Embedding("words", 1, 10, Turns(3, 2))
+    made = Embedding("words", 1, 10, FairExecutor())
     made._embedder = words
     return made
 
@@ -100,21 +100,10 @@ async def test_work_that_nobody_waits_for_is_not_done(words: Words, embedding: E
 
 
 async def test_a_failure_is_told_to_who_asked_and_the_next_one_is_served(embedding: Embedding, words: Words) -> None:
-    turns = Turns(3, 2)
+    executor = FairExecutor()
     with pytest.raises(ZeroDivisionError):
-        await turns.take("a", lambda: 1 // 0)
-    assert await turns.take("a", lambda: 7) == 7
-
-
-def test_a_tenant_has_so_many_requests_at_a_time_and_all_together_too() -> None:
-    turns = Turns(3, 2)
-    with turns.entered("a"), turns.entered("a"):
-        with pytest.raises(RateLimited), turns.entered("a"):
-            pass
-        with turns.entered("b"), pytest.raises(RateLimited), turns.entered("c"):
-            pass
-    with turns.entered("a"):
-        pass
+        await executor.run("a", lambda: 1 // 0)
+    assert await executor.run("a", lambda: 7) == 7
 
 
 async def test_texts_and_requests_longer_than_the_model_reads_are_refused_and_questions_cut(
