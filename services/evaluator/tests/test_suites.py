@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, get_args
 
 import pytest
-from evaluator_world import ModelServer, World, right, rows, settings, wrong
+from evaluator_world import Asked, World, right, rows, settings, wrong
 
 from chassis.errors import Transient
 from evaluator.app import build
@@ -55,7 +55,7 @@ def test_each_task_has_its_suite_and_is_decided_as_before() -> None:
 
 
 async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are(space: Space) -> None:
-    engine, asked, failed = ModelServer(base=wrong), Counter[tuple[int, str]](), []
+    proxy, asked, failed = Asked(space, base=wrong), Counter[tuple[int, str]](), []
 
     async def judge(case: Case) -> float:
         if sum(asked.values()) >= 10 and not failed:
@@ -67,17 +67,17 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
 
     judged = AwaitedMetric("judged", judge)
     suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
-    async with running(engine.app()) as engine_url:
-        app = build(settings(space, engine_url), suites=suites)
+    async with running(proxy.app()) as asked_url:
+        app = build(settings(space, asked_url), suites=suites)
         answers = app.state.service.collection("answers")
 
         async def ten_are_kept() -> bool:
             return bool(await answers.count_documents({"scores.judged": {"$exists": True}}) == 10)
 
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, url, engine, publish, seen)
+            world = World(space, url, proxy, publish, seen)
             model = await world.register(rows(0, 12))
-            engine.adapters[model.adapter_id] = right
+            world.hold(model, right)
             event = await world.completed(model)
             evidence = await world.evidence(event)
     assert failed, "the first attempt came to its end"

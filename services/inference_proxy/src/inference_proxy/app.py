@@ -6,7 +6,9 @@ from fastapi import FastAPI
 
 from chassis.limits import Allowance, Limiter
 from eventbus.service import Service
-from inference_proxy.api import feedback_routes, inference_routes, stored_routes
+from inference_proxy.admission import EvaluationAdmission, TenantAdmission
+from inference_proxy.answering import Answering
+from inference_proxy.api import evaluation_routes, feedback_routes, inference_routes, stored_routes
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.engines import Engine
@@ -15,11 +17,12 @@ from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
 from inference_proxy.limits import InFlight, Spending
 from inference_proxy.records import Records
+from inference_proxy.rendering import Rendering
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
 from inference_proxy.store import Chats
-from inference_proxy.use_cases import Answering, ForgetChat, LabelChat, Rating
+from inference_proxy.use_cases import ForgetChat, LabelChat, Rating
 
 
 def build(settings: Settings) -> FastAPI:
@@ -38,9 +41,12 @@ def build(settings: Settings) -> FastAPI:
     usual = Allowance("", settings.requests_per_minute, settings.tokens_per_minute)
     spending = Spending(service.limiters[0], tokens, usual)
     in_flight = InFlight(settings.inference_in_flight, settings.inference_tenant_in_flight)
-    retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
+    rendering = Rendering(Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters))
     records = Records(chats.chats)
-    answering = Answering(routes, bases, engines, retrieval, records, spending, in_flight)
+    of_tenants = TenantAdmission(routes, spending, in_flight, records)
+    tests = settings.inference_evaluation_in_flight
+    of_evaluations = EvaluationAdmission(routes, InFlight(tests, tests))
+    answering, testing = (Answering(one, bases, rendering, engines, routes) for one in (of_tenants, of_evaluations))
     for engine in engines.values():
         service.on_start(engine.open)
         service.on_stop(engine.close)
@@ -51,6 +57,7 @@ def build(settings: Settings) -> FastAPI:
     return service.app(
         [
             inference_routes(answering),
+            evaluation_routes(testing),
             stored_routes(chats, LabelChat(chats), ForgetChat(chats)),
             feedback_routes(Rating(chats)),
         ],
