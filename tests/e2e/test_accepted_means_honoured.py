@@ -242,7 +242,9 @@ COMPLETIONS = Route(
         "prompt": honoured("twice below", other_text),
         "logprobs": honoured(2, lambda plain, answer: len(answer["choices"][0]["logprobs"]["top_logprobs"][0]) >= 2),
         "best_of": refused(3, 1),
-        "echo": refused(True, False),
+        "echo": honoured(
+            True, lambda plain, answer: answer["choices"][0]["text"] == "once upon" + plain["choices"][0]["text"]
+        ),
         "suffix": refused("the end"),
     },
 )

@@ -22,6 +22,7 @@ WORKER_TEST = "libs/work/tests/test_worker.py"
 QUEUE_TEST = "libs/work/tests/test_queue.py"
 HTTP = "libs/chassis/tests/test_http.py"
 ENGINES = "services/inference_proxy/src/inference_proxy/engines"
+CANDIDATES = "services/inference_proxy/tests/test_candidates.py"
 PROVIDERS = "services/inference_proxy/tests/test_providers.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
@@ -722,7 +723,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "padding stands inside a shared beginning",
-        "services/model_server/src/model_server/engine.py",
+        "services/model_server/src/model_server/groups.py",
         "places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, :shared]",
         "places = torch.arange(shared).expand(len(taken), -1)",
         "services/model_server/tests/test_engine.py::test_log_probabilities_do_not_depend_on_company",
@@ -786,9 +787,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "the stops of chat end a raw completion",
-        "services/inference_proxy/src/inference_proxy/use_cases.py",
-        "stop_tokens=[],",
-        "stop_tokens=base.stop_tokens,",
+        "services/inference_proxy/src/inference_proxy/rendering.py",
+        "for one in asked.prompts for _ in range(asked.choices)])",
+        "for one in asked.prompts for _ in range(asked.choices)], base.stop_tokens)",
         "services/inference_proxy/tests/test_text.py::test_the_stops_of_chat_do_not_end_a_raw_completion",
     ),
     bug(
@@ -800,13 +801,62 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "one choice fails and the others go on",
-        "services/inference_proxy/src/inference_proxy/use_cases.py",
+        "services/inference_proxy/src/inference_proxy/answering.py",
         "                async with asyncio.TaskGroup() as group:\n"
         "                    for index in range(len(answer.prompts)):\n"
         "                        group.create_task(self._exhaust(answer, index))\n",
         "                every = (self._exhaust(answer, index) for index in range(len(answer.prompts)))\n"
         "                await asyncio.gather(*every)\n",
         "services/inference_proxy/tests/test_fields.py::test_where_one_choice_fails_the_others_end_and_are_counted",
+    ),
+    bug(
+        "score: a text is read with the adapter of another",
+        "services/model_server/src/model_server/scoring.py",
+        "self._plan.uses = uses_of(taken)",
+        "self._plan.uses = uses_of(taken[:1])",
+        "services/model_server/tests/test_scoring.py::test_each_text_is_scored_by_its_own_adapter_whatever_its_company",
+    ),
+    bug(
+        "score: the first token of an echo has a log-probability",
+        "services/inference_proxy/src/inference_proxy/answers.py",
+        '"token_logprobs": [None if token.first else token.piece.logprob or 0.0 for token in tokens],',
+        '"token_logprobs": [token.piece.logprob or 0.0 for token in tokens],',
+        "services/inference_proxy/tests/test_echo.py::test_a_text_is_told_with_what_each_of_its_tokens_is_worth",
+    ),
+    bug(
+        "candidates: an end user who names one is answered by it",
+        "services/inference_proxy/src/inference_proxy/routing.py",
+        'key: Key = (principal.tenant_id, model, "production")',
+        'key: Key = (principal.tenant_id, model, "version")',
+        f"{CANDIDATES}::test_only_a_service_for_itself_may_name_a_candidate",
+    ),
+    bug(
+        "candidates: whoever comes through the console may name one",
+        "services/inference_proxy/src/inference_proxy/admission.py",
+        'if principal.user_id is not None or principal.key_id != f"{OF_SERVICE}{principal.caller}":',
+        "if principal.caller is None:",
+        f"{CANDIDATES}::test_only_a_service_for_itself_may_name_a_candidate",
+    ),
+    bug(
+        "candidates: tests take the places of people",
+        "services/inference_proxy/src/inference_proxy/app.py",
+        "EvaluationAdmission(routes, tests)",
+        "EvaluationAdmission(routes, in_flight)",
+        f"{CANDIDATES}::test_tests_are_nobodys_chats_and_count_against_nobodys_limits",
+    ),
+    bug(
+        "candidates: another adapter is judged in its place",
+        "services/evaluator/src/evaluator/use_cases.py",
+        'if given.adapter_id != (evaluation.adapter_id if system == "candidate" else None):',
+        "if not given:",
+        f"{EVALUATOR_TEST}::test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person",
+    ),
+    bug(
+        "candidates: a proxy that is away costs an attempt",
+        "services/evaluator/src/evaluator/worker.py",
+        "raise PutOff(await self._evaluate.wait(one, error), error.message) from error",
+        "raise Failed(error) from error",
+        f"{EVALUATOR_TEST}::test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothing",
     ),
     bug(
         "a provider's answer without an end passes for whole",

@@ -42,12 +42,18 @@ async def test_an_id_cannot_choose_the_address(space: Space) -> None:
 async def test_an_answer_of_another_shape_is_the_other_services_fault_and_names_the_address(space: Space) -> None:
     facts = {"tenant_id": "t", "slug": "acme", "policy": {}}
     answers = iter([{**facts, "a_field_of_the_future": 1}, {"tenant_id": "t"}])
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=next(answers)))
-    async with httpx2.AsyncClient(transport=transport) as http:
+    methods: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        methods.append(request.method)
+        return httpx2.Response(200, json=next(answers))
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
         peer = Peer("accounts", "http://accounts", space.tokens("console"), http)
         assert (await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t")).slug == "acme"
         with pytest.raises(Transient, match=r"accounts answered /internal/tenants/\{\}"):
-            await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t")
+            await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t", json={})
+    assert methods == ["GET", "POST"]
 
 
 CALLS: dict[str, Callable[[Peer], Awaitable[Any]]] = {

@@ -1,4 +1,4 @@
-"""A running evaluator for tests, and the model server it asks."""
+"""A running evaluator for tests, and the proxy it asks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
+from chassis.errors import Invalid, SartorError, Transient
+from chassis.http import error_response
 from chassis.ids import new_id
 from evaluator.app import build
 from evaluator.settings import Settings
 from schemas import EvaluationCompleted, ModelRegistered, ObjectRef
+from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 
@@ -33,71 +35,94 @@ Messages = list[dict[str, str]]
 
 
 @dataclass
-class ModelServer:
-    """The model server's HTTP API before answers that a test chooses; it counts what it is asked.
+class Asked:
+    """inference_proxy and registry before answers that a test chooses; it counts what it is asked.
 
     Attributes:
-        adapters: how each adapter it holds answers.
+        held: by model id, how each candidate that a replica holds answers.
+        adapters: by model id, the adapter that it says has answered.
         base: how the base model answers.
         refuse: questions that are too long for it.
         delay: seconds one answer takes.
+        broken: the engine breaks off every answer.
+        away: it takes calls and answers nothing but 503, as one that is starting does.
+        prices: whether answers have a price.
+        callers: of every call, who signed it and for which tenant.
     """
 
-    adapters: dict[str, Callable[[Messages], str]] = field(default_factory=dict)
+    space: Space
+    held: dict[str, Callable[[Messages], str]] = field(default_factory=dict)
+    adapters: dict[str, str] = field(default_factory=dict)
     base: Callable[[Messages], str] = lambda _: "I do not know"
     refuse: str = ""
     delay: float = 0.0
     broken: bool = False
+    away: bool = False
+    prices: bool = False
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    callers: set[tuple[str | None, str, str]] = field(default_factory=set)
     at_once: int = 0
     most_at_once: int = 0
 
     def app(self) -> FastAPI:
         app = FastAPI()
 
+        @app.exception_handler(SartorError)
+        async def refuse(_: Request, error: SartorError) -> Response:
+            return error_response(error)
+
         @app.get("/internal/base_models/{base_id}")
         async def base_model(base_id: str) -> dict[str, Any]:
             return base_spec(base_id, context_length=512).model_dump()
 
-        @app.post("/tokenize")
-        async def tokenize(request: Request) -> list[dict[str, Any]]:
-            return [{"id": place, "text": text} for place, text in enumerate((await request.json())["inputs"].split())]
+        @app.post("/internal/evaluation/token_counts")
+        async def token_counts(request: Request) -> TokenCount:
+            self._signed(request)
+            return TokenCount(tokens=len((await request.json())["text"].split()))
 
-        @app.post("/v1/chat/completions", response_model=None)
-        async def chat(request: Request) -> dict[str, Any] | JSONResponse:
+        @app.post("/internal/evaluation/answers")
+        async def answers(request: Request) -> EvaluationAnswer:
+            self._signed(request)
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
             try:
-                return await self._chat(await request.json())
+                return await self._answer(await request.json())
             finally:
                 self.at_once -= 1
 
         return app
 
-    async def _chat(self, body: dict[str, Any]) -> dict[str, Any] | JSONResponse:
+    def _signed(self, request: Request) -> None:
+        caller = self.space.tokens("inference_proxy").verify(request.headers["authorization"].removeprefix("Bearer "))
+        self.callers.add((caller.caller, caller.key_id, caller.tenant_id))
+
+    async def _answer(self, body: dict[str, Any]) -> EvaluationAnswer:
         self.requests.append(body)
         await asyncio.sleep(self.delay)
         model, messages = body["model"], body["messages"]
         question = messages[-1]["content"]
+        if self.away:
+            raise Transient("The service is starting.")
         if self.broken:
-            return _refusal(500, "incomplete_generation", "out of memory")
-        if model != BASE and model not in self.adapters:
-            return _refusal(404, "adapter_not_found", model)
+            raise Transient("out of memory", code="generation_failed")
+        if model != BASE and model not in self.held:
+            raise Transient("The model is being loaded.", code="model_loading")
         if self.refuse and self.refuse in question:
-            return _refusal(422, "validation", "inputs must have less than 512 tokens")
-        if question == ".":  # whether the adapter is there, which is no question of the evaluation
+            raise Invalid("inputs must have less than 512 tokens", code="context_length_exceeded")
+        if question == ".":  # whether it can be asked, which is no question of the evaluation
             text = "."
         else:
             self.asked[model, question] += 1
-            text = self.adapters.get(model, self.base)(messages)
-        usage = {"prompt_tokens": sum(len(one["content"].split()) for one in messages), "completion_tokens": 2}
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        return {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
-
-
-def _refusal(status: int, kind: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": message, "error_type": kind}, status_code=status)
+            text = self.held.get(model, self.base)(messages)
+        return EvaluationAnswer(
+            text=text,
+            finish_reason="stop",
+            prompt_tokens=sum(len(one["content"].split()) for one in messages),
+            completion_tokens=2,
+            adapter_id=self.adapters.get(model),
+            cost=0.25 if self.prices else None,
+        )
 
 
 def label_of(question: str) -> str:
@@ -135,13 +160,13 @@ def jsonl(lines: list[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
 
 
-def settings(space: Space, engine_url: str, **overrides: Any) -> Settings:
+def settings(space: Space, asked_url: str, **overrides: Any) -> Settings:
     return space.settings(
         Settings,
         "evaluator",
         **{
-            "model_server_url": engine_url,
-            "registry_url": engine_url,
+            "inference_proxy_url": asked_url,
+            "registry_url": asked_url,
             "evaluator_lease_seconds": 2.0,
             "evaluator_poll_seconds": 0.1,
             "evaluator_retry_seconds": 0.3,
@@ -155,11 +180,11 @@ def settings(space: Space, engine_url: str, **overrides: Any) -> Settings:
 
 @dataclass
 class World:
-    """A running evaluator and model server, and one test's tenants."""
+    """A running evaluator and the proxy it asks, and one test's tenants."""
 
     space: Space
     url: str
-    engine: ModelServer
+    proxy: Asked
     publish: Any
     seen: Any
     documents: Any = None
@@ -193,8 +218,13 @@ class World:
             train=train_ref,
             task=task,
         )
+        self.proxy.adapters[event.model_id] = event.adapter_id
         await self.publish(event)
         return event
+
+    def hold(self, model: ModelRegistered, answers: Callable[[Messages], str]) -> None:
+        """A replica has proved that it holds the candidate, which answers so."""
+        self.proxy.held[model.model_id] = answers
 
     async def completed(self, model: ModelRegistered, within: float = 30) -> EvaluationCompleted:
         [event] = await eventually(
@@ -218,15 +248,15 @@ class World:
 async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
     """One evaluator for the tests of this module; each brings its own tenant."""
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    engine = ModelServer()
-    async with running(engine.app()) as engine_url:
-        app = build(settings(space, engine_url, evaluator_slots=2, evaluator_attempts=3))
+    proxy = Asked(space)
+    async with running(proxy.app()) as asked_url:
+        app = build(settings(space, asked_url, evaluator_slots=2, evaluator_attempts=3))
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
             documents = app.state.service.collection("evaluations")
             yield {
                 "space": space,
                 "url": url,
-                "engine": engine,
+                "proxy": proxy,
                 "publish": publish,
                 "seen": seen,
                 "documents": documents,
@@ -235,9 +265,9 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def world(shared: dict[str, Any]) -> World:
-    """The shared evaluator with a model server that forgot what earlier tests taught it."""
-    engine: ModelServer = shared["engine"]
-    engine.__dict__.update(ModelServer().__dict__)
+    """The shared evaluator with a proxy that forgot what earlier tests taught it."""
+    proxy: Asked = shared["proxy"]
+    proxy.__dict__.update(Asked(shared["space"]).__dict__)
     return World(**shared)
 
 

@@ -1,4 +1,4 @@
-"""The evaluator at work on the local stack, asking a model server that speaks the engine's HTTP API."""
+"""The evaluator at work on the local stack, asking a proxy that answers what a test chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from evaluator_world import (
     BASE,
     LABELS,
-    ModelServer,
+    Asked,
     World,
     copies_the_examples,
     label_of,
@@ -41,8 +41,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> None:
     model = await world.register(rows(0, 30))
-    world.engine.adapters[model.adapter_id] = right
-    world.engine.base = copies_the_examples
+    world.hold(model, right)
+    world.proxy.base = copies_the_examples
+    world.proxy.prices = True
     await world.publish(model)
 
     event = await world.completed(model)
@@ -74,23 +75,32 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
     assert evidence["cost"]["few_shot"]["prompt_tokens"] > evidence["cost"]["base"]["prompt_tokens"] > 0
     assert evidence["suite"] == {"name": "heldout", "version": 3}
     assert len(evidence["few_shot_examples"]) == 6
+    assert [evidence["cost"][system]["cost"] for system in ("base", "few_shot", "candidate")] == [7.5, 7.5, 7.5]
+    assert event.cost == (await world.shown(model))["cost"] == 22.5
+    assert world.tenant in {tenant for _, _, tenant in world.proxy.callers}
+    assert {caller[:2] for caller in world.proxy.callers} == {("evaluator", "service:evaluator")}
 
     shown = await world.shown(model)
     assert (shown["status"], shown["progress"], shown["verdict"]) == ("completed", {"done": 90, "total": 90}, "pass")
     assert shown["metrics"]["accuracy"] == shown["scores"]
     assert set(shown["metrics"]) == set(measured)
     assert all(set(found) == set(shown["scores"]) for found in shown["metrics"].values())
-    for body in world.engine.requests:
-        assert (body["temperature"], body["stop"], body["max_tokens"]) == (0, ["\n"], 5)
-    assert 1 < world.engine.most_at_once <= 4
-    assert set(world.engine.asked.values()) <= {1, 2}  # base is asked each question twice: alone and with examples
+    assert {one["model"] for one in world.proxy.requests} >= {BASE, model.model_id}
+    for body in world.proxy.requests:
+        assert (set(body), body["stop"], body["max_tokens"]) == (
+            {"model", "messages", "stop", "max_tokens"},
+            ["\n"],
+            5,
+        )
+    assert 1 < world.proxy.most_at_once <= 4
+    assert set(world.proxy.asked.values()) <= {1, 2}  # base is asked each question twice: alone and with examples
     assert len([one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]) == 1
 
 
 async def test_a_candidate_that_learnt_nothing_fails(world: World) -> None:
-    world.engine.base = right
+    world.proxy.base = right
     model = await world.register(rows(0, 20))
-    world.engine.adapters[model.adapter_id] = wrong
+    world.hold(model, wrong)
     event = await world.completed(model)
     assert event.verdict == "fail"
     assert "no better" in event.reason
@@ -107,9 +117,9 @@ async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
         }
         for number in range(12)
     ]
-    world.engine.base = lambda _: "You can return it."
+    world.proxy.base = lambda _: "You can return it."
     model = await world.register(heldout, train=heldout[:4], task="generation")
-    world.engine.adapters[model.adapter_id] = lambda _: answer
+    world.hold(model, lambda _: answer)
     event = await world.completed(model)
     assert (event.verdict, event.metric) == ("pass", "chrF")
     evidence = await world.evidence(event)
@@ -127,9 +137,9 @@ async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
 
 async def test_it_waits_for_the_adapter_and_never_counts_its_absence(world: World) -> None:
     model = await world.register(rows(0, 12))
-    await eventually(lambda: [one for one in world.engine.requests if one["model"] == model.adapter_id])
+    await eventually(lambda: [one for one in world.proxy.requests if one["model"] == model.model_id])
     assert (await world.shown(model))["progress"]["done"] == 24
-    world.engine.adapters[model.adapter_id] = right
+    world.hold(model, right)
     event = await world.completed(model)
     assert event.verdict == "pass"
     assert event.scores["candidate"].value == 1.0
@@ -141,10 +151,10 @@ async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> 
     await world.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
     event = await world.completed(model, within=60)
     assert (event.verdict, event.scores) == ("needs_human", {})
-    assert "does not hold the adapter" in event.reason
+    assert "cannot be asked" in event.reason
     assert (await world.shown(model))["attempts"] == 0, "looking for an adapter is no attempt"
     assert (await world.evidence(event))["reason"] == event.reason
-    before = Counter(world.engine.asked)
+    before = Counter(world.proxy.asked)
     assert all(count == 2 for (asked, _), count in before.items() if asked == BASE)
 
 
@@ -153,34 +163,56 @@ async def test_evaluations_whose_adapters_do_not_come_hold_up_no_other(world: Wo
     for model in waiting:
         await eventually(lambda model=model: _last_error(world, model), within=20)
     good = await world.register(rows(0, 12))
-    world.engine.adapters[good.adapter_id] = right
+    world.hold(good, right)
     assert (await world.completed(good, within=20)).verdict == "pass"
     done = [event.model_id for event in world.seen.of(EvaluationCompleted)]
     assert not [model for model in waiting if model.model_id in done]
     late = waiting[-1]
-    world.engine.adapters[late.adapter_id] = right
+    world.hold(late, right)
     assert (await world.completed(late)).verdict == "pass"
 
 
 async def _last_error(world: World, model: ModelRegistered) -> bool:
     shown = await world.shown(model)
-    return "does not hold the adapter" in (shown.get("last_error") or "")
+    return "cannot be asked" in (shown.get("last_error") or "")
 
 
 async def test_a_broken_engine_is_asked_again_later(world: World) -> None:
-    world.engine.broken = True
+    world.proxy.broken = True
     model = await world.register(rows(0, 12))
-    await eventually(lambda: len(world.engine.requests) >= 2)
-    world.engine.broken = False
-    world.engine.adapters[model.adapter_id] = right
+    await eventually(lambda: len(world.proxy.requests) >= 2)
+    world.proxy.broken = False
+    world.hold(model, right)
     event = await world.completed(model)
     assert event.verdict == "pass"
 
 
+async def test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothing(world: World) -> None:
+    world.proxy.away = True
+    model = await world.register(rows(0, 12))
+    await eventually(lambda: _last_error(world, model), within=20)
+    shown = await world.shown(model)
+    assert (shown["status"], shown["attempts"], shown["progress"]["done"]) == ("queued", 0, 0)
+    world.proxy.away = False
+    world.hold(model, right)
+    event = await world.completed(model)
+    assert event.verdict == "pass"
+    assert (await world.shown(model))["attempts"] == 1
+
+
+async def test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person(world: World) -> None:
+    model = await world.register(rows(0, 12))
+    world.proxy.adapters[model.model_id] = "ad-of-another"
+    world.hold(model, right)
+    event = await world.completed(model)
+    assert (event.verdict, event.scores) == ("needs_human", {})
+    assert "ad-of-another" in event.reason
+
+
 async def test_a_row_the_engine_refuses_is_left_out_for_all(world: World) -> None:
-    world.engine.refuse = "number 3"
+    world.proxy.refuse = "number 3"
     model = await world.register(rows(0, 15))
-    world.engine.adapters[model.adapter_id] = right
+    world.hold(model, right)
     event = await world.completed(model)
     assert {score.n for score in event.scores.values()} == {14}
     evidence = await world.evidence(event)
@@ -198,7 +230,7 @@ async def test_rows_that_teach_nothing_measure_nobody_and_are_no_examples(world:
         for one in rows(0, 8)
     ]
     model = await world.register([*silent, *rows(10, 12)], train=[*silent, *rows(1000, 30)])
-    world.engine.adapters[model.adapter_id] = right
+    world.hold(model, right)
     event = await world.completed(model)
     assert event.verdict == "pass"
     assert {score.n for score in event.scores.values()} == {12}
@@ -213,19 +245,19 @@ async def test_verdicts_on_the_same_rows_are_counted(world: World) -> None:
     found = []
     for _ in range(3):
         model = await world.register(heldout)
-        world.engine.adapters[model.adapter_id] = right
+        world.hold(model, right)
         found.append(await world.completed(model))
     assert [event.earlier_verdicts for event in found] == [0, 1, 2]
     assert (await world.evidence(found[-1]))["earlier_verdicts"] == 2
     other = await world.register(rows(300, 12))
-    world.engine.adapters[other.adapter_id] = right
+    world.hold(other, right)
     assert (await world.completed(other)).earlier_verdicts == 0
 
 
 @pytest.mark.parametrize("heldout", [[], rows(0, 4)])
 async def test_too_few_rows_are_for_a_person(world: World, heldout: list[dict[str, Any]]) -> None:
     model = await world.register(heldout)
-    world.engine.adapters[model.adapter_id] = right
+    world.hold(model, right)
     assert (await world.completed(model)).verdict == "needs_human"
 
 
@@ -240,7 +272,7 @@ async def test_rows_that_are_gone_end_the_evaluation_at_once(world: World) -> No
 
 async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
     model = await world.register(rows(0, 12))
-    await eventually(lambda: [one for one in world.engine.requests if one["model"] == model.adapter_id])
+    await eventually(lambda: [one for one in world.proxy.requests if one["model"] == model.model_id])
     await world.publish(
         ModelRejected(
             tenant_id=model.tenant_id,
@@ -258,7 +290,8 @@ async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
         assert answer.json()["error"]["code"] == "evidence_not_ready"
     # The slot is free again: another evaluation gets through.
     other = await world.register(rows(0, 12))
-    world.engine.adapters |= {other.adapter_id: right, model.adapter_id: right}
+    world.hold(model, right)
+    world.hold(other, right)
     await world.completed(other)
     assert not [one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]
 
@@ -279,7 +312,8 @@ def _deleted(model: ModelRegistered) -> ModelDeleted:
 
 async def test_the_evidence_goes_with_its_model_and_only_the_scores_stay(world: World) -> None:
     model, other = await world.register(rows(0, 12)), await world.register(rows(0, 12))
-    world.engine.adapters |= {model.adapter_id: right, other.adapter_id: right}
+    world.hold(model, right)
+    world.hold(other, right)
     event, kept = await world.completed(model), await world.completed(other)
     for _ in range(2):
         await world.publish(_deleted(model))
@@ -289,7 +323,7 @@ async def test_the_evidence_goes_with_its_model_and_only_the_scores_stay(world: 
     shown = await world.shown(model)
     assert (shown["evidence"], shown["verdict"], set(shown["scores"])) == (None, event.verdict, set(event.scores))
     again = await world.register(rows(0, 12))
-    world.engine.adapters[again.adapter_id] = right
+    world.hold(again, right)
     assert (await world.completed(again)).earlier_verdicts == 2, "it was judged on these rows, and that stays known"
     assert len([one for one in world.seen.of(EvidenceDeleted) if one.model_id == model.model_id]) == 1
 
@@ -297,11 +331,11 @@ async def test_the_evidence_goes_with_its_model_and_only_the_scores_stay(world: 
 async def test_evidence_goes_with_the_rows_and_no_test_on_them_goes_on(world: World) -> None:
     """Rows of the same content in another dataset are others."""
     done = await world.register(rows(0, 12))
-    world.engine.adapters[done.adapter_id] = right
+    world.hold(done, right)
     event = await world.completed(done)
     going_on, twin = await world.register(done.heldout), await world.register(rows(0, 12))
-    await eventually(lambda: [one for one in world.engine.requests if one["model"] == going_on.adapter_id])
-    world.engine.adapters[twin.adapter_id] = right
+    await eventually(lambda: [one for one in world.proxy.requests if one["model"] == going_on.model_id])
+    world.hold(twin, right)
     kept = await world.completed(twin)
     await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=done.heldout))
     await eventually(lambda: len([one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant]) == 2)
@@ -338,7 +372,7 @@ async def _has_status(world: World, model: ModelRegistered, status: str) -> bool
 
 async def test_another_tenant_and_another_role_see_nothing(world: World) -> None:
     model = await world.register(rows(0, 12))
-    world.engine.adapters[model.adapter_id] = right
+    world.hold(model, right)
     event = await world.completed(model)
     path = f"/v1/evals/evaluations/{event.evaluation_id}"
     async with world.http("tenant_other") as other, world.http(role="labeler") as labeler:
@@ -352,7 +386,8 @@ async def test_another_tenant_and_another_role_see_nothing(world: World) -> None
 
 async def test_evaluations_come_in_pages(world: World) -> None:
     models = [await world.register(rows(0, 4)) for _ in range(3)]
-    world.engine.adapters |= {model.adapter_id: right for model in models}
+    for model in models:
+        world.hold(model, right)
     for model in models:
         await world.completed(model)
     async with world.http() as http:
@@ -371,22 +406,22 @@ async def test_evaluations_come_in_pages(world: World) -> None:
 
 async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Addresses, tmp_path: Path) -> None:
     space = Space(addresses, tmp_path)
-    engine = ModelServer(delay=0.05)
+    proxy = Asked(space, delay=0.05)
     parallel = 4
-    async with running(engine.app()) as engine_url:
+    async with running(proxy.app()) as asked_url:
         first, second = (
-            settings(space, engine_url, service_port=port, replica_id=f"r{port}", evaluator_parallel=parallel)
+            settings(space, asked_url, service_port=port, replica_id=f"r{port}", evaluator_parallel=parallel)
             for port in (free_port(), free_port())
         )
         async with space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, f"http://127.0.0.1:{second.service_port}", engine, publish, seen)
+            world = World(space, f"http://127.0.0.1:{second.service_port}", proxy, publish, seen)
             model = await world.register(rows(0, 40))
-            engine.adapters[model.adapter_id] = right
+            world.hold(model, right)
             async with process(first) as worker:
-                await eventually(lambda: len(engine.asked) > 50, within=40)
+                await eventually(lambda: len(proxy.asked) > 50, within=40)
                 worker.kill()
                 await worker.wait()
-            answered = sum(engine.asked.values())
+            answered = sum(proxy.asked.values())
             assert answered < 120
             async with process(second):
                 event = await world.completed(model, within=60)
@@ -395,26 +430,29 @@ async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Add
                 shown = await world.shown(model)
                 assert shown["attempts"] == 2
                 # asked or answered, but not yet kept
-                assert 120 <= sum(engine.asked.values()) <= 120 + 2 * parallel
+                assert 120 <= sum(proxy.asked.values()) <= 120 + 2 * parallel
                 assert len(seen.of(EvaluationCompleted)) == 1
                 await publish(model)
-                await publish(model.model_copy(update={"model_id": f"{model.model_id}0"}))
+                other = model.model_copy(update={"model_id": f"{model.model_id}0"})
+                proxy.adapters[other.model_id] = other.adapter_id
+                world.hold(other, right)
+                await publish(other)
                 await eventually(lambda: len(seen.of(EvaluationCompleted)) == 2, within=40)
                 assert [one.model_id for one in seen.of(EvaluationCompleted)].count(model.model_id) == 1
 
 
 async def test_a_frozen_worker_changes_nothing_when_it_wakes(addresses: Addresses, tmp_path: Path) -> None:
     space = Space(addresses, tmp_path)
-    engine = ModelServer(delay=0.05)
+    proxy = Asked(space, delay=0.05)
     log = tmp_path / "frozen.log"
-    async with running(engine.app()) as engine_url:
-        first, second = (settings(space, engine_url, service_port=free_port(), replica_id=name) for name in "ab")
+    async with running(proxy.app()) as asked_url:
+        first, second = (settings(space, asked_url, service_port=free_port(), replica_id=name) for name in "ab")
         async with space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, f"http://127.0.0.1:{second.service_port}", engine, publish, seen)
+            world = World(space, f"http://127.0.0.1:{second.service_port}", proxy, publish, seen)
             model = await world.register(rows(0, 40))
-            engine.adapters[model.adapter_id] = right
+            world.hold(model, right)
             async with process(first, log) as frozen:
-                await eventually(lambda: len(engine.asked) > 20, within=40)
+                await eventually(lambda: len(proxy.asked) > 20, within=40)
                 frozen.send_signal(signal.SIGSTOP)
                 async with process(second):
                     event = await world.completed(model, within=60)

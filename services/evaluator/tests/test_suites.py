@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, get_args
 
 import pytest
-from evaluator_world import ModelServer, World, right, rows, settings, wrong
+from evaluator_world import Asked, World, right, rows, settings, wrong
 
 from chassis.errors import Transient
 from evaluator.app import build
@@ -60,7 +60,7 @@ def test_each_task_has_its_suite_and_is_decided_as_before() -> None:
 async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attempts_there_are(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, asked, failed = ModelServer(base=wrong), Counter[tuple[int, str]](), []
+    proxy, asked, failed = Asked(space, base=wrong), Counter[tuple[int, str]](), []
 
     async def judge(case: Case) -> float:
         if sum(asked.values()) >= 10 and not failed:
@@ -72,18 +72,18 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
 
     judged = AwaitedMetric("judged", judge, "right is 0.75")
     suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
-    async with running(engine.app()) as engine_url:
+    async with running(proxy.app()) as asked_url:
         monkeypatch.setattr("evaluator.app.SUITES", suites)
-        app = build(settings(space, engine_url))
+        app = build(settings(space, asked_url))
         answers = app.state.service.collection("answers")
 
         async def ten_are_kept() -> bool:
             return bool(await answers.count_documents({f"scores.{judged.key}": {"$exists": True}}) == 10)
 
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, url, engine, publish, seen)
+            world = World(space, url, proxy, publish, seen)
             model = await world.register(rows(0, 12))
-            engine.adapters[model.adapter_id] = right
+            world.hold(model, right)
             event = await world.completed(model)
             evidence = await world.evidence(event)
     assert failed, "the first attempt came to its end"
@@ -95,8 +95,10 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
     assert sum(asked.values()) == 36, "an answer was judged twice"
 
 
-async def test_a_judge_that_is_another_than_before_judges_every_answer_itself(space: Space) -> None:
-    engine, asked = ModelServer(base=wrong), count()
+async def test_a_judge_that_is_another_than_before_judges_every_answer_itself(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, asked = Asked(space, base=wrong), count()
 
     async def lenient(_: Case) -> float:
         if next(asked) >= 10:
@@ -111,25 +113,27 @@ async def test_a_judge_that_is_another_than_before_judges_every_answer_itself(sp
         return {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
 
     async with (
-        running(engine.app()) as engine_url,
+        running(proxy.app()) as asked_url,
         space.publisher("registry") as publish,
         space.probe("evaluations") as seen,
     ):
-        app = build(settings(space, engine_url), suites=judged_by(lenient, "lenient"))
+        monkeypatch.setattr("evaluator.app.SUITES", judged_by(lenient, "lenient"))
+        app = build(settings(space, asked_url))
         async with running(app) as url:
-            world = World(space, url, engine, publish, seen)
+            world = World(space, url, proxy, publish, seen)
             model = await world.register(rows(0, 12))
-            engine.adapters[model.adapter_id] = right
+            world.hold(model, right)
             answers = app.state.service.collection("answers")
             await eventually(lambda: answers.count_documents({"scores": {"$ne": {}}}))
-        async with running(build(settings(space, engine_url), suites=judged_by(strict, "strict"))) as url:
-            world = World(space, url, engine, publish, seen)
+        monkeypatch.setattr("evaluator.app.SUITES", judged_by(strict, "strict"))
+        async with running(build(settings(space, asked_url))) as url:
+            world = World(space, url, proxy, publish, seen)
             event = await world.completed(model)
     assert {name: score.value for name, score in event.scores.items()} == {"base": 0, "few_shot": 0, "candidate": 0.5}
 
 
-async def test_scores_are_waited_for_so_many_at_a_time(space: Space) -> None:
-    engine, places = ModelServer(base=wrong), 3
+async def test_scores_are_waited_for_so_many_at_a_time(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, places = Asked(space, base=wrong), 3
     waiting, most = 0, list[int]()
 
     async def judge(_: Case) -> float:
@@ -143,12 +147,13 @@ async def test_scores_are_waited_for_so_many_at_a_time(space: Space) -> None:
 
     judged = AwaitedMetric("judged", judge, "always 0.5")
     suites = {**SUITES, "classification": Suite("judged", 1, (ACCURACY, judged), deciding=judged)}
-    async with running(engine.app()) as engine_url:
-        app = build(settings(space, engine_url, evaluator_parallel=places), suites=suites)
+    async with running(proxy.app()) as asked_url:
+        monkeypatch.setattr("evaluator.app.SUITES", suites)
+        app = build(settings(space, asked_url, evaluator_parallel=places))
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, url, engine, publish, seen)
+            world = World(space, url, proxy, publish, seen)
             model = await world.register(rows(0, 12))
-            engine.adapters[model.adapter_id] = right
+            world.hold(model, right)
             await world.completed(model)
     assert (len(most), max(most)) == (36, places)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,9 @@ class Elsewhere:
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
         keys: by hash, what accounts says of an API key.
         found: by tenant and store, what a search finds.
-        prompts: bodies the engine was sent.
+        versions: by model, the registry's route to a version that is tested, in production or not.
+        prompts: bodies the engine was sent to be answered.
+        scored: bodies the engine was sent to tell what their prompts are worth.
         searches: questions the indexer was asked.
         words: pieces that endless answers have had.
         hung_up: streams of the engine that the proxy left.
@@ -64,7 +67,7 @@ class Elsewhere:
     pieces: tuple[str, ...] = ("In ", "the ", "shed.")
     spelled: tuple[bytes, ...] = ()
     reason: str = "eos_token"
-    beyond_tgi: tuple[str, ...] = ("presence_penalty", "logit_bias")
+    beyond_tgi: tuple[str, ...] = ("presence_penalty", "logit_bias", "score")
     refusal: tuple[int, dict[str, str]] | None = None
     refused_from: int = 0
     refused_after: int = 0
@@ -75,7 +78,9 @@ class Elsewhere:
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     prompts: list[dict[str, Any]] = field(default_factory=list)
+    scored: list[dict[str, Any]] = field(default_factory=list)
     searches: list[str] = field(default_factory=list)
     words: int = 0
     hung_up: int = 0
@@ -116,6 +121,12 @@ class Elsewhere:
                 raise NotFound(f"No model '{model}'.")
             return self.routes[model]
 
+        @app.get("/internal/versions/{model:path}")
+        async def version(model: str) -> dict[str, Any]:
+            if model not in self.versions:
+                raise NotFound(f"No version '{model}'.")
+            return self.versions[model]
+
         @app.post("/v1/vector_stores/{store}/search")
         async def search(store: str, request: Request) -> dict[str, Any]:
             caller = self.caller(request, "rag_indexer")
@@ -147,7 +158,30 @@ class Elsewhere:
             headers = {"x-prompt-tokens": str(PROMPT_TOKENS)}
             return StreamingResponse(self.events(), media_type="text/event-stream", headers=headers)
 
+        @app.post("/generate", response_model=None)
+        async def generate(request: Request) -> dict[str, Any] | JSONResponse:
+            body = await request.json()
+            self.scored.append(body)
+            if self.refusal:
+                return JSONResponse(self.refusal[1], status_code=self.refusal[0])
+            parameters = body["parameters"]
+            assert parameters["decoder_input_details"]
+            assert parameters["max_new_tokens"] == (0 if "score" in self.beyond_tgi else 1)
+            return {"generated_text": "", "details": {"prefill": self.prefill(body["inputs"], parameters)}}
+
         return app
+
+    def prefill(self, text: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """A prompt's tokens: its bytes in threes from our engine, its words from TGI; after the begin-of-text token."""
+        if "score" not in self.beyond_tgi:
+            words = re.findall(r"\S+\s*", text)
+            return [as_prefill("<s>", None), *(as_prefill(word, -0.25) for word in words)]
+        own = text.encode()
+        threes = [own[at : at + 3] for at in range(0, len(own), 3)]
+        named = [{**as_prefill("?", -0.25), "bytes": [*three], "special": False} for three in threes]
+        tops = [{"id": 7, "text": "x", "bytes": [120], "logprob": -0.125}] * (parameters["top_n_tokens"] or 0)
+        first = {**as_prefill("<s>", None), "bytes": [*b"<s>"], "special": True, "top_tokens": []}
+        return [first, *({**one, "top_tokens": tops} for one in named)]
 
     def caller(self, request: Request, service: str) -> Principal:
         return self.space.tokens(service).verify(request.headers["authorization"].removeprefix("Bearer "))
@@ -183,6 +217,10 @@ class Elsewhere:
 
 def as_token(text: str) -> dict[str, Any]:
     return {"id": 5, "text": text, "logprob": -0.5, "special": False}
+
+
+def as_prefill(text: str, logprob: float | None) -> dict[str, Any]:
+    return {"id": 5, "text": text, "logprob": logprob}
 
 
 def event(token: dict[str, Any], *, generated: str | None = None, tokens: int = 0, reason: str = "eos_token") -> str:
@@ -228,6 +266,12 @@ class World:
         }
         return name
 
+    def candidate(self, tenant: str = "", *, held: bool = True) -> str:
+        """A version of a tenant's model that is only tested yet, and whether a replica holds it."""
+        name = self.model(tenant, None if held else "")
+        self.elsewhere.versions[name] = {**self.elsewhere.routes.pop(name), "state": "candidate"}
+        return name
+
     def provider_model(self, url: str, price: dict[str, float] | None = None, **engine: Any) -> str:
         """A base model that the provider at `url` answers for."""
         name = f"far-{new_id('')[:8]}"
@@ -255,8 +299,9 @@ class World:
         credential = key or self.space.bearer("inference_proxy", tenant or self.a)
         return openai.AsyncOpenAI(api_key=credential, base_url=f"{self.url}/v1", max_retries=0)
 
-    def http(self, tenant: str = "") -> httpx2.AsyncClient:
-        headers = self.space.headers("inference_proxy", tenant or self.a)
+    def http(self, tenant: str = "", key: str = "") -> httpx2.AsyncClient:
+        credential = key or self.space.bearer("inference_proxy", tenant or self.a)
+        headers = {"authorization": f"Bearer {credential}"}
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=20)
 
     async def completed(self) -> ChatCompleted:

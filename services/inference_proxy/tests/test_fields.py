@@ -75,7 +75,7 @@ FIELDS: dict[str, dict[str, list[tuple[Any, str]]]] = {
     TEXT: BOTH
     | {
         "best_of": [(1, SAME), (2, REFUSED)],
-        "echo": [(False, SAME), (True, REFUSED)],
+        "echo": [(False, SAME), (True, CHANGES), ("x", REFUSED)],
         "logprobs": [(0, CHANGES), (2, CHANGES), (6, REFUSED)],
         "model": [("gpt-4o", REFUSED)],
         "prompt": [("two", CHANGES), (["one", "two"], CHANGES), ([1, 2], REFUSED), ([[1], [2]], REFUSED)],

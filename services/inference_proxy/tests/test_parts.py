@@ -123,16 +123,16 @@ def test_a_request_owes_for_each_of_its_prompts() -> None:
 def test_prompts_and_choices_together_are_limited(prompts: int, n: int | None, fits: bool) -> None:
     asked = CompletionAsked.model_validate({"model": "m", "prompt": ["x"] * prompts, "n": n})
     if fits:
-        assert len(asked.prompts) == prompts
+        assert len(asked.checked().prompts) == prompts
         return
     with pytest.raises(Invalid) as caught:
-        _ = asked.prompts
+        asked.checked()
     assert caught.value.param == "prompt"
 
 
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(Invalid):
-        _ = CompletionAsked.model_validate({"model": "m", "prompt": ""}).prompts
+        CompletionAsked.model_validate({"model": "m", "prompt": ""}).checked()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Registry(StubPeer):
 
     async def get(self, path: str, *ids: str, tenant_id: str, **options: Any) -> dict[str, Any]:
         [model] = ids
-        self.elsewhere.asked.append(model)
+        self.elsewhere.asked.append(model if path == "/internal/routes/{}" else f"version {model}")
         held = [{"replica_id": name, "replica_url": f"http://{name}/"} for name in self.elsewhere.replicas[model]]
         names = {"model": model, "aliases": [], "tenant_id": tenant_id, "owner": "", "base_model": "tiny"}
         return {**names, "adapter_id": ADAPTER, "state": "production", "replicas": held}
@@ -110,3 +110,18 @@ async def test_a_route_to_a_provider_does_not_fit_a_base_that_has_weights_now() 
     for route, base in ((to_provider, here), (to_us, far)):
         with pytest.raises(BaseReplaced, match="'tiny' was replaced"):
             route.agree(base)
+
+
+async def test_what_is_known_of_a_version_is_never_told_of_what_is_served() -> None:
+    elsewhere = Elsewhere()
+    table = elsewhere.table()
+    for _ in range(2):
+        await table.version(ME, MODEL)
+        await table.find(ME, MODEL)
+    assert elsewhere.asked == [f"version {MODEL}", MODEL]
+    await table.on_change(evicted("r1"))
+    assert urls(table, await table.version(ME, MODEL)) == {"http://r2"}
+    elsewhere.replicas[MODEL] = []
+    await table.on_change(evicted("r2"))
+    with pytest.raises(Transient, match="being loaded"):
+        await table.version(ME, MODEL)

@@ -15,7 +15,7 @@ from chassis.auth import hash_key
 from eventbus.outbox import AggregateStore
 from inference_proxy.domain import Chat
 from inference_proxy.records import LOST
-from inference_proxy.requests import ChatAsked
+from inference_proxy.requests import ChatAsked, Kept
 from inference_proxy.settings import Settings
 from schemas import ChatCompleted, FeedbackDeleted, FeedbackRecorded, KeyRevoked, ModelRetired
 from stores import mongo
@@ -416,7 +416,7 @@ async def test_an_answer_whose_record_cannot_be_stored_is_given_and_the_loss_cou
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = LOST._value.get()
-    monkeypatch.setattr(ChatAsked, "kept_messages", lambda _: [{"number": 10**30}])
+    monkeypatch.setattr(ChatAsked, "kept", property(lambda _: Kept([{"number": 10**30}], {})))
     assert (await ask(world, model=world.model(), store=True)).status_code == 200
     assert LOST._value.get() == before + 1
 

@@ -87,13 +87,13 @@ async def test_a_beginning_shared_by_unequal_prompts_is_computed_once(
     shared, own = 400, [1, 30, 5]
     prompts = [words(engine, shared, 0) + words(engine, count, place + 1) for place, count in enumerate(own)]
     computed = []
-    decoder = engine._decoder
+    decoder = engine._batches._decoder
 
     def counting(**given: Any) -> Any:
         computed.append(given["input_ids"].numel())
         return decoder(**given)
 
-    monkeypatch.setattr(engine, "_decoder", counting)
+    monkeypatch.setattr(engine._batches, "_decoder", counting)
     with at_rest(engine):
         waiting = [asyncio.create_task(tokens(engine, prompt, max_new_tokens=1)) for prompt in prompts]
         await eventually(lambda: engine.queued == len(prompts))
@@ -195,7 +195,7 @@ async def test_a_prefill_that_fails_fails_its_requests_and_nobody_else(
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(groups, "WORTH_SHARING", 8)
-        broken.setattr(engine, "_prefilled", lambda *_: 1 / 0)
+        broken.setattr(engine._batches, "_prefilled", lambda *_: 1 / 0)
         with at_rest(engine):
             waiting = [asyncio.create_task(tokens(engine, SHARED + end)) for end in ("one", "two")]
             await eventually(lambda: engine.queued == 2)
@@ -295,12 +295,6 @@ async def test_the_wire_format_is_tgis(http: httpx2.AsyncClient) -> None:
     [
         ("/generate", {"inputs": "x", "parameters": {"adapter_id": "ad-unknown"}}, 404, "adapter_not_found"),
         ("/generate_stream", {"inputs": "x", "parameters": {"adapter_id": "ad-unknown"}}, 404, "adapter_not_found"),
-        (
-            "/v1/chat/completions",
-            {"model": "ad-x", "messages": [{"role": "user", "content": "x"}]},
-            404,
-            "adapter_not_found",
-        ),
         ("/generate", {"inputs": "x", "parameters": {"max_new_tokens": 99999}}, 422, "validation"),
     ],
 )

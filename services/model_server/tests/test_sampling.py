@@ -89,31 +89,26 @@ def app(engine: Engine) -> FastAPI:
     return create_app("model_server", routers=[routes(engine)], checks={}, lifespan=lifespan)
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
 async def test_what_is_asked_on_the_wire_is_what_is_generated(app: FastAPI, engine: Engine, path: str) -> None:
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://engine") as http:
         given = {"max_new_tokens": 3, "logit_bias": {"77": 100}, "frequency_penalty": -2, "presence_penalty": -2}
         body: dict[str, Any] = {"inputs": PROMPT, "parameters": {**given, "best_of": 1, "watermark": False}}
-        if path.startswith("/v1"):
-            body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "stream": False}
         assert (await http.post(path, json=body)).status_code == 200
         refused = await http.post(path, json={**body, "grammar_of_mine": {}})
         assert refused.status_code == 400
         assert "grammar_of_mine" in refused.text
-        assert (await http.get("/info")).json()["beyond_tgi"] == ["presence_penalty", "logit_bias"]
+        assert (await http.get("/info")).json()["beyond_tgi"] == ["presence_penalty", "logit_bias", "score"]
 
 
-@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions"])
 async def test_an_answer_whose_caller_left_is_not_computed_on(
-    app: FastAPI, engine: Engine, path: str, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body: dict[str, Any] = {"inputs": "where", "parameters": {"max_new_tokens": 2000}}
-    if path.startswith("/v1"):
-        body = {"messages": [{"role": "user", "content": "where"}], "max_tokens": 2000}
     made: list[Sequence] = []
     monkeypatch.setattr(engine_module, "Sequence", lambda *given: made.append(Sequence(*given)) or made[-1])
     async with running(app) as url, httpx2.AsyncClient(base_url=url) as http:
-        asking = asyncio.create_task(http.post(path, json=body, timeout=60))
+        asking = asyncio.create_task(http.post("/generate", json=body, timeout=60))
         await eventually(lambda: made and made[0]._ids)
         asking.cancel()
         await asyncio.wait((asking,))
@@ -159,18 +154,6 @@ async def test_prompts_no_context_can_hold_are_refused_before_they_are_read(
             assert (one.result().status_code, one.result().json()["error_type"]) == (422, "validation")
     assert waits
     assert max(waits) < 1
-
-
-@pytest.mark.parametrize("messages", [2048, HUGE // 32])
-async def test_more_messages_than_a_context_has_tokens_are_refused_before_they_are_rendered(
-    app: FastAPI, engine: Engine, monkeypatch: pytest.MonkeyPatch, messages: int
-) -> None:
-    monkeypatch.setattr(engine, "render", lambda messages: 1 / 0)
-    content = json.dumps({"messages": [{"role": "user", "content": ""}] * messages})
-    async with running(app) as url, httpx2.AsyncClient(base_url=url, timeout=60) as http:
-        answer = await http.post("/v1/chat/completions", content=content, headers=JSON)
-    assert answer.status_code == (422 if messages == 2048 else 400)
-    assert "messages" in answer.text
 
 
 JSON = {"content-type": "application/json"}

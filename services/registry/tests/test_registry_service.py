@@ -291,6 +291,7 @@ async def test_another_tenant_sees_nothing(world: World) -> None:
             ("DELETE", "/v1/registry/aliases/support"),
             ("GET", f"/internal/routes/{model}"),
             ("GET", "/internal/routes/support"),
+            ("GET", f"/internal/versions/{model}"),
         ):
             answer = await other.request(method, path)
             assert answer.status_code == 404, (method, path)
@@ -472,6 +473,15 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         missing = await mine.get(f"/internal/routes/{candidate}")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
+
+        versions = [(await mine.get(f"/internal/versions/{one}")).json() for one in (model, candidate)]
+        assert [(one["model"], one["state"]) for one in versions] == [(model, "production"), (candidate, "candidate")]
+        assert [[held["replica_id"] for held in one["replicas"]] for one in versions] == [["r2"], []]
+        await world.digest(world.resident(2, replica="r2"))
+        tested = (await mine.get(f"/internal/versions/{candidate}")).json()
+        assert [held["replica_id"] for held in tested["replicas"]] == ["r2"]
+        over = await mine.get(f"/internal/versions/{gone}")
+        assert (over.status_code, over.json()["error"]["code"]) == (404, "model_not_found")
 
 
 async def held_by(http: httpx2.AsyncClient, model: str) -> list[str]:

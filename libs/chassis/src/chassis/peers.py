@@ -109,12 +109,12 @@ class Peer:
         return await self.request("GET", path, *ids, again=1, **kwargs)
 
     async def read(self, shape: type[T], path: str, *ids: str, **kwargs: Any) -> T:
-        """As `get`, with the answer read as what `schemas.http` says that it is.
+        """As `get`, or with a body as `ask`, with the answer read as what `schemas.http` says that it is.
 
         Raises:
             Transient: the other service answers something else: another release of it.
         """
-        answer = await self.get(path, *ids, **kwargs)
+        answer = await (self.ask if "json" in kwargs else self.get)(path, *ids, **kwargs)
         try:
             return TypeAdapter(shape).validate_python(answer)
         except ValidationError as error:

@@ -52,6 +52,9 @@ class Provider(BaseModel):
         description="Name of the file, in the proxy's folder of keys, that holds the key; absent where none is needed.",
     )
     completions: bool = Field(False, description="Whether it has `/completions` as well as `/chat/completions`.")
+    scores: bool = Field(
+        False, description="Whether its `/completions` takes `echo` with `logprobs` and `max_tokens` of 0."
+    )
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What its chats call the limit of an answer."
     )

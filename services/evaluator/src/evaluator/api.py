@@ -46,6 +46,7 @@ class EvaluationView(BaseModel):
     scores: dict[str, Interval]
     metrics: dict[str, dict[str, Interval]]
     evidence: ObjectRef | None
+    cost: float | None
 
     @classmethod
     def of(cls, evaluation: Evaluation, answered: int) -> EvaluationView:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import httpx2
 from fastapi import FastAPI
 
 from evaluator.api import routes
 from evaluator.domain import OPEN, Evaluation
-from evaluator.engine import Engine
 from evaluator.events import subscriptions
+from evaluator.proxy import Proxy
 from evaluator.settings import Settings
 from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.suites import SUITES
@@ -30,21 +29,14 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     waiting = WorkQueue(store, OPEN, service.collection("turns"))
     answers = Answers(service.collection("answers"))
     artifacts = Artifacts(service.objects)
-    client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=2 * settings.evaluator_parallel))
-    engine = Engine(
-        settings.model_server_url,
-        client,
-        parallel=settings.evaluator_parallel,
-        answer_seconds=settings.evaluator_answer_seconds,
-    )
+    proxy = Proxy(service.peer("inference_proxy"), answer_seconds=settings.evaluator_answer_seconds)
     registry = service.peer("registry")
-    evaluate = Evaluate(settings, evaluations, answers, artifacts, engine, registry, SUITES)
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, registry, SUITES)
     queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)
     service.on_start(waiting.prepare)
     service.on_start(answers.prepare)
-    service.on_stop(client.aclose)
 
     async def sweep() -> None:
         while True:

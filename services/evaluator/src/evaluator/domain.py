@@ -54,6 +54,7 @@ class Evaluation(Aggregate):
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
         metrics: of every metric, metric -> system -> value.
+        cost: of all answers, at the base model's price.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -79,6 +80,7 @@ class Evaluation(Aggregate):
     scores: dict[str, Interval] = Field(default_factory=dict)
     metrics: dict[str, dict[str, Interval]] = Field(default_factory=dict)
     evidence: ObjectRef | None = None
+    cost: float | None = None
     content: Content = "kept"
 
     @classmethod
@@ -126,7 +128,7 @@ class Evaluation(Aggregate):
         self.last_error = error
 
     def put_off(self, error: str, at: int) -> None:
-        """The adapter is not there yet: that was no attempt, and since when it is missed is kept."""
+        """Somebody cannot be asked yet: that was no attempt, and since when that is so is kept."""
         self._require_open()
         self.state = "queued"
         self.attempts = self.lease.failures
@@ -134,7 +136,7 @@ class Evaluation(Aggregate):
         self.adapter_missed_at = self.adapter_missed_at or at
 
     def find_adapter(self) -> None:
-        """The adapter has answered: should it be missed again, a new wait begins."""
+        """Everybody has answered: should somebody be missed again, a new wait begins."""
         self.adapter_missed_at = None
 
     def complete(
@@ -147,6 +149,7 @@ class Evaluation(Aggregate):
         evidence: ObjectRef,
         at: int,
         earlier: int = 0,
+        cost: float | None = None,
     ) -> None:
         """Keep the result and tell everybody.
 
@@ -158,6 +161,7 @@ class Evaluation(Aggregate):
             evidence: where the report lies.
             at: now, in Unix seconds.
             earlier: how many candidates were judged on the same rows before.
+            cost: of all answers; None where no price is known.
 
         Raises:
             Conflict: the evaluation is over.
@@ -166,7 +170,7 @@ class Evaluation(Aggregate):
         self.state = "completed"
         self.verdict, self.reason, self.metric, self.evidence = verdict, reason, metric, evidence
         self.metrics, self.scores = metrics, metrics.get(metric, {})
-        self.finished_at = at
+        self.finished_at, self.cost = at, cost
         self.last_error = None
         self.record(
             EvaluationCompleted(
@@ -180,6 +184,7 @@ class Evaluation(Aggregate):
                 measured={name: found["candidate"] for name, found in metrics.items()},
                 evidence=evidence,
                 earlier_verdicts=earlier,
+                cost=cost,
             )
         )
 

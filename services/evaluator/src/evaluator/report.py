@@ -35,11 +35,13 @@ class Report:
         verdict: what is concluded.
         metrics: the value of every metric of the suite: metric -> system -> value.
         evidence: the whole of it as JSON.
+        cost: of all answers; None where no price is known.
     """
 
     verdict: Verdict
     metrics: dict[str, dict[str, Interval]]
     evidence: dict[str, Any]
+    cost: float | None
 
 
 def counted_rows(plan: Plan, heldout: Sequence[Row], given: Given) -> list[Row]:
@@ -122,7 +124,7 @@ def build_report(
     metrics = {
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
-    return Report(verdict, metrics, evidence)
+    return Report(verdict, metrics, evidence, _price(answers))
 
 
 def opening(evaluation: Evaluation, suite: Suite, verdict: Verdict) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _refusals(plan: Plan, given: Given) -> list[dict[str, Any]]:
     ]
 
 
-def _cost(system: str, plan: Plan, given: Given) -> dict[str, float]:
+def _cost(system: str, plan: Plan, given: Given) -> dict[str, float | None]:
     answers = [given[system, place] for place in plan.rows if given[system, place].refused is None]
     seconds = [answer.seconds for answer in answers] or [0.0]
     return {
@@ -199,7 +201,14 @@ def _cost(system: str, plan: Plan, given: Given) -> dict[str, float]:
         "completion_tokens": sum(answer.completion_tokens for answer in answers),
         "seconds_median": round(float(np.median(seconds)), 4),
         "seconds_p95": round(float(np.quantile(seconds, 0.95)), 4),
+        "cost": _price(answers),
     }
+
+
+def _price(answers: Sequence[Answer]) -> float | None:
+    """What these cost together; None where no price is known. A question that was refused cost nothing."""
+    known = [answer.cost for answer in answers if answer.cost is not None]
+    return round(sum(known), 9) if known else None
 
 
 def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores) -> dict[str, Any]:

@@ -11,15 +11,16 @@ class Settings(ServiceSettings):
     """What the evaluator reads from the environment besides the settings every service has. Times are in seconds."""
 
     evaluator_slots: int = Field(2, ge=1, description="Evaluations one replica runs at a time.")
-    evaluator_parallel: int = Field(16, ge=1, description="Questions asked of the model server at a time, all slots.")
+    evaluator_parallel: int = Field(16, ge=1, description="Questions asked of inference_proxy at a time, all slots.")
     evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
     evaluator_min_rows: int = Field(10, ge=1, description="Fewer rows than this never decide without a person.")
     evaluator_max_tokens: int = Field(256, ge=1, description="Most tokens of one answer.")
     evaluator_few_shot_examples: int = Field(32, ge=0, description="Most examples in the few-shot prompt.")
     evaluator_few_shot_tokens: int = Field(1024, ge=0, description="Most tokens all few-shot examples may take.")
-    evaluator_answer_seconds: float = Field(120.0, description="Deadline of one answer of the model server.")
+    evaluator_answer_seconds: float = Field(120.0, description="Deadline of one answer.")
     evaluator_adapter_seconds: float = Field(
-        3600.0, description="How long an evaluation waits for its adapter before a person is asked to decide."
+        3600.0,
+        description="How long an evaluation waits until its systems can be asked before a person is asked to decide.",
     )
     evaluator_attempts: int = Field(20, ge=1, description="Attempts before a person is asked to decide without scores.")
     evaluator_retry_seconds: float = Field(

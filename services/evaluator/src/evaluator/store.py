@@ -26,7 +26,8 @@ class Answer(BaseModel):
         system: who was asked.
         row: place of the held-out row.
         text: the answer; empty if it was refused.
-        refused: why the engine cannot answer this row at all.
+        refused: why this row cannot be answered at all.
+        cost: at the base model's price; None where it has none.
         seconds: from the request to the whole answer.
         scores: those that had to be waited for, by the metric's key.
     """
@@ -41,6 +42,7 @@ class Answer(BaseModel):
     finish_reason: str = ""
     seconds: float = 0.0
     refused: str | None = None
+    cost: float | None = None
     scores: dict[str, float] = Field(default_factory=dict)
 
 

@@ -10,13 +10,14 @@ from functools import partial
 import structlog
 
 from chassis.crash import crash_point
+from chassis.errors import Invalid
 from chassis.ids import now
 from chassis.peers import Peer
 from evaluator.domain import Evaluation, Plan, System
-from evaluator.engine import AdapterNotFound, Engine, RowRefused
 from evaluator.metrics import AwaitedMetric, Case
 from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
+from evaluator.proxy import NotServed, Proxy, RowRefused
 from evaluator.report import build_report, counted_rows, opening
 from evaluator.rows import Message, Row, sample
 from evaluator.settings import Settings
@@ -34,7 +35,7 @@ LONGEST_LOOKED_AT = 3
 MARGIN_TOKENS = 4
 TEMPLATE_TOKENS = 64
 LONGEST_LOOK_SECONDS = 30.0
-"""Longest time between two looks for an adapter that is missed."""
+"""Longest time between two looks for a system that cannot be asked."""
 
 
 class Queue:
@@ -108,7 +109,7 @@ class Evaluate:
         evaluations: Evaluations,
         answers: Answers,
         artifacts: Artifacts,
-        engine: Engine,
+        proxy: Proxy,
         registry: Peer,
         suites: Mapping[Task, Suite],
     ) -> None:
@@ -116,7 +117,7 @@ class Evaluate:
         self._evaluations = evaluations
         self._answers = answers
         self._artifacts = artifacts
-        self._engine = engine
+        self._proxy = proxy
         self._registry = registry
         self._suites = suites
         self._places = asyncio.Semaphore(settings.evaluator_parallel)
@@ -125,12 +126,13 @@ class Evaluate:
         """Ask what is not answered yet, then judge.
 
         Raises:
-            AdapterNotFound: the adapter is not there yet.
+            NotServed: base or candidate cannot be asked now.
             SartorError: `transient` ones may pass; others mean that these rows can never be tested.
         """
         evaluation = await self._evaluations.write(evaluation, lambda one: one.begin(now()))
         if evaluation.adapter_missed_at is not None:
-            await self._engine.expect(evaluation.adapter_id)
+            for model in (evaluation.base_model, evaluation.model_id):
+                await self._proxy.expect(evaluation.tenant_id, model)
             evaluation = await self._evaluations.write(evaluation, Evaluation.find_adapter)
         heldout = await self._artifacts.rows(evaluation.heldout)
         train = await self._artifacts.rows(evaluation.train)
@@ -147,14 +149,14 @@ class Evaluate:
         """Have another attempt made later."""
         await self._evaluations.write(evaluation, lambda one: one.put_back(error))
 
-    async def miss_adapter(self, evaluation: Evaluation, error: AdapterNotFound) -> float:
-        """Give the slot back while the adapter is not there.
+    async def wait(self, evaluation: Evaluation, error: NotServed) -> float:
+        """Give the slot back while somebody cannot be asked: no replica holds the adapter, or the proxy is away.
 
         Returns:
-            Seconds until it is looked for again.
+            Seconds until the next look.
 
         Raises:
-            GiveUp: it has been missed for as long as the settings allow.
+            GiveUp: that has been so for as long as the settings allow.
         """
         current = await self._evaluations.write(evaluation, lambda one: one.put_off(error.message, now()))
         missed = now() - (current.adapter_missed_at or now())
@@ -186,7 +188,7 @@ class Evaluate:
         rows = await asyncio.to_thread(
             sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
         )
-        max_tokens = await self._answer_tokens(rows)
+        max_tokens = await self._answer_tokens(evaluation, rows)
         asked = self._suites[evaluation.task].systems
         shows = bool(rows) and "few_shot" in asked
         examples = await self._examples(evaluation, train, rows, max_tokens) if shows else []
@@ -202,10 +204,10 @@ class Evaluate:
         )
         return (await self._evaluations.write(evaluation, lambda one: one.fix_plan(plan))).plan or plan
 
-    async def _answer_tokens(self, rows: Sequence[Row]) -> int:
+    async def _answer_tokens(self, evaluation: Evaluation, rows: Sequence[Row]) -> int:
         """Tokens of the longest reference and a little, within the limit; the longest texts stand for all."""
         longest = sorted({row.reference for row in rows}, key=len, reverse=True)[:LONGEST_LOOKED_AT]
-        counts = [await self._engine.count_tokens(reference) for reference in longest]
+        counts = [await self._tokens(evaluation, reference) for reference in longest]
         return min(max(counts, default=0) + MARGIN_TOKENS, self._settings.evaluator_max_tokens)
 
     async def _examples(
@@ -216,27 +218,30 @@ class Evaluate:
             BaseModelSpec, "/internal/base_models/{}", evaluation.base_model, tenant_id=evaluation.tenant_id
         )
         longest = max(rows, key=lambda row: len(example_text(row)))
-        taken = await self._engine.count_tokens(example_text(longest)) + max_tokens + TEMPLATE_TOKENS
+        taken = await self._tokens(evaluation, example_text(longest)) + max_tokens + TEMPLATE_TOKENS
         room = min(self._settings.evaluator_few_shot_tokens, base.context_length - taken)
         chosen = []
         limit = self._settings.evaluator_few_shot_examples
         taught = [row for row in train if row.taught]
         for row in await asyncio.to_thread(choose_examples, taught, evaluation.task, limit, SEED):
-            room -= await self._engine.count_tokens(example_text(row)) + MARGIN_TOKENS
+            room -= await self._tokens(evaluation, example_text(row)) + MARGIN_TOKENS
             if room < 0:
                 break
             chosen.append(row)
         return chosen
 
+    async def _tokens(self, evaluation: Evaluation, text: str) -> int:
+        return await self._proxy.count_tokens(evaluation.tenant_id, evaluation.base_model, text)
+
     async def _ask(
         self, evaluation: Evaluation, plan: Plan, system: System, rows: Sequence[Row], examples: Sequence[Row]
     ) -> None:
         """Ask one system; the first question alone: it shows a missing adapter, and a shared prefix is read once."""
-        model = evaluation.adapter_id if system == "candidate" else evaluation.base_model
+        model = evaluation.model_id if system == "candidate" else evaluation.base_model
 
         async def ask(row: Row) -> None:
             messages = few_shot(row, examples) if system == "few_shot" else zero_shot(row)
-            await self._answers.keep(evaluation, await self._answer(model, system, row, messages, plan))
+            await self._answers.keep(evaluation, await self._answer(evaluation, model, system, row, messages, plan))
             crash_point("evaluator.answered")
 
         if not rows:
@@ -244,25 +249,18 @@ class Evaluate:
         await self._each([partial(ask, rows[0])])
         await self._each([partial(ask, row) for row in rows[1:]])
 
-    async def _answer(self, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan) -> Answer:
+    async def _answer(
+        self, evaluation: Evaluation, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan
+    ) -> Answer:
         try:
-            completion = await self._engine.complete(
-                model,
-                messages,
-                max_tokens=plan.max_tokens,
-                stop=plan.stop,
+            given, seconds = await self._proxy.answer(
+                evaluation.tenant_id, model, messages, max_tokens=plan.max_tokens, stop=plan.stop
             )
         except RowRefused as error:
             return Answer(system=system, row=row.index, refused=error.message)
-        return Answer(
-            system=system,
-            row=row.index,
-            text=completion.text,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            finish_reason=completion.finish_reason,
-            seconds=completion.seconds,
-        )
+        if given.adapter_id != (evaluation.adapter_id if system == "candidate" else None):
+            raise Invalid(f"'{model}' was answered for by '{given.adapter_id}', which is not what is tested.")
+        return Answer(system=system, row=row.index, seconds=seconds, **given.model_dump(exclude={"adapter_id"}))
 
     async def _score(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row]) -> None:
         """Have scored what must be waited for and was not scored by an earlier attempt."""
@@ -337,6 +335,7 @@ class Evaluate:
                 metrics=report.metrics,
                 evidence=ref,
                 earlier=earlier,
+                cost=report.cost,
                 at=now(),
             ),
         )

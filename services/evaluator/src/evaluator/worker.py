@@ -7,7 +7,7 @@ import structlog
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, Transient
 from evaluator.domain import Evaluation
-from evaluator.engine import AdapterNotFound
+from evaluator.proxy import NotServed
 from evaluator.settings import Settings
 from evaluator.use_cases import Evaluate
 from work import End, Failed, GiveUp, Held, Kind, Policy, PutOff
@@ -42,14 +42,14 @@ class Evaluating(Kind[Evaluation]):
         """Ask what is not answered yet, then judge.
 
         Raises:
-            End: the adapter is not there yet, an engine that is away counts, or these rows can never be tested.
+            End: nobody can be asked yet, an engine that breaks counts, or these rows can never be tested.
         """
         crash_point("evaluator.claimed")
         log.info("evaluation_started", model_id=one.model_id, fence=one.lease.fence)
         try:
             await held.while_ours(self._evaluate.run(one))
-        except AdapterNotFound as error:
-            raise PutOff(await self._evaluate.miss_adapter(one, error), error.message) from error
+        except NotServed as error:
+            raise PutOff(await self._evaluate.wait(one, error), error.message) from error
         except Transient as error:
             raise Failed(error) from error
         except Conflict:

@@ -1,12 +1,19 @@
-"""What an engine generates, put together: text without stop sequences, log-probabilities, usage."""
+"""An answer under way, and all that is known of it: what was asked, what has come, what a stream has told of it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any
 
-from inference_proxy.engines import Accepted, Piece
+from chassis.auth import Principal
+from chassis.ids import now
+from inference_proxy.engines import Accepted, Piece, Prompt, Scored
+from inference_proxy.requests import Common
+from inference_proxy.routing import Route
+from schemas.artifacts import Price
 
 UNKNOWN = "\ufffd"
 
@@ -49,22 +56,38 @@ class TokenLogprob:
 
     Attributes:
         offset: characters of the answer before the one it begins in.
+        first: nothing stands before it, so that it has no log-probability.
     """
 
     offset: int
     piece: Piece
+    first: bool = False
 
 
 @dataclass
-class Generated:
-    """One choice as it grows."""
+class Choice:
+    """One choice as it grows.
+
+    Attributes:
+        told: how many of its tokens a stream has told; None before it has begun.
+    """
 
     text: str = ""
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
     tokens: list[TokenLogprob] = field(default_factory=list)
+    told: int | None = None
     _characters: int = 0
+
+    def echo(self, text: str, scored: Scored | None) -> None:
+        """Begin with the prompt, and with what its tokens are worth where that was asked."""
+        self.text = text
+        if scored is not None:
+            self.prompt_tokens = scored.prompt_tokens
+            for place, piece in enumerate(scored.pieces):
+                self._note(piece, first=place == 0)
+        self._characters = len(text)
 
     def begin(self, accepted: Accepted) -> None:
         """Owe the prompt from now on."""
@@ -76,8 +99,7 @@ class Generated:
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
         self.completion_tokens += 1
         if not piece.special:
-            self.tokens.append(TokenLogprob(self._characters, piece))
-            self._characters += len(piece.text)
+            self._note(piece)
         if piece.finish_reason:
             self.finish_reason = piece.finish_reason
             self.completion_tokens = piece.generated_tokens or self.completion_tokens
@@ -85,6 +107,71 @@ class Generated:
     def shown_tokens(self, start: int = 0) -> list[TokenLogprob]:
         """The tokens from the given one on that begin within the text shown: what is cut off has none."""
         return list(takewhile(lambda token: token.offset < len(self.text), islice(self.tokens, start, None)))
+
+    def tell(self) -> list[TokenLogprob]:
+        """The tokens shown that a stream has not told, and tells now."""
+        tokens = self.shown_tokens(self.told or 0)
+        self.told = (self.told or 0) + len(tokens)
+        return tokens
+
+    def _note(self, piece: Piece, *, first: bool = False) -> None:
+        self.tokens.append(TokenLogprob(self._characters, piece, first))
+        self._characters += len(piece.text)
+
+
+@dataclass
+class Answer:
+    """An answer under way: what was asked, where it goes, what has come.
+
+    Attributes:
+        prompts: one per choice.
+        price: what its tokens cost; None where nobody said.
+        retrieved: sources put into the prompt.
+    """
+
+    id: str
+    principal: Principal
+    asked: Common
+    route: Route
+    prompts: Sequence[Prompt]
+    stop_tokens: Sequence[str]
+    price: Price | None
+    retrieved: list[dict[str, Any]] = field(default_factory=list)
+    created: int = field(default_factory=now)
+    began: float = field(default_factory=time.monotonic)
+    choices: list[Choice] = field(default_factory=list)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token is told with its log-probability."""
+        return self.asked.top is not None
+
+    @property
+    def cost(self) -> float | None:
+        """What was generated costs, each choice with its prompt; None where no price is known."""
+        if self.price is None:
+            return None
+        return sum(self.price.of(choice.prompt_tokens, choice.completion_tokens) for choice in self.choices)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """OpenAI's usage: a prompt counts once, however many choices it has."""
+        each = self.asked.choices
+        of_prompts = (self.choices[start : start + each] for start in range(0, len(self.choices), each))
+        prompt = sum(max(choice.prompt_tokens for choice in of_prompt) for of_prompt in of_prompts)
+        completion = sum(choice.completion_tokens for choice in self.choices)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Fields every chunk and answer carries."""
+        header: dict[str, Any] = {
+            "id": self.id,
+            "created": self.created,
+            "model": self.asked.model,
+            "system_fingerprint": self.route.fingerprint,
+        }
+        return {**header, "sartor": {"retrieved": self.retrieved}} if self.retrieved else header
 
 
 def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
@@ -108,14 +195,17 @@ def _named(text: str, own: bytes | None) -> dict[str, Any]:
 
 
 def text_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
-    """Log-probabilities as legacy completions carry them."""
-    pieces = [token.piece for token in tokens]
+    """Log-probabilities as legacy completions carry them; a text's first token has none."""
     return {
-        "tokens": [_legacy(piece.text, piece.bytes) for piece in pieces],
-        "token_logprobs": [piece.logprob if piece.logprob is not None else 0.0 for piece in pieces],
-        "top_logprobs": [{_legacy(text, own): logprob for text, logprob, own in piece.top} for piece in pieces],
+        "tokens": [_legacy(token.piece.text, token.piece.bytes) for token in tokens],
+        "token_logprobs": [None if token.first else token.piece.logprob or 0.0 for token in tokens],
+        "top_logprobs": [None if token.first else _likeliest(token.piece) for token in tokens],
         "text_offset": [token.offset for token in tokens],
     }
+
+
+def _likeliest(piece: Piece) -> dict[str, float]:
+    return {_legacy(text, own): logprob for text, logprob, own in piece.top}
 
 
 def _legacy(text: str, own: bytes | None) -> str:
@@ -126,16 +216,3 @@ def _legacy(text: str, own: bytes | None) -> str:
         return own.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
-
-
-def usage(choices: list[Generated], each: int) -> dict[str, int]:
-    """OpenAI's usage of an answer.
-
-    Args:
-        choices: of all prompts, in their order.
-        each: choices of a prompt, which counts once.
-    """
-    of_prompts = (choices[start : start + each] for start in range(0, len(choices), each))
-    prompt = sum(max(choice.prompt_tokens for choice in of_prompt) for of_prompt in of_prompts)
-    completion = sum(choice.completion_tokens for choice in choices)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -8,19 +8,23 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AliasChoices, Field
 
-from chassis.auth import Principal, require
+from chassis.auth import Principal, internal, require
 from chassis.bodies import Body, Metadata, metadata_filter
 from chassis.errors import Invalid
 from chassis.hang_ups import unless_gone
 from chassis.http import Page, behind, page
 from chassis.idempotency import answer_not_kept
+from inference_proxy.answering import Answering
+from inference_proxy.answers import Answer
 from inference_proxy.domain import Chat
-from inference_proxy.requests import ChatAsked, CompletionAsked
+from inference_proxy.requests import ChatAsked, CompletionAsked, EvaluationAsked, TokenCountAsked
 from inference_proxy.store import Chats
 from inference_proxy.streams import ChatShape, Shape, TextShape, from_first, parts
-from inference_proxy.use_cases import Answer, Answering, ForgetChat, LabelChat, Rating
+from inference_proxy.use_cases import ForgetChat, LabelChat, Rating
+from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
 
 Chatting = Annotated[Principal, require("chat:write")]
+Internal = Annotated[Principal, internal()]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -47,13 +51,13 @@ def inference_routes(answering: Answering) -> APIRouter:
     async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
         if not asked.store:
             answer_not_kept(request)
-        answer = await answering.chat(principal, asked)
+        answer = await answering.begin(principal, asked)
         return await sent(request, answer, ChatShape(answer))
 
     @router.post("/completions")
     async def create_completion(request: Request, asked: CompletionAsked, principal: Chatting) -> Response:
         answer_not_kept(request)
-        answer = await answering.completion(principal, asked)
+        answer = await answering.begin(principal, asked)
         return await sent(request, answer, TextShape(answer))
 
     async def sent(request: Request, answer: Answer, shape: Shape) -> Response:
@@ -67,6 +71,31 @@ def inference_routes(answering: Answering) -> APIRouter:
             return Response(first, media_type="application/json", headers=headers)
         headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(from_first(first, told), media_type="text/event-stream", headers=headers)
+
+    return router
+
+
+def evaluation_routes(answering: Answering) -> APIRouter:
+    """What the service asks that tests candidates, on an account of its own."""
+    router = APIRouter(prefix="/internal/evaluation", tags=["evaluation"])
+
+    @router.post("/answers")
+    async def create_answer(request: Request, asked: EvaluationAsked, principal: Internal) -> EvaluationAnswer:
+        answer = await answering.begin(principal, asked.chat())
+        await unless_gone(request, answering.whole(answer))
+        [choice] = answer.choices
+        return EvaluationAnswer(
+            text=choice.text,
+            finish_reason=choice.finish_reason,
+            prompt_tokens=choice.prompt_tokens,
+            completion_tokens=choice.completion_tokens,
+            adapter_id=answer.route.adapter_id,
+            cost=answer.cost,
+        )
+
+    @router.post("/token_counts")
+    async def count_tokens(asked: TokenCountAsked, principal: Internal) -> TokenCount:
+        return TokenCount(tokens=await answering.count_tokens(principal, asked.model, asked.text))
 
     return router
 

@@ -8,7 +8,9 @@ from fastapi import FastAPI
 
 from chassis.in_flight import InFlight
 from chassis.limits import Allowance, Limiter
-from inference_proxy.api import feedback_routes, inference_routes, stored_routes
+from inference_proxy.admission import EvaluationAdmission, TenantAdmission
+from inference_proxy.answering import Answering
+from inference_proxy.api import evaluation_routes, feedback_routes, inference_routes, stored_routes
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.engines import Engine
@@ -17,11 +19,12 @@ from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
 from inference_proxy.limits import Spending
 from inference_proxy.records import Records
+from inference_proxy.rendering import Rendering
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
 from inference_proxy.store import Chats
-from inference_proxy.use_cases import Answering, ForgetChat, LabelChat, Rating
+from inference_proxy.use_cases import ForgetChat, LabelChat, Rating
 from runtime import Overrides, Service
 
 
@@ -43,9 +46,13 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     in_flight = InFlight(
         "answers", most=settings.inference_in_flight, most_each=settings.inference_tenant_in_flight, retry_after=1
     )
-    retrieval = Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters)
+    rendering = Rendering(Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters))
     records = Records(chats)
-    answering = Answering(routes, bases, engines, retrieval, records, spending, in_flight)
+    of_tenants = TenantAdmission(routes, spending, in_flight, records)
+    most = settings.inference_evaluation_in_flight
+    tests = InFlight("answers to tests", most=most, most_each=most, retry_after=1)
+    of_evaluations = EvaluationAdmission(routes, tests)
+    answering, testing = (Answering(one, bases, rendering, engines, routes) for one in (of_tenants, of_evaluations))
     for engine in engines.values():
         service.on_start(engine.open)
         service.on_stop(engine.close)
@@ -56,6 +63,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     return service.app(
         [
             inference_routes(answering),
+            evaluation_routes(testing),
             stored_routes(chats, LabelChat(chats), ForgetChat(chats)),
             feedback_routes(Rating(chats)),
         ],

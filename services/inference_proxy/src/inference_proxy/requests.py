@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from chassis.bodies import Body, Metadata
 from chassis.errors import Invalid
 from inference_proxy.engines import Sampling
-from inference_proxy.messages import Message, Name, plain
+from inference_proxy.messages import Message, Name, Text, plain
 
 MOST_CHOICES = 4
 MOST_ANSWERS = 16
@@ -40,10 +41,19 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a chat, as it was sent."""
+
+    messages: list[dict[str, Any]]
+    metadata: dict[str, str]
+
+
 class Common(Body):
     """What both kinds of request share."""
 
     ADVICE: ClassVar[frozenset[str]] = frozenset({"user"})
+    ID_PREFIX: ClassVar[str]
     model: Name = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -71,6 +81,26 @@ class Common(Body):
     def stop_texts(self) -> list[str]:
         """Stop sequences as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+    @property
+    def requests(self) -> int:
+        """As how many requests it counts."""
+        return 1
+
+    @property
+    def kept(self) -> Kept | None:
+        """What is kept of its content; None where nothing is."""
+        return None
+
+    @property
+    def echoes(self) -> bool:
+        """Whether answers begin with their prompts."""
+        return False
+
+    @property
+    def scores(self) -> bool:
+        """Whether it asks what the prompts themselves are worth."""
+        return False
 
     def refuse(self) -> None:
         """Refuse what is not there.
@@ -122,6 +152,8 @@ class ChatAsked(Common):
         "reasoning_effort": ("none",),
         "verbosity": ("medium",),
     }
+
+    ID_PREFIX = "chatcmpl-"
 
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -180,18 +212,46 @@ class ChatAsked(Common):
         """The messages as role and text; see `plain`."""
         return plain(self.messages)
 
-    def kept_messages(self) -> list[dict[str, Any]]:
-        """The messages as they were sent."""
-        return [message.model_dump(exclude_unset=True) for message in self.messages]
+    @property
+    def kept(self) -> Kept | None:
+        """What is kept of its content; None where nothing is."""
+        if not self.store:
+            return None
+        return Kept([message.model_dump(exclude_unset=True) for message in self.messages], self.metadata or {})
+
+
+class EvaluationAsked(Body):
+    """What a candidate, or what it is compared with, is asked in a test; it answers as surely as it can."""
+
+    model: Name = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
+    max_tokens: int = Field(ge=1)
+    stop: list[StopText] = Field(default_factory=list, max_length=MOST_STOPS)
+
+    def chat(self) -> ChatAsked:
+        """The chat that a person would have."""
+        return ChatAsked(
+            model=self.model, messages=self.messages, max_tokens=self.max_tokens, stop=self.stop, temperature=0
+        )
+
+
+class TokenCountAsked(Body):
+    """A text whose tokens are to be counted."""
+
+    model: Name = Field(min_length=1)
+    text: Text
 
 
 class CompletionAsked(Common):
     """`POST /v1/completions`."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "suffix": ("",)}
+    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"suffix": ("",)}
+    ID_PREFIX = "cmpl-"
 
     prompt: Any
+    max_tokens: int | None = Field(None, ge=0)
     best_of: int | None = Field(None, ge=1)
+    echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
 
     @property
@@ -200,16 +260,37 @@ class CompletionAsked(Common):
         return self.logprobs
 
     @property
+    def requests(self) -> int:
+        """As how many requests it counts: each prompt is one."""
+        return len(self.prompts)
+
+    @property
+    def echoes(self) -> bool:
+        """Whether answers begin with their prompts."""
+        return bool(self.echo)
+
+    @property
+    def scores(self) -> bool:
+        """Whether it asks what the prompts themselves are worth; with no tokens to come, what else would be read?"""
+        return self.echoes and (self.logprobs is not None or self.max_tokens == 0)
+
+    @property
     def prompts(self) -> list[str]:
-        """The prompts, each to be completed.
+        """The prompts, each to be completed."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    def checked(self) -> CompletionAsked:
+        """The request itself.
 
         Raises:
-            Invalid: an empty one, too many, or something that is not available.
+            Invalid: an empty prompt, too many, or something that is not available.
         """
         self.refuse()
         if self.best_of not in (None, self.choices):
             raise Invalid("best_of: is not available; leave it out, or make it equal to n.", param="best_of")
-        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        if self.max_tokens == 0 and not self.echo:
+            raise Invalid("max_tokens: 0 is for echo=true, which gives the prompt back.", param="max_tokens")
+        prompts = self.prompts
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             raise Invalid("prompt: must be a text or a list of texts; token ids are not taken.", param="prompt")
         if not prompts or not all(prompts):
@@ -220,4 +301,4 @@ class CompletionAsked(Common):
                 "send them in several requests.",
                 param="prompt",
             )
-        return prompts
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import structlog
 
@@ -21,6 +22,9 @@ log = structlog.get_logger()
 
 BELIEVED_SECONDS = 10.0
 STALE_SECONDS = 600.0
+
+Key = tuple[str, str, Literal["production", "version"]]
+"""A tenant, the name a model is asked for by, and what that name may stand for."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class RouteTable:
         self._registry = registry
         self._bases = bases
         self._base_url = base_url.rstrip("/")
-        self._known: Believed[tuple[str, str], Route] = Believed(BELIEVED_SECONDS, stale_seconds)
+        self._known: Believed[Key, Route] = Believed(BELIEVED_SECONDS, stale_seconds)
         self._turn = 0
 
     async def find(self, principal: Principal, model: str) -> Route:
@@ -97,11 +101,22 @@ class RouteTable:
             NotFound: no such model for this caller; never answered by a base model instead.
             ModelLoading: the model is in production but no replica holds it at the moment.
         """
-        tenant_id = principal.tenant_id
-        key = (tenant_id, model)
-        route = await self._known.get(key, lambda deadline: self._ask(tenant_id, model, deadline))
+        key: Key = (principal.tenant_id, model, "production")
+        route = await self._known.get(key, lambda deadline: self._ask(key, deadline))
         if model.startswith("ft:") and principal.only.get("owner", route.owner) != route.owner:
             raise _not_found(model)
+        return self._held(key, route)
+
+    async def version(self, principal: Principal, model: str) -> Route:
+        """The route to a base model, or to any version of the tenant's that is not over: who tests it may ask it.
+
+        Raises:
+            NotFound, ModelLoading: as `find`.
+        """
+        key: Key = (principal.tenant_id, model, "version")
+        return self._held(key, await self._known.get(key, lambda deadline: self._ask(key, deadline)))
+
+    def _held(self, key: Key, route: Route) -> Route:
         if not route.replicas:
             self._known.forget(key)
             raise ModelLoading
@@ -113,7 +128,8 @@ class RouteTable:
         url = list(route.replicas.values())[self._turn % len(route.replicas)]
         return Target(route.base_id, url, route.adapter_id, route.provider)
 
-    async def _ask(self, tenant_id: str, model: str, deadline: float | None) -> Route:
+    async def _ask(self, key: Key, deadline: float | None) -> Route:
+        tenant_id, model, stage = key
         timeout = {"timeout": deadline} if deadline else {}
         if not model.startswith("ft:"):
             try:
@@ -124,7 +140,11 @@ class RouteTable:
                 url = base.provider.url if base.provider else self._base_url
                 return Route(model, base.id, None, {"": url}, engine=base.engine, provider=base.provider)
         try:
-            told = await self._registry.read(ModelRoute, "/internal/routes/{}", model, tenant_id=tenant_id, **timeout)
+            asked: dict[str, Any] = {"tenant_id": tenant_id, **timeout}
+            if stage == "production":
+                told = await self._registry.read(ModelRoute, "/internal/routes/{}", model, **asked)
+            else:
+                told = await self._registry.read(ModelRoute, "/internal/versions/{}", model, **asked)
         except NotFound as error:
             raise _not_found(model) from error
         if told.tenant_id != tenant_id or not told.adapter_id:

@@ -14,6 +14,9 @@ class Settings(ServiceSettings):
 
     inference_in_flight: int = Field(64, description="Requests to the engines at the same time; more get 429.")
     inference_tenant_in_flight: int = Field(16, description="Of those, at most this many of one tenant.")
+    inference_evaluation_in_flight: int = Field(
+        64, ge=1, description="Requests that test candidates at the same time, apart from those of people."
+    )
     inference_seconds: float = Field(300, description="Longest an answer may take.")
     inference_retrieved_characters: int = Field(
         4000, description="Most characters of retrieved text put into a prompt."

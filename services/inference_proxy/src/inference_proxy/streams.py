@@ -1,7 +1,4 @@
-"""How answers are sent, in OpenAI's shapes: one JSON body, or server-sent events.
-
-What a stream has told so far is remembered here alone, so that streamed and whole answers agree.
-"""
+"""How answers are sent, in OpenAI's shapes: one JSON body, or server-sent events."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from typing import Any, Protocol
 import structlog
 
 from chassis.errors import SartorError, envelope
-from inference_proxy.answers import chat_logprobs, text_logprobs, usage
+from inference_proxy.answering import Answering
+from inference_proxy.answers import Answer, chat_logprobs, text_logprobs
 from inference_proxy.engines import Piece
-from inference_proxy.use_cases import Answer, Answering
 
 log = structlog.get_logger()
 
@@ -48,7 +45,6 @@ class ChatShape:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._header = _header(answer)
-        self._told: dict[int, int] = {}
 
     def whole(self) -> dict[str, Any]:
         """The answer, when it is whole: choices for one prompt."""
@@ -65,17 +61,17 @@ class ChatShape:
                 }
                 for index, choice in enumerate(answer.choices)
             ],
-            "usage": usage(answer.choices, len(answer.choices)),
+            "usage": answer.usage,
         }
 
     def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[dict[str, Any]]:
         """The role once, then text, then the reason why the choice ended."""
-        if index not in self._told:
-            self._told[index] = 0
+        choice = self._answer.choices[index]
+        if choice.told is None:
+            choice.told = 0
             yield self._chunk(index, {"role": "assistant", "content": ""})
         if shown:
-            tokens = self._answer.choices[index].shown_tokens(self._told[index]) if self._answer.wants_logprobs else []
-            self._told[index] += len(tokens)
+            tokens = choice.tell() if self._answer.wants_logprobs else []
             yield self._chunk(index, {"content": shown}, logprobs=chat_logprobs(tokens) if tokens else None)
         if piece.finish_reason:
             yield self._chunk(index, {}, finish_reason=piece.finish_reason)
@@ -101,7 +97,6 @@ class TextShape:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._header = _header(answer)
-        self._told: dict[int, int] = {}
 
     def whole(self) -> dict[str, Any]:
         """The answer, when it is whole: the choices of all prompts, in their order."""
@@ -115,16 +110,13 @@ class TextShape:
             )
             for index, choice in enumerate(answer.choices)
         ]
-        used = usage(answer.choices, answer.asked.choices)
-        return {**answer.header, "object": "text_completion", "choices": choices, "usage": used}
+        return {**answer.header, "object": "text_completion", "choices": choices, "usage": answer.usage}
 
     def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[dict[str, Any]]:
         """Text, and with the last of it the reason why the choice ended."""
         if not shown and not piece.finish_reason:
             return
-        start = self._told.get(index, 0)
-        tokens = self._answer.choices[index].shown_tokens(start) if self._answer.wants_logprobs else []
-        self._told[index] = start + len(tokens)
+        tokens = self._answer.choices[index].tell() if self._answer.wants_logprobs else []
         choice = self._choice(index, shown, piece.finish_reason, text_logprobs(tokens) if tokens else None)
         yield {**self._header, "object": "text_completion", "choices": [choice]}
 
@@ -143,7 +135,7 @@ def _header(answer: Answer) -> dict[str, Any]:
 
 
 def _last(answer: Answer, header: dict[str, Any]) -> dict[str, Any]:
-    return {**header, "choices": [], "usage": usage(answer.choices, answer.asked.choices)}
+    return {**header, "choices": [], "usage": answer.usage}
 
 
 async def parts(answering: Answering, answer: Answer, shape: Shape) -> AsyncGenerator[bytes, None]:

@@ -1,4 +1,4 @@
-"""TGI's HTTP API (version 3): generate, stream, chat, tokenize, info; and which adapters are held."""
+"""TGI's HTTP API (version 3): generate, stream, tokenize, info; and which adapters are held."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from chassis.hang_ups import HungUp, unless_gone
 from model_server.engine import Engine
 from model_server.errors import AdapterNotFound, InputTooLong, Overloaded, ParameterRefused
-from model_server.requests import BEYOND_TGI, MOST_STOPS, ChatBody, GenerateBody, Parameters, TokenizeBody
-from model_server.sequence import GenerateRequest, Token
+from model_server.requests import BEYOND_TGI, MOST_STOPS, GenerateBody, TokenizeBody
+from model_server.scoring import Scored
+from model_server.sequence import Token
 
 REQUESTS = Counter("tgi_request_count", "Requests.", ["route"])
 FAILURES = Counter("tgi_request_failure", "Refused or failed requests.", ["err"])
@@ -25,8 +26,6 @@ DURATION = Histogram("tgi_request_duration", "Seconds to the last token.")
 PER_TOKEN = Histogram("tgi_request_mean_time_per_token_duration", "Seconds a token.")
 GENERATED = Counter("tgi_request_generated_tokens_total", "Tokens generated.")
 QUEUE = Gauge("tgi_queue_size", "Requests that wait.")
-
-OPENAI_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 
 
 def refusal(error: Exception) -> JSONResponse:
@@ -94,6 +93,7 @@ async def _all(tokens: AsyncGenerator[Token, None]) -> list[Token]:
 def routes(engine: Engine) -> APIRouter:
     """TGI's routes on `engine`."""
     router = APIRouter()
+    special = engine.vocabulary.special
 
     @router.post("/generate")
     async def generate(request: Request, body: GenerateBody) -> Response:
@@ -101,88 +101,55 @@ def routes(engine: Engine) -> APIRouter:
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
-            tokens = await unless_gone(request, _all(engine.generate(body.request())))
+            prefill, tokens = await unless_gone(request, _answered(body))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
-        last = tokens[-1]
-        given = body.parameters or Parameters()
-        answer: dict[str, Any] = {
-            "generated_text": body.inputs + last.generated_text if given.return_full_text else last.generated_text
-        }
-        if given.details:
+        last = tokens[-1] if tokens else None
+        text = last.generated_text if last else ""
+        answer: dict[str, Any] = {"generated_text": body.inputs + text if body.asked.return_full_text else text}
+        if body.asked.details:
             answer["details"] = {
-                "finish_reason": last.finish_reason,
-                "generated_tokens": last.generated_tokens,
-                "seed": given.seed,
-                "prefill": [],
+                "finish_reason": last.finish_reason if last else "length",
+                "generated_tokens": len(tokens),
+                "seed": body.asked.seed,
+                "prefill": prefill,
                 "tokens": [_token(token) for token in tokens],
-                "top_tokens": [_top(token, engine.vocabulary.special) for token in tokens] if tokens[0].top else None,
+                "top_tokens": [_top(token, special) for token in tokens] if tokens and tokens[0].top else None,
             }
-        return JSONResponse(answer, headers=_timing(last, began))
+        return JSONResponse(answer, headers=_timing(last, began) if last else {"x-prompt-tokens": str(len(prefill))})
+
+    async def _answered(body: GenerateBody) -> tuple[list[dict[str, Any]], list[Token]]:
+        """What the prompt's tokens are worth, where that is asked for, and every token of the answer."""
+        generates, given, prefill = body.generates, body.asked, list[dict[str, Any]]()
+        if given.decoder_input_details:
+            scored = await engine.score(body.inputs, given.adapter_id, given.top_n_tokens or 0)
+            prefill = [_scored(place, one) for place, one in enumerate(scored)]
+        return prefill, await _all(engine.generate(body.request())) if generates else []
+
+    def _scored(place: int, one: Scored) -> dict[str, Any]:
+        """TGI's token of a prompt; and, as of a generated one, its bytes, the likeliest, and whether it is no text."""
+        named = {"special": place < engine.begins, "top_tokens": [_named(other, value) for other, value in one.top]}
+        return {**_named(one.id, one.logprob), **named}
+
+    def _named(one: int, logprob: float | None) -> dict[str, Any]:
+        own = engine.vocabulary.bytes_of(one)
+        return {"id": one, "text": own.decode(errors="replace"), "logprob": logprob, "bytes": [*own]}
 
     @router.post("/generate_stream")
     async def generate_stream(request: Request, body: GenerateBody) -> Response:
         REQUESTS.labels("generate_stream").inc()
         QUEUE.set(engine.queued)
-        stream = engine.generate(body.request())
         began = time.perf_counter()
         try:
+            if body.asked.decoder_input_details or not body.generates:
+                raise ParameterRefused("`decoder_input_details` is not supported when streaming")
+            stream = engine.generate(body.request())
             first = await unless_gone(request, anext(stream))  # so that a refusal still has its own status
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache"}
-        events = _generate_events(_rest(first, stream), body, engine.vocabulary.special, began)
+        events = _generate_events(_rest(first, stream), body, special, began)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-    @router.post("/v1/chat/completions")
-    async def chat(request: Request, body: ChatBody) -> Response:
-        REQUESTS.labels("chat").inc()
-        QUEUE.set(engine.queued)
-        began = time.perf_counter()
-        try:
-            asked = await _chat_request(body)
-            tokens = await unless_gone(request, _all(engine.generate(asked)))
-        except Exception as error:  # the boundary: every failure becomes TGI's error body
-            return refusal(error)
-        last = tokens[-1]
-        usage = {
-            "prompt_tokens": last.prompt_tokens,
-            "completion_tokens": last.generated_tokens,
-            "total_tokens": last.prompt_tokens + last.generated_tokens,
-        }
-        message = {"role": "assistant", "content": _before(last.generated_text, asked.stop)}
-        reason = OPENAI_REASONS[str(last.finish_reason)]
-        answer = {
-            "id": "",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": body.model,
-            "system_fingerprint": engine.base_id,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-            "usage": usage,
-        }
-        return JSONResponse(answer, headers=_timing(last, began))
-
-    async def _chat_request(body: ChatBody) -> GenerateRequest:
-        """The chat as a prompt, rendered beside the event loop.
-
-        Raises:
-            InputTooLong: it has more messages than the context has tokens.
-        """
-        if len(body.messages) >= engine.max_tokens:
-            raise InputTooLong(
-                f"`inputs` must have less than {engine.max_tokens} tokens. Given: {len(body.messages)} messages"
-            )
-        return GenerateRequest(
-            inputs=await asyncio.to_thread(engine.render, body.messages),
-            adapter_id=None if body.model in ("tgi", engine.base_id) else body.model,
-            max_new_tokens=body.max_tokens,
-            do_sample=body.temperature is None or body.temperature > 0,
-            temperature=body.temperature or None,
-            top_p=body.top_p,
-            seed=body.seed,
-            stop=[*(body.stop or []), *engine.stop_texts],
-        )
 
     @router.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> Response:
@@ -237,16 +204,10 @@ def routes(engine: Engine) -> APIRouter:
     return router
 
 
-def _before(text: str, stops: list[str]) -> str:
-    """The text up to the first stop sequence."""
-    cuts = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return text[: min(cuts)] if cuts else text
-
-
 async def _generate_events(
     tokens: AsyncIterator[Token], body: GenerateBody, special: set[int], began: float
 ) -> AsyncIterator[bytes]:
-    given = body.parameters or Parameters()
+    given = body.asked
     index = 0
     try:
         async for token in tokens:

@@ -18,12 +18,13 @@ from typing import Any
 
 import structlog
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from model_server.adapters import read_adapter
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded, ParameterRefused
-from model_server.groups import Group, padded, shared_prefix, uses_of
+from model_server.groups import Batches, Group, shared_prefix
 from model_server.lora import Adapter, Plan, adapt, build
+from model_server.scoring import Scored, Scoring, Scorings
 from model_server.sequence import GenerateRequest, Sequence, Token
 from model_server.vocabulary import Vocabulary
 from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
@@ -48,6 +49,7 @@ class Engine:
     Attributes:
         proofs: of the adapters held, by id.
         used: when each adapter held was last asked for, on the monotonic clock.
+        begins: tokens that the tokenizer puts before every text.
         at_once: how many adapters it is best given at a time.
 
     Args:
@@ -70,14 +72,17 @@ class Engine:
             torch.set_num_threads(threads)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         kind = getattr(torch, self.base.dtype)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
         ).eval()
-        self._decoder = self._model.base_model
-        self._head = self._model.get_output_embeddings().weight
-        self._plan = Plan()
-        self._layers = adapt(self._model, self._plan)
+        plan, pad = Plan(), self.tokenizer.pad_token_id or 0
+        self._layers = adapt(model, plan)
+        decoder, head = model.base_model, model.get_output_embeddings().weight
+        self._batches = Batches(decoder, head, plan, pad, model.config)
+        self._scorings = Scorings(decoder, head, plan, pad)
+        self._steps = 0
         self.vocabulary = Vocabulary(self.tokenizer, self.base.stop_tokens)
+        self.begins = len(self.encode(""))
         self._adapters: dict[str, Adapter] = {}
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
@@ -92,12 +97,6 @@ class Engine:
         self._thread.start()
 
     @property
-    def stop_texts(self) -> list[str]:
-        """Stop tokens of the base that are more than one token, to be found in the text."""
-        single = self.tokenizer(self.base.stop_tokens, add_special_tokens=False).input_ids
-        return [text for text, ids in zip(self.base.stop_tokens, single, strict=True) if len(ids) > 1]
-
-    @property
     def alive(self) -> bool:
         """Whether the thread that answers still runs."""
         return self._thread.is_alive()
@@ -110,17 +109,12 @@ class Engine:
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._scorings.waiting)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the begin-of-text token."""
         ids: list[int] = self.tokenizer(text).input_ids
         return ids
-
-    def render(self, messages: list[dict[str, Any]]) -> str:
-        """The prompt for chat messages, without the begin-of-text token that `encode` adds."""
-        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text.removeprefix(self.base.bos_token or "")
 
     async def _encoded(self, text: str) -> list[int]:
         """The ids of a prompt that leaves room for an answer: judged by its size first, and read beside the loop."""
@@ -151,13 +145,7 @@ class Engine:
                 f"Given: {len(ids)} `inputs` tokens and {most} `max_new_tokens`"
             )
         sequence = Sequence(request, ids, most, adapter, self.vocabulary, asyncio.get_running_loop())
-        with self._changed:
-            if self._stopping:
-                raise EngineStopped(STOPPED)
-            if len(self._waiting) >= self._most_waiting:
-                raise Overloaded(f"{self._most_waiting} requests wait already")
-            self._waiting.append(sequence)
-            self._changed.notify()
+        self._queue(self._waiting, sequence)
         try:
             while True:
                 token = await sequence.tokens.get()
@@ -170,6 +158,31 @@ class Engine:
             sequence.cancelled = True
             with self._changed, contextlib.suppress(ValueError):  # it may have been taken up
                 self._waiting.remove(sequence)
+
+    async def score(self, text: str, adapter_id: str | None, top: int = 0) -> list[Scored]:
+        """The log-probability of each token of a text after those before it; nothing is generated.
+
+        Args:
+            text: to be scored.
+            adapter_id: who scores it; the base alone if None.
+            top: how many of the likeliest tokens are told in each place.
+
+        Raises:
+            AdapterNotFound, InputTooLong, Overloaded, EngineStopped: as `generate`.
+        """
+        adapter = None if adapter_id is None else self._adapter(adapter_id)
+        scoring = Scoring(await self._encoded(text), adapter, top)
+        self._queue(self._scorings.waiting, scoring)
+        return await asyncio.wrap_future(scoring.done)
+
+    def _queue(self, waiting: deque[Any], one: Sequence | Scoring) -> None:
+        with self._changed:
+            if self._stopping:
+                raise EngineStopped(STOPPED)
+            if self.queued >= self._most_waiting:
+                raise Overloaded(f"{self._most_waiting} requests wait already")
+            waiting.append(one)
+            self._changed.notify()
 
     @property
     def held(self) -> set[str]:
@@ -237,12 +250,8 @@ class Engine:
         return proof_of(adapter.id, measured)
 
     def _log_probs(self, prompt: list[int], continuation: list[int], adapter: Adapter | None) -> list[float]:
-        self._plan.uses = [(adapter, None)] if adapter else []
-        ids = torch.tensor([prompt + continuation])
-        with torch.inference_mode():
-            hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
-            log_probs = torch.log_softmax((hidden @ self._head.t()).float(), dim=-1)
-        return [float(log_probs[at, token]) for at, token in enumerate(continuation)]
+        [scored] = self._scorings.of([Scoring(prompt + continuation, adapter)])
+        return [float(one.logprob or 0.0) for one in scored[len(prompt) :]]
 
     def _run(self) -> None:
         try:
@@ -260,6 +269,7 @@ class Engine:
             self._groups.clear()
             self._chores.clear()
         stopped = EngineStopped(STOPPED)
+        self._scorings.fail(stopped)
         for sequence in left:
             sequence.fail(stopped)
         for future in chores:
@@ -269,7 +279,7 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._waiting or self._chores or self._groups)
+                self._changed.wait_for(lambda: self._stopping or self.queued or self._chores or self._groups)
                 if self._stopping:
                     return
                 chore = self._chores.popleft() if self._chores else None
@@ -282,6 +292,10 @@ class Engine:
                     self._admit()
                 if self._groups:
                     self._advance(self._groups.popleft())
+            self._steps += 1
+            if self._scorings.waiting and self._steps >= len(self._groups):  # between two passes each group has a step
+                self._steps = 0
+                self._scorings.step()
 
     def _admit(self) -> None:
         """Take up waiting requests as a new group."""
@@ -289,7 +303,7 @@ class Engine:
         if not taken:
             return
         try:
-            group = self._grouped(taken)
+            group = self._batches.group(taken)
         except Exception as error:  # the boundary of the engine's thread: these requests fail, the others go on
             _fail(taken, error)
             return
@@ -311,27 +325,6 @@ class Engine:
                     taken.append(sequence)
         return taken
 
-    def _grouped(self, taken: list[Sequence]) -> Group:
-        shared = shared_prefix(taken)
-        ids, mask = padded(taken, self.tokenizer.pad_token_id or 0)
-        cache = self._prefilled(taken, shared, mask) if shared else DynamicCache(config=self._model.config)
-        return Group(taken, cache, mask, ids[:, shared:])
-
-    def _prefilled(self, taken: list[Sequence], shared: int, mask: torch.Tensor) -> Any:
-        """A cache of the group's first `shared` columns, from one pass over the prompts' shared beginning.
-
-        Every row's padding stands before its prompt, so a shorter one has less of the beginning in those columns.
-        """
-        whole = DynamicCache()  # nothing slides out of it: shorter rows need what longer ones no longer see
-        self._plan.uses = uses_of(taken[:1])
-        self._decoder(input_ids=torch.tensor([taken[0].prompt[:shared]]), past_key_values=whole, use_cache=True)
-        places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, :shared]
-        cache = DynamicCache(config=self._model.config)
-        for number, layer in enumerate(whole.layers):
-            keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
-            cache.update(keys, values, number)
-        return cache
-
     def _advance(self, group: Group) -> None:
         """One forward pass of a group; sequences that end leave it, and it queues up again if any is left."""
         try:
@@ -344,7 +337,7 @@ class Engine:
 
     def _stepped(self, group: Group) -> bool:
         """Choose a token for each row and make the group ready for the next pass; whether any row is left."""
-        logits = self._forward(group)
+        logits = self._batches.logits(group)
         chosen = [_chosen(sequence, row_logits) for sequence, row_logits in zip(group.sequences, logits, strict=True)]
         alive = [row for row, sequence in enumerate(group.sequences) if not (sequence.ended or sequence.cancelled)]
         if not alive:
@@ -357,20 +350,6 @@ class Engine:
             group.sequences = [group.sequences[row] for row in alive]
         group.mask = torch.cat([group.mask, group.mask.new_ones((len(alive), 1))], dim=1)
         return True
-
-    def _forward(self, group: Group) -> torch.Tensor:
-        """Logits of each row's next token, [rows, vocabulary] in float32; the head sees one position a row."""
-        self._plan.uses = uses_of(group.sequences)
-        positions = (group.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -group.ids.shape[1] :]
-        hidden = self._decoder(
-            input_ids=group.ids,
-            attention_mask=group.mask,
-            position_ids=positions,
-            past_key_values=group.cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        logits: torch.Tensor = (hidden @ self._head.t()).float()
-        return logits
 
 
 def _chosen(sequence: Sequence, logits: torch.Tensor) -> int:

@@ -8,12 +8,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from chassis.bodies import Body
+from model_server.errors import ParameterRefused
 from model_server.sequence import GenerateRequest
 
 MOST_STOPS = 16
 MOST_BIASES = 1024
-BEYOND_TGI = ["presence_penalty", "logit_bias"]
-"""Parameters taken here that TGI does not have; `/info` names them, so that a client may ask first."""
+BEYOND_TGI = ["presence_penalty", "logit_bias", "score"]
+"""What is taken here that TGI does not have; `/info` names it, so that a client may ask first.
+
+`score`: with `decoder_input_details`, `max_new_tokens` may be 0, and `top_n_tokens` counts for the prompt too.
+"""
 
 Name = Annotated[str, Field(max_length=200)]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -26,13 +30,13 @@ class Parameters(Body):
 
     UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "best_of": (1,),
-        "decoder_input_details": (False,),
         "typical_p": (1.0,),
         "watermark": (False,),
     }
 
     adapter_id: Name | None = None
-    max_new_tokens: int | None = Field(100, ge=1)
+    decoder_input_details: bool = False
+    max_new_tokens: int | None = Field(100, ge=0)
     do_sample: bool = False
     temperature: float | None = Field(None, gt=0)
     top_k: int | None = Field(None, ge=1)
@@ -55,9 +59,25 @@ class GenerateBody(Body):
     parameters: Parameters | None = None
     stream: bool = False
 
+    @property
+    def asked(self) -> Parameters:
+        """Its parameters, or those it has by itself."""
+        return self.parameters or Parameters()
+
+    @property
+    def generates(self) -> bool:
+        """Whether an answer is wanted, and not only what the prompt's tokens are worth.
+
+        Raises:
+            ParameterRefused: neither is.
+        """
+        if self.asked.max_new_tokens == 0 and not self.asked.decoder_input_details:
+            raise ParameterRefused("`max_new_tokens` must be strictly positive")
+        return self.asked.max_new_tokens != 0
+
     def request(self) -> GenerateRequest:
         """For the engine."""
-        given = self.parameters or Parameters()
+        given = self.asked
         return GenerateRequest(
             inputs=self.inputs,
             adapter_id=given.adapter_id,
@@ -74,20 +94,6 @@ class GenerateBody(Body):
             logit_bias=given.logit_bias or {},
             top_n_tokens=given.top_n_tokens or 0,
         )
-
-
-class ChatBody(Body):
-    """The body of `/v1/chat/completions`; `model` is the adapter, unless it is the base or `tgi`."""
-
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"stream": (False,)}
-
-    model: Name = "tgi"
-    messages: list[Annotated[dict[str, Any], Field(max_length=32)]] = Field(min_length=1, max_length=10_000)
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0)
-    top_p: float | None = Field(None, gt=0, le=1)
-    stop: list[StopText] | None = Field(None, max_length=MOST_STOPS)
-    seed: int | None = Field(None, ge=0, lt=2**64)
 
 
 class TokenizeBody(Body):

@@ -196,6 +196,10 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
     async def route(model: str, principal: Internal) -> ModelRoute:
         return route_view(await serving.route(principal.tenant_id, model))
 
+    @router.get("/versions/{model:path}")
+    async def version(model: str, principal: Internal) -> ModelRoute:
+        return route_view(await serving.version(principal.tenant_id, model))
+
     @router.get("/adapters")
     async def adapters(principal: Internal, base_model: str, replica_id: str = "") -> list[AdapterToLoad]:
         return [adapter_to_load(model) for model in await serving.to_load(principal.tenant_id, base_model, replica_id)]

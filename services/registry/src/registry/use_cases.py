@@ -11,7 +11,7 @@ from chassis.errors import Forbidden, Invalid, NotFound
 from chassis.ids import now
 from registry.alias import Alias
 from registry.catalogue import Base, Catalogue
-from registry.domain import LoadFailure, Model, Replica
+from registry.domain import LOADED, LoadFailure, Model, Replica
 from registry.store import Aliases, Models, Replicas, Tenants
 from schemas import (
     AdapterEvicted,
@@ -288,6 +288,17 @@ class Serving:
         model = await self.in_production(tenant_id, name)
         names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model.id]
         return _route(model, names, await self._replicas.silent())
+
+    async def version(self, tenant_id: str, model_id: str) -> Route:
+        """The route to a model version that is not over, also one that is only tested yet.
+
+        Raises:
+            NotFound: the tenant has none of that id.
+        """
+        model = await self._models.find(tenant_id, model_id)
+        if model is None or model.state not in LOADED:
+            raise NotFound(f"No version '{model_id}' to be tested.", code="model_not_found", param="model")
+        return _route(model, [], await self._replicas.silent())
 
     async def to_load(self, tenant_id: str, base_model: str, replica_id: str) -> list[Model]:
         """Models whose adapter a replica of `base_model` must hold; a replica that names itself is known to live."""

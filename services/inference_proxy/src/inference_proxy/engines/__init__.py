@@ -11,6 +11,7 @@ from inference_proxy.engines.engine import (
     Prompt,
     PromptTooLong,
     Sampling,
+    Scored,
     Target,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "Prompt",
     "PromptTooLong",
     "Sampling",
+    "Scored",
     "Target",
 ]

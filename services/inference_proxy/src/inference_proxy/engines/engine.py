@@ -110,6 +110,19 @@ class Piece:
     prompt_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a given text is worth to a model.
+
+    Attributes:
+        pieces: its tokens, each with its log-probability after those before it; the first may have none.
+        prompt_tokens: how many the model read, with those that an engine puts before every text.
+    """
+
+    pieces: list[Piece]
+    prompt_tokens: int
+
+
 class Engine(Protocol):
     """Something that models answer by; one for all targets of its kind."""
 
@@ -134,6 +147,19 @@ class Engine(Protocol):
         """
         ...
 
+    async def score(self, target: Target, prompt: Prompt, top: int) -> Scored:
+        """The log-probability of each token of a prompt's text; nothing is generated.
+
+        Args:
+            target: who reads it.
+            prompt: a text.
+            top: how many of the likeliest tokens come with each.
+
+        Raises:
+            PromptTooLong, Invalid, EngineBusy, EngineAway, ModelLoading, AnswerBroken: as `generate`.
+        """
+        ...
+
     async def tokenize(self, target: Target, text: str) -> list[int]:
         """The base model's tokens of a text, without those that mark its ends.
 
@@ -144,7 +170,9 @@ class Engine(Protocol):
         ...
 
     async def capabilities(self, target: Target, wanted: Collection[str]) -> Collection[str]:
-        """Those of the wanted fields of a request, `messages` and `prompt` among them, that it honours.
+        """Those of the wanted fields of a request that it honours.
+
+        Among them are `messages` and `prompt`; `echo`, which needs `score`; and `echo_top`, the likeliest tokens there.
 
         Raises:
             EngineAway: it cannot be asked.

@@ -26,6 +26,7 @@ from inference_proxy.engines.engine import (
     Prompt,
     PromptTooLong,
     Sampling,
+    Scored,
     Target,
 )
 from inference_proxy.engines.openai_stream import IncomingAnswer, events
@@ -81,9 +82,26 @@ class OpenAIEngine:
         self, target: Target, prompt: Prompt, sampling: Sampling
     ) -> AsyncGenerator[Accepted | Piece, None]:
         """Answer piece by piece; see `Engine`."""
-        provider = _provider(target)
-        route, body = _request(provider, prompt, sampling)
-        key = self._key(target, provider)
+        route, body = _request(_provider(target), prompt, sampling)
+        async with aclosing(self._answer(target, prompt, sampling, route, body)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def score(self, target: Target, prompt: Prompt, top: int) -> Scored:
+        """By an answer of no tokens that begins with the prompt; see `Engine`."""
+        sampling = Sampling(max_tokens=0, logprobs=True, top_logprobs=top)
+        route, body = _request(_provider(target), prompt, sampling)
+        async with aclosing(self._answer(target, prompt, sampling, route, {**body, "echo": True})) as answer:
+            pieces = [piece async for piece in answer if isinstance(piece, Piece)]
+        if "".join(piece.text for piece in pieces) != prompt.text:
+            raise AnswerBroken("its provider gave back another text than the prompt.")
+        return Scored(pieces[:-1], pieces[-1].prompt_tokens)
+
+    async def _answer(
+        self, target: Target, prompt: Prompt, sampling: Sampling, route: str, body: dict[str, Any]
+    ) -> AsyncGenerator[Accepted | Piece, None]:
+        """The pieces of what a provider answers to a body; the last one has its counts."""
+        key = self._key(target, _provider(target))
         deadline = asyncio.get_running_loop().time() + self._seconds
         answer = IncomingAnswer(sampling)
         try:
@@ -116,6 +134,7 @@ class OpenAIEngine:
         """All but what its description says that it lacks."""
         provider = _provider(target)
         lacks = {*provider.lacks, *(() if provider.completions else ("prompt",))}
+        lacks |= set() if provider.scores else {"echo", "echo_top"}
         return [name for name in wanted if name not in lacks]
 
     async def _send(self, url: str, key: str, body: dict[str, Any]) -> httpx2.Response:

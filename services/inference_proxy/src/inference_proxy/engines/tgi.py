@@ -5,12 +5,14 @@ Both are added here, and its errors become ours.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import AsyncGenerator, Collection
+from typing import Any
 
 import aiohttp
+from pydantic import BaseModel, field_validator
 from pydantic import ValidationError as PydanticError
-from pydantic import field_validator
 from text_generation import AsyncClient
 from text_generation.errors import (
     GenerationError,
@@ -33,13 +35,14 @@ from inference_proxy.engines.engine import (
     Prompt,
     PromptTooLong,
     Sampling,
+    Scored,
     Target,
 )
 
 FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 LONGEST_EVENT = 1024 * 1024
-BEYOND_TGI = ("presence_penalty", "logit_bias")
-"""Fields of a request that TGI itself does not have; an engine that has them says so."""
+BEYOND_TGI = {"presence_penalty": "presence_penalty", "logit_bias": "logit_bias", "echo_top": "score"}
+"""What a request may want that TGI itself does not have, with the word by which an engine says that it has it."""
 
 
 class LoraParameters(Parameters):  # type: ignore[misc]
@@ -61,6 +64,26 @@ class LoraRequest(Request):  # type: ignore[misc]
     """The client's request; without its own annotation pydantic would drop the adapter."""
 
     parameters: LoraParameters | None = None
+
+
+class LikelyToken(BaseModel):
+    """A token, as TGI tells of those of a prompt; the bytes come from our engine alone."""
+
+    text: str
+    logprob: float | None = None
+    bytes: list[int] | None = None
+
+
+class PrefillToken(LikelyToken):
+    """A token of a prompt.
+
+    Attributes:
+        special: it stands before every prompt and is no part of this one; None from an engine that does not tell.
+        top_tokens: the likeliest in its place.
+    """
+
+    special: bool | None = None
+    top_tokens: list[LikelyToken] = []
 
 
 class TGIEngine(AsyncClient):  # type: ignore[misc]
@@ -115,6 +138,32 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
         except Exception as error:  # whatever the client library raises is one of our kinds outside this file
             raise _ours(error, prompt.param) from error
 
+    async def score(self, target: Target, prompt: Prompt, top: int) -> Scored:
+        """What TGI tells of a prompt before it answers; of its one token of an answer nothing is told; see `Engine`."""
+        try:
+            most = 0 if "score" in await self._beyond_tgi(target) else 1
+            parameters = {
+                "adapter_id": target.adapter_id,
+                "details": True,
+                "decoder_input_details": True,
+                "max_new_tokens": most,
+                "top_n_tokens": top or None,
+            }
+            body = {"inputs": prompt.text, "parameters": parameters}
+            async with self._session.post(f"{target.url}/generate", json=body) as answer:
+                if answer.status == 413:
+                    raise PromptTooLong("its body is too large", prompt.param)
+                told = await answer.json()
+                if answer.status != 200:
+                    raise parse_error(answer.status, told)
+            return _scored(prompt.text, [PrefillToken.model_validate(one) for one in told["details"]["prefill"]])
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineAway from error
+        except (PydanticError, KeyError, TypeError) as error:
+            raise AnswerBroken("it told something else than what the prompt is worth.") from error
+        except Exception as error:  # whatever the client library raises is one of our kinds outside this file
+            raise _ours(error, prompt.param) from error
+
     async def tokenize(self, target: Target, text: str) -> list[int]:
         """The base model's tokens of a text; see `Engine`."""
         body = {"inputs": text, "add_special_tokens": False}
@@ -130,12 +179,17 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
         plain = [name for name in wanted if name not in BEYOND_TGI]
         if len(plain) == len(wanted):
             return plain
+        beyond = await self._beyond_tgi(target)
+        return [*plain, *(name for name, word in BEYOND_TGI.items() if word in beyond)]
+
+    async def _beyond_tgi(self, target: Target) -> Collection[Any]:
+        """What the engine says that it has besides what TGI has."""
         try:
             async with self._session.get(f"{target.url}/info") as answer:
-                said = (await answer.json()).get("beyond_tgi", []) if answer.status == 200 else []
+                said = (await answer.json()).get("beyond_tgi") if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineAway from error
-        return [*plain, *said]
+        return said or []
 
 
 def _parameters(sampling: Sampling, adapter_id: str | None) -> LoraParameters:
@@ -177,6 +231,30 @@ def _piece(payload: dict[str, object], prompt_tokens: int) -> Piece:
         generated_tokens=event.details.generated_tokens if event.details else 0,
         prompt_tokens=prompt_tokens or int(counts.get("input_length") or 0),
     )
+
+
+def _scored(text: str, told: list[PrefillToken]) -> Scored:
+    """The tokens of a text, without those that stand before every one: TGI does not mark its begin-of-text token."""
+    begins = 0
+    for token in told:
+        unmarked = begins == 0 and token.special is None and token.logprob is None
+        if not (token.special or (unmarked and not text.startswith(token.text.lstrip()))):
+            break
+        begins += 1
+    characters = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = [
+        Piece(
+            text=token.text if token.bytes is None else characters.decode(bytes(token.bytes)),
+            logprob=token.logprob,
+            bytes=None if token.bytes is None else bytes(token.bytes),
+            top=[
+                (one.text, one.logprob or 0.0, None if one.bytes is None else bytes(one.bytes))
+                for one in token.top_tokens
+            ],
+        )
+        for token in told[begins:]
+    ]
+    return Scored(pieces, prompt_tokens=len(told))
 
 
 def _own_bytes(token: object) -> bytes | None:

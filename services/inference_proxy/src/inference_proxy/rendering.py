@@ -1,0 +1,56 @@
+"""What an engine is given of what was asked: documents found, and the conversation as the base model reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chassis.auth import Principal
+from inference_proxy.bases import Base, ProviderBase
+from inference_proxy.engines import Prompt
+from inference_proxy.requests import ChatAsked, CompletionAsked
+from inference_proxy.retrieval import Retrieval
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What the engine is given.
+
+    Attributes:
+        prompts: one per choice.
+        stop_tokens: what ends an answer in the base model's own chat format.
+        retrieved: sources put into the prompt.
+    """
+
+    prompts: Sequence[Prompt]
+    stop_tokens: Sequence[str] = ()
+    retrieved: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Rendering:
+    """Renders requests, all of them here.
+
+    Args:
+        retrieval: puts documents into prompts.
+    """
+
+    def __init__(self, retrieval: Retrieval) -> None:
+        self._retrieval = retrieval
+
+    async def of(self, principal: Principal, base: Base | ProviderBase, asked: ChatAsked | CompletionAsked) -> Rendered:
+        """What the engine of a base model is given.
+
+        Raises:
+            SartorError: the model cannot take it, or a store that it names cannot be read.
+        """
+        biased = asked.logit_bias or ()
+        if isinstance(asked, CompletionAsked):
+            base.check(0, biased)
+            return Rendered([Prompt("prompt", text=one) for one in asked.prompts for _ in range(asked.choices)])
+        messages = asked.plain_messages()
+        base.check(len(messages), biased)
+        augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
+        prompt = await asyncio.to_thread(base.prompt, augmented)
+        return Rendered([prompt] * asked.choices, base.stop_tokens, retrieved)

@@ -1,0 +1,145 @@
+"""The signed call by which candidates are tested: asked as people would ask them, and on nobody's account."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
+
+from inference_proxy.admission import EVALUATION_TOKENS
+from schemas import ChatCompleted
+from testkit import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ANSWERS, COUNTS = "/internal/evaluation/answers", "/internal/evaluation/token_counts"
+CHAT = "/v1/chat/completions"
+
+
+def asked(model: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": QUESTION, "max_tokens": 7, **more}
+
+
+def evaluator(world: World, tenant: str = "") -> httpx2.AsyncClient:
+    return world.http(key=world.space.bearer("inference_proxy", tenant or world.a, as_service="evaluator"))
+
+
+def read(kind: str) -> float:
+    return float(EVALUATION_TOKENS.labels(kind)._value.get())
+
+
+async def test_a_candidate_is_asked_as_it_would_be_served(world: World) -> None:
+    served, candidate = world.model(), world.candidate()
+    before = read("prompt"), read("completion")
+    async with evaluator(world) as http:
+        answer = await http.post(ANSWERS, json=asked(candidate, stop=["\n"]))
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["text"], told["finish_reason"], told["adapter_id"]) == (
+        "In the shed.",
+        "stop",
+        world.elsewhere.versions[candidate]["adapter_id"],
+    )
+    assert (told["prompt_tokens"], told["completion_tokens"], told["cost"]) == (PROMPT_TOKENS, 3, None)
+    async with world.http() as http:
+        same = {"model": served, "messages": QUESTION, "max_tokens": 7, "stop": ["\n"], "temperature": 0}
+        assert (await http.post(CHAT, json=same)).status_code == 200
+    tested, chatted = world.elsewhere.prompts
+    for body in (tested, chatted):
+        body["parameters"].pop("adapter_id")
+    assert tested == chatted, "a candidate is not judged as it would be served"
+    assert (read("prompt") - before[0], read("completion") - before[1]) == (PROMPT_TOKENS, 3)
+
+
+async def test_a_base_is_asked_with_examples_and_a_candidate_that_serves_already_too(world: World) -> None:
+    examples = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, *QUESTION]
+    served = world.model()
+    world.elsewhere.versions[served] = world.elsewhere.routes[served]
+    async with evaluator(world) as http:
+        base = await http.post(ANSWERS, json=asked(BASE, messages=examples))
+        again = await http.post(ANSWERS, json=asked(served))
+    assert (base.status_code, base.json()["adapter_id"]) == (200, None)
+    assert world.elsewhere.prompts[0]["inputs"] == f"<user>a<assistant>b<user>{QUESTION[0]['content']}<assistant>"
+    assert again.json()["adapter_id"] == world.adapter(served)
+
+
+async def test_only_a_service_for_itself_may_name_a_candidate(world: World) -> None:
+    candidate = world.candidate()
+    end_user, owner = world.key(role="end_user"), world.key()
+    through_the_console = world.space.bearer("inference_proxy", world.a, role="owner")
+    for key in (end_user, owner, through_the_console):
+        async with world.http(key=key) as http:
+            for path, body in ((ANSWERS, asked(candidate)), (COUNTS, {"model": candidate, "text": "x"})):
+                assert (await http.post(path, json=body)).status_code == 403, path
+            chat = await http.post(CHAT, json={"model": candidate, "messages": QUESTION})
+            assert (chat.status_code, chat.json()["error"]["code"]) == (404, "model_not_found")
+            text = await http.post("/v1/completions", json={"model": candidate, "prompt": "x"})
+            assert text.status_code == 404
+            marked = await http.post(CHAT, json={"model": candidate, "messages": QUESTION, "candidate": True})
+            assert marked.status_code == 400
+    async with evaluator(world) as http:
+        assert (await http.post(CHAT, json={"model": candidate, "messages": QUESTION})).status_code == 404
+    assert world.elsewhere.prompts == []
+
+
+async def test_another_tenants_candidate_is_nobody(world: World) -> None:
+    candidate = world.candidate()
+    async with evaluator(world, world.b) as http:
+        answer = await http.post(ANSWERS, json=asked(candidate))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert world.elsewhere.prompts == []
+
+
+async def test_a_candidate_without_a_replica_is_loading_and_never_the_base(world: World) -> None:
+    waiting = world.candidate(held=False)
+    lost = world.candidate()
+    async with evaluator(world) as http:
+        answer = await http.post(ANSWERS, json=asked(waiting))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
+        assert world.elsewhere.prompts == []
+        world.elsewhere.refusal = (404, {"error": "not loaded here", "error_type": "adapter_not_found"})
+        answer = await http.post(ANSWERS, json=asked(lost))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
+
+
+async def test_tests_are_nobodys_chats_and_count_against_nobodys_limits(world: World) -> None:
+    candidate = world.candidate()
+    key = world.key(requests_per_minute=2, tokens_per_minute=20)
+    async with evaluator(world) as http:
+        for _ in range(5):
+            assert (await http.post(ANSWERS, json=asked(candidate))).status_code == 200
+    world.elsewhere.endless = True
+    async with evaluator(world) as http, world.http(key=key) as person:
+        tests = [asyncio.create_task(http.post(ANSWERS, json=asked(candidate))) for _ in range(16)]
+        await eventually(lambda: len(world.elsewhere.prompts) == 21)
+        chat = {"model": BASE, "messages": QUESTION, "stream": True}
+        async with person.stream("POST", CHAT, json=chat) as answer:
+            assert answer.status_code == 200, "tests have taken the places of people"
+        assert not any(one.done() for one in tests)
+        for one in tests:
+            one.cancel()
+        await asyncio.gather(*tests, return_exceptions=True)
+    completed = await world.completed()
+    assert completed.model == BASE
+    assert [one for one in world.seen.of(ChatCompleted) if one.model == candidate] == []
+    async with world.http() as http:
+        assert (await http.get(CHAT)).json()["data"] == []
+
+
+async def test_what_a_test_cannot_ask_is_refused_by_name(world: World) -> None:
+    async with evaluator(world) as http:
+        for name, value in (("store", True), ("stream", True), ("n", 2), ("metadata", {"a": "b"}), ("max_tokens", 0)):
+            answer = await http.post(ANSWERS, json=asked(BASE, **{name: value}))
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+        robot = [{"role": "robot", "content": "x"}]
+        assert (await http.post(ANSWERS, json=asked(BASE, messages=robot))).status_code == 400
+
+
+async def test_tokens_are_counted_by_the_models_engine(world: World) -> None:
+    async with evaluator(world) as http:
+        answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
+        assert (answer.status_code, answer.json()) == (200, {"tokens": 4})
+        assert (await http.post(COUNTS, json={"model": "nobody", "text": "four"})).status_code == 404

@@ -1,0 +1,197 @@
+"""`echo`: what a given text is worth, in OpenAI's shape, from whichever engine can tell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from openai._models import validate_type
+from openai.types import Completion
+from played_provider import PROMPT_TOKENS, Provider
+from proxy_world import BASE, World
+
+from inference_proxy.engines import PromptTooLong
+from inference_proxy.engines.engine import Prompt, Target
+from inference_proxy.engines.tgi import TGIEngine
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TEXT = "Where is 龘靐?"
+PATH = "/v1/completions"
+SCORED = {"model": BASE, "prompt": TEXT, "echo": True, "logprobs": 2, "max_tokens": 0}
+
+
+async def ask(world: World, **body: Any) -> dict[str, Any]:
+    async with world.http() as http:
+        answer = await http.post(PATH, json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def refused(world: World, **body: Any) -> tuple[int, str | None, str]:
+    async with world.http() as http:
+        answer = await http.post(PATH, json=body)
+    error = answer.json()["error"]
+    return answer.status_code, error["param"], error["message"]
+
+
+async def test_a_text_is_told_with_what_each_of_its_tokens_is_worth(world: World) -> None:
+    told = await ask(world, **SCORED)
+    [choice] = told["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (TEXT, "length")
+    logprobs = choice["logprobs"]
+    assert set(logprobs) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
+    count = -(-len(TEXT.encode()) // 3)
+    assert {len(listed) for listed in logprobs.values()} == {count}
+    assert logprobs["token_logprobs"] == [None, *[-0.25] * (count - 1)]
+    assert logprobs["top_logprobs"] == [None, *[{"x": -0.125}] * (count - 1)]
+    assert logprobs["tokens"][:4] == ["Whe", "re ", "is ", "龘"]
+    assert logprobs["text_offset"][:5] == [0, 3, 6, 9, 10]
+    assert told["usage"] == {"prompt_tokens": count + 1, "completion_tokens": 0, "total_tokens": count + 1}
+    assert world.elsewhere.prompts == [], "something was generated"
+    [body] = world.elsewhere.scored
+    assert (body["inputs"], body["parameters"]["adapter_id"], body["parameters"]["top_n_tokens"]) == (TEXT, None, 2)
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (count + 1, 0)
+
+
+async def test_the_sdk_takes_the_shape_but_for_the_first_tokens_null(world: World) -> None:
+    """OpenAI's API says null where the SDK's types allow none: there a strict client sees no other difference."""
+    told = await ask(world, **SCORED)
+    logprobs = told["choices"][0]["logprobs"]
+    logprobs["token_logprobs"][0], logprobs["top_logprobs"][0] = 0.0, {}
+    assert validate_type(type_=Completion, value=told).choices[0].text == TEXT
+    lenient = await world.sdk().completions.create(**SCORED)
+    assert lenient.choices[0].logprobs is not None
+    assert lenient.choices[0].logprobs.token_logprobs is not None
+    assert lenient.choices[0].logprobs.token_logprobs[:2] == [None, -0.25]
+    credential = world.space.bearer("inference_proxy", world.a)
+    strict = openai.AsyncOpenAI(api_key=credential, base_url=f"{world.url}/v1", _strict_response_validation=True)
+    plain = await strict.completions.create(model=BASE, prompt=TEXT, echo=True, max_tokens=0)
+    assert (plain.choices[0].text, plain.choices[0].logprobs) == (TEXT, None)
+    assert plain.usage is not None
+    assert plain.usage.completion_tokens == 0
+    both = await strict.completions.create(model=BASE, prompt=TEXT, echo=True, max_tokens=5)
+    assert both.choices[0].text == f"{TEXT}In the shed."
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["base", "tuned"])
+async def test_the_model_that_is_asked_reads_the_text(world: World, tuned: bool) -> None:
+    model = world.model() if tuned else BASE
+    await ask(world, **{**SCORED, "model": model})
+    [body] = world.elsewhere.scored
+    assert body["parameters"]["adapter_id"] == (world.adapter(model) if tuned else None)
+
+
+async def test_an_answer_goes_on_after_its_prompt(world: World) -> None:
+    told = await ask(world, **{**SCORED, "max_tokens": 9, "logprobs": 1})
+    [choice] = told["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (f"{TEXT}In the shed.", "stop")
+    logprobs = choice["logprobs"]
+    assert logprobs["tokens"][-3:] == ["In ", "the ", "shed."]
+    assert logprobs["text_offset"][-3:] == [len(TEXT), len(TEXT) + 3, len(TEXT) + 7]
+    assert logprobs["token_logprobs"].count(None) == 1
+    assert told["usage"]["completion_tokens"] == 3
+
+
+async def test_stops_and_choices_are_of_what_comes_after_the_prompt(world: World) -> None:
+    prompts = ["the first", "the second"]
+    told = await ask(world, model=BASE, prompt=prompts, echo=True, n=2, stop="the", logprobs=0)
+    assert [one["text"] for one in told["choices"]] == [f"{prompt}In " for prompt in prompts for _ in range(2)]
+    assert [one["logprobs"]["token_logprobs"][0] for one in told["choices"]] == [None] * 4
+
+
+@pytest.mark.parametrize("most", [0, 9])
+@pytest.mark.parametrize("logprobs", [None, 2])
+async def test_a_streamed_echo_says_what_a_whole_one_says(world: World, most: int, logprobs: int | None) -> None:
+    body = {**SCORED, "max_tokens": most, "logprobs": logprobs}
+    [whole] = (await ask(world, **body))["choices"]
+    async with world.http() as http:
+        answer = await http.post(PATH, json={**body, "stream": True, "stream_options": {"include_usage": True}})
+    assert answer.text.endswith("data: [DONE]\n\n")
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    parts = [choice for one in events for choice in one["choices"]]
+    assert "".join(one["text"] for one in parts) == whole["text"]
+    assert parts[-1]["finish_reason"] == whole["finish_reason"]
+    named = [one["logprobs"] for one in parts if one["logprobs"]]
+    if logprobs is None:
+        assert (named, whole["logprobs"]) == ([], None)
+    else:
+        joined = {name: [one for told in named for one in told[name]] for name in named[0]}
+        assert joined == whole["logprobs"]
+    assert events[-1]["usage"]["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 0, "echo": False}, "max_tokens"),
+        ({"max_tokens": -1, "echo": True}, "max_tokens"),
+        ({"logprobs": 6, "echo": True}, "logprobs"),
+        ({"echo": True, "max_tokens": 0, "prompt": ["x"] * 17}, "prompt"),
+    ],
+    ids=str,
+)
+async def test_what_means_nothing_is_refused_by_name(world: World, body: dict[str, Any], param: str) -> None:
+    assert (await refused(world, **{"model": BASE, "prompt": "x", **body}))[:2] == (400, param)
+    assert world.elsewhere.scored == []
+
+
+async def test_a_text_that_does_not_fit_the_context_is_refused(world: World) -> None:
+    said = {"error": "`inputs` must have less than 2048 tokens. Given: 9999", "error_type": "validation"}
+    world.elsewhere.refusal = (422, said)
+    async with world.http() as http:
+        answer = await http.post(PATH, json=SCORED)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+    world.elsewhere.refusal = (404, {"error": "not loaded", "error_type": "adapter_not_found"})
+    assert (await refused(world, **SCORED))[0] == 503
+
+
+async def test_tgi_tells_of_a_prompt_without_its_likeliest_tokens(world: World) -> None:
+    world.elsewhere.beyond_tgi = ()
+    status, param, message = await refused(world, **{**SCORED, "prompt": "Where is it?"})
+    assert (status, param) == (400, "logprobs")
+    assert "logprobs=0" in message
+    [choice] = (await ask(world, **{**SCORED, "prompt": "Where is it?", "logprobs": 0}))["choices"]
+    assert choice["logprobs"]["tokens"] == ["Where ", "is ", "it?"]
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.25, -0.25]
+    assert choice["logprobs"]["text_offset"] == [0, 6, 9]
+
+
+async def test_a_text_that_begins_like_the_begin_of_text_token_keeps_its_first_token(world: World) -> None:
+    engine = TGIEngine(5)
+    await engine.open()
+    try:
+        scored = await engine.score(Target(BASE, world.elsewhere.url), Prompt("prompt", text="<s>abc"), 0)
+        assert "".join(piece.text for piece in scored.pieces) == "<s>abc"
+        world.elsewhere.refusal = (413, {"error": "too large", "error_type": "validation"})
+        with pytest.raises(PromptTooLong):
+            await engine.score(Target(BASE, world.elsewhere.url), Prompt("prompt", text="x"), 0)
+    finally:
+        await engine.close()
+
+
+async def test_a_provider_scores_only_where_its_description_says_so(world: World, provider: Provider) -> None:
+    provider.words = (b"In ", b"the ", b"shed.")
+    price = {"input": 2.0, "output": 10.0}
+    able = world.provider_model(provider.url, completions=True, scores=True, price=price)
+    unable = world.provider_model(provider.url, completions=True)
+    asked = {**SCORED, "prompt": "In the shed."}
+    status, param, _ = await refused(world, **{**asked, "model": unable})
+    assert (status, param) == (400, "echo")
+    assert provider.asked == []
+    told = await ask(world, **{**asked, "model": able, "logprobs": 1})
+    [choice] = told["choices"]
+    assert (choice["text"], choice["logprobs"]["tokens"]) == ("In the shed.", ["In ", "the ", "shed."])
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.25, -0.25]
+    [(path, body, _)] = provider.asked
+    assert path == "completions"
+    assert (body["echo"], body["max_tokens"], body["logprobs"]) == (True, 0, 1)
+    assert told["usage"] == {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 0, "total_tokens": PROMPT_TOKENS}
+    assert (await world.completed()).cost == pytest.approx(PROMPT_TOKENS * 2 / 1_000_000)
+    assert (await ask(world, model=unable, prompt="So: ", echo=True, max_tokens=9))["choices"][0]["text"].startswith(
+        "So: In the"
+    )
