@@ -128,6 +128,8 @@ async def heartbeat(child: Subprocess) -> int:
 class SimulatedHost:
     """An engine as far as residency goes: it proves as the real one does, and takes its time."""
 
+    engine = "tgi"
+    capabilities = ("echo",)
     at_once = 1
 
     def __init__(self, world: World, replica: str) -> None:

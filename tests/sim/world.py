@@ -342,7 +342,7 @@ async def boot_registry(world: World, replica: Replica, process: Process) -> Any
     replicas = Replicas(database["replicas"], SILENT_SECONDS)  # type: ignore[arg-type]
     gate = Gate(models, tenants, replicas)
     serving = Serving(models, aliases, replicas, catalogue)
-    bus.subscribe(world.recorded("registry", registry_subscriptions(gate, tenants)))
+    bus.subscribe(world.recorded("registry", registry_subscriptions(gate, tenants, replicas)))
     await models.prepare()
     await bus.start()
     _keep({"relay": relay.run, "parked": bus.run_parked})

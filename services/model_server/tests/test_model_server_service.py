@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from model_server.app import build
 from model_server.engine import Engine
 from model_server.settings import Settings
-from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, ReplicaReady
 from stores.objects import Objects
 from testkit import Space, eventually, running
 from testkit.adapters import id_of, seal
@@ -42,7 +42,14 @@ async def test_the_engine_holds_what_the_registry_wants(
         settings = space.settings(Settings, "model_server", service_port=8209, **facts, **speed)
         app = build(settings)
         objects = app.state.service.objects
-        async with running(app) as url, httpx2.AsyncClient(trust_env=False) as http, space.probe("adapters") as seen:
+        async with (
+            running(app) as url,
+            httpx2.AsyncClient(trust_env=False) as http,
+            space.probe("adapters", "replicas") as seen,
+        ):
+            (ready,) = await eventually(lambda: seen.of(ReplicaReady))
+            assert (ready.base_model, ready.base_digest) == (engine.base.id, engine.base.digest)
+            assert (ready.replica_url, ready.engine, ready.capabilities) == ("http://127.0.0.1:8209", "tgi", ["echo"])
             spoilt = adapter_folder(engine, tmp_path / "spoilt", seed=2)
             (spoilt / "adapter_model.safetensors").write_bytes(b"not tensors")
             items.append(await wanted(objects, seal(spoilt, engine.base)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +14,16 @@ class AdapterHost(Protocol):
     """An engine as far as its adapters go: our own, or one that an agent stands beside.
 
     Attributes:
+        engine: whose HTTP API it answers by.
+        capabilities: what it does beyond that; see `ReplicaReady`.
         base: its base model.
         proofs: of the adapters it serves, by id.
         used: when an adapter was last asked for, on the monotonic clock, as far as it knows.
         at_once: how many adapters it is best given at a time.
     """
 
+    engine: str
+    capabilities: Sequence[str]
     base: BaseModelSpec
     proofs: dict[str, Proof]
     used: dict[str, float]

@@ -96,7 +96,8 @@ class Residency:
         self._downloads.close()
 
     async def synchronise(self) -> None:
-        """One look: let go of what is not wanted any more, load what is missing, say what changed."""
+        """One look: say what base is held, let go of what is not wanted any more, load what is missing, say so."""
+        await self._announcements.say_ready(self._host)
         parameters = {"base_model": self._host.base.id, "replica_id": self._replica_id}
         items = await self._registry.read(list[AdapterToLoad], "/internal/adapters", tenant_id="", params=parameters)
         wanted = {item.adapter_id: item for item in items}

@@ -13,7 +13,7 @@ from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
 from inference_proxy.bases import Base, Bases, ProviderBase
 from inference_proxy.engines import ModelLoading, Target
-from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
 from schemas.artifacts import Provider
 from schemas.http.registry import ModelRoute
 
@@ -140,6 +140,10 @@ class RouteTable:
             self._known.doubt(lambda _key, route: route.adapter_id == event.adapter_id)
         else:
             self._known.revise(lambda _key, route: _left_of(route, event))
+
+    async def on_replica_ready(self, event: ReplicaReady) -> None:
+        """The next request asks again for models of its base, and for those it was asked for."""
+        self._known.doubt(lambda _key, route: route.base_id == event.base_model or event.replica_id in route.replicas)
 
 
 def _left_of(route: Route, event: ModelRejected | ModelRetired | AdapterEvicted) -> Route | None:

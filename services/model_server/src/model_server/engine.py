@@ -46,6 +46,8 @@ class Engine:
     """A loaded base model and its adapters.
 
     Attributes:
+        engine: whose HTTP API is spoken here.
+        capabilities: what is done here beyond it.
         proofs: of the adapters held, by id.
         used: when each adapter held was last asked for, on the monotonic clock.
         at_once: how many adapters it is best given at a time.
@@ -58,6 +60,8 @@ class Engine:
         max_tokens: longest prompt and answer together.
     """
 
+    engine = "tgi"
+    capabilities = ("echo",)
     at_once = 1
 
     def __init__(

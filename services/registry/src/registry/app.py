@@ -35,7 +35,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     gate = Gate(models, tenants, replicas)
     naming = Naming(aliases, models, catalogue)
     serving = Serving(models, aliases, replicas, catalogue)
-    service.bus.subscribe(subscriptions(gate, tenants))
+    service.bus.subscribe(subscriptions(gate, tenants, replicas))
     service.on_start(models.prepare)
     service.watch_waiting(store, WAITING, "waiting_since")
     return service.app(

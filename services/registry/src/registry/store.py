@@ -12,7 +12,7 @@ from chassis.peers import Peer
 from eventbus.outbox import AggregateStore
 from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model, State
-from schemas import TenantPolicy
+from schemas import ReplicaReady, TenantPolicy
 from schemas.http.accounts import TenantFacts
 from stores.mongo import ASCENDING, Collection, DuplicateKeyError, ensure_index
 
@@ -179,7 +179,7 @@ class Aliases:
 
 
 class Replicas:
-    """When each replica of the model server last asked what it must hold, so that a dead one is not routed to.
+    """What each replica said of itself, and when it last asked what it must hold: a dead one is not routed to.
 
     Nobody is called silent before this process has listened as long as that itself: while the registry was down,
     nobody could be heard. The clock is the database's, as those of the registry's replicas may differ.
@@ -197,6 +197,11 @@ class Replicas:
     async def heard(self, replica_id: str) -> None:
         """A replica asked."""
         await self._replicas.update_one({"_id": replica_id}, [{"$set": {"heard_ms": SERVER_MS}}], upsert=True)
+
+    async def ready(self, said: ReplicaReady) -> None:
+        """A replica proved its base; it holds no other any more."""
+        await self._replicas.update_one({"_id": said.replica_id}, {"$set": {"ready": said.model_dump()}}, upsert=True)
+        await self.heard(said.replica_id)
 
     async def silent(self) -> set[str]:
         """Ids of the replicas that asked once and have been silent too long."""

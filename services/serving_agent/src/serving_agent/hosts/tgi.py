@@ -45,6 +45,8 @@ class TGIHost:
         lease: by which one replica at a time starts its TGI again.
     """
 
+    engine = "tgi"
+    capabilities: tuple[str, ...] = ()
     at_once = 1000
 
     def __init__(self, settings: Settings, http: httpx2.AsyncClient, lease: RestartLease) -> None:
