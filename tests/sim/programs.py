@@ -138,6 +138,9 @@ class SimulatedHost:
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
 
+    async def attest(self) -> None:
+        """Its base never changes."""
+
     @property
     def held(self) -> set[str]:
         return set(self.proofs)

@@ -21,7 +21,18 @@ from chassis.settings import ServiceSettings
 from eventbus.bus import Bus
 from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef, ReplicaReady
 from schemas.artifacts import BaseModelSpec
-from serving import AdapterRefused, Downloads, Proof, Residency, announcer, failures, proof_of, read_probes, verify
+from serving import (
+    AdapterRefused,
+    BaseRefused,
+    Downloads,
+    Proof,
+    Residency,
+    announcer,
+    failures,
+    proof_of,
+    read_probes,
+    verify,
+)
 from stores.objects import Objects
 from testkit import Space, eventually
 from testkit.adapters import WITH_ADAPTER, WITHOUT, adapter_folder, id_of, seal
@@ -43,6 +54,11 @@ class FolderHost:
         self.base = base
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
+        self.wrong: Exception | None = None
+
+    async def attest(self) -> None:
+        if self.wrong:
+            raise self.wrong
 
     @property
     def held(self) -> set[str]:
@@ -200,6 +216,21 @@ async def test_each_life_says_once_which_base_it_holds_and_before_anything_else(
     assert world.said[0] == ready
     await world.replica().synchronise()
     assert world.said[2:] == [ready, world.said[1]]
+
+
+@pytest.mark.parametrize("wrong", [BaseRefused("other files"), Transient("it does not say")])
+async def test_who_cannot_prove_its_base_says_nothing_and_asks_for_nothing(world: World, wrong: Exception) -> None:
+    await world.adapter(1)
+    world.host.wrong = wrong
+    with pytest.raises(type(wrong)):
+        await world.residency.synchronise()
+    assert (world.said, world.registry.asked) == ([], [])
+    world.host.wrong = None
+    await world.residency.synchronise()
+    world.host.wrong, world.registry.asked = wrong, []
+    with pytest.raises(type(wrong)):
+        await world.residency.synchronise()
+    assert world.registry.asked == [], "the registry takes it for silent"
 
 
 async def test_an_adapter_nobody_wants_any_more_is_evicted_under_its_tenant(world: World) -> None:

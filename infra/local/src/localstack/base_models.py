@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import BASE_FILE, BaseModelSpec
+from schemas.artifacts import BASE_FILE, BaseModelSpec, digest_of
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -88,13 +88,7 @@ def read_base(folder: Path) -> BaseModelSpec | None:
         files = {name: _sha256(folder / name) for name in base.files}
     except (OSError, ValueError):
         return None
-    return base if files == base.files and base.digest == folder_digest(files) else None
-
-
-def folder_digest(files: dict[str, str]) -> str:
-    """Sha256 over the sorted lines "path sha256" of a base folder's files, `base.json` excepted."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return base if files == base.files and base.digest == digest_of(files) else None
 
 
 def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> BaseModelSpec:
@@ -108,7 +102,7 @@ def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> BaseModel
             path.chmod(0o644)
             _fsync(path)
         files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        base = BaseModelSpec(id=target.name, digest=folder_digest(files), files=files, **facts)
+        base = BaseModelSpec(id=target.name, digest=digest_of(files), files=files, **facts)
         (draft / BASE_FILE).write_text(base.model_dump_json(indent=2) + "\n")
         draft.chmod(0o755)
         _fsync(draft / BASE_FILE)

@@ -29,6 +29,16 @@ class AdapterHost(Protocol):
     used: dict[str, float]
     at_once: int
 
+    async def attest(self) -> None:
+        """Prove again that what answers is the base model, as far as that can change; cheap, as each look asks it.
+
+        An engine that cannot echo also proves one of its adapters now and then; one that fails is let go of.
+
+        Raises:
+            BaseRefused: something else answers.
+            Transient: it could not be tried.
+        """
+
     @property
     def held(self) -> set[str]:
         """Ids of all adapters it has anything of, proven or not."""

@@ -157,7 +157,7 @@ def routes(engine: Engine) -> APIRouter:
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body.model,
-            "system_fingerprint": engine.base_id,
+            "system_fingerprint": engine.base.id,
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
             "usage": usage,
         }
@@ -175,7 +175,7 @@ def routes(engine: Engine) -> APIRouter:
             )
         return GenerateRequest(
             inputs=await asyncio.to_thread(engine.render, body.messages),
-            adapter_id=None if body.model in ("tgi", engine.base_id) else body.model,
+            adapter_id=None if body.model in ("tgi", engine.base.id) else body.model,
             max_new_tokens=body.max_tokens,
             do_sample=body.temperature is None or body.temperature > 0,
             temperature=body.temperature or None,
@@ -205,7 +205,7 @@ def routes(engine: Engine) -> APIRouter:
     @router.get("/info")
     async def info() -> dict[str, Any]:
         return {
-            "model_id": engine.base_id,
+            "model_id": engine.base.id,
             "model_sha": engine.base.digest,
             "model_dtype": f"torch.{engine.base.dtype}",
             "model_device_type": "cpu",

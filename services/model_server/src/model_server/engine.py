@@ -26,8 +26,8 @@ from model_server.groups import Group, padded, shared_prefix, uses_of
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.sequence import GenerateRequest, Sequence, Token
 from model_server.vocabulary import Vocabulary
-from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
-from serving import AdapterRefused, Proof, proof_of
+from schemas.artifacts import Probe
+from serving import AdapterRefused, BaseFolder, Proof, proof_of
 
 log = structlog.get_logger()
 
@@ -45,12 +45,7 @@ STOPPED = "the engine's thread has ended"
 class Engine:
     """A loaded base model and its adapters.
 
-    Attributes:
-        engine: whose HTTP API is spoken here.
-        capabilities: what is done here beyond it.
-        proofs: of the adapters held, by id.
-        used: when each adapter held was last asked for, on the monotonic clock.
-        at_once: how many adapters it is best given at a time.
+    It is a `serving.AdapterHost`, whose attributes and methods are described there.
 
     Args:
         folder: base-model folder with a `base.json`.
@@ -67,8 +62,8 @@ class Engine:
     def __init__(
         self, folder: Path, *, threads: int = 0, batch: int = 16, queue: int = 128, max_tokens: int = 2048
     ) -> None:
-        self.base = BaseModelSpec.model_validate_json((folder / BASE_FILE).read_bytes())
-        self.base_id: str = self.base.id
+        self._folder = BaseFolder(folder)
+        self.base = self._folder.spec
         self.max_tokens = min(max_tokens, self.base.context_length)
         if threads:
             torch.set_num_threads(threads)
@@ -174,6 +169,10 @@ class Engine:
             sequence.cancelled = True
             with self._changed, contextlib.suppress(ValueError):  # it may have been taken up
                 self._waiting.remove(sequence)
+
+    async def attest(self) -> None:
+        """The files loaded are the base model's; see `serving.AdapterHost`."""
+        await self._folder.prove()
 
     @property
     def held(self) -> set[str]:
