@@ -41,7 +41,7 @@ def build(settings: Settings, **overrides: Any) -> FastAPI:
     return service.app(
         [
             model_routes(serving, gate, naming),
-            registry_routes(models, gate, naming, catalogue),
+            registry_routes(models, gate, naming, serving, catalogue),
             internal_routes(serving, catalogue),
             leftover_routes(Leftovers(store, LEFT_BEHIND, gate.finish_deletion)),
         ]
