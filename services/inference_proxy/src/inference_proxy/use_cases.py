@@ -190,7 +190,8 @@ class Answering:
 
     async def _choice(self, answer: Answer, index: int) -> AsyncGenerator[tuple[Piece, str], None]:
         prompt, sampling = answer.prompts[index], answer.asked.sampling(answer.stop_tokens, index)
-        engine, target = self._engines[answer.route.engine], self._routes.pick(answer.route)
+        target = self._routes.pick(answer.route)
+        engine = self._engines[target.kind]
         await _refuse_lacking(engine, target, prompt, sampling)
         texts = StopFilter(sampling.stop)
         generated = answer.choices[index]

@@ -15,9 +15,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.hang_ups import HungUp, unless_gone
 from model_server.engine import Engine
-from model_server.errors import AdapterNotFound, InputTooLong, Overloaded, ParameterRefused
+from model_server.errors import AdapterNotFound, BaseNotFound, InputTooLong, Overloaded, ParameterRefused
 from model_server.requests import BEYOND_TGI, MOST_STOPS, ChatBody, GenerateBody, Parameters, TokenizeBody
 from model_server.sequence import GenerateRequest, Token
+from schemas.http.model_server import IDENTITY, identity
 
 REQUESTS = Counter("tgi_request_count", "Requests.", ["route"])
 FAILURES = Counter("tgi_request_failure", "Refused or failed requests.", ["err"])
@@ -35,6 +36,8 @@ def refusal(error: Exception) -> JSONResponse:
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, AdapterNotFound):
         status, kind, message = 404, "adapter_not_found", f"Adapter '{error}' is not loaded here."
+    elif isinstance(error, BaseNotFound):
+        status, kind, message = 404, "base_not_found", f"The base model with the digest '{error}' is not loaded here."
     elif isinstance(error, HungUp):
         status, kind, message = 499, "cancelled", "The caller hung up."
     elif isinstance(error, InputTooLong | ParameterRefused):
@@ -95,12 +98,26 @@ def routes(engine: Engine) -> APIRouter:
     """TGI's routes on `engine`."""
     router = APIRouter()
 
+    def check_base(request: Request) -> None:
+        """Compute nothing for who asks for another base model.
+
+        Raises:
+            BaseNotFound: it is named in the question and not loaded here.
+        """
+        digest = request.headers.get(IDENTITY, "").partition(":")[0]
+        if digest not in ("", engine.base.digest):
+            raise BaseNotFound(digest)
+
+    def echo(token: Token) -> dict[str, str]:
+        return {IDENTITY: identity(engine.base.digest, token.adapter_id)}
+
     @router.post("/generate")
     async def generate(request: Request, body: GenerateBody) -> Response:
         REQUESTS.labels("generate").inc()
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
+            check_base(request)
             tokens = await unless_gone(request, _all(engine.generate(body.request())))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
@@ -118,7 +135,7 @@ def routes(engine: Engine) -> APIRouter:
                 "tokens": [_token(token) for token in tokens],
                 "top_tokens": [_top(token, engine.vocabulary.special) for token in tokens] if tokens[0].top else None,
             }
-        return JSONResponse(answer, headers=_timing(last, began))
+        return JSONResponse(answer, headers={**_timing(last, began), **echo(last)})
 
     @router.post("/generate_stream")
     async def generate_stream(request: Request, body: GenerateBody) -> Response:
@@ -127,10 +144,11 @@ def routes(engine: Engine) -> APIRouter:
         stream = engine.generate(body.request())
         began = time.perf_counter()
         try:
+            check_base(request)
             first = await unless_gone(request, anext(stream))  # so that a refusal still has its own status
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
-        headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache"}
+        headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache", **echo(first)}
         events = _generate_events(_rest(first, stream), body, engine.vocabulary.special, began)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -140,6 +158,7 @@ def routes(engine: Engine) -> APIRouter:
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
+            check_base(request)
             asked = await _chat_request(body)
             tokens = await unless_gone(request, _all(engine.generate(asked)))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
@@ -161,7 +180,7 @@ def routes(engine: Engine) -> APIRouter:
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
             "usage": usage,
         }
-        return JSONResponse(answer, headers=_timing(last, began))
+        return JSONResponse(answer, headers={**_timing(last, began), **echo(last)})
 
     async def _chat_request(body: ChatBody) -> GenerateRequest:
         """The chat as a prompt, rendered beside the event loop.
@@ -185,7 +204,11 @@ def routes(engine: Engine) -> APIRouter:
         )
 
     @router.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> Response:
+    async def tokenize(request: Request, body: TokenizeBody) -> Response:
+        try:
+            check_base(request)
+        except BaseNotFound as error:
+            return refusal(error)
         return await asyncio.to_thread(_tokenized, body)
 
     def _tokenized(body: TokenizeBody) -> Response:
@@ -199,7 +222,8 @@ def routes(engine: Engine) -> APIRouter:
                     "stop": stop,
                 }
                 for one, (start, stop) in zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-            ]
+            ],
+            headers={IDENTITY: identity(engine.base.digest, None)},
         )
 
     @router.get("/info")

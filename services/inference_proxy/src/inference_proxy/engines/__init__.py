@@ -12,6 +12,7 @@ from inference_proxy.engines.engine import (
     PromptTooLong,
     Sampling,
     Target,
+    WrongModel,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "PromptTooLong",
     "Sampling",
     "Target",
+    "WrongModel",
 ]
