@@ -29,8 +29,8 @@ def read_scale(text: str) -> dict[str, int]:
         if service == ALONE:
             raise BadScale(
                 f"'{part}': model-server runs once in a local stack, as adapters are placed on one server; "
-                "leave it out. `--base` adds one for another base model. docs/production.md says how more of them run in "
-                "production."
+                "leave it out. `--base` adds one for another base model. docs/production.md says how more of them run "
+                "in production."
             )
         if service not in SCALED:
             known = ", ".join(name.replace("_", "-") for name in SCALED)

@@ -46,6 +46,8 @@ log = structlog.get_logger()
 WRONG_MODELS = Counter(
     "inference_wrong_models_total", "Answers not given, as their engine named another model, or none.", ["why"]
 )
+for _why in ("another", "unnamed", "refused"):
+    WRONG_MODELS.labels(_why)  # an alert sees the first one only if there was a zero before
 
 FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 LONGEST_EVENT = 1024 * 1024
