@@ -129,7 +129,7 @@ class SimulatedHost:
     """An engine as far as residency goes: it proves as the real one does, and takes its time."""
 
     engine = "tgi"
-    capabilities = ("echo",)
+    capabilities: tuple[str, ...] = ("echo",)
     at_once = 1
 
     def __init__(self, world: World, replica: str) -> None:

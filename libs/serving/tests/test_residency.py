@@ -47,7 +47,7 @@ class FolderHost:
     """A host that answers with every adapter what the usual fingerprint says, once its files are verified."""
 
     engine = "tgi"
-    capabilities = ("echo",)
+    capabilities: tuple[str, ...] = ("echo",)
     at_once = 1
 
     def __init__(self, base: BaseModelSpec) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class AdapterHost(Protocol):
     """
 
     engine: str
-    capabilities: Sequence[str]
+    capabilities: tuple[str, ...]
     base: BaseModelSpec
     proofs: dict[str, Proof]
     used: dict[str, float]

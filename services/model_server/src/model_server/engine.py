@@ -56,7 +56,7 @@ class Engine:
     """
 
     engine = "tgi"
-    capabilities = ("echo",)
+    capabilities: tuple[str, ...] = ("echo",)
     at_once = 1
 
     def __init__(
