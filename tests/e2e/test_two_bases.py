@@ -19,6 +19,7 @@ from tests.tiny_stack import tiny_stack
 FIRST, SECOND = "tiny-test", "tiny-second"
 SERVERS = {FIRST: "model_server", SECOND: "model_server-2"}
 QUESTION: list[Any] = [{"role": "user", "content": "Where is my parcel?"}]
+SAMPLING: dict[str, Any] = {"max_tokens": 12, "temperature": 2, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,14 @@ def two_bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 
 def said(sdk: openai.OpenAI, base: str) -> tuple[str, str | None]:
-    answer = sdk.chat.completions.create(model=base, messages=QUESTION, max_tokens=12, temperature=0)
+    answer = sdk.chat.completions.create(model=base, messages=QUESTION, **SAMPLING)
     return str(answer.choices[0].message.content), answer.system_fingerprint
 
 
 def said_by_itself(stack: LocalStack, base: str) -> str:
     """What the model server of a base says to the same question, asked past everything else."""
     url = f"http://127.0.0.1:{stack.home.state['ports'][SERVERS[base]]}/v1/chat/completions"
-    body = {"model": base, "messages": QUESTION, "max_tokens": 12, "temperature": 0}
+    body = {"model": base, "messages": QUESTION, **SAMPLING}
     answer = httpx2.post(url, json=body, timeout=60).raise_for_status().json()
     assert answer["system_fingerprint"] == base
     return str(answer["choices"][0]["message"]["content"])
