@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,27 @@ def make_tenant(stack: LocalStack, name: str, **policy: Any) -> Tenant:
     return Tenant(stack.base_url, made["tenant_id"], made["api_key"])
 
 
+def until_bases_answer(tenant: Tenant) -> None:
+    """Wait until every base model with weights has a replica that proved it: of a fresh stack the registry may not
+    have heard of them yet."""
+
+    def answer() -> bool:
+        bases = http.get("/registry/base_models").raise_for_status().json()["data"]
+        return all(base["replicas"] for base in bases if base["fine_tuning"])
+
+    with tenant.http as http:
+        deadline = time.monotonic() + 30
+        while not answer():
+            assert time.monotonic() < deadline, "a base model has no replica"
+            time.sleep(0.1)
+
+
 @pytest.fixture(scope="session")
 def tenant(stack: LocalStack) -> Tenant:
     """A tenant whose gate lets every candidate through: the tiny model is not made to be good."""
-    return make_tenant(stack, "First")
+    made = make_tenant(stack, "First")
+    until_bases_answer(made)
+    return made
 
 
 @pytest.fixture(scope="session")

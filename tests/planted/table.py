@@ -27,6 +27,7 @@ PROVIDERS = "services/inference_proxy/tests/test_providers.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
+ECHO = "services/inference_proxy/tests/test_model_identity.py"
 RESIDENCY = "libs/serving/tests/test_residency.py"
 EVENTS = "schemas/src/schemas/events"
 ENVELOPE = "schemas/src/schemas/envelope.py"
@@ -673,6 +674,62 @@ BUGS: tuple[Planted, ...] = (
         "services/registry/tests/test_gate.py",
     ),
     bug(
+        "a base is routed to a replica of another base",
+        "services/registry/src/registry/store.py",
+        "return [said for said in found if bases[said.replica_url] == {(base_model, base_digest)}]",
+        "return [said for said in found if said.base_model or bases]",
+        f"{REGISTRY}::test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others",
+    ),
+    bug(
+        "a silent replica stays on a base's route",
+        "services/registry/src/registry/store.py",
+        "lately = {} if self._just_listening else",
+        "lately = {} if self._since else",
+        f"{REGISTRY}::test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others",
+    ),
+    bug(
+        "an adapter is routed to a replica that has another base now",
+        "services/registry/src/registry/use_cases.py",
+        "both = [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]",
+        "both = [one for one in model.replicas if one.replica_id or proved_base]",
+        f"{REGISTRY}::test_a_replica_that_has_another_base_now_answers_for_no_adapter_of_the_one_before",
+    ),
+    bug(
+        "an engine's echo is not compared",
+        "services/inference_proxy/src/inference_proxy/engines/tgi.py",
+        "if echoed == wanted or (echoed is None and not target.echoes):",
+        "if echoed or wanted is None or (echoed is None and not target.echoes):",
+        f"{ECHO}::test_another_base_never_answers",
+    ),
+    bug(
+        "a declared echo may be missing",
+        "services/inference_proxy/src/inference_proxy/engines/tgi.py",
+        "if echoed == wanted or (echoed is None and not target.echoes):",
+        "if echoed in (wanted, None):",
+        f"{ECHO}::test_an_engine_that_declares_an_echo_never_answers_without_it",
+    ),
+    bug(
+        "the engine answers who asks for another base",
+        "services/model_server/src/model_server/api.py",
+        'if digest not in ("", engine.base.digest):',
+        "if digest is None:",
+        "services/model_server/tests/test_model_server_service.py::test_the_engine_holds_what_the_registry_wants",
+    ),
+    bug(
+        "a replica that cannot prove its base goes on",
+        "libs/serving/src/serving/residency.py",
+        "        await self._host.attest()\n",
+        "",
+        f"{RESIDENCY}::test_who_cannot_prove_its_base_says_nothing_and_asks_for_nothing",
+    ),
+    bug(
+        "TGI is believed for ever",
+        "services/serving_agent/src/serving_agent/hosts/tgi.py",
+        "if self.proofs and time.monotonic() >=",
+        "if not self.proofs and time.monotonic() >=",
+        "services/serving_agent/tests/test_tgi_host.py::test_an_adapter_that_tgi_forgot_is_found_and_let_go_of",
+    ),
+    bug(
         "whatever goes wrong with an adapter is final",
         "libs/serving/src/serving/failures.py",
         "failure.permanent = may_be_final and isinstance(error, FINAL)",
@@ -973,7 +1030,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a replica less ends the whole route",
         "services/inference_proxy/src/inference_proxy/routing.py",
-        "return replace(route, replicas=left) if left else None",
+        "return replace(self, replicas=left) if left else None",
         "return None",
         "services/inference_proxy/tests/test_routing.py"
         "::test_a_replica_without_the_adapter_is_asked_no_more_and_the_others_are",
@@ -1411,7 +1468,7 @@ BUGS: tuple[Planted, ...] = (
 """,
         """        except NotFound as error:
             if model.startswith("ft:"):
-                return Route(model, model.split(":")[1], None, {"": self._base_url})
+                return await self._ask(tenant_id, model.split(":")[1], deadline)
             raise _not_found(model) from error
 """,
         "services/inference_proxy/tests/test_service.py::test_an_unknown_model_is_not_found_and_nobody_answers_for_it",

@@ -128,6 +128,8 @@ async def heartbeat(child: Subprocess) -> int:
 class SimulatedHost:
     """An engine as far as residency goes: it proves as the real one does, and takes its time."""
 
+    engine = "tgi"
+    capabilities: tuple[str, ...] = ("echo",)
     at_once = 1
 
     def __init__(self, world: World, replica: str) -> None:
@@ -135,6 +137,9 @@ class SimulatedHost:
         self.base = base_spec("base")
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
+
+    async def attest(self) -> None:
+        """Its base never changes."""
 
     @property
     def held(self) -> set[str]:

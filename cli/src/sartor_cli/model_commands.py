@@ -157,10 +157,14 @@ def list_models(
 def list_bases(
     limit: Limit = 20, after: After = None, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
 ) -> None:
-    """List base models: who answers for each, and whether it can be fine-tuned."""
+    """List base models: who answers for each, how many replicas of ours do, and whether it can be fine-tuned."""
     wanted = given(limit=limit, after=after)
     found = Client(base_url=base_url, api_key=api_key).call("GET", "/registry/base_models", params=wanted)
-    show(found, as_json=as_json, columns=("id", "engine", "fine_tuning", "default", "context_length", "created"))
+    show(
+        found,
+        as_json=as_json,
+        columns=("id", "engine", "replicas", "fine_tuning", "default", "context_length", "created"),
+    )
 
 
 @models.command("show")

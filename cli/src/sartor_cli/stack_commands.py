@@ -28,6 +28,11 @@ Scale = Annotated[
     str | None, typer.Option("--scale", help="Replicas of services: trainer=2,ingest=3. What is not named runs once.")
 ]
 
+Bases = Annotated[
+    list[str] | None,
+    typer.Option("--base", help="A further base model of the models folder, with its own model server. Repeatable."),
+]
+
 
 class RotationStep(StrEnum):
     """The steps by which services get other keys to sign with."""
@@ -44,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _stack(scale: str | None = None, **kwargs: Any) -> Any:
-    """The stack of this folder, running or not; without a scale it stays as it runs."""
+    """The stack of this folder, running or not; without a scale or further bases it stays as it runs."""
     try:
         from localstack import LocalStack
         from localstack.scale import BadScale, read_scale
@@ -57,14 +62,14 @@ def _stack(scale: str | None = None, **kwargs: Any) -> Any:
     return LocalStack(home_folder(), scale=wanted, **kwargs)
 
 
-def _up(scale: str | None, *, quiet: bool = False) -> tuple[Any, float]:
+def _up(scale: str | None, bases: list[str] | None = None, *, quiet: bool = False) -> tuple[Any, float]:
     from localstack import StackError
 
     def say(line: str) -> None:
         if not quiet:
             stderr.print(line, style="dim")
 
-    stack = _stack(scale, say=say)
+    stack = _stack(scale, more_bases=bases or None, say=say)
     say(f"starting the stack in {home_folder()}: about half a minute")
     try:
         return stack, stack.up()
@@ -72,9 +77,9 @@ def _up(scale: str | None, *, quiet: bool = False) -> tuple[Any, float]:
         raise CommandFailed(str(error)) from error
 
 
-def up(scale: Scale = None, as_json: Json = False) -> None:
+def up(scale: Scale = None, base: Bases = None, as_json: Json = False) -> None:
     """Start everything, some services several times if asked, and return when it is ready."""
-    stack, seconds = _up(scale, quiet=as_json)
+    stack, seconds = _up(scale, base, quiet=as_json)
     addresses = {"base_url": stack.base_url, "console": stack.console_url, "operator_key": operator_key()}
     if as_json:
         typer.echo(json.dumps({**addresses, "seconds": round(seconds, 1)}))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from localstack.base_models import CHAT_TEMPLATE, build_tiny, folder_digest, read_base
+from localstack.base_models import CHAT_TEMPLATE, build_tiny, read_base
+from schemas.artifacts import digest_of
 
 CONVERSATION = [
     {"role": "system", "content": "Answer with the intent only."},
@@ -44,7 +45,7 @@ def test_the_tiny_base_is_the_same_wherever_it_is_built(models_dir: Path, tmp_pa
     base = read_base(models_dir / "tiny-test")
     assert base is not None
     assert again == base
-    assert base.digest == folder_digest(base.files)
+    assert base.digest == digest_of(base.files)
     assert {"model.safetensors", "tokenizer.json", "config.json"} <= set(base.files)
     assert base.id == "tiny-test"
 

@@ -17,7 +17,7 @@ from localstack import LocalStack, StackError
 from localstack.home import LOCAL_SERVICES, PORTS, Home
 from localstack.ingress import caddyfile
 from localstack.programs import services
-from localstack.scale import MOST_REPLICAS, BadScale, balanced, read_scale, replicas, service_of
+from localstack.scale import MOST_REPLICAS, BadScale, balanced, base_servers, read_scale, replicas, service_of
 from schemas.services import SERVICES
 from testkit import eventually
 from testkit.running import free_port
@@ -90,6 +90,26 @@ def test_a_running_stack_is_not_given_another_scale(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(LocalStack, "running", lambda _: True)
     with pytest.raises(StackError, match=r"other replicas \(trainer=2\); `sartor down` first"):
         LocalStack(tmp_path, services=(), scale={"ingest": 2}).up()
+
+
+def test_each_further_base_has_a_model_server_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    home.prepare()
+    ports = home.choose_ports(base_servers(["other"]), usual=False)
+    named, facts = ("registry", "model_server"), {"models_dir": tmp_path, "public_url": "http://x", "scale": {}}
+    made = services(home, ports, named, base_model="usual", more_bases=["other"], **facts)
+    held = {program.name: program.environment["SARTOR_BASE_MODEL"] for program in made}
+    assert held == {"registry": "usual", "model_server": "usual", "model_server-2": "other"}
+    assert made[-1].environment["SARTOR_SERVICE_PORT"] == str(ports["model_server-2"])
+    home.save_state({"ports": PORTS, "more_bases": ["other"]})
+    monkeypatch.setattr(LocalStack, "running", lambda _: True)
+    with pytest.raises(StackError, match=r"other further bases \(other\); `sartor down` first"):
+        LocalStack(tmp_path, services=(), more_bases=["third"]).up()
+
+
+def test_a_further_base_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"no base model at .*third"):
+        LocalStack(tmp_path, more_bases=["third"]).up()
 
 
 class Replica(BaseHTTPRequestHandler):

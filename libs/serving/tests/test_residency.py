@@ -19,9 +19,20 @@ from structlog.testing import capture_logs
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
 from eventbus.bus import Bus
-from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef, ReplicaReady
 from schemas.artifacts import BaseModelSpec
-from serving import AdapterRefused, Downloads, Proof, Residency, announcer, failures, proof_of, read_probes, verify
+from serving import (
+    AdapterRefused,
+    BaseRefused,
+    Downloads,
+    Proof,
+    Residency,
+    announcer,
+    failures,
+    proof_of,
+    read_probes,
+    verify,
+)
 from stores.objects import Objects
 from testkit import Space, eventually
 from testkit.adapters import WITH_ADAPTER, WITHOUT, adapter_folder, id_of, seal
@@ -35,12 +46,19 @@ BASE = base_spec("tiny-test")
 class FolderHost:
     """A host that answers with every adapter what the usual fingerprint says, once its files are verified."""
 
+    engine = "tgi"
+    capabilities: tuple[str, ...] = ("echo",)
     at_once = 1
 
     def __init__(self, base: BaseModelSpec) -> None:
         self.base = base
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
+        self.wrong: Exception | None = None
+
+    async def attest(self) -> None:
+        if self.wrong:
+            raise self.wrong
 
     @property
     def held(self) -> set[str]:
@@ -139,6 +157,10 @@ class World:
         """Adapter and tenant of the events of one kind, in their order."""
         return [(event.adapter_id, event.tenant_id) for event in self.said if isinstance(event, kind)]
 
+    def of_adapters(self) -> list[Event]:
+        """What was said of adapters, in its order."""
+        return [event for event in self.said if not isinstance(event, ReplicaReady)]
+
     def load_failures(self) -> list[AdapterLoadFailed]:
         """What was said of adapters that could not be loaded, in its order."""
         return [event for event in self.said if isinstance(event, AdapterLoadFailed)]
@@ -159,7 +181,7 @@ async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: Wor
     await world.residency.synchronise()
     await world.residency.synchronise()
     assert sorted(world.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
-    assert len(world.said) == 2
+    assert len(world.of_adapters()) == 2
     resident = next(event for event in world.said if isinstance(event, AdapterResident) and event.adapter_id == one)
     assert (resident.model_id, resident.replica_id, resident.replica_url) == ("ft:1", "replica-1", "http://replica-1")
     assert (resident.fingerprint_delta, resident.base_delta) == (0.0, 8.75)
@@ -170,6 +192,45 @@ async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: Wor
         "base_model": "tiny-test",
         "replica_id": "replica-1",
     }
+
+
+async def test_each_life_says_once_which_base_it_holds_and_before_anything_else(world: World) -> None:
+    await world.adapter(1)
+    world.broker_away = True
+    with pytest.raises(Transient):
+        await world.residency.synchronise()
+    assert (world.registry.asked, world.host.held) == ([], set())
+    world.broker_away = False
+    for _ in range(2):
+        await world.residency.synchronise()
+    ready = ReplicaReady(
+        tenant_id="",
+        replica_id="replica-1",
+        replica_url="http://replica-1",
+        engine="tgi",
+        base_model="tiny-test",
+        base_digest=BASE.digest,
+        capabilities=["echo"],
+    )
+    assert [isinstance(event, ReplicaReady) for event in world.said] == [True, False]
+    assert world.said[0] == ready
+    await world.replica().synchronise()
+    assert world.said[2:] == [ready, world.said[1]]
+
+
+@pytest.mark.parametrize("wrong", [BaseRefused("other files"), Transient("it does not say")])
+async def test_who_cannot_prove_its_base_says_nothing_and_asks_for_nothing(world: World, wrong: Exception) -> None:
+    await world.adapter(1)
+    world.host.wrong = wrong
+    with pytest.raises(type(wrong)):
+        await world.residency.synchronise()
+    assert (world.said, world.registry.asked) == ([], [])
+    world.host.wrong = None
+    await world.residency.synchronise()
+    world.host.wrong, world.registry.asked = wrong, []
+    with pytest.raises(type(wrong)):
+        await world.residency.synchronise()
+    assert world.registry.asked == [], "the registry takes it for silent"
 
 
 async def test_an_adapter_nobody_wants_any_more_is_evicted_under_its_tenant(world: World) -> None:
@@ -291,7 +352,7 @@ async def test_an_adapter_that_the_disk_cannot_hold_waits_for_room(
         disk.fill(leave=pages * 4096)
         await replica.synchronise()
         await replica.synchronise()
-        assert world.said == []
+        assert world.of_adapters() == []
         assert list(disk.folder.rglob("*.partial")) == [], "half a file takes no room from others"
         disk.free()
         await taken(world, replica, [(one, "tenant_a")])
@@ -309,7 +370,7 @@ async def test_a_proof_that_could_not_be_tried_says_nothing_about_the_adapter(
     with monkeypatch.context() as slow:
         slow.setattr(world.host, "load", busy)
         await world.residency.synchronise()
-    assert world.said == []
+    assert world.of_adapters() == []
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(one, "tenant_a")]
 
@@ -391,7 +452,7 @@ async def test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuse
         broken.setattr(world.host, "prepare", fails)
         for _ in range(failures.TOLD_AFTER - 1):
             await world.residency.synchronise()
-        assert world.said == []
+        assert world.of_adapters() == []
         for _ in range(3):
             await world.residency.synchronise()
     told = {(event.adapter_id, event.tenant_id, event.permanent) for event in world.load_failures()}

@@ -100,6 +100,12 @@ TOPICS: tuple[Topic, ...] = (
         ("inference_proxy", "registry"),
     ),
     Topic(
+        "replicas",
+        "Which replica answers with which base model, proved.",
+        ("model_server", "serving_agent"),
+        ("inference_proxy", "registry"),
+    ),
+    Topic(
         "evaluations",
         "Evidence about candidates.",
         ("evaluator",),

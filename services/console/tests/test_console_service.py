@@ -509,6 +509,9 @@ async def test_base_models_are_shown_and_only_those_with_weights_can_be_tuned_on
     policy = (await browser.get("/policy")).text
     assert "gemma-3-270m</option>" in policy
     assert "far-base" not in policy
+    assert "nobody at the moment" not in models
+    world.services.answers["GET", "/v1/registry/base_models"] = page({**BASE, "replicas": 0})
+    assert "nobody at the moment" in (await browser.get("/models")).text
 
 
 async def test_who_has_no_model_yet_can_chat_with_the_base(world: World) -> None:

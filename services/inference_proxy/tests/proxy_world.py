@@ -25,11 +25,13 @@ from chassis.ids import new_id
 from inference_proxy.app import build
 from inference_proxy.settings import Settings
 from schemas import ChatCompleted
+from schemas.http.model_server import IDENTITY, identity
 from schemas.http.registry import PROVIDER_MODEL
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 
 BASE = "tiny-base"
+DIGEST = "d" * 64
 QUESTION = [{"role": "user", "content": "Where is my bicycle?"}]
 PROMPT_TOKENS = 11
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
@@ -50,6 +52,10 @@ class Elsewhere:
         breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
         endless: the pieces come again and again.
         queued: the first piece does not come.
+        capabilities: what the engine declared.
+        base_digest: of the base that the engine holds.
+        swapped: by the adapter asked for, the one that the engine computes with instead.
+        silent_echo: the engine does not name what it computes with.
         providers: by name, base models of other providers, as the registry tells of them.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
         keys: by hash, what accounts says of an API key.
@@ -57,6 +63,7 @@ class Elsewhere:
         versions: by model, the registry's route to a version that is tested, in production or not.
         prompts: bodies the engine was sent to be answered.
         scored: bodies the engine was sent to tell what their prompts are worth.
+        identities: the models that they named.
         searches: questions the indexer was asked.
         words: pieces that endless answers have had.
         hung_up: streams of the engine that the proxy left.
@@ -74,6 +81,10 @@ class Elsewhere:
     breaks: Literal["", "said", "silent"] = ""
     endless: bool = False
     queued: bool = False
+    capabilities: tuple[str, ...] = ("echo",)
+    base_digest: str = DIGEST
+    swapped: dict[str, str] = field(default_factory=dict)
+    silent_echo: bool = False
     providers: dict[str, dict[str, Any]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -81,6 +92,7 @@ class Elsewhere:
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     prompts: list[dict[str, Any]] = field(default_factory=list)
     scored: list[dict[str, Any]] = field(default_factory=list)
+    identities: list[str | None] = field(default_factory=list)
     searches: list[str] = field(default_factory=list)
     words: int = 0
     hung_up: int = 0
@@ -117,9 +129,11 @@ class Elsewhere:
 
         @app.get("/internal/routes/{model:path}")
         async def route(model: str) -> dict[str, Any]:
-            if model not in self.routes:
-                raise NotFound(f"No model '{model}'.")
-            return self.routes[model]
+            if model in self.routes:
+                return self.routes[model]
+            if model == BASE:
+                return as_route(BASE, "", "", self.held(self.url))
+            raise NotFound(f"No model '{model}'.")
 
         @app.get("/internal/versions/{model:path}")
         async def version(model: str) -> dict[str, Any]:
@@ -143,31 +157,35 @@ class Elsewhere:
             return {"model_id": BASE, "beyond_tgi": list(self.beyond_tgi)} if self.beyond_tgi else {"model_id": BASE}
 
         @app.post("/tokenize")
-        async def tokenize(request: Request) -> list[dict[str, Any]]:
+        async def tokenize(request: Request) -> Response:
             body = await request.json()
             assert body["add_special_tokens"] is False
-            return [{"id": ord(one), "text": one, "start": at, "stop": at + 1} for at, one in enumerate(body["inputs"])]
+            told = [{"id": ord(one), "text": one, "start": at, "stop": at + 1} for at, one in enumerate(body["inputs"])]
+            return JSONResponse(told, headers=self.echo(None))
 
         @app.post("/generate_stream")
         async def generate_stream(request: Request) -> Response:
             body = await request.json()
             self.prompts.append(body)
+            self.identities.append(request.headers.get(IDENTITY))
             if self.refusal and len(self.prompts) > self.refused_from:
                 await eventually(lambda: self.words >= self.refused_after)
                 return JSONResponse(self.refusal[1], status_code=self.refusal[0])
-            headers = {"x-prompt-tokens": str(PROMPT_TOKENS)}
+            headers = {"x-prompt-tokens": str(PROMPT_TOKENS), **self.echo(body["parameters"]["adapter_id"])}
             return StreamingResponse(self.events(), media_type="text/event-stream", headers=headers)
 
-        @app.post("/generate", response_model=None)
-        async def generate(request: Request) -> dict[str, Any] | JSONResponse:
+        @app.post("/generate")
+        async def generate(request: Request) -> JSONResponse:
             body = await request.json()
+            self.identities.append(request.headers.get(IDENTITY))
             self.scored.append(body)
             if self.refusal:
                 return JSONResponse(self.refusal[1], status_code=self.refusal[0])
             parameters = body["parameters"]
             assert parameters["decoder_input_details"]
             assert parameters["max_new_tokens"] == (0 if "score" in self.beyond_tgi else 1)
-            return {"generated_text": "", "details": {"prefill": self.prefill(body["inputs"], parameters)}}
+            answer = {"generated_text": "", "details": {"prefill": self.prefill(body["inputs"], parameters)}}
+            return JSONResponse(answer, headers=self.echo(parameters["adapter_id"]))
 
         return app
 
@@ -182,6 +200,16 @@ class Elsewhere:
         tops = [{"id": 7, "text": "x", "bytes": [120], "logprob": -0.125}] * (parameters["top_n_tokens"] or 0)
         first = {**as_prefill("<s>", None), "bytes": [*b"<s>"], "special": True, "top_tokens": []}
         return [first, *({**one, "top_tokens": tops} for one in named)]
+
+    def held(self, *urls: str) -> list[dict[str, Any]]:
+        """Replicas of an engine such as the one played here, as the registry tells of them."""
+        declared = {"engine": "tgi", "capabilities": list(self.capabilities)}
+        return [{"replica_id": f"r{at}", "replica_url": url, **declared} for at, url in enumerate(urls, 1)]
+
+    def echo(self, adapter_id: str | None) -> dict[str, str]:
+        """Names what the engine computes with."""
+        used = adapter_id and self.swapped.get(adapter_id, adapter_id)
+        return {} if self.silent_echo else {IDENTITY: identity(self.base_digest, used or None)}
 
     def caller(self, request: Request, service: str) -> Principal:
         return self.space.tokens(service).verify(request.headers["authorization"].removeprefix("Bearer "))
@@ -213,6 +241,12 @@ class Elsewhere:
             done = True
         finally:
             self.hung_up += not done
+
+
+def as_route(model: str, tenant_id: str, adapter_id: str, replicas: list[dict[str, Any]]) -> dict[str, Any]:
+    """The registry's route to a model on the base played here."""
+    named = {"model": model, "aliases": [], "owner": "", "state": "production", "tenant_id": tenant_id}
+    return {**named, "base_model": BASE, "base_digest": DIGEST, "adapter_id": adapter_id, "replicas": replicas}
 
 
 def as_token(text: str) -> dict[str, Any]:
@@ -254,16 +288,8 @@ class World:
         """A tenant's model in production, held by the engine played here or by a named replica ('' for none)."""
         name = f"ft:{BASE}:acme::{new_id('')[:8]}"
         url = self.elsewhere.url if replica is None else replica
-        self.elsewhere.routes[name] = {
-            "model": name,
-            "aliases": [],
-            "owner": "",
-            "state": "production",
-            "tenant_id": tenant or self.a,
-            "base_model": BASE,
-            "adapter_id": f"ad-{name[-8:]}",
-            "replicas": [{"replica_id": "r1", "replica_url": url}] if url else [],
-        }
+        held = self.elsewhere.held(*filter(None, [url]))
+        self.elsewhere.routes[name] = as_route(name, tenant or self.a, f"ad-{name[-8:]}", held)
         return name
 
     def candidate(self, tenant: str = "", *, held: bool = True) -> str:
@@ -319,7 +345,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     elsewhere = Elsewhere(space)
     async with running(elsewhere.app()) as there:
-        peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url", "model_server_url"), there)
+        peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url"), there)
         keys_dir = tmp_path_factory.mktemp("providers")
         more = {"key_cache_seconds": 3600, "inference_keys_dir": keys_dir, **peers}
         settings = space.settings(Settings, "inference_proxy", **more)

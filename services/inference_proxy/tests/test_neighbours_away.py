@@ -28,7 +28,6 @@ async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, mon
             key_cache_seconds=0.0,
             accounts_url=away,
             registry_url=away,
-            model_server_url=there,
             rag_indexer_url=there,
         )
         async with running(build(settings)) as url, space.publisher("registry") as publish:
@@ -78,7 +77,6 @@ async def test_a_replica_that_can_answer_is_ready_whichever_store_is_away(
             "inference_proxy",
             accounts_url=there,
             registry_url=there,
-            model_server_url=there,
             rag_indexer_url=there,
             **{store: address.format(proxy.address)},
         )

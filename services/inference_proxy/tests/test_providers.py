@@ -12,7 +12,7 @@ from typing import Any, get_args
 import httpx2
 import pytest
 from played_provider import KEY, PROMPT_TOKENS, Ending, Provider
-from proxy_world import QUESTION, World
+from proxy_world import DIGEST, QUESTION, World
 from structlog.testing import capture_logs
 
 from chassis.errors import Invalid
@@ -459,7 +459,7 @@ async def test_our_engine_tells_the_tokens_of_a_text_and_a_provider_does_not(wor
     own, theirs = TGIEngine(5), OpenAIEngine(5, Path())
     await own.open()
     try:
-        assert await own.tokenize(Target("tiny-base", world.elsewhere.url), "abc") == [97, 98, 99]
+        assert await own.tokenize(Target("tiny-base", world.elsewhere.url, base_digest=DIGEST), "abc") == [97, 98, 99]
         with pytest.raises(EngineAway):
             await own.tokenize(Target("tiny-base", f"http://127.0.0.1:{free_port()}"), "abc")
     finally:

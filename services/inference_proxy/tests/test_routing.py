@@ -11,12 +11,12 @@ from chassis.auth import Principal
 from chassis.errors import NotFound, Transient
 from inference_proxy.bases import Base, ProviderBase
 from inference_proxy.routing import BaseReplaced, Route, RouteTable
-from schemas import AdapterEvicted, AdapterResident, ModelRetired
+from schemas import AdapterEvicted, AdapterResident, ModelRetired, ReplicaReady
 from schemas.artifacts import ProviderModelSpec
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
 
-TENANT, MODEL, ADAPTER = "tenant_a", "ft:tiny:a", "ad-1"
+TENANT, MODEL, ADAPTER, DIGEST = "tenant_a", "ft:tiny:a", "ad-1", "d" * 64
 ME = Principal(tenant_id=TENANT, key_id="key_1")
 
 
@@ -24,12 +24,12 @@ ME = Principal(tenant_id=TENANT, key_id="key_1")
 class Elsewhere:
     """The registry and the base models: what they tell, and how often they are asked."""
 
-    replicas: dict[str, list[str]] = field(default_factory=lambda: {MODEL: ["r1", "r2"]})
+    replicas: dict[str, list[str]] = field(default_factory=lambda: {MODEL: ["r1", "r2"], "tiny": ["r1"]})
     asked: list[str] = field(default_factory=list)
 
     def table(self) -> RouteTable:
         registry, bases = Registry(self), Bases(self)
-        return RouteTable(registry, bases, "http://base")  # type: ignore[arg-type]
+        return RouteTable(registry, bases)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -40,8 +40,11 @@ class Registry(StubPeer):
         [model] = ids
         self.elsewhere.asked.append(model if path == "/internal/routes/{}" else f"version {model}")
         held = [{"replica_id": name, "replica_url": f"http://{name}/"} for name in self.elsewhere.replicas[model]]
-        names = {"model": model, "aliases": [], "tenant_id": tenant_id, "owner": "", "base_model": "tiny"}
-        return {**names, "adapter_id": ADAPTER, "state": "production", "replicas": held}
+        base = {"base_model": "tiny", "base_digest": DIGEST, "state": "production", "replicas": held}
+        names = {"model": model, "aliases": [], "owner": ""}
+        if model == "tiny":
+            return {**names, **base, "tenant_id": "", "adapter_id": ""}
+        return {**names, **base, "tenant_id": tenant_id, "adapter_id": ADAPTER}
 
 
 @dataclass
@@ -49,7 +52,6 @@ class Bases:
     elsewhere: Elsewhere
 
     async def get(self, model: str, _tenant_id: str, **_: Any) -> Base:
-        self.elsewhere.asked.append(model)
         if model != "tiny":
             raise NotFound("no such base")
         return Base(base_spec("tiny"))
@@ -125,3 +127,46 @@ async def test_what_is_known_of_a_version_is_never_told_of_what_is_served() -> N
     await table.on_change(evicted("r2"))
     with pytest.raises(Transient, match="being loaded"):
         await table.version(ME, MODEL)
+
+
+def ready(replica_id: str, digest: str = DIGEST) -> ReplicaReady:
+    facts = {"replica_id": replica_id, "replica_url": f"http://{replica_id}", "engine": "tgi"}
+    return ReplicaReady(tenant_id="", base_model="tiny", base_digest=digest, **facts)
+
+
+async def test_a_replica_that_has_another_base_now_is_asked_no_more() -> None:
+    elsewhere = Elsewhere({MODEL: ["r1", "r2"], "tiny": ["r1", "r2"]})
+    table = elsewhere.table()
+    for model in (MODEL, "tiny"):
+        assert urls(table, await table.find(ME, model)) == {"http://r1", "http://r2"}
+    await table.on_replica_ready(ready("r1", "e" * 64))
+    for model in (MODEL, "tiny"):
+        assert urls(table, await table.find(ME, model)) == {"http://r2"}
+    assert elsewhere.asked == [MODEL, "tiny"]
+
+
+async def test_a_replica_more_of_a_base_is_asked_for_and_one_less_is_no_other_base() -> None:
+    elsewhere = Elsewhere({"tiny": ["r1"]})
+    table = elsewhere.table()
+    await table.find(ME, "tiny")
+    elsewhere.replicas["tiny"] = ["r1", "r3"]
+    await table.on_replica_ready(ready("r3"))
+    assert urls(table, await table.find(ME, "tiny")) == {"http://r1", "http://r3"}
+    elsewhere.replicas["tiny"] = []
+    await table.on_replica_ready(ready("r3"))
+    with pytest.raises(Transient, match="being loaded"):
+        await table.find(ME, "tiny")
+    elsewhere.replicas["tiny"] = ["r1"]
+    assert urls(table, await table.find(ME, "tiny")) == {"http://r1"}
+
+
+async def test_a_base_is_no_answer_to_who_asks_for_a_model_of_theirs() -> None:
+    class Wrong(Registry):
+        async def get(self, path: str, *ids: str, tenant_id: str, **options: Any) -> dict[str, Any]:
+            told = await super().get(path, *ids, tenant_id=tenant_id, **options)
+            return {**told, "tenant_id": "", "adapter_id": ""}
+
+    elsewhere = Elsewhere()
+    table = RouteTable(Wrong(elsewhere), Bases(elsewhere))  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        await table.find(ME, MODEL)

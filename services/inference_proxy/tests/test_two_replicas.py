@@ -24,7 +24,7 @@ async def replicas(space: Space) -> AsyncIterator[list[World]]:
     elsewhere = Elsewhere(space)
     async with AsyncExitStack() as open_:
         there = await open_.enter_async_context(running(elsewhere.app()))
-        peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url", "model_server_url"), there)
+        peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url"), there)
         elsewhere.url = there
         urls = []
         for number in (1, 2):

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from model_server.app import build
 from model_server.engine import Engine
 from model_server.settings import Settings
-from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, ReplicaReady
+from schemas.http.model_server import IDENTITY, identity
 from stores.objects import Objects
 from testkit import Space, eventually, running
 from testkit.adapters import id_of, seal
@@ -42,7 +43,14 @@ async def test_the_engine_holds_what_the_registry_wants(
         settings = space.settings(Settings, "model_server", service_port=8209, **facts, **speed)
         app = build(settings)
         objects = app.state.service.objects
-        async with running(app) as url, httpx2.AsyncClient(trust_env=False) as http, space.probe("adapters") as seen:
+        async with (
+            running(app) as url,
+            httpx2.AsyncClient(trust_env=False) as http,
+            space.probe("adapters", "replicas") as seen,
+        ):
+            (ready,) = await eventually(lambda: seen.of(ReplicaReady))
+            assert (ready.base_model, ready.base_digest) == (engine.base.id, engine.base.digest)
+            assert (ready.replica_url, ready.engine, ready.capabilities) == ("http://127.0.0.1:8209", "tgi", ["echo"])
             spoilt = adapter_folder(engine, tmp_path / "spoilt", seed=2)
             (spoilt / "adapter_model.safetensors").write_bytes(b"not tensors")
             items.append(await wanted(objects, seal(spoilt, engine.base)))
@@ -58,7 +66,17 @@ async def test_the_engine_holds_what_the_registry_wants(
                 "http://127.0.0.1:8209",
             )
             assert {envelope.source for envelope, _ in seen.events} == {"/sartor/model_server"}
-            asked = {"inputs": "where", "parameters": {"adapter_id": resident.adapter_id, "max_new_tokens": 1}}
+            asked: dict[str, Any] = {"inputs": "where", "parameters": {"max_new_tokens": 1}}
+            for address in ("generate", "generate_stream"):
+                for adapter_id in (resident.adapter_id, None):
+                    asked["parameters"]["adapter_id"] = adapter_id
+                    named = {IDENTITY: identity(engine.base.digest, adapter_id)}
+                    answer = await http.post(f"{url}/{address}", json=asked, headers=named)
+                    assert (answer.status_code, answer.headers[IDENTITY]) == (200, named[IDENTITY])
+                    other = {IDENTITY: identity("e" * 64, adapter_id)}
+                    refused = await http.post(f"{url}/{address}", json=asked, headers=other)
+                    assert (refused.status_code, refused.json()["error_type"]) == (404, "base_not_found")
+            asked["parameters"]["adapter_id"] = resident.adapter_id
             assert (await http.post(f"{url}/generate", json=asked)).status_code == 200
             items.pop()
             (evicted,) = await eventually(

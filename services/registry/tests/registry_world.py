@@ -28,6 +28,7 @@ from schemas import (
     ModelPromoted,
     ModelRegistered,
     ObjectRef,
+    ReplicaReady,
     TenantCreated,
     TenantPolicy,
 )
@@ -138,6 +139,30 @@ class World:
             base_delta=1.5,
         )
 
+    def ready(self, replica: str = "r1", base: str = BASE, digest: str = "d" * 64, url: str = "") -> ReplicaReady:
+        return ReplicaReady(
+            tenant_id="",
+            replica_id=replica,
+            replica_url=url or f"http://{replica}",
+            engine="tgi",
+            base_model=base,
+            base_digest=digest,
+            capabilities=["echo"],
+        )
+
+    async def asks(self, *replicas: str) -> None:
+        """These replicas ask what they must hold: they live."""
+        async with self.http("") as http:
+            for replica in replicas:
+                params = {"base_model": BASE, "replica_id": replica}
+                assert (await http.get("/internal/adapters", params=params)).status_code == 200
+
+    async def held_by(self, model: str) -> list[str]:
+        """The replicas on the model's route, in their order."""
+        async with self.http() as http:
+            route = (await http.get(f"/internal/routes/{model}")).json()
+        return [one["replica_id"] for one in route["replicas"]]
+
     def evaluated(self, model: str, verdict: Any, tenant: str | None = None) -> EvaluationCompleted:
         return EvaluationCompleted(
             tenant_id=tenant or self.a,
@@ -152,7 +177,7 @@ class World:
 
     async def promoted(self, number: int, tenant: str | None = None) -> str:
         model = await self.trained(number, tenant)
-        await self.publish(self.resident(number, tenant))
+        await self.digest(self.ready(), self.resident(number, tenant))
         await self.publish(self.evaluated(model, "pass", tenant))
         await eventually(lambda: [one for one in self.seen.of(ModelPromoted) if one.model_id == model])
         return model

@@ -27,7 +27,7 @@ from schemas import (
     TenantPolicy,
     TenantPolicyChanged,
 )
-from schemas.artifacts import PROVIDER_FILE
+from schemas.artifacts import BASE_FILE, PROVIDER_FILE
 from schemas.http.registry import PROVIDER_MODEL
 from stores.mongo import connect
 from testkit import eventually
@@ -145,14 +145,12 @@ async def test_a_replica_that_fell_silent_promotes_nothing(world: World, comes_b
     dead = new_id("dead")
     model = await world.trained(1)
     async with world.http("") as service:
-        await service.get("/internal/adapters", params={"base_model": BASE, "replica_id": dead})
-        await world.digest(world.resident(1, replica=dead))
+        await world.digest(world.ready(dead), world.resident(1, replica=dead))
         other = await world.promoted(2)
         await world.digest(world.resident(2, replica=dead))
 
         async def silent() -> bool:
-            async with world.http() as mine:
-                return dead not in await held_by(mine, other)
+            return dead not in await world.held_by(other)
 
         await eventually(silent)
         await world.digest(world.evaluated(model, "pass"))
@@ -450,13 +448,16 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         await world.digest(world.evaluated(gone, "fail"))
         await eventually(lambda: world.of(ModelRejected))
 
+        await world.asks("r1")
         routes = (await service.get("/internal/routes")).json()
         assert {(one["model"], one["tenant_id"]) for one in routes} >= {(model, world.a), (theirs, world.b)}
         assert [one["model"] for one in (await mine.get("/internal/routes")).json()] == [model]
         [route] = (await mine.get("/internal/routes")).json()
         assert route["adapter_id"] == f"ad-{world.a}-1"
-        assert route["base_model"] == BASE
-        assert route["replicas"] == [{"replica_id": "r1", "replica_url": "http://r1"}]
+        assert (route["base_model"], route["base_digest"]) == (BASE, "d" * 64)
+        assert route["replicas"] == [
+            {"replica_id": "r1", "replica_url": "http://r1", "engine": "tgi", "capabilities": ["echo"]}
+        ]
 
         load = (await service.get("/internal/adapters", params={"base_model": BASE})).json()
         assert {one["model_id"] for one in load} >= {model, theirs, candidate}
@@ -468,8 +469,9 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         assert (await service.get("/internal/adapters", params={"base_model": "other"})).json() == []
 
         evicted = AdapterEvicted(tenant_id=world.a, adapter_id=f"ad-{world.a}-1", replica_id="r1")
-        await world.digest(world.resident(1, replica="r2"), evicted)
-        assert await held_by(mine, model) == ["r2"]
+        await world.digest(world.ready("r2"), world.resident(1, replica="r2"), evicted)
+        await world.asks("r1", "r2")
+        assert await world.held_by(model) == ["r2"]
         missing = await mine.get(f"/internal/routes/{candidate}")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
@@ -484,34 +486,75 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         assert (over.status_code, over.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def held_by(http: httpx2.AsyncClient, model: str) -> list[str]:
-    route = (await http.get(f"/internal/routes/{model}")).json()
-    return [one["replica_id"] for one in route["replicas"]]
-
-
 async def test_a_replica_that_fell_silent_is_not_routed_to(world: World) -> None:
-    async with world.http("") as service, world.http() as mine:
-        alive, dead = new_id("alive"), new_id("dead")
-        model = await world.promoted(1)
-        await world.digest(world.resident(1, replica=alive), world.resident(1, replica=dead))
+    alive, dead = new_id("alive"), new_id("dead")
+    model = await world.promoted(1)
+    for replica in (alive, dead):
+        await world.digest(world.ready(replica), world.resident(1, replica=replica))
 
-        async def asks(replica: str) -> None:
-            answer = await service.get("/internal/adapters", params={"base_model": BASE, "replica_id": replica})
-            assert answer.status_code == 200
+    async def only_the_living() -> bool:
+        await world.asks("r1", alive)
+        return await world.held_by(model) == ["r1", alive]
 
-        async def only_the_living() -> bool:
-            await asks(alive)
-            return await held_by(mine, model) == ["r1", alive]
+    await world.asks("r1", alive, dead)
+    assert await world.held_by(model) == ["r1", alive, dead]
+    await eventually(only_the_living)
+    async with world.http() as mine:
+        [route] = (await mine.get("/internal/routes")).json()
+    assert [one["replica_id"] for one in route["replicas"]] == ["r1", alive]
+    await world.asks("r1", alive, dead)
+    assert await world.held_by(model) == ["r1", alive, dead]
 
-        await asks(dead)
-        assert await held_by(mine, model) == ["r1", alive, dead]
-        await eventually(only_the_living)
-        assert [one["replica_id"] for one in (await mine.get("/internal/routes")).json()[0]["replicas"]] == [
-            "r1",
-            alive,
-        ]
-        await asks(dead)
-        assert await held_by(mine, model) == ["r1", alive, dead]
+
+async def test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others(world: World) -> None:
+    write_base(world.models_dir, "second-base", digest="e" * 64)
+    first, second, other = new_id("first"), new_id("second"), new_id("other")
+    await world.digest(
+        world.ready(first),
+        world.ready(second, base="second-base", digest="e" * 64),
+        world.ready(other, digest="e" * 64),
+    )
+    await world.asks(first, second, other)
+    mine = {first, second, other}
+    assert mine & {*await world.held_by(BASE)} == {first}
+    assert mine & {*await world.held_by("second-base")} == {second}
+    async with world.http() as http:
+        route = (await http.get("/internal/routes/second-base")).json()
+        assert (route["model"], route["base_model"], route["base_digest"]) == ("second-base", "second-base", "e" * 64)
+        assert (route["adapter_id"], route["tenant_id"], route["owner"]) == ("", "", "")
+        shown = {one["id"]: one["replicas"] for one in (await http.get("/v1/registry/base_models")).json()["data"]}
+        assert shown["second-base"] == 1
+
+    async def only_the_first() -> bool:
+        await world.asks(first)
+        return await world.held_by("second-base") == []
+
+    await eventually(only_the_first)
+    assert first in await world.held_by(BASE), "nothing else ends"
+    await world.asks(second)
+    assert await world.held_by("second-base") == [second]
+    (world.models_dir / "second-base" / BASE_FILE).unlink()
+
+
+async def test_a_replica_that_has_another_base_now_answers_for_no_adapter_of_the_one_before(world: World) -> None:
+    moved = new_id("moved")
+    model = await world.promoted(1)
+    await world.digest(world.ready(moved), world.resident(1, replica=moved))
+    await world.asks("r1", moved)
+    assert await world.held_by(model) == ["r1", moved]
+    await world.digest(world.ready(moved, digest="e" * 64))
+    await world.asks("r1", moved)
+    assert await world.held_by(model) == ["r1"]
+
+
+async def test_an_address_at_which_two_bases_were_proven_is_nobodys(world: World) -> None:
+    before, after = new_id("before"), new_id("after")
+    await world.digest(world.ready(before, url="http://same"), world.ready(after, digest="e" * 64, url="http://same"))
+    await world.asks("r1", before, after)
+    assert not {before, after} & {*await world.held_by(BASE)}
+    await world.digest(world.ready(after, url="http://same"))
+    await world.asks("r1", before, after)
+    assert {before, after} <= {*await world.held_by(BASE)}
 
 
 async def test_internal_addresses_are_for_services_only(world: World) -> None:

@@ -9,7 +9,7 @@ import httpx2
 from fastapi import FastAPI
 from tgi_world import agent_settings
 
-from schemas import AdapterEvicted, AdapterResident
+from schemas import AdapterEvicted, AdapterResident, ReplicaReady
 from schemas.artifacts import BASE_FILE, BaseModelSpec
 from serving_agent.app import build
 from testkit import Space, eventually, running
@@ -30,7 +30,11 @@ async def test_the_agent_makes_tgi_hold_what_the_registry_wants(
         settings = agent_settings(space, tiny_models, tmp_path, registry_url=registry_url, replica_id="tgi-1")
         app = build(settings)
         objects = app.state.service.objects
-        async with running(app) as url, httpx2.AsyncClient(trust_env=False) as http, space.probe("adapters") as seen:
+        async with (
+            running(app) as url,
+            httpx2.AsyncClient(trust_env=False) as http,
+            space.probe("adapters", "replicas") as seen,
+        ):
             base = BaseModelSpec.model_validate_json((tiny_models / "tiny-test" / BASE_FILE).read_bytes())
             folders = [adapter_folder(tmp_path / str(number), base, number=number) for number in range(2)]
             for folder in folders:
@@ -45,6 +49,12 @@ async def test_the_agent_makes_tgi_hold_what_the_registry_wants(
             assert {event.replica_url for event in seen.of(AdapterResident)} == {
                 f"http://127.0.0.1:{settings.tgi_port}"
             }
+            (ready,) = seen.of(ReplicaReady)
+            assert (ready.base_digest, ready.replica_url, ready.capabilities) == (
+                base.digest,
+                f"http://127.0.0.1:{settings.tgi_port}",
+                [],
+            )
             assert {envelope.source for envelope, _ in seen.events} == {"/sartor/serving_agent"}
             assert (await http.get(f"{url}/readyz")).json()["tgi"] == "ok"
             gone = wanted.pop()["adapter_id"]

@@ -10,7 +10,7 @@ import pytest
 from tgi_world import restart_lease, tgi
 
 from chassis.errors import Transient
-from serving import AdapterRefused
+from serving import AdapterRefused, BaseRefused
 from serving_agent.hosts.tgi import TGIHost
 from testkit import Space, eventually
 from testkit.adapters import adapter_folder, id_of
@@ -185,3 +185,30 @@ async def test_a_tgi_that_ended_is_started_again(space: Space, tiny_models: Path
         assert not await host._launcher.healthy()
         assert await eventually(host._launcher.healthy)
         keeper.cancel()
+
+
+async def test_an_adapter_that_tgi_forgot_is_found_and_let_go_of(
+    space: Space, tiny_models: Path, tmp_path: Path
+) -> None:
+    async with tgi(space, tiny_models, tmp_path, tgi_prove_again_seconds=0) as host:
+        one = adapter_folder(tmp_path / "one", host.base)
+        await take(host, one)
+        await host.attest()
+        assert proven(host, one)
+        (tmp_path / "forgets").touch()
+        await host.attest()
+        assert proven(host)
+        (tmp_path / "forgets").unlink()
+        await take(host, one)
+        assert proven(host, one)
+
+
+async def test_a_tgi_that_serves_another_base_is_found(space: Space, tiny_models: Path, tmp_path: Path) -> None:
+    async with tgi(space, tiny_models, tmp_path) as host:
+        await host.attest()
+        (tmp_path / "other_base").touch()
+        with pytest.raises(BaseRefused, match="/models/other"):
+            await host.attest()
+        await host.stop()
+        with pytest.raises(Transient, match="does not say"):
+            await host.attest()

@@ -40,7 +40,8 @@ class TGI(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def do_GET(self):
-        self.answer({})
+        other = here.with_name("other_base").exists()
+        self.answer({"model_id": "/models/other" if other else arguments["--model-id"]})
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -49,7 +50,8 @@ class TGI(BaseHTTPRequestHandler):
             os._exit(1)
         if here.with_name("busy").exists():
             return self.answer({"error": "overloaded"}, 429)
-        tokens = [-9.0, -9.0] if probe.get("ignored") else probe.get("adapter", [-9.0, -9.0])
+        forgets = probe.get("ignored") or here.with_name("forgets").exists()
+        tokens = [-9.0, -9.0] if forgets else probe.get("adapter", [-9.0, -9.0])
         prefill = [{"id": 0, "text": "", "logprob": value} for value in [None, -1.0, *tokens]]
         self.answer({"details": {"prefill": prefill}})
 
@@ -89,10 +91,10 @@ def restart_lease(space: Space, name: str) -> RestartLease:
 
 @asynccontextmanager
 async def tgi(
-    space: Space, tiny_models: Path, folder: Path, *, name: str = "tgi-1", restart_seconds: float = 0
+    space: Space, tiny_models: Path, folder: Path, *, name: str = "tgi-1", restart_seconds: float = 0, **more: Any
 ) -> AsyncIterator[TGIHost]:
     """A replica whose TGI runs."""
-    settings = agent_settings(space, tiny_models, folder, tgi_restart_seconds=restart_seconds)
+    settings = agent_settings(space, tiny_models, folder, tgi_restart_seconds=restart_seconds, **more)
     async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
         host = TGIHost(settings, http, restart_lease(space, name))
         await host.begin()

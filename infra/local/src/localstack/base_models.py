@@ -12,10 +12,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import BASE_FILE, BaseModelSpec
+from schemas.artifacts import BASE_FILE, BaseModelSpec, digest_of
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -40,6 +41,8 @@ heading or a control token is altered, so that a message cannot forge a turn.
 
 STOP_TOKENS = ["<eos>", "\n\n### User"]
 """What ends an answer: `<eos>` from a fine-tuned model, the next heading from a base model shown examples."""
+
+TINY_SEED = 20260101
 
 TINY_SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
 
@@ -72,13 +75,13 @@ def build_gemma(out_dir: Path) -> BaseModelSpec:
     return _publish(out_dir / "gemma-3-270m", _write_gemma)
 
 
-def build_tiny(out_dir: Path) -> BaseModelSpec:
-    """Build `out_dir/tiny-test`: a random Gemma3-shaped model (fp32, 2,048 tokens of context), the same every time.
+def build_tiny(out_dir: Path, name: str = "tiny-test", seed: int = TINY_SEED) -> BaseModelSpec:
+    """Build `out_dir/name`: a random Gemma3-shaped model (fp32, 2,048 tokens of context), the same for each seed.
 
     Returns:
         The contents of `base.json`.
     """
-    return _publish(out_dir / "tiny-test", _write_tiny)
+    return _publish(out_dir / name, partial(_write_tiny, seed=seed))
 
 
 def read_base(folder: Path) -> BaseModelSpec | None:
@@ -88,13 +91,7 @@ def read_base(folder: Path) -> BaseModelSpec | None:
         files = {name: _sha256(folder / name) for name in base.files}
     except (OSError, ValueError):
         return None
-    return base if files == base.files and base.digest == folder_digest(files) else None
-
-
-def folder_digest(files: dict[str, str]) -> str:
-    """Sha256 over the sorted lines "path sha256" of a base folder's files, `base.json` excepted."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return base if files == base.files and base.digest == digest_of(files) else None
 
 
 def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> BaseModelSpec:
@@ -108,7 +105,7 @@ def _publish(target: Path, write: Callable[[Path], dict[str, Any]]) -> BaseModel
             path.chmod(0o644)
             _fsync(path)
         files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        base = BaseModelSpec(id=target.name, digest=folder_digest(files), files=files, **facts)
+        base = BaseModelSpec(id=target.name, digest=digest_of(files), files=files, **facts)
         (draft / BASE_FILE).write_text(base.model_dump_json(indent=2) + "\n")
         draft.chmod(0o755)
         _fsync(draft / BASE_FILE)
@@ -163,7 +160,7 @@ def _check_gemma(model: Any, tokenizer: Any) -> None:
     print(f"{prompt!r} is {ids[0].tolist()} and goes on {answer!r}")
 
 
-def _write_tiny(folder: Path) -> dict[str, Any]:
+def _write_tiny(folder: Path, seed: int) -> dict[str, Any]:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
@@ -186,7 +183,7 @@ def _write_tiny(folder: Path) -> dict[str, Any]:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=2048, **TINY_SPECIAL_TOKENS)
     tokenizer.chat_template = CHAT_TEMPLATE
     with torch.random.fork_rng():
-        torch.manual_seed(20260101)
+        torch.manual_seed(seed)
         model = Gemma3ForCausalLM(
             Gemma3TextConfig(
                 vocab_size=bpe.get_vocab_size(),
@@ -210,7 +207,7 @@ def _write_tiny(folder: Path) -> dict[str, Any]:
     return _save(folder, model, tokenizer) | {
         "context_length": 2048,
         "license": "Apache-2.0",
-        "source": "random weights, seed 20260101",
+        "source": f"random weights, seed {seed}",
     }
 
 

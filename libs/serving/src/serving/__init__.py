@@ -2,6 +2,7 @@
 
 from serving.announcing import Publish, announcer
 from serving.attestation import AdapterRefused, Proof, proof_of, read_probes, verify
+from serving.base_folder import BaseFolder, BaseRefused
 from serving.downloads import Downloads
 from serving.host import AdapterHost
 from serving.residency import Residency
@@ -10,6 +11,8 @@ from serving.settings import ReplicaSettings
 __all__ = [
     "AdapterHost",
     "AdapterRefused",
+    "BaseFolder",
+    "BaseRefused",
     "Downloads",
     "Proof",
     "Publish",

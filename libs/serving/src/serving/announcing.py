@@ -1,4 +1,4 @@
-"""What a replica says of its adapters; each fact is said again at every start, so it needs no outbox."""
+"""What a replica says of its base model and adapters; each fact is said again at every start, so it needs no outbox."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import structlog
 from chassis.crash import crash_point
 from eventbus.bus import Bus
 from eventbus.envelopes import envelope_of
-from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event
+from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ReplicaReady
 from schemas.http.registry import AdapterToLoad
 from serving.attestation import Proof
 from serving.failures import Failure
+from serving.host import AdapterHost
 
 log = structlog.get_logger()
 
@@ -29,7 +30,7 @@ def announcer(bus: Bus, service: str) -> Publish:
 
 
 class Announcements:
-    """Says what became of each adapter, once; what the broker did not take is said later.
+    """Says which base is held and what became of each adapter, once; what the broker did not take is said later.
 
     Args:
         publish: sends an event and waits for the broker.
@@ -42,6 +43,25 @@ class Announcements:
         self._replica_id = replica_id
         self._replica_url = replica_url
         self._said: dict[str, bool] = {}
+        self._ready_said = False
+
+    async def say_ready(self, host: AdapterHost) -> None:
+        """Say which base model is held, once."""
+        if self._ready_said:
+            return
+        await self._publish(
+            ReplicaReady(
+                tenant_id="",
+                replica_id=self._replica_id,
+                replica_url=self._replica_url,
+                engine=host.engine,
+                base_model=host.base.id,
+                base_digest=host.base.digest,
+                capabilities=list(host.capabilities),
+            )
+        )
+        self._ready_said = True
+        log.info("replica_ready", base_model=host.base.id, base_digest=host.base.digest)
 
     async def say(self, item: AdapterToLoad, proof: Proof | None) -> None:
         """Say that the adapter is resident, or is no longer, unless that was said last.

@@ -14,16 +14,30 @@ class AdapterHost(Protocol):
     """An engine as far as its adapters go: our own, or one that an agent stands beside.
 
     Attributes:
+        engine: whose HTTP API it answers by.
+        capabilities: what it does beyond that; see `ReplicaReady`.
         base: its base model.
         proofs: of the adapters it serves, by id.
         used: when an adapter was last asked for, on the monotonic clock, as far as it knows.
         at_once: how many adapters it is best given at a time.
     """
 
+    engine: str
+    capabilities: tuple[str, ...]
     base: BaseModelSpec
     proofs: dict[str, Proof]
     used: dict[str, float]
     at_once: int
+
+    async def attest(self) -> None:
+        """Prove again that what answers is the base model, as far as that can change; cheap, as each look asks it.
+
+        An engine that cannot echo also proves one of its adapters now and then; one that fails is let go of.
+
+        Raises:
+            BaseRefused: something else answers.
+            Transient: it could not be tried.
+        """
 
     @property
     def held(self) -> set[str]:

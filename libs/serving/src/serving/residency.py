@@ -37,7 +37,8 @@ class Residency:
 
     The registry's list is the truth and is asked every few seconds; events only make that sooner. A replica that
     starts with nothing so comes back to what it must hold. An adapter that is refused stays refused until the replica
-    starts again; after any other failure it is tried again, later each time.
+    starts again; after any other failure it is tried again, later each time. A replica that cannot prove its base
+    asks for nothing, so that the registry takes it for silent and nobody is routed to it.
 
     Args:
         host: holds the adapters.
@@ -85,7 +86,7 @@ class Residency:
             try:
                 await self.synchronise()
             except SartorError as error:
-                log.warning("registry_not_asked", error=error.message)
+                log.warning("not_in_step", error=error.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._awake.wait()
@@ -96,7 +97,9 @@ class Residency:
         self._downloads.close()
 
     async def synchronise(self) -> None:
-        """One look: let go of what is not wanted any more, load what is missing, say what changed."""
+        """One look: say what base is held, let go of what is not wanted any more, load what is missing, say so."""
+        await self._host.attest()
+        await self._announcements.say_ready(self._host)
         parameters = {"base_model": self._host.base.id, "replica_id": self._replica_id}
         items = await self._registry.read(list[AdapterToLoad], "/internal/adapters", tenant_id="", params=parameters)
         wanted = {item.adapter_id: item for item in items}

@@ -10,7 +10,7 @@ from schemas.artifacts.adapter import (
     AdapterManifest,
     adapter_id_of,
 )
-from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec
+from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec, digest_of
 from schemas.artifacts.fingerprint import FINGERPRINT_TOLERANCE, LEAST_CHANGE, Fingerprint, Probe
 from schemas.artifacts.price import Price
 from schemas.artifacts.provider_model import PROVIDER_FILE, Provider, ProviderModelSpec
@@ -41,4 +41,5 @@ __all__ = [
     "Provider",
     "ProviderModelSpec",
     "adapter_id_of",
+    "digest_of",
 ]

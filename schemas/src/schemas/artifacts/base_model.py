@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.artifacts.price import Price
@@ -31,3 +34,9 @@ class BaseModelSpec(BaseModel):
     license: str | None = Field(None, description="Licence of the weights.")
     source: str | None = Field(None, description="Where the weights are from.")
     price: Price | None = Field(None, description="What its tokens cost.")
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """The digest of a base model whose files have these SHA-256s, in hex."""
+    lines = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

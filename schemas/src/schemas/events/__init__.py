@@ -27,6 +27,7 @@ from schemas.events.models import (
     ModelRetired,
     ModelWaiting,
 )
+from schemas.events.replicas import ReplicaReady
 
 __all__ = [
     "AdapterEvicted",
@@ -63,6 +64,7 @@ __all__ = [
     "ModelRejected",
     "ModelRetired",
     "ModelWaiting",
+    "ReplicaReady",
     "TenantCreated",
     "TenantPolicy",
     "TenantPolicyChanged",

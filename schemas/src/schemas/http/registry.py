@@ -16,16 +16,24 @@ PROVIDER_MODEL = "provider_model"
 
 
 class RouteReplica(BaseModel):
-    """A replica that holds a model's adapter."""
+    """A replica that proved a model's base, and its adapter where it has one."""
 
     model_config = ConfigDict(frozen=True)
 
     replica_id: str = Field(description="The replica.")
-    replica_url: str = Field(description="Where its TGI API answers.")
+    replica_url: str = Field(description="Where its engine answers.")
+    engine: str = Field("tgi", description="Kind of the engine: whose HTTP API answers there.")
+    capabilities: list[str] = Field(
+        default_factory=list,
+        description="What it does beyond that API; `echo`: each answer names the base and the adapter it comes from.",
+    )
 
 
 class ModelRoute(BaseModel):
-    """`GET /internal/routes/{model}`: a model, whose it is, which adapter answers for it and who holds that."""
+    """`GET /internal/routes/{model}`: a model, whose it is, on which base and adapter it stands, and who proved both.
+
+    A base model has no tenant, no owner and no adapter: these are empty.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,11 +42,12 @@ class ModelRoute(BaseModel):
     tenant_id: str = Field(description="The tenant it belongs to.")
     owner: str = Field(description="Person, or key of nobody, whose it is: an end user sees their own only.")
     base_model: str = Field(description="Base model id.")
+    base_digest: str = Field("", description="Digest of the base model's files.")
     adapter_id: str = Field(description="Content-addressed id of the adapter.")
     state: Literal["candidate", "awaiting_approval", "production", "retired", "rejected"] = Field(
         description="Where it stands in its life."
     )
-    replicas: list[RouteReplica] = Field(description="Who proved that they hold the adapter.")
+    replicas: list[RouteReplica] = Field(description="Who proved that they hold both, and is alive.")
 
 
 class AdapterToLoad(BaseModel):

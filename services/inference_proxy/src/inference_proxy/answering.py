@@ -111,7 +111,8 @@ class Answering:
         """
         self._admission.admit(principal, 1)
         route = await self._admission.route(principal, model)
-        return len(await self._engines[route.engine].tokenize(self._routes.pick(route), text))
+        target = self._routes.pick(route)
+        return len(await self._engines[target.kind].tokenize(target, text))
 
     async def _exhaust(self, answer: Answer, index: int) -> None:
         async for _ in self._choice(answer, index):
@@ -120,7 +121,8 @@ class Answering:
     async def _choice(self, answer: Answer, index: int) -> AsyncGenerator[tuple[Piece, str], None]:
         asked, prompt = answer.asked, answer.prompts[index]
         sampling = asked.sampling(answer.stop_tokens, index)
-        engine, target = self._engines[answer.route.engine], self._routes.pick(answer.route)
+        target = self._routes.pick(answer.route)
+        engine = self._engines[target.kind]
         await _refuse_lacking(engine, target, prompt, sampling, scores=asked.scores)
         choice = answer.choices[index]
         if asked.echoes:

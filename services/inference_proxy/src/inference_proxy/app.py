@@ -34,7 +34,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
     registry = service.peer("registry")
     bases = Bases(registry, settings.route_stale_seconds)
-    routes = RouteTable(registry, bases, settings.model_server_url, settings.route_stale_seconds)
+    routes = RouteTable(registry, bases, settings.route_stale_seconds)
     engines: dict[str, Engine] = {
         "tgi": TGIEngine(settings.inference_seconds),
         "openai": OpenAIEngine(settings.inference_seconds, settings.inference_keys_dir),

@@ -28,7 +28,6 @@ class Base:
         spec: its `base.json`.
     """
 
-    engine = "tgi"
     provider = None
 
     def __init__(self, spec: BaseModelSpec) -> None:
@@ -109,7 +108,6 @@ class ProviderBase:
 
     def __init__(self, spec: ProviderModelSpec) -> None:
         self.id = spec.id
-        self.engine = spec.engine.kind
         self.provider = spec.engine
         self.price = spec.price
         self._context_length = spec.context_length

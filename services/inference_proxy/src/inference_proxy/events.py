@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from eventbus.bus import Handlers
 from inference_proxy.routing import RouteTable
-from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
 
 
 def watched(routes: RouteTable) -> Handlers:
     """Each event watched, with what it leads to."""
-    return dict.fromkeys(
-        (ModelPromoted, ModelRejected, ModelRetired, AdapterResident, AdapterEvicted), routes.on_change
-    )
+    of_adapters = (ModelPromoted, ModelRejected, ModelRetired, AdapterResident, AdapterEvicted)
+    return {**dict.fromkeys(of_adapters, routes.on_change), ReplicaReady: routes.on_replica_ready}

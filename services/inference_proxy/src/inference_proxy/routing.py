@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,9 +15,9 @@ from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
 from inference_proxy.bases import Base, Bases, ProviderBase
 from inference_proxy.engines import ModelLoading, Target
-from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
 from schemas.artifacts import Provider
-from schemas.http.registry import ModelRoute
+from schemas.http.registry import ModelRoute, RouteReplica
 
 log = structlog.get_logger()
 
@@ -34,24 +35,29 @@ class Route:
     Attributes:
         model: the name it was asked for by.
         adapter_id: None for a base model.
-        replicas: by name, the addresses of the engines that proved they hold the adapter.
+        replicas: by name, those that proved they hold the base, and the adapter if there is one.
+        base_digest: of the base model's files; empty for a provider's.
         owner: whose model it is among the tenant's people.
-        engine: the kind of engine that answers.
         provider: how the base model's provider is asked, where it is not served by us.
     """
 
     model: str
     base_id: str
     adapter_id: str | None
-    replicas: Mapping[str, str]
+    replicas: Mapping[str, RouteReplica]
+    base_digest: str = ""
     owner: str = ""
-    engine: str = "tgi"
     provider: Provider | None = None
 
     @property
     def fingerprint(self) -> str:
         """Names the weights that answer; echoed as `system_fingerprint`."""
         return self.adapter_id or f"base-{self.base_id}"
+
+    def without(self, replica_id: str) -> Route | None:
+        """What is left of it without a replica; None if nobody is."""
+        left = {name: replica for name, replica in self.replicas.items() if name != replica_id}
+        return replace(self, replicas=left) if left else None
 
     def agree(self, base: Base | ProviderBase) -> None:
         """Refuse where route and base, which are believed apart, are not of one engine: it would be sent nothing.
@@ -83,14 +89,12 @@ class RouteTable:
     Args:
         registry: the source of truth.
         bases: base models, which every tenant may use.
-        base_url: where base models answer.
         stale_seconds: how long a route is believed while the registry cannot be asked.
     """
 
-    def __init__(self, registry: Peer, bases: Bases, base_url: str, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(self, registry: Peer, bases: Bases, stale_seconds: float = STALE_SECONDS) -> None:
         self._registry = registry
         self._bases = bases
-        self._base_url = base_url.rstrip("/")
         self._known: Believed[Key, Route] = Believed(BELIEVED_SECONDS, stale_seconds)
         self._turn = 0
 
@@ -125,32 +129,39 @@ class RouteTable:
     def pick(self, route: Route) -> Target:
         """The model on one of the route's replicas, in turn."""
         self._turn += 1
-        url = list(route.replicas.values())[self._turn % len(route.replicas)]
-        return Target(route.base_id, url, route.adapter_id, route.provider)
+        replica = list(route.replicas.values())[self._turn % len(route.replicas)]
+        return Target(
+            base_id=route.base_id,
+            url=replica.replica_url.rstrip("/"),
+            adapter_id=route.adapter_id,
+            provider=route.provider,
+            kind=replica.engine,
+            base_digest=route.base_digest,
+            echoes="echo" in replica.capabilities,
+        )
 
     async def _ask(self, key: Key, deadline: float | None) -> Route:
         tenant_id, model, stage = key
         timeout = {"timeout": deadline} if deadline else {}
+        base = None
         if not model.startswith("ft:"):
-            try:
+            with contextlib.suppress(NotFound):
                 base = await self._bases.get(model, tenant_id, **timeout)
-            except NotFound:
-                pass
-            else:
-                url = base.provider.url if base.provider else self._base_url
-                return Route(model, base.id, None, {"": url}, engine=base.engine, provider=base.provider)
+        if base and base.provider:
+            there = RouteReplica(replica_id="", replica_url=base.provider.url, engine=base.provider.kind)
+            return Route(model, base.id, None, {"": there}, provider=base.provider)
         try:
             asked: dict[str, Any] = {"tenant_id": tenant_id, **timeout}
-            if stage == "production":
+            if base or stage == "production":
                 told = await self._registry.read(ModelRoute, "/internal/routes/{}", model, **asked)
             else:
                 told = await self._registry.read(ModelRoute, "/internal/versions/{}", model, **asked)
         except NotFound as error:
             raise _not_found(model) from error
-        if told.tenant_id != tenant_id or not told.adapter_id:
+        if told.tenant_id != ("" if base else tenant_id) or bool(told.adapter_id) == bool(base):
             raise _not_found(model)
-        replicas = {replica.replica_id: replica.replica_url.rstrip("/") for replica in told.replicas}
-        return Route(model, told.base_model, told.adapter_id, replicas, told.owner)
+        replicas = {replica.replica_id: replica for replica in told.replicas}
+        return Route(model, told.base_model, told.adapter_id or None, replicas, told.base_digest, told.owner)
 
     async def on_change(
         self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
@@ -161,14 +172,17 @@ class RouteTable:
         else:
             self._known.revise(lambda _key, route: _left_of(route, event))
 
+    async def on_replica_ready(self, event: ReplicaReady) -> None:
+        """It is asked no more for models of another base; the next request for one of its base's asks again."""
+        base = event.base_digest
+        self._known.revise(lambda _key, route: route if route.base_digest == base else route.without(event.replica_id))
+        self._known.doubt(lambda _key, route: route.base_digest == base)
+
 
 def _left_of(route: Route, event: ModelRejected | ModelRetired | AdapterEvicted) -> Route | None:
     if route.adapter_id != event.adapter_id:
         return route
-    if not isinstance(event, AdapterEvicted):
-        return None
-    left = {name: url for name, url in route.replicas.items() if name != event.replica_id}
-    return replace(route, replicas=left) if left else None
+    return route.without(event.replica_id) if isinstance(event, AdapterEvicted) else None
 
 
 def _not_found(model: str) -> NotFound:

@@ -15,10 +15,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.hang_ups import HungUp, unless_gone
 from model_server.engine import Engine
-from model_server.errors import AdapterNotFound, InputTooLong, Overloaded, ParameterRefused
+from model_server.errors import AdapterNotFound, BaseNotFound, InputTooLong, Overloaded, ParameterRefused
 from model_server.requests import BEYOND_TGI, MOST_STOPS, GenerateBody, TokenizeBody
 from model_server.scoring import Scored
 from model_server.sequence import Token
+from schemas.http.model_server import IDENTITY, identity
 
 REQUESTS = Counter("tgi_request_count", "Requests.", ["route"])
 FAILURES = Counter("tgi_request_failure", "Refused or failed requests.", ["err"])
@@ -34,6 +35,8 @@ def refusal(error: Exception) -> JSONResponse:
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, AdapterNotFound):
         status, kind, message = 404, "adapter_not_found", f"Adapter '{error}' is not loaded here."
+    elif isinstance(error, BaseNotFound):
+        status, kind, message = 404, "base_not_found", f"The base model with the digest '{error}' is not loaded here."
     elif isinstance(error, HungUp):
         status, kind, message = 499, "cancelled", "The caller hung up."
     elif isinstance(error, InputTooLong | ParameterRefused):
@@ -95,13 +98,27 @@ def routes(engine: Engine) -> APIRouter:
     router = APIRouter()
     special = engine.vocabulary.special
 
+    def check_base(request: Request) -> None:
+        """Compute nothing for who asks for another base model.
+
+        Raises:
+            BaseNotFound: it is named in the question and not loaded here.
+        """
+        digest = request.headers.get(IDENTITY, "").partition(":")[0]
+        if digest not in ("", engine.base.digest):
+            raise BaseNotFound(digest)
+
+    def echo(told: Token | Scored) -> dict[str, str]:
+        return {IDENTITY: identity(engine.base.digest, told.adapter_id)}
+
     @router.post("/generate")
     async def generate(request: Request, body: GenerateBody) -> Response:
         REQUESTS.labels("generate").inc()
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
-            prefill, tokens = await unless_gone(request, _answered(body))
+            check_base(request)
+            scored, tokens = await unless_gone(request, _answered(body))
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
         last = tokens[-1] if tokens else None
@@ -112,21 +129,21 @@ def routes(engine: Engine) -> APIRouter:
                 "finish_reason": last.finish_reason if last else "length",
                 "generated_tokens": len(tokens),
                 "seed": body.asked.seed,
-                "prefill": prefill,
+                "prefill": [_prefill(place, one) for place, one in enumerate(scored)],
                 "tokens": [_token(token) for token in tokens],
                 "top_tokens": [_top(token, special) for token in tokens] if tokens and tokens[0].top else None,
             }
-        return JSONResponse(answer, headers=_timing(last, began) if last else {"x-prompt-tokens": str(len(prefill))})
+        timing = _timing(last, began) if last else {"x-prompt-tokens": str(len(scored))}
+        return JSONResponse(answer, headers={**timing, **echo(last or scored[-1])})
 
-    async def _answered(body: GenerateBody) -> tuple[list[dict[str, Any]], list[Token]]:
+    async def _answered(body: GenerateBody) -> tuple[list[Scored], list[Token]]:
         """What the prompt's tokens are worth, where that is asked for, and every token of the answer."""
-        generates, given, prefill = body.generates, body.asked, list[dict[str, Any]]()
+        given, scored = body.asked, list[Scored]()
         if given.decoder_input_details:
             scored = await engine.score(body.inputs, given.adapter_id, given.top_n_tokens or 0)
-            prefill = [_scored(place, one) for place, one in enumerate(scored)]
-        return prefill, await _all(engine.generate(body.request())) if generates else []
+        return scored, await _all(engine.generate(body.request())) if body.generates else []
 
-    def _scored(place: int, one: Scored) -> dict[str, Any]:
+    def _prefill(place: int, one: Scored) -> dict[str, Any]:
         """TGI's token of a prompt; and, as of a generated one, its bytes, the likeliest, and whether it is no text."""
         named = {"special": place < engine.begins, "top_tokens": [_named(other, value) for other, value in one.top]}
         return {**_named(one.id, one.logprob), **named}
@@ -141,18 +158,23 @@ def routes(engine: Engine) -> APIRouter:
         QUEUE.set(engine.queued)
         began = time.perf_counter()
         try:
+            check_base(request)
             if body.asked.decoder_input_details or not body.generates:
                 raise ParameterRefused("`decoder_input_details` is not supported when streaming")
             stream = engine.generate(body.request())
             first = await unless_gone(request, anext(stream))  # so that a refusal still has its own status
         except Exception as error:  # the boundary: every failure becomes TGI's error body
             return refusal(error)
-        headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache"}
+        headers = {"x-prompt-tokens": str(first.prompt_tokens), "cache-control": "no-cache", **echo(first)}
         events = _generate_events(_rest(first, stream), body, special, began)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     @router.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> Response:
+    async def tokenize(request: Request, body: TokenizeBody) -> Response:
+        try:
+            check_base(request)
+        except BaseNotFound as error:
+            return refusal(error)
         return await asyncio.to_thread(_tokenized, body)
 
     def _tokenized(body: TokenizeBody) -> Response:
@@ -166,13 +188,14 @@ def routes(engine: Engine) -> APIRouter:
                     "stop": stop,
                 }
                 for one, (start, stop) in zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-            ]
+            ],
+            headers={IDENTITY: identity(engine.base.digest, None)},
         )
 
     @router.get("/info")
     async def info() -> dict[str, Any]:
         return {
-            "model_id": engine.base_id,
+            "model_id": engine.base.id,
             "model_sha": engine.base.digest,
             "model_dtype": f"torch.{engine.base.dtype}",
             "model_device_type": "cpu",

@@ -27,8 +27,8 @@ from model_server.lora import Adapter, Plan, adapt, build
 from model_server.scoring import Scored, Scoring, Scorings
 from model_server.sequence import GenerateRequest, Sequence, Token
 from model_server.vocabulary import Vocabulary
-from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
-from serving import AdapterRefused, Proof, proof_of
+from schemas.artifacts import Probe
+from serving import AdapterRefused, BaseFolder, Proof, proof_of
 
 log = structlog.get_logger()
 
@@ -46,11 +46,10 @@ STOPPED = "the engine's thread has ended"
 class Engine:
     """A loaded base model and its adapters.
 
+    It is a `serving.AdapterHost`, whose attributes and methods are described there.
+
     Attributes:
-        proofs: of the adapters held, by id.
-        used: when each adapter held was last asked for, on the monotonic clock.
         begins: tokens that the tokenizer puts before every text.
-        at_once: how many adapters it is best given at a time.
 
     Args:
         folder: base-model folder with a `base.json`.
@@ -60,13 +59,15 @@ class Engine:
         max_tokens: longest prompt and answer together.
     """
 
+    engine = "tgi"
+    capabilities: tuple[str, ...] = ("echo",)
     at_once = 1
 
     def __init__(
         self, folder: Path, *, threads: int = 0, batch: int = 16, queue: int = 128, max_tokens: int = 2048
     ) -> None:
-        self.base = BaseModelSpec.model_validate_json((folder / BASE_FILE).read_bytes())
-        self.base_id: str = self.base.id
+        self._folder = BaseFolder(folder)
+        self.base = self._folder.spec
         self.max_tokens = min(max_tokens, self.base.context_length)
         if threads:
             torch.set_num_threads(threads)
@@ -183,6 +184,10 @@ class Engine:
                 raise Overloaded(f"{self._most_waiting} requests wait already")
             waiting.append(one)
             self._changed.notify()
+
+    async def attest(self) -> None:
+        """The files loaded are the base model's; see `serving.AdapterHost`."""
+        await self._folder.prove()
 
     @property
     def held(self) -> set[str]:

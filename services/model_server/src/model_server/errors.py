@@ -7,6 +7,10 @@ class AdapterNotFound(Exception):
     """No adapter of that id is loaded; the base model never answers in its place."""
 
 
+class BaseNotFound(Exception):
+    """Another base model is asked than the one that is loaded; it never answers in the other's place."""
+
+
 class InputTooLong(Exception):
     """The prompt and the answer together do not fit."""
 

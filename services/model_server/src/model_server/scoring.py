@@ -30,11 +30,13 @@ class Scored:
     Attributes:
         logprob: given the tokens before it; None of the first, which has none.
         top: the likeliest tokens in its place: id, log-probability.
+        adapter_id: what it was computed with; None for the base model itself.
     """
 
     id: int
     logprob: float | None
     top: list[tuple[int, float]]
+    adapter_id: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,8 @@ class Scorings:
         """The tokens of one text, from the hidden states of its row [padded, hidden]."""
         before = hidden[len(hidden) - len(scoring.prompt) :][:-1]
         following = torch.tensor(scoring.prompt[1:])
-        found = [Scored(scoring.prompt[0], None, [])]
+        adapter_id = scoring.adapter.id if scoring.adapter else None
+        found = [Scored(scoring.prompt[0], None, [], adapter_id)]
         for start in range(0, len(before), POSITIONS):
             log_probs = torch.log_softmax((before[start : start + POSITIONS] @ self._head.t()).float(), dim=-1)
             tokens = following[start : start + POSITIONS]
@@ -127,7 +130,7 @@ class Scorings:
             likeliest = torch.topk(log_probs, scoring.top)
             tops = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
             found += [
-                Scored(token, value, list(zip(*top, strict=True)))
+                Scored(token, value, list(zip(*top, strict=True)), adapter_id)
                 for token, value, top in zip(tokens.tolist(), own, tops, strict=True)
             ]
         return found

@@ -51,6 +51,7 @@ class Token:
         logprob: as the model has it, before penalties and biases.
         top: the likeliest tokens: id, bytes, log-probability.
         finish_reason: TGI's (length, eos_token, stop_sequence), on the last one.
+        adapter_id: what it was computed with; None for the base model itself.
     """
 
     id: int
@@ -63,6 +64,7 @@ class Token:
     prompt_tokens: int
     generated_tokens: int
     generated_text: str
+    adapter_id: str | None = None
 
 
 class Sequence:
@@ -172,6 +174,7 @@ class Sequence:
                 prompt_tokens=len(self.prompt),
                 generated_tokens=len(self._ids),
                 generated_text=self._text,
+                adapter_id=self.adapter.id if self.adapter else None,
             )
         )
 

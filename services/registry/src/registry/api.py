@@ -96,7 +96,7 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
     return router
 
 
-def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catalogue) -> APIRouter:
+def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving, catalogue: Catalogue) -> APIRouter:
     """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
     router = APIRouter(prefix="/v1/registry")
 
@@ -106,7 +106,8 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, catalogue: Catal
         if after is not None:
             bases = bases[1 + bases.index(catalogue.get(after)) :]
         default = catalogue.default_id()
-        return page([BaseView.of(base, default) for base in bases], limit=limit)
+        shown = [BaseView.of(base, default, await serving.held(base)) for base in bases[: limit + 1]]
+        return page(shown, limit=limit)
 
     @router.get("/models")
     async def list_versions(

@@ -29,13 +29,13 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     gate = Gate(models, tenants, replicas)
     naming = Naming(aliases, models, catalogue)
     serving = Serving(models, aliases, replicas, catalogue)
-    service.bus.subscribe(subscriptions(gate, tenants))
+    service.bus.subscribe(subscriptions(gate, tenants, replicas))
     service.on_start(models.prepare)
     service.watch_waiting(store, WAITING, "waiting_since")
     return service.app(
         [
             model_routes(serving, gate, naming),
-            registry_routes(models, gate, naming, catalogue),
+            registry_routes(models, gate, naming, serving, catalogue),
             internal_routes(serving, catalogue),
             leftover_routes(Leftovers(store, LEFT_BEHIND, gate.finish_deletion)),
         ]

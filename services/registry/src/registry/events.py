@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventbus.bus import Handlers
-from registry.store import Tenants
+from registry.store import Replicas, Tenants
 from registry.use_cases import Gate
 from schemas import (
     AdapterEvicted,
@@ -13,12 +13,13 @@ from schemas import (
     EvaluationCompleted,
     FinetuneCancelled,
     FinetuneTrained,
+    ReplicaReady,
     TenantCreated,
     TenantPolicyChanged,
 )
 
 
-def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
+def subscriptions(gate: Gate, tenants: Tenants, replicas: Replicas) -> Handlers:
     """Each event consumed, with what it leads to."""
 
     async def on_tenant_created(event: TenantCreated) -> None:
@@ -48,6 +49,9 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
     async def on_adapter_evicted(event: AdapterEvicted) -> None:
         await gate.drop(event)
 
+    async def on_replica_ready(event: ReplicaReady) -> None:
+        await replicas.ready(event)
+
     return {
         TenantCreated: on_tenant_created,
         TenantPolicyChanged: on_tenant_policy_changed,
@@ -58,4 +62,5 @@ def subscriptions(gate: Gate, tenants: Tenants) -> Handlers:
         AdapterResident: on_adapter_resident,
         AdapterLoadFailed: on_adapter_load_failed,
         AdapterEvicted: on_adapter_evicted,
+        ReplicaReady: on_replica_ready,
     }

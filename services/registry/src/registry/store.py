@@ -12,7 +12,7 @@ from chassis.peers import Peer
 from eventbus.outbox import AggregateStore
 from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model, State
-from schemas import TenantPolicy
+from schemas import ReplicaReady, TenantPolicy
 from schemas.http.accounts import TenantFacts
 from stores.mongo import ASCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
 
@@ -179,7 +179,7 @@ class Aliases:
 
 
 class Replicas:
-    """When each replica of the model server last asked what it must hold, so that a dead one is not routed to.
+    """What each replica said of itself, and when it last asked what it must hold: a dead one is not routed to.
 
     Nobody is called silent before this process has listened as long as that itself: while the registry was down,
     nobody could be heard. The clock is the database's, as those of the registry's replicas may differ.
@@ -198,13 +198,39 @@ class Replicas:
         """A replica asked."""
         await self._replicas.update_one({"_id": replica_id}, [{"$set": {"heard_ms": SERVER_MS}}], upsert=True)
 
+    async def ready(self, said: ReplicaReady) -> None:
+        """A replica proved its base; it holds no other any more."""
+        await self._replicas.update_one({"_id": said.replica_id}, {"$set": {"ready": said.model_dump()}}, upsert=True)
+        await self.heard(said.replica_id)
+
+    async def with_base(self, base_model: str, base_digest: str) -> list[ReplicaReady]:
+        """What the living replicas that proved this base said of themselves.
+
+        Where living ones proved several bases at one address, it cannot be told who answers there: nobody is routed to.
+        """
+        lately = {} if self._just_listening else {"$expr": {"$lt": [self._since, "$heard_ms"]}}
+        living = self._replicas.find({"ready": {"$exists": True}, **lately})
+        found = [ReplicaReady.model_validate(one["ready"]) async for one in living]
+        bases: dict[str, set[tuple[str, str]]] = {}
+        for said in found:
+            bases.setdefault(said.replica_url, set()).add((said.base_model, said.base_digest))
+        return [said for said in found if bases[said.replica_url] == {(base_model, base_digest)}]
+
     async def silent(self) -> set[str]:
         """Ids of the replicas that asked once and have been silent too long."""
-        if time.monotonic() < self._listening_since + self._seconds:
+        if self._just_listening:
             return set()
-        since = {"$add": [SERVER_MS, int(-1000 * self._seconds)]}
-        found = self._replicas.find({"$expr": {"$lt": ["$heard_ms", since]}}, {"_id": 1})
+        found = self._replicas.find({"$expr": {"$lt": ["$heard_ms", self._since]}}, {"_id": 1})
         return {str(document["_id"]) async for document in found}
+
+    @property
+    def _just_listening(self) -> bool:
+        return time.monotonic() < self._listening_since + self._seconds
+
+    @property
+    def _since(self) -> dict[str, Any]:
+        """The time, on the database's clock, since which a living replica was heard."""
+        return {"$add": [SERVER_MS, int(-1000 * self._seconds)]}
 
 
 class Tenants:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from chassis.crash import crash_point
@@ -21,7 +21,9 @@ from schemas import (
     EvaluationCompleted,
     FinetuneCancelled,
     FinetuneTrained,
+    ReplicaReady,
 )
+from schemas.artifacts import BaseModelSpec
 
 # Lower case, digits and . _ - : it can never be taken for an `ft:` name or need escaping in an address.
 ALIAS_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -196,13 +198,17 @@ class Naming:
         return alias
 
 
+Living = Mapping[tuple[str, str], list[ReplicaReady]]
+"""Replicas by the base that they proved, its id and digest."""
+
+
 @dataclass(frozen=True)
 class Route:
-    """A model in production, its aliases, and the replicas that hold it and are alive."""
+    """A model in production, or a base model; its aliases; and the living replicas that proved all it stands on."""
 
-    model: Model
+    model: Model | BaseModelSpec
     aliases: list[str]
-    replicas: list[Replica]
+    replicas: list[ReplicaReady]
 
 
 class Serving:
@@ -273,21 +279,35 @@ class Serving:
     async def routes(self, tenant_id: str) -> list[Route]:
         """Routes to models in production: the tenant's, or all tenants' where `tenant_id` is empty."""
         models = await self._models.in_production(tenant_id)
-        silent = await self._replicas.silent()
         names: dict[tuple[str, str], list[str]] = {}
         for alias in await self._aliases.all(tenant_id):
             names.setdefault((alias.tenant_id, alias.model), []).append(alias.name)
-        return [_route(model, names.get((model.tenant_id, model.id), []), silent) for model in models]
+        living = await self._living({(model.base_model, model.lineage.base_digest) for model in models})
+        return [_route(model, names.get((model.tenant_id, model.id), []), living) for model in models]
 
     async def route(self, tenant_id: str, name: str) -> Route:
-        """The route to one model in production, by name or alias.
+        """The route to a base model with weights here, or to a model in production by name or alias.
 
         Raises:
-            NotFound: as `resolve`; also where `tenant_id` is empty, as a name means nothing without its tenant.
+            NotFound: as `resolve`; also for a tenant's model where `tenant_id` is empty, as a name means nothing
+                without its tenant, and for another provider's.
         """
+        if self._catalogue.find(name) is not None:
+            base = self._catalogue.weights(name)
+            return Route(base, [], await self._replicas.with_base(base.id, base.digest))
         model = await self.in_production(tenant_id, name)
         names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model.id]
-        return _route(model, names, await self._replicas.silent())
+        return _route(model, names, await self._living({(model.base_model, model.lineage.base_digest)}))
+
+    async def held(self, base: Base) -> int | None:
+        """How many living replicas answer as a base model; None where another provider does."""
+        if not isinstance(base.spec, BaseModelSpec):
+            return None
+        return len(await self._replicas.with_base(base.id, base.spec.digest))
+
+    async def _living(self, bases: Iterable[tuple[str, str]]) -> Living:
+        """Of these bases (id and digest), the living replicas that proved them."""
+        return {base: await self._replicas.with_base(*base) for base in bases}
 
     async def version(self, tenant_id: str, model_id: str) -> Route:
         """The route to a model version that is not over, also one that is only tested yet.
@@ -298,7 +318,7 @@ class Serving:
         model = await self._models.find(tenant_id, model_id)
         if model is None or model.state not in LOADED:
             raise NotFound(f"No version '{model_id}' to be tested.", code="model_not_found", param="model")
-        return _route(model, [], await self._replicas.silent())
+        return _route(model, [], await self._living({(model.base_model, model.lineage.base_digest)}))
 
     async def to_load(self, tenant_id: str, base_model: str, replica_id: str) -> list[Model]:
         """Models whose adapter a replica of `base_model` must hold; a replica that names itself is known to live."""
@@ -311,6 +331,7 @@ class Serving:
         return models
 
 
-def _route(model: Model, aliases: list[str], silent: set[str]) -> Route:
-    living = [replica for replica in model.replicas if replica.replica_id not in silent]
-    return Route(model=model, aliases=sorted(aliases), replicas=living)
+def _route(model: Model, aliases: list[str], living: Living) -> Route:
+    proved_base = {said.replica_id: said for said in living[model.base_model, model.lineage.base_digest]}
+    both = [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]
+    return Route(model=model, aliases=sorted(aliases), replicas=both)

@@ -64,15 +64,29 @@ class BaseView(BaseModel):
     dtype: str | None = None
     license: str | None = None
     price: Price | None = None
+    replicas: int | None = None
 
     @classmethod
-    def of(cls, base: Base, default: str) -> BaseView:
-        """Leave out what only services need, such as the chat template and a provider's address."""
+    def of(cls, base: Base, default: str, replicas: int | None) -> BaseView:
+        """Leave out what only services need, such as the chat template and a provider's address.
+
+        Args:
+            base: of the catalogue.
+            default: id of the default one.
+            replicas: how many living ones proved it; None where another provider serves it.
+        """
         spec = base.spec
-        facts = spec.model_dump(include=set(cls.model_fields) - {"engine"})
+        facts = spec.model_dump(include=set(cls.model_fields) - {"engine", "replicas"})
         has_weights = isinstance(spec, BaseModelSpec)
         engine = "own" if isinstance(spec, BaseModelSpec) else spec.engine.kind
-        return cls(**facts, created=base.created, default=base.id == default, engine=engine, fine_tuning=has_weights)
+        return cls(
+            **facts,
+            created=base.created,
+            default=base.id == default,
+            engine=engine,
+            fine_tuning=has_weights,
+            replicas=replicas,
+        )
 
 
 class ModelCard(BaseModel):
@@ -145,15 +159,29 @@ class AliasView(BaseModel):
 def route_view(route: Route) -> ModelRoute:
     """The route to a model, for whoever asks its replicas."""
     model = route.model
+    replicas = [RouteReplica(**said.model_dump(include=set(RouteReplica.model_fields))) for said in route.replicas]
+    if isinstance(model, BaseModelSpec):
+        return ModelRoute(
+            model=model.id,
+            aliases=[],
+            tenant_id="",
+            owner="",
+            base_model=model.id,
+            base_digest=model.digest,
+            adapter_id="",
+            state="production",
+            replicas=replicas,
+        )
     return ModelRoute(
         model=model.id,
         aliases=route.aliases,
         tenant_id=model.tenant_id,
         owner=model.owner,
         base_model=model.base_model,
+        base_digest=model.lineage.base_digest,
         adapter_id=model.adapter_id,
         state=model.state,
-        replicas=[RouteReplica(replica_id=one.replica_id, replica_url=one.replica_url) for one in route.replicas],
+        replicas=replicas,
     )
 
 

@@ -75,6 +75,17 @@ class Launcher:
             return (await self._http.get(f"{self.url}/health")).is_success
         return False
 
+    async def model_id(self) -> str:
+        """What TGI says that it serves: the folder it was started on.
+
+        Raises:
+            Transient: it does not say.
+        """
+        try:
+            return str((await self._http.get(f"{self.url}/info")).raise_for_status().json()["model_id"])
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise Transient(f"TGI does not say what it serves: {type(error).__name__}: {error}") from error
+
     @property
     def exit_code(self) -> int | None:
         """How TGI ended; None while it runs, and before its first start."""

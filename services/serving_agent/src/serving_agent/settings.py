@@ -25,6 +25,9 @@ class Settings(ReplicaSettings):
         60,
         description="TGI is started again for new adapters at most so often; those that come meanwhile share a start.",
     )
+    tgi_prove_again_seconds: float = Field(
+        300, description="How often one of the adapters, by chance, is proven again: TGI's answers name no adapter."
+    )
     tgi_launcher: str = Field("text-generation-launcher", description="The launcher's command.")
 
     @property

@@ -13,6 +13,7 @@ from inference_proxy.engines.engine import (
     Sampling,
     Scored,
     Target,
+    WrongModel,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Sampling",
     "Scored",
     "Target",
+    "WrongModel",
 ]

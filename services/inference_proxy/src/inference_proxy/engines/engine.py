@@ -20,12 +20,18 @@ class Target:
         url: where the engine answers.
         adapter_id: the adapter on top; None for the base model itself.
         provider: how the base model's provider is asked, where it is not served by us.
+        kind: of the engine.
+        base_digest: of the base model's files; empty for a provider's.
+        echoes: whether each answer must name base and adapter; it is given to nobody where it does not.
     """
 
     base_id: str
     url: str
     adapter_id: str | None = None
     provider: Provider | None = None
+    kind: str = "tgi"
+    base_digest: str = ""
+    echoes: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class Engine(Protocol):
             EngineBusy: it has too many requests.
             EngineAway: it cannot be reached, or does not let us in.
             ModelLoading: it does not hold the adapter (yet).
+            WrongModel: another base or adapter answers there; nothing of its answer is given.
             AnswerBroken: it failed, or stopped before the end of the answer.
         """
         ...
@@ -218,3 +225,14 @@ class AnswerBroken(Transient):
 
     def __init__(self, why: str, *, retry_after: float = 1) -> None:
         super().__init__(f"The model failed to answer: {why}", code="generation_failed", retry_after=retry_after)
+
+
+class WrongModel(Transient):
+    """Another base or adapter answers than the route says, or it does not name itself; the operator must look."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What answers in this model's place is not this model, so nothing of it is given; try again shortly.",
+            code="wrong_model",
+            retry_after=5,
+        )

@@ -8,9 +8,12 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import AsyncGenerator, Collection
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import structlog
+from prometheus_client import Counter
 from pydantic import BaseModel, field_validator
 from pydantic import ValidationError as PydanticError
 from text_generation import AsyncClient
@@ -37,7 +40,17 @@ from inference_proxy.engines.engine import (
     Sampling,
     Scored,
     Target,
+    WrongModel,
 )
+from schemas.http.model_server import IDENTITY, identity
+
+log = structlog.get_logger()
+
+WRONG_MODELS = Counter(
+    "inference_wrong_models_total", "Answers not given, as their engine named another model, or none.", ["why"]
+)
+for _why in ("another", "unnamed", "refused"):
+    WRONG_MODELS.labels(_why)  # an alert sees the first one only if there was a zero before
 
 FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 LONGEST_EVENT = 1024 * 1024
@@ -118,12 +131,13 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
             parameters = _parameters(sampling, target.adapter_id)
             request = LoraRequest(inputs=prompt.text, stream=True, parameters=parameters)
             body = json.dumps(request.model_dump(), ensure_ascii=False).encode()
-            headers = {"content-type": "application/json"}
+            headers = {"content-type": "application/json", **_names(target)}
             async with self._session.post(f"{target.url}/generate_stream", data=body, headers=headers) as answer:
                 if answer.status == 413:
                     raise PromptTooLong("its body is too large", prompt.param)
                 if answer.status != 200:
-                    raise parse_error(answer.status, await answer.json())
+                    raise _refusal(target, answer.status, await answer.json())
+                _check_echo(target, answer)
                 prompt_tokens = int(answer.headers.get("x-prompt-tokens", 0))
                 whole = False
                 async for line in answer.content:
@@ -150,12 +164,13 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
                 "top_n_tokens": top or None,
             }
             body = {"inputs": prompt.text, "parameters": parameters}
-            async with self._session.post(f"{target.url}/generate", json=body) as answer:
+            async with self._session.post(f"{target.url}/generate", json=body, headers=_names(target)) as answer:
                 if answer.status == 413:
                     raise PromptTooLong("its body is too large", prompt.param)
-                told = await answer.json()
                 if answer.status != 200:
-                    raise parse_error(answer.status, told)
+                    raise _refusal(target, answer.status, await answer.json())
+                _check_echo(target, answer)
+                told = await answer.json()
             return _scored(prompt.text, [PrefillToken.model_validate(one) for one in told["details"]["prefill"]])
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineAway from error
@@ -168,8 +183,9 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
         """The base model's tokens of a text; see `Engine`."""
         body = {"inputs": text, "add_special_tokens": False}
         try:
-            async with self._session.post(f"{target.url}/tokenize", json=body) as answer:
+            async with self._session.post(f"{target.url}/tokenize", json=body, headers=_names(target)) as answer:
                 answer.raise_for_status()
+                _check_echo(replace(target, adapter_id=None), answer)
                 return [int(token["id"]) for token in await answer.json()]
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineAway from error
@@ -190,6 +206,37 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineAway from error
         return said or []
+
+
+def _names(target: Target) -> dict[str, str]:
+    """The header that names the model asked; an engine that has another base refuses, TGI does not look at it."""
+    return {IDENTITY: identity(target.base_digest, target.adapter_id)} if target.base_digest else {}
+
+
+def _check_echo(target: Target, answer: aiohttp.ClientResponse) -> None:
+    """Before anything of an answer is read: it must be the model's that was asked.
+
+    Raises:
+        WrongModel: it names another, or none though this engine declares that it does.
+    """
+    wanted, echoed = identity(target.base_digest, target.adapter_id), answer.headers.get(IDENTITY)
+    if echoed == wanted or (echoed is None and not target.echoes):
+        return
+    raise _wrong_model(target, "unnamed" if echoed is None else "another", echoed)
+
+
+def _wrong_model(target: Target, why: str, echoed: str | None) -> WrongModel:
+    WRONG_MODELS.labels(why).inc()
+    wanted = identity(target.base_digest, target.adapter_id)
+    log.error("wrong_model", why=why, url=target.url, base_model=target.base_id, wanted=wanted, echoed=echoed)
+    return WrongModel()
+
+
+def _refusal(target: Target, status: int, body: dict[str, str]) -> Exception:
+    if body.get("error_type") == "base_not_found":
+        return _wrong_model(target, "refused", None)
+    error: Exception = parse_error(status, body)
+    return error
 
 
 def _parameters(sampling: Sampling, adapter_id: str | None) -> LoraParameters:

@@ -8,6 +8,7 @@ answers an unknown adapter id from the base model without a word.
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import time
 from collections import Counter
@@ -18,8 +19,8 @@ import httpx2
 import structlog
 
 from chassis.errors import Transient
-from schemas.artifacts import BASE_FILE, BaseModelSpec, Probe
-from serving import AdapterRefused, Proof, proof_of, read_probes, verify
+from schemas.artifacts import Probe
+from serving import AdapterRefused, BaseFolder, BaseRefused, Proof, proof_of, read_probes, verify
 from serving_agent.launcher import Launcher
 from serving_agent.restart_lease import RestartLease
 from serving_agent.settings import Settings
@@ -45,22 +46,26 @@ class TGIHost:
         lease: by which one replica at a time starts its TGI again.
     """
 
+    engine = "tgi"
+    capabilities: tuple[str, ...] = ()
     at_once = 1000
 
     def __init__(self, settings: Settings, http: httpx2.AsyncClient, lease: RestartLease) -> None:
-        base_folder = settings.models_dir / settings.base_model
-        self._launcher = Launcher(settings.tgi_launcher, base_folder, settings.tgi_port, http)
+        self._folder = BaseFolder(settings.models_dir / settings.base_model)
+        self._launcher = Launcher(settings.tgi_launcher, self._folder.path, settings.tgi_port, http)
         self._http = http
         self._lease = lease
         self._adapters_dir = settings.adapters_dir
         self._restart_seconds = settings.tgi_restart_seconds
-        self.base = BaseModelSpec.model_validate_json((base_folder / BASE_FILE).read_bytes())
+        self._prove_again_seconds = settings.tgi_prove_again_seconds
+        self.base = self._folder.spec
         self.proofs: dict[str, Proof] = {}
         self.used: dict[str, float] = {}
         self._alone = asyncio.Lock()
         self._loaded: set[str] = set()
         self._unproven_starts: Counter[str] = Counter()
         self._started_at = float("-inf")
+        self._proven_at = time.monotonic()
 
     async def begin(self) -> None:
         """The first start: with the adapters that were proven before, or with none should it not start with those.
@@ -102,6 +107,27 @@ class TGIHost:
         """Raise unless TGI answers."""
         if not await self._launcher.healthy():
             raise Transient("TGI is not healthy.")
+
+    async def attest(self) -> None:
+        """TGI was started on the base's files, and names them; see `serving.AdapterHost`.
+
+        It cannot say in an answer who gives it, so one of its adapters, by chance, is proven again now and then.
+        """
+        await self._folder.prove()
+        async with self._alone:
+            if (named := await self._launcher.model_id()) != str(self._folder.path):
+                raise BaseRefused(f"{self.base.id}: what answers at {self._launcher.url} serves {named}.")
+            if self.proofs and time.monotonic() >= self._proven_at + self._prove_again_seconds:
+                self._proven_at = time.monotonic()
+                await self._prove_again(random.choice(sorted(self.proofs)))  # noqa: S311 - nothing secret
+
+    async def _prove_again(self, adapter_id: str) -> None:
+        try:
+            self.proofs[adapter_id] = await self._prove(adapter_id, read_probes(self._adapters_dir / adapter_id))
+        except AdapterRefused as error:
+            log.error("adapter_proven_no_more", adapter_id=adapter_id, error=str(error))
+            self._loaded.discard(adapter_id)
+            await self.unload(adapter_id)
 
     @property
     def held(self) -> set[str]:
