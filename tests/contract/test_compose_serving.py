@@ -25,15 +25,12 @@ def addresses(hosts: dict[str, str], monkeypatch: pytest.MonkeyPatch, **given: s
     for name, settings in ANNOUNCERS.items():
         environment = load(**given)["services"][name]["environment"]
         monkeypatch.setattr(socket, "gethostname", lambda name=name: hosts[name])
-        said[name] = settings(
-            model_server_url=environment["SARTOR_MODEL_SERVER_URL"], replica_url=environment["SARTOR_REPLICA_URL"]
-        ).own_url
+        said[name] = settings(replica_url=environment["SARTOR_REPLICA_URL"]).own_url
     return said
 
 
-@pytest.mark.parametrize("answers_for_bases", ["http://model-server:8000", "http://tgi:8080"])
-def test_nobody_announces_the_address_of_another(answers_for_bases: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = addresses({"model-server": "a", "serving-agent": "b"}, monkeypatch, MODEL_SERVER_URL=answers_for_bases)
+def test_nobody_announces_the_address_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = addresses({"model-server": "a", "serving-agent": "b"}, monkeypatch)
     assert said == {"model-server": "http://model-server:8000", "serving-agent": "http://tgi:8080"}
 
 
@@ -84,13 +81,12 @@ def test_tgi_is_asked_where_it_listens_and_not_where_its_agent_does() -> None:
 
 def test_the_addresses_named_in_the_example_exist() -> None:
     text = (ROOT / ".env.example").read_text()
-    assert dotenv()["MODEL_SERVER_URL"] == "http://model-server:8000"
     assert (dotenv()["MODEL_SERVER_REPLICA_URL"], dotenv()["TGI_REPLICA_URL"]) == (
         CONTAINERS["model-server"]["environment"]["SARTOR_REPLICA_URL"],
         CONTAINERS["serving-agent"]["environment"]["SARTOR_REPLICA_URL"],
     )
     agent = CONTAINERS["serving-agent"]["environment"]
-    assert f"http://tgi:{agent['SARTOR_TGI_PORT']} when the gpu profile runs" in text
+    assert urlsplit(dotenv()["TGI_REPLICA_URL"]).port == int(agent["SARTOR_TGI_PORT"])
     assert "http://serving-agent:8000 when the gpu profile runs" in text
     assert dotenv()["SERVING_AGENT_URL"] == CONTAINERS["console"]["environment"]["SARTOR_SERVING_AGENT_URL"] == ""
 
