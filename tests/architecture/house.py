@@ -134,12 +134,15 @@ def renewals(house: House) -> Found:
 
 
 def workers(house: House) -> Found:
-    """Classes that claim work in a loop of their own."""
+    """Classes that claim work in a loop of their own, be it by a method of theirs."""
     for module in house.modules:
         for one in module.classes:
-            runs = [part for part in one.body if isinstance(part, ast.AsyncFunctionDef) and part.name == "run"]
+            methods = {part.name: part for part in one.body if isinstance(part, ast.AsyncFunctionDef)}
+            runs = [methods["run"]] if "run" in methods else []
             loops = [loop for run in runs for loop in ast.walk(run) if isinstance(loop, ast.While)]
-            if any(name.startswith("claim") for loop in loops for name in called(loop)):
+            names = {name for loop in loops for name in called(loop)}
+            names |= {name for own in names & methods.keys() for name in called(methods[own])}
+            if any(name.lstrip("_").startswith("claim") for name in names):
                 yield module.at(one)
 
 
@@ -225,15 +228,17 @@ def queries_in_routes(house: House) -> Found:
 
 
 def lists_of_services(house: House) -> Found:
-    """Literals that name most services."""
+    """Literals that name many services; who reads a topic is no list of services, and a test holds it to the code."""
     for module in house.modules:
+        if module.path.name == "topics.py":
+            continue
         for one in ast.walk(module.tree):
             parts = one.keys if isinstance(one, ast.Dict) else getattr(one, "elts", [])
-            if len({part.value for part in parts if isinstance(part, ast.Constant)} & SERVICES) > len(SERVICES) / 2:
+            if len({part.value for part in parts if isinstance(part, ast.Constant)} & SERVICES) > 5:
                 yield module.at(one)
             elif isinstance(one, ast.DictComp | ast.GeneratorExp | ast.ListComp):
                 first = [call.args[0] for call in ast.walk(one) if isinstance(call, ast.Call) and call.args]
-                if len({part.value for part in first if isinstance(part, ast.Constant)} & SERVICES) > len(SERVICES) / 2:
+                if len({part.value for part in first if isinstance(part, ast.Constant)} & SERVICES) > 5:
                     yield module.at(one)
 
 

@@ -462,6 +462,41 @@ BUGS: tuple[Planted, ...] = (
         f"{WORKER_TEST}::test_what_may_be_broken_off_is_when_the_lease_is_lost",
     ),
     bug(
+        "a place is given for the sake of who had a later turn",
+        f"{WORK}/queue.py",
+        "return (await self._in_turn({*waiting, one.tenant_id}))[0] if waiting else None",
+        "return next(iter(waiting), None)",
+        f"{QUEUE_TEST}::test_a_place_is_given_only_where_it_goes_to_another_tenant",
+    ),
+    bug(
+        "who stops while it claims keeps what it claimed",
+        f"{WORK}/queue.py",
+        "            await asyncio.shield(self._unclaim(claiming))\n",
+        "",
+        f"{QUEUE_TEST}::test_who_stops_while_it_claims_gives_back_what_it_claimed",
+    ),
+    bug(
+        "work that begins anew keeps the failures of before",
+        "libs/eventbus/src/eventbus/outbox.py",
+        "anew = ANEW if aggregate.take_begins_anew() else {}",
+        "anew = ANEW if False else {}",
+        f"{QUEUE_TEST}::test_work_that_begins_anew_counts_anew_though_nobody_noted_that_it_had_ended",
+    ),
+    bug(
+        "another service's conflict means that the work is another's",
+        f"{WORK}/ends.py",
+        "return isinstance(error, Conflict) and error.code in REFUSED",
+        "return isinstance(error, Conflict)",
+        f"{WORKER_TEST}::test_an_attempt_ends_in_one_way_and_is_counted_once",
+    ),
+    bug(
+        "a run that was done before it could stop is thrown away",
+        "services/trainer/src/trainer/training_process.py",
+        'if self._halted == "queued" and code == 0 and self.last:',
+        "if False:",
+        f"{TRAINING}::test_a_run_that_was_done_before_it_could_stop_is_not_thrown_away",
+    ),
+    bug(
         "an outage counts against the work it meets",
         f"{WORK}/ends.py",
         "    if isinstance(error, (Transient, PyMongoError)):\n",
@@ -486,8 +521,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "cancel ignored after training",
         "services/trainer/src/trainer/domain.py",
-        '        self._expect("running")\n',
-        '        self._expect("running", "cancelled")\n',
+        "        self._expect(*CLAIMABLE)\n",
+        '        self._expect(*CLAIMABLE, "cancelled")\n',
         STATES,
     ),
     bug(
@@ -527,8 +562,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a long job keeps others waiting",
         "services/trainer/src/trainer/training_process.py",
-        'if job.state == "running" and await self._held.others_wait():',
-        "if False:",
+        'job.state == "running" and await self._held.others_wait():',
+        "False:",
         f"{TRAINING}::test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was",
     ),
     bug(

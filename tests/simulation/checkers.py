@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from tests.simulation.history import Document, Entry, History, Write
+from tests.simulation.turn_checker import places_are_given_to_who_waited_longer
 
 JOB_ENDED = ("succeeded", "failed", "cancelled")
 MODEL_ENDED = ("rejected", "retired")
@@ -125,7 +126,16 @@ def one_committing_attempt(history: History) -> list[str]:
         by_its_worker = write.collection == "jobs" and new["fence"] == old["fence"] and _is_work(before, after)
         if by_its_worker and not _held_by(old["owner"], write.by, history, write.id, old["fence"]):
             wrong.append(f"I3: {write.by} wrote to {write.id}, which {old['owner']} holds (fence {old['fence']})")
+        if write.collection == "jobs" and new["unfinished"] not in _unfinished_after(old, new):
+            wrong.append(f"I3: {write.id} went from {old['unfinished']} unfinished claims to {new['unfinished']}")
     return wrong + _worked_too_long(history)
+
+
+def _unfinished_after(old: Document, new: Document) -> tuple[int, ...]:
+    """How many claims of a job may be unfinished after a write: a claim adds one, who gives it back leaves none."""
+    if new["fence"] == old["fence"] + 1:
+        return (old["unfinished"] + 1,)
+    return (0,) if not new["owner"] else (old["unfinished"], 0)
 
 
 def _is_work(before: Document, after: Document) -> bool:
@@ -350,6 +360,7 @@ CHECKERS: tuple[Callable[[History], list[str]], ...] = (
     no_accepted_work_is_lost,
     one_effect_per_intent,
     one_committing_attempt,
+    places_are_given_to_who_waited_longer,
     terminal_states_never_change,
     one_event_per_state_change,
     artifacts_are_whole,

@@ -83,7 +83,7 @@ async def training(world: World, child: Subprocess, folder: Path, parent: int) -
         say(type="step", step=step, total_steps=STEPS, train_loss=1.0 / step)
         if step % SAVE_EVERY == 0 or child.terminated:
             _write(folder / f"checkpoint-{step}", {"state.json": json.dumps({"state": state, "step": step})})
-            say(type="checkpoint", step=step, path=f"checkpoint-{step}")
+            say(type="checkpoint", step=step, total_steps=STEPS, path=f"checkpoint-{step}")
             while config.followed and not stored_mark(folder / f"checkpoint-{step}").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         if child.terminated:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.simulation.checkers import one_effect_per_intent
 from tests.simulation.history import Document, Fault, History, Write
+from tests.simulation.turn_checker import places_are_given_to_who_waited_longer
 
 APPROVAL = {"waiting_for": "approval", "reason": "58 rows are too few"}
 REPLICA = {"waiting_for": "replica", "reason": ""}
@@ -39,3 +40,29 @@ def test_a_wait_may_be_told_again_where_something_changed(waits: tuple[dict[str,
 def test_the_same_wait_told_twice_in_a_row_is_refused(waits: tuple[dict[str, str], ...]) -> None:
     [wrong] = one_effect_per_intent(told(*waits))
     assert "twice in a row" in wrong
+
+
+def job(job_id: str, tenant: str, state: str, fence: int, owner: str) -> dict[str, Any]:
+    lease = {"fence": fence, "owner": owner, "until_ms": 9_000 if owner else 0}
+    return {"_id": job_id, "tenant_id": tenant, "state": state, "lease": lease}
+
+
+@pytest.mark.parametrize(("b_had", "claimed", "wrong"), [(1, "b", 0), (3, "b", 1), (1, "a", 1)])
+def test_a_place_is_given_to_who_waited_longer(b_had: int, claimed: str, wrong: int) -> None:
+    steps: list[tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = [
+        ("turns", "b", None, {"at": b_had}),
+        ("jobs", "a", None, job("a", "a", "queued", 0, "")),
+        ("turns", "a", None, {"at": 2}),
+        ("jobs", "a", job("a", "a", "queued", 0, ""), job("a", "a", "running", 1, "w")),
+        ("jobs", "b", None, job("b", "b", "queued", 0, "")),
+        ("jobs", "a", job("a", "a", "running", 1, "w"), job("a", "a", "queued", 1, "w")),
+        ("jobs", "a", job("a", "a", "queued", 1, "w"), job("a", "a", "queued", 1, "")),
+    ]
+    fence = 1 if claimed == "a" else 0
+    taken = (job(claimed, claimed, "queued", fence, ""), job(claimed, claimed, "queued", fence + 1, "w"))
+    steps.append(("jobs", claimed, *taken))
+    history = History()
+    history.writes += [
+        Write(at, 100, "trainer", name, key, *change, "w") for at, (name, key, *change) in enumerate(steps)
+    ]
+    assert len(places_are_given_to_who_waited_longer(history)) == wrong

@@ -42,7 +42,7 @@ from tests.simulation.history import Document, Fault, Handled, History, Write
 from tests.simulation.http import Application, Routes
 from tests.simulation.log import SimulatedBroker, SimulatedLog
 from tests.simulation.machine import Machines, ObjectServer, patched
-from tests.simulation.programs import SimulatedHost, heartbeat, training
+from tests.simulation.programs import SAVE_EVERY, SimulatedHost, heartbeat, training
 
 BASE = "base"
 LEASE_SECONDS = 6.0
@@ -67,7 +67,12 @@ BUILDS: dict[str, tuple[Callable[..., Any], type[ServiceSettings], dict[str, Any
     "trainer": (
         trainer.app.build,
         trainer.settings.Settings,
-        {"trainer_lease_seconds": LEASE_SECONDS, "trainer_slice_seconds": 1.5, "trainer_threads": 1},
+        {
+            "trainer_lease_seconds": LEASE_SECONDS,
+            "trainer_slice_seconds": 0.5,
+            "trainer_save_every_steps": SAVE_EVERY,
+            "trainer_threads": 1,
+        },
     ),
     "registry": (registry.app.build, registry.settings.Settings, {"registry_replica_seconds": SILENT_SECONDS}),
     "serving_agent": (
@@ -156,7 +161,7 @@ class World:
 
     def journal(self, database: str) -> Callable[[str, str, Document | None, Document | None], None]:
         def keep(collection: str, key: str, before: Document | None, after: Document | None) -> None:
-            if collection in ("jobs", "models", "aliases", "parked"):
+            if collection in ("jobs", "models", "aliases", "parked", "turns"):
                 now = self.databases[database].now_ms()
                 self.history.writes.append(
                     Write(self.loop.time(), now, database, collection, key, before, after, self.network.caller)

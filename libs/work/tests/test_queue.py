@@ -12,6 +12,8 @@ from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
 from runtime import Service
+from stores.leases import FREE
+from stores.mongo import PyMongoError
 from testkit import Space
 from work import Held, Policy, WorkQueue
 from work.queue import tenants_with_work
@@ -150,11 +152,26 @@ async def test_looking_for_work_is_a_walk_along_an_index(shelf: Shelf) -> None:
     assert [*free["$match"]] == ["$expr"]
 
 
-async def test_a_claim_reads_what_is_a_tenants_and_waits_by_age(shelf: Shelf) -> None:
+async def test_a_claim_reads_what_is_a_tenants_and_waits_by_age(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the claim itself sends: its equalities and then its order are the keys of one index.
+
+    All but the clock is explained: the local database has none in a plan.
+    """
     await shelf.fill(*(f"tenant_{number % 5}" for number in range(50)))
-    assert ["state", "tenant_id", "created_at"] in await indexes(shelf)
-    query = {"state": "waiting", "tenant_id": "tenant_1"}
-    plan = await explained(shelf, {"find": "parcels", "filter": query, "sort": {"created_at": 1}, "limit": 1})
+    sent: list[dict[str, Any]] = []
+
+    async def send(query: dict[str, Any], _change: Any, *, sort: list[tuple[str, int]], **_: Any) -> None:
+        sent.append({"filter": query, "sort": dict(sort)})
+
+    monkeypatch.setattr(shelf.collection, "find_one_and_update", send)
+    one_tenants = WorkQueue(shelf.store, ["waiting"], shelf.collection.database["turns"])
+    assert await one_tenants.claim("w", 60) is None
+    command = sent[0]
+    meant, free = command["filter"]["$and"]
+    assert free == FREE
+    assert {name: type(value) for name, value in meant.items()} == {"state": str, "tenant_id": str}
+    assert [*meant, *command["sort"]] in await indexes(shelf)
+    plan = await explained(shelf, {"find": "parcels", **command, "filter": meant, "limit": 1})
     assert "COLLSCAN" not in stages(plan)
 
 
@@ -207,12 +224,96 @@ async def test_work_that_nobody_wants_any_more_is_not_ours(shelf: Shelf) -> None
     assert not await shelf.queue.renew(one, 60)
 
 
+async def test_who_goes_first_has_had_its_turn(shelf: Shelf) -> None:
+    await shelf.fill("a", "a", "b")
+    await shelf.collection.update_one({"_id": "p-0"}, {"$set": {"state": "begun"}})
+    first = shelf.made(first={"state": "begun"})
+    assert [(await first.claim("w", 60) or Parcel(id="", tenant_id="")).id for _ in range(3)] == ["p-0", "p-2", "p-1"]
+
+
+def one_slice_after_another(shelf: Shelf, one: Parcel) -> Held[Parcel]:
+    """A lease of work that has had its slice whenever it asks."""
+    return Held(shelf.queue, one, Policy(60, 3, 3, 1, slice_seconds=0))
+
+
 async def test_others_wait_if_they_have_something_that_is_free(shelf: Shelf) -> None:
     await shelf.fill("a", "a", "b")
-    ours = await shelf.claim()
-    assert await shelf.queue.others_wait(ours)
+    ours = one_slice_after_another(shelf, await shelf.claim())
+    assert await ours.others_wait()
     await shelf.claim()
-    assert not await shelf.queue.others_wait(ours), "the other's is under way, and of our own there is more"
+    assert not await ours.others_wait(), "the other's is under way, and of our own there is more"
+
+
+async def test_a_place_is_given_only_where_it_goes_to_another_tenant(shelf: Shelf) -> None:
+    """Who had a later turn than one's own gains nothing by it: whoever gave the place would be claimed at once."""
+    await shelf.fill("a", "b", "b")
+    first, second = await shelf.claim(), await shelf.claim()
+    assert [first.tenant_id, second.tenant_id] == ["a", "b"]
+    ours, theirs = one_slice_after_another(shelf, first), one_slice_after_another(shelf, second)
+    assert not await ours.others_wait()
+    assert not await theirs.others_wait(), "of its own tenant alone there is more"
+    assert await ours.others_wait(), "it had a further slice, and with that a later turn"
+    await shelf.queue.release(first)
+    assert (await shelf.claim()).tenant_id == "b"
+
+
+async def test_who_had_a_turn_long_ago_has_the_next_when_a_long_one_ends_its_slice(shelf: Shelf) -> None:
+    """With one worker left of two, else the later turn of who has none now would keep it waiting for the whole job."""
+    await shelf.fill("a", "b", "b")
+    ours = one_slice_after_another(shelf, await shelf.claim())
+    await shelf.queue.finish(done := await shelf.claim())
+    await shelf.collection.update_one({"_id": done.id}, {"$set": {"state": "done"}})
+    assert [await ours.others_wait() for _ in range(2)] == [False, True]
+
+
+async def test_who_stops_while_it_claims_gives_back_what_it_claimed(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shelf.fill("a")
+    claim, claimed, answered = shelf.store.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(*asked: Any) -> Parcel | None:
+        one = await claim(*asked)
+        claimed.set()
+        await answered.wait()
+        return one
+
+    monkeypatch.setattr(shelf.store, "claim", slow)
+    claiming = asyncio.create_task(shelf.queue.claim("w", 60))
+    await claimed.wait()
+    claiming.cancel()
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    lease = (await shelf.store.get("a", "p-0")).lease
+    assert (lease.owner, lease.unfinished, lease.fence) == ("", 0, 1)
+
+
+async def test_a_turn_that_cannot_be_noted_loses_no_claim(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise PyMongoError("connection closed")
+
+    await shelf.fill("a")
+    turns = shelf.collection.database["turns"]
+    monkeypatch.setattr(turns, "update_one", away)
+    assert (await WorkQueue(shelf.store, STATES, turns).claim("w", 60) or Parcel(id="", tenant_id="")).id == "p-0"
+
+
+async def test_work_that_begins_anew_counts_anew_though_nobody_noted_that_it_had_ended(shelf: Shelf) -> None:
+    await shelf.fill("a")
+    one = await shelf.claim()
+    await shelf.queue.progress(one, 5)
+    await shelf.queue.count_failure(one)
+    asked = await shelf.store.get("a", "p-0")
+    asked.begin_anew()
+    await shelf.store.save(asked)
+    await shelf.store.save(asked)
+    lease = (await shelf.store.get("a", "p-0")).lease
+    assert (lease.failures, lease.unfinished, lease.progress) == (0, 0, 0)
+    assert (lease.owner, lease.fence) == ("w", 1), "it is held still"
+    await shelf.queue.count_failure(one)
+    await shelf.store.save(asked)
+    assert (await shelf.store.get("a", "p-0")).lease.failures == 1, "and once it has begun, counts stay"
 
 
 async def test_documents_of_earlier_releases_are_claimed_counted_and_renewed(shelf: Shelf) -> None:

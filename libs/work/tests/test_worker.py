@@ -63,8 +63,8 @@ class Shelf:
         one.lease.failures += 1
         return one.lease.failures
 
-    async def others_wait(self, one: Parcel) -> bool:
-        return True
+    async def next_turn(self, one: Parcel) -> str:
+        return "another"
 
     def _give_back(self, one: Parcel, word: str, seconds: float = 0.0) -> None:
         one.lease.unfinished = 0
@@ -123,7 +123,10 @@ FULL = DiskFull("full")
         (AWAY, "put_off", ("put off", 7), 0),
         (PyMongoError("away"), "put_off", ("put off", 7), 0),
         (FULL, "put_off", ("put off", 10), 0),
-        (Conflict("claimed by another"), "lost", ("released", 0), 0),
+        (Conflict("claimed by another", code="stale_fence"), "lost", ("released", 0), 0),
+        (Conflict("kept changing", code="stale_write"), "lost", ("released", 0), 0),
+        (Conflict("is over", code="wrong_state"), "lost", ("released", 0), 0),
+        (Conflict("another service's 409"), "failed", ("put off", 7), 1),
         (MemoryError(), "failed", ("put off", 7), 1),
         (TooLarge("of our own, and not meant"), "failed", ("put off", 7), 1),
         (Failed(AWAY), "failed", ("put off", 7), 1),
@@ -182,7 +185,7 @@ async def test_an_end_that_cannot_be_recorded_is_come_to_again_without_another_a
     assert kind.begun == 1
 
 
-@pytest.mark.parametrize("error", [Conflict("claimed"), NotFound("gone")])
+@pytest.mark.parametrize("error", [Conflict("claimed", code="stale_fence"), NotFound("gone")])
 async def test_a_word_about_work_that_is_anothers_or_gone_is_none(error: Exception) -> None:
     shelf, kind = Shelf(), raising(None)
 
@@ -191,6 +194,18 @@ async def test_a_word_about_work_that_is_anothers_or_gone_is_none(error: Excepti
 
     kind.ended = refuse  # type: ignore[method-assign]
     assert (await worker(shelf, kind).work(parcel())).name == "lost"
+
+
+async def test_a_conflict_that_is_no_refusal_of_the_store_is_come_to_again_after_a_pause() -> None:
+    """Else the work is given back at once, and claimed again at once, for as long as somebody says so."""
+    shelf, kind = Shelf(), raising(None)
+
+    async def refuse(*_: Any) -> None:
+        raise Conflict("another service's 409")
+
+    kind.ended = refuse  # type: ignore[method-assign]
+    assert (await worker(shelf, kind).work(parcel())).name == "put_off"
+    assert shelf.words == [("put off", 7)]
 
 
 async def test_a_failure_of_work_that_another_has_by_now_counts_for_nothing() -> None:

@@ -14,6 +14,7 @@ from gateway_world import World, gateway, receiver
 
 from event_gateway.domain import Delivery, Endpoint, Outcome
 from event_gateway.sending import WebhookSender
+from event_gateway.store import Webhooks
 from event_gateway.worker import Deliveries
 from schemas import FinetuneSucceeded, KeyRevoked, ModelPromoted, WebhookRefused, verified
 from testkit import Space, eventually
@@ -225,6 +226,28 @@ async def test_what_waits_of_a_type_that_is_wanted_no_more_is_not_sent(space: Sp
         assert len(there.came) == 1
 
 
+async def test_a_worker_that_lost_a_delivery_does_not_delete_it(space: Space) -> None:
+    async with gateway(space, **SLOW) as world, space.publisher("trainer") as publish:
+        await endpoint(world, "http://127.0.0.1:9/hook")
+        await publish(succeeded(world.tenant))
+        there = world.database["deliveries"]
+
+        async def tried() -> Any:
+            return await there.find_one({"attempts": 1, "lease.owner": ""})
+
+        await eventually(tried)
+        service = world.app.state.service
+        due: Any = None
+        webhooks = Webhooks(service.aggregates("endpoints", Endpoint), service.aggregates("deliveries", Delivery), due)
+        late = Delivery.model_validate({**(found := await tried()), "id": found["_id"]})
+        await there.update_one({}, {"$inc": {"lease.fence": 1}})
+        await webhooks.forget(late)
+        assert await there.count_documents({}) == 1
+        late.lease.fence += 1
+        await webhooks.forget(late)
+        assert await there.count_documents({}) == 0
+
+
 async def test_who_may_not_read_what_is_sent_may_not_delete_it(world: World) -> None:
     made = await endpoint(world, "http://127.0.0.1:9/hook", "key.revoked.v1", key="sk-admin")
     path = f"/webhook_endpoints/{made['id']}"
@@ -291,6 +314,11 @@ async def test_what_is_sent_of_anothers_events_is_not_led_elsewhere(world: World
         assert (await world.post(path, {"event_types": ["model.promoted.v1"]}, "sk-admin")).status_code == 200
         assert (await world.post(path, {"name": "mine"})).status_code == 200
         assert (await world.post(replay)).status_code == 403
+        refused = await world.post(replay, key="sk-admin")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "type_not_wanted")
+        assert [it["id"] for it in await deliveries(world, made, state="parked")] == [one["id"]], "it is kept"
+        wanted = {"event_types": ["model.promoted.v1", "key.revoked.v1"]}
+        assert (await world.post(path, wanted, "sk-admin")).status_code == 200
         assert (await world.post(replay, key="sk-admin")).status_code == 200
         await eventually(lambda: len(there.came) == 2)
 

@@ -306,6 +306,9 @@ async def test_a_failed_file_that_is_added_again_is_tried_again(world: World) ->
     files = world.sdk().vector_stores.files
     store = await world.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
     assert (await world.settled(store.id, event.file_id)).status == "failed"
+    failed = {"file_id": event.file_id, "lease.owner": ""}
+    end_not_noted = {"$set": {"lease.failures": 5, "lease.unfinished": 5}}
+    await eventually(lambda: world.database["files"].find_one_and_update(failed, end_not_noted))
     del world.ingest.told[event.file_id]
     await world.publish(event)
     again = await files.create(vector_store_id=store.id, file_id=event.file_id, attributes={"lang": "en"})

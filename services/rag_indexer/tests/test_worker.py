@@ -115,3 +115,15 @@ async def test_a_file_taken_out_of_one_store_meanwhile_is_still_removed_from_the
         FileDeleted(tenant_id="t", file_id="f")
     )
     assert dropped == ["in store 2"]
+
+
+@pytest.mark.parametrize("asked", ["again", "elsewhere", "delete", "nothing new"])
+def test_a_file_whose_work_begins_anew_is_counted_anew(asked: str) -> None:
+    one = file("completed" if asked in ("elsewhere", "nothing new") else "failed")
+    if asked == "elsewhere":
+        one.index_elsewhere("another")
+    elif asked == "delete":
+        one.delete()
+    else:
+        one.ask_again({"lang": "en"}, None)
+    assert one.take_begins_anew() == (asked != "nothing new")

@@ -103,6 +103,7 @@ def test_an_ended_job_never_changes(last: str, then: str) -> None:
         (("enqueue", "start", "start"), "running"),
         (("enqueue", "start", "give_place"), "queued"),
         (("enqueue", "start", "pause", "give_place"), "paused"),
+        (("enqueue", "start", "give_place", "train"), "evaluating"),
         (("enqueue", "enqueue"), "queued"),
         (("enqueue", "start", "train", "cancel"), "cancelled"),
     ],
@@ -113,7 +114,7 @@ def test_side_ways(steps: tuple[str, ...], state: str) -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [("start",), ("train",), ("enqueue", "train"), ("enqueue", "start", "pause", "train"), (*WAY[:3], "pause")],
+    [("start",), ("train",), ("enqueue", "start", "pause", "train"), (*WAY[:3], "train"), (*WAY[:3], "pause")],
 )
 def test_wrong_turns_are_refused(steps: tuple[str, ...]) -> None:
     with pytest.raises(Conflict):

@@ -35,6 +35,7 @@ from trainer.run_config import FailedForGood
 from trainer.settings import Settings
 from trainer.store import INTERRUPTED, Jobs
 from trainer.sweep import Sweep
+from trainer.training_process import TrainingProcess
 from trainer.worker import MOST_DEATHS, Training, policy
 from work import LeasedWorker, WorkQueue, ends
 from work import worker as work_worker
@@ -133,10 +134,9 @@ class Shop:
             tenant_id=tenant,
             created_at=1767225600 + number,
             organization="acme",
-            base_model="tiny-test",
             training_file="file-1",
             seed=7,
-            **facts,
+            **{"base_model": "tiny-test", **facts},
         )
         job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0}, 1)
         await self.kept.add(job)
@@ -323,7 +323,24 @@ async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop)
     assert int(resumed.split()[4]) > before.checkpoint.step, "what was trained until the halt is kept"
 
 
-async def test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was(shop: Shop) -> None:
+@pytest.fixture
+def finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The jobs of the runs that came to their end."""
+    found: list[str] = []
+    keep = TrainingProcess._keep
+
+    async def kept(self: TrainingProcess, event: dict[str, Any]) -> None:
+        await keep(self, event)
+        if event["type"] == "finished":
+            found.append(self._job.id)
+
+    monkeypatch.setattr(TrainingProcess, "_keep", kept)
+    return found
+
+
+async def test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_where_it_was(
+    shop: Shop, finished: list[str]
+) -> None:
     shop.employ(trainer_slice_seconds=0.0)
     long, own = await shop.queue_job(40), await shop.queue_job(1)
     async with shop.working():
@@ -335,12 +352,66 @@ async def test_a_long_job_gives_its_place_to_a_tenant_who_waits_and_goes_on_wher
         assert (await shop.get(own)).lease.fence == 0, "who waits of its own tenant is no reason"
         job = await shop.becomes(long, "evaluating")
     assert job.lease.failures == 0
+    assert finished == [short, long], "no run that came to its end was thrown away"
     told = await shop.told(long)
     gave = [at for at, line in enumerate(told) if line.startswith("Others wait")]
     went_on = [int(told[at + 1].removeprefix("Training resumed from step ").split()[0]) for at in gave]
     assert gave
     assert went_on == sorted(went_on)
     assert went_on[0] >= 4
+
+
+async def test_a_job_that_is_about_done_keeps_its_place(shop: Shop, finished: list[str]) -> None:
+    shop.employ(trainer_slice_seconds=0.0)
+    short, other = await shop.queue_job(2), await shop.queue_job(1, tenant="tenant_b")
+    async with shop.working():
+        job = await shop.becomes(short, "evaluating")
+        assert (await shop.get(other, "tenant_b")).state in CLAIMABLE, "it waited all the time"
+    assert job.lease.fence == 1
+    assert job.checkpoint is None or job.checkpoint.step == 5, "it might have, one step before its end"
+    assert finished == [short]
+    assert not [line for line in await shop.told(short) if line.startswith("Others wait")]
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["halted", "unseen"])
+async def test_a_run_that_was_done_before_it_could_stop_is_not_thrown_away(
+    shop: Shop, finished: list[str], monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    monkeypatch.setattr(training_process, "WATCH_SECONDS", 0.1 if watched else 60)
+    job_id = await shop.queue_job(2)
+    store = TrainingProcess._keep
+
+    async def done(self: TrainingProcess, event: dict[str, Any]) -> None:
+        await store(self, event)
+        if event["type"] == "finished":
+            await shop.change(job_id, lambda job: job.give_place(2))
+            if watched:
+                await eventually(lambda: self._halted)
+
+    monkeypatch.setattr(TrainingProcess, "_keep", done)
+    async with shop.working():
+        job = await shop.becomes(job_id, "evaluating")
+    assert (job.lease.fence, finished) == (1, [job_id])
+
+
+async def test_an_end_is_told_before_it_is_written_so_that_it_is_come_to_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await shop.queue_job(1, base_model="none-such")
+    tell, cut = shop.jobs.tell, []
+
+    async def away(job: Job, key: str, message: str, **about: Any) -> None:
+        if key == "failed" and not cut:
+            cut.append(message)
+            raise PyMongoError("connection closed")
+        await tell(job, key, message, **about)
+
+    monkeypatch.setattr(shop.jobs, "tell", away)
+    async with shop.working():
+        job = await shop.becomes(job_id, "failed")
+    assert cut
+    assert job.error is not None
+    assert (await shop.told(job_id))[-1] == job.error.message
 
 
 async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_training(

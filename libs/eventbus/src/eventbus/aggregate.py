@@ -54,10 +54,20 @@ class Aggregate(BaseModel):
     lease: Lease = Field(default_factory=Lease)
 
     _pending: list[Event] = PrivateAttr(default_factory=list)
+    _begins_anew: bool = PrivateAttr(default=False)
 
     def record(self, event: Event) -> None:
         """Add an event to be saved with the change that caused it."""
         self._pending.append(event)
+
+    def begin_anew(self) -> None:
+        """Have its work begin from the start: what was counted against it is forgotten in the write that saves this."""
+        self._begins_anew = True
+
+    def take_begins_anew(self) -> bool:
+        """Whether its work is to begin from the start, once."""
+        begins, self._begins_anew = self._begins_anew, False
+        return begins
 
     def count(self, event: Event) -> int:
         """The number of an event in its stream, from 1: those of this aggregate with the same topic and subject."""

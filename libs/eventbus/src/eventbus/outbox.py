@@ -16,7 +16,7 @@ from eventbus.aggregate import Aggregate, Lease
 from eventbus.envelopes import envelope_of
 from eventbus.event_size import check_size
 from schemas import Event
-from stores.leases import Leases
+from stores.leases import ANEW, Leases
 from stores.mongo import ASCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
 from stores.paging import NEWEST_FIRST, OLDEST_FIRST, page
 
@@ -169,7 +169,8 @@ class AggregateStore(Generic[A]):
         }
         if fence is not None:
             query["lease.fence"] = fence
-        change: Document = {"$set": aggregate.to_document(), "$inc": {"version": 1}}
+        anew = ANEW if aggregate.take_begins_anew() else {}
+        change: Document = {"$set": {**aggregate.to_document(), **anew}, "$inc": {"version": 1}}
         if outbox:
             change["$push"] = {"outbox": {"$each": outbox}}
         try:

@@ -35,6 +35,8 @@ FREE = over("lease.until_ms")
 
 GIVEN_BACK: Document = {"lease.owner": "", "lease.until_ms": 0, "lease.unfinished": 0}
 FORGIVEN: Document = {"lease.failures": 0, "lease.unfinished": 0}
+ANEW: Document = {**FORGIVEN, "lease.progress": 0}
+"""Of work that begins from the start: whatever was counted before, be it that its end could not be noted."""
 
 
 async def keep_renewed(
@@ -132,8 +134,8 @@ class Holds:
 class Leases:
     """Claims, renews and gives back leases kept in the documents of `collection`, in their field `lease`.
 
-    A claim is counted in the same write, and a worker that gives the lease back takes that count back: so one that dies
-    counts by itself. See `Lease` for what is counted.
+    A claim raises `unfinished` in the same write, and whoever gives the lease back, for whatever reason, sets it to 0:
+    so a worker that dies counts without having said anything. See `Lease` for what else is counted.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -197,8 +199,7 @@ class Leases:
 
     async def finish(self, document_id: str, fence: int) -> None:
         """Give the lease back, and forget what was counted: the work is over, and begins anew if it ever does."""
-        forgotten = {**GIVEN_BACK, **FORGIVEN, "lease.progress": 0}
-        await self._collection.update_one({"_id": document_id, "lease.fence": fence}, {"$set": forgotten})
+        await self._collection.update_one({"_id": document_id, "lease.fence": fence}, {"$set": {**GIVEN_BACK, **ANEW}})
 
     async def count_failure(self, document_id: str, fence: int) -> int | None:
         """Count a failed attempt, for which no death is counted.

@@ -8,15 +8,20 @@ from chassis.errors import Conflict, SartorError, Transient
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
 from stores.mongo import PyMongoError
 
+REFUSED = ("stale_fence", "stale_write", "wrong_state")
+"""Codes of a write that a store, or the aggregate itself, refused: the work is another's, or over."""
+
 
 class End(Exception):
     """The end of one attempt.
 
     Attributes:
         name: in logs and metrics.
+        seconds: until somebody may go on.
     """
 
     name: ClassVar[str]
+    seconds: float = 0.0
 
 
 class Done(End):
@@ -43,14 +48,9 @@ class PutOff(End):
 
 
 class Failed(End):
-    """The attempt counts against the work; another is made, up to the policy's number.
-
-    Attributes:
-        seconds: until then, as the policy has it.
-    """
+    """The attempt counts against the work; another is made, up to the policy's number, after its pause."""
 
     name = "failed"
-    seconds = 0.0
 
     def __init__(self, error: Exception) -> None:
         super().__init__(message_of(error))
@@ -79,9 +79,9 @@ class OutOfAttempts(GiveUp):
     """As many attempts failed, or as many workers died in a row, as the policy allows."""
 
     def __init__(self, *, failures: int, deaths: int, error: Exception | None = None) -> None:
-        last = f"{message_of(error)} " if error else ""
-        counted = f"({failures} attempts)." if failures else f"{deaths} workers in a row died of it."
-        super().__init__(f"{last}{counted}", error=error)
+        last = message_of(error) if error else "None of its attempts succeeded."
+        reason = f"{last} ({failures} attempts)." if failures else f"{deaths} workers in a row died of it."
+        super().__init__(reason, error=error)
         self.failures = failures
         self.deaths = deaths
 
@@ -95,8 +95,8 @@ class Lost(End):
 def end_of(error: Exception, retry_seconds: float) -> End:
     """The end of an attempt that an error ended.
 
-    What is away, or lacking on this machine, is no fault of the work; a write that is refused means that the work is
-    another's or over; all else counts against it.
+    What is away, or lacking on this machine, is no fault of the work; a write that its store refuses means that the
+    work is another's or over; all else counts against it, a conflict that somebody else tells of too.
     """
     if isinstance(error, End):
         return error
@@ -104,9 +104,14 @@ def end_of(error: Exception, retry_seconds: float) -> End:
         return PutOff(EXHAUSTED_SECONDS, message_of(error), error)
     if isinstance(error, (Transient, PyMongoError)):
         return PutOff(retry_seconds, message_of(error), error)
-    if isinstance(error, Conflict):
-        return Lost(error.message)
+    if is_refusal(error):
+        return Lost(message_of(error))
     return Failed(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a write was refused because the work is another's, or over."""
+    return isinstance(error, Conflict) and error.code in REFUSED
 
 
 def message_of(error: Exception) -> str:

@@ -37,6 +37,7 @@ class Held(Generic[A]):
         self._queue = queue
         self._one = one
         self._seconds = policy.lease_seconds
+        self._slice_seconds = policy.slice_seconds
         self._slice_ends = asyncio.get_running_loop().time() + policy.slice_seconds
         self._lost = asyncio.Event()
 
@@ -48,6 +49,7 @@ class Held(Generic[A]):
             yield
         finally:
             keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
     async def renew(self) -> bool:
         """Renew the lease now; False when another worker has the work or nobody wants it any more."""
@@ -77,13 +79,21 @@ class Held(Generic[A]):
         await self._queue.progress(self._one, mark)
 
     async def others_wait(self) -> bool:
-        """Whether the work has had its slice and another tenant has work that nobody does: it may give its place."""
-        if asyncio.get_running_loop().time() < self._slice_ends:
+        """Whether the work has had its slice and another tenant's turn comes next: it may give its place.
+
+        Where others wait and have had a turn since, its own tenant's next turn begins here, and with it a slice.
+        """
+        clock = asyncio.get_running_loop().time
+        if clock() < self._slice_ends:
             return False
-        return await self._queue.others_wait(self._one)
+        tenant_id = await self._queue.next_turn(self._one)
+        if tenant_id == self._one.tenant_id:
+            await self._queue.take_turn(tenant_id)
+            self._slice_ends = clock() + self._slice_seconds
+        return tenant_id not in (None, self._one.tenant_id)
 
     def heartbeat(self, settings: ServiceSettings, service: str, group: int) -> Heartbeat:
-        """A process that renews the lease, however busy this one is, and ends a process group when it is lost.
+        """A process that renews the lease too, however busy this one is, and ends a process group when it is lost.
 
         Args:
             settings: where MongoDB is.

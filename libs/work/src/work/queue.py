@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection as Some
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
+
+import structlog
 
 from chassis.clock import wall
 from chassis.ids import SERVER_MS
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
-from stores.mongo import ASCENDING, Collection, Query, ensure_index
+from stores.mongo import ASCENDING, Collection, PyMongoError, Query, ensure_index
+
+log = structlog.get_logger()
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -34,7 +40,7 @@ class WorkQueue(Generic[A]):
     Args:
         store: where it lies.
         states: those in which an aggregate is work.
-        turns: by tenant, when it last had a turn.
+        turns: by tenant, when it was last given a worker, or kept one for a further slice.
         first: which work goes before everybody's turn.
     """
 
@@ -66,26 +72,60 @@ class WorkQueue(Generic[A]):
     ) -> A | None:
         """Claim the oldest work of the tenant that waited longest for a turn: nobody's many hold up one's few.
 
+        Whoever stops while it claims gives back what it claimed, as nobody else knows of it.
+
         Args:
             owner: the worker's name, for people.
             seconds: length of the lease.
             where: further conditions of the work.
             but_of: tenants that have enough under way.
         """
+        claiming = asyncio.ensure_future(self._claim(owner, seconds, where or {}, but_of))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._unclaim(claiming))
+            raise
+
+    async def _claim(self, owner: str, seconds: float, where: Mapping[str, Any], but_of: Sequence[str]) -> A | None:
         if self._first is not None:
             interrupted = await self._store.claim(self._first, owner, seconds)
             if interrupted is not None:
+                await self.take_turn(interrupted.tenant_id)
                 return interrupted
-        waiting = [tenant_id for tenant_id in await self._tenants() if tenant_id not in but_of]
-        if not waiting:
-            return None
-        had = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": waiting}})}
-        for tenant_id in sorted(waiting, key=lambda tenant: (had.get(tenant, 0), str(tenant))):
-            one = await self._store.claim({**self.query, **(where or {}), "tenant_id": tenant_id}, owner, seconds)
+        for tenant_id in await self._in_turn([one for one in await self._tenants() if one not in but_of]):
+            one = await self._store.claim({**self.query, **where, "tenant_id": tenant_id}, owner, seconds)
             if one is not None:
-                await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": wall()}}, upsert=True)
+                await self.take_turn(tenant_id)
                 return one
         return None
+
+    async def _unclaim(self, claiming: asyncio.Future[A | None]) -> None:
+        try:
+            one = await claiming
+            if one is not None:
+                await self.release(one)
+        except Exception as error:  # nothing may take the place of the cancellation; the lease runs out by itself
+            log.warning("claim_not_released", error=f"{type(error).__name__}: {error}")
+
+    async def _in_turn(self, tenants: Some[str]) -> list[str]:
+        """Tenants, that one first whose last turn is longest ago."""
+        if not tenants:
+            return []
+        had = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": list(tenants)}})}
+        return sorted(tenants, key=lambda tenant: (had.get(tenant, 0), str(tenant)))
+
+    async def take_turn(self, tenant_id: str) -> None:
+        """Note that a tenant has a turn now; where that cannot be, its next one comes too early."""
+        try:
+            await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": wall()}}, upsert=True)
+        except PyMongoError as error:  # the work is claimed, and done
+            log.warning("turn_not_noted", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
+
+    async def next_turn(self, one: A) -> str | None:
+        """Whose turn would be next if `one` were given back: its own tenant's, another's; None where no other waits."""
+        waiting = {*await self._tenants()} - {one.tenant_id}
+        return (await self._in_turn({*waiting, one.tenant_id}))[0] if waiting else None
 
     async def _tenants(self) -> list[str]:
         """Who has work that is free: nobody is asked in vain whose work is only under way or put off."""
@@ -93,10 +133,6 @@ class WorkQueue(Generic[A]):
         for state in self._states:
             found |= {one["_id"]: None async for one in self._store.collection.aggregate(tenants_with_work(state))}
         return list(found)
-
-    async def others_wait(self, one: A) -> bool:
-        """Whether another tenant than that of `one` has work that is free."""
-        return any(tenant_id != one.tenant_id for tenant_id in await self._tenants())
 
     async def renew(self, one: A, seconds: float) -> bool:
         """Extend a lease; False when another worker has the work or nobody wants it any more."""

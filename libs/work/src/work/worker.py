@@ -9,11 +9,11 @@ from typing import ClassVar, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Histogram
 
-from chassis.errors import Conflict, NotFound
+from chassis.errors import NotFound
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
 from eventbus.aggregate import Aggregate
 from stores.mongo import PyMongoError
-from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff, end_of
+from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff, end_of, is_refusal, message_of
 from work.held import Held
 from work.policy import Policy
 from work.queue import WorkQueue
@@ -53,7 +53,10 @@ class Kind(Generic[A]):
         raise NotImplementedError
 
     async def ended(self, one: A, end: End) -> None:
-        """Write and tell what follows from the end; the lease is held still. Doing it again changes nothing."""
+        """Tell and write what follows from the end; the lease is held still. Doing it again changes nothing.
+
+        What ends the work is written last: whatever fails before that is come to again.
+        """
 
 
 class LeasedWorker(Generic[A]):
@@ -130,11 +133,12 @@ class LeasedWorker(Generic[A]):
                 end = await self._count(one, end)
             _log(end)
             await self._kind.ended(one, end)
-        except (Conflict, NotFound) as error:
-            end = Lost(error.message)
         except Exception as error:  # the boundary of an end: it is come to again, after a pause
-            log.warning("end_not_recorded", end=end.name, exc_info=error)
-            end = PutOff(self._policy.retry_seconds, "its end could not be recorded")
+            if is_refusal(error) or isinstance(error, NotFound):
+                end = Lost(message_of(error))
+            else:
+                log.warning("end_not_recorded", end=end.name, exc_info=error)
+                end = PutOff(self._policy.retry_seconds, "its end could not be recorded")
         await self._give_back(one, end)
         return end
 
@@ -152,7 +156,7 @@ class LeasedWorker(Generic[A]):
         try:
             if isinstance(end, (Done, GiveUp)):
                 await self._queue.finish(one)
-            elif isinstance(end, (PutOff, Failed)) and end.seconds > 0:
+            elif end.seconds > 0:
                 await self._queue.put_off(one, end.seconds)
             else:
                 await self._queue.release(one)

@@ -342,8 +342,9 @@ class Webhooks:
         await self._deliveries.collection.delete_many({"endpoint_id": endpoint.id, "tenant_id": endpoint.tenant_id})
 
     async def forget(self, delivery: Delivery) -> None:
-        """Delete a delivery."""
-        await self._deliveries.collection.delete_one({"_id": delivery.id, "tenant_id": delivery.tenant_id})
+        """Delete a delivery, unless another worker has claimed it since."""
+        claimed = {"_id": delivery.id, "tenant_id": delivery.tenant_id, "lease.fence": delivery.lease.fence}
+        await self._deliveries.collection.delete_one(claimed)
 
     async def drop_before(self, moment: int) -> None:
         """Drop the deliveries made before a moment."""

@@ -115,6 +115,7 @@ class StoreFile(Aggregate):
     def again(self) -> None:
         """It is to be indexed from the beginning."""
         self.state, self.error, self.ingested_at = "in_progress", None, None
+        self.begin_anew()
 
     def index_elsewhere(self, collection: str) -> None:
         """Its vectors are to be in another collection than the one they are in."""
@@ -151,4 +152,6 @@ class StoreFile(Aggregate):
 
     def delete(self) -> None:
         """It is being taken out."""
-        self.state = "deleting"
+        if self.state != "deleting":
+            self.state = "deleting"
+            self.begin_anew()

@@ -23,7 +23,9 @@ class Settings(ServiceSettings):
     )
     rag_file_chunks: int = Field(10_000, description="Most chunks of a file.")
     rag_file_bytes: int = Field(16 * 1024 * 1024, description="Longest text of a file.")
-    rag_attempts: int = Field(5, description="A file whose indexing died this often, and said nothing, fails.")
+    rag_attempts: int = Field(
+        5, description="A file whose indexing failed this often, or killed this many workers in a row, fails."
+    )
     rag_lease_seconds: float = Field(20, description="Lease on a file being indexed.")
     rag_wait_seconds: float = Field(
         60, description="How long the text of a file that ingest is done with may take to come."

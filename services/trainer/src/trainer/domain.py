@@ -179,8 +179,8 @@ class Job(Aggregate):
         self.estimated_finish = at
 
     def train(self, adapter: Adapter, at: int) -> None:
-        """The adapter is stored: hand it over to be tested."""
-        self._expect("running")
+        """The adapter is stored: hand it over to be tested; also where it gave its place when it was about done."""
+        self._expect(*CLAIMABLE)
         assert self.dataset is not None
         self._enter("evaluating", at)
         self.adapter, self.trained_tokens = adapter, adapter.trained_tokens
@@ -275,6 +275,14 @@ class Job(Aggregate):
         """Its training is given up; one whose adapter is stored has not failed."""
         if self.state != "evaluating":
             self.fail(failure, at)
+
+    def may_be_given_up(self, fence: int) -> bool:
+        """Whether `fail_training`, under that claim, would fail it."""
+        return self.lease.fence == fence and self.state != "evaluating" and not self.ended
+
+    def may_be_handed_over(self, fence: int) -> bool:
+        """Whether `train`, under that claim, would hand it over."""
+        return self.lease.fence == fence and self.state in CLAIMABLE
 
     def cancel(self, at: int) -> None:
         """Its owner ends it; ending it again changes nothing.

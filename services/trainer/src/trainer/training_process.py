@@ -21,6 +21,7 @@ from trainer.domain import Job
 from trainer.job_objects import JobObjects
 from trainer.nursery import Nursery
 from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
+from trainer.settings import Settings
 from trainer.store import Jobs
 from work import Held
 
@@ -50,7 +51,7 @@ class TrainingProcess:
         job: the job, as claimed.
         folder: the run's folder, with `run.json`.
         held: its lease, told how far it got.
-        stall_seconds: how long it may say nothing.
+        settings: how long it may say nothing, and how often it saves.
 
     Attributes:
         last: its `finished` event.
@@ -64,7 +65,7 @@ class TrainingProcess:
         job: Job,
         folder: Path,
         held: Held[Job],
-        stall_seconds: float,
+        settings: Settings,
     ) -> None:
         self._jobs = jobs
         self._objects = objects
@@ -72,7 +73,8 @@ class TrainingProcess:
         self._job = job
         self._folder = folder
         self._held = held
-        self._stall_seconds = stall_seconds
+        self._stall_seconds = settings.trainer_stall_seconds
+        self._save_every_steps = settings.trainer_save_every_steps
         self._metrics: dict[str, float] = {}
         self._first_step: int | None = None
         self._failure: FailedForGood | None = None
@@ -91,10 +93,10 @@ class TrainingProcess:
         await self._process.wait()
 
     async def follow(self) -> None:
-        """Until the process ends.
+        """Until the process ends; one that was done before it could stop for others is done.
 
         Raises:
-            Halted: paused, cancelled, or claimed by another worker.
+            Halted: paused, cancelled, claimed by another worker, or stopped for others.
             FailedForGood: the run gave a reason that is final.
             Hung: it says nothing any more.
             Exhausted: the machine lacks what it needs.
@@ -111,6 +113,8 @@ class TrainingProcess:
         finally:
             watch.cancel()
         code = await self._process.wait()
+        if self._halted == "queued" and code == 0 and self.last:
+            return
         if self._halted:
             raise Halted(self._halted)
         if self._failure is not None:
@@ -164,7 +168,7 @@ class TrainingProcess:
         elif kind == "checkpoint":
             path = Path(event["path"])
             path = path if path.is_absolute() else self._folder / path
-            await self._keep_checkpoint(path, event["step"])
+            await self._keep_checkpoint(path, event["step"], event["total_steps"])
         elif kind == "failed" and event["permanent"]:
             self._failure = FailedForGood(event["code"], event["message"])
         elif kind == "finished":
@@ -192,8 +196,10 @@ class TrainingProcess:
                     message = f"{whose} left out because {why}: {left_out} of {of}."
                     await self._jobs.tell(job, f"{kind}-{reason}", message, level="warn")
 
-    async def _keep_checkpoint(self, path: Path, step: int) -> None:
+    async def _keep_checkpoint(self, path: Path, step: int, total_steps: int) -> None:
         """Upload it, point the job at it, remove older ones; the run waits for the first two and goes on in any case.
+
+        A run that has at most one save interval left is done sooner than it would be gone on with: it keeps its place.
 
         Raises:
             Conflict: the job is over, or another worker holds it; nothing points at what was uploaded.
@@ -209,10 +215,13 @@ class TrainingProcess:
         crash_point("trainer.checkpoint_saved")
         await self._jobs.list_checkpoint(self._job, step, self._metrics)
         await self._objects.delete_older_checkpoints(job)
-        if job.state == "running" and await self._held.others_wait():
-            await self._jobs.write(job, lambda it: it.give_place(now()))
-            message = "Others wait for a training worker: the job gives its place, and goes on from here in its turn."
-            await self._jobs.tell(job, f"gave-place-{step}", message)
+        if total_steps - step > self._save_every_steps and job.state == "running" and await self._held.others_wait():
+            job = await self._jobs.write(job, lambda it: it.give_place(now()))
+            if job.state == "queued":
+                message = (
+                    "Others wait for a training worker: the job gives its place, and goes on from here in its turn."
+                )
+                await self._jobs.tell(job, f"gave-place-{step}", message)
 
     async def _step(self, event: dict[str, Any]) -> None:
         step, total = event["step"], event["total_steps"]

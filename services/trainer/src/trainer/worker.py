@@ -92,22 +92,23 @@ class Training(Kind[Job]):
                 raise PutOff(0, str(error)) from error
             raise GiveUp(str(error), error.code) from error
         crash_point("trainer.adapter_stored")
+        if (await self._jobs.get(job.tenant_id, job.id)).may_be_handed_over(job.lease.fence):
+            await self._jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
         try:
-            job = await self._jobs.write(job, lambda it: it.train(adapter, now()))
+            await self._jobs.write(job, lambda it: it.train(adapter, now()))
         except Conflict:
             await self._jobs.update(job.tenant_id, job.id, lambda it: it.leave_adapter(adapter))
             raise
         crash_point("trainer.job_saved")
-        await self._jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
         log.info("attempt_succeeded", adapter_id=adapter.adapter_id)
 
     async def ended(self, one: Job, end: End) -> None:
-        """Say what an attempt came to, and fail the job that is given up."""
+        """Say what an attempt came to, and fail the job that is given up: last, as nobody comes to it again then."""
         if isinstance(end, GiveUp):
             failure = Failure(code=end.code or "training_failed", message=_reason(end))
-            job = await self._jobs.write(one, lambda it: it.fail_training(failure, now()))
-            if job.error == failure:
-                await self._jobs.tell(job, "failed", failure.message, level="error")
+            if (await self._jobs.get(one.tenant_id, one.id)).may_be_given_up(one.lease.fence):
+                await self._jobs.tell(one, "failed", failure.message, level="error")
+            await self._jobs.write(one, lambda it: it.fail_training(failure, now()))
         elif isinstance(end, Failed):
             key = f"attempt-{one.lease.fence}-failed"
             await self._jobs.tell(one, key, "An attempt failed; trying again from the last checkpoint.", level="warn")
@@ -126,8 +127,7 @@ class Training(Kind[Job]):
 
     async def _train(self, job: Job, folder: Path, held: Held[Job]) -> Adapter:
         """Prepare the run's folder, train, and store what it made."""
-        stall = self._settings.trainer_stall_seconds
-        process = TrainingProcess(self._jobs, self._objects, self._nursery, job, folder, held, stall)
+        process = TrainingProcess(self._jobs, self._objects, self._nursery, job, folder, held, self._settings)
         config = await held.while_ours(self._prepare(job, folder))
         async with contextlib.AsyncExitStack() as whatever_comes:
             group = await process.start()
@@ -203,5 +203,5 @@ def _reason(end: GiveUp) -> str:
         return end.reason
     if end.deaths:
         return f"{end.deaths} workers in a row died while they trained this job; it was given up."
-    last = end.error.message if isinstance(end.error, SartorError) else "The training process kept dying."
+    last = end.error.message if isinstance(end.error, SartorError) else "Training did not succeed."
     return f"{last} After {end.failures} attempts the job was given up; start it again."

@@ -148,6 +148,7 @@ class Delivery(Aggregate):
             raise Conflict("This delivery is under way; wait for its next attempt.", code="delivery_waiting")
         self.state, self.attempts, self.problem = "waiting", 0, ""
         self.replays += 1
+        self.begin_anew()
 
 
 def webhook_body(shown: Mapping[str, Any], created_at: int) -> str:

@@ -162,13 +162,18 @@ class Endpoints:
             NotFound: no such delivery to this endpoint.
             Forbidden: the maker may not read what is sent, or was sent by this delivery.
             Conflict: it is under way.
-            Invalid: the endpoint is off.
+            Invalid: the endpoint is off, or wants no events of this type any more.
         """
         endpoint = await self._webhooks.endpoint(maker.tenant_id, endpoint_id)
         delivery = await self._webhooks.delivery(endpoint, delivery_id)
         readable_types(maker, {*endpoint.types, delivery.event_type})
         if endpoint.off:
             raise Invalid(f"This endpoint is off: {endpoint.off}. Change it first.", code="endpoint_off")
+        if delivery.event_type not in endpoint.types:
+            raise Invalid(
+                f"This endpoint is not sent {delivery.event_type} any more. Add that to its event_types first.",
+                code="type_not_wanted",
+            )
         again = await self._webhooks.replay(delivery)
         self._wake.set()
         return again

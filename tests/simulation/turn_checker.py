@@ -1,0 +1,57 @@
+"""The invariant of fair turns: who gives its place to others gives it to others."""
+
+from __future__ import annotations
+
+from tests.simulation.history import Document, History
+
+
+def places_are_given_to_who_waited_longer(history: History) -> list[str]:
+    """I20: a job gives its place only where another tenant's turn comes first, and whoever it was goes before it."""
+    wrong = []
+    for at, write in enumerate(history.writes):
+        if write.collection != "jobs" or write.before is None or write.after is None:
+            continue
+        if (write.before["state"], write.after["state"]) != ("running", "queued"):
+            continue
+        own, owner = write.after["tenant_id"], write.after["lease"]["owner"]
+        same = (place for place in range(at - 1, -1, -1) if history.writes[place].id == write.id)
+        if not any(_waits_longer(history, place, own, write.server_ms) for place in range(next(same, 0), at)):
+            wrong.append(f"I20: {write.id} gave its place at {write.at:.1f}, and nobody's turn came before its own")
+        claim = next((place for place in range(at + 1, len(history.writes)) if _claims(history, place, owner)), None)
+        if claim is None or history.writes[claim].id != write.id:
+            continue
+        had = _turns(history, at).get(own, 0)
+        turns = _turns(history, claim)
+        wrong += [
+            f"I20: {write.id} gave its place at {write.at:.1f} and had it again before {job['_id']}"
+            for job in _free(history, at, write.server_ms)
+            if job["tenant_id"] != own
+            and turns.get(job["tenant_id"], 0) < had
+            and not any(one.id == job["_id"] for one in history.writes[at:claim])
+        ]
+    return wrong
+
+
+def _claims(history: History, place: int, owner: str) -> bool:
+    one = history.writes[place]
+    if one.collection != "jobs" or one.before is None or one.after is None or one.before["state"] != "queued":
+        return False
+    old, new = one.before["lease"], one.after["lease"]
+    return bool(new["fence"] > old["fence"] and new["owner"] == owner)
+
+
+def _waits_longer(history: History, place: int, own: str, server_ms: int) -> bool:
+    """Whether the turn of another tenant with a free job comes before one's own, after the write at a place."""
+    turns = _turns(history, place + 1)
+    others = {job["tenant_id"] for job in _free(history, place + 1, server_ms)} - {own}
+    return any((turns.get(other, 0), other) < (turns.get(own, 0), own) for other in others)
+
+
+def _turns(history: History, until: int) -> dict[str, float]:
+    return {it.id: it.after["at"] for it in history.writes[:until] if it.collection == "turns" and it.after}
+
+
+def _free(history: History, until: int, server_ms: int) -> list[Document]:
+    """The jobs that a worker may claim after so many writes."""
+    jobs = {it.id: it.after for it in history.writes[:until] if it.collection == "jobs" and it.after}
+    return [it for it in jobs.values() if it["state"] in ("queued", "running") and it["lease"]["until_ms"] < server_ms]
