@@ -40,7 +40,7 @@ def text(path: Path) -> str:
 
 
 def test_the_page_has_a_list_for_each_kind() -> None:
-    assert {"An engine", "A format", "A metric", "A service"} <= set(SECTIONS)
+    assert {"An engine", "A format", "A metric", "A service", "A training method"} <= set(SECTIONS)
     assert [section for section in SECTIONS if len(list(rows(section))) < 5] == []
 
 

@@ -174,6 +174,7 @@ class World:
         heldout: list[dict[str, Any]] | ObjectRef,
         train: list[dict[str, Any]] | None = None,
         task: Any = "classification",
+        **facts: Any,
     ) -> ModelRegistered:
         objects = self.space.objects()
         await objects.prepare()
@@ -192,6 +193,7 @@ class World:
             heldout=heldout,
             train=train_ref,
             task=task,
+            **facts,
         )
         await self.publish(event)
         return event
