@@ -156,7 +156,7 @@ class Shop:
             seed=7,
             method="pretrain",
         )
-        chosen: dict[str, int | float | str] = {"n_epochs": 4, "batch_size": 4, "learning_rate_multiplier": 10.0}
+        chosen: dict[str, int | float | str] = {"n_epochs": 8, "batch_size": 4, "learning_rate_multiplier": 10.0}
         job.enqueue_text(Text(file_id="file-9", kind="document", object=document), {**chosen, "context_length": 48}, 1)
         await self.kept.add(job)
         return job.id
