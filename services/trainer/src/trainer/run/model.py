@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.run.base import FrozenBase
 from trainer.run.data import IGNORED, Example, split_by_tokens
+from trainer.run.frozen_base import FrozenBase
 from trainer.run.lora_layers import CompletionHead, LoraLinear, adapter_disabled
 
 TOKENS_AT_ONCE = 1024

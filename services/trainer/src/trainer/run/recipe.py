@@ -19,10 +19,10 @@ from torch import Tensor
 
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, LEAST_CHANGE, Fingerprint
 from trainer.run import checkpoints
-from trainer.run.base import load_base
 from trainer.run.config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
 from trainer.run.data import IGNORED, BadTrainingData, Data, Example, epoch_batches, split_by_tokens
 from trainer.run.fingerprint import continuation_log_probs, fingerprint, likeliest_answer
+from trainer.run.frozen_base import load_base
 from trainer.run.lora_layers import adapter_tensors, attach_lora, load_adapter_tensors
 from trainer.run.methods import DEFAULT, METHODS
 from trainer.run.model import TOKENS_AT_ONCE, AdaptedModel

@@ -12,7 +12,7 @@ from trainer.run.hyperparameters import Hyperparameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer.run.base import FrozenBase
+    from trainer.run.frozen_base import FrozenBase
     from trainer.run.model import AdaptedModel
 
 Source = Literal["answers", "text"]

@@ -15,7 +15,7 @@ from trainer.run.methods.method import Source
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer.run.base import FrozenBase
+    from trainer.run.frozen_base import FrozenBase
     from trainer.run.model import AdaptedModel
 
 
