@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from schemas.artifacts import BASE_FILE, BaseModelSpec
-from trainer.nursery import Nursery
-from trainer.run_config import RunConfig
+from trainer.run.config import RunConfig
+from trainer.run.fork_server import ForkServer
 
 ROUNDS = 5
 
@@ -34,10 +34,10 @@ def run(tiny_models: Path, folder: Path) -> Path:
     return folder
 
 
-async def until_first_word(nursery: Nursery, folder: Path) -> float:
+async def until_first_word(fork_server: ForkServer, folder: Path) -> float:
     """Seconds."""
     began = time.perf_counter()
-    forked = await nursery.start(folder)
+    forked = await fork_server.start(folder)
     assert json.loads(await forked.stdout.readline())["type"] == "started"
     seconds = time.perf_counter() - began
     await forked.stdout.read()
@@ -46,12 +46,12 @@ async def until_first_word(nursery: Nursery, folder: Path) -> float:
 
 
 async def test_start(tiny_models: Path, tmp_path: Path) -> None:
-    warm = Nursery()
+    warm = ForkServer()
     await until_first_word(warm, run(tiny_models, tmp_path / "first"))
     forked, cold = [], []
     for number in range(ROUNDS):
         forked.append(await until_first_word(warm, run(tiny_models, tmp_path / f"warm-{number}")))
-        own = Nursery()
+        own = ForkServer()
         cold.append(await until_first_word(own, run(tiny_models, tmp_path / f"cold-{number}")))
         await own.close()
     await warm.close()

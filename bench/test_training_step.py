@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from trainer.lora_layers import CompletionHead, attach_lora
+from trainer.run.lora_layers import CompletionHead, attach_lora
 
 ROWS, TOKENS, LEARNED, ROUNDS = 16, 48, 5, 5
 

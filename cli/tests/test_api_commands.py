@@ -281,6 +281,32 @@ def test_a_job_of_an_api_that_says_less_is_shown_too(api: Api, sartor: Sartor, s
     assert "None" not in out
 
 
+@pytest.mark.parametrize(
+    ("given", "method"),
+    [
+        ([], None),
+        (["--method", "pretrain"], {"type": "pretrain"}),
+        (
+            ["--method", "pretrain", "--epochs", "2"],
+            {"type": "pretrain", "pretrain": {"hyperparameters": {"n_epochs": 2}}},
+        ),
+        (["--epochs", "2"], {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}}),
+    ],
+)
+def test_a_job_is_asked_for_by_its_method(api: Api, sartor: Sartor, given: list[str], method: Any) -> None:
+    api.answers["POST", "/fine_tuning/jobs"] = JOB
+    sartor("jobs", "create", "--training-file", FILE_ID, "--model", "gemma-3-270m", *given)
+    assert json.loads(api.asked[-1][3]).get("method") == method
+
+
+def test_the_method_of_a_job_is_shown_by_its_name(api: Api, sartor: Sartor) -> None:
+    job = {**JOB, "method": {"type": "pretrain", "pretrain": {"hyperparameters": {"n_epochs": 3}}}}
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = job
+    api.answers["GET", "/fine_tuning/jobs"] = listed(job)
+    assert re.search(r"^method +pretrain$", sartor("jobs", "show", JOB_ID)[0], re.MULTILINE)
+    assert "pretrain" in sartor("jobs", "list")[0]
+
+
 def test_a_list_says_how_to_go_on(api: Api, sartor: Sartor) -> None:
     api.answers["GET", "/files"] = listed(FILE, more=True)
     _, said = sartor("files", "list")

@@ -20,7 +20,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "libs/chassis/src/chassis/crash.py": "points pass in processes that have no settings; no installation sets it",
     "libs/chassis/src/chassis/private_folders.py": "the temporary folder, on a full disk as well",
     "libs/testkit/src/testkit/side_by_side.py": "tests may share a running stack, and tell other processes where it is",
-    "services/trainer/src/trainer/nursery.py": "what the child process may inherit",
+    "services/trainer/src/trainer/run/fork_server.py": "what the child process may inherit",
     "services/serving_agent/src/serving_agent/launcher.py": "what the child process may inherit",
 }
 
@@ -29,7 +29,7 @@ MAY_PRINT = (
     "infra/local/",
     "schemas/src/schemas/export.py",
     "libs/eventbus/src/eventbus/heartbeat.py",  # a process of its own, its parent reads what it says
-    "services/trainer/src/trainer/lora.py",  # the same
+    "services/trainer/src/trainer/run/main.py",  # the same
 )
 
 LONGEST_FILE = 400

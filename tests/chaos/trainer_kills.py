@@ -25,7 +25,7 @@ from testkit import Space, eventually
 from testkit.running import free_port
 from tests.chaos.processes import environment
 from trainer.domain import Job
-from trainer.nursery import RUN_NAME
+from trainer.run.fork_server import RUN_NAME
 from trainer.settings import Settings
 
 TENANT = "tenant_a"

@@ -430,7 +430,7 @@ BUGS: tuple[Planted, ...] = (
         "libs/chassis/src/chassis/children.py",
         "if os.getppid() != parent:",
         "if False:",
-        "services/trainer/tests/test_nursery.py::test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing",
+        "services/trainer/tests/test_fork_server.py::test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing",
     ),
     bug(
         "what one holds another takes",
@@ -591,14 +591,14 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a checkpoint's hash is not checked",
-        "services/trainer/src/trainer/artifacts.py",
+        "services/trainer/src/trainer/run/checkpoints.py",
         'if sha256(folder / name) != file["sha256"]:',
         'if file["sha256"] == "":',
         "services/trainer/tests/test_lora.py::test_a_damaged_or_foreign_checkpoint_is_refused",
     ),
     bug(
         "a checkpoint is seen before its manifest",
-        "services/trainer/src/trainer/artifacts.py",
+        "services/trainer/src/trainer/run/checkpoints.py",
         'draft = target.with_name(f".{target.name}.draft")',
         "draft = target",
         "services/trainer/tests/test_lora.py::test_no_checkpoint_is_seen_before_its_manifest",
@@ -613,7 +613,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "training outlives its service",
         "services/trainer/src/trainer/app.py",
-        "    service.on_stop(nursery.close)\n",
+        "    service.on_stop(fork_server.close)\n",
         "",
         f"{TRAINING}::test_what_runs_are_forked_from_ends_with_the_service",
     ),
@@ -2057,7 +2057,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: a job that was trained meanwhile loses its adapter with its rows",
         "services/trainer/src/trainer/domain.py",
-        "        if self.rests_on(dataset_id):\n            self.fail(failure, at)\n",
+        "        if self.rests_on(data_id):\n            self.fail(failure, at)\n",
         "        self.fail(failure, at)\n",
         "services/trainer/tests/test_service.py"
         "::test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter",

@@ -16,9 +16,9 @@ from serving import Proof, verify
 from testkit.base_models import base_spec
 from tests.simulation.history import Worked
 from tests.simulation.machine import Subprocess
-from trainer.artifacts import CorruptArtifact
-from trainer.artifacts import verify as verify_checkpoint
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
+from trainer.run.checkpoints import CorruptArtifact
+from trainer.run.checkpoints import verify as verify_checkpoint
+from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -46,7 +46,7 @@ def trained(seed: int) -> str:
 
 
 async def training(world: World, child: Subprocess, folder: Path, parent: int) -> int:
-    """What a run forked by `trainer.nursery` does, with a chain of hashes for weights."""
+    """What a run forked by `trainer.run.fork_server` does, with a chain of hashes for weights."""
     await asyncio.sleep(world.loop.random.uniform(0.05, 0.5))  # it is forked, or torch is loaded first
     die_with_parent(parent)
 

@@ -135,7 +135,9 @@ class World:
         self.machines = Machines(
             self.loop,
             {
-                "trainer.nursery": lambda child, command: training(self, child, Path(command[-2]), int(command[-1])),
+                "trainer.run.fork_server": lambda child, command: training(
+                    self, child, Path(command[-2]), int(command[-1])
+                ),
                 "eventbus.heartbeat": lambda child, _: heartbeat(child),
             },
         )
@@ -176,7 +178,7 @@ class World:
             **DURATIONS,
             "eventbus.heartbeat.connect": lambda _, name: self.databases[name],
             "tempfile.tempdir": str(self.folder),
-            "trainer.app.Nursery": SimulatedNursery,
+            "trainer.app.ForkServer": SimulatedForkServer,
             "serving_agent.app.TGIHost": lambda settings, *_: SimulatedHost(self, settings.own_id),
             "runtime.service.httpx2.AsyncClient": lambda **_: None,
             "runtime.service.create_app": Application,
@@ -300,16 +302,16 @@ class Poisonous(Invalid):
     """A refusal that is final."""
 
 
-class SimulatedNursery:
+class SimulatedForkServer:
     """Starts each run as a child of the worker."""
 
     async def start(self, folder: Path) -> Any:
-        """See `trainer.nursery`."""
-        command = ("python", "-m", "trainer.nursery", str(folder), str(os.getpid()))
+        """See `trainer.run.fork_server`."""
+        command = ("python", "-m", "trainer.run.fork_server", str(folder), str(os.getpid()))
         return await asyncio.create_subprocess_exec(*command)
 
     async def close(self) -> None:
-        """See `trainer.nursery`."""
+        """See `trainer.run.fork_server`."""
 
 
 class Elsewhere(StubPeer):

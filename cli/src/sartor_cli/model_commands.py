@@ -29,6 +29,13 @@ def create_job(
     ] = None,
     validation_file: Annotated[str | None, typer.Option(help="Id of another uploaded file.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Goes into the model's name.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to train: supervised, on rows with answers (if not given), or pretrain, on a document or rows of "
+            "text."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Number of epochs; chosen by the size of the data if not given.")
     ] = None,
@@ -45,9 +52,14 @@ def create_job(
         if model is None:
             raise CommandFailed("this installation has no base model to fine-tune; its operator adds one")
     body = given(training_file=training_file, model=model, validation_file=validation_file, suffix=suffix, seed=seed)
-    if epochs is not None:
-        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+    if method is not None or epochs is not None:
+        body["method"] = _method(method or "supervised", given(n_epochs=epochs))
     show(client.call("POST", "/fine_tuning/jobs", json=body), as_json=as_json, columns=("id", "model", "status"))
+
+
+def _method(name: str, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """A job's method as the API wants it."""
+    return {"type": name, **({name: {"hyperparameters": hyperparameters}} if hyperparameters else {})}
 
 
 @jobs.command("list")
@@ -57,17 +69,23 @@ def list_jobs(
     """List jobs, newest first."""
     wanted = given(limit=limit, after=after)
     found = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs", params=wanted)
-    columns = ("id", "status", "stage", "model", "training_file", "fine_tuned_model", "created_at")
-    show(found, as_json=as_json, columns=columns)
+    columns = ("id", "status", "stage", "method", "model", "training_file", "fine_tuned_model", "created_at")
+    shown = found if as_json else {**found, "data": [_with_method(job) for job in found["data"]]}
+    show(shown, as_json=as_json, columns=columns)
+
+
+def _with_method(job: dict[str, Any]) -> dict[str, Any]:
+    """A job for people: its method by name, as its hyperparameters stand beside it."""
+    return {**job, "method": (job.get("method") or {}).get("type")}
 
 
 @jobs.command("show")
 def show_job(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
     """Show one job: its stage, what it waits for, what it was asked for and what came of it."""
     job = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs/{}", job_id)
-    asked = ("model", "training_file", "validation_file", "hyperparameters", "seed", "metadata")
+    asked = ("method", "model", "training_file", "validation_file", "hyperparameters", "seed", "metadata")
     came = ("created_at", "estimated_finish", "finished_at", "trained_tokens", "fine_tuned_model")
-    shown = job if as_json else {**job, "waiting_for": waiting_for(job)}
+    shown = job if as_json else {**_with_method(job), "waiting_for": waiting_for(job)}
     show(shown, as_json=as_json, columns=("id", "status", "stage", "waiting_for", "error", *asked, *came))
 
 
@@ -185,7 +203,7 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
     }
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason")}
     state = ("id", "state", "waiting_for", *scores, "verdict", "reason")
-    origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "hyperparameters", "seed")
+    origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "method", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
 
 

@@ -59,7 +59,7 @@ TOPICS: tuple[Topic, ...] = (
         "files",
         "Uploads.",
         ("ingest",),
-        (LOG, "labeling", "rag_indexer"),
+        (LOG, "labeling", "rag_indexer", "trainer"),
     ),
     Topic(
         "datasets",
@@ -69,12 +69,12 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(
         "documents",
-        "Text documents to retrieve from.",
+        "Text documents to retrieve from, or to learn.",
         ("ingest",),
-        ("rag_indexer",),
+        ("rag_indexer", "trainer"),
     ),
     Topic("indexes", "Documents that can be searched.", ("rag_indexer",), (LOG,)),
-    Topic("labeling", "Rows that need answers from people.", ("ingest",), (LOG, "labeling")),
+    Topic("labeling", "Rows that need answers from people.", ("ingest",), (LOG, "labeling", "trainer")),
     Topic(
         "labels",
         "Answers people gave.",

@@ -110,7 +110,7 @@ async def looked(browser: httpx2.AsyncClient, times: int) -> list[str]:
         (at("training"), FILE, {"/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/ftjob-1/events"}),
         (at("testing"), FILE, {"/v1/fine_tuning/jobs", "/v1/evals/evaluations/eval-1"}),
         (None, FILE, {"/v1/files/file-1", "/v1/fine_tuning/jobs"}),
-        (None, UNLABELLED, {"/v1/files/file-1", "/v1/labeling/projects"}),
+        (None, UNLABELLED, {"/v1/files/file-1", "/v1/fine_tuning/jobs", "/v1/labeling/projects"}),
     ],
 )  # fmt: skip
 async def test_a_page_left_open_asks_little(
@@ -251,6 +251,20 @@ async def test_a_document_is_at_its_end(world: World) -> None:
     async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
         [state] = [json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")]
     assert (state["over"], state["document"]) == (True, True)
+
+
+async def test_a_document_that_is_learned_shows_its_job_and_how_it_trains(world: World) -> None:
+    browser = await world.sign_in()
+    document = {**FILE, "filename": "help.md", "kind": "document"}
+    job = {**JOB, "stage": "queued", "status": "queued", "method": {"type": "pretrain"}}
+    world.services.answers |= {("GET", "/v1/files/file-1"): document, ("GET", "/v1/fine_tuning/jobs"): page(job)}
+    shown = (await browser.get("/files/file-1")).text
+    assert "Waiting for a free worker" in shown
+    assert '<code id="method-name">pretrain</code>' in shown
+    assert "Kept as knowledge" not in shown
+    supervised = {**job, "status": "failed", "stage": "ended", "method": {"type": "supervised"}}
+    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(supervised)
+    assert "Kept as knowledge" in (await browser.get("/files/file-1")).text
 
 
 async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:

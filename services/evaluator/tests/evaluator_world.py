@@ -199,6 +199,7 @@ class World:
         heldout: list[dict[str, Any]] | ObjectRef,
         train: list[dict[str, Any]] | None = None,
         task: Any = "classification",
+        **facts: Any,
     ) -> ModelRegistered:
         objects = self.space.objects()
         await objects.prepare()
@@ -217,6 +218,7 @@ class World:
             heldout=heldout,
             train=train_ref,
             task=task,
+            **facts,
         )
         self.proxy.adapters[event.model_id] = event.adapter_id
         await self.publish(event)

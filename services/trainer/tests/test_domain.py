@@ -42,7 +42,7 @@ def waiting(what: str, revision: int = 1, reason: str = "") -> ModelWaiting:
 STEPS = {
     "enqueue": lambda job: job.enqueue(DATASET, None, {"n_epochs": 1}, 2),
     "start": lambda job: job.start(2),
-    "train": lambda job: job.train(ADAPTER, 2),
+    "train": lambda job: job.finish_training(ADAPTER, 2),
     "succeed": lambda job: job.succeed("ft:x", 2),
     "fail": lambda job: job.fail(Failure(code="c", message="m"), 2),
     "cancel": lambda job: job.cancel(2),
@@ -124,11 +124,11 @@ def test_wrong_turns_are_refused(steps: tuple[str, ...]) -> None:
 def test_the_last_two_checkpoints_are_kept_to_go_on_from() -> None:
     reached = [Checkpoint(step=step, manifest=REF) for step in (5, 5, 9)]
     tried = job("enqueue", "start")
-    tried.reach(reached[0])
+    tried.record_checkpoint(reached[0])
     tried.drop_checkpoint()
     assert tried.checkpoints == []
-    tried.reach(reached[1])
-    tried.reach(reached[2])
+    tried.record_checkpoint(reached[1])
+    tried.record_checkpoint(reached[2])
     assert tried.checkpoints == [reached[2], reached[1]]
     tried.drop_checkpoint()
     assert tried.checkpoints == [reached[1]]
@@ -138,10 +138,10 @@ def test_the_last_two_checkpoints_are_kept_to_go_on_from() -> None:
 def test_a_checkpoint_stored_after_a_halt_is_kept_and_after_the_end_refused(halt: tuple[str, ...]) -> None:
     checkpoint = Checkpoint(step=5, manifest=REF)
     halted = job("enqueue", "start", *halt)
-    halted.reach(checkpoint)
+    halted.record_checkpoint(checkpoint)
     assert halted.checkpoint == checkpoint
     with pytest.raises(Conflict):
-        job("enqueue", "start", "cancel").reach(checkpoint)
+        job("enqueue", "start", "cancel").record_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(

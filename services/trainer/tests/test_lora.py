@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 
 from chassis.errors import Invalid
 from schemas.artifacts import Fingerprint
-from trainer import artifacts
-from trainer.fingerprint import continuation_log_probs
-from trainer.frozen_base import load_base
-from trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
-from trainer.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
-from trainer.recipe import Run, _surely_worse
-from trainer.run_config import FailedForGood, RunConfig, Stopped, stored_mark
-from trainer.training_data import IGNORED, Example, encode, epoch_batches, split_by_tokens
+from trainer.run import checkpoints
+from trainer.run.config import FailedForGood, RunConfig, Stopped, stored_mark
+from trainer.run.data import IGNORED, Example, epoch_batches, split_by_tokens
+from trainer.run.fingerprint import continuation_log_probs
+from trainer.run.hyperparameters import resolve
+from trainer.run.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
+from trainer.run.methods.sft import Supervised, encode
+from trainer.run.recipe import LoraRecipe, _surely_worse
 
 
 class Events(list[dict[str, Any]]):
@@ -37,7 +37,7 @@ class Events(list[dict[str, Any]]):
 
 def execute(folder: Path, config: RunConfig, stop: Callable[[Events], bool] = lambda _events: False) -> Events:
     events = Events()
-    Run(folder, config, events, lambda: stop(events)).execute()
+    LoraRecipe(folder, config, events, lambda: stop(events)).execute()
     return events
 
 
@@ -49,11 +49,11 @@ def test_a_run_learns_its_rows_and_publishes_a_verified_adapter(configure: Any) 
     assert [event["step"] for event in events.of("step")] == list(range(1, 37))
     assert len(events.of("validation")) == 12
     assert events[-1]["metrics"]["valid_mean_token_accuracy"] > 0.95
-    manifest = artifacts.verify(folder / "adapter")
+    manifest = checkpoints.verify(folder / "adapter")
     assert set(manifest["files"]) == {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json"}
     assert manifest["dataset"] == {"dataset_id": "ds-1"}
     assert (manifest["base_id"], manifest["base_digest"]) == (config.base_id, config.base_digest)
-    assert events[-1]["manifest_sha256"] == artifacts.sha256(folder / "adapter/manifest.json")
+    assert events[-1]["manifest_sha256"] == checkpoints.sha256(folder / "adapter/manifest.json")
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
@@ -144,7 +144,7 @@ def test_no_checkpoint_is_seen_before_its_manifest(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        artifacts.publish(tmp_path / "step-1", write_half, {})
+        checkpoints.publish(tmp_path / "step-1", write_half, {})
     assert not (tmp_path / "step-1").exists()
 
 
@@ -176,13 +176,12 @@ def test_the_best_epoch_is_published_and_patience_ends_the_run(configure: Any, t
     assert len(losses) == best + 3 < config.epochs
     assert events[-1]["metrics"]["valid_loss"] == losses[best]
 
-    again = Run(tmp_path, config, Events(), lambda: False)
-    again.base = load_base(config)
-    again.head = CompletionHead(again.base.head)
-    again._load_rows()
-    again._attach_adapter()
+    again = LoraRecipe(tmp_path, config, Events(), lambda: False)
+    again.set_up()
     load_adapter_tensors(again.layers, load_file(folder / "adapter/adapter_model.safetensors"))
-    assert again._validate()[1]["valid_loss"] == pytest.approx(losses[best], rel=1e-4)
+    assert again.method.validate(again.model, again.validation)[1]["valid_loss"] == pytest.approx(
+        losses[best], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,11 +204,12 @@ def test_overfitting_by_small_steps_is_not_followed(tmp_path: Path, monkeypatch:
     rise = [0.05 * (epoch + 10 * (epoch % 2 == row % 2)) for epoch in range(20) for row in range(8)]
     epochs = [rise[start : start + 8] for start in range(0, len(rise), 8)]
     assert not any(_surely_worse(now, before) for before, now in pairwise(epochs)), "each step is within the noise"
-    run = Run(tmp_path, RunConfig("", "", "", "", 1, 1, 1.0, 1), Events(), lambda: False)
-    run.steps_per_epoch, run.validation, run.layers = 1, [Example([1], [1])], {}
+    run = LoraRecipe(tmp_path, RunConfig("", "", "", "", 1, 1, 1.0, 1), Events(), lambda: False)
+    run.steps_per_epoch, run.validation, run.layers, run.model = 1, [Example([1], [1])], {}, None
     for scores in epochs:
         run.progress.epoch_targets = 1
-        monkeypatch.setattr(run, "_validate", lambda scores=scores: (scores, {"valid_loss": sum(scores) / 8}))
+        found = (scores, {"valid_loss": sum(scores) / 8})
+        monkeypatch.setattr(Supervised, "validate", lambda *_, found=found: found)
         run._end_epoch()
     published = next(one for one in epochs if sum(one) / 8 == run.progress.metrics["valid_loss"])
     assert not _surely_worse(published, min(epochs, key=sum))
@@ -345,13 +345,14 @@ def test_the_lora_layer_has_the_gradients_of_its_formula() -> None:
     ("n_rows", "epochs", "batch_size"), [(1, 25, 4), (40, 25, 4), (290, 4, 16), (400, 3, 16), (5000, 1, 32)]
 )
 def test_auto_hyperparameters_follow_the_number_of_rows(n_rows: int, epochs: int, batch_size: int) -> None:
-    assert resolve_hyperparameters(n_rows, {"n_epochs": "auto"}) == Hyperparameters(epochs, batch_size, 1.0)
+    chosen = resolve(Supervised.hyperparameters, n_rows, {"n_epochs": "auto"})
+    assert chosen == {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": 1.0}
 
 
 def test_given_hyperparameters_are_kept_or_refused_by_name() -> None:
     given = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 0.5}
-    assert resolve_hyperparameters(10, given) == Hyperparameters(3, 1, 0.5)
-    assert resolve_hyperparameters(10, given).learning_rate == pytest.approx(5e-4)
+    assert resolve(Supervised.hyperparameters, 10, given) == given
+    assert resolve(Supervised.hyperparameters, 10, {"early_stop_patience": 0})["early_stop_patience"] == 0
     for field, value in [
         ("n_epochs", 0),
         ("n_epochs", 51),
@@ -365,7 +366,7 @@ def test_given_hyperparameters_are_kept_or_refused_by_name() -> None:
         ("beta", 0.1),
     ]:
         with pytest.raises(Invalid, match=field) as refusal:
-            resolve_hyperparameters(10, {field: value})
+            resolve(Supervised.hyperparameters, 10, {field: value})
         assert refusal.value.param == f"hyperparameters.{field}"
 
 
@@ -385,7 +386,7 @@ def test_a_followed_run_waits_until_its_checkpoint_is_stored(configure: Any) -> 
         if kind == "checkpoint":
             threading.Timer(0.5, store, [Path(fields["path"])]).start()
 
-    Run(folder, config, emit, lambda: False).execute()
+    LoraRecipe(folder, config, emit, lambda: False).execute()
     assert len(stored) == 2
     assert steps[6] > stored[0] > steps[5] + 0.4
     assert steps[11] > stored[1]

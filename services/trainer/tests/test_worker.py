@@ -28,10 +28,11 @@ from testkit import Space, eventually
 from testkit.small_disk import small_disk
 from trainer import sweep, training_process, worker
 from trainer.app import build
-from trainer.domain import CLAIMABLE, Adapter, Checkpoint, Job, State
+from trainer.domain import CLAIMABLE, Adapter, Checkpoint, Job, State, Text
+from trainer.job_data import JobData
 from trainer.job_objects import JobObjects, Rows
-from trainer.nursery import RUN_NAME, Nursery
-from trainer.run_config import FailedForGood
+from trainer.run.config import FailedForGood
+from trainer.run.fork_server import RUN_NAME, ForkServer
 from trainer.settings import Settings
 from trainer.store import INTERRUPTED, Jobs
 from trainer.sweep import Sweep
@@ -75,9 +76,9 @@ class Store(JobObjects):
 class Shop:
     """One worker with a queue of its own, on the real stores."""
 
-    def __init__(self, settings: Settings, nursery: Nursery) -> None:
+    def __init__(self, settings: Settings, fork_server: ForkServer) -> None:
         self.settings = settings
-        self.nursery = nursery
+        self.fork_server = fork_server
         database = connect(settings, "trainer")
         names = ("job_events", "checkpoints", "datasets")
         self.kept = AggregateStore(database["jobs"], Job, "trainer", lambda: None)
@@ -90,9 +91,9 @@ class Shop:
     def employ(self, **changes: Any) -> None:
         """The worker, under other settings."""
         settings = self.settings.model_copy(update=changes)
-        self.training = Training(self.jobs, self.store, self.nursery, settings)
+        self.training = Training(self.jobs, self.store, self.fork_server, settings)
         self.worker = LeasedWorker(self.queue, self.training, policy(settings), "worker-1")
-        self.sweep = Sweep(self.jobs, self.store, "worker-1", settings.trainer_lease_seconds)
+        self.sweep = Sweep(self.jobs, JobData(self.jobs, 1024), self.store, "worker-1", settings.trainer_lease_seconds)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -139,6 +140,24 @@ class Shop:
             **{"base_model": "tiny-test", **facts},
         )
         job.enqueue(dataset, None, {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 10.0}, 1)
+        await self.kept.add(job)
+        return job.id
+
+    async def queue_text(self, job_id: str, text: str) -> str:
+        """A job that may be trained on a document; of the same text, every one makes the same adapter."""
+        document = await self.objects.put_bytes("rows/text.md", text.encode())
+        job = Job(
+            id=job_id,
+            tenant_id=TENANT,
+            created_at=1767225600,
+            organization="acme",
+            base_model="tiny-test",
+            training_file="file-9",
+            seed=7,
+            method="pretrain",
+        )
+        chosen: dict[str, int | float | str] = {"n_epochs": 8, "batch_size": 4, "learning_rate_multiplier": 10.0}
+        job.enqueue_text(Text(file_id="file-9", kind="document", object=document), {**chosen, "context_length": 48}, 1)
         await self.kept.add(job)
         return job.id
 
@@ -213,15 +232,17 @@ def runs() -> list[psutil.Process]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def warm() -> AsyncIterator[Nursery]:
+async def warm() -> AsyncIterator[ForkServer]:
     """One for all tests that need no odd one: it loads torch once."""
-    made = Nursery()
+    made = ForkServer()
     yield made
     await made.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def shop(space: Space, warm: Nursery, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+async def shop(
+    space: Space, warm: ForkServer, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Shop:
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(sweep, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(worker, "IDLE_SECONDS", 0.1)
@@ -245,10 +266,10 @@ async def shop(space: Space, warm: Nursery, tiny_models: Path, tmp_path: Path, m
 
 HUNG = """
 import json, signal, sys, types
-from trainer import nursery
+from trainer.run import fork_server
 
-sys.modules["trainer.recipe"] = types.ModuleType("trainer.recipe")
-nursery._load_architecture = lambda _: None
+sys.modules["trainer.run.recipe"] = types.ModuleType("trainer.run.recipe")
+fork_server._load_architecture = lambda _: None
 
 def train(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -256,18 +277,18 @@ def train(folder):
     while True:
         signal.pause()
 
-nursery.train = train
-nursery.main()
+fork_server.train = train
+fork_server.main()
 """
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def own(shop: Shop) -> AsyncIterator[None]:
-    """A nursery of the test's own."""
-    shop.nursery = Nursery()
+    """A fork_server of the test's own."""
+    shop.fork_server = ForkServer()
     shop.employ()
     yield
-    await shop.nursery.close()
+    await shop.fork_server.close()
 
 
 @pytest.fixture
@@ -276,7 +297,7 @@ def hung(own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hung.py").write_text(HUNG)
     stub = tmp_path / "python"
     stub.write_text(
-        f'#!/bin/sh\n[ "$2" = trainer.nursery ] || exec {sys.executable} "$@"\n'
+        f'#!/bin/sh\n[ "$2" = trainer.run.fork_server ] || exec {sys.executable} "$@"\n'
         f'exec {sys.executable} {tmp_path / "hung.py"} "$3"\n'
     )
     stub.chmod(0o755)
@@ -308,6 +329,40 @@ async def test_a_run_outlives_uploads_that_fail_and_waits_for_slow_ones(shop: Sh
         f"Rows left out because they are longer than {LONGEST} tokens: 1 of 12.",
         "Training is over; testing the model on held-out rows.",
     ]
+
+
+async def test_a_document_is_learned_and_a_killed_run_of_it_makes_the_same_adapter(shop: Shop) -> None:
+    text = "".join(f"Bicycle {number} waits in hall {number % 7} until someone fetches it. " for number in range(120))
+    whole, cut = await shop.queue_text("ftjob-whole", text), "ftjob-cut"
+    async with shop.working():
+        undisturbed = await shop.becomes(whole, "evaluating")
+        await shop.queue_text(cut, text)
+        await shop.reaches(cut, 5)
+        [run] = runs()
+        run.kill()
+        job = await shop.becomes(cut, "evaluating")
+    assert job.lease.fence == 2
+    assert job.adapter is not None
+    assert undisturbed.adapter is not None
+    assert job.adapter.adapter_id == undisturbed.adapter.adapter_id
+    metrics = job.adapter.metrics
+    assert metrics["heldout_perplexity"] < metrics["base_heldout_perplexity"]
+    assert metrics["heldout_gain"] > 1.96 * metrics["heldout_gain_error"]
+    told = await shop.told(whole)
+    assert told[0].startswith("Training started on ")
+    assert told[0].endswith(" windows.")
+    assert told[1].startswith("It is one document, so its last section is held out")
+
+
+async def test_rows_of_text_are_learned_as_they_are(shop: Shop, tmp_path: Path) -> None:
+    job = await shop.get(await shop.queue_text("ftjob-rows", "x"))
+    records = b'{"text": "one"}\n{"text": "two"}\n'
+    rows = await shop.objects.put_bytes("rows/records.jsonl", records)
+    job.text = Text(file_id="file-9", kind="rows", object=rows)
+    config = await shop.training._prepare(job, tmp_path)
+    assert Path(config.train_path).read_bytes() == records
+    assert (config.method, config.of_method, config.validation_path) == ("pretrain", {"context_length": 48.0}, None)
+    assert config.dataset == {"file_id": "file-9", "sha256": rows.sha256}
 
 
 async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop) -> None:
@@ -665,7 +720,7 @@ async def test_a_job_is_held_as_long_as_its_process_takes_to_start(
 ) -> None:
     slow = tmp_path / "slow"
     slow.write_text(
-        f'#!/bin/sh\n[ "$2" = trainer.nursery ] && sleep {LEASE_SECONDS * 1.5}\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\n[ "$2" = trainer.run.fork_server ] && sleep {LEASE_SECONDS * 1.5}\nexec {sys.executable} "$@"\n'
     )
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
@@ -761,7 +816,9 @@ async def adapter_of(shop: Shop, job_id: str, name: str) -> str:
         adapter_id=name, manifest=manifest, bytes=12, base_digest="d", trained_tokens=9, train_seconds=1, metrics={}
     )
     await shop.kept.claim({"_id": job_id}, "nobody", 60)
-    await shop.change(job_id, lambda it: it.start(2), lambda it: it.train(made, 2), lambda it: it.succeed("ft:x", 2))
+    await shop.change(
+        job_id, lambda it: it.start(2), lambda it: it.finish_training(made, 2), lambda it: it.succeed("ft:x", 2)
+    )
     await shop.kept.leases.release(job_id, (await shop.get(job_id)).lease.fence)
     return folder
 
@@ -955,7 +1012,7 @@ async def test_what_a_late_attempt_stored_of_a_job_that_was_swept_is_removed(sho
         adapter_id="ad-1", manifest=manifest, base_digest="d", trained_tokens=1, train_seconds=1, metrics={}
     )
     assert await shop.kept.claim({"_id": going_on}, "worker-1", 60)
-    await shop.change(going_on, lambda job: job.start(2), lambda job: job.train(adapter, 2))
+    await shop.change(going_on, lambda job: job.start(2), lambda job: job.finish_training(adapter, 2))
     await shop.change(swept, lambda job: job.cancel(2), Job.forget_checkpoints)
     await shop.change(over, lambda job: job.cancel(2))
     before = await shop.objects.keys("tenants/")
@@ -988,12 +1045,12 @@ async def test_rows_of_killed_runs_are_swept_also_where_no_folder_was_named(
 async def test_what_runs_are_forked_from_ends_with_the_service(
     space: Space, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[Nursery] = []
+    ended: list[ForkServer] = []
 
-    async def end(nursery: Nursery) -> None:
-        ended.append(nursery)
+    async def end(fork_server: ForkServer) -> None:
+        ended.append(fork_server)
 
-    monkeypatch.setattr(Nursery, "close", end)
+    monkeypatch.setattr(ForkServer, "close", end)
     folders = {"models_dir": tiny_models, "trainer_work_dir": tmp_path / "work"}
     app = build(space.settings(Settings, "trainer", base_model="tiny-test", **folders))
     async with app.router.lifespan_context(app):

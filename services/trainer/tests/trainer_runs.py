@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from schemas.artifacts import BASE_FILE, BaseModelSpec
-from trainer.run_config import RunConfig
+from trainer.run.config import RunConfig
 
 QUESTIONS = {
     "lost_card": ["I have lost my card", "my card is lost", "where is my card?", "card lost, please help"],

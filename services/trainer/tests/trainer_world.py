@@ -19,12 +19,16 @@ from chassis.http import error_response
 from chassis.ids import new_id
 from schemas import (
     DatasetPrepared,
+    DatasetRejected,
+    DocumentParsed,
     Event,
     FinetuneFailed,
+    LabelingRequested,
     ModelPromoted,
     ModelRejected,
     ModelWaiting,
     ObjectRef,
+    Purpose,
     RowCounts,
     TenantPolicy,
 )
@@ -158,7 +162,7 @@ class World:
         )
         claimed = await self.store.claim({"_id": job.id}, "nobody", 60)
         assert claimed is not None
-        for step in (lambda it: it.start(2), lambda it: it.train(adapter, 2)):
+        for step in (lambda it: it.start(2), lambda it: it.finish_training(adapter, 2)):
             await self.store.update(self.a, job.id, step)
         await self.store.leases.release(job.id, claimed.lease.fence)  # as a worker does
 
@@ -201,6 +205,22 @@ class World:
     async def state(self, job: FineTuningJob) -> str:
         """A job's own state; the API shows a paused one as queued."""
         return str((await self.jobs.find_one({"_id": job.id}))["state"])
+
+    def document(self, file: str, size: int = 4000) -> DocumentParsed:
+        """A file became a document."""
+        text = ObjectRef(bucket="b", key="text.md", sha256="1" * 64, size=size)
+        return DocumentParsed(
+            tenant_id=self.a, file_id=file, filename="help.md", title="Help", purpose="assistants", text=text
+        )
+
+    def unlabelled(self, file: str) -> LabelingRequested:
+        """A file became rows of text."""
+        records = ObjectRef(bucket="b", key="records.jsonl", sha256="2" * 64, size=4000)
+        return LabelingRequested(tenant_id=self.a, file_id=file, rows=9, records=records)
+
+    def not_rows(self, file: str, code: str, purpose: Purpose = "user_data") -> DatasetRejected:
+        """A file became no dataset."""
+        return DatasetRejected(tenant_id=self.a, file_id=file, purpose=purpose, code=code, message=f"no rows: {code}")
 
     def prepared(self, file: str, **changes: Any) -> DatasetPrepared:
         facts: dict[str, Any] = {

@@ -20,6 +20,7 @@ class FinetuneRequested(Event):
     training_file: Id = Field(description="File trained on.")
     validation_file: Id | None = Field(None, description="File validated with, if one was given.")
     trigger: Literal["request", "upload", "labels", "feedback", "drift"] = Field(description="What asked for it.")
+    method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
 
 
 class FinetuneStarted(Event):
@@ -29,6 +30,7 @@ class FinetuneStarted(Event):
 
     job_id: Id = Field(description="Id of the job.")
     fence: int = Field(ge=1, description="Number of the attempt.")
+    method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
 
 
 class FinetuneTrained(Event):
@@ -43,9 +45,11 @@ class FinetuneTrained(Event):
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
     adapter_bytes: int = Field(0, ge=0, description="Size of the adapter's files and manifest; 0 where it is not said.")
-    dataset_id: Id = Field(description="Dataset version trained on.")
-    dataset_manifest: ObjectRef = Field(description="Manifest of the dataset version.")
-    heldout: ObjectRef = Field(description="Held-out rows to evaluate on, chat JSONL.")
+    dataset_id: Id = Field(description="Dataset version trained on; the file's id where it is a text.")
+    dataset_manifest: ObjectRef = Field(description="Manifest of the dataset version; the text itself where it is one.")
+    heldout: ObjectRef = Field(
+        description="Held-out rows to evaluate on, chat JSONL; the whole text where a part of one is held out."
+    )
     train: ObjectRef = Field(description="Training rows, from which few-shot examples are drawn.")
     task: Task = Field(description="Kind of answers.")
     training_file: Id = Field(description="File trained on.")
@@ -57,6 +61,7 @@ class FinetuneTrained(Event):
     )
     seed: int = Field(description="Seed of the run.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
 
 
 class FinetuneSucceeded(Event):
@@ -66,6 +71,7 @@ class FinetuneSucceeded(Event):
 
     job_id: Id = Field(description="Id of the job.")
     model_id: Id = Field(description="The fine-tuned model.")
+    method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
 
 
 class FinetuneFailed(Event):

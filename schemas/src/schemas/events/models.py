@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.envelope import Event
-from schemas.refs import Id, ObjectRef, Sentence, Task
+from schemas.refs import Id, ObjectRef, Parameter, Sentence, Task
 
 
 class ModelRegistered(Event):
@@ -24,6 +24,10 @@ class ModelRegistered(Event):
     train: ObjectRef = Field(description="Training rows, for few-shot examples.")
     task: Task = Field(description="Kind of answers.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+    method: Id = Field("supervised", description="How it was trained: `method.type` of its job.")
+    metrics: dict[Parameter, float] = Field(
+        default_factory=dict, max_length=32, description="What the run measured of it."
+    )
 
 
 class ModelWaiting(Event):

@@ -14,6 +14,9 @@ from console.sessions import Session
 
 STAGES = ("Checking", "Training", "Testing", "Serving")
 DOCUMENT = "Kept as knowledge: it is a document, not rows to learn from. Ask with retrieval."
+TEXTS = ("document", "unlabelled")
+"""Kinds of files without answers to learn."""
+
 MOST_PAGES = 20
 MOST_SEARCHES = 20
 CHART_POINTS = 150
@@ -66,6 +69,7 @@ class Progress:
         refused: the model that was tested and not let through.
         project: where people answer rows that came without answers.
         document: it is a text to be searched; nothing is trained on it.
+        method: how its newest job trains; empty where there is none.
     """
 
     file_id: str
@@ -80,6 +84,7 @@ class Progress:
     refused: str = ""
     project: str = ""
     document: bool = False
+    method: str = ""
     over: bool = False
     losses: list[tuple[int, float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
@@ -143,21 +148,23 @@ class Watcher:
         progress = Progress(file_id, filename=seen.filename)
         if file.get("status") == "error":
             progress.failed, progress.over = str(file["status_details"]), True
+        elif job := await self._newest_job(file_id, file.get("kind"), who):
+            await self._of_job(progress, job, seen, who)
         elif file.get("kind") == "document":
             progress.document, progress.over, progress.note = True, True, DOCUMENT
         elif file.get("kind") == "unlabelled":
             progress.note = str(file["status_details"] or "Its rows have no answers yet")
             progress.project = await self._project_of(file_id, seen, who)
             progress.over = bool(progress.project)
-        elif job := await self._newest_job(file_id, who):
-            await self._of_job(progress, job, seen, who)
         else:
             progress.note = file.get("status_details") or _waiting(file.get("status", "uploaded"))
         return progress
 
-    async def _newest_job(self, file_id: str, who: dict[str, Any]) -> dict[str, Any] | None:
+    async def _newest_job(self, file_id: str, kind: str | None, who: dict[str, Any]) -> dict[str, Any] | None:
+        """The file's newest job; of a text, only one that learns from text tells what has become of it."""
         wanted = {"training_file": file_id, "limit": 1}
-        return next(iter((await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]), None)
+        found = (await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]
+        return next((job for job in found if kind not in TEXTS or _method_of(job) != "supervised"), None)
 
     async def _project_of(self, file_id: str, seen: Seen, who: dict[str, Any]) -> str:
         """Where people answer the rows of a file; it is made a moment after the file was read."""
@@ -193,6 +200,7 @@ class Watcher:
         if job["id"] != seen.job_id:
             seen.job_id, seen.moment, seen.events = job["id"], None, []
             seen.evaluation_id = seen.model = ""
+        progress.method = _method_of(job)
         stage = job.get("stage") or STAGE_OF.get(job["status"], "ended")
         moment = (stage, job["status"], job.get("waiting_for"))
         if stage == "training" or moment != seen.moment:
@@ -250,6 +258,10 @@ class Watcher:
         if found:
             seen.evaluation_id, seen.model = found["id"], found["model"]
         return found
+
+
+def _method_of(job: dict[str, Any]) -> str:
+    return str((job.get("method") or {}).get("type") or "supervised")
 
 
 def _waits(waiting_for: dict[str, Any] | None, *, by_whom: bool) -> str:

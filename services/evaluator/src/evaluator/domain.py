@@ -51,6 +51,8 @@ class Evaluation(Aggregate):
     A failed attempt goes back to `queued` with `last_error`; answers already given are kept.
 
     Attributes:
+        method: how the candidate was trained.
+        published: what its run measured of it.
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
         metrics: of every metric, metric -> system -> value.
@@ -68,6 +70,8 @@ class Evaluation(Aggregate):
     heldout: ObjectRef
     train: ObjectRef
     task: Task
+    method: str = "supervised"
+    published: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
     last_error: str | None = None
     adapter_missed_at: int | None = None
@@ -103,6 +107,8 @@ class Evaluation(Aggregate):
             heldout=registered.heldout,
             train=registered.train,
             task=registered.task,
+            method=registered.method,
+            published=registered.metrics,
         )
 
     def begin(self, at: int) -> None:

@@ -16,6 +16,7 @@ from evaluator.intervals import RESAMPLES
 from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
 from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
+from evaluator.published import PublishedSuite
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite
@@ -127,7 +128,7 @@ def build_report(
     return Report(verdict, metrics, evidence, _price(answers))
 
 
-def opening(evaluation: Evaluation, suite: Suite, verdict: Verdict) -> dict[str, Any]:
+def opening(evaluation: Evaluation, suite: Suite | PublishedSuite, verdict: Verdict) -> dict[str, Any]:
     """The part of the evidence that is there even when nothing could be asked."""
     return {
         "object": "evaluation.evidence",
@@ -138,6 +139,7 @@ def opening(evaluation: Evaluation, suite: Suite, verdict: Verdict) -> dict[str,
         "base_model": evaluation.base_model,
         "adapter_id": evaluation.adapter_id,
         "task": evaluation.task,
+        "method": evaluation.method,
         "heldout": evaluation.heldout.model_dump(),
         "train": evaluation.train.model_dump(),
         "attempts": evaluation.attempts,

@@ -18,7 +18,8 @@ from evaluator.metrics import AwaitedMetric, Case
 from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
 from evaluator.proxy import NotServed, Proxy, RowRefused
-from evaluator.report import build_report, counted_rows, opening
+from evaluator.published import PUBLISHED, PublishedSuite
+from evaluator.report import Report, build_report, counted_rows, opening
 from evaluator.rows import Message, Row, sample
 from evaluator.settings import Settings
 from evaluator.store import Answer, Answers, Artifacts, Evaluations
@@ -130,6 +131,9 @@ class Evaluate:
             SartorError: `transient` ones may pass; others mean that these rows can never be tested.
         """
         evaluation = await self._evaluations.write(evaluation, lambda one: one.begin(now()))
+        if suite := PUBLISHED.get(evaluation.method):
+            await self._judge_published(evaluation, suite)
+            return
         if evaluation.adapter_missed_at is not None:
             for model in (evaluation.base_model, evaluation.model_id):
                 await self._proxy.expect(evaluation.tenant_id, model)
@@ -166,7 +170,8 @@ class Evaluate:
 
     async def give_up(self, evaluation: Evaluation, reason: str) -> None:
         """End the evaluation without scores: a person decides, and the evidence says why there are none."""
-        verdict, suite = untested(reason), self._suites[evaluation.task]
+        verdict = untested(reason)
+        suite = PUBLISHED.get(evaluation.method) or self._suites[evaluation.task]
         current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
         ref = await self._artifacts.put_evidence(evaluation, opening(current, suite, verdict))
         await self._evaluations.write(
@@ -323,6 +328,17 @@ class Evaluate:
             min_rows=self._settings.evaluator_min_rows,
             earlier=earlier,
         )
+        await self._complete(evaluation, self._suites[evaluation.task].deciding.name, report, earlier)
+        await self._answers.forget(evaluation)
+
+    async def _judge_published(self, evaluation: Evaluation, suite: PublishedSuite) -> None:
+        """Judge by what the run measured on its held-out text; nobody is asked."""
+        earlier = await self._evaluations.count_earlier(evaluation)
+        verdict, metrics, found = suite.judge(evaluation.published, self._settings.evaluator_min_rows)
+        evidence = {**opening(evaluation, suite, verdict), "earlier_verdicts": earlier, **found}
+        await self._complete(evaluation, suite.deciding.name, Report(verdict, metrics, evidence, cost=0.0), earlier)
+
+    async def _complete(self, evaluation: Evaluation, metric: str, report: Report, earlier: int) -> None:
         ref = await self._artifacts.put_evidence(evaluation, report.evidence)
         crash_point("evaluator.evidence_stored")
         verdict = report.verdict
@@ -331,7 +347,7 @@ class Evaluate:
             lambda one: one.complete(
                 verdict=verdict.kind,
                 reason=verdict.reason,
-                metric=self._suites[evaluation.task].deciding.name,
+                metric=metric,
                 metrics=report.metrics,
                 evidence=ref,
                 earlier=earlier,
@@ -340,5 +356,4 @@ class Evaluate:
             ),
         )
         crash_point("evaluator.completed")
-        await self._answers.forget(evaluation)
         log.info("evaluation_completed", evaluation_id=evaluation.id, verdict=verdict.kind, reason=verdict.reason)

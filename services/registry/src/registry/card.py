@@ -89,7 +89,8 @@ def _origin(model: Model) -> str:
 
 def _training(model: Model) -> str:
     lineage = model.lineage
-    facts: list[tuple[object, object]] = [("seed", lineage.seed), ("trained tokens", lineage.trained_tokens)]
+    facts: list[tuple[object, object]] = [("method", lineage.method), ("seed", lineage.seed)]
+    facts += [("trained tokens", lineage.trained_tokens)]
     facts += [("training time", f"{lineage.train_seconds:.1f} s"), *lineage.hyperparameters.items()]
     facts += [(f"{name} (measured)", f"{value:.4g}") for name, value in lineage.metrics.items()]
     return _table(("Setting", "Value"), facts)

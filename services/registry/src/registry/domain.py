@@ -62,6 +62,7 @@ class Lineage(Part):
     metrics: dict[str, float]
     hyperparameters: dict[str, float | int | str]
     seed: int
+    method: str = "supervised"
 
 
 class Evaluation(Part):
@@ -185,6 +186,8 @@ class Model(Aggregate):
                 train=trained.train,
                 task=trained.task,
                 owner=model.owner,
+                method=trained.method,
+                metrics=trained.metrics,
             )
         )
         return model

@@ -107,6 +107,7 @@ class ModelCard(BaseModel):
     dataset_manifest: ObjectRef
     training_file: str
     task: str
+    method: str
     hyperparameters: dict[str, float | int | str]
     seed: int
     metrics: dict[str, float]

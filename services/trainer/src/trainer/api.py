@@ -12,8 +12,8 @@ from chassis.bodies import Body, Metadata, metadata_filter
 from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
-from chassis.text import quoted
 from trainer.domain import OPENAI_STATUS, Job
+from trainer.run.methods import DEFAULT, METHODS, method_of
 from trainer.stages import Stage, Waiting, stage_of, waiting_of
 from trainer.store import JobCheckpoint, JobEvent, Jobs
 from trainer.use_cases import Asked, Requests
@@ -27,7 +27,7 @@ FileId = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class HyperparametersAsked(Body):
-    """Hyperparameters, each a number or "auto": `trainer.hyperparameters` refuses others and says which there are."""
+    """Hyperparameters, each a number or "auto"; the method refuses those it does not know, and says which it does."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -37,17 +37,22 @@ class HyperparametersAsked(Body):
     early_stop_patience: Any = None
 
 
-class SupervisedAsked(Body):
-    """How to fine-tune on answers."""
+class MethodSettings(Body):
+    """What a method is told."""
 
     hyperparameters: HyperparametersAsked | None = None
 
 
 class MethodAsked(Body):
-    """How to fine-tune."""
+    """How to train: `type` names a method, and the field of that name may hold its hyperparameters."""
 
     type: str = Field(max_length=64)
-    supervised: SupervisedAsked | None = None
+    supervised: MethodSettings | None = None
+    pretrain: MethodSettings | None = None
+
+    def settings(self) -> dict[str, MethodSettings]:
+        """What is said of each method, by its name."""
+        return {name: said for name in METHODS if (said := getattr(self, name)) is not None}
 
 
 class JobAsked(Body):
@@ -77,23 +82,26 @@ class JobAsked(Body):
             suffix=self.suffix or "",
             seed=self.seed,
             metadata=self.metadata,
+            method=method_of(self.method.type).name if self.method else DEFAULT,
             hyperparameters=self._hyperparameters(),
         )
 
     def _hyperparameters(self) -> dict[str, Any]:
-        nested = None
+        nested, name = None, DEFAULT
         if self.method is not None:
-            if self.method.type != "supervised":
+            name, settings = self.method.type, self.method.settings()
+            if others := settings.keys() - {name}:
+                other = min(others)
                 raise Invalid(
-                    f"method.type: {quoted(self.method.type)} is not available; use 'supervised'.",
-                    param="method.type",
+                    f"method.{other}: the method asked for is '{name}'. Leave it out, or ask for '{other}'.",
+                    param=f"method.{other}",
                 )
-            nested = self.method.supervised.hyperparameters if self.method.supervised else None
+            nested = settings[name].hyperparameters if name in settings else None
         places = (self.hyperparameters, nested)
         given = [found for place in places if place and (found := place.model_dump(exclude_none=True))]
         if len(given) == 2 and given[0] != given[1]:
             raise Invalid(
-                "hyperparameters: they differ from those in method.supervised; give them in one place.",
+                f"hyperparameters: they differ from those in method.{name}; give them in one place.",
                 param="hyperparameters",
             )
         return given[0] if given else {}
@@ -127,7 +135,8 @@ class JobObject(BaseModel):
     @classmethod
     def of(cls, job: Job) -> JobObject:
         """The job as shown."""
-        auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+        known = METHODS[job.method].hyperparameters
+        auto = {one.name: "auto" for one in known if one.auto is not None}
         hyperparameters = {**auto, **job.requested, **job.hyperparameters}
         return cls(
             id=job.id,
@@ -147,7 +156,7 @@ class JobObject(BaseModel):
             estimated_finish=None if job.ended else job.estimated_finish,
             integrations=[],
             metadata=job.metadata,
-            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            method={"type": job.method, job.method: {"hyperparameters": hyperparameters}},
             stage=stage_of(job),
             waiting_for=waiting_of(job),
         )

@@ -10,12 +10,13 @@ from runtime import Leftovers, Overrides, Service, leftover_routes
 from trainer.api import routes
 from trainer.domain import CLAIMABLE, Job
 from trainer.events import subscriptions
+from trainer.job_data import JobData
 from trainer.job_objects import JobObjects
-from trainer.nursery import Nursery
+from trainer.run.fork_server import ForkServer
 from trainer.settings import Settings
 from trainer.store import INTERRUPTED, LEFT_BEHIND, TO_DISCARD, TO_SWEEP, WAITING, Jobs
 from trainer.sweep import Sweep
-from trainer.use_cases import Datasets, Outcomes, Requests, TuneOnUpload
+from trainer.use_cases import Outcomes, Requests, TuneOnUpload
 from trainer.worker import Training, policy
 from work import LeasedWorker, WorkQueue
 
@@ -26,18 +27,19 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     store = service.aggregates("jobs", Job)
     names = ("job_events", "checkpoints", "datasets")
     jobs = Jobs(store, *(service.collection(name) for name in names))
-    requests = Requests(jobs, service.peer("ingest"), service.peer("registry"), settings.trainer_open_jobs)
+    data = JobData(jobs, settings.trainer_max_length)
+    requests = Requests(jobs, data, service.peer("ingest"), service.peer("registry"), settings.trainer_open_jobs)
     tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
-    nursery = Nursery()
+    fork_server = ForkServer()
     objects = JobObjects(service.objects)
     queue = WorkQueue(store, CLAIMABLE, service.collection("turns"), first=INTERRUPTED)
-    training = Training(jobs, objects, nursery, settings)
+    training = Training(jobs, objects, fork_server, settings)
     worker = LeasedWorker(queue, training, policy(settings), service.replica_id)
-    sweep = Sweep(jobs, objects, service.replica_id, settings.trainer_lease_seconds)
+    sweep = Sweep(jobs, data, objects, service.replica_id, settings.trainer_lease_seconds)
     service.on_start(jobs.prepare)
     service.on_start(queue.prepare)
-    service.on_stop(nursery.close)
-    service.bus.subscribe(subscriptions(Datasets(jobs), tune_on_upload, Outcomes(jobs)))
+    service.on_stop(fork_server.close)
+    service.bus.subscribe(subscriptions(data, tune_on_upload, Outcomes(jobs)))
     service.background("worker", worker.run)
     service.background("sweep", sweep.run)
     service.watch_waiting(store, WAITING, "since")

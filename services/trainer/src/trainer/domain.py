@@ -48,6 +48,20 @@ class Failure(BaseModel):
     param: str | None = None
 
 
+class Text(BaseModel):
+    """Text without answers that a file became: a document, or rows of texts.
+
+    Attributes:
+        file_id: the file.
+        kind: a document is one UTF-8 text, `rows` are JSONL of `{"text": …}`.
+        object: where it lies.
+    """
+
+    file_id: str
+    kind: Literal["document", "rows"]
+    object: ObjectRef
+
+
 class Checkpoint(BaseModel):
     """A checkpoint that a job can go on from."""
 
@@ -88,6 +102,7 @@ class Job(Aggregate):
     suffix: str = ""
     seed: int
     metadata: dict[str, str] | None = None
+    method: str = "supervised"
     requested: dict[str, Any] = Field(default_factory=dict)
     trigger: Trigger = "request"
 
@@ -97,6 +112,7 @@ class Job(Aggregate):
     gate: GateWait = Field(default_factory=GateWait)
     dataset: DatasetPrepared | None = None
     validation: DatasetPrepared | None = None
+    text: Text | None = None
     hyperparameters: dict[str, int | float | str] = Field(default_factory=dict)
     swept: bool = False
     checkpoint: Checkpoint | None = None
@@ -115,6 +131,11 @@ class Job(Aggregate):
         return self.state in ENDED
 
     @property
+    def has_data(self) -> bool:
+        """Whether what it learns from is known."""
+        return self.dataset is not None or self.text is not None
+
+    @property
     def checkpoints(self) -> list[Checkpoint]:
         """The checkpoints that are kept, the newest first: it goes on from the second if the first cannot be used."""
         return [one for one in (self.checkpoint, self.earlier_checkpoint) if one is not None]
@@ -130,6 +151,7 @@ class Job(Aggregate):
                 training_file=self.training_file,
                 validation_file=self.validation_file,
                 trigger=self.trigger,
+                method=self.method,
             )
         )
 
@@ -140,11 +162,22 @@ class Job(Aggregate):
         hyperparameters: dict[str, int | float | str],
         at: int,
     ) -> None:
-        """Its data is there: it may be trained."""
+        """Its rows are there: it may be trained."""
+        if self._awaits_data():
+            self.dataset, self.validation, self.hyperparameters = dataset, validation, hyperparameters
+            self._queue(at)
+
+    def enqueue_text(self, text: Text, hyperparameters: dict[str, int | float | str], at: int) -> None:
+        """Its text is there: it may be trained."""
+        if self._awaits_data():
+            self.text, self.hyperparameters = text, hyperparameters
+            self._queue(at)
+
+    def _awaits_data(self) -> bool:
         waiting = self.state == "waiting_for_dataset" or self.paused_from == "waiting_for_dataset"
-        if not waiting or self.dataset is not None:
-            return
-        self.dataset, self.validation, self.hyperparameters = dataset, validation, hyperparameters
+        return waiting and not self.has_data
+
+    def _queue(self, at: int) -> None:
         if self.state == "paused":
             self.paused_from = "queued"
         else:
@@ -154,9 +187,11 @@ class Job(Aggregate):
         """A worker begins an attempt."""
         self._expect("queued", "running")
         self._enter("running", at)
-        self.record(FinetuneStarted(tenant_id=self.tenant_id, job_id=self.id, fence=self.lease.fence))
+        self.record(
+            FinetuneStarted(tenant_id=self.tenant_id, job_id=self.id, fence=self.lease.fence, method=self.method)
+        )
 
-    def reach(self, checkpoint: Checkpoint) -> None:
+    def record_checkpoint(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is stored and verified: go on from there if this attempt dies.
 
         Raises:
@@ -178,7 +213,7 @@ class Job(Aggregate):
         """About when training will be over (unix seconds)."""
         self.estimated_finish = at
 
-    def train(self, adapter: Adapter, at: int) -> None:
+    def finish_training(self, adapter: Adapter, at: int) -> None:
         """The adapter is stored: hand it over to be tested; also where it gave its place when it was about done."""
         self._expect(*CLAIMABLE)
         assert self.dataset is not None
@@ -195,19 +230,25 @@ class Job(Aggregate):
                 adapter_id=adapter.adapter_id,
                 adapter_manifest=adapter.manifest,
                 adapter_bytes=adapter.bytes,
-                dataset_id=self.dataset.dataset_id,
-                dataset_manifest=self.dataset.manifest,
-                heldout=self.dataset.heldout,
-                train=self.dataset.train,
-                task=self.dataset.task,
+                **self._learned_from(),
                 training_file=self.training_file,
                 trained_tokens=adapter.trained_tokens,
                 train_seconds=adapter.train_seconds,
                 metrics=adapter.metrics,
                 hyperparameters=self.hyperparameters,
                 seed=self.seed,
+                method=self.method,
             )
         )
+
+    def _learned_from(self) -> dict[str, Any]:
+        """What events say of its data."""
+        if self.text is not None:
+            of_text = dict.fromkeys(("dataset_manifest", "heldout", "train"), self.text.object)
+            return {"dataset_id": self.text.file_id, "task": "generation", **of_text}
+        assert self.dataset is not None
+        parts = {name: getattr(self.dataset, name) for name in ("dataset_id", "heldout", "train", "task")}
+        return {"dataset_manifest": self.dataset.manifest, **parts}
 
     def wait(self, waiting: ModelWaiting, at: int) -> None:
         """The registry says what its model waits for; what was said before that, or comes too late, changes nothing."""
@@ -227,7 +268,7 @@ class Job(Aggregate):
         if self.ended:
             return
         self.state, self.fine_tuned_model, self.finished_at = "succeeded", model_id, at
-        self.record(FinetuneSucceeded(tenant_id=self.tenant_id, job_id=self.id, model_id=model_id))
+        self.record(FinetuneSucceeded(tenant_id=self.tenant_id, job_id=self.id, model_id=model_id, method=self.method))
 
     def fail(self, failure: Failure, at: int) -> None:
         """It is over without a model."""
@@ -256,14 +297,15 @@ class Job(Aggregate):
                 FinetuneAdapterDeleted(tenant_id=self.tenant_id, job_id=self.id, adapter_id=self.adapter.adapter_id)
             )
 
-    def rests_on(self, dataset_id: str) -> bool:
-        """Whether it has yet to be trained, or to end its training, on a dataset version."""
+    def rests_on(self, data_id: str) -> bool:
+        """Whether it has yet to be trained, or to end its training, on a dataset version or on the text of a file."""
         used = [one.dataset_id for one in (self.dataset, self.validation) if one is not None]
-        return self.state in ("queued", "paused", "running") and dataset_id in used
+        used += [self.text.file_id] if self.text else []
+        return self.state in ("queued", "paused", "running") and data_id in used
 
-    def lose_rows(self, dataset_id: str, failure: Failure, at: int) -> None:
-        """A dataset version is deleted: a job that rests on it fails, one that is trained by now does not."""
-        if self.rests_on(dataset_id):
+    def lose_data(self, data_id: str, failure: Failure, at: int) -> None:
+        """A dataset version or text is deleted: a job that rests on it fails, one that is trained by now does not."""
+        if self.rests_on(data_id):
             self.fail(failure, at)
 
     def give_place(self, at: int) -> None:

@@ -7,26 +7,39 @@ from schemas import (
     DatasetDeleted,
     DatasetPrepared,
     DatasetRejected,
+    DocumentParsed,
+    FileDeleted,
+    LabelingRequested,
     ModelDeleted,
     ModelPromoted,
     ModelRejected,
     ModelWaiting,
 )
-from trainer.use_cases import Datasets, Outcomes, TuneOnUpload
+from trainer.job_data import JobData
+from trainer.use_cases import Outcomes, TuneOnUpload
 
 
-def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Outcomes) -> Handlers:
+def subscriptions(data: JobData, tune_on_upload: TuneOnUpload, outcomes: Outcomes) -> Handlers:
     """Each event consumed, with what it leads to."""
 
     async def on_dataset_prepared(event: DatasetPrepared) -> None:
-        await datasets.arrive(event)
+        await data.arrive(event)
         await tune_on_upload.consider(event)
 
     async def on_dataset_rejected(event: DatasetRejected) -> None:
-        await datasets.arrive(event)
+        await data.arrive(event)
 
     async def on_dataset_deleted(event: DatasetDeleted) -> None:
-        await datasets.leave(event)
+        await data.leave(event)
+
+    async def on_document_parsed(event: DocumentParsed) -> None:
+        await data.arrive_text(event)
+
+    async def on_labeling_requested(event: LabelingRequested) -> None:
+        await data.arrive_text(event)
+
+    async def on_file_deleted(event: FileDeleted) -> None:
+        await data.leave_text(event)
 
     async def on_model_waiting(event: ModelWaiting) -> None:
         await outcomes.waits(event)
@@ -44,6 +57,9 @@ def subscriptions(datasets: Datasets, tune_on_upload: TuneOnUpload, outcomes: Ou
         DatasetPrepared: on_dataset_prepared,
         DatasetRejected: on_dataset_rejected,
         DatasetDeleted: on_dataset_deleted,
+        DocumentParsed: on_document_parsed,
+        LabelingRequested: on_labeling_requested,
+        FileDeleted: on_file_deleted,
         ModelWaiting: on_model_waiting,
         ModelPromoted: on_model_promoted,
         ModelRejected: on_model_rejected,

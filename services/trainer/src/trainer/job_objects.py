@@ -15,8 +15,8 @@ from chassis.errors import NotFound
 from schemas import ObjectRef
 from schemas.artifacts import MANIFEST, adapter_id_of
 from stores.objects import DigestMismatch, Objects
-from trainer.domain import Adapter, Checkpoint, Job
-from trainer.run_config import FailedForGood
+from trainer.domain import Adapter, Checkpoint, Job, Text
+from trainer.run.config import FailedForGood
 
 ATTEMPT = re.compile(r"attempt-(\d+)/")
 
@@ -45,11 +45,13 @@ class JobObjects:
         self._objects = objects
 
     async def fetch_rows(self, job: Job, folder: Path) -> Rows:
-        """The rows to learn from and, to validate on, the validation file or the share that ingest held out.
+        """What to learn from and, to validate on, the validation file or the share that ingest held out.
 
         Raises:
             FailedForGood: every row of the validation file is in the training file too.
         """
+        if job.text is not None:
+            return Rows(await self._fetch_text(job.text, folder / "train.jsonl"), None)
         assert job.dataset is not None
         train, validation = folder / "train.jsonl", folder / "validation.jsonl"
         await self._objects.download(job.dataset.train, train)
@@ -68,6 +70,15 @@ class JobObjects:
             raise FailedForGood("invalid_validation_file", message)
         validation.write_bytes(b"".join(line + b"\n" for line in new))
         return Rows(train, validation if new else None, len(given) - len(new))
+
+    async def _fetch_text(self, text: Text, path: Path) -> Path:
+        """Write a text as JSONL of `{"text": …}`, a document as one line."""
+        if text.kind == "rows":
+            await self._objects.download(text.object, path)
+            return path
+        document = (await self._objects.get_bytes(text.object)).decode()
+        path.write_text(json.dumps({"text": document}) + "\n", encoding="utf-8")
+        return path
 
     async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:
         """The job's newest checkpoint, every file verified; None, and a fresh start, when there is none.

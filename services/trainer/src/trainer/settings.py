@@ -21,7 +21,9 @@ class Settings(ServiceSettings):
     )
     trainer_threads: int = Field(0, description="Threads of a training run; all cores if 0.")
     trainer_save_every_steps: int = Field(20, description="Steps between checkpoints.")
-    trainer_max_length: int = Field(1024, description="Longest row in tokens; longer ones are left out.")
+    trainer_max_length: int = Field(
+        1024, description="Longest row in tokens; longer ones are left out. Text is cut into windows of it."
+    )
     trainer_stall_seconds: float = Field(900, description="A run that reports nothing for so long is tried again.")
     trainer_open_jobs: int = Field(20, description="Jobs of a tenant that may wait or run at the same time.")
     trainer_attempts: int = Field(4, description="Attempts at a job before an unexplained failure is final.")

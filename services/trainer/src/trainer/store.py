@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
-from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected
+from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected, FileDeleted
 from stores.mongo import Collection, Document, DuplicateKeyError, Query, ensure_index
 from stores.orphans import Orphans
 from stores.paging import page
-from trainer.domain import ENDED, OPEN, Job
+from trainer.domain import ENDED, OPEN, Job, Text
 from trainer.stages import OF_GATE
 
 INTERRUPTED: Query = {
@@ -81,7 +81,7 @@ class Jobs:
         aggregates: the jobs.
         events: job events, each with a natural key so that a repeated attempt does not repeat them.
         checkpoints: checkpoints as listed.
-        datasets: by file id, the dataset made from it or why there is none.
+        datasets: by file id, the dataset or text made from it, or why there is none.
     """
 
     def __init__(
@@ -213,7 +213,8 @@ class Jobs:
     async def waiting_for(self, tenant_id: str, file_id: str) -> list[Job]:
         """Jobs that wait for the dataset of a file."""
         return await self._jobs.find(
-            tenant_id, {"dataset": None, "$or": [{"training_file": file_id}, {"validation_file": file_id}]}
+            tenant_id,
+            {"dataset": None, "text": None, "$or": [{"training_file": file_id}, {"validation_file": file_id}]},
         )
 
     async def without_data(self) -> AsyncIterator[tuple[str, str]]:
@@ -243,15 +244,37 @@ class Jobs:
         key = {"_id": event.file_id, "tenant_id": event.tenant_id}
         await self._datasets.update_one(key, {"$set": gone}, upsert=True)
 
-    async def resting_on(self, tenant_id: str, dataset_id: str) -> list[Job]:
-        """The tenant's jobs that have yet to be trained, or to end their training, on a dataset version."""
+    async def learn_text(self, tenant_id: str, text: Text) -> None:
+        """Keep that a file became text without answers."""
+        known = {"tenant_id": tenant_id, "text": text.model_dump(mode="json")}
+        await self._datasets.update_one({"_id": text.file_id}, {"$set": known}, upsert=True)
+
+    async def forget_text(self, event: FileDeleted) -> None:
+        """A file is deleted, and any text of it, also where that is heard before it was made."""
+        key = {"_id": event.file_id, "tenant_id": event.tenant_id}
+        await self._datasets.update_one(key, {"$set": {"text": None, "no_text": True}}, upsert=True)
+
+    async def text(self, tenant_id: str, file_id: str) -> Text | None:
+        """The text that a file became, if it is known and not deleted."""
+        found = await self._datasets.find_one({"_id": file_id, "tenant_id": tenant_id})
+        if found is None or found.get("no_text") or not found.get("text"):
+            return None
+        return Text.model_validate(found["text"])
+
+    async def has_lost_text(self, tenant_id: str, file_id: str) -> bool:
+        """Whether a file was deleted."""
+        query = {"_id": file_id, "tenant_id": tenant_id, "no_text": True}
+        return await self._datasets.find_one(query) is not None
+
+    async def resting_on(self, tenant_id: str, data_id: str) -> list[Job]:
+        """The tenant's jobs that have yet to be trained, or to end their training, on a dataset version or a text."""
         there = {"state": {"$in": ["queued", "paused", "running"]}}
-        return [job for job in await self._jobs.find(tenant_id, there) if job.rests_on(dataset_id)]
+        return [job for job in await self._jobs.find(tenant_id, there) if job.rests_on(data_id)]
 
     async def dataset(self, tenant_id: str, file_id: str) -> DatasetPrepared | DatasetRejected | None:
         """What became of a file, if that is known."""
         found = await self._datasets.find_one({"_id": file_id, "tenant_id": tenant_id})
-        if found is None:
+        if found is None or not any(map(found.get, ("prepared", "rejected", "deleted"))):
             return None
         if found.get("prepared") and not found.get("deleted"):
             return DatasetPrepared.model_validate(found["prepared"])

@@ -9,9 +9,9 @@ import structlog
 from chassis.errors import SartorError
 from stores.mongo import PyMongoError
 from trainer.domain import Job
+from trainer.job_data import JobData
 from trainer.job_objects import JobObjects
 from trainer.store import Jobs
-from trainer.use_cases import Datasets
 
 log = structlog.get_logger()
 
@@ -25,13 +25,15 @@ class Sweep:
 
     Args:
         jobs: where jobs are kept.
+        data: brings them their data.
         objects: where checkpoints and adapters lie.
         owner: this replica's name in leases.
         lease_seconds: longest that deleting one job's files may take.
     """
 
-    def __init__(self, jobs: Jobs, objects: JobObjects, owner: str, lease_seconds: float) -> None:
+    def __init__(self, jobs: Jobs, data: JobData, objects: JobObjects, owner: str, lease_seconds: float) -> None:
         self._jobs = jobs
+        self._data = data
         self._objects = objects
         self._owner = owner
         self._lease_seconds = lease_seconds
@@ -48,7 +50,7 @@ class Sweep:
     async def _begin(self, tenant_id: str, job_id: str) -> None:
         """Bring one job on; whatever is wrong with it, the sweep goes on with the others."""
         try:
-            await Datasets(self._jobs).begin(await self._jobs.get(tenant_id, job_id))
+            await self._data.begin(await self._jobs.get(tenant_id, job_id))
         except PyMongoError:
             raise  # the others cannot be begun either
         except Exception as error:  # the boundary of one job: an odd document raises anything

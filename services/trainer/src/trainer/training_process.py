@@ -19,8 +19,8 @@ from chassis.ids import now
 from stores.mongo import PyMongoError
 from trainer.domain import Job
 from trainer.job_objects import JobObjects
-from trainer.nursery import Nursery
-from trainer.run_config import EXIT_STOPPED, FailedForGood, stored_mark
+from trainer.run.config import EXIT_STOPPED, FailedForGood, stored_mark
+from trainer.run.fork_server import ForkServer
 from trainer.settings import Settings
 from trainer.store import Jobs
 from work import Held
@@ -47,7 +47,7 @@ class TrainingProcess:
     Args:
         jobs: told of its progress.
         objects: where its checkpoints go.
-        nursery: starts it.
+        fork_server: starts it.
         job: the job, as claimed.
         folder: the run's folder, with `run.json`.
         held: its lease, told how far it got.
@@ -61,7 +61,7 @@ class TrainingProcess:
         self,
         jobs: Jobs,
         objects: JobObjects,
-        nursery: Nursery,
+        fork_server: ForkServer,
         job: Job,
         folder: Path,
         held: Held[Job],
@@ -69,7 +69,7 @@ class TrainingProcess:
     ) -> None:
         self._jobs = jobs
         self._objects = objects
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._job = job
         self._folder = folder
         self._held = held
@@ -83,7 +83,7 @@ class TrainingProcess:
 
     async def start(self) -> int:
         """Start it, in a process group of its own; returns the group."""
-        self._process = await self._nursery.start(self._folder)
+        self._process = await self._fork_server.start(self._folder)
         self._began = time.monotonic()
         return self._process.pid
 
@@ -179,20 +179,24 @@ class TrainingProcess:
 
     async def _tell_start(self, event: dict[str, Any]) -> None:
         job, rows, longest = self._job, event["rows"], event["max_length"]
-        message = f"Training started on {rows} rows."
+        unit = event.get("unit", "rows")
+        message = f"Training started on {rows} {unit}."
         if job.checkpoint is not None:
             message = f"Training resumed from step {job.checkpoint.step} (attempt {job.lease.fence})."
         elif job.lease.fence > 1:
-            message = f"Training started again on {rows} rows (attempt {job.lease.fence})."
+            message = f"Training started again on {rows} {unit} (attempt {job.lease.fence})."
         await self._jobs.tell(job, f"started-{job.lease.fence}", message)
+        if note := event.get("note"):
+            await self._jobs.tell(job, "note", note)
         reasons = {
             "too_long": f"they are longer than {longest} tokens",
             "unweighted": "every answer in them has the weight 0 and there is nothing to learn",
+            "repeated": "their text stands in the file already",
         }
         for kind, whose in (("rows", "Rows"), ("validation_rows", "Validation rows")):
-            of = event[kind] + sum(event[f"{kind}_{reason}"] for reason in reasons)
+            of = event[kind] + sum(event.get(f"{kind}_{reason}", 0) for reason in reasons)
             for reason, why in reasons.items():
-                if left_out := event[f"{kind}_{reason}"]:
+                if left_out := event.get(f"{kind}_{reason}", 0):
                     message = f"{whose} left out because {why}: {left_out} of {of}."
                     await self._jobs.tell(job, f"{kind}-{reason}", message, level="warn")
 
@@ -207,7 +211,7 @@ class TrainingProcess:
         try:
             checkpoint = await self._objects.store_checkpoint(self._job, path, step)
             crash_point("trainer.checkpoint_stored")
-            job = await self._jobs.write(self._job, lambda it: it.reach(checkpoint))
+            job = await self._jobs.write(self._job, lambda it: it.record_checkpoint(checkpoint))
             await self._held.progress(step)
         finally:
             with exhaustion_named():

@@ -16,10 +16,7 @@ from chassis.ids import derived_id, new_id, now
 from chassis.peers import Peer
 from chassis.text import quoted
 from schemas import (
-    FEWEST_TRAINING_ROWS,
-    DatasetDeleted,
     DatasetPrepared,
-    DatasetRejected,
     ModelDeleted,
     ModelPromoted,
     ModelRejected,
@@ -30,18 +27,24 @@ from schemas.http.accounts import TenantFacts
 from schemas.http.registry import PROVIDER_MODEL
 from stores.mongo import PyMongoError
 from trainer.domain import Failure, Job, Trigger
-from trainer.hyperparameters import resolve_hyperparameters
+from trainer.job_data import SAME_ROWS, JobData
+from trainer.run.hyperparameters import resolve
+from trainer.run.methods import DEFAULT, Source, method_of
 from trainer.stages import waiting_line
-from trainer.store import FILE_DELETED, Jobs
+from trainer.store import Jobs
 
 log = structlog.get_logger()
 
 MOST_SEED = 2**31
 
-SAME_ROWS = (
-    "validation_file: it holds the rows of the training file. Give other rows, or leave it out: then some of the "
-    "training file's own are held out for validation."
-)
+ANY_NUMBER = 1000
+"""Of examples, while it is not known: what is given is checked, and what is "auto" is chosen later."""
+
+PURPOSES: dict[Source, tuple[str, ...]] = {
+    "answers": ("fine-tune", "user_data"),
+    "text": ("assistants", "fine-tune", "user_data"),
+}
+"""What a file may have been uploaded for, to learn from it; rows of texts have the purpose `fine-tune`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Asked:
     suffix: str = ""
     seed: int | None = None
     metadata: dict[str, str] | None = None
+    method: str = DEFAULT
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,13 +66,15 @@ class Requests:
 
     Args:
         jobs: where they are kept.
+        data: brings them their data.
         ingest: asked whether a file is there.
         registry: asked whether a base model is there.
         open_jobs: most jobs of a tenant that are not over.
     """
 
-    def __init__(self, jobs: Jobs, ingest: Peer, registry: Peer, open_jobs: int) -> None:
+    def __init__(self, jobs: Jobs, data: JobData, ingest: Peer, registry: Peer, open_jobs: int) -> None:
         self._jobs = jobs
+        self._data = data
         self._ingest = ingest
         self._registry = registry
         self._open_jobs = open_jobs
@@ -77,18 +83,22 @@ class Requests:
         """Make a job that waits for its data, and queue it if the data is there.
 
         Raises:
-            Invalid: unknown base model, unusable file, or bad hyperparameters.
+            Invalid: unknown base model or method, unusable file, or bad hyperparameters.
             NotFound: no such file of this tenant.
             RateLimited: too many open jobs.
         """
         tenant_id = principal.tenant_id
-        resolve_hyperparameters(1000, asked.hyperparameters)
+        method = method_of(asked.method)
+        resolve(method.hyperparameters, ANY_NUMBER, asked.hyperparameters)
         await self._check_base(tenant_id, asked.model)
-        await self._check_file(principal, asked.training_file, "training_file")
+        await self._check_file(principal, asked.training_file, "training_file", method.source)
+        if asked.validation_file and method.source == "text":
+            message = f"validation_file: '{method.name}' holds out a part of the training file itself. Leave it out."
+            raise Invalid(message, param="validation_file")
         if asked.validation_file == asked.training_file:
             raise Invalid(SAME_ROWS, param="validation_file", code="same_file")
         if asked.validation_file:
-            await self._check_file(principal, asked.validation_file, "validation_file")
+            await self._check_file(principal, asked.validation_file, "validation_file", method.source)
         if await self._jobs.open_jobs(tenant_id) >= self._open_jobs:
             raise RateLimited(f"{self._open_jobs} of your jobs are not over. Wait or cancel some.", retry_after=60)
         job = Job(
@@ -103,6 +113,7 @@ class Requests:
             suffix=asked.suffix,
             seed=asked.seed if asked.seed is not None else secrets.randbelow(MOST_SEED),
             metadata=asked.metadata,
+            method=asked.method,
             requested=asked.hyperparameters,
         )
         return await self._add(job)
@@ -138,7 +149,7 @@ class Requests:
         job.request()
         job = await self._jobs.add_once(job)
         try:
-            return await Datasets(self._jobs).begin(job)
+            return await self._data.begin(job)
         except (SartorError, PyMongoError) as error:
             log.warning("job_begins_later", job_id=job.id, error=f"{type(error).__name__}: {error}")
             return job
@@ -170,14 +181,15 @@ class Requests:
                 code, why = "model_not_found", f"{quoted(model)} is not a base model that can be fine-tuned."
             raise Invalid(f"model: {why} Available: {names}.", param="model", code=code) from error
 
-    async def _check_file(self, principal: Principal, file_id: str, param: str) -> None:
+    async def _check_file(self, principal: Principal, file_id: str, param: str, source: Source) -> None:
         try:
             file = await self._ingest.get("/v1/files/{}", file_id, tenant_id=principal.tenant_id, user=principal)
         except NotFound as error:
             raise NotFound(f"{param}: no such file '{file_id}'.", param=param, code="file_not_found") from error
-        if file["purpose"] not in ("fine-tune", "user_data"):
+        if file["purpose"] not in PURPOSES[source]:
+            wanted = " or ".join(f"'{purpose}'" for purpose in PURPOSES[source] if purpose != "user_data")
             raise Invalid(
-                f"{param}: file '{file_id}' has the purpose '{file['purpose']}'; upload it with 'fine-tune'.",
+                f"{param}: file '{file_id}' has the purpose '{file['purpose']}'; upload it with {wanted}.",
                 param=param,
                 code="invalid_purpose",
             )
@@ -202,110 +214,6 @@ class Requests:
         job = await self._jobs.update(tenant_id, job_id, lambda it: it.resume(now()))
         await self._say(job, f"resumed-{job.version}", "The job was taken up again.")
         return job
-
-
-class Datasets:
-    """Brings jobs and their data together."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
-
-    async def arrive(self, event: DatasetPrepared | DatasetRejected) -> None:
-        """A file became a dataset, or will never: the jobs that wait for it go on, or end."""
-        if event.file_id is None:
-            return
-        await self._jobs.learn(event)
-        for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
-            await self.advance(job)
-
-    async def leave(self, event: DatasetDeleted) -> None:
-        """Rows are deleted: no job waits for them or is trained on them any longer."""
-        if event.file_id is None:
-            return
-        await self._jobs.forget(event)
-        for job in await self._jobs.waiting_for(event.tenant_id, event.file_id):
-            await self.advance(job)
-        failure = Failure(code="file_deleted", message=FILE_DELETED)
-        for job in await self._jobs.resting_on(event.tenant_id, event.dataset_id):
-            left = await self._jobs.update(
-                job.tenant_id, job.id, lambda it: it.lose_rows(event.dataset_id, failure, now())
-            )
-            if left.error == failure:
-                await self._jobs.tell(left, "failed", failure.message, level="error")
-
-    async def begin(self, job: Job) -> Job:
-        """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
-        if not await self._jobs.told(job, "validating"):
-            await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
-            await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
-        return await self.advance(job)
-
-    async def advance(self, job: Job) -> Job:
-        """Queue a job if all of its data is there; fail it if some never will be."""
-        if job.dataset is not None or job.ended:
-            return job
-        training = await self._jobs.dataset(job.tenant_id, job.training_file)
-        validation = (
-            await self._jobs.dataset(job.tenant_id, job.validation_file) if job.validation_file is not None else None
-        )
-        for dataset, param in ((training, "training_file"), (validation, "validation_file")):
-            if isinstance(dataset, DatasetRejected):
-                return await self._fail(job, Failure(code=f"invalid_{param}", message=dataset.message, param=param))
-        if not isinstance(training, DatasetPrepared) or (job.validation_file and validation is None):
-            return job
-        if training.rows.total < FEWEST_TRAINING_ROWS:
-            message = (
-                f"training_file: {training.rows.total} different rows are too few to learn and to test from; at least "
-                f"{FEWEST_TRAINING_ROWS}."
-            )
-            failure = Failure(code="invalid_training_file", message=message, param="training_file")
-            return await self._fail(job, failure)
-        if isinstance(validation, DatasetPrepared) and _same_rows(training, validation):
-            failure = Failure(code="invalid_validation_file", message=SAME_ROWS, param="validation_file")
-            return await self._fail(job, failure)
-        try:
-            resolved = resolve_hyperparameters(training.rows.train, job.requested)
-        except Invalid as error:
-            return await self._fail(
-                job, Failure(code="invalid_hyperparameters", message=error.message, param=error.param)
-            )
-        chosen: dict[str, int | float | str] = {
-            "n_epochs": resolved.n_epochs,
-            "batch_size": resolved.batch_size,
-            "learning_rate_multiplier": resolved.learning_rate_multiplier,
-        }
-        if resolved.early_stop_patience:
-            chosen["early_stop_patience"] = resolved.early_stop_patience
-        prepared = validation if isinstance(validation, DatasetPrepared) else None
-        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen, now()))
-        await self._jobs.tell(job, "split", _split_line(training, prepared))
-        await self._jobs.tell(job, "queued", f"Files validated, the job is queued with {_chosen_line(chosen)}.")
-        return job
-
-    async def _fail(self, job: Job, failure: Failure) -> Job:
-        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()))
-        await self._jobs.tell(job, "failed", failure.message, level="error")
-        return job
-
-
-def _same_rows(one: DatasetPrepared, other: DatasetPrepared) -> bool:
-    """Whether two files hold the same rows: they are then split alike."""
-    parts = [[of.train.sha256, of.validation.sha256, of.heldout.sha256] for of in (one, other)]
-    return parts[0] == parts[1]
-
-
-def _split_line(training: DatasetPrepared, validation: DatasetPrepared | None) -> str:
-    rows = training.rows
-    if validation is None:
-        return (
-            f"No validation file was given: of {rows.total} rows, {rows.validation} were held out for validation and "
-            f"{rows.heldout} for the evaluation; {rows.train} are trained on."
-        )
-    return f"Of {rows.total} rows, {rows.heldout} were held out for the evaluation; {rows.train} are trained on."
-
-
-def _chosen_line(chosen: dict[str, int | float | str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())
 
 
 class TuneOnUpload:

@@ -18,10 +18,10 @@ from chassis.private_folders import PrivateFolders
 from chassis.text import quoted
 from schemas.artifacts import BASE_FILE, BaseModelSpec
 from trainer.domain import Adapter, Failure, Job
-from trainer.hyperparameters import Hyperparameters
 from trainer.job_objects import JobObjects
-from trainer.nursery import Nursery
-from trainer.run_config import FailedForGood, RunConfig
+from trainer.run.config import FailedForGood, RunConfig
+from trainer.run.fork_server import ForkServer
+from trainer.run.hyperparameters import BASE_LEARNING_RATE, OF_ALL_METHODS
 from trainer.settings import Settings
 from trainer.store import Jobs
 from trainer.training_process import Halted, TrainingProcess
@@ -54,17 +54,17 @@ class Training(Kind[Job]):
     Args:
         jobs: where jobs are kept.
         objects: where datasets, checkpoints and adapters lie.
-        nursery: starts training processes.
+        fork_server: starts training processes.
         settings: limits and folders.
     """
 
     name = "job"
 
-    def __init__(self, jobs: Jobs, objects: JobObjects, nursery: Nursery, settings: Settings) -> None:
+    def __init__(self, jobs: Jobs, objects: JobObjects, fork_server: ForkServer, settings: Settings) -> None:
         self._jobs = jobs
         self._objects = objects
         self._settings = settings
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 
     async def prepare(self) -> None:
@@ -95,7 +95,7 @@ class Training(Kind[Job]):
         if (await self._jobs.get(job.tenant_id, job.id)).may_be_handed_over(job.lease.fence):
             await self._jobs.tell(job, "trained", "Training is over; testing the model on held-out rows.")
         try:
-            await self._jobs.write(job, lambda it: it.train(adapter, now()))
+            await self._jobs.write(job, lambda it: it.finish_training(adapter, now()))
         except Conflict:
             await self._jobs.update(job.tenant_id, job.id, lambda it: it.leave_adapter(adapter))
             raise
@@ -127,7 +127,7 @@ class Training(Kind[Job]):
 
     async def _train(self, job: Job, folder: Path, held: Held[Job]) -> Adapter:
         """Prepare the run's folder, train, and store what it made."""
-        process = TrainingProcess(self._jobs, self._objects, self._nursery, job, folder, held, self._settings)
+        process = TrainingProcess(self._jobs, self._objects, self._fork_server, job, folder, held, self._settings)
         config = await held.while_ours(self._prepare(job, folder))
         async with contextlib.AsyncExitStack() as whatever_comes:
             group = await process.start()
@@ -144,7 +144,6 @@ class Training(Kind[Job]):
 
     async def _prepare(self, job: Job, folder: Path) -> RunConfig:
         """Write everything the run reads: rows, checkpoint, `run.json`."""
-        assert job.dataset is not None
         base_dir = self._settings.models_dir / job.base_model
         missing = f"The base model {quoted(job.base_model)} is not on this worker."
         if job.base_model in ("", "..") or Path(job.base_model).name != job.base_model:
@@ -159,35 +158,39 @@ class Training(Kind[Job]):
             message = f"Validation rows left out because the training file has them too: {rows.repeated}."
             await self._jobs.tell(job, "repeated-in-validation", message, level="warn")
         resume_from = await self._objects.fetch_checkpoint(job, folder / "resume")
-        chosen = job.hyperparameters
-        rates = Hyperparameters(
-            int(chosen["n_epochs"]),
-            int(chosen["batch_size"]),
-            float(chosen["learning_rate_multiplier"]),
-            int(chosen.get("early_stop_patience", 0)),
-        )
+        chosen = {name: float(value) for name, value in job.hyperparameters.items()}
         config = RunConfig(
             base_dir=str(base_dir.absolute()),
             base_id=base.id,
             base_digest=base.digest,
             train_path=str(rows.train),
             validation_path=str(rows.validation) if rows.validation else None,
-            epochs=rates.n_epochs,
-            batch_size=rates.batch_size,
-            learning_rate=rates.learning_rate,
-            early_stop_patience=rates.early_stop_patience,
+            epochs=int(chosen["n_epochs"]),
+            batch_size=int(chosen["batch_size"]),
+            learning_rate=BASE_LEARNING_RATE * chosen["learning_rate_multiplier"],
+            early_stop_patience=int(chosen.get("early_stop_patience", 0)),
+            method=job.method,
+            of_method={name: value for name, value in chosen.items() if name not in OF_ALL_METHODS},
             seed=job.seed,
             save_every_steps=self._settings.trainer_save_every_steps,
             max_length=self._settings.trainer_max_length,
             resume_from=str(resume_from) if resume_from else None,
             threads=self._settings.trainer_threads or os.cpu_count() or 1,
-            dataset={"dataset_id": job.dataset.dataset_id, "manifest_sha256": job.dataset.manifest.sha256},
+            dataset=_data_of(job),
             code_version=_code_version(),
             created_at=job.created_at,
             followed=True,
         )
         config.write(folder / "run.json")
         return config
+
+
+def _data_of(job: Job) -> dict[str, str]:
+    """What an adapter's manifest says of the data."""
+    if job.text is not None:
+        return {"file_id": job.text.file_id, "sha256": job.text.object.sha256}
+    assert job.dataset is not None
+    return {"dataset_id": job.dataset.dataset_id, "manifest_sha256": job.dataset.manifest.sha256}
 
 
 def _code_version() -> str:

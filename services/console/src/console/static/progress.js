@@ -9,6 +9,8 @@ const show = (state) => {
     else item.removeAttribute("aria-current");
   });
   find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
+  find("method-name").textContent = state.method;
+  find("method").hidden = !state.method;
   find("waiting").textContent = state.waiting;
   find("waiting").hidden = !state.waiting;
   find("bar").value = state.percent;

@@ -1,49 +1,59 @@
-"""From chat rows to training batches: which tokens are learned, in which order rows are seen."""
+"""Supervised fine-tuning: the answers of conversations are learned, and the prompts before them are not."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from trainer.run.config import RunConfig
+from trainer.run.data import IGNORED, BadTrainingData, Data, Example, Examples
+from trainer.run.hyperparameters import BATCH_SIZE, EARLY_STOP_PATIENCE, LEARNING_RATE, N_EPOCHS
+from trainer.run.methods.method import Source
 
-IGNORED = -100
-"""Target of a position that is not learned."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-class BadTrainingData(Exception):
-    """The rows cannot be trained on; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row as tokens.
-
-    Attributes:
-        ids: input tokens.
-        targets: for each position the token it must predict, or `IGNORED`; same length as `ids`.
-    """
-
-    ids: list[int]
-    targets: list[int]
+    from trainer.run.frozen_base import FrozenBase
+    from trainer.run.model import AdaptedModel
 
 
-@dataclass(frozen=True)
-class Examples:
-    """The rows of a file that can be learned from, in its order, and how many were left out.
+class Supervised:
+    """OpenAI's `supervised`: cross-entropy of answers."""
 
-    Attributes:
-        too_long: rows of more tokens than the limit.
-        unweighted: rows without an answer to learn: each has the weight 0.
-    """
+    name = "supervised"
+    title = "supervised fine-tuning on answers"
+    source: Source = "answers"
+    hyperparameters = (N_EPOCHS, BATCH_SIZE, LEARNING_RATE, EARLY_STOP_PATIENCE)
 
-    rows: list[Example] = field(default_factory=list)
-    too_long: int = 0
-    unweighted: int = 0
+    def read(self, config: RunConfig, base: FrozenBase) -> Data:
+        """The rows of the training and the validation file."""
+        longest = min(config.max_length, base.context_length)
+
+        def examples(path: str | None) -> Examples:
+            return read_examples(Path(path), base.tokenizer, base.stop_ids, longest) if path else Examples()
+
+        train, validation = examples(config.train_path), examples(config.validation_path)
+        if not train.rows:
+            raise BadTrainingData(
+                f"{Path(config.train_path).name}: no row has an assistant message to learn within {longest} tokens; "
+                f"{train.too_long} are longer, in {train.unweighted} every answer has the weight 0."
+            )
+        return Data(train, validation, longest)
+
+    def loss(self, model: AdaptedModel, batch: Sequence[Example]) -> tuple[Tensor, int]:
+        """Summed cross-entropy of the answers, and how many of their tokens were the likeliest."""
+        return model.loss(batch)
+
+    def validate(self, model: AdaptedModel, examples: Sequence[Example]) -> tuple[list[float], dict[str, float]]:
+        """Mean loss of each row, and loss and token accuracy of all answers."""
+        scores = model.score(examples)
+        return scores.means, {"valid_loss": scores.loss, "valid_mean_token_accuracy": scores.accuracy}
+
+    def measure(self, model: AdaptedModel, data: Data) -> dict[str, float]:  # noqa: ARG002
+        """Nothing: the evaluator asks the finished model the held-out rows."""
+        return {}
 
 
 def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> Examples:
@@ -114,40 +124,3 @@ def _render(tokenizer: Any, messages: Sequence[dict[str, Any]], *, add_generatio
 def _tokens(tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
-
-
-def epoch_batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int) -> list[list[Example]]:
-    """One epoch's batches: rows of like length together, in an order that depends only on the seed and the epoch.
-
-    Rows are shuffled, sorted by length within pools of eight batches, cut, and the batches shuffled.
-    """
-    # Not for secrets: the order must be the same on every machine and attempt.
-    order = random.Random(f"{seed}:{epoch}")  # noqa: S311
-    rows = list(examples)
-    order.shuffle(rows)
-    pool = batch_size * 8
-    batches = []
-    for start in range(0, len(rows), pool):
-        alike = sorted(rows[start : start + pool], key=lambda example: len(example.ids))
-        batches += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
-    order.shuffle(batches)
-    return batches
-
-
-def split_by_tokens(batch: Sequence[Example], max_tokens: int) -> list[list[Example]]:
-    """Cut a batch into parts of at most `max_tokens` padded tokens (at least one row), to bound memory."""
-    parts: list[list[Example]] = []
-    for example in sorted(batch, key=lambda example: len(example.ids)):
-        if parts and (len(parts[-1]) + 1) * len(example.ids) <= max_tokens:
-            parts[-1].append(example)
-        else:
-            parts.append([example])
-    return parts
-
-
-def to_tensors(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad on the right: `ids` and `targets`, both [rows, longest row]. A causal model needs no mask for that."""
-    longest = max(len(example.ids) for example in examples)
-    ids = [example.ids + [0] * (longest - len(example.ids)) for example in examples]
-    targets = [example.targets + [IGNORED] * (longest - len(example.targets)) for example in examples]
-    return torch.tensor(ids), torch.tensor(targets)

@@ -13,8 +13,8 @@ from transformers.utils import logging
 
 from chassis.exhaustion import exhaustion_named
 from schemas.artifacts import BASE_FILE, BaseModelSpec
-from trainer.artifacts import sha256
-from trainer.run_config import FailedForGood, RunConfig
+from trainer.run.checkpoints import sha256
+from trainer.run.config import FailedForGood, RunConfig
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class RunConfig:
         base_dir: folder of the base model, with its `base.json`.
         base_id: id the folder must have.
         base_digest: digest the folder must have.
-        train_path: JSONL of `{"messages": [...]}` rows.
+        train_path: JSONL of what the method learns from: `{"messages": [...]}` rows or `{"text": ...}`.
         epochs: passes over the rows.
         batch_size: rows a step.
         learning_rate: peak rate.
@@ -62,6 +62,8 @@ class RunConfig:
         code_version: copied into the adapter's manifest.
         created_at: unix seconds, copied into the adapter's manifest.
         followed: whether a worker stores the checkpoints; the run then waits for that before it goes on.
+        method: name of the training method.
+        of_method: hyperparameters that only the method knows.
     """
 
     base_dir: str
@@ -85,6 +87,8 @@ class RunConfig:
     code_version: str = ""
     created_at: int = 0
     followed: bool = False
+    method: str = "supervised"
+    of_method: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
@@ -111,6 +115,7 @@ class RunConfig:
             "target_modules": list(self.target_modules),
             "early_stop_patience": self.early_stop_patience,
             "max_length": self.max_length,
+            **self.of_method,
         }
 
 

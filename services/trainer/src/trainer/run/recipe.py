@@ -18,43 +18,41 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, LEAST_CHANGE, Fingerprint
-from trainer import artifacts
-from trainer.fingerprint import continuation_log_probs, fingerprint, likeliest_answer
-from trainer.frozen_base import load_base
-from trainer.lora_layers import CompletionHead, adapter_disabled, adapter_tensors, attach_lora, load_adapter_tensors
-from trainer.run_config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
-from trainer.training_data import (
-    IGNORED,
-    BadTrainingData,
-    Example,
-    Examples,
-    epoch_batches,
-    read_examples,
-    split_by_tokens,
-    to_tensors,
-)
+from trainer.run import checkpoints
+from trainer.run.config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
+from trainer.run.data import IGNORED, BadTrainingData, Data, Example, epoch_batches, split_by_tokens
+from trainer.run.fingerprint import continuation_log_probs, fingerprint, likeliest_answer
+from trainer.run.frozen_base import load_base
+from trainer.run.lora_layers import adapter_tensors, attach_lora, load_adapter_tensors
+from trainer.run.methods import DEFAULT, METHODS
+from trainer.run.model import TOKENS_AT_ONCE, AdaptedModel
 
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises; it falls along a half cosine afterwards."""
 
 GRADIENT_NORM = 1.0
 
-TOKENS_AT_ONCE = 1024
-"""Padded tokens of one forward pass; activations take about 1.5 MB a token at Gemma 3 270M."""
-
 CHECKPOINTS_KEPT = 2
 STORED_SECONDS = 0.02
 """Between looks at whether the worker has stored a checkpoint."""
 
 
-class Run:
-    """One run: set up, train, publish. `emit` receives the events; `stop` is asked after every step."""
+class LoraRecipe:
+    """One run by the configured method: set up, train, publish.
+
+    Args:
+        folder: where checkpoints and the adapter appear.
+        config: the frozen configuration.
+        emit: receives the events.
+        stop: asked after every step.
+    """
 
     def __init__(self, folder: Path, config: RunConfig, emit: Callable[..., None], stop: Callable[[], bool]) -> None:
         self.folder = folder
         self.config = config
         self.emit = emit
         self.stop = stop
+        self.method = METHODS[config.method]
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
 
@@ -65,62 +63,55 @@ class Run:
             FailedForGood: the base, the rows, the checkpoint or the numbers do not allow it.
             Stopped: a stop was asked for and the state is saved.
         """
-        torch.set_num_threads(self.config.threads)
-        self.base = load_base(self.config)
-        self.head = CompletionHead(self.base.head)
-        train, validation = self._load_rows()
-        self._attach_adapter()
+        self.set_up()
         if self.config.resume_from:
             self._resume(Path(self.config.resume_from))
-        self.emit(
-            "started",
-            step=self.progress.step,
-            total_steps=self.total_steps,
-            epochs=self.config.epochs,
-            rows=len(self.train),
-            rows_too_long=train.too_long,
-            rows_unweighted=train.unweighted,
-            validation_rows=len(self.validation),
-            validation_rows_too_long=validation.too_long,
-            validation_rows_unweighted=validation.unweighted,
-            max_length=self.longest,
-            trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
-        )
+        self._say_start()
         self._train()
         self._publish_adapter()
 
-    def _load_rows(self) -> tuple[Examples, Examples]:
-        self.longest = min(self.config.max_length, self.base.context_length)
+    def set_up(self) -> None:
+        """Load the base, read the examples, attach a fresh adapter.
 
-        def read(path: str | None) -> Examples:
-            given = (self.base.tokenizer, self.base.stop_ids, self.longest)
-            return read_examples(Path(path), *given) if path else Examples()
-
+        Raises:
+            FailedForGood: the base, the rows or the hyperparameters do not allow it.
+        """
+        config = self.config
+        torch.set_num_threads(config.threads)
+        self.base = load_base(config)
         try:
-            train, validation = read(self.config.train_path), read(self.config.validation_path)
-            self.train, self.validation = train.rows, validation.rows
-            if not self.train:
-                raise BadTrainingData(
-                    f"{Path(self.config.train_path).name}: no row has an assistant message to learn within "
-                    f"{self.longest} tokens; {train.too_long} are longer, in {train.unweighted} every answer has the "
-                    "weight 0."
-                )
+            self.data: Data = self.method.read(config, self.base)
         except BadTrainingData as error:
             raise FailedForGood("invalid_training_data", str(error)) from error
-        self.steps_per_epoch = math.ceil(len(self.train) / self.config.batch_size)
-        self.total_steps = self.steps_per_epoch * self.config.epochs
-        return train, validation
-
-    def _attach_adapter(self) -> None:
-        config = self.config
+        self.train, self.validation = self.data.train.rows, self.data.validation.rows
+        self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
         try:
             self.layers = attach_lora(
                 self.base.model, config.target_modules, config.lora_r, config.lora_alpha, config.seed
             )
         except ValueError as error:
             raise FailedForGood("invalid_hyperparameters", str(error)) from error
+        self.model = AdaptedModel(self.base, self.layers)
         self.parameters = [weight for layer in self.layers.values() for weight in (layer.lora_a, layer.lora_b)]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
+
+    def _say_start(self) -> None:
+        of = {"rows": self.data.train, "validation_rows": self.data.validation}
+        self.emit(
+            "started",
+            step=self.progress.step,
+            total_steps=self.total_steps,
+            epochs=self.config.epochs,
+            **{kind: len(examples.rows) for kind, examples in of.items()},
+            **{f"{kind}_too_long": examples.too_long for kind, examples in of.items()},
+            **{f"{kind}_unweighted": examples.unweighted for kind, examples in of.items()},
+            **{f"{kind}_repeated": examples.repeated for kind, examples in of.items()},
+            unit=self.data.unit,
+            note=self.data.note,
+            max_length=self.data.longest,
+            trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
+        )
 
     def _train(self) -> None:
         started_at = time.monotonic()
@@ -154,7 +145,7 @@ class Run:
         targets = sum(target != IGNORED for example in batch for target in example.targets)
         total_loss, total_correct = 0.0, 0
         for part in split_by_tokens(batch, TOKENS_AT_ONCE):
-            loss, correct = self._loss(part)
+            loss, correct = self.method.loss(self.model, part)
             torch.autograd.backward(loss / targets)
             total_loss += loss.item()
             total_correct += correct
@@ -175,18 +166,6 @@ class Run:
         self.progress.epoch_targets += targets
         return total_loss / targets, total_correct / targets, rate
 
-    def _loss(self, examples: Sequence[Example]) -> tuple[Tensor, int]:
-        """Summed loss over the learned positions, and how many of them were right."""
-        hidden, targets, _ = self._learned_positions(examples)
-        return self.head.loss(hidden, targets)
-
-    def _learned_positions(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden state [n, width], target [n] and row [n] of every position that is learned."""
-        ids, targets = to_tensors(examples)
-        hidden = self.base.decoder(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
-        learned = (targets.flatten() != IGNORED).nonzero().squeeze(1)
-        return hidden.index_select(0, learned), targets.flatten()[learned], learned // ids.shape[1]
-
     def _end_epoch(self) -> None:
         """Close the epoch's books; with validation rows, keep the adapter unless it got worse, and count patience."""
         progress = self.progress
@@ -198,7 +177,7 @@ class Run:
         if not self.validation:
             progress.metrics = metrics
             return
-        scores, metrics_now = self._validate()
+        scores, metrics_now = self.method.validate(self.model, self.validation)
         metrics |= metrics_now
         self.emit("validation", step=progress.step, epoch=progress.step // self.steps_per_epoch, **metrics)
         if not progress.best_scores or statistics.fmean(scores) < statistics.fmean(progress.best_scores):
@@ -210,21 +189,6 @@ class Run:
         else:
             progress.epochs_without_gain += 1
             progress.stopped_early = progress.epochs_without_gain == self.config.early_stop_patience
-
-    def _validate(self) -> tuple[list[float], dict[str, float]]:
-        """Mean loss of each validation row, in an order of its own, and the metrics of all learned positions."""
-        scores: list[float] = []
-        loss, correct, count = 0.0, 0, 0
-        with torch.no_grad():
-            for part in split_by_tokens(self.validation, TOKENS_AT_ONCE):
-                hidden, targets, rows = self._learned_positions(part)
-                losses, hits = self.head.score(hidden, targets)
-                sums = torch.zeros(len(part)).index_add_(0, rows, losses)
-                scores += (sums / rows.bincount(minlength=len(part)).clamp(min=1)).tolist()
-                loss += losses.sum().item()
-                correct += hits
-                count += len(targets)
-        return scores, {"valid_loss": loss / count, "valid_mean_token_accuracy": correct / count}
 
     def _wait_until_stored(self, checkpoint: Path) -> None:
         """A run that goes on meanwhile would lose more than one save interval, and drop what is not stored yet."""
@@ -242,7 +206,7 @@ class Run:
             (draft / "progress.json").write_text(json.dumps(asdict(self.progress)))
 
         target = folder / f"step-{self.progress.step:08d}"
-        digest = artifacts.publish(target, write, {"run": self._identity()})
+        digest = checkpoints.publish(target, write, {"run": self._identity()})
         for old in sorted(folder.glob("step-*"))[:-CHECKPOINTS_KEPT]:
             with contextlib.suppress(FileNotFoundError):  # the worker has moved it away to upload it
                 shutil.rmtree(old.rename(folder / f".{old.name}.old"))
@@ -258,24 +222,25 @@ class Run:
 
     def _resume(self, folder: Path) -> None:
         try:
-            manifest = artifacts.verify(folder)
-            if manifest["run"] != self._identity():
-                raise artifacts.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
+            manifest = checkpoints.verify(folder)
+            if {"method": DEFAULT, **manifest["run"]} != self._identity():  # an earlier release named no method
+                raise checkpoints.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
             load_adapter_tensors(self.layers, load((folder / "adapter.safetensors").read_bytes()))
             _load_optimizer(self.optimizer, load((folder / "optimizer.safetensors").read_bytes()))
             if (folder / "best.safetensors").exists():
                 self.best = load((folder / "best.safetensors").read_bytes())
             self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
-        except (artifacts.CorruptArtifact, ValueError, KeyError, TypeError) as error:
+        except (checkpoints.CorruptArtifact, ValueError, KeyError, TypeError) as error:
             raise FailedForGood("checkpoint_corrupt", f"{error} Resume from an earlier checkpoint.") from error
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be gone on from."""
         return {
+            "method": self.config.method,
             "hyperparameters": self.config.hyperparameters(),
             "seed": self.config.seed,
             "base_digest": self.config.base_digest,
-            "train_sha256": artifacts.sha256(Path(self.config.train_path)),
+            "train_sha256": checkpoints.sha256(Path(self.config.train_path)),
         }
 
     def _publish_adapter(self) -> None:
@@ -296,8 +261,8 @@ class Run:
             (draft / ADAPTER_CONFIG).write_text(json.dumps(self._adapter_config(), indent=2))
             (draft / FINGERPRINT).write_text(probes.model_dump_json(indent=2), encoding="utf-8")
 
-        metrics = self.progress.metrics | {"fingerprint_change": change}
-        digest = artifacts.publish(
+        metrics = self.progress.metrics | self.method.measure(self.model, self.data) | {"fingerprint_change": change}
+        digest = checkpoints.publish(
             self.folder / "adapter",
             write,
             {
@@ -305,6 +270,7 @@ class Run:
                 "base_digest": config.base_digest,
                 "dataset": config.dataset,
                 "code_version": config.code_version,
+                "method": config.method,
                 "config": config.hyperparameters(),
                 "seed": config.seed,
                 "metrics": metrics,
@@ -334,7 +300,7 @@ class Run:
             return continuation_log_probs(base.decoder, base.head, prompt, continuation)
 
         def base_log_probs(prompt: list[int], continuation: list[int]) -> list[float]:
-            with adapter_disabled(self.layers):
+            with self.model.without_adapter():
                 return log_probs(prompt, continuation)
 
         return fingerprint(base.tokenizer, answer, log_probs, base_log_probs)

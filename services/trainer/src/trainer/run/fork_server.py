@@ -1,7 +1,8 @@
 """Forks training runs from a process that has loaded torch, so that a short run is not mostly the start of one.
 
-The worker holds a `Nursery`; its process is `python -m trainer.nursery PARENT_PID`, which takes orders from the socket
-that is its standard input. It has none of the service's credentials, and a run shares nothing with the runs before it.
+The worker holds a `ForkServer`; its process is `python -m trainer.run.fork_server PARENT_PID`, which takes orders from
+the socket that is its standard input. It has none of the service's credentials, and a run shares nothing with the runs
+before it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from chassis.children import die_with_parent
 from chassis.exhaustion import exhaustion_named
-from trainer.lora import ENVIRONMENT, train
+from trainer.run.main import ENVIRONMENT, train
 
 IDLE_SECONDS = 120.0
 """How long it keeps its memory, about 300 MiB, when nothing is trained."""
@@ -89,7 +90,7 @@ class _Order:
     stderr: asyncio.StreamReader
 
 
-class Nursery:
+class ForkServer:
     """The worker's side: starts the process when a run needs it, and again when it is gone."""
 
     def __init__(self) -> None:
@@ -149,7 +150,7 @@ class Nursery:
                     process = await asyncio.create_subprocess_exec(
                         sys.executable,
                         "-m",
-                        "trainer.nursery",
+                        "trainer.run.fork_server",
                         str(os.getpid()),
                         stdin=its.fileno(),
                         stdout=asyncio.subprocess.DEVNULL,
@@ -210,7 +211,7 @@ def main() -> None:
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    import trainer.recipe  # noqa: F401
+    import trainer.run.recipe  # noqa: F401
 
     living: set[int] = set()
     while True:

@@ -19,26 +19,26 @@ import pytest
 import pytest_asyncio
 
 from testkit import eventually
-from trainer import artifacts, nursery
-from trainer.nursery import Nursery, Run
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig
+from trainer.run import checkpoints, fork_server
+from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig
+from trainer.run.fork_server import ForkServer, Run
 
 
 @pytest_asyncio.fixture
-async def kept() -> AsyncIterator[Nursery]:
-    made = Nursery()
+async def kept() -> AsyncIterator[ForkServer]:
+    made = ForkServer()
     yield made
     await made.close()
 
 
 QUICK = """
 import json, signal, sys, types
-from trainer import nursery
-from trainer.run_config import RunConfig
+from trainer.run import fork_server
+from trainer.run.config import RunConfig
 
-sys.modules["trainer.recipe"] = types.ModuleType("trainer.recipe")
-nursery._load_architecture = lambda _: None
-nursery.IDLE_SECONDS = {idle}
+sys.modules["trainer.run.recipe"] = types.ModuleType("trainer.run.recipe")
+fork_server._load_architecture = lambda _: None
+fork_server.IDLE_SECONDS = {idle}
 
 def train(folder):
     print(json.dumps({{"type": "started"}}), flush=True)
@@ -47,16 +47,16 @@ def train(folder):
     print(json.dumps({{"type": "finished"}}), flush=True)
     return 0
 
-nursery.train = train
-nursery.main()
+fork_server.train = train
+fork_server.main()
 """
 
 
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes every nursery one without torch, whose runs learn nothing; one of many epochs lasts until it is killed."""
+    """Makes every fork server one without torch, whose runs learn nothing; one of many epochs lasts until killed."""
 
-    def use(idle: float = nursery.IDLE_SECONDS) -> None:
+    def use(idle: float = fork_server.IDLE_SECONDS) -> None:
         (tmp_path / "quick.py").write_text(QUICK.format(idle=idle))
         python = tmp_path / "python"
         python.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "quick.py"} "$3"\n')
@@ -66,7 +66,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     return use
 
 
-async def started(kept: Nursery, folder: Path, config: RunConfig) -> Run:
+async def started(kept: ForkServer, folder: Path, config: RunConfig) -> Run:
     config.write(folder / "run.json")
     return await kept.start(folder)
 
@@ -84,7 +84,7 @@ async def is_gone(pid: int) -> None:
     await eventually(gone, within=10)
 
 
-async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(kept: Nursery, configure: Any) -> None:
+async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(kept: ForkServer, configure: Any) -> None:
     folder, config = configure("run", epochs=500, save_every_steps=10_000)
     run = await started(kept, folder, config)
     events = []
@@ -94,7 +94,7 @@ async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(ke
             run.terminate()
     assert await run.wait() == EXIT_STOPPED
     assert events[-1]["type"] == "checkpoint"
-    assert artifacts.verify(Path(events[-1]["path"]))["run"]["seed"] == config.seed
+    assert checkpoints.verify(Path(events[-1]["path"]))["run"]["seed"] == config.seed
 
     folder, config = configure("refused", base_id="another")
     run = await started(kept, folder, config)
@@ -103,18 +103,18 @@ async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(ke
     assert (failed["type"], failed["code"], failed["permanent"]) == ("failed", "base_model_differs", True)
 
 
-async def test_runs_side_by_side_learn_what_each_learns_alone(kept: Nursery, configure: Any) -> None:
+async def test_runs_side_by_side_learn_what_each_learns_alone(kept: ForkServer, configure: Any) -> None:
     folders = [configure(name, epochs=3) for name in ("alone", "left", "right")]
     await said(await started(kept, *folders[0]))
     both = [await started(kept, *folder) for folder in folders[1:]]
     await asyncio.gather(*(said(run) for run in both))
     assert [await run.wait() for run in both] == [0, 0]
-    digests = {artifacts.sha256(folder / "adapter/adapter_model.safetensors") for folder, _ in folders}
+    digests = {checkpoints.sha256(folder / "adapter/adapter_model.safetensors") for folder, _ in folders}
     assert len(digests) == 1
 
 
 async def test_a_run_knows_no_secret_and_belongs_to_a_group_of_its_own(
-    kept: Nursery, configure: Any, quick: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    kept: ForkServer, configure: Any, quick: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick()
     monkeypatch.setenv("SARTOR_MONGO_URL", "mongodb://user:secret@host")
@@ -130,8 +130,8 @@ async def test_a_run_knows_no_secret_and_belongs_to_a_group_of_its_own(
     await is_gone(run.pid)
 
 
-async def test_runs_end_with_their_nursery_and_the_next_gets_a_new_one(
-    kept: Nursery, configure: Any, quick: Callable[..., None]
+async def test_runs_end_with_their_fork_server_and_the_next_gets_a_new_one(
+    kept: ForkServer, configure: Any, quick: Callable[..., None]
 ) -> None:
     quick()
     folder, config = configure("run", epochs=5000)
@@ -149,7 +149,7 @@ async def test_runs_end_with_their_nursery_and_the_next_gets_a_new_one(
 
 
 async def test_one_that_nobody_needs_goes_to_rest_and_comes_back(
-    kept: Nursery, configure: Any, quick: Callable[..., None]
+    kept: ForkServer, configure: Any, quick: Callable[..., None]
 ) -> None:
     quick(idle=0.2)
     first = await started(kept, *configure("first", epochs=5000))
@@ -166,9 +166,9 @@ async def test_runs_die_with_the_worker(configure: Any) -> None:
     folder, config = configure("run", epochs=5000)
     config.write(folder / "run.json")
     worker = (
-        "import asyncio\nfrom pathlib import Path\nfrom trainer.nursery import Nursery\n"
+        "import asyncio\nfrom pathlib import Path\nfrom trainer.run.fork_server import ForkServer\n"
         "async def main():\n"
-        f"    run = await Nursery().start(Path({str(folder)!r}))\n"
+        f"    run = await ForkServer().start(Path({str(folder)!r}))\n"
         "    await run.stdout.readline(); print(run.pid, flush=True); await asyncio.sleep(600)\n"
         "asyncio.run(main())"
     )
@@ -184,13 +184,13 @@ async def test_runs_die_with_the_worker(configure: Any) -> None:
 def test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing() -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    command = [sys.executable, "-m", "trainer.nursery", str(dead.pid)]
+    command = [sys.executable, "-m", "trainer.run.fork_server", str(dead.pid)]
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, its:
         assert subprocess.run(command, stdin=its, timeout=30, check=False).returncode == 1
 
 
-async def test_a_start_that_is_cancelled_leaves_no_run_for_the_next(kept: Nursery, configure: Any) -> None:
+async def test_a_start_that_is_cancelled_leaves_no_run_for_the_next(kept: ForkServer, configure: Any) -> None:
     first, config = configure("first", epochs=5000)
     config.write(first / "run.json")
     starting = asyncio.create_task(kept.start(first))
@@ -200,16 +200,16 @@ async def test_a_start_that_is_cancelled_leaves_no_run_for_the_next(kept: Nurser
     second = await started(kept, *configure("second", epochs=3))
     assert Path((await said(second))[-1]["path"]).parent == first.parent / "second"
     await second.wait()
-    [nursery] = psutil.Process().children()
-    assert not nursery.children(), "the first never ran, or is over"
+    [server] = psutil.Process().children()
+    assert not server.children(), "the first never ran, or is over"
 
 
 async def _there(found: list[psutil.Process]) -> bool:
     return bool(found)
 
 
-async def test_a_nursery_that_does_not_wake_is_given_up_and_the_next_is_a_new_one(
-    kept: Nursery,
+async def test_a_fork_server_that_does_not_wake_is_given_up_and_the_next_is_a_new_one(
+    kept: ForkServer,
     configure: Any,
     quick: Callable[..., None],
     tmp_path: Path,
@@ -221,15 +221,15 @@ async def test_a_nursery_that_does_not_wake_is_given_up_and_the_next_is_a_new_on
     asleep.chmod(0o755)
     with monkeypatch.context() as dull:
         dull.setattr(sys, "executable", str(asleep))
-        dull.setattr(nursery, "START_SECONDS", 0.3)
+        dull.setattr(fork_server, "START_SECONDS", 0.3)
         with pytest.raises(TimeoutError):
             await started(kept, *configure("run"))
     assert not psutil.Process().children()
     assert (await said(await started(kept, *configure("again", epochs=3))))[-1]["type"] == "finished"
 
 
-async def test_a_nursery_that_cannot_live_is_an_error_of_the_attempt(
-    kept: Nursery, configure: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_fork_server_that_cannot_live_is_an_error_of_the_attempt(
+    kept: ForkServer, configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="ended at once"):

@@ -1,7 +1,7 @@
 """What a training process does: reads `run.json`, trains, and says how it goes.
 
 It prints one JSON event a line (`started`, `step`, `validation`, `checkpoint`, `finished`, `failed`) and saves a
-checkpoint when SIGTERM comes. `trainer.nursery` forks it.
+checkpoint when SIGTERM comes. `trainer.run.fork_server` forks it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.exhaustion import Exhausted, exhaustion_named
-from trainer.run_config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
+from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
 
 ENVIRONMENT = {
     # OpenMP threads spin at barriers, by default so long that a run is up to six times slower when other processes want
@@ -34,7 +34,7 @@ def train(folder: Path) -> int:
         another attempt would fail in the same way, that of `Exhausted` when the machine is to blame; any other end may
         be tried again.
     """
-    from trainer.recipe import Run
+    from trainer.run.recipe import LoraRecipe
 
     stop_requested = False
 
@@ -48,7 +48,7 @@ def train(folder: Path) -> int:
     signal.signal(signal.SIGTERM, request_stop)
     try:
         with exhaustion_named():
-            Run(folder, RunConfig.read(folder / "run.json"), emit, lambda: stop_requested).execute()
+            LoraRecipe(folder, RunConfig.read(folder / "run.json"), emit, lambda: stop_requested).execute()
     except Stopped:
         return EXIT_STOPPED
     except FailedForGood as error:

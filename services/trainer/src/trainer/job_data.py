@@ -1,0 +1,191 @@
+"""Brings jobs and what they learn from together: datasets and texts arrive, and are deleted again."""
+
+from __future__ import annotations
+
+from chassis.errors import Invalid
+from chassis.ids import now
+from schemas import (
+    FEWEST_TRAINING_ROWS,
+    DatasetDeleted,
+    DatasetPrepared,
+    DatasetRejected,
+    DocumentParsed,
+    FileDeleted,
+    LabelingRequested,
+)
+from trainer.domain import Failure, Job, Text
+from trainer.run.hyperparameters import resolve
+from trainer.run.methods import METHODS, Method
+from trainer.store import FILE_DELETED, Jobs
+
+SAME_ROWS = (
+    "validation_file: it holds the rows of the training file. Give other rows, or leave it out: then some of the "
+    "training file's own are held out for validation."
+)
+
+BECAME_TEXT = ("no_rows", "no_answers")
+"""Codes with which ingest says that a file is text: no dataset, and yet something to learn from."""
+
+BYTES_A_TOKEN = 4
+"""About, of text: what a text costs is to be said before it is read."""
+
+
+class Refused(Exception):
+    """A job's data is there and cannot be used.
+
+    Attributes:
+        failure: why.
+    """
+
+    def __init__(self, code: str, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.failure = Failure(code=code, message=message, param=param)
+
+
+class JobData:
+    """Brings jobs and their data together.
+
+    Args:
+        jobs: where they are kept.
+        longest: most tokens of a window of text.
+    """
+
+    def __init__(self, jobs: Jobs, longest: int) -> None:
+        self._jobs = jobs
+        self._longest = longest
+
+    async def arrive(self, event: DatasetPrepared | DatasetRejected) -> None:
+        """A file became a dataset, or will never: the jobs that wait for it go on, or end."""
+        if event.file_id is None:
+            return
+        await self._jobs.learn(event)
+        await self._advance_all(event.tenant_id, event.file_id)
+
+    async def arrive_text(self, event: DocumentParsed | LabelingRequested) -> None:
+        """A file became text without answers: the jobs that wait for it go on, or end."""
+        if isinstance(event, DocumentParsed):
+            text = Text(file_id=event.file_id, kind="document", object=event.text)
+        else:
+            text = Text(file_id=event.file_id, kind="rows", object=event.records)
+        await self._jobs.learn_text(event.tenant_id, text)
+        await self._advance_all(event.tenant_id, event.file_id)
+
+    async def leave(self, event: DatasetDeleted) -> None:
+        """Rows are deleted: no job waits for them or is trained on them any longer."""
+        if event.file_id is None:
+            return
+        await self._jobs.forget(event)
+        await self._advance_all(event.tenant_id, event.file_id)
+        await self._lose(event.tenant_id, event.dataset_id)
+
+    async def leave_text(self, event: FileDeleted) -> None:
+        """A file is deleted: no job waits for its text or is trained on it any longer."""
+        await self._jobs.forget_text(event)
+        await self._advance_all(event.tenant_id, event.file_id)
+        await self._lose(event.tenant_id, event.file_id)
+
+    async def _advance_all(self, tenant_id: str, file_id: str) -> None:
+        for job in await self._jobs.waiting_for(tenant_id, file_id):
+            await self.advance(job)
+
+    async def _lose(self, tenant_id: str, data_id: str) -> None:
+        failure = Failure(code="file_deleted", message=FILE_DELETED)
+        for job in await self._jobs.resting_on(tenant_id, data_id):
+            left = await self._jobs.update(job.tenant_id, job.id, lambda it: it.lose_data(data_id, failure, now()))
+            if left.error == failure:
+                await self._jobs.tell(left, "failed", failure.message, level="error")
+
+    async def begin(self, job: Job) -> Job:
+        """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
+        if not await self._jobs.told(job, "validating"):
+            await self._jobs.tell(job, "created", f"Created fine-tuning job: {job.id}")
+            await self._jobs.tell(job, "validating", f"Validating training file: {job.training_file}")
+        return await self.advance(job)
+
+    async def advance(self, job: Job) -> Job:
+        """Queue a job if all of its data is there; fail it if some never will be."""
+        if job.has_data or job.ended:
+            return job
+        method = METHODS[job.method]
+        try:
+            if method.source == "text":
+                return await self._advance_on_text(job, method)
+            return await self._advance_on_rows(job, method)
+        except Refused as refused:
+            failure = refused.failure
+        except Invalid as error:
+            failure = Failure(code="invalid_hyperparameters", message=error.message, param=error.param)
+        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.fail(failure, now()))
+        await self._jobs.tell(job, "failed", failure.message, level="error")
+        return job
+
+    async def _advance_on_rows(self, job: Job, method: Method) -> Job:
+        training = await self._jobs.dataset(job.tenant_id, job.training_file)
+        validation = (
+            await self._jobs.dataset(job.tenant_id, job.validation_file) if job.validation_file is not None else None
+        )
+        for dataset, param in ((training, "training_file"), (validation, "validation_file")):
+            if isinstance(dataset, DatasetRejected):
+                raise Refused(f"invalid_{param}", dataset.message, param)
+        if not isinstance(training, DatasetPrepared) or (job.validation_file and validation is None):
+            return job
+        if training.rows.total < FEWEST_TRAINING_ROWS:
+            message = (
+                f"training_file: {training.rows.total} different rows are too few to learn and to test from; at least "
+                f"{FEWEST_TRAINING_ROWS}."
+            )
+            raise Refused("invalid_training_file", message, "training_file")
+        if isinstance(validation, DatasetPrepared) and _same_rows(training, validation):
+            raise Refused("invalid_validation_file", SAME_ROWS, "validation_file")
+        chosen: dict[str, int | float | str] = {**resolve(method.hyperparameters, training.rows.train, job.requested)}
+        prepared = validation if isinstance(validation, DatasetPrepared) else None
+        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen, now()))
+        await self._jobs.tell(job, "split", _split_line(training, prepared))
+        await self._tell_queued(job, chosen)
+        return job
+
+    async def _advance_on_text(self, job: Job, method: Method) -> Job:
+        text = await self._jobs.text(job.tenant_id, job.training_file)
+        dataset = await self._jobs.dataset(job.tenant_id, job.training_file)
+        if isinstance(dataset, DatasetPrepared):
+            message = (
+                f"training_file: it holds rows with answers, and '{method.name}' learns from text. Use the method "
+                "'supervised', or upload a document, or rows of the one field 'text'."
+            )
+            raise Refused("invalid_training_file", message, "training_file")
+        if await self._jobs.has_lost_text(job.tenant_id, job.training_file):
+            raise Refused("invalid_training_file", FILE_DELETED, "training_file")
+        if isinstance(dataset, DatasetRejected) and not (text or _became_text(dataset)):
+            raise Refused("invalid_training_file", dataset.message, "training_file")
+        if text is None:
+            return job
+        windows = max(1, text.object.size // (BYTES_A_TOKEN * self._longest))
+        chosen: dict[str, int | float | str] = {**resolve(method.hyperparameters, windows, job.requested)}
+        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue_text(text, chosen, now()))
+        await self._tell_queued(job, chosen)
+        return job
+
+    async def _tell_queued(self, job: Job, chosen: dict[str, int | float | str]) -> None:
+        line = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        await self._jobs.tell(job, "queued", f"Files validated, the job is queued with {line}.")
+
+
+def _became_text(rejected: DatasetRejected) -> bool:
+    """Whether it is said only that a file is no dataset; a table that was asked for as one and is none is at fault."""
+    return rejected.code in BECAME_TEXT and (rejected.purpose == "user_data" or rejected.code == "no_answers")
+
+
+def _same_rows(one: DatasetPrepared, other: DatasetPrepared) -> bool:
+    """Whether two files hold the same rows: they are then split alike."""
+    parts = [[of.train.sha256, of.validation.sha256, of.heldout.sha256] for of in (one, other)]
+    return parts[0] == parts[1]
+
+
+def _split_line(training: DatasetPrepared, validation: DatasetPrepared | None) -> str:
+    rows = training.rows
+    if validation is None:
+        return (
+            f"No validation file was given: of {rows.total} rows, {rows.validation} were held out for validation and "
+            f"{rows.heldout} for the evaluation; {rows.train} are trained on."
+        )
+    return f"Of {rows.total} rows, {rows.heldout} were held out for the evaluation; {rows.train} are trained on."

@@ -1,0 +1,157 @@
+"""Jobs that learn from text, through the API and the events of a running trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from openai.types.fine_tuning import FineTuningJob
+from trainer_world import BASE, World
+
+from schemas import FileDeleted, FinetuneRequested, FinetuneStarted, FinetuneTrained
+from testkit import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def lenient(world: World) -> openai.AsyncOpenAI:
+    """The `openai` SDK before answers that its types do not know: it has no such method."""
+    return world.sdk().with_options(_extra_kwargs={"_strict_response_validation": False})
+
+
+async def ask(world: World, file: str = "", **hyperparameters: Any) -> FineTuningJob:
+    """A job by `pretrain`."""
+    told = {"pretrain": {"hyperparameters": hyperparameters}} if hyperparameters else {}
+    return await lenient(world).fine_tuning.jobs.create(
+        model=BASE,
+        training_file=file or world.file(purpose="assistants"),
+        extra_body={"method": {"type": "pretrain", **told}},
+    )
+
+
+async def becomes(world: World, job: FineTuningJob, status: str) -> dict[str, Any]:
+    async def now() -> Any:
+        shown = await world.shown(job)
+        return shown if shown["status"] == status else None
+
+    found: dict[str, Any] = await eventually(now)
+    return found
+
+
+async def test_a_document_is_pretrained_on_and_its_events_say_how(world: World) -> None:
+    job = await ask(world, learning_rate_multiplier=0.5, context_length=512)
+    assert (await world.shown(job))["stage"] == "waiting_for_file"
+    await world.publish(world.document(job.training_file, size=400_000))
+    shown = await becomes(world, job, "queued")
+    chosen = {"n_epochs": 4, "batch_size": 4, "learning_rate_multiplier": 0.5, "context_length": 512}
+    assert shown["method"] == {"type": "pretrain", "pretrain": {"hyperparameters": chosen}}
+    assert shown["hyperparameters"] == chosen
+
+    await world.train(job)
+    [requested] = await eventually(lambda: [one for one in world.of(FinetuneRequested) if one.job_id == job.id])
+    [started] = await eventually(lambda: [one for one in world.of(FinetuneStarted) if one.job_id == job.id])
+    [trained] = await eventually(lambda: [one for one in world.of(FinetuneTrained) if one.job_id == job.id])
+    assert {requested.method, started.method, trained.method} == {"pretrain"}
+    text = world.document(job.training_file, size=400_000).text
+    assert (trained.dataset_id, trained.heldout, trained.task) == (job.training_file, text, "generation")
+
+
+async def test_rows_of_text_are_pretrained_on_though_they_are_no_dataset(world: World) -> None:
+    file = world.file()
+    job = await ask(world, file)
+    await world.publish(world.not_rows(file, "no_answers", "fine-tune"))
+    await world.publish(world.unlabelled(file))
+    await becomes(world, job, "queued")
+    later = await ask(world, file)
+    assert (await world.shown(later))["status"] == "queued"
+
+
+async def test_a_document_among_ones_own_data_is_pretrained_on(world: World) -> None:
+    file = world.file(purpose="user_data")
+    job = await ask(world, file)
+    await world.publish(world.not_rows(file, "no_rows"))
+    await world.publish(world.document(file))
+    await becomes(world, job, "queued")
+
+
+async def test_no_upload_starts_it_by_itself(world: World) -> None:
+    document, rows = world.file(purpose="user_data"), world.file(purpose="user_data")
+    await world.publish(world.document(document))
+    await world.publish(world.unlabelled(rows))
+    for file in (document, rows):
+        job = await ask(world, file)
+        await becomes(world, job, "queued")
+        listed = lenient(world).fine_tuning.jobs
+        assert [one.id async for one in listed.list(extra_query={"training_file": file})] == [job.id]
+
+
+async def test_rows_with_answers_are_refused_and_what_to_do_is_said(world: World) -> None:
+    job = await ask(world, world.file())
+    await world.publish(world.prepared(job.training_file))
+    failed = await becomes(world, job, "failed")
+    assert (failed["error"]["code"], failed["error"]["param"]) == ("invalid_training_file", "training_file")
+    assert "Use the method 'supervised'" in failed["error"]["message"]
+
+
+async def test_a_file_that_cannot_be_read_fails_the_job(world: World) -> None:
+    job = await ask(world, world.file())
+    await world.publish(world.not_rows(job.training_file, "no_rows", "fine-tune"))
+    failed = await becomes(world, job, "failed")
+    assert failed["error"]["message"] == "no rows: no_rows"
+
+
+async def test_a_deleted_document_is_pretrained_on_by_nobody(world: World) -> None:
+    queued, waiting = await ask(world), await ask(world)
+    await world.publish(world.document(queued.training_file))
+    await becomes(world, queued, "queued")
+    for job in (queued, waiting):
+        await world.publish(FileDeleted(tenant_id=world.a, file_id=job.training_file))
+    assert (await becomes(world, queued, "failed"))["error"]["code"] == "file_deleted"
+    await becomes(world, waiting, "failed")
+    await world.publish(world.document(waiting.training_file))  # parsed before, told after
+    late = await ask(world, waiting.training_file)
+    assert "deleted" in (await becomes(world, late, "failed"))["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "said"),
+    [
+        (
+            {"method": {"type": "pretrain", "pretrain": {"hyperparameters": {"beta": 1}}}},
+            "hyperparameters.beta",
+            "can be",
+        ),
+        (
+            {"method": {"type": "pretrain", "pretrain": {"hyperparameters": {"early_stop_patience": 1}}}},
+            "hyperparameters.early_stop_patience",
+            "n_epochs, batch_size, learning_rate_multiplier, context_length can be set",
+        ),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"context_length": 64}}}},
+            "hyperparameters.context_length",
+            "can be set",
+        ),
+        ({"method": {"type": "pretrain", "supervised": {}}}, "method.supervised", "ask for 'supervised'"),
+        ({"method": {"type": "supervised", "pretrain": {}}}, "method.pretrain", "ask for 'pretrain'"),
+        ({"method": {"type": "dpo"}}, "method.type", "use 'supervised' or 'pretrain'"),
+        ({"method": {"type": "pretrain"}, "validation_file": "rows"}, "validation_file", "Leave it out"),
+        ({"method": {"type": "pretrain"}, "training_file": "batch"}, "training_file", "'assistants' or 'fine-tune'"),
+        ({"training_file": "document"}, "training_file", "upload it with 'fine-tune'"),
+    ],
+)
+async def test_what_a_method_cannot_use_is_refused_by_its_name(
+    world: World, asked: dict[str, Any], param: str, said: str
+) -> None:
+    files = {name: world.file(purpose=kind) for name, kind in (("document", "assistants"), ("batch", "batch"))}
+    files["rows"] = world.file()
+    asked = {name: files.get(value, value) if isinstance(value, str) else value for name, value in asked.items()}
+    async with world.http() as http:
+        body = {"model": BASE, "training_file": files["document"], **asked}
+        if param != "training_file" and "validation_file" not in asked:
+            body["training_file"] = files["rows"]
+        answer = await http.post("/v1/fine_tuning/jobs", json=body)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == param
+        assert said in answer.json()["error"]["message"]
+        assert (await http.get("/v1/fine_tuning/jobs")).json()["data"] == []
