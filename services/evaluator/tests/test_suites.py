@@ -32,6 +32,11 @@ async def never(_: Case) -> float:
         ({"metrics": (ACCURACY, RowMetric("accuracy", exact_match))}, "two metrics have one name"),
         ({"metrics": (ACCURACY, RowMetric("a.b", exact_match))}, "a metric cannot be called 'a.b'"),
         ({"systems": ("base", "few_shot")}, "base and candidate must be asked"),
+        ({"systems": ("base", "candidate", "candidate")}, "a system is asked twice"),
+        (
+            {"metrics": (perplexity := RowMetric("perplexity", exact_match, range=(1, 1e9)),), "deciding": perplexity},
+            "from 0, the worst, to 1, the best",
+        ),
         (
             {"metrics": tuple(RowMetric(f"m{n}", exact_match) for n in range(33))},
             "33 metrics, and an event tells of 32",

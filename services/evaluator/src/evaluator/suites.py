@@ -61,6 +61,12 @@ class Suite:
             raise ValueError(f"suite {self.name}: two metrics have one name, {names}")
         if isinstance(self.deciding, SetMetric) or self.deciding not in self.metrics:
             raise ValueError(f"suite {self.name}: the deciding metric must be a row's, and one of {names}")
+        if self.deciding.range != (0.0, 1.0):
+            raise ValueError(
+                f"suite {self.name}: a verdict takes the deciding metric from 0, the worst, to 1, the best"
+            )
+        if len(set(self.systems)) < len(self.systems):
+            raise ValueError(f"suite {self.name}: a system is asked twice, {list(self.systems)}")
         if self.of_classes and not isinstance(self.deciding, RowMetric):
             raise ValueError(f"suite {self.name}: the commonest answer is scored too, so nothing can be waited for")
         if not {"base", "candidate"} <= set(self.systems):
