@@ -63,7 +63,7 @@ class Suite:
             raise ValueError(f"suite {self.name}: the deciding metric must be a row's, and one of {names}")
         if self.deciding.range != (0.0, 1.0):
             raise ValueError(
-                f"suite {self.name}: a verdict takes the deciding metric from 0, the worst, to 1, the best"
+                f"suite {self.name}: the deciding metric must go from 0, the worst, to 1, the best"
             )
         if len(set(self.systems)) < len(self.systems):
             raise ValueError(f"suite {self.name}: a system is asked twice, {list(self.systems)}")
