@@ -10,7 +10,7 @@ import pytest
 from openai._models import validate_type
 from openai.types import Completion
 from played_provider import PROMPT_TOKENS, Provider
-from proxy_world import BASE, World
+from proxy_world import BASE, DIGEST, World
 
 from inference_proxy.engines import PromptTooLong
 from inference_proxy.engines.engine import Prompt, Target
@@ -165,11 +165,11 @@ async def test_a_text_that_begins_like_the_begin_of_text_token_keeps_its_first_t
     engine = TGIEngine(5)
     await engine.open()
     try:
-        scored = await engine.score(Target(BASE, world.elsewhere.url), Prompt("prompt", text="<s>abc"), 0)
+        scored = await engine.score(Target(BASE, world.elsewhere.url, base_digest=DIGEST), Prompt("prompt", text="<s>abc"), 0)
         assert "".join(piece.text for piece in scored.pieces) == "<s>abc"
         world.elsewhere.refusal = (413, {"error": "too large", "error_type": "validation"})
         with pytest.raises(PromptTooLong):
-            await engine.score(Target(BASE, world.elsewhere.url), Prompt("prompt", text="x"), 0)
+            await engine.score(Target(BASE, world.elsewhere.url, base_digest=DIGEST), Prompt("prompt", text="x"), 0)
     finally:
         await engine.close()
 

@@ -62,9 +62,7 @@ class Suite:
         if isinstance(self.deciding, SetMetric) or self.deciding not in self.metrics:
             raise ValueError(f"suite {self.name}: the deciding metric must be a row's, and one of {names}")
         if self.deciding.range != (0.0, 1.0):
-            raise ValueError(
-                f"suite {self.name}: the deciding metric must go from 0, the worst, to 1, the best"
-            )
+            raise ValueError(f"suite {self.name}: the deciding metric must go from 0, the worst, to 1, the best")
         if len(set(self.systems)) < len(self.systems):
             raise ValueError(f"suite {self.name}: a system is asked twice, {list(self.systems)}")
         if self.of_classes and not isinstance(self.deciding, RowMetric):
