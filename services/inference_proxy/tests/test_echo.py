@@ -162,14 +162,14 @@ async def test_tgi_tells_of_a_prompt_without_its_likeliest_tokens(world: World) 
 
 
 async def test_a_text_that_begins_like_the_begin_of_text_token_keeps_its_first_token(world: World) -> None:
-    engine = TGIEngine(5)
+    engine, target = TGIEngine(5), Target(BASE, world.elsewhere.url, base_digest=DIGEST)
     await engine.open()
     try:
-        scored = await engine.score(Target(BASE, world.elsewhere.url, base_digest=DIGEST), Prompt("prompt", text="<s>abc"), 0)
+        scored = await engine.score(target, Prompt("prompt", text="<s>abc"), 0)
         assert "".join(piece.text for piece in scored.pieces) == "<s>abc"
         world.elsewhere.refusal = (413, {"error": "too large", "error_type": "validation"})
         with pytest.raises(PromptTooLong):
-            await engine.score(Target(BASE, world.elsewhere.url, base_digest=DIGEST), Prompt("prompt", text="x"), 0)
+            await engine.score(target, Prompt("prompt", text="x"), 0)
     finally:
         await engine.close()
 
