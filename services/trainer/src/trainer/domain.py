@@ -216,7 +216,6 @@ class Job(Aggregate):
     def finish_training(self, adapter: Adapter, at: int) -> None:
         """The adapter is stored: hand it over to be tested; also where it gave its place when it was about done."""
         self._expect(*CLAIMABLE)
-        assert self.dataset is not None
         self._enter("evaluating", at)
         self.adapter, self.trained_tokens = adapter, adapter.trained_tokens
         self.record(
