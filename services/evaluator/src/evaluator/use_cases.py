@@ -303,7 +303,7 @@ class Evaluate:
                     return
                 try:
                     await question()
-                except BaseException:
+                except BaseException:  # also one that is cancelled: what has not begun is not asked
                     failed = True
                     raise
 

@@ -50,7 +50,7 @@ def main() -> int:
             leave_result(folder)
     except Exhausted as error:
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # the boundary: what is left of it is its place, and nothing of the file
         write_fault(folder, error)
         raise
     return 0
