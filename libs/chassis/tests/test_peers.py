@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from chassis.errors import NotFound, Transient
-from chassis.peers import Peer
+from chassis.peers import Peer, Unreachable
 from schemas.http.accounts import TenantFacts
 from testkit import Space
 
@@ -105,3 +105,25 @@ async def test_nothing_is_asked_more_often_than_that(
         with pytest.raises(Transient, match="registry cannot be reached"):
             await CALLS[call](Peer("registry", "http://registry", space.tokens("console"), http))
     assert len(asked) == times
+
+
+@pytest.mark.parametrize(
+    ("failure", "heard_of_it"),
+    [
+        (httpx2.ConnectError, False),
+        (httpx2.ConnectTimeout, False),
+        (httpx2.ReadError, True),
+        (httpx2.ReadTimeout, True),
+        (httpx2.RemoteProtocolError, True),
+    ],
+)
+async def test_who_takes_no_connection_has_not_heard_of_the_call(
+    space: Space, failure: type[httpx2.TransportError], heard_of_it: bool
+) -> None:
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        raise failure("gone")
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        with pytest.raises(Transient, match="cannot be reached") as caught:
+            await Peer("registry", "http://registry", space.tokens("console"), http).get("/one", tenant_id="t")
+    assert isinstance(caught.value, Unreachable) is not heard_of_it

@@ -45,8 +45,9 @@ class Asked:
         refuse: questions that are too long for it.
         delay: seconds one answer takes.
         broken: the engine breaks off every answer.
-        away: it takes calls and answers nothing but 503, as one that is starting does.
+        failing: by words of a question, the error that it is always answered with.
         prices: whether answers have a price.
+        unpriced: words at the end of questions whose answers have none though others have.
         callers: of every call, who signed it and for which tenant.
     """
 
@@ -57,8 +58,9 @@ class Asked:
     refuse: str = ""
     delay: float = 0.0
     broken: bool = False
-    away: bool = False
+    failing: dict[str, SartorError] = field(default_factory=dict)
     prices: bool = False
+    unpriced: str | None = None
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     requests: list[dict[str, Any]] = field(default_factory=list)
     callers: set[tuple[str | None, str, str]] = field(default_factory=set)
@@ -102,8 +104,9 @@ class Asked:
         await asyncio.sleep(self.delay)
         model, messages = body["model"], body["messages"]
         question = messages[-1]["content"]
-        if self.away:
-            raise Transient("The service is starting.")
+        for words, error in self.failing.items():
+            if question.endswith(words):
+                raise error
         if self.broken:
             raise Transient("out of memory", code="generation_failed")
         if model != BASE and model not in self.held:
@@ -121,7 +124,7 @@ class Asked:
             prompt_tokens=sum(len(one["content"].split()) for one in messages),
             completion_tokens=2,
             adapter_id=self.adapters.get(model),
-            cost=0.25 if self.prices else None,
+            cost=0.25 if self.prices and not (self.unpriced and question.endswith(self.unpriced)) else None,
         )
 
 

@@ -23,7 +23,9 @@ from evaluator_world import (
     wrong,
 )
 
+from chassis.errors import RateLimited, SartorError, Transient
 from chassis.ids import now
+from evaluator.app import build
 from schemas import (
     DatasetDeleted,
     EvaluationCompleted,
@@ -143,6 +145,8 @@ async def test_it_waits_for_the_adapter_and_never_counts_its_absence(world: Worl
     event = await world.completed(model)
     assert event.verdict == "pass"
     assert event.scores["candidate"].value == 1.0
+    document = await world.documents.find_one({"model_id": model.model_id})
+    assert document["adapter_missed_at"] is None, "an answer ends the wait"
 
 
 async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> None:
@@ -187,17 +191,89 @@ async def test_a_broken_engine_is_asked_again_later(world: World) -> None:
     assert event.verdict == "pass"
 
 
-async def test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothing(world: World) -> None:
-    world.proxy.away = True
+async def test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothing(
+    addresses: Addresses, tmp_path: Path
+) -> None:
+    space, port = Space(addresses, tmp_path), free_port()
+    proxy = Asked(space)
+    async with running(proxy.app()) as registry:
+        app = build(settings(space, f"http://127.0.0.1:{port}", registry_url=registry))
+        async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
+            world = World(space, url, proxy, publish, seen)
+            model = await world.register(rows(0, 12))
+            world.hold(model, right)
+            await eventually(lambda: _last_error(world, model), within=20)
+            shown = await world.shown(model)
+            assert (shown["status"], shown["attempts"], shown["progress"]["done"]) == ("queued", 0, 0)
+            async with running(proxy.app(), port=port):
+                event = await world.completed(model)
+            assert event.verdict == "pass"
+            assert (await world.shown(model))["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SartorError("It crashed."),
+        Transient("The model is not reachable at the moment."),
+        Transient("What answers in this model's place is not this model.", code="wrong_model"),
+        Transient("out of memory", code="generation_failed"),
+    ],
+    ids=["500", "engine away", "wrong model", "broken"],
+)
+async def test_a_question_that_is_never_answered_is_left_to_a_person_after_so_many_attempts(
+    world: World, error: SartorError
+) -> None:
+    """That everything else is answered, the shortest of questions too, makes no difference."""
+    world.proxy.failing["number 3"] = error
     model = await world.register(rows(0, 12))
-    await eventually(lambda: _last_error(world, model), within=20)
-    shown = await world.shown(model)
-    assert (shown["status"], shown["attempts"], shown["progress"]["done"]) == ("queued", 0, 0)
-    world.proxy.away = False
     world.hold(model, right)
     event = await world.completed(model)
-    assert event.verdict == "pass"
-    assert (await world.shown(model))["attempts"] == 1
+    assert (event.verdict, event.scores) == ("needs_human", {})
+    assert f"{error.message} (3 attempts)." in event.reason
+
+
+async def test_what_was_answered_of_a_test_that_is_given_up_has_its_cost(world: World) -> None:
+    world.proxy.prices, world.proxy.failing["number 403"] = True, Transient("out of memory", code="generation_failed")
+    model = await world.register(rows(400, 12))
+    world.hold(model, right)
+    event = await world.completed(model)
+    assert event.verdict == "needs_human"
+    mine = {f"question number {number}" for number in range(400, 412)}
+    answered = sum(times for (_, question), times in world.proxy.asked.items() if question in mine)
+    assert answered == 11
+    assert event.cost == (await world.shown(model))["cost"] == 0.25 * answered
+
+
+async def test_a_part_of_the_cost_does_not_pass_for_the_whole(world: World) -> None:
+    world.proxy.prices, world.proxy.unpriced = True, "number 3"
+    model = await world.register(rows(0, 12))
+    world.hold(model, right)
+    event = await world.completed(model)
+    assert (event.verdict, event.cost, (await world.shown(model))["cost"]) == ("pass", None, None)
+    assert {one["cost"] for one in (await world.evidence(event))["cost"].values()} == {None}
+
+
+async def test_a_question_that_is_refused_costs_nothing_and_leaves_the_cost_known(world: World) -> None:
+    world.proxy.prices, world.proxy.refuse = True, "number 3"
+    model = await world.register(rows(0, 15))
+    world.hold(model, right)
+    event = await world.completed(model)
+    assert event.cost == 0.25 * 3 * 14
+
+
+async def test_a_wait_that_no_answer_ends_is_one_wait_however_often_the_shortest_question_is_answered(
+    world: World,
+) -> None:
+    world.proxy.failing["number 0"] = RateLimited("Too many requests at the same time.")
+    model = await world.register(rows(0, 12))
+    world.hold(model, right)
+    await eventually(lambda: _last_error(world, model), within=20)
+    await world.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
+    event = await world.completed(model)
+    assert [one for one in world.proxy.requests if one["messages"][-1]["content"] == "."]
+    assert (event.verdict, event.scores) == ("needs_human", {})
+    assert (await world.shown(model))["attempts"] == 0
 
 
 async def test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,12 @@ async def test_an_engine_that_is_busy_or_breaks_is_asked_again(tokens: Tokens, f
     ("told", "means"),
     [
         (Transient("The model is being loaded.", code="model_loading"), NotServed),
-        (Transient("The model is not reachable at the moment."), NotServed),
+        (Transient("The model is not reachable at the moment."), Transient),
+        (Transient("What answers is not this model.", code="wrong_model"), Transient),
+        (SartorError("It crashed."), Transient),
         (RateLimited("Too many requests at the same time."), NotServed),
         (NotFound("No such model.", code="model_not_found"), NotServed),
-        (Unauthenticated("The service token was refused.", code="service_token_refused"), NotServed),
+        (Unauthenticated("The service token was refused.", code="service_token_refused"), Transient),
         (BROKEN, Transient),
         (Invalid("The context is too short.", code="context_length_exceeded"), RowRefused),
         (TooLarge("The body is too large."), RowRefused),
@@ -100,9 +103,26 @@ async def test_what_a_refusal_means(tokens: Tokens, told: SartorError, means: ty
     assert told.message in caught.value.message
 
 
-async def test_an_answer_of_another_release_is_put_off(tokens: Tokens) -> None:
-    with pytest.raises(NotServed):
+async def test_an_answer_of_another_release_is_none(tokens: Tokens) -> None:
+    with pytest.raises(Transient) as caught:
         await ask(asking(tokens, [{"choices": []}]))
+    assert type(caught.value) is Transient
+
+
+async def test_an_answer_that_takes_too_long_counts_and_is_not_waited_for_again(tokens: Tokens) -> None:
+    app, asked = FastAPI(), list[Any]()
+
+    @app.post("/internal/evaluation/answers")
+    async def never(request: Request) -> None:
+        asked.append(await request.json())
+        await asyncio.Event().wait()
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app)) as client:
+        slow = Proxy(Peer("inference_proxy", "http://proxy", tokens, client), answer_seconds=0.2)
+        with pytest.raises(Transient) as caught:
+            await ask(slow)
+    assert type(caught.value) is Transient
+    assert len(asked) == 1
 
 
 async def test_nobody_there_is_put_off(tokens: Tokens) -> None:

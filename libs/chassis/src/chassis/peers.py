@@ -28,6 +28,10 @@ BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 T = TypeVar("T")
 
 
+class Unreachable(Transient):
+    """Nobody takes the connection: the other service has not heard of the call."""
+
+
 class Peer:
     """A client for another service's HTTP API, signed for one tenant per call.
 
@@ -66,7 +70,8 @@ class Peer:
             kwargs: for the HTTP client.
 
         Raises:
-            SartorError: the kind its status means, with its message; `Transient` when it cannot be reached.
+            SartorError: the kind its status means, with its message; `Transient` when it cannot be reached, which is
+                `Unreachable` where no connection could be made.
         """
         headers = {
             "authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}",
@@ -140,7 +145,8 @@ class Peer:
                             raise
                         again -= 1
         except (httpx2.HTTPError, TimeoutError) as error:
-            raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
+            kind = Unreachable if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)) else Transient
+            raise kind(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
 
     def _address(self, path: str, ids: Sequence[str]) -> str:
         if any(one in ("", ".", "..") for one in ids):

@@ -27,7 +27,10 @@ class EvaluationCompleted(Event):
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
     earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")
     cost: float | None = Field(
-        None, ge=0, description="What all its answers cost at the base model's price; absent where it has none."
+        None,
+        ge=0,
+        description="What the answers to its questions cost at the base model's price; absent where one has none. "
+        "Looks whether a model can be asked, questions without an answer, and what a metric asks are not in it.",
     )
 
 

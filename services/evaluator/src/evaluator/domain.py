@@ -56,7 +56,8 @@ class Evaluation(Aggregate):
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
         metrics: of every metric, metric -> system -> value.
-        cost: of all answers, at the base model's price.
+        cost: of the answers that were kept to questions of the plan, at the base model's price; None where one of them
+            has none. What is asked to see whether somebody can be asked, or by a metric, is not in it.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -142,7 +143,7 @@ class Evaluation(Aggregate):
         self.adapter_missed_at = self.adapter_missed_at or at
 
     def find_adapter(self) -> None:
-        """Everybody has answered: should somebody be missed again, a new wait begins."""
+        """A question of the plan was answered: should somebody be missed again, a new wait begins."""
         self.adapter_missed_at = None
 
     def complete(
@@ -167,7 +168,7 @@ class Evaluation(Aggregate):
             evidence: where the report lies.
             at: now, in Unix seconds.
             earlier: how many candidates were judged on the same rows before.
-            cost: of all answers; None where no price is known.
+            cost: of the answers; None where one of them has no price.
 
         Raises:
             Conflict: the evaluation is over.

@@ -10,20 +10,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from chassis.errors import Invalid, NotFound, RateLimited, SartorError, TooLarge, Transient, Unprocessable
-from chassis.peers import Peer
+from chassis.peers import Peer, Unreachable
 from evaluator.rows import Message
 from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
 
 TRIES = 3
 BACKOFF_SECONDS = 0.5
 BROKEN = "generation_failed"
-"""Code of the error of an engine that was asked and failed: the question itself may be why."""
+"""Code of the error of an engine that was asked and failed: it is worth another try at once."""
+LOADING = "model_loading"
+"""Code of the error where no replica holds the model: nobody was asked."""
 
 A = TypeVar("A")
 
 
 class NotServed(Transient):
-    """What is to be asked cannot be asked now: no replica has proved that it holds it, or nobody is there to ask."""
+    """The question was put to no engine: no replica holds the model, or there is no proxy, or one that is busy."""
 
     default_code = "not_served"
 
@@ -61,7 +63,7 @@ class Proxy:
         Raises:
             RowRefused: the question itself is refused.
             NotServed: nobody can be asked at the moment; nobody waits for it here.
-            Transient: the engine is overloaded or broken, also after some tries.
+            Transient: it was asked and not answered, or not in time; this question may be why.
         """
         body = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "stop": list(stop)}
 
@@ -106,7 +108,13 @@ class Proxy:
 
 
 async def _patiently(ask: Callable[[], Awaitable[A]]) -> A:
-    """What was asked for, also where the first answers were that the engine is busy or broke off."""
+    """What was asked for, also where the first answers were that the proxy is busy or the engine broke off.
+
+    Raises:
+        RowRefused: the question itself is refused.
+        NotServed: it was put to no engine.
+        Transient: whatever else may pass.
+    """
     failure: SartorError
     for attempt in range(TRIES):
         try:
@@ -123,6 +131,6 @@ async def _patiently(ask: Callable[[], Awaitable[A]]) -> A:
         if attempt < TRIES - 1:
             jitter = random.uniform(0.5, 1.5)  # noqa: S311
             await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * jitter)
-    if failure.code == BROKEN:
-        raise failure
-    raise NotServed(f"It cannot be asked now: {failure.message}") from failure
+    if isinstance(failure, (NotFound, RateLimited, Unreachable)) or failure.code == LOADING:
+        raise NotServed(f"It cannot be asked now: {failure.message}") from failure
+    raise failure

@@ -36,7 +36,7 @@ class Report:
         verdict: what is concluded.
         metrics: the value of every metric of the suite: metric -> system -> value.
         evidence: the whole of it as JSON.
-        cost: of all answers; None where no price is known.
+        cost: of the answers; None where one of them has no price.
     """
 
     verdict: Verdict
@@ -125,7 +125,7 @@ def build_report(
     metrics = {
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
-    return Report(verdict, metrics, evidence, _price(answers))
+    return Report(verdict, metrics, evidence, price(answers))
 
 
 def opening(evaluation: Evaluation, suite: Suite | PublishedSuite, verdict: Verdict) -> dict[str, Any]:
@@ -203,14 +203,19 @@ def _cost(system: str, plan: Plan, given: Given) -> dict[str, float | None]:
         "completion_tokens": sum(answer.completion_tokens for answer in answers),
         "seconds_median": round(float(np.median(seconds)), 4),
         "seconds_p95": round(float(np.quantile(seconds, 0.95)), 4),
-        "cost": _price(answers),
+        "cost": price(answers),
     }
 
 
-def _price(answers: Sequence[Answer]) -> float | None:
-    """What these cost together; None where no price is known. A question that was refused cost nothing."""
-    known = [answer.cost for answer in answers if answer.cost is not None]
-    return round(sum(known), 9) if known else None
+def price(answers: Sequence[Answer]) -> float | None:
+    """What these cost together; None where one of them has no price. A question that was refused cost nothing."""
+    total = 0.0
+    for answer in answers:
+        if answer.refused is None:
+            if answer.cost is None:
+                return None
+            total += answer.cost
+    return round(total, 9)
 
 
 def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores) -> dict[str, Any]:

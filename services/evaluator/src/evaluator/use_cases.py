@@ -19,7 +19,7 @@ from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
 from evaluator.proxy import NotServed, Proxy, RowRefused
 from evaluator.published import PUBLISHED, PublishedSuite
-from evaluator.report import Report, build_report, counted_rows, opening
+from evaluator.report import Report, build_report, counted_rows, opening, price
 from evaluator.rows import Message, Row, sample
 from evaluator.settings import Settings
 from evaluator.store import Answer, Answers, Artifacts, Evaluations
@@ -137,7 +137,6 @@ class Evaluate:
         if evaluation.adapter_missed_at is not None:
             for model in (evaluation.base_model, evaluation.model_id):
                 await self._proxy.expect(evaluation.tenant_id, model)
-            evaluation = await self._evaluations.write(evaluation, Evaluation.find_adapter)
         heldout = await self._artifacts.rows(evaluation.heldout)
         train = await self._artifacts.rows(evaluation.train)
         plan = evaluation.plan or await self._plan(evaluation, heldout, train)
@@ -169,11 +168,15 @@ class Evaluate:
         return min(1 + missed / 4, LONGEST_LOOK_SECONDS)
 
     async def give_up(self, evaluation: Evaluation, reason: str) -> None:
-        """End the evaluation without scores: a person decides, and the evidence says why there are none."""
+        """End the evaluation without scores: a person decides, and the evidence says why there are none.
+
+        What was answered until then has its cost.
+        """
         verdict = untested(reason)
         suite = PUBLISHED.get(evaluation.method) or self._suites[evaluation.task]
         current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
         ref = await self._artifacts.put_evidence(evaluation, opening(current, suite, verdict))
+        cost = price(await self._answers.of(evaluation))
         await self._evaluations.write(
             evaluation,
             lambda one: one.complete(
@@ -182,6 +185,7 @@ class Evaluate:
                 metric=suite.deciding.name,
                 metrics={},
                 evidence=ref,
+                cost=cost,
                 at=now(),
             ),
         )
@@ -251,8 +255,8 @@ class Evaluate:
 
         if not rows:
             return
-        await self._each([partial(ask, rows[0])])
-        await self._each([partial(ask, row) for row in rows[1:]])
+        await self._each(evaluation, [partial(ask, rows[0])])
+        await self._each(evaluation, [partial(ask, row) for row in rows[1:]])
 
     async def _answer(
         self, evaluation: Evaluation, model: str, system: System, row: Row, messages: Sequence[Message], plan: Plan
@@ -284,16 +288,21 @@ class Evaluate:
             await self._answers.keep_score(evaluation, answer, metric.key, found)
 
         await self._each(
+            evaluation,
             [
                 partial(score, metric, answer, case)
                 for metric in awaited
                 for answer, case in cases
                 if metric.key not in answer.scores
-            ]
+            ],
         )
 
-    async def _each(self, questions: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        """Ask as many at a time as all evaluations of this replica may together; after one that fails none begins."""
+    async def _each(self, evaluation: Evaluation, questions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        """Ask as many at a time as all evaluations of this replica may together; after one that fails none begins.
+
+        An answer, and nothing less, ends the wait for somebody who was missed: else one question that is never
+        answered would begin it anew for ever.
+        """
         failed = False
 
         async def asked(question: Callable[[], Awaitable[None]]) -> None:
@@ -303,6 +312,9 @@ class Evaluate:
                     return
                 try:
                     await question()
+                    if evaluation.adapter_missed_at is not None:
+                        evaluation.find_adapter()
+                        await self._evaluations.write(evaluation, Evaluation.find_adapter)
                 except BaseException:  # also one that is cancelled: what has not begun is not asked
                     failed = True
                     raise
