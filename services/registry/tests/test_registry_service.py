@@ -482,6 +482,10 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         await world.digest(world.resident(2, replica="r2"))
         tested = (await mine.get(f"/internal/versions/{candidate}")).json()
         assert [held["replica_id"] for held in tested["replicas"]] == ["r2"]
+        async with world.http(world.b) as other:
+            for one in (model, candidate, gone):
+                answer = await other.get(f"/internal/versions/{one}")
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found"), one
         over = await mine.get(f"/internal/versions/{gone}")
         assert (over.status_code, over.json()["error"]["code"]) == (404, "model_not_found")
 
@@ -559,5 +563,13 @@ async def test_an_address_at_which_two_bases_were_proven_is_nobodys(world: World
 
 async def test_internal_addresses_are_for_services_only(world: World) -> None:
     async with httpx2.AsyncClient(base_url=world.url) as anonymous:
-        for path in ("/internal/routes", "/internal/base_models/x", "/internal/adapters?base_model=x", "/v1/models"):
+        for path in (
+            "/internal/routes",
+            "/internal/routes/x",
+            "/internal/versions/x",
+            "/internal/base_models/x",
+            "/internal/provider_models/x",
+            "/internal/adapters?base_model=x",
+            "/v1/models",
+        ):
             assert (await anonymous.get(path)).status_code == 401, path
