@@ -951,6 +951,58 @@ BUGS: tuple[Planted, ...] = (
         f"{EVALUATOR_TEST}::test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothing",
     ),
     bug(
+        "candidates: a full stop that is answered ends the wait",
+        "services/evaluator/src/evaluator/use_cases.py",
+        "                await self._proxy.expect(evaluation.tenant_id, model)\n",
+        "                await self._proxy.expect(evaluation.tenant_id, model)\n"
+        "            evaluation = await self._evaluations.write(evaluation, Evaluation.find_adapter)\n",
+        f"{EVALUATOR_TEST}::test_a_wait_that_no_answer_ends_is_one_wait_however_often_the_shortest_question_is_answered",
+    ),
+    bug(
+        "candidates: a question that takes too long is put off",
+        "services/evaluator/src/evaluator/proxy.py",
+        "if isinstance(failure, (NotFound, RateLimited, Unreachable)) or failure.code == LOADING:",
+        "if failure.code != BROKEN:",
+        "services/evaluator/tests/test_proxy.py::test_an_answer_that_takes_too_long_counts_and_is_not_waited_for_again",
+    ),
+    bug(
+        "candidates: a test that is given up cost nothing",
+        "services/evaluator/src/evaluator/use_cases.py",
+        "cost = price(await self._answers.of(evaluation))",
+        "cost = None",
+        f"{EVALUATOR_TEST}::test_what_was_answered_of_a_test_that_is_given_up_has_its_cost",
+    ),
+    bug(
+        "candidates: texts are counted in no place",
+        "services/inference_proxy/src/inference_proxy/answering.py",
+        "with self._admission.entered(principal):\n            async with aclosing(self._asked(",
+        "if True:\n            async with aclosing(self._asked(",
+        f"{CANDIDATES}::test_texts_are_counted_in_as_many_places_as_there_are_for_tests",
+    ),
+    bug(
+        "a prompt is scored for each of its choices",
+        "services/inference_proxy/src/inference_proxy/answering.py",
+        "        if scoring.worth is None:\n",
+        "        if True:\n",
+        "services/inference_proxy/tests/test_echo.py::test_choices_of_one_prompt_have_it_scored_once",
+    ),
+    bug(
+        "failover: what a client heard the beginning of is answered again",
+        "services/inference_proxy/src/inference_proxy/answering.py",
+        "if begun or other is None:",
+        "if other is None:",
+        "services/inference_proxy/tests/test_failover.py"
+        "::test_a_replica_that_dies_in_the_middle_of_a_word_is_not_covered_up",
+    ),
+    bug(
+        "failover: a replica that failed is asked in its turn as before",
+        "services/inference_proxy/src/inference_proxy/routing.py",
+        "self._avoided[failed.replica_id] = now + AVOIDED_SECONDS",
+        "self._avoided[failed.replica_id] = now",
+        "services/inference_proxy/tests/test_failover.py"
+        "::test_where_one_replica_has_another_base_the_other_answers_and_it_is_left_alone",
+    ),
+    bug(
         "a provider's answer without an end passes for whole",
         f"{ENGINES}/openai_stream.py",
         '        if self._finish_reason is None:\n            raise AnswerBroken("the stream',

@@ -49,12 +49,13 @@ class Elsewhere:
         refusal: TGI's status and error body instead of an answer.
         refused_from: how many are answered before.
         refused_after: words that those have had when the refusal comes.
-        breaks: after the pieces the stream says that it failed, or just ends, instead of ending the answer.
+        strange: what it says instead of a prompt's worth, or of a text's tokens.
+        breaks: after the pieces the stream says that it failed, just ends, or is cut, instead of ending the answer.
         endless: the pieces come again and again.
         queued: the first piece does not come.
         capabilities: what the engine declared.
         base_digest: of the base that the engine holds.
-        swapped: by the adapter asked for, the one that the engine computes with instead.
+        swapped: by the adapter asked for, '' for none, the one that the engine computes with instead.
         silent_echo: the engine does not name what it computes with.
         providers: by name, base models of other providers, as the registry tells of them.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
@@ -63,6 +64,7 @@ class Elsewhere:
         versions: by model, the registry's route to a version that is tested, in production or not.
         prompts: bodies the engine was sent to be answered.
         scored: bodies the engine was sent to tell what their prompts are worth.
+        counted: bodies the engine was sent to tell their tokens.
         identities: the models that they named.
         searches: questions the indexer was asked.
         words: pieces that endless answers have had.
@@ -78,7 +80,8 @@ class Elsewhere:
     refusal: tuple[int, dict[str, str]] | None = None
     refused_from: int = 0
     refused_after: int = 0
-    breaks: Literal["", "said", "silent"] = ""
+    strange: Any = None
+    breaks: Literal["", "said", "silent", "cut"] = ""
     endless: bool = False
     queued: bool = False
     capabilities: tuple[str, ...] = ("echo",)
@@ -92,6 +95,7 @@ class Elsewhere:
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     prompts: list[dict[str, Any]] = field(default_factory=list)
     scored: list[dict[str, Any]] = field(default_factory=list)
+    counted: list[dict[str, Any]] = field(default_factory=list)
     identities: list[str | None] = field(default_factory=list)
     searches: list[str] = field(default_factory=list)
     words: int = 0
@@ -160,6 +164,12 @@ class Elsewhere:
         async def tokenize(request: Request) -> Response:
             body = await request.json()
             assert body["add_special_tokens"] is False
+            self.counted.append(body)
+            self.identities.append(request.headers.get(IDENTITY))
+            if self.queued:
+                await asyncio.Event().wait()
+            if instead := self.instead():
+                return instead
             told = [{"id": ord(one), "text": one, "start": at, "stop": at + 1} for at, one in enumerate(body["inputs"])]
             return JSONResponse(told, headers=self.echo(None))
 
@@ -179,8 +189,8 @@ class Elsewhere:
             body = await request.json()
             self.identities.append(request.headers.get(IDENTITY))
             self.scored.append(body)
-            if self.refusal:
-                return JSONResponse(self.refusal[1], status_code=self.refusal[0])
+            if instead := self.instead():
+                return instead
             parameters = body["parameters"]
             assert parameters["decoder_input_details"]
             assert parameters["max_new_tokens"] == (0 if "score" in self.beyond_tgi else 1)
@@ -188,6 +198,12 @@ class Elsewhere:
             return JSONResponse(answer, headers=self.echo(parameters["adapter_id"]))
 
         return app
+
+    def instead(self) -> JSONResponse | None:
+        """A refusal, or something strange, in an answer's place."""
+        if self.refusal:
+            return JSONResponse(self.refusal[1], status_code=self.refusal[0])
+        return None if self.strange is None else JSONResponse(self.strange, headers=self.echo(None))
 
     def prefill(self, text: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """A prompt's tokens: its bytes in threes from our engine, its words from TGI; after the begin-of-text token."""
@@ -208,7 +224,7 @@ class Elsewhere:
 
     def echo(self, adapter_id: str | None) -> dict[str, str]:
         """Names what the engine computes with."""
-        used = adapter_id and self.swapped.get(adapter_id, adapter_id)
+        used = self.swapped.get(adapter_id or "", adapter_id)
         return {} if self.silent_echo else {IDENTITY: identity(self.base_digest, used or None)}
 
     def caller(self, request: Request, service: str) -> Principal:
@@ -238,6 +254,8 @@ class Elsewhere:
                 yield event(token, generated=whole if ends else None, tokens=len(told), reason=self.reason)
             if self.breaks == "said":
                 yield f"data:{json.dumps({'error': 'CUDA out of memory', 'error_type': 'incomplete_generation'})}\n\n"
+            if self.breaks == "cut":
+                raise ConnectionError("the engine dies")
             done = True
         finally:
             self.hung_up += not done

@@ -10,6 +10,7 @@ import pytest
 from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
 
 from inference_proxy.admission import EVALUATION_TOKENS
+from inference_proxy.settings import Settings
 from schemas import ChatCompleted
 from testkit import eventually
 
@@ -143,3 +144,60 @@ async def test_tokens_are_counted_by_the_models_engine(world: World) -> None:
         answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
         assert (answer.status_code, answer.json()) == (200, {"tokens": 4})
         assert (await http.post(COUNTS, json={"model": "nobody", "text": "four"})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("refusal", "means"),
+    [
+        ((404, {"error": "not loaded here", "error_type": "base_not_found"}), (503, "wrong_model")),
+        (
+            (422, {"error": "at most 9 tokens", "error_type": "validation"}),
+            (400, "context_length_exceeded"),
+        ),
+        ((422, {"error": "no text", "error_type": "validation"}), (400, None)),
+        ((400, {"error": "no text"}), (400, None)),
+        ((413, {"error": "too large"}), (400, "context_length_exceeded")),
+        ((429, {"error": "busy", "error_type": "overloaded"}), (429, "rate_limit_exceeded")),
+        ((500, {"error": "out of memory", "error_type": "generation"}), (503, "generation_failed")),
+        ((500, {"error": "out of memory"}), (503, "generation_failed")),
+        ((500, {"detail": "out of memory"}), (503, "generation_failed")),
+    ],
+)
+async def test_what_an_engine_refuses_of_a_text_is_told_as_what_it_refuses_of_a_prompt(
+    world: World, refusal: tuple[int, dict[str, str]], means: tuple[int, str | None]
+) -> None:
+    world.elsewhere.refusal = refusal
+    async with evaluator(world) as http:
+        answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == means
+
+
+@pytest.mark.parametrize("strange", [{}, [{}], [{"id": "x"}], [7], {"details": {"prefill": [{}]}}], ids=str)
+async def test_an_engine_that_tells_something_strange_has_failed(world: World, strange: Any) -> None:
+    world.elsewhere.strange = strange
+    async with evaluator(world) as http:
+        answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
+    async with world.http() as http:
+        scored = {"model": BASE, "prompt": "four", "echo": True, "logprobs": 0, "max_tokens": 0}
+        answer = await http.post("/v1/completions", json=scored)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
+
+
+async def test_texts_are_counted_in_as_many_places_as_there_are_for_tests(world: World) -> None:
+    world.elsewhere.queued = True
+    most = Settings.model_fields["inference_evaluation_in_flight"].default
+    text = {"model": BASE, "text": "four"}
+    async with evaluator(world) as http:
+        counts = [asyncio.create_task(http.post(COUNTS, json=text)) for _ in range(most)]
+        await eventually(lambda: len(world.elsewhere.counted) == most)
+        assert (await http.post(COUNTS, json=text)).status_code == 429
+        for one in counts:
+            one.cancel()
+        await asyncio.gather(*counts, return_exceptions=True)
+        world.elsewhere.queued = False
+
+        async def free() -> bool:
+            return (await http.post(COUNTS, json=text)).status_code == 200
+
+        await eventually(free)

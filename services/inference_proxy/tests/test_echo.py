@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import openai
@@ -12,9 +15,10 @@ from openai.types import Completion
 from played_provider import PROMPT_TOKENS, Provider
 from proxy_world import BASE, DIGEST, World
 
-from inference_proxy.engines import PromptTooLong
-from inference_proxy.engines.engine import Prompt, Target
+from inference_proxy.engines import Accepted, Prompt, PromptTooLong, Scored, Target
+from inference_proxy.engines.openai import OpenAIEngine
 from inference_proxy.engines.tgi import TGIEngine
+from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -165,11 +169,11 @@ async def test_a_text_that_begins_like_the_begin_of_text_token_keeps_its_first_t
     engine, target = TGIEngine(5), Target(BASE, world.elsewhere.url, base_digest=DIGEST)
     await engine.open()
     try:
-        scored = await engine.score(target, Prompt("prompt", text="<s>abc"), 0)
+        scored = await anext(engine.score(target, Prompt("prompt", text="<s>abc"), 0))
         assert "".join(piece.text for piece in scored.pieces) == "<s>abc"
         world.elsewhere.refusal = (413, {"error": "too large", "error_type": "validation"})
         with pytest.raises(PromptTooLong):
-            await engine.score(target, Prompt("prompt", text="x"), 0)
+            await anext(engine.score(target, Prompt("prompt", text="x"), 0))
     finally:
         await engine.close()
 
@@ -195,3 +199,57 @@ async def test_a_provider_scores_only_where_its_description_says_so(world: World
     assert (await ask(world, model=unable, prompt="So: ", echo=True, max_tokens=9))["choices"][0]["text"].startswith(
         "So: In the"
     )
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_prompt_that_is_scored_and_answered_is_owed_as_often_as_it_is_read(
+    world: World, provider: Provider, stream: bool
+) -> None:
+    """Once for all its choices to say what it is worth, and once for each of them."""
+    able = world.provider_model(provider.url, completions=True, scores=True, price={"input": 2.0, "output": 10.0})
+    asked = {"model": able, "prompt": ["In the shed."] * 2, "echo": True, "logprobs": 0, "max_tokens": 9, "n": 2}
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    async with world.http() as http:
+        answer = await http.post(PATH, json={**asked, **more})
+    assert answer.status_code == 200, answer.text
+    scored = [body for _, body, _ in provider.asked if body.get("echo")]
+    assert (len(scored), len(provider.asked)) == (1, 5)
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (3 * PROMPT_TOKENS, 4 * 3)
+    assert completed.cost == pytest.approx((5 * PROMPT_TOKENS * 2 + 12 * 10) / 1_000_000)
+
+
+async def test_choices_of_one_prompt_have_it_scored_once(world: World) -> None:
+    prompts = [TEXT, "another", TEXT]
+    told = await ask(world, **{**SCORED, "prompt": prompts, "n": 3})
+    assert sorted(body["inputs"] for body in world.elsewhere.scored) == sorted({*prompts})
+    assert [one["text"] for one in told["choices"]] == [one for one in prompts for _ in range(3)]
+    assert all(one["logprobs"]["token_logprobs"][0] is None for one in told["choices"])
+    each = {len(one["logprobs"]["tokens"]) for one in told["choices"] if one["text"] == TEXT}
+    assert each == {-(-len(TEXT.encode()) // 3)}
+    assert told["usage"]["prompt_tokens"] == sum(-(-len(one.encode()) // 3) + 1 for one in {*prompts})
+
+
+async def test_who_leaves_while_a_provider_scores_is_charged(
+    world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Accepted | Scored] = []
+    score = OpenAIEngine.score
+
+    async def overheard(*asked: Any) -> AsyncGenerator[Accepted | Scored, None]:
+        async with aclosing(score(*asked)) as told:
+            async for one in told:
+                heard.append(one)
+                yield one
+
+    monkeypatch.setattr(OpenAIEngine, "score", overheard)
+    provider.queued = True
+    able = world.provider_model(provider.url, completions=True, scores=True, price={"input": 2.0, "output": 10.0})
+    async with world.http() as http:
+        asking = asyncio.create_task(http.post(PATH, json={**SCORED, "model": able, "prompt": "Why? " * 80}))
+        await eventually(lambda: heard)
+        asking.cancel()
+        await asyncio.wait((asking,))
+    completed = await world.completed()
+    assert (completed.prompt_tokens, completed.completion_tokens) == (100, 0)
+    assert (completed.finish_reason, completed.cost) == ("cancelled", pytest.approx(100 * 2 / 1_000_000))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from chassis.auth import Principal
 from chassis.errors import NotFound, Transient
+from inference_proxy import routing
 from inference_proxy.bases import Base, ProviderBase
 from inference_proxy.routing import BaseReplaced, Route, RouteTable
 from schemas import AdapterEvicted, AdapterResident, ModelRetired, ReplicaReady
@@ -170,3 +172,21 @@ async def test_a_base_is_no_answer_to_who_asks_for_a_model_of_theirs() -> None:
     table = RouteTable(Wrong(elsewhere), Bases(elsewhere))  # type: ignore[arg-type]
     with pytest.raises(NotFound):
         await table.find(ME, MODEL)
+
+
+async def test_a_replica_that_failed_is_left_alone_for_a_while_where_another_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(routing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    table = Elsewhere({MODEL: ["r1", "r2"], "tiny": ["r1"]}).table()
+    tuned, base = await table.find(ME, MODEL), await table.find(ME, "tiny")
+    failed = next(one for one in (table.pick(tuned), table.pick(tuned)) if one.replica_id == "r1")
+    other = table.instead(tuned, failed)
+    assert other is not None
+    assert other.url == "http://r2"
+    assert urls(table, tuned) == {"http://r2"}
+    assert urls(table, base) == {"http://r1"}, "nobody else holds it"
+    assert table.instead(base, failed) is None
+    clock[0] += routing.AVOIDED_SECONDS
+    assert urls(table, tuned) == {"http://r1", "http://r2"}

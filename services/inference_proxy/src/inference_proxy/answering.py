@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
 from chassis.auth import Principal
 from chassis.errors import Invalid
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id
 from inference_proxy.admission import Admission
-from inference_proxy.answers import Answer, Choice, StopFilter
+from inference_proxy.answers import Answer, Choice, Scoring, StopFilter
 from inference_proxy.bases import Bases
-from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Sampling, Target
+from inference_proxy.engines import (
+    Accepted,
+    Engine,
+    EngineAway,
+    EngineLate,
+    Piece,
+    Prompt,
+    Sampling,
+    Target,
+    WrongModel,
+)
 from inference_proxy.rendering import Rendering
 from inference_proxy.requests import ChatAsked, CompletionAsked
-from inference_proxy.routing import RouteTable
+from inference_proxy.routing import Route, RouteTable
+
+T = TypeVar("T")
 
 LACKING = {
     "prompt": ("prompt", "this model answers chats only; ask /v1/chat/completions."),
@@ -111,22 +124,60 @@ class Answering:
         """
         self._admission.admit(principal, 1)
         route = await self._admission.route(principal, model)
-        target = self._routes.pick(route)
-        return len(await self._engines[target.kind].tokenize(target, text))
+
+        async def counted(engine: Engine, target: Target) -> AsyncGenerator[int, None]:
+            yield len(await engine.tokenize(target, text))
+
+        with self._admission.entered(principal):
+            async with aclosing(self._asked(route, counted)) as told:
+                return await anext(told)
 
     async def _exhaust(self, answer: Answer, index: int) -> None:
         async for _ in self._choice(answer, index):
             pass
 
     async def _choice(self, answer: Answer, index: int) -> AsyncGenerator[tuple[Piece, str], None]:
+        def told(engine: Engine, target: Target) -> AsyncGenerator[tuple[Piece, str], None]:
+            return self._told(engine, target, answer, index)
+
+        async with aclosing(self._asked(answer.route, told)) as pieces:
+            async for piece, shown in pieces:
+                yield piece, shown
+
+    async def _asked(
+        self, route: Route, ask: Callable[[Engine, Target], AsyncGenerator[T, None]]
+    ) -> AsyncGenerator[T, None]:
+        """What one of a route's replicas tells; another, once, where that one is away or not the model asked.
+
+        Only what nobody was told a word of is asked again, and not what took all its time.
+        """
+        target, begun = self._routes.pick(route), False
+        try:
+            async with aclosing(ask(self._engines[target.kind], target)) as told:
+                async for one in told:
+                    begun = True
+                    yield one
+            return
+        except EngineLate:
+            raise
+        except (EngineAway, WrongModel):
+            other = self._routes.instead(route, target)
+            if begun or other is None:
+                raise
+        async with aclosing(ask(self._engines[other.kind], other)) as told:
+            async for one in told:
+                yield one
+
+    async def _told(
+        self, engine: Engine, target: Target, answer: Answer, index: int
+    ) -> AsyncGenerator[tuple[Piece, str], None]:
+        """What one engine tells of a choice."""
         asked, prompt = answer.asked, answer.prompts[index]
         sampling = asked.sampling(answer.stop_tokens, index)
-        target = self._routes.pick(answer.route)
-        engine = self._engines[target.kind]
         await _refuse_lacking(engine, target, prompt, sampling, scores=asked.scores)
-        choice = answer.choices[index]
+        choice = answer.choices[index] = Choice()
         if asked.echoes:
-            choice.echo(prompt.text, await engine.score(target, prompt, asked.top or 0) if asked.scores else None)
+            choice.echo(prompt.text, await _worth(engine, target, answer, prompt) if asked.scores else ())
         if asked.max_tokens == 0:
             choice.finish_reason = "length"
             yield Piece("", finish_reason="length"), choice.text
@@ -143,6 +194,17 @@ class Answering:
                 choice.take(piece, shown)
                 yield piece, echoed + shown
                 echoed = ""
+
+
+async def _worth(engine: Engine, target: Target, answer: Answer, prompt: Prompt) -> Sequence[Piece]:
+    """What the tokens of a prompt are worth; the first choice that has it asks for all."""
+    scoring = answer.scorings.setdefault(prompt.text, Scoring())
+    async with scoring.asking:
+        if scoring.worth is None:
+            async with aclosing(engine.score(target, prompt, answer.asked.top or 0)) as told:
+                async for one in told:
+                    scoring.take(one)
+    return scoring.worth or ()
 
 
 async def _refuse_lacking(engine: Engine, target: Target, prompt: Prompt, sampling: Sampling, *, scores: bool) -> None:

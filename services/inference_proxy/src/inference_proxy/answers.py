@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,13 +81,11 @@ class Choice:
     told: int | None = None
     _characters: int = 0
 
-    def echo(self, text: str, scored: Scored | None) -> None:
+    def echo(self, text: str, worth: Sequence[Piece]) -> None:
         """Begin with the prompt, and with what its tokens are worth where that was asked."""
         self.text = text
-        if scored is not None:
-            self.prompt_tokens = scored.prompt_tokens
-            for place, piece in enumerate(scored.pieces):
-                self._note(piece, first=place == 0)
+        for place, piece in enumerate(worth):
+            self._note(piece, first=place == 0)
         self._characters = len(text)
 
     def begin(self, accepted: Accepted) -> None:
@@ -120,6 +119,27 @@ class Choice:
 
 
 @dataclass
+class Scoring:
+    """What a prompt is worth: asked once, however many choices have it.
+
+    Attributes:
+        tokens: that were read for it, and are owed besides those read for the choices.
+        worth: its tokens with their log-probabilities; None until they are told.
+        asking: held by the choice that asks for all.
+    """
+
+    tokens: int = 0
+    worth: Sequence[Piece] | None = None
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take(self, told: Accepted | Scored) -> None:
+        """Owe the prompt from now on, and keep what is told of it."""
+        self.tokens = told.prompt_tokens
+        if isinstance(told, Scored):
+            self.worth = told.pieces
+
+
+@dataclass
 class Answer:
     """An answer under way: what was asked, where it goes, what has come.
 
@@ -127,6 +147,7 @@ class Answer:
         prompts: one per choice.
         price: what its tokens cost; None where nobody said.
         retrieved: sources put into the prompt.
+        scorings: by text, of the prompts that are scored.
     """
 
     id: str
@@ -140,6 +161,7 @@ class Answer:
     created: int = field(default_factory=now)
     began: float = field(default_factory=time.monotonic)
     choices: list[Choice] = field(default_factory=list)
+    scorings: dict[str, Scoring] = field(default_factory=dict)
 
     @property
     def wants_logprobs(self) -> bool:
@@ -148,17 +170,23 @@ class Answer:
 
     @property
     def cost(self) -> float | None:
-        """What was generated costs, each choice with its prompt; None where no price is known."""
+        """What was read and generated costs, each choice with its prompt; None where no price is known."""
         if self.price is None:
             return None
-        return sum(self.price.of(choice.prompt_tokens, choice.completion_tokens) for choice in self.choices)
+        scored = self.price.of(self.scored_tokens, 0)
+        return scored + sum(self.price.of(choice.prompt_tokens, choice.completion_tokens) for choice in self.choices)
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens read to say what prompts are worth."""
+        return sum(scoring.tokens for scoring in self.scorings.values())
 
     @property
     def usage(self) -> dict[str, int]:
-        """OpenAI's usage: a prompt counts once, however many choices it has."""
+        """OpenAI's usage: a prompt counts once, however many choices it has, and once more where it was scored."""
         each = self.asked.choices
         of_prompts = (self.choices[start : start + each] for start in range(0, len(self.choices), each))
-        prompt = sum(max(choice.prompt_tokens for choice in of_prompt) for of_prompt in of_prompts)
+        prompt = sum(max(choice.prompt_tokens for choice in of_prompt) for of_prompt in of_prompts) + self.scored_tokens
         completion = sum(choice.completion_tokens for choice in self.choices)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 

@@ -94,8 +94,9 @@ def evaluation_routes(answering: Answering) -> APIRouter:
         )
 
     @router.post("/token_counts")
-    async def count_tokens(asked: TokenCountAsked, principal: Internal) -> TokenCount:
-        return TokenCount(tokens=await answering.count_tokens(principal, asked.model, asked.text))
+    async def count_tokens(request: Request, asked: TokenCountAsked, principal: Internal) -> TokenCount:
+        counting = answering.count_tokens(principal, asked.model, asked.text)
+        return TokenCount(tokens=await unless_gone(request, counting))
 
     return router
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 BELIEVED_SECONDS = 10.0
 STALE_SECONDS = 600.0
+AVOIDED_SECONDS = 5.0
+"""How long a replica that failed is not asked where others of a route answer too."""
 
 Key = tuple[str, str, Literal["production", "version"]]
 """A tenant, the name a model is asked for by, and what that name may stand for."""
@@ -97,6 +100,7 @@ class RouteTable:
         self._bases = bases
         self._known: Believed[Key, Route] = Believed(BELIEVED_SECONDS, stale_seconds)
         self._turn = 0
+        self._avoided: dict[str, float] = {}
 
     async def find(self, principal: Principal, model: str) -> Route:
         """The route to one of the caller's models, an alias of the tenant, or a base model.
@@ -127,9 +131,12 @@ class RouteTable:
         return route
 
     def pick(self, route: Route) -> Target:
-        """The model on one of the route's replicas, in turn."""
+        """The model on one of the route's replicas, in turn, but for those that failed just now."""
         self._turn += 1
-        replica = list(route.replicas.values())[self._turn % len(route.replicas)]
+        now = time.monotonic()
+        replicas = [one for one in route.replicas.values() if self._avoided.get(one.replica_id, 0.0) <= now]
+        replicas = replicas or list(route.replicas.values())
+        replica = replicas[self._turn % len(replicas)]
         return Target(
             base_id=route.base_id,
             url=replica.replica_url.rstrip("/"),
@@ -138,7 +145,16 @@ class RouteTable:
             kind=replica.engine,
             base_digest=route.base_digest,
             echoes="echo" in replica.capabilities,
+            replica_id=replica.replica_id,
         )
+
+    def instead(self, route: Route, failed: Target) -> Target | None:
+        """The model on another of its replicas than one that failed, which is avoided for a while; None: no other."""
+        now = time.monotonic()
+        self._avoided = {name: until for name, until in self._avoided.items() if until > now}
+        self._avoided[failed.replica_id] = now + AVOIDED_SECONDS
+        left = route.without(failed.replica_id)
+        return self.pick(left) if left else None
 
     async def _ask(self, key: Key, deadline: float | None) -> Route:
         tenant_id, model, stage = key

@@ -23,6 +23,7 @@ class Target:
         kind: of the engine.
         base_digest: of the base model's files; empty for a provider's.
         echoes: whether each answer must name base and adapter; it is given to nobody where it does not.
+        replica_id: whose engine it is; empty for a provider's.
     """
 
     base_id: str
@@ -32,6 +33,7 @@ class Target:
     kind: str = "tgi"
     base_digest: str = ""
     echoes: bool = False
+    replica_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, target: Target, prompt: Prompt, top: int) -> Scored:
-        """The log-probability of each token of a prompt's text; nothing is generated.
+    def score(self, target: Target, prompt: Prompt, top: int) -> AsyncGenerator[Accepted | Scored, None]:
+        """The log-probability of each token of a prompt's text, all at once; nothing is generated.
+
+        An engine that has to be paid for a prompt that nobody waits for says `Accepted` before that.
 
         Args:
             target: who reads it.
@@ -163,7 +167,7 @@ class Engine(Protocol):
             top: how many of the likeliest tokens come with each.
 
         Raises:
-            PromptTooLong, Invalid, EngineBusy, EngineAway, ModelLoading, AnswerBroken: as `generate`.
+            PromptTooLong, Invalid, EngineBusy, EngineAway, ModelLoading, WrongModel, AnswerBroken: as `generate`.
         """
         ...
 
@@ -171,8 +175,8 @@ class Engine(Protocol):
         """The base model's tokens of a text, without those that mark its ends.
 
         Raises:
-            Invalid: the engine does not tell.
-            EngineAway: it cannot be reached.
+            Invalid: the engine does not tell, or refuses the text.
+            EngineBusy, EngineAway, WrongModel, AnswerBroken: as `generate`.
         """
         ...
 
@@ -182,7 +186,7 @@ class Engine(Protocol):
         Among them are `messages` and `prompt`; `echo`, which needs `score`; and `echo_top`, the likeliest tokens there.
 
         Raises:
-            EngineAway: it cannot be asked.
+            EngineAway, AnswerBroken: it cannot be asked.
         """
         ...
 
@@ -211,6 +215,10 @@ class EngineAway(Transient):
 
     def __init__(self, *, retry_after: float | None = 1) -> None:
         super().__init__("The model is not reachable at the moment; try again shortly.", retry_after=retry_after)
+
+
+class EngineLate(EngineAway):
+    """The engine took the request and has not answered it in the time that an answer may take."""
 
 
 class ModelLoading(Transient):

@@ -87,15 +87,20 @@ class OpenAIEngine:
             async for piece in pieces:
                 yield piece
 
-    async def score(self, target: Target, prompt: Prompt, top: int) -> Scored:
+    async def score(self, target: Target, prompt: Prompt, top: int) -> AsyncGenerator[Accepted | Scored, None]:
         """By an answer of no tokens that begins with the prompt; see `Engine`."""
         sampling = Sampling(max_tokens=0, logprobs=True, top_logprobs=top)
         route, body = _request(_provider(target), prompt, sampling)
+        pieces = []
         async with aclosing(self._answer(target, prompt, sampling, route, {**body, "echo": True})) as answer:
-            pieces = [piece async for piece in answer if isinstance(piece, Piece)]
+            async for piece in answer:
+                if isinstance(piece, Accepted):
+                    yield piece
+                else:
+                    pieces.append(piece)
         if "".join(piece.text for piece in pieces) != prompt.text:
             raise AnswerBroken("its provider gave back another text than the prompt.")
-        return Scored(pieces[:-1], pieces[-1].prompt_tokens)
+        yield Scored(pieces[:-1], pieces[-1].prompt_tokens)
 
     async def _answer(
         self, target: Target, prompt: Prompt, sampling: Sampling, route: str, body: dict[str, Any]

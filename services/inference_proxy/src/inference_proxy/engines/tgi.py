@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import structlog
 from prometheus_client import Counter
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, TypeAdapter, field_validator
 from pydantic import ValidationError as PydanticError
 from text_generation import AsyncClient
 from text_generation.errors import (
+    BadRequestError,
     GenerationError,
     IncompleteGenerationError,
     NotFoundError,
     OverloadedError,
     RateLimitExceededError,
+    ShardNotReadyError,
+    ShardTimeoutError,
+    UnknownError,
     ValidationError,
     parse_error,
 )
@@ -33,6 +38,7 @@ from inference_proxy.engines.engine import (
     AnswerBroken,
     EngineAway,
     EngineBusy,
+    EngineLate,
     ModelLoading,
     Piece,
     Prompt,
@@ -54,6 +60,9 @@ for _why in ("another", "unnamed", "refused"):
 
 FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 LONGEST_EVENT = 1024 * 1024
+CONNECT_SECONDS = 10.0
+"""A machine that is gone takes no connection and refuses none."""
+FAILED = (GenerationError, IncompleteGenerationError, ShardNotReadyError, ShardTimeoutError, UnknownError)
 BEYOND_TGI = {"presence_penalty": "presence_penalty", "logit_bias": "logit_bias", "echo_top": "score"}
 """What a request may want that TGI itself does not have, with the word by which an engine says that it has it."""
 
@@ -99,6 +108,15 @@ class PrefillToken(LikelyToken):
     top_tokens: list[LikelyToken] = []
 
 
+class Token(BaseModel):
+    """A token of a text."""
+
+    id: int
+
+
+TOKENS = TypeAdapter(list[Token])
+
+
 class TGIEngine(AsyncClient):  # type: ignore[misc]
     """The client with a pooled session and adapters.
 
@@ -107,13 +125,15 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__("", timeout=int(seconds))
+        super().__init__("")
+        self._seconds = seconds
         self._opened: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the session, inside the running event loop."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        self._opened = aiohttp.ClientSession(connector=connector, timeout=self.timeout, read_bufsize=LONGEST_EVENT)
+        timeout = aiohttp.ClientTimeout(total=self._seconds, sock_connect=CONNECT_SECONDS)
+        self._opened = aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=LONGEST_EVENT)
 
     async def close(self) -> None:
         """Close the session."""
@@ -127,17 +147,9 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
 
     async def generate(self, target: Target, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Answer token by token; see `Engine`."""
-        try:
-            parameters = _parameters(sampling, target.adapter_id)
-            request = LoraRequest(inputs=prompt.text, stream=True, parameters=parameters)
-            body = json.dumps(request.model_dump(), ensure_ascii=False).encode()
-            headers = {"content-type": "application/json", **_names(target)}
-            async with self._session.post(f"{target.url}/generate_stream", data=body, headers=headers) as answer:
-                if answer.status == 413:
-                    raise PromptTooLong("its body is too large", prompt.param)
-                if answer.status != 200:
-                    raise _refusal(target, answer.status, await answer.json())
-                _check_echo(target, answer)
+        with _our_kinds(prompt.param):
+            request = LoraRequest(inputs=prompt.text, stream=True, parameters=_parameters(sampling, target.adapter_id))
+            async with self._asked(target, "/generate_stream", request.model_dump(), prompt.param) as answer:
                 prompt_tokens = int(answer.headers.get("x-prompt-tokens", 0))
                 whole = False
                 async for line in answer.content:
@@ -147,48 +159,43 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
                         yield piece
                 if not whole:
                     raise IncompleteGenerationError("the stream ended before the answer did")
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineAway from error
-        except Exception as error:  # whatever the client library raises is one of our kinds outside this file
-            raise _ours(error, prompt.param) from error
 
-    async def score(self, target: Target, prompt: Prompt, top: int) -> Scored:
+    async def score(self, target: Target, prompt: Prompt, top: int) -> AsyncGenerator[Scored, None]:
         """What TGI tells of a prompt before it answers; of its one token of an answer nothing is told; see `Engine`."""
-        try:
-            most = 0 if "score" in await self._beyond_tgi(target) else 1
+        with _our_kinds(prompt.param):
             parameters = {
                 "adapter_id": target.adapter_id,
                 "details": True,
                 "decoder_input_details": True,
-                "max_new_tokens": most,
+                "max_new_tokens": 0 if "score" in await self._beyond_tgi(target) else 1,
                 "top_n_tokens": top or None,
             }
             body = {"inputs": prompt.text, "parameters": parameters}
-            async with self._session.post(f"{target.url}/generate", json=body, headers=_names(target)) as answer:
-                if answer.status == 413:
-                    raise PromptTooLong("its body is too large", prompt.param)
-                if answer.status != 200:
-                    raise _refusal(target, answer.status, await answer.json())
-                _check_echo(target, answer)
+            async with self._asked(target, "/generate", body, prompt.param) as answer:
                 told = await answer.json()
-            return _scored(prompt.text, [PrefillToken.model_validate(one) for one in told["details"]["prefill"]])
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineAway from error
-        except (PydanticError, KeyError, TypeError) as error:
-            raise AnswerBroken("it told something else than what the prompt is worth.") from error
-        except Exception as error:  # whatever the client library raises is one of our kinds outside this file
-            raise _ours(error, prompt.param) from error
+            yield _scored(prompt.text, [PrefillToken.model_validate(one) for one in told["details"]["prefill"]])
 
     async def tokenize(self, target: Target, text: str) -> list[int]:
-        """The base model's tokens of a text; see `Engine`."""
+        """The base model's tokens of a text, whatever is on top of it; see `Engine`."""
         body = {"inputs": text, "add_special_tokens": False}
-        try:
-            async with self._session.post(f"{target.url}/tokenize", json=body, headers=_names(target)) as answer:
-                answer.raise_for_status()
-                _check_echo(replace(target, adapter_id=None), answer)
-                return [int(token["id"]) for token in await answer.json()]
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineAway from error
+        with _our_kinds("text"):
+            async with self._asked(replace(target, adapter_id=None), "/tokenize", body, "text") as answer:
+                return [token.id for token in TOKENS.validate_python(await answer.json())]
+
+    @asynccontextmanager
+    async def _asked(
+        self, target: Target, path: str, body: Mapping[str, Any], param: str
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """An answer of the model that was asked; none else, and no refusal, is read any further."""
+        sent = json.dumps(body, ensure_ascii=False).encode()
+        headers = {"content-type": "application/json", **_names(target)}
+        async with self._session.post(f"{target.url}{path}", data=sent, headers=headers) as answer:
+            if answer.status == 413:
+                raise PromptTooLong("its body is too large", param)
+            if answer.status != 200:
+                raise _refusal(target, answer.status, await answer.json())
+            _check_echo(target, answer)
+            yield answer
 
     async def capabilities(self, target: Target, wanted: Collection[str]) -> Collection[str]:
         """What TGI has, and what goes beyond it where the engine says so; it is asked only for that."""
@@ -200,12 +207,10 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
 
     async def _beyond_tgi(self, target: Target) -> Collection[Any]:
         """What the engine says that it has besides what TGI has."""
-        try:
+        with _our_kinds(""):
             async with self._session.get(f"{target.url}/info") as answer:
-                said = (await answer.json()).get("beyond_tgi") if answer.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineAway from error
-        return said or []
+                said = await answer.json() if answer.status == 200 else None
+        return (said.get("beyond_tgi") or []) if isinstance(said, dict) else []
 
 
 def _names(target: Target) -> dict[str, str]:
@@ -232,7 +237,9 @@ def _wrong_model(target: Target, why: str, echoed: str | None) -> WrongModel:
     return WrongModel()
 
 
-def _refusal(target: Target, status: int, body: dict[str, str]) -> Exception:
+def _refusal(target: Target, status: int, body: Any) -> Exception:
+    if not isinstance(body, dict):
+        return AnswerBroken(f"it answered {status}.")
     if body.get("error_type") == "base_not_found":
         return _wrong_model(target, "refused", None)
     error: Exception = parse_error(status, body)
@@ -309,10 +316,23 @@ def _own_bytes(token: object) -> bytes | None:
     return None if own is None else bytes(own)
 
 
+@contextmanager
+def _our_kinds(param: str) -> Iterator[None]:
+    """Whatever the client library raises, or an engine brings about, is one of our kinds outside this file."""
+    try:
+        yield
+    except SartorError:
+        raise
+    except aiohttp.ClientError as error:
+        raise EngineAway from error
+    except TimeoutError as error:
+        raise EngineLate from error
+    except Exception as error:  # the boundary of the client library, whose errors have no common kind
+        raise _ours(error, param) from error
+
+
 def _ours(error: Exception, param: str) -> Exception:
     """The error a client of Sartor gets for one of TGI's."""
-    if isinstance(error, SartorError):
-        return error
     if isinstance(error, ValidationError):
         message = str(error)
         return PromptTooLong(message, param) if "tokens" in message else Invalid(message)
@@ -320,6 +340,11 @@ def _ours(error: Exception, param: str) -> Exception:
         return EngineBusy()
     if isinstance(error, NotFoundError):
         return ModelLoading()
-    if isinstance(error, (GenerationError, IncompleteGenerationError)):
+    if isinstance(error, BadRequestError):
+        return Invalid(str(error))
+    if isinstance(error, FAILED):
         return AnswerBroken(str(error))
+    if isinstance(error, (ValueError, KeyError, TypeError)):
+        log.warning("engine_answer_unknown", exc_info=error)
+        return AnswerBroken("it sent something else than what was asked for.")
     return error

@@ -1,0 +1,127 @@
+"""A replica that is away, or is not the model asked: another one is asked, once, where nobody was told a word."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from proxy_world import BASE, QUESTION, Elsewhere, World, as_route
+
+from chassis.ids import new_id
+from inference_proxy.app import build
+from inference_proxy.settings import Settings
+from testkit import Space, running
+from testkit.running import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHAT, TEXT, TESTS = "/v1/chat/completions", "/v1/completions", "/internal/evaluation"
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"messages": QUESTION}),
+    "streamed": (CHAT, {"messages": QUESTION, "stream": True}),
+    "echo": (TEXT, {"prompt": "Where?", "echo": True, "logprobs": 0, "max_tokens": 5}),
+    "test": (f"{TESTS}/answers", {"messages": QUESTION, "max_tokens": 7}),
+    "token count": (f"{TESTS}/token_counts", {"text": "Where?"}),
+}
+
+
+@dataclass
+class Second:
+    """Another replica of the engine, which a test may break.
+
+    Attributes:
+        engine: the replica.
+        url: where it is.
+    """
+
+    engine: Elsewhere
+    url: str
+    gone: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
+
+    @property
+    def asked(self) -> int:
+        return len(self.engine.prompts) + len(self.engine.scored) + len(self.engine.counted)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def second(world: World) -> AsyncIterator[Second]:
+    engine = Elsewhere(world.space)
+    async with running(engine.app()) as url:
+        yield Second(engine, url)
+
+
+def on(world: World, *urls: str) -> str:
+    """A model of the tenant on replicas that no other test knows."""
+    model = world.model()
+    held = [{**one, "replica_id": new_id("r")} for one in world.elsewhere.held(*urls)]
+    world.elsewhere.routes[model] = as_route(model, world.a, f"ad-{model[-8:]}", held)
+    world.elsewhere.versions[model] = world.elsewhere.routes[model]
+    return model
+
+
+async def ask(world: World, model: str, way: str) -> tuple[int, str]:
+    path, said = WAYS[way]
+    key = world.space.bearer("inference_proxy", world.a, as_service="evaluator") if path.startswith(TESTS) else ""
+    async with world.http(key=key) as http:
+        answer = await http.post(path, json={"model": model, **said})
+    return answer.status_code, answer.text
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_where_one_replica_is_gone_the_other_answers(world: World, second: Second, way: str) -> None:
+    model = on(world, second.gone, world.elsewhere.url)
+    for _ in range(4):
+        status, text = await ask(world, model, way)
+        assert status == 200, text
+        assert "error" not in text
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_where_one_replica_has_another_base_the_other_answers_and_it_is_left_alone(
+    world: World, second: Second, way: str
+) -> None:
+    second.engine.base_digest = "e" * 64
+    model = on(world, second.url, world.elsewhere.url)
+    for _ in range(4):
+        status, text = await ask(world, model, way)
+        assert status == 200, text
+        assert "error" not in text
+    assert second.asked == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_where_neither_can_answer_each_is_asked_once(world: World, second: Second, way: str) -> None:
+    second.engine.base_digest = world.elsewhere.base_digest = "e" * 64
+    model = on(world, second.url, world.elsewhere.url, second.gone)
+    status, text = await ask(world, model, way)
+    assert status == 503, text
+    asked = second.asked + len(world.elsewhere.prompts + world.elsewhere.scored + world.elsewhere.counted)
+    assert asked <= 2
+
+
+async def test_a_replica_that_dies_in_the_middle_of_a_word_is_not_covered_up(world: World, second: Second) -> None:
+    for engine in (world.elsewhere, second.engine):
+        engine.breaks = "cut"
+    status, text = await ask(world, on(world, second.url, world.elsewhere.url), "streamed")
+    assert status == 200
+    assert text.count("shed") == 1, "the answer began again"
+    assert "[DONE]" not in text
+    assert len(world.elsewhere.prompts) + len(second.engine.prompts) == 1
+
+
+async def test_what_took_all_its_time_is_not_asked_again(space: Space) -> None:
+    elsewhere = Elsewhere(space, queued=True)
+    async with AsyncExitStack() as open_:
+        there = elsewhere.url = await open_.enter_async_context(running(elsewhere.app()))
+        also_there = await open_.enter_async_context(running(elsewhere.app()))
+        peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url"), there)
+        settings = space.settings(Settings, "inference_proxy", inference_seconds=0.5, **peers)
+        url = await open_.enter_async_context(running(build(settings)))
+        world = World(space, url, elsewhere, None, None)
+        elsewhere.routes[BASE] = as_route(BASE, "", "", elsewhere.held(there, also_there))
+        assert (await ask(world, BASE, "chat"))[0] == 503
+    assert len(elsewhere.prompts) == 1
