@@ -239,10 +239,7 @@ async def test_what_was_answered_of_a_test_that_is_given_up_has_its_cost(world: 
     world.hold(model, right)
     event = await world.completed(model)
     assert event.verdict == "needs_human"
-    mine = {f"question number {number}" for number in range(400, 412)}
-    answered = sum(times for (_, question), times in world.proxy.asked.items() if question in mine)
-    assert answered == 11
-    assert event.cost == (await world.shown(model))["cost"] == 0.25 * answered
+    assert event.cost == (await world.shown(model))["cost"] == 0.25 * 11  # the base's other answers
 
 
 async def test_a_part_of_the_cost_does_not_pass_for_the_whole(world: World) -> None:

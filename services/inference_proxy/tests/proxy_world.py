@@ -52,7 +52,7 @@ class Elsewhere:
         strange: what it says instead of a prompt's worth, or of a text's tokens.
         breaks: after the pieces the stream says that it failed, just ends, or is cut, instead of ending the answer.
         endless: the pieces come again and again.
-        queued: the first piece does not come.
+        queued: the first piece does not come, nor a text's tokens.
         capabilities: what the engine declared.
         base_digest: of the base that the engine holds.
         swapped: by the adapter asked for, '' for none, the one that the engine computes with instead.
@@ -166,8 +166,7 @@ class Elsewhere:
             assert body["add_special_tokens"] is False
             self.counted.append(body)
             self.identities.append(request.headers.get(IDENTITY))
-            if self.queued:
-                await asyncio.Event().wait()
+            await eventually(lambda: not self.queued, within=30)
             if instead := self.instead():
                 return instead
             told = [{"id": ord(one), "text": one, "start": at, "stop": at + 1} for at, one in enumerate(body["inputs"])]
