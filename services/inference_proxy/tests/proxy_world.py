@@ -51,6 +51,7 @@ class Elsewhere:
         refused_after: words that those have had when the refusal comes.
         strange: what it says instead of a prompt's worth, or of a text's tokens.
         breaks: after the pieces the stream says that it failed, just ends, or is cut, instead of ending the answer.
+        dies: when it is cut.
         endless: the pieces come again and again.
         queued: the first piece does not come, nor a text's tokens.
         capabilities: what the engine declared.
@@ -82,6 +83,7 @@ class Elsewhere:
     refused_after: int = 0
     strange: Any = None
     breaks: Literal["", "said", "silent", "cut"] = ""
+    dies: bool = False
     endless: bool = False
     queued: bool = False
     capabilities: tuple[str, ...] = ("echo",)
@@ -254,6 +256,7 @@ class Elsewhere:
             if self.breaks == "said":
                 yield f"data:{json.dumps({'error': 'CUDA out of memory', 'error_type': 'incomplete_generation'})}\n\n"
             if self.breaks == "cut":
+                await eventually(lambda: self.dies, within=20)
                 raise ConnectionError("the engine dies")
             done = True
         finally:

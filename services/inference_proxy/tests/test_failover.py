@@ -104,12 +104,17 @@ async def test_where_neither_can_answer_each_is_asked_once(world: World, second:
 
 
 async def test_a_replica_that_dies_in_the_middle_of_a_word_is_not_covered_up(world: World, second: Second) -> None:
-    for engine in (world.elsewhere, second.engine):
-        engine.breaks = "cut"
-    status, text = await ask(world, on(world, second.url, world.elsewhere.url), "streamed")
-    assert status == 200
-    assert text.count("shed") == 1, "the answer began again"
-    assert "[DONE]" not in text
+    path, said = WAYS["streamed"]
+    world.elsewhere.breaks = second.engine.breaks = "cut"
+    model, told = on(world, second.url, world.elsewhere.url), ""
+    async with world.http() as http, http.stream("POST", path, json={"model": model, **said}) as answer:
+        assert answer.status_code == 200
+        async for text in answer.aiter_text():
+            told += text
+            world.elsewhere.dies = second.engine.dies = "shed" in told
+    assert told.count("shed") == 1, "the answer began again"
+    assert '"error"' in told
+    assert "[DONE]" not in told
     assert len(world.elsewhere.prompts) + len(second.engine.prompts) == 1
 
 
