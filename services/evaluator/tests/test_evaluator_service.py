@@ -556,4 +556,4 @@ async def test_a_pretrained_candidate_is_judged_by_its_runs_numbers_and_nobody_i
     event = await world.completed(unmeasured)
     assert (event.verdict, event.metric) == ("needs_human", "heldout_perplexity")
     assert "could not be carried out" in event.reason
-    assert not {model.adapter_id, unmeasured.adapter_id} & {request["model"] for request in world.engine.requests}
+    assert not {model.model_id, unmeasured.model_id} & {request["model"] for request in world.proxy.requests}
