@@ -235,6 +235,8 @@ def _wrong_model(target: Target, why: str, echoed: str | None) -> WrongModel:
 def _refusal(target: Target, status: int, body: dict[str, str]) -> Exception:
     if body.get("error_type") == "base_not_found":
         return _wrong_model(target, "refused", None)
+    if body.get("error_type") == "base_not_proven":
+        return ModelLoading()
     error: Exception = parse_error(status, body)
     return error
 
