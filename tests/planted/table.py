@@ -29,6 +29,7 @@ SHARED_LIMITS = "libs/stores/src/stores/shared_limits.py"
 REGISTRY = "services/registry/tests/test_registry_service.py"
 ECHO = "services/inference_proxy/tests/test_model_identity.py"
 RESIDENCY = "libs/serving/tests/test_residency.py"
+REPLICAS = "services/registry/tests/test_replicas.py"
 EVENTS = "schemas/src/schemas/events"
 ENVELOPE = "schemas/src/schemas/envelope.py"
 RECORDINGS = "tests/contract/test_recordings.py"
@@ -685,9 +686,16 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a silent replica's word promotes",
         "services/registry/src/registry/use_cases.py",
-        "            model.ignore(silent)\n",
-        "",
+        "            model.trust(one.replica_id for one in proven)\n",
+        "            model.trust(one.replica_id for one in (*proven, *model.replicas))\n",
         f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
+    ),
+    bug(
+        "a model is promoted where its base is not",
+        "services/registry/src/registry/use_cases.py",
+        "            model.trust(one.replica_id for one in proven)\n",
+        "            model.trust(one.replica_id for one in (*proven, *model.replicas))\n",
+        f"{REGISTRY}::test_a_model_is_not_promoted_on_the_word_of_a_replica_that_has_another_base",
     ),
     bug(
         "the gate decides twice",
@@ -711,16 +719,66 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a base is routed to a replica of another base",
         "services/registry/src/registry/store.py",
-        "return [said for said in found if bases[said.replica_url] == {(base_model, base_digest)}]",
-        "return [said for said in found if said.base_model or bases]",
-        f"{REGISTRY}::test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others",
+        "if len(proven) == 1 and (base := proven.pop()) in found:",
+        "if proven and (base := next(iter(found))):",
+        f"{REGISTRY}::test_an_address_at_which_two_bases_were_proven_is_nobodys",
     ),
     bug(
         "a silent replica stays on a base's route",
         "services/registry/src/registry/store.py",
-        "lately = {} if self._just_listening else",
-        "lately = {} if self._since else",
+        'return {"$expr": {"$lt": [since, "$heard_ms"]}}',
+        'return {"heard_ms": {"$exists": bool(since)}}',
         f"{REGISTRY}::test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others",
+    ),
+    bug(
+        "a registry that starts routes to the dead",
+        "services/registry/src/registry/store.py",
+        "since = self._last_heard_ms - self._silent_ms",
+        "since = -1",
+        f"{REPLICAS}::test_a_registry_that_starts_routes_to_none_that_was_silent_before",
+    ),
+    bug(
+        "an event that is handed over again brings the dead to life",
+        "services/registry/src/registry/store.py",
+        'await self._replicas.update_one(own, [{"$set": {"said_ms": SERVER_MS}}])',
+        'await self._replicas.update_one(own, [{"$set": {"said_ms": SERVER_MS, "heard_ms": SERVER_MS}}])',
+        f"{REPLICAS}::test_an_event_that_is_handed_over_again_brings_nobody_back_to_life",
+    ),
+    bug(
+        "what the registry lost of a replica is said by its next start only",
+        "libs/serving/src/serving/announcing.py",
+        "if time.monotonic() < self._ready_at + AGAIN_SECONDS:",
+        "if self._ready_at > 0:",
+        f"{REPLICAS}::test_a_base_whose_replicas_the_database_lost_answers_again_by_itself",
+    ),
+    bug(
+        "an engine that cannot echo is routed to with what it lost",
+        "libs/serving/src/serving/residency.py",
+        "self._may_live = await self._nothing_is_lost()",
+        "self._may_live = await self._nothing_is_lost() or True",
+        f"{RESIDENCY}::test_an_engine_that_cannot_echo_lives_once_it_is_known_what_it_lost",
+    ),
+    bug(
+        "a broker that is away silences a replica",
+        "libs/serving/src/serving/residency.py",
+        "            self._broker_away = True\n",
+        "            raise\n",
+        f"{RESIDENCY}::test_a_broker_that_is_away_silences_nobody_and_hears_all_later",
+    ),
+    bug(
+        "the base answers before it is proven",
+        "services/model_server/src/model_server/api.py",
+        "if not engine.proven:",
+        "if engine.proven is None:",
+        "services/model_server/tests/test_model_server_service.py"
+        "::test_nobody_is_answered_with_weights_that_are_not_the_bases",
+    ),
+    bug(
+        "who had a new replica's address is asked on",
+        "services/inference_proxy/src/inference_proxy/routing.py",
+        'stays = same_base if name == event.replica_id else replica.replica_url.rstrip("/") != url',
+        "stays = same_base or name != event.replica_id or not url",
+        "services/inference_proxy/tests/test_routing.py::test_who_had_the_address_of_a_new_replica_is_asked_no_more",
     ),
     bug(
         "an adapter is routed to a replica that has another base now",

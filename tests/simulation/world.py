@@ -58,6 +58,7 @@ DURATIONS = {
     "eventbus.relay.PUBLISH_SECONDS": 4,
     "eventbus.relay.RELAY_LEASE_SECONDS": 10,
     "eventbus.patience.LONGEST_PAUSE_SECONDS": 6.0,
+    "serving.announcing.AGAIN_SECONDS": 8.0,
     "trainer.worker.RETRY_SECONDS": 3.0,
     "runtime.service.LOOK_SECONDS": 60.0,  # nobody is told to stop
 }

@@ -105,6 +105,20 @@ async def test_a_forgotten_answer_is_not_believed_though_the_source_is_away() ->
         await source.get()
 
 
+async def test_a_shortened_answer_is_asked_for_soon_and_not_more_often_while_nobody_can_be_asked() -> None:
+    source = Source()
+    await source.get()
+    for source.now, asked in ((0.5, 1), (1.0, 1), (1.5, 2)):
+        source.believed.shorten("key", 1.5)
+        await source.get()
+        assert source.asked == asked
+    source.error = Transient("away")
+    for source.now, asked in ((3.0, 3), (3.5, 3), (4.0, 3), (3.0 + REST_SECONDS, 4)):
+        source.believed.shorten("key", 1.5)
+        assert await source.settled() == "one"
+        assert source.asked == asked
+
+
 async def test_a_doubted_answer_is_asked_for_and_holds_while_nobody_can_be_asked() -> None:
     source = Source()
     await source.get()

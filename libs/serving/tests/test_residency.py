@@ -28,6 +28,7 @@ from serving import (
     Proof,
     Residency,
     announcer,
+    announcing,
     failures,
     proof_of,
     read_probes,
@@ -90,12 +91,20 @@ class Registry(StubPeer):
         self.wanted: list[dict[str, Any]] = []
         self.asked: list[dict[str, Any]] = []
         self.away = False
+        self.resident: set[str] = set()
+
+    def hear(self, event: Event) -> None:
+        """Take an adapter for resident, or not, as the replica says."""
+        if isinstance(event, AdapterResident):
+            self.resident.add(event.adapter_id)
+        elif isinstance(event, AdapterEvicted):
+            self.resident.discard(event.adapter_id)
 
     async def get(self, path: str, *ids: str, tenant_id: str, params: dict[str, Any]) -> Any:
         if self.away:
             raise Transient("the registry cannot be reached")
         self.asked.append({"path": path, "tenant_id": tenant_id, **params})
-        return [dict(item) for item in self.wanted]
+        return [{**item, "resident": item["adapter_id"] in self.resident} for item in self.wanted]
 
 
 class World:
@@ -108,6 +117,7 @@ class World:
         self.registry = Registry()
         self.said: list[Event] = []
         self.broker_away = False
+        self.registry_hears = True
         self.residency = self.replica()
 
     def replica(self, *, capacity: int = 100, every: float = 60) -> Residency:
@@ -127,6 +137,8 @@ class World:
         if self.broker_away:
             raise Transient("Kafka cannot be reached")
         self.said.append(event)
+        if self.registry_hears:
+            self.registry.hear(event)
 
     async def adapter(
         self, number: int, tenant: str = "tenant_a", *, spoil: Callable[[Path], None] = lambda folder: None
@@ -190,17 +202,80 @@ async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: Wor
         "path": "/internal/adapters",
         "tenant_id": "",
         "base_model": "tiny-test",
+        "base_digest": BASE.digest,
         "replica_id": "replica-1",
+        "lives": True,
     }
 
 
-async def test_each_life_says_once_which_base_it_holds_and_before_anything_else(world: World) -> None:
-    await world.adapter(1)
+async def test_a_broker_that_is_away_silences_nobody_and_hears_all_later(world: World) -> None:
+    one, two = await world.adapter(1), await world.adapter(2)
     world.broker_away = True
-    with pytest.raises(Transient):
-        await world.residency.synchronise()
-    assert (world.registry.asked, world.host.held) == ([], set())
+    tried: list[Event] = []
+    publish = world._publish
+
+    async def trying(event: Event) -> None:
+        tried.append(event)
+        await publish(event)
+
+    world.residency._announcements._publish = trying
+    await world.residency.synchronise()
+    assert (len(world.registry.asked), world.host.held) == (1, {one, two})
+    assert len(tried) == 1, "a broker that is away is waited for once in a look"
     world.broker_away = False
+    await world.residency.synchronise()
+    assert isinstance(world.said[0], ReplicaReady)
+    assert {adapter_id for adapter_id, _ in world.heard(AdapterResident)} == {one, two}
+
+
+@pytest.fixture
+def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """So long after it was said, what is not believed is said again."""
+    return lambda: monkeypatch.setattr(announcing, "AGAIN_SECONDS", 0.0)
+
+
+async def test_what_the_registry_lost_is_said_again_and_what_it_believes_is_not(
+    world: World, a_minute_later: Callable[[], None]
+) -> None:
+    one, _ = await world.adapter(1), await world.adapter(2)
+    await world.residency.synchronise()
+    world.said.clear()
+    world.registry.resident.discard(one)
+    await world.residency.synchronise()
+    assert world.said == [], "it may be on its way"
+    a_minute_later()
+    await world.residency.synchronise()
+    assert {event.adapter_id for event in world.said if isinstance(event, AdapterResident)} == {one}
+    assert [event for event in world.said if isinstance(event, ReplicaReady)]
+
+
+async def test_an_engine_that_cannot_echo_lives_once_it_is_known_what_it_lost(
+    world: World, a_minute_later: Callable[[], None]
+) -> None:
+    """It would answer for an adapter that it lost with its base."""
+    one, two = await world.adapter(1), await world.adapter(2)
+    await world.residency.synchronise()
+    world.registry.asked.clear()
+    world.host = FolderHost(BASE)
+    world.host.capabilities = ()
+    replica, world.registry_hears = world.replica(), False
+    world.broker_away = True
+    await replica.synchronise()
+    world.broker_away = False
+    await replica.synchronise()
+    assert {adapter_id for adapter_id, _ in world.heard(AdapterEvicted)} == {one, two}
+    await replica.synchronise()
+    assert [one["lives"] for one in world.registry.asked] == [False] * 3, "the registry may still route to it"
+    assert world.host.held == set()
+    a_minute_later()
+    world.registry_hears = True
+    await replica.synchronise()
+    assert [one["lives"] for one in world.registry.asked[-2:]] == [False, True]
+    assert (world.host.held, world.registry.resident) == ({one, two}, {one, two})
+
+
+async def test_each_life_says_which_base_it_holds_and_before_anything_else(world: World) -> None:
+    await world.adapter(1)
     for _ in range(2):
         await world.residency.synchronise()
     ready = ReplicaReady(
@@ -526,16 +601,16 @@ async def test_adapters_that_keep_failing_take_no_room_from_others(
 
 async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(world: World) -> None:
     world.residency = world.replica(capacity=2)
-    first, second, third = [await world.adapter(number) for number in (1, 2, 3)]
+    _, second, third = [await world.adapter(number) for number in (1, 2, 3)]
     await world.residency.synchronise()
     assert world.host.held == {second, third}
-    assert world.heard(AdapterEvicted) == [(first, "tenant_a")]
+    assert world.heard(AdapterEvicted) == [], "nobody took it for resident here"
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "over_capacity"}) == 1
     world.host.ask(second)
     fourth = await world.adapter(4)
     await world.residency.synchronise()
     assert world.host.held == {second, fourth}
-    assert world.heard(AdapterEvicted) == [(first, "tenant_a"), (third, "tenant_a")]
+    assert world.heard(AdapterEvicted) == [(third, "tenant_a")]
     world.unwant(second)
     await world.residency.synchronise()
     assert world.host.held == {fourth, third}
@@ -570,15 +645,13 @@ async def test_a_refused_adapter_takes_no_room(world: World) -> None:
 async def test_what_the_broker_did_not_take_is_said_later(world: World) -> None:
     one = await world.adapter(1)
     world.broker_away = True
-    with pytest.raises(Transient):
-        await world.residency.synchronise()
+    await world.residency.synchronise()
     world.broker_away = False
     await world.residency.synchronise()
     assert world.heard(AdapterResident) == [(one, "tenant_a")]
     world.unwant(one)
     world.broker_away = True
-    with pytest.raises(Transient):
-        await world.residency.synchronise()
+    await world.residency.synchronise()
     assert world.host.held == set()
     world.broker_away = False
     await world.residency.synchronise()

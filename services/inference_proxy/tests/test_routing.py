@@ -131,8 +131,8 @@ async def test_what_is_known_of_a_version_is_never_told_of_what_is_served() -> N
         await table.version(ME, MODEL)
 
 
-def ready(replica_id: str, digest: str = DIGEST) -> ReplicaReady:
-    facts = {"replica_id": replica_id, "replica_url": f"http://{replica_id}", "engine": "tgi"}
+def ready(replica_id: str, digest: str = DIGEST, url: str = "") -> ReplicaReady:
+    facts = {"replica_id": replica_id, "replica_url": url or f"http://{replica_id}", "engine": "tgi"}
     return ReplicaReady(tenant_id="", base_model="tiny", base_digest=digest, **facts)
 
 
@@ -147,6 +147,51 @@ async def test_a_replica_that_has_another_base_now_is_asked_no_more() -> None:
     assert elsewhere.asked == [MODEL, "tiny"]
 
 
+@pytest.mark.parametrize("digest", ["e" * 64, DIGEST])
+async def test_who_had_the_address_of_a_new_replica_is_asked_no_more(digest: str) -> None:
+    """It may lack the adapters that the one before had, and an engine that cannot echo answers with its base then."""
+    elsewhere = Elsewhere()
+    table = elsewhere.table()
+    await table.find(ME, MODEL)
+    elsewhere.replicas[MODEL] = ["r2"]
+    await table.on_replica_ready(ready("new", digest, "http://r1"))
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r2"}
+    await table.on_replica_ready(ready("newer", digest, "http://r2/"))
+    elsewhere.replicas[MODEL] = []
+    with pytest.raises(Transient, match="being loaded"):
+        await table.find(ME, MODEL)
+
+
+@pytest.mark.parametrize("news", ["ready", "resident"])
+async def test_that_nobody_answers_is_asked_once_a_second_and_over_with_the_first_that_does(
+    news: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Elsewhere({MODEL: []})
+    table = elsewhere.table()
+
+    async def ask() -> None:
+        with pytest.raises(Transient, match="being loaded"):
+            await table.find(ME, MODEL)
+
+    for _ in range(5):
+        await ask()
+    assert elsewhere.asked == [MODEL]
+    elsewhere.replicas[MODEL] = ["r1"]
+    resident = {"replica_id": "r1", "replica_url": "http://r1", "fingerprint_delta": 0.0, "base_delta": 1.0}
+    if news == "ready":
+        await table.on_replica_ready(ready("r1"))
+    else:
+        await table.on_change(AdapterResident(tenant_id=TENANT, adapter_id=ADAPTER, model_id=MODEL, **resident))
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r1"}
+    elsewhere.replicas[MODEL] = []
+    await table.on_change(evicted("r1"))
+    await ask()
+    elsewhere.replicas[MODEL] = ["r1"]
+    monkeypatch.setattr(routing, "EMPTY_SECONDS", 0.0)
+    await ask()
+    assert urls(table, await table.find(ME, MODEL)) == {"http://r1"}
+
+
 async def test_a_replica_more_of_a_base_is_asked_for_and_one_less_is_no_other_base() -> None:
     elsewhere = Elsewhere({"tiny": ["r1"]})
     table = elsewhere.table()
@@ -159,6 +204,7 @@ async def test_a_replica_more_of_a_base_is_asked_for_and_one_less_is_no_other_ba
     with pytest.raises(Transient, match="being loaded"):
         await table.find(ME, "tiny")
     elsewhere.replicas["tiny"] = ["r1"]
+    await table.on_replica_ready(ready("r1"))
     assert urls(table, await table.find(ME, "tiny")) == {"http://r1"}
 
 

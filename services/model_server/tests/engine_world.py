@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ RANK = 4
 @pytest.fixture(scope="module")
 def engine(tiny_models: Path) -> Iterator[Engine]:
     made = Engine(tiny_models / "tiny-test", threads=2)
+    asyncio.run(made.attest())
     yield made
     made.close()
 

@@ -68,6 +68,7 @@ class World:
     models_dir: Path
     a: str = field(default_factory=lambda: new_id("tenant_a"))
     b: str = field(default_factory=lambda: new_id("tenant_b"))
+    bases: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def of(self, kind: type[E]) -> list[E]:
         """Events of one kind about this test's tenants."""
@@ -140,6 +141,7 @@ class World:
         )
 
     def ready(self, replica: str = "r1", base: str = BASE, digest: str = "d" * 64, url: str = "") -> ReplicaReady:
+        self.bases[replica] = (base, digest)
         return ReplicaReady(
             tenant_id="",
             replica_id=replica,
@@ -151,10 +153,11 @@ class World:
         )
 
     async def asks(self, *replicas: str) -> None:
-        """These replicas ask what they must hold: they live."""
+        """These replicas ask what they must hold of the base that they said last: they live."""
         async with self.http("") as http:
             for replica in replicas:
-                params = {"base_model": BASE, "replica_id": replica}
+                base, digest = self.bases.get(replica, (BASE, "d" * 64))
+                params = {"base_model": base, "base_digest": digest, "replica_id": replica}
                 assert (await http.get("/internal/adapters", params=params)).status_code == 200
 
     async def held_by(self, model: str) -> list[str]:
@@ -179,7 +182,12 @@ class World:
         model = await self.trained(number, tenant)
         await self.digest(self.ready(), self.resident(number, tenant))
         await self.publish(self.evaluated(model, "pass", tenant))
-        await eventually(lambda: [one for one in self.seen.of(ModelPromoted) if one.model_id == model])
+
+        async def promoted() -> bool:
+            await self.asks("r1")
+            return any(one.model_id == model for one in self.seen.of(ModelPromoted))
+
+        await eventually(promoted)
         return model
 
     async def card(self, model: str, tenant: str | None = None) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def replica(name: str = "replica-1") -> Replica:
 
 def candidate(**changes: Any) -> Model:
     model = Model.register(trained(**changes), "acme", at=1)
+    model.trust(("replica-1", "replica-2", "replica-3"))
     model.take_pending()
     return model
 
@@ -128,6 +129,18 @@ def test_a_pass_without_a_replica_waits_for_one() -> None:
     assert isinstance(event, ModelPromoted)
     assert event.decided_by == "gate"
     assert (model.state, model.promoted_at, model.waiting_for) == ("production", 4, None)
+
+
+def test_a_replica_that_did_not_prove_the_base_or_is_silent_promotes_nothing() -> None:
+    model = candidate()
+    model.trust(["replica-2"])
+    model.hold(replica(), at=2)
+    model.judge(completed("pass"), "auto", at=3)
+    model.look_again(at=4)
+    assert (model.state, model.waiting_for) == ("candidate", "replica")
+    model.trust(["replica-1"])
+    model.look_again(at=5)
+    assert (model.state, model.promoted_at) == ("production", 5)
 
 
 def test_whoever_waits_for_a_person_hears_why_and_then_for_what_it_waits() -> None:

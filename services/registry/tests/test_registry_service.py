@@ -45,7 +45,8 @@ async def test_from_trained_to_production_by_the_gate(world: World) -> None:
     assert (await world.card(model))["waiting_for"] == "replica"
     assert world.of(ModelPromoted) == []
 
-    await world.digest(world.resident(1))
+    await world.digest(world.ready(), world.resident(1))
+    await world.asks("r1")
     [promoted] = await eventually(lambda: world.of(ModelPromoted))
     assert (promoted.model_id, promoted.job_id, promoted.decided_by) == (model, world.job(1), "gate")
     assert world.accounts.asked == []
@@ -93,7 +94,7 @@ async def test_a_person_decides_where_the_policy_says_so(world: World) -> None:
         TenantCreated(tenant_id=world.a, name="acme", slug="acme", policy=TenantPolicy()),
     )
     yes, no = await world.trained(1), await world.trained(2)
-    await world.digest(world.resident(1))
+    await world.digest(world.ready(), world.resident(1))
     async with world.http(role="engineer") as engineer, world.http(role="approver") as approver:
         early = await approver.post(f"/v1/registry/models/{yes}/approve")
         assert early.status_code == 409
@@ -104,6 +105,7 @@ async def test_a_person_decides_where_the_policy_says_so(world: World) -> None:
             assert (await world.card(model))["waiting_for"] == "approval"
 
         assert (await engineer.post(f"/v1/registry/models/{yes}/approve")).status_code == 403
+        await world.asks("r1")
         path = yes.replace(":", "%3A")
         answer = await approver.post(f"/v1/registry/models/{path}/approve", json={"note": "read the evidence"})
         assert (answer.status_code, answer.json()["state"]) == (200, "production")
@@ -148,6 +150,8 @@ async def test_a_replica_that_fell_silent_promotes_nothing(world: World, comes_b
         await world.digest(world.ready(dead), world.resident(1, replica=dead))
         other = await world.promoted(2)
         await world.digest(world.resident(2, replica=dead))
+        await world.asks(dead)
+        assert dead in await world.held_by(other)
 
         async def silent() -> bool:
             return dead not in await world.held_by(other)
@@ -158,8 +162,23 @@ async def test_a_replica_that_fell_silent_promotes_nothing(world: World, comes_b
         if comes_back:
             await service.get("/internal/adapters", params={"base_model": BASE, "replica_id": dead})
         else:
-            await world.digest(world.resident(1, replica=new_id("alive")))
+            alive = new_id("alive")
+            await world.digest(world.ready(alive), world.resident(1, replica=alive))
+            await world.asks(alive)
     await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == model])
+
+
+async def test_a_model_is_not_promoted_on_the_word_of_a_replica_that_has_another_base(world: World) -> None:
+    model, moved = await world.trained(1), new_id("moved")
+    await world.digest(world.ready(moved, digest="e" * 64), world.resident(1, replica=moved))
+    await world.asks(moved)
+    await world.digest(world.evaluated(model, "pass"))
+    await world.asks(moved)
+    assert (await world.card(model))["waiting_for"] == "replica"
+    await world.digest(world.ready(moved))
+    await world.asks(moved)
+    await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == model])
+    assert moved in await world.held_by(model)
 
 
 async def test_an_unknown_tenant_is_asked_of_accounts_once(world: World) -> None:
@@ -526,6 +545,7 @@ async def test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_
         route = (await http.get("/internal/routes/second-base")).json()
         assert (route["model"], route["base_model"], route["base_digest"]) == ("second-base", "second-base", "e" * 64)
         assert (route["adapter_id"], route["tenant_id"], route["owner"]) == ("", "", "")
+        await world.asks(first, second, other)
         shown = {one["id"]: one["replicas"] for one in (await http.get("/v1/registry/base_models")).json()["data"]}
         assert shown["second-base"] == 1
 
@@ -534,6 +554,7 @@ async def test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_
         return await world.held_by("second-base") == []
 
     await eventually(only_the_first)
+    await world.asks(first)
     assert first in await world.held_by(BASE), "nothing else ends"
     await world.asks(second)
     assert await world.held_by("second-base") == [second]
@@ -558,7 +579,32 @@ async def test_an_address_at_which_two_bases_were_proven_is_nobodys(world: World
     assert not {before, after} & {*await world.held_by(BASE)}
     await world.digest(world.ready(after, url="http://same"))
     await world.asks("r1", before, after)
-    assert {before, after} <= {*await world.held_by(BASE)}
+    assert {before, after} & {*await world.held_by(BASE)} == {after}, "an address is its last replica's"
+
+
+async def test_a_replica_is_at_once_not_believed_to_hold_a_base_that_it_does_not_ask_for(world: World) -> None:
+    moved = new_id("moved")
+    await world.digest(world.ready(moved))
+    await world.asks(moved)
+    assert moved in await world.held_by(BASE)
+    world.bases[moved] = ("another", "d" * 64)
+    await world.asks(moved)
+    world.bases[moved] = (BASE, "e" * 64)
+    await world.asks(moved)
+    assert moved not in await world.held_by(BASE)
+
+
+async def test_a_replica_is_told_what_it_is_taken_to_hold_and_may_ask_so_before_it_lives(world: World) -> None:
+    model, mine, other = await world.trained(1), new_id("mine"), new_id("other")
+    await world.digest(world.ready(mine), world.resident(1, replica=mine))
+    async with world.http("") as http:
+        for replica, resident in ((mine, True), (other, False), ("", False)):
+            params = {"base_model": BASE, "replica_id": replica, "lives": False}
+            told = (await http.get("/internal/adapters", params=params)).json()
+            assert {one["model_id"]: one["resident"] for one in told}[model] is resident
+    assert mine not in await world.held_by(BASE)
+    await world.asks(mine)
+    assert mine in await world.held_by(BASE)
 
 
 async def test_internal_addresses_are_for_services_only(world: World) -> None:

@@ -63,7 +63,9 @@ async def test_a_candidate_is_promoted_once_it_passed_and_a_replica_proved_it(re
     await registry.publish(registry.evaluated(model, "pass"))
     assert (await registry.card(model))["waiting_for"] == "replica"
     assert registry.of(ModelPromoted) == []
-    await registry.publish(registry.resident(1))
+    for event in (registry.ready(), registry.resident(1)):
+        await registry.publish(event)
+    await registry.asks("r1")
     [promoted] = await eventually(lambda: registry.of(ModelPromoted))
     assert (promoted.model_id, promoted.decided_by) == (model, "gate")
     async with registry.http() as mine, registry.http(registry.b) as others:
@@ -89,6 +91,8 @@ async def test_a_person_decides_where_the_policy_says_so(registry: Lonely) -> No
     model = await registry.trained(1)
     for event in (registry.resident(1), registry.evaluated(model, "pass")):
         await registry.publish(event)
+    await registry.publish(registry.ready())
+    await registry.asks("r1")
     assert (await registry.card(model))["waiting_for"] == "approval"
     async with registry.http(role="engineer") as engineer, registry.http(role="approver") as approver:
         assert (await engineer.post(f"/v1/registry/models/{model}/approve")).status_code == 403

@@ -121,6 +121,12 @@ class Believed(Generic[K, V]):
         self._note(lambda asked, _: asked == key)
         self._answers.pop(key, None)
 
+    def shorten(self, key: K, seconds: float) -> None:
+        """Believe an answer without asking for so long only, from when it was given."""
+        answer = self._answers.get(key)
+        if answer and not answer.failed:
+            answer.ask_at = min(answer.ask_at, answer.at + seconds)
+
     def revise(self, change: Callable[[K, V], V | None]) -> None:
         """Believe of each answer what is left of it.
 

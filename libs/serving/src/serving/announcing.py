@@ -1,8 +1,10 @@
-"""What a replica says of its base model and adapters; each fact is said again at every start, so it needs no outbox."""
+"""What a replica says of its base model and adapters; what is not believed is said again, so it needs no outbox."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -19,6 +21,9 @@ log = structlog.get_logger()
 
 Publish = Callable[[Event], Awaitable[None]]
 
+AGAIN_SECONDS = 60.0
+"""How long after a fact was said it is said again: the base always, an adapter where the registry tells otherwise."""
+
 
 def announcer(bus: Bus, service: str) -> Publish:
     """A function that publishes an event of this service and waits for the broker."""
@@ -29,8 +34,16 @@ def announcer(bus: Bus, service: str) -> Publish:
     return publish
 
 
+@dataclass(frozen=True)
+class Said:
+    """What was said last of an adapter, and when, on the monotonic clock."""
+
+    resident: bool
+    at: float
+
+
 class Announcements:
-    """Says which base is held and what became of each adapter, once; what the broker did not take is said later.
+    """Says which base is held and what became of each adapter; what the broker did not take is said later.
 
     Args:
         publish: sends an event and waits for the broker.
@@ -42,12 +55,12 @@ class Announcements:
         self._publish = publish
         self._replica_id = replica_id
         self._replica_url = replica_url
-        self._said: dict[str, bool] = {}
-        self._ready_said = False
+        self._said: dict[str, Said] = {}
+        self._ready_at = float("-inf")
 
     async def say_ready(self, host: AdapterHost) -> None:
-        """Say which base model is held, once."""
-        if self._ready_said:
+        """Say which base model is held; again every minute, as who heard it may have lost it."""
+        if time.monotonic() < self._ready_at + AGAIN_SECONDS:
             return
         await self._publish(
             ReplicaReady(
@@ -60,29 +73,26 @@ class Announcements:
                 capabilities=list(host.capabilities),
             )
         )
-        self._ready_said = True
+        self._ready_at = time.monotonic()
         log.info("replica_ready", base_model=host.base.id, base_digest=host.base.digest)
 
     async def say(self, item: AdapterToLoad, proof: Proof | None) -> None:
-        """Say that the adapter is resident, or is no longer, unless that was said last.
+        """Say that the adapter is resident, or is no longer, unless that was said last and is believed.
 
         Args:
-            item: the adapter.
+            item: the adapter, and whether the registry took it for resident when it was asked.
             proof: that it is resident.
         """
-        resident = proof is not None
-        if resident == self._said.get(item.adapter_id, False):
+        resident, last = proof is not None, self._said.get(item.adapter_id)
+        if last is None and not (resident or item.resident):
+            return
+        believed = item.resident == resident or (last and time.monotonic() < last.at + AGAIN_SECONDS)
+        if last and last.resident == resident and believed:
             return
         await self._publish(self._evicted(item) if proof is None else self._resident(item, proof))
         crash_point("residency.told")
-        self._said[item.adapter_id] = resident
+        self._said[item.adapter_id] = Said(resident, time.monotonic())
         log.info("adapter_resident" if resident else "adapter_evicted", adapter_id=item.adapter_id)
-
-    async def say_absent(self, item: AdapterToLoad) -> None:
-        """Say that an adapter is not resident of which this life has said nothing: an earlier one may have held it."""
-        if item.adapter_id not in self._said:
-            await self._publish(self._evicted(item))
-            self._said[item.adapter_id] = False
 
     async def say_failure(self, item: AdapterToLoad, failure: Failure) -> None:
         """Say that the adapter cannot be loaded now, or never will be, unless that was said; its model waits for it."""

@@ -18,6 +18,7 @@ class BaseFolder:
 
     Attributes:
         spec: its `base.json`.
+        is_proven: its files were found to be what that says.
 
     Args:
         path: of the folder.
@@ -26,7 +27,7 @@ class BaseFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spec = BaseModelSpec.model_validate_json((path / BASE_FILE).read_bytes())
-        self._is_proven = False
+        self.is_proven = False
 
     async def prove(self) -> None:
         """Compute the digest of the files, once.
@@ -34,9 +35,9 @@ class BaseFolder:
         Raises:
             BaseRefused: it is another than `base.json` says.
         """
-        if not self._is_proven:
+        if not self.is_proven:
             await asyncio.to_thread(self._verify)
-            self._is_proven = True
+            self.is_proven = True
 
     def _verify(self) -> None:
         found = {name: self._sha256(name) for name in self.spec.files}

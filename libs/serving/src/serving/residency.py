@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import Gauge
 
 from chassis.crash import crash_point
-from chassis.errors import SartorError
+from chassis.errors import SartorError, Transient
 from chassis.peers import Peer
 from schemas import ModelRegistered, ModelRejected, ModelRetired
 from schemas.http.registry import AdapterToLoad
@@ -38,7 +38,8 @@ class Residency:
     The registry's list is the truth and is asked every few seconds; events only make that sooner. A replica that
     starts with nothing so comes back to what it must hold. An adapter that is refused stays refused until the replica
     starts again; after any other failure it is tried again, later each time. A replica that cannot prove its base
-    asks for nothing, so that the registry takes it for silent and nobody is routed to it.
+    asks for nothing, so that the registry takes it for silent and nobody is routed to it. One whose engine cannot echo
+    is not routed to before the registry knows what an earlier life of it held and this one does not.
 
     Args:
         host: holds the adapters.
@@ -75,6 +76,8 @@ class Residency:
         self._seen: dict[str, float] = {}
         self._failures = Failures()
         self._over: set[str] = set()
+        self._may_live = "echo" in host.capabilities
+        self._broker_away = False
 
     async def on_change(self, _event: ModelRegistered | ModelRejected | ModelRetired) -> None:
         """Something changed: look now."""
@@ -99,29 +102,43 @@ class Residency:
     async def synchronise(self) -> None:
         """One look: say what base is held, let go of what is not wanted any more, load what is missing, say so."""
         await self._host.attest()
-        await self._announcements.say_ready(self._host)
-        parameters = {"base_model": self._host.base.id, "replica_id": self._replica_id}
-        items = await self._registry.read(list[AdapterToLoad], "/internal/adapters", tenant_id="", params=parameters)
-        wanted = {item.adapter_id: item for item in items}
-        self._known |= wanted
+        self._broker_away = False
+        await self._say()
+        if not self._may_live:
+            self._may_live = await self._nothing_is_lost()
+            if not self._may_live:
+                return
+        wanted = await self._wanted()
         chosen = self._chosen(wanted)
         for adapter_id in self._host.held - chosen:
             await self._host.unload(adapter_id)
             crash_point("residency.unloaded")
-        await self._say_changes()
+        await self._say()
         due = {one for one in chosen - set(self._host.proofs) if self._failures.due(one)}
         missing = [item for adapter_id, item in wanted.items() if adapter_id in due]
         for begin in range(0, len(missing), self._host.at_once):
             await self._take(missing[begin : begin + self._host.at_once])
-            await self._say_changes()
-        for adapter_id in set(wanted) - chosen:
-            await self._announcements.say_absent(wanted[adapter_id])
-        for adapter_id, failure in self._failures.items():
-            if item := self._known.get(adapter_id):
-                await self._announcements.say_failure(item, failure)
-        for adapter_id in set(self._known) - set(wanted):
-            self._forget(adapter_id)
+            await self._say()
+        if not self._broker_away:
+            for adapter_id in set(self._known) - set(wanted):
+                self._forget(adapter_id)
         self._measure()
+
+    async def _nothing_is_lost(self) -> bool:
+        """Whether the registry takes nothing for held here that is not; what it does so is said to be evicted."""
+        wanted = await self._wanted()
+        lost = [item for adapter_id, item in wanted.items() if item.resident and adapter_id not in self._host.proofs]
+        await self._say()
+        return not lost
+
+    async def _wanted(self) -> dict[str, AdapterToLoad]:
+        """What this replica must hold; who asks so is known to live, and routed to, once it may be."""
+        base = {"base_model": self._host.base.id, "base_digest": self._host.base.digest}
+        asked = {**base, "replica_id": self._replica_id, "lives": self._may_live}
+        items = await self._registry.read(list[AdapterToLoad], "/internal/adapters", tenant_id="", params=asked)
+        wanted = {item.adapter_id: item for item in items}
+        self._known |= wanted
+        return wanted
 
     def _chosen(self, wanted: Mapping[str, AdapterToLoad]) -> set[str]:
         """As many of those wanted as there is room for.
@@ -175,9 +192,20 @@ class Residency:
                 await self._host.unload(adapter_id)
             return None
 
-    async def _say_changes(self) -> None:
-        for adapter_id, item in list(self._known.items()):
-            await self._announcements.say(item, self._host.proofs.get(adapter_id))
+    async def _say(self) -> None:
+        """Say what is not said yet; what the broker does not take is said at a later look, and holds up nothing."""
+        if self._broker_away:
+            return
+        try:
+            await self._announcements.say_ready(self._host)
+            for adapter_id, item in self._known.items():
+                await self._announcements.say(item, self._host.proofs.get(adapter_id))
+            for adapter_id, failure in self._failures.items():
+                if failed := self._known.get(adapter_id):
+                    await self._announcements.say_failure(failed, failure)
+        except Transient as error:
+            log.warning("not_said_yet", error=error.message)
+            self._broker_away = True
 
     def _forget(self, adapter_id: str) -> None:
         self._downloads.discard(adapter_id)

@@ -32,7 +32,7 @@ class ReplicaSettings(ServiceSettings):
     replica_url: str = Field(
         "",
         description="Where the engine of this one replica is reached, and no other's; `{host}` is the host name. Where "
-        "it listens if empty. The address of the service (`model_server_url`) may be several.",
+        "it listens if empty.",
     )
 
     @property

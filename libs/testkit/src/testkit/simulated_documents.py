@@ -201,15 +201,17 @@ class SimulatedCollection:
 
     async def delete_one(self, query: Document) -> Result:
         """See MongoDB."""
+        return Result(deleted_count=await self.call(lambda: self._delete(self.select(query)[:1])))
 
-        def delete() -> int:
-            found = self.select(query)[:1]
-            for document in found:
-                del self.documents[document["_id"]]
-                self._database.journal(self.name, document["_id"], document, None)
-            return len(found)
+    async def delete_many(self, query: Document) -> Result:
+        """See MongoDB."""
+        return Result(deleted_count=await self.call(lambda: self._delete(self.select(query))))
 
-        return Result(deleted_count=await self.call(delete))
+    def _delete(self, found: list[Document]) -> int:
+        for document in found:
+            del self.documents[document["_id"]]
+            self._database.journal(self.name, document["_id"], document, None)
+        return len(found)
 
     def _change(self, query: Document, change: Any, upsert: bool, sort: Any) -> tuple[Document | None, Document | None]:
         now = self._database.now_ms()

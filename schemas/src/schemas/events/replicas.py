@@ -9,7 +9,7 @@ from schemas.refs import Id
 
 
 class ReplicaReady(Event):
-    """A replica has proved which base model it holds; it says so at every start."""
+    """A replica has proved which base model it holds; it says so at every start and every minute."""
 
     type, topic, key = "replica.ready.v1", "replicas", "replica_id"
 

@@ -60,3 +60,4 @@ class AdapterToLoad(BaseModel):
     tenant_id: str = Field(description="The tenant it belongs to.")
     manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
     awaited: bool = Field(False, description="The model's evaluation or promotion waits for a replica that holds it.")
+    resident: bool = Field(False, description="The registry takes it for resident on the replica that asks.")

@@ -27,6 +27,9 @@ STALE_SECONDS = 600.0
 AVOIDED_SECONDS = 5.0
 """How long a replica that failed is not asked where others of a route answer too."""
 
+EMPTY_SECONDS = 1.0
+"""How long it is believed that nobody answers for a model: not asked of the registry at each request, and soon over."""
+
 Key = tuple[str, str, Literal["production", "version"]]
 """A tenant, the name a model is asked for by, and what that name may stand for."""
 
@@ -126,7 +129,7 @@ class RouteTable:
 
     def _held(self, key: Key, route: Route) -> Route:
         if not route.replicas:
-            self._known.forget(key)
+            self._known.shorten(key, EMPTY_SECONDS)
             raise ModelLoading
         return route
 
@@ -189,16 +192,28 @@ class RouteTable:
             self._known.revise(lambda _key, route: _left_of(route, event))
 
     async def on_replica_ready(self, event: ReplicaReady) -> None:
-        """It is asked no more for models of another base; the next request for one of its base's asks again."""
-        base = event.base_digest
-        self._known.revise(lambda _key, route: route if route.base_digest == base else route.without(event.replica_id))
-        self._known.doubt(lambda _key, route: route.base_digest == base)
+        """It is asked no more for models of another base, and nobody else at its address; the next request asks again.
+
+        Who was there before may have held adapters that it lacks.
+        """
+        self._known.revise(lambda _key, route: _left_beside(route, event))
+        self._known.doubt(lambda _key, route: route.base_digest == event.base_digest)
 
 
 def _left_of(route: Route, event: ModelRejected | ModelRetired | AdapterEvicted) -> Route | None:
     if route.adapter_id != event.adapter_id:
         return route
     return route.without(event.replica_id) if isinstance(event, AdapterEvicted) else None
+
+
+def _left_beside(route: Route, event: ReplicaReady) -> Route | None:
+    same_base, url = route.base_digest == event.base_digest, event.replica_url.rstrip("/")
+    left: Route | None = route
+    for name, replica in route.replicas.items():
+        stays = same_base if name == event.replica_id else replica.replica_url.rstrip("/") != url
+        if left and not stays:
+            left = left.without(name)
+    return left
 
 
 def _not_found(model: str) -> NotFound:

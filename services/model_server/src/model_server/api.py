@@ -15,7 +15,14 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.hang_ups import HungUp, unless_gone
 from model_server.engine import Engine
-from model_server.errors import AdapterNotFound, BaseNotFound, InputTooLong, Overloaded, ParameterRefused
+from model_server.errors import (
+    AdapterNotFound,
+    BaseNotFound,
+    BaseNotProven,
+    InputTooLong,
+    Overloaded,
+    ParameterRefused,
+)
 from model_server.requests import BEYOND_TGI, MOST_STOPS, GenerateBody, TokenizeBody
 from model_server.scoring import Scored
 from model_server.sequence import Token
@@ -37,6 +44,8 @@ def refusal(error: Exception) -> JSONResponse:
         status, kind, message = 404, "adapter_not_found", f"Adapter '{error}' is not loaded here."
     elif isinstance(error, BaseNotFound):
         status, kind, message = 404, "base_not_found", f"The base model with the digest '{error}' is not loaded here."
+    elif isinstance(error, BaseNotProven):
+        status, kind, message = 503, "base_not_proven", f"The files of '{error}' are not proven to be the base model's."
     elif isinstance(error, HungUp):
         status, kind, message = 499, "cancelled", "The caller hung up."
     elif isinstance(error, InputTooLong | ParameterRefused):
@@ -99,11 +108,14 @@ def routes(engine: Engine) -> APIRouter:
     special = engine.vocabulary.special
 
     def check_base(request: Request) -> None:
-        """Compute nothing for who asks for another base model.
+        """Compute nothing before the base is proven, and nothing for who asks for another one.
 
         Raises:
+            BaseNotProven: what is loaded may be another one.
             BaseNotFound: it is named in the question and not loaded here.
         """
+        if not engine.proven:
+            raise BaseNotProven(engine.base.id)
         digest = request.headers.get(IDENTITY, "").partition(":")[0]
         if digest not in ("", engine.base.digest):
             raise BaseNotFound(digest)
@@ -173,7 +185,7 @@ def routes(engine: Engine) -> APIRouter:
     async def tokenize(request: Request, body: TokenizeBody) -> Response:
         try:
             check_base(request)
-        except BaseNotFound as error:
+        except (BaseNotFound, BaseNotProven) as error:
             return refusal(error)
         return await asyncio.to_thread(_tokenized, body)
 

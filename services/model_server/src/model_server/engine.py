@@ -98,6 +98,11 @@ class Engine:
         self._thread.start()
 
     @property
+    def proven(self) -> bool:
+        """Whether the files loaded were found to be the base model's."""
+        return self._folder.is_proven
+
+    @property
     def alive(self) -> bool:
         """Whether the thread that answers still runs."""
         return self._thread.is_alive()

@@ -11,6 +11,10 @@ class BaseNotFound(Exception):
     """Another base model is asked than the one that is loaded; it never answers in the other's place."""
 
 
+class BaseNotProven(Exception):
+    """The files loaded were not found to be the base model's, or not yet; nobody is answered."""
+
+
 class InputTooLong(Exception):
     """The prompt and the answer together do not fit."""
 

@@ -106,7 +106,8 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving
         if after is not None:
             bases = bases[1 + bases.index(catalogue.get(after)) :]
         default = catalogue.default_id()
-        shown = [BaseView.of(base, default, await serving.held(base)) for base in bases[: limit + 1]]
+        held = await serving.held(bases[: limit + 1])
+        shown = [BaseView.of(base, default, held.get(base.id)) for base in bases[: limit + 1]]
         return page(shown, limit=limit)
 
     @router.get("/models")
@@ -202,7 +203,10 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
         return route_view(await serving.version(principal.tenant_id, model))
 
     @router.get("/adapters")
-    async def adapters(principal: Internal, base_model: str, replica_id: str = "") -> list[AdapterToLoad]:
-        return [adapter_to_load(model) for model in await serving.to_load(principal.tenant_id, base_model, replica_id)]
+    async def adapters(
+        principal: Internal, base_model: str, replica_id: str = "", base_digest: str = "", lives: bool = True
+    ) -> list[AdapterToLoad]:
+        found = await serving.to_load(principal.tenant_id, base_model, replica_id, base_digest, lives=lives)
+        return [adapter_to_load(model, replica_id) for model in found]
 
     return router

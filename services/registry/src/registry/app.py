@@ -28,9 +28,10 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     catalogue = Catalogue(settings.models_dir, default=settings.base_model)
     gate = Gate(models, tenants, replicas)
     naming = Naming(aliases, models, catalogue)
-    serving = Serving(models, aliases, replicas, catalogue)
+    serving = Serving(models, aliases, replicas, catalogue, gate)
     service.bus.subscribe(subscriptions(gate, tenants, replicas))
     service.on_start(models.prepare)
+    service.on_start(replicas.prepare)
     service.watch_waiting(store, WAITING, "waiting_since")
     return service.app(
         [

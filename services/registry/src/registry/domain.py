@@ -149,7 +149,7 @@ class Model(Aggregate):
     ended_at: int | None = None
     deleted_at: int | None = None
 
-    _silent: frozenset[str] = PrivateAttr(frozenset())
+    _proven: frozenset[str] = PrivateAttr(frozenset())
 
     @classmethod
     def register(cls, trained: FinetuneTrained, organization: str, at: int) -> Model:
@@ -200,6 +200,10 @@ class Model(Aggregate):
         if self.promotion is not None:
             return "replica"
         return "evaluation" if self.state == "candidate" else "approval"
+
+    def is_held_by(self, replica_id: str) -> bool:
+        """Whether a replica said last that it holds the adapter."""
+        return any(one.replica_id == replica_id for one in self.replicas)
 
     def judge(self, completed: EvaluationCompleted, gate: GatePolicy, at: int) -> None:
         """Take the evaluation and let the gate decide by the tenant's policy.
@@ -301,7 +305,7 @@ class Model(Aggregate):
 
         One that holds it, by what was heard since, has not failed.
         """
-        if any(one.replica_id == failure.replica_id for one in self.replicas):
+        if self.is_held_by(failure.replica_id):
             return
         if any(failure == one.model_copy(update={"at": failure.at}) for one in self.load_failures):
             return
@@ -314,12 +318,12 @@ class Model(Aggregate):
         """A replica no longer holds the adapter."""
         self.replicas = [one for one in self.replicas if one.replica_id != replica_id]
 
-    def ignore(self, silent: Iterable[str]) -> None:
-        """Promote it on the word of none of these replicas: they may be dead, or be heard of again."""
-        self._silent = frozenset(silent)
+    def trust(self, proven: Iterable[str]) -> None:
+        """Promote it on the word of these replicas alone: they live, and proved the base model it stands on."""
+        self._proven = frozenset(proven)
 
     def look_again(self, at: int) -> None:
-        """A replica that holds the adapter is heard of again: the promotion that waited for one goes through."""
+        """A replica that holds it lives and proved its base: the promotion that waited for one goes through."""
         self._promote_if_held(at)
 
     def _decide_promotion(self, decision: Decision) -> None:
@@ -331,7 +335,7 @@ class Model(Aggregate):
             self._say_waiting(self.load_failures[-1].sentence if self.load_failures else "")
 
     def _promote_if_held(self, at: int) -> None:
-        held = any(one.replica_id not in self._silent for one in self.replicas)
+        held = any(one.replica_id in self._proven for one in self.replicas)
         if self.promotion is None or not held or self.state == "production":
             return
         self.state = "production"

@@ -12,7 +12,7 @@ from chassis.ids import now
 from registry.alias import Alias
 from registry.catalogue import Base, Catalogue
 from registry.domain import LOADED, LoadFailure, Model, Replica
-from registry.store import Aliases, Models, Replicas, Tenants
+from registry.store import Aliases, Models, Proven, Replicas, Tenants
 from schemas import (
     AdapterEvicted,
     AdapterLoadFailed,
@@ -37,15 +37,15 @@ class Gate:
         self._tenants = tenants
         self._replicas = replicas
 
-    async def _change(self, tenant_id: str, model_id: str, change: Callable[[Model], None]) -> Model:
-        """Apply `change` to the model as it is held now: a replica that has been silent too long does not count."""
-        silent = await self._replicas.silent()
+    async def _change(self, model: Model, change: Callable[[Model], None]) -> Model:
+        """Apply `change` to the model as it is held now: only living replicas that proved its base count."""
+        proven = await self._replicas.with_base(*_base_of(model))
 
         def apply(model: Model) -> None:
-            model.ignore(silent)
+            model.trust(one.replica_id for one in proven)
             change(model)
 
-        return await self._models.update(tenant_id, model_id, apply)
+        return await self._models.update(model.tenant_id, model.id, apply)
 
     async def register(self, trained: FinetuneTrained) -> Model | None:
         """Make the candidate of a job, once; None for a job that was cancelled."""
@@ -70,9 +70,8 @@ class Gate:
         """Let the gate decide on an evaluation."""
         policy = await self._tenants.policy(completed.tenant_id)
         crash_point("registry.evaluation_read")
-        model = await self._change(
-            completed.tenant_id, completed.model_id, lambda model: model.judge(completed, policy.gate, now())
-        )
+        found = await self._models.get(completed.tenant_id, completed.model_id)
+        model = await self._change(found, lambda model: model.judge(completed, policy.gate, now()))
         crash_point("registry.judged")
         return model
 
@@ -86,8 +85,12 @@ class Gate:
             at=now(),
         )
         for model in await self._models.with_adapter(resident.tenant_id, resident.adapter_id):
-            await self._change(model.tenant_id, model.id, lambda one: one.hold(replica, replica.at))
+            await self._change(model, lambda one: one.hold(replica, replica.at))
             crash_point("registry.held")
+
+    async def look_again(self, model: Model) -> None:
+        """Promote a model that waited for a replica, if one that holds it lives and proved its base."""
+        await self._change(model, lambda one: one.look_again(now()))
 
     async def note_load_failure(self, failed: AdapterLoadFailed) -> None:
         """A replica could not take an adapter: the model says so while it waits for that."""
@@ -117,8 +120,8 @@ class Gate:
 
     async def approve(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
         """A person lets a model through."""
-        await self._models.get(tenant_id, model_id)
-        return await self._change(tenant_id, model_id, lambda model: model.approve(by, note, now()))
+        found = await self._models.get(tenant_id, model_id)
+        return await self._change(found, lambda model: model.approve(by, note, now()))
 
     async def reject(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
         """A person stops a model."""
@@ -198,7 +201,7 @@ class Naming:
         return alias
 
 
-Living = Mapping[tuple[str, str], list[ReplicaReady]]
+Living = Mapping[Proven, list[ReplicaReady]]
 """Replicas by the base that they proved, its id and digest."""
 
 
@@ -214,11 +217,12 @@ class Route:
 class Serving:
     """What can be asked by whom, and where it is held."""
 
-    def __init__(self, models: Models, aliases: Aliases, replicas: Replicas, catalogue: Catalogue) -> None:
+    def __init__(self, models: Models, aliases: Aliases, replicas: Replicas, catalogue: Catalogue, gate: Gate) -> None:
         self._models = models
         self._aliases = aliases
         self._replicas = replicas
         self._catalogue = catalogue
+        self._gate = gate
 
     async def visible(
         self, tenant_id: str, where: Mapping[str, str]
@@ -282,7 +286,7 @@ class Serving:
         names: dict[tuple[str, str], list[str]] = {}
         for alias in await self._aliases.all(tenant_id):
             names.setdefault((alias.tenant_id, alias.model), []).append(alias.name)
-        living = await self._living({(model.base_model, model.lineage.base_digest) for model in models})
+        living = await self._replicas.with_bases(map(_base_of, models))
         return [_route(model, names.get((model.tenant_id, model.id), []), living) for model in models]
 
     async def route(self, tenant_id: str, name: str) -> Route:
@@ -297,17 +301,13 @@ class Serving:
             return Route(base, [], await self._replicas.with_base(base.id, base.digest))
         model = await self.in_production(tenant_id, name)
         names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model.id]
-        return _route(model, names, await self._living({(model.base_model, model.lineage.base_digest)}))
+        return _route(model, names, await self._replicas.with_bases([_base_of(model)]))
 
-    async def held(self, base: Base) -> int | None:
-        """How many living replicas answer as a base model; None where another provider does."""
-        if not isinstance(base.spec, BaseModelSpec):
-            return None
-        return len(await self._replicas.with_base(base.id, base.spec.digest))
-
-    async def _living(self, bases: Iterable[tuple[str, str]]) -> Living:
-        """Of these bases (id and digest), the living replicas that proved them."""
-        return {base: await self._replicas.with_base(*base) for base in bases}
+    async def held(self, bases: Iterable[Base]) -> dict[str, int]:
+        """By id, how many living replicas answer as each of these base models; without those of another provider."""
+        own = {base.id: base.spec.digest for base in bases if isinstance(base.spec, BaseModelSpec)}
+        living = await self._replicas.with_bases(own.items())
+        return {base_id: len(replicas) for (base_id, _), replicas in living.items()}
 
     async def version(self, tenant_id: str, model_id: str) -> Route:
         """The route to a model version that is not over, also one that is only tested yet.
@@ -318,20 +318,34 @@ class Serving:
         model = await self._models.find(tenant_id, model_id)
         if model is None or model.state not in LOADED:
             raise NotFound(f"No version '{model_id}' to be tested.", code="model_not_found", param="model")
-        return _route(model, [], await self._living({(model.base_model, model.lineage.base_digest)}))
+        return _route(model, [], await self._replicas.with_bases([_base_of(model)]))
 
-    async def to_load(self, tenant_id: str, base_model: str, replica_id: str) -> list[Model]:
-        """Models whose adapter a replica of `base_model` must hold; a replica that names itself is known to live."""
-        if replica_id:
-            await self._replicas.heard(replica_id)
+    async def to_load(
+        self, tenant_id: str, base_model: str, replica_id: str = "", base_digest: str = "", *, lives: bool = True
+    ) -> list[Model]:
+        """Models whose adapter a replica of `base_model` must hold.
+
+        Args:
+            tenant_id: whose; all tenants' if empty.
+            base_model: its id.
+            replica_id: who asks.
+            base_digest: of its base; see `Replicas.heard`.
+            lives: it may be routed to from now on; it may not before it said what it holds no more.
+        """
+        if replica_id and lives:
+            await self._replicas.heard(replica_id, base_model, base_digest)
         models = await self._models.to_load(tenant_id, base_model)
         for model in models:
-            if model.waiting_for == "replica" and any(one.replica_id == replica_id for one in model.replicas):
-                await self._models.update(model.tenant_id, model.id, lambda one: one.look_again(now()))
+            if model.waiting_for == "replica" and model.is_held_by(replica_id):
+                await self._gate.look_again(model)
         return models
 
 
+def _base_of(model: Model) -> Proven:
+    return model.base_model, model.lineage.base_digest
+
+
 def _route(model: Model, aliases: list[str], living: Living) -> Route:
-    proved_base = {said.replica_id: said for said in living[model.base_model, model.lineage.base_digest]}
+    proved_base = {said.replica_id: said for said in living[_base_of(model)]}
     both = [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]
     return Route(model=model, aliases=sorted(aliases), replicas=both)

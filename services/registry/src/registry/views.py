@@ -186,7 +186,7 @@ def route_view(route: Route) -> ModelRoute:
     )
 
 
-def adapter_to_load(model: Model) -> AdapterToLoad:
+def adapter_to_load(model: Model, replica_id: str) -> AdapterToLoad:
     """The adapter of a model, for a replica that should hold it."""
     return AdapterToLoad(
         adapter_id=model.adapter_id,
@@ -194,4 +194,5 @@ def adapter_to_load(model: Model) -> AdapterToLoad:
         tenant_id=model.tenant_id,
         manifest=model.adapter_manifest,
         awaited=model.waiting_for in ("evaluation", "replica"),
+        resident=model.is_held_by(replica_id),
     )

@@ -242,6 +242,8 @@ def _refusal(target: Target, status: int, body: Any) -> Exception:
         return AnswerBroken(f"it answered {status}.")
     if body.get("error_type") == "base_not_found":
         return _wrong_model(target, "refused", None)
+    if body.get("error_type") == "base_not_proven":
+        return ModelLoading()
     error: Exception = parse_error(status, body)
     return error
 
