@@ -112,7 +112,7 @@ def t95(freedom: int) -> float:
         (5 * Z95**5 + 16 * Z95**3 + 3 * Z95) / 96,
         (3 * Z95**7 + 19 * Z95**5 + 17 * Z95**3 - 15 * Z95) / 384,
     )
-    return Z95 + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return Z95 + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
 def _perplexity(value: float, reach: float, n: int) -> Interval:
