@@ -60,6 +60,11 @@ INGEST_WORKER = "services/ingest/tests/test_worker.py"
 INGEST_DELETION = "services/ingest/tests/test_deletion.py"
 LABELING_DELETION = "services/labeling/tests/test_deletion.py"
 EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
+PUBLISHED_TEST = "services/evaluator/tests/test_published.py"
+PRETRAIN = "services/trainer/src/trainer/run/methods/pretrain.py"
+PRETRAIN_TEST = "services/trainer/tests/test_pretrain.py"
+JOB_DATA = "services/trainer/src/trainer/job_data.py"
+TEXT_JOBS = "services/trainer/tests/test_text_jobs.py"
 
 GATEWAY = "services/event_gateway/src/event_gateway"
 GATEWAY_RULES = "services/event_gateway/tests/test_domain.py"
@@ -2472,5 +2477,89 @@ BUGS: tuple[Planted, ...] = (
         "if await self._webhooks.is_full(endpoint, self._most_waiting):",
         "if self._most_waiting < 0:",
         f"{WEBHOOKS}::test_an_endpoint_that_is_away_holds_up_nobody_and_only_so_much",
+    ),
+    bug(
+        "pretrain: text that is held out is learned too",
+        PRETRAIN,
+        "train=Examples(windows_of(parts.train), repeated=repeated)",
+        "train=Examples(windows_of([*parts.train, *parts.heldout]), repeated=repeated)",
+        f"{PRETRAIN_TEST}::test_a_window_is_of_one_document_and_every_token_is_a_target_once",
+    ),
+    bug(
+        "pretrain: the end of an only document is learned before it is held out",
+        PRETRAIN,
+        "learned = [tokens[:to_validate] if",
+        "learned = [tokens if",
+        f"{PRETRAIN_TEST}::test_of_one_document_the_end_is_held_out_and_that_is_said",
+    ),
+    bug(
+        "pretrain: the base model is measured with the adapter",
+        PRETRAIN,
+        "        with model.without_adapter():\n            base =",
+        "        if True:\n            base =",
+        f"{PRETRAIN_TEST}::test_perplexity_of_held_out_documents_falls_and_is_published",
+    ),
+    bug(
+        "pretrain: a window goes on into the next document",
+        PRETRAIN,
+        "[window for tokens in part for window in windows(tokens, longest, start)]",
+        "list(windows([token for tokens in part for token in tokens], longest, start))",
+        f"{PRETRAIN_TEST}::test_a_window_is_of_one_document_and_every_token_is_a_target_once",
+    ),
+    bug(
+        "pretrain: passages end with their window, so short texts have none",
+        PRETRAIN,
+        "    tokens = list(chain.from_iterable(losses))\n    n_passages",
+        "    tokens = next(iter(losses))\n    n_passages",
+        f"{PRETRAIN_TEST}::test_passages_are_cut_across_windows_and_leave_out_no_token",
+    ),
+    bug(
+        "pretrain: many passages of few documents count as many measurements",
+        PRETRAIN,
+        "    if documents:\n        rest",
+        "    if not losses:\n        rest",
+        f"{PRETRAIN_TEST}::test_whole_documents_are_what_is_independent_of_each_other",
+    ),
+    bug(
+        "pretrain: two short documents are held out and that decides",
+        PRETRAIN,
+        "    if size >= FEWEST_HELDOUT:\n        return taken",
+        "    if taken:\n        return taken",
+        f"{PRETRAIN_TEST}::test_whatever_the_documents_enough_is_held_out_and_half_is_learned",
+    ),
+    bug(
+        "pretrain: a job on a file that cannot be read waits for its text for ever",
+        JOB_DATA,
+        """return rejected.purpose == "user_data" and rejected.code in BECAME_TEXT""",
+        "return True",
+        f"{TEXT_JOBS}::test_a_file_that_cannot_be_read_fails_the_job",
+    ),
+    bug(
+        "pretrain: a job on a text of which no event was heard waits for ever",
+        JOB_DATA,
+        "text = text or await self._ask(job)",
+        "text = text",
+        f"{TEXT_JOBS}::test_a_file_that_was_read_before_anybody_listened_is_asked_for",
+    ),
+    bug(
+        "pretrain: windows longer than the installation allows are made shorter without a word",
+        "services/trainer/src/trainer/use_cases.py",
+        "        self._data.check(asked.hyperparameters)\n",
+        "",
+        f"{TEXT_JOBS}::test_what_a_method_cannot_use_is_refused_by_its_name",
+    ),
+    bug(
+        "held-out text: a model that lost is let through",
+        "services/evaluator/src/evaluator/published.py",
+        "if gain.high <= 0:",
+        "if gain.low >= 0:",
+        f"{PUBLISHED_TEST}::test_the_interval_of_the_gain_decides",
+    ),
+    bug(
+        "held-out text: one document decides",
+        "services/evaluator/src/evaluator/published.py",
+        "if gain.n < FEWEST_UNITS:",
+        "if gain.n < 1:",
+        f"{PUBLISHED_TEST}::test_of_whole_documents_their_number_counts_and_not_that_of_their_passages",
     ),
 )

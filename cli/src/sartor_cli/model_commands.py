@@ -32,8 +32,8 @@ def create_job(
     method: Annotated[
         str | None,
         typer.Option(
-            help="How to train: supervised, on rows with answers (if not given), or pretrain, on a document or rows of "
-            "text."
+            help="How to train: supervised, on rows with answers (if not given), or pretrain, on a document (purpose "
+            "assistants) or rows of text (purpose user_data)."
         ),
     ] = None,
     epochs: Annotated[

@@ -16,6 +16,7 @@ import pytest
 from ingest.app import build
 from ingest.settings import Settings
 from schemas import DatasetPrepared, DatasetRejected, DocumentParsed, FileDeleted, LabelingRequested, LabelsPublished
+from schemas.http.ingest import FileText
 from stores.mongo import connect
 from testkit import Space, eventually, running
 from testkit.small_disk import small_disk
@@ -102,7 +103,7 @@ async def test_a_file_that_takes_too_much_ends_its_parser_only(space: Space) -> 
 
 
 async def test_documents_and_unlabelled_rows(space: Space) -> None:
-    async with ingest(space) as (_, client), space.probe("documents", "labeling") as seen:
+    async with ingest(space) as (url, client), space.probe("documents", "labeling") as seen:
         page = await client.files.create(file=("help.md", "# 返金\n\n五日以内".encode()), purpose="assistants")
         bare = await client.files.create(file=("texts.jsonl", b'{"text":"one"}\n{"text":"two"}'), purpose="user_data")
         parsed = (await eventually(lambda: seen.of(DocumentParsed)))[0]
@@ -111,6 +112,29 @@ async def test_documents_and_unlabelled_rows(space: Space) -> None:
         assert (wanted.file_id, wanted.rows) == (bare.id, 2)
         kinds = {file.id: file.model_extra["kind"] async for file in client.files.list() if file.model_extra}
         assert kinds == {page.id: "document", bare.id: "unlabelled"}
+        rows = await client.files.create(file=("rows.jsonl", BODY), purpose="user_data")
+        await settled(client, rows.id)
+        async with httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT)) as http:
+            told = [(await http.get(f"/internal/files/{file.id}/text")).json() for file in (page, bare)]
+            assert [FileText.model_validate(one) for one in told] == [
+                FileText(kind="document", text=parsed.text),
+                FileText(kind="rows", text=wanted.records, rows=wanted.rows),
+            ], "what the events said, also long after they are gone"
+            refused = await http.get(f"/internal/files/{rows.id}/text")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "no_text")
+            others = {"headers": space.headers("ingest", "tenant_b")}
+            assert (await http.get(f"/internal/files/{page.id}/text", **others)).status_code == 404
+
+
+async def test_rows_without_answers_for_fine_tuning_are_refused_and_nothing_else_comes_of_them(space: Space) -> None:
+    async with ingest(space) as (_, client), space.probe("datasets", "labeling") as seen:
+        bare = b'{"text":"one"}\n{"text":"two"}'
+        file = await client.files.create(file=("texts.jsonl", bare), purpose="fine-tune")
+        assert (await settled(client, file.id)).status == "error"
+        assert (await eventually(lambda: seen.of(DatasetRejected)))[0].code == "no_answers"
+        later = await client.files.create(file=("texts.jsonl", bare), purpose="user_data")
+        requested = await eventually(lambda: seen.of(LabelingRequested))
+        assert [one.file_id for one in requested] == [later.id]
 
 
 async def test_published_labels_become_a_dataset_once(space: Space) -> None:

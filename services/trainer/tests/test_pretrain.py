@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from trainer.run import checkpoints
 from trainer.run.config import FailedForGood, RunConfig, Stopped
 from trainer.run.data import Data, Example
 from trainer.run.methods.pretrain import (
+    FEWEST_HELDOUT,
     FEWEST_TOKENS,
     PASSAGE_TOKENS,
     Pretrain,
-    passages,
+    independent,
+    mean_and_error,
     split_documents,
     split_sections,
     windows,
@@ -109,7 +113,7 @@ def test_what_is_published_is_the_perplexity_that_transformers_computes(prepare:
 
 @pytest.mark.parametrize("stop_after", [1, 5, 16])
 def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(prepare: Any, stop_after: int) -> None:
-    texts = [document(number) for number in range(16)]
+    texts = [document(number) for number in range(24)]
     whole, config = prepare("whole", texts, epochs=2, learning_rate=3e-2)
     execute(whole, config)
     parts, config = prepare("parts", texts, epochs=2, learning_rate=3e-2)
@@ -123,7 +127,7 @@ def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(prepare: 
 
 
 def test_a_checkpoint_of_another_method_is_refused(prepare: Any) -> None:
-    folder, config = prepare("run", [document(number) for number in range(8)], epochs=1)
+    folder, config = prepare("run", [document(number) for number in range(24)], epochs=1)
     with pytest.raises(Stopped):
         execute(folder, config, 1)
     resume = folder / "checkpoints/step-00000001"
@@ -159,46 +163,86 @@ def test_a_window_is_of_one_document_and_every_token_is_a_target_once(prepare: A
 
 
 def test_the_length_of_a_window_can_be_asked_for(prepare: Any) -> None:
-    folder, config = prepare("run", [document(0, 60)], of_method={"context_length": 40.0})
+    folder, config = prepare("run", [document(0, 120)], of_method={"context_length": 40.0})
     assert max(len(window.ids) for window in set_up(folder, config).data.train.rows) == 40
 
 
 def test_documents_are_held_out_as_wholes_and_always_the_same_ones() -> None:
     texts = [f"document {number}" for number in range(60)]
-    documents = [[number] * (5 + number % 20) for number in range(60)]
+    documents = [[number] * (50 + 10 * (number % 20)) for number in range(60)]
     parts = split_documents(documents, texts)
+    assert parts is not None
     assert sorted([*parts.train, *parts.validation, *parts.heldout]) == sorted(documents)
     total = sum(map(len, documents))
     assert 0.1 < sum(map(len, parts.heldout)) / total < 0.23
     assert 0 < sum(map(len, parts.validation)) / total < 0.16
     backwards = split_documents(documents[::-1], texts[::-1])
+    assert backwards is not None
     assert sorted(backwards.heldout) == sorted(parts.heldout)
 
 
-@pytest.mark.parametrize("sizes", [[10, 10], [10_000, 3], [3, 10_000], [1000, 10, 10], [5] * 3])
-def test_few_documents_leave_something_to_learn_and_something_to_test(sizes: list[int]) -> None:
+SIZES = [
+    [10_000, 3],
+    [3, 10_000],
+    [1400, 10, 10],
+    [700, 600],
+    [321, 321, 321, 321],
+    [640, 640],
+    [5] * 300,
+    [159] * 9,
+    [310, 330, 330, 330],
+    [50_000, 50_000, 400],
+    [FEWEST_TOKENS],
+    [8000],
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_whatever_the_documents_enough_is_held_out_and_half_is_learned(sizes: list[int]) -> None:
     documents = [[place] * size for place, size in enumerate(sizes)]
-    parts = split_documents(documents, [f"text {place}" for place in range(len(sizes))])
-    assert parts.train
-    assert parts.heldout
-    assert sum(map(len, parts.train)) >= sum(sizes) / 2
+    parts = split_documents(documents, [f"text {place}" for place in range(len(sizes))]) or split_sections(documents)
+    held_out, learned = (sum(map(len, part)) for part in (parts.heldout, parts.train))
+    assert held_out >= FEWEST_HELDOUT
+    assert learned >= sum(sizes) * 0.5 - sum(map(len, parts.validation))
+    assert learned > held_out or len(sizes) == 2
+    everything = [*parts.train, *parts.validation, *parts.heldout]
+    assert sorted(chain.from_iterable(everything)) == sorted(chain.from_iterable(documents))
+    assert all(everything)
+
+
+def test_rows_of_short_texts_are_judged(prepare: Any) -> None:
+    texts = [f"Order {number} is late." for number in range(400)]
+    recipe = set_up(*prepare("run", texts))
+    assert max(len(window.ids) for window in recipe.data.heldout.rows) < PASSAGE_TOKENS
+    measured = recipe.method.measure(recipe.model, recipe.data)
+    assert measured["heldout_passages"] >= 10
+    assert measured["heldout_documents"] == len(recipe.data.heldout_documents) >= 20
+    assert measured["heldout_error"] > 0
 
 
 def test_of_one_document_the_end_is_held_out_and_that_is_said(prepare: Any) -> None:
-    tokens = list(range(1000))
-    parts = split_sections(tokens)
+    tokens = list(range(4000))
+    parts = split_sections([tokens])
     assert [*parts.train[0], *parts.validation[0], *parts.heldout[0]] == tokens
-    assert [len(part[0]) for part in (parts.train, parts.validation, parts.heldout)] == [750, 100, 150]
-    folder, config = prepare("run", [document(0, 60)])
+    assert [len(part[0]) for part in (parts.train, parts.validation, parts.heldout)] == [3000, 400, 600]
+    folder, config = prepare("run", [document(0, 120)])
     assert set_up(folder, config).data.note.startswith("It is one document, so its last section is held out")
 
 
+def test_of_few_documents_of_which_one_is_most_the_end_is_held_out_and_that_is_said(prepare: Any) -> None:
+    folder, config = prepare("run", [document(0, 120), "One line.", "Another line."])
+    data = set_up(folder, config).data
+    assert data.note.startswith("Of 3 documents one is most of the text, so its last section is held out")
+    assert data.heldout_documents == []
+    assert sum(len(window.targets) for window in data.heldout.rows) >= FEWEST_HELDOUT
+
+
 def test_a_text_that_stands_there_twice_is_learned_once(prepare: Any) -> None:
-    texts = [document(number) for number in range(12)]
+    texts = [document(number) for number in range(24)]
     folder, config = prepare("run", [*texts, texts[3], f" {texts[5]}\n"])
     data = set_up(folder, config).data
     assert data.train.repeated == 2
-    assert "Of 12 documents" in data.note
+    assert "Of 24 documents" in data.note
 
 
 @pytest.mark.parametrize(
@@ -219,9 +263,42 @@ def test_text_that_cannot_be_used_is_refused_for_good(prepare: Any, lines: list[
     assert refused.value.code == "invalid_training_data"
 
 
-def test_a_passage_is_whole_or_half_of_one() -> None:
-    half = PASSAGE_TOKENS // 2
-    assert passages([[1.0] * PASSAGE_TOKENS + [3.0] * half, [5.0] * (half - 1)]) == [1.0, 3.0]
+def test_passages_are_cut_across_windows_and_leave_out_no_token() -> None:
+    losses = [[float(place)] * 7 for place in range(10)]
+    cut = independent(losses, [])
+    assert [len(passage) for passage in cut] == [PASSAGE_TOKENS, 70 - PASSAGE_TOKENS]
+    assert list(chain.from_iterable(cut)) == list(chain.from_iterable(losses))
+    assert independent([[1.0], [2.0]], []) == [[1.0, 2.0]]
+
+
+def test_whole_documents_are_what_is_independent_of_each_other() -> None:
+    assert independent([[1.0], [2.0, 3.0], [4.0]], [2, 1]) == [[1.0, 2.0, 3.0], [4.0]]
+
+
+def test_the_error_is_that_of_units_that_vary_as_wholes() -> None:
+    assert mean_and_error([[1.0], [2.0], [3.0], [6.0]]) == pytest.approx((3.0, 2.1602469 / 2))
+    together = [[1.0] * 50, [2.0] * 50, [3.0] * 50, [6.0] * 50]
+    assert mean_and_error(together) == pytest.approx((3.0, 2.1602469 / 2)), "what is said fifty times weighs no more"
+    assert mean_and_error([[1.0, 3.0], [2.0]]) == pytest.approx((2.0, 0.0)), "a mean of tokens, not of documents"
+    assert mean_and_error([[1.0, 2.0]]) == (1.5, 0.0)
+
+
+def test_the_error_of_the_gain_holds_in_repeated_draws() -> None:
+    """The interval of what clusters of tokens have in common covers the truth as often as it says."""
+    draw = random.Random(3)
+    covered = 0
+    for _ in range(400):
+        units = [[draw.gauss(0, 1)] * draw.randint(5, 60) for _ in range(40)]
+        mean, error = mean_and_error(units)
+        covered += abs(mean) <= 2.02 * error
+    assert 0.9 < covered / 400 < 0.98
+
+
+def test_longer_windows_than_there_can_be_are_refused(prepare: Any) -> None:
+    folder, config = prepare("run", [document(0, 120)], of_method={"context_length": 65.0})
+    with pytest.raises(FailedForGood, match="65 is more than the 64 tokens") as refused:
+        set_up(folder, config)
+    assert refused.value.code == "invalid_training_data"
 
 
 def test_windows_of_a_document() -> None:

@@ -9,7 +9,8 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 from trainer_world import BASE, World
 
-from schemas import FileDeleted, FinetuneRequested, FinetuneStarted, FinetuneTrained
+from schemas import FileDeleted, FinetuneRequested, FinetuneStarted, FinetuneTrained, Purpose
+from schemas.http.ingest import FileText
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,7 +45,7 @@ async def test_a_document_is_pretrained_on_and_its_events_say_how(world: World) 
     assert (await world.shown(job))["stage"] == "waiting_for_file"
     await world.publish(world.document(job.training_file, size=400_000))
     shown = await becomes(world, job, "queued")
-    chosen = {"n_epochs": 4, "batch_size": 4, "learning_rate_multiplier": 0.5, "context_length": 512}
+    chosen = {"n_epochs": 2, "batch_size": 8, "learning_rate_multiplier": 0.5, "context_length": 512}  # 195 windows
     assert shown["method"] == {"type": "pretrain", "pretrain": {"hyperparameters": chosen}}
     assert shown["hyperparameters"] == chosen
 
@@ -58,11 +59,12 @@ async def test_a_document_is_pretrained_on_and_its_events_say_how(world: World) 
 
 
 async def test_rows_of_text_are_pretrained_on_though_they_are_no_dataset(world: World) -> None:
-    file = world.file()
+    file = world.file(purpose="user_data")
     job = await ask(world, file)
-    await world.publish(world.not_rows(file, "no_answers", "fine-tune"))
-    await world.publish(world.unlabelled(file))
-    await becomes(world, job, "queued")
+    await world.publish(world.not_rows(file, "no_answers"))
+    await world.publish(world.unlabelled(file, rows=2000))
+    chosen = (await becomes(world, job, "queued"))["hyperparameters"]
+    assert (chosen["n_epochs"], chosen["batch_size"]) == (1, 32), "a row is a window at least, however short"
     later = await ask(world, file)
     assert (await world.shown(later))["status"] == "queued"
 
@@ -73,6 +75,27 @@ async def test_a_document_among_ones_own_data_is_pretrained_on(world: World) -> 
     await world.publish(world.not_rows(file, "no_rows"))
     await world.publish(world.document(file))
     await becomes(world, job, "queued")
+
+
+@pytest.mark.parametrize("purpose", ["assistants", "user_data"])
+async def test_a_file_that_was_read_before_anybody_listened_is_asked_for(world: World, purpose: str) -> None:
+    file = world.file(purpose=purpose, status="processed")
+    if purpose == "user_data":
+        await world.publish(world.not_rows(file, "no_answers"))
+    job = await ask(world, file)
+    assert (await world.shown(job))["stage"] == "waiting_for_file"
+    if purpose == "user_data":
+        found = FileText(kind="rows", text=world.unlabelled(file).records, rows=450)
+    else:
+        found = FileText(kind="document", text=world.document(file, size=450 * 4096).text)
+    world.elsewhere.texts[world.a, file] = found
+    chosen = (await becomes(world, job, "queued"))["hyperparameters"]
+    assert (chosen["n_epochs"], chosen["batch_size"]) == (1, 16)
+    at_once = await ask(world, file)
+    assert (await world.shown(at_once))["status"] == "queued"
+    await world.train(at_once)
+    [trained] = await eventually(lambda: [one for one in world.of(FinetuneTrained) if one.job_id == at_once.id])
+    assert trained.heldout == found.text
 
 
 async def test_no_upload_starts_it_by_itself(world: World) -> None:
@@ -87,18 +110,19 @@ async def test_no_upload_starts_it_by_itself(world: World) -> None:
 
 
 async def test_rows_with_answers_are_refused_and_what_to_do_is_said(world: World) -> None:
-    job = await ask(world, world.file())
-    await world.publish(world.prepared(job.training_file))
+    job = await ask(world, world.file(purpose="user_data"))
+    await world.publish(world.prepared(job.training_file, purpose="user_data"))
     failed = await becomes(world, job, "failed")
     assert (failed["error"]["code"], failed["error"]["param"]) == ("invalid_training_file", "training_file")
     assert "Use the method 'supervised'" in failed["error"]["message"]
 
 
-async def test_a_file_that_cannot_be_read_fails_the_job(world: World) -> None:
-    job = await ask(world, world.file())
-    await world.publish(world.not_rows(job.training_file, "no_rows", "fine-tune"))
+@pytest.mark.parametrize(("purpose", "code"), [("assistants", "no_document"), ("user_data", "bad_encoding")])
+async def test_a_file_that_cannot_be_read_fails_the_job(world: World, purpose: Purpose, code: str) -> None:
+    job = await ask(world, world.file(purpose=purpose))
+    await world.publish(world.not_rows(job.training_file, code, purpose))
     failed = await becomes(world, job, "failed")
-    assert failed["error"]["message"] == "no rows: no_rows"
+    assert failed["error"]["message"] == f"no rows: {code}"
 
 
 async def test_a_deleted_document_is_pretrained_on_by_nobody(world: World) -> None:
@@ -132,11 +156,17 @@ async def test_a_deleted_document_is_pretrained_on_by_nobody(world: World) -> No
             "hyperparameters.context_length",
             "can be set",
         ),
+        (
+            {"method": {"type": "pretrain", "pretrain": {"hyperparameters": {"context_length": 1025}}}},
+            "hyperparameters.context_length",
+            "allows 1024 tokens at most; got 1025",
+        ),
         ({"method": {"type": "pretrain", "supervised": {}}}, "method.supervised", "ask for 'supervised'"),
         ({"method": {"type": "supervised", "pretrain": {}}}, "method.pretrain", "ask for 'pretrain'"),
         ({"method": {"type": "dpo"}}, "method.type", "use 'supervised' or 'pretrain'"),
         ({"method": {"type": "pretrain"}, "validation_file": "rows"}, "validation_file", "Leave it out"),
-        ({"method": {"type": "pretrain"}, "training_file": "batch"}, "training_file", "'assistants' or 'fine-tune'"),
+        ({"method": {"type": "pretrain"}, "training_file": "batch"}, "training_file", "'assistants' (a document)"),
+        ({"method": {"type": "pretrain"}, "training_file": "rows"}, "training_file", "or 'user_data' (rows of the"),
         ({"training_file": "document"}, "training_file", "upload it with 'fine-tune'"),
     ],
 )

@@ -13,12 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 import pytest_asyncio
 
 from chassis.errors import Conflict, Transient
+from chassis.peers import Peer
 from chassis.private_folders import HELD
+from chassis.tokens import Tokens
 from eventbus.outbox import AggregateStore
 from schemas import DatasetPrepared, ObjectRef, RowCounts
 from stores.mongo import PyMongoError, connect
@@ -86,6 +89,8 @@ class Shop:
         self.queue = WorkQueue(self.kept, CLAIMABLE, database["turns"], first=INTERRUPTED)
         self.objects = Objects(settings)
         self.store = Store(self.objects)
+        tokens = Tokens.from_files("trainer", settings.token_private_key_file, settings.token_public_keys_file)
+        self.ingest = Peer("ingest", settings.ingest_url, tokens, httpx2.AsyncClient())
         self.employ()
 
     def employ(self, **changes: Any) -> None:
@@ -93,7 +98,8 @@ class Shop:
         settings = self.settings.model_copy(update=changes)
         self.training = Training(self.jobs, self.store, self.fork_server, settings)
         self.worker = LeasedWorker(self.queue, self.training, policy(settings), "worker-1")
-        self.sweep = Sweep(self.jobs, JobData(self.jobs, 1024), self.store, "worker-1", settings.trainer_lease_seconds)
+        data = JobData(self.jobs, self.ingest, 1024)
+        self.sweep = Sweep(self.jobs, data, self.store, "worker-1", settings.trainer_lease_seconds)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -157,7 +163,9 @@ class Shop:
             method="pretrain",
         )
         chosen: dict[str, int | float | str] = {"n_epochs": 8, "batch_size": 4, "learning_rate_multiplier": 10.0}
-        job.enqueue_text(Text(file_id="file-9", kind="document", object=document), {**chosen, "context_length": 48}, 1)
+        job.enqueue_text(
+            Text(file_id="file-9", kind="document", object=document), {**chosen, "context_length": LONGEST}, 1
+        )
         await self.kept.add(job)
         return job.id
 
@@ -361,7 +369,11 @@ async def test_rows_of_text_are_learned_as_they_are(shop: Shop, tmp_path: Path) 
     job.text = Text(file_id="file-9", kind="rows", object=rows)
     config = await shop.training._prepare(job, tmp_path)
     assert Path(config.train_path).read_bytes() == records
-    assert (config.method, config.of_method, config.validation_path) == ("pretrain", {"context_length": 48.0}, None)
+    assert (config.method, config.of_method, config.validation_path) == (
+        "pretrain",
+        {"context_length": float(LONGEST)},
+        None,
+    )
     assert config.dataset == {"file_id": "file-9", "sha256": rows.sha256}
 
 

@@ -33,6 +33,7 @@ from schemas import (
     TenantPolicy,
 )
 from schemas.artifacts import BaseModelSpec
+from schemas.http.ingest import FileText
 from schemas.http.registry import PROVIDER_MODEL
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
@@ -57,6 +58,7 @@ class Elsewhere:
 
     def __init__(self, space: Space) -> None:
         self.files: dict[tuple[str, str], dict[str, Any]] = {}
+        self.texts: dict[tuple[str, str], FileText] = {}
         self.policies: dict[str, TenantPolicy] = {}
         self._tokens = space.tokens("ingest")
 
@@ -77,6 +79,13 @@ class Elsewhere:
         @app.get("/v1/files")
         async def files() -> dict[str, Any]:
             return {"object": "list", "data": []}
+
+        @app.get("/internal/files/{file_id}/text")
+        async def text(file_id: str, request: Request) -> FileText:
+            caller = self._tokens.verify(request.headers["authorization"].removeprefix("Bearer "))
+            if (caller.tenant_id, file_id) not in self.texts:
+                raise NotFound(f"File '{file_id}' is no text.", code="no_text")
+            return self.texts[caller.tenant_id, file_id]
 
         @app.get("/internal/base_models")
         async def base_models() -> list[BaseModelSpec]:
@@ -213,10 +222,10 @@ class World:
             tenant_id=self.a, file_id=file, filename="help.md", title="Help", purpose="assistants", text=text
         )
 
-    def unlabelled(self, file: str) -> LabelingRequested:
+    def unlabelled(self, file: str, rows: int = 9) -> LabelingRequested:
         """A file became rows of text."""
         records = ObjectRef(bucket="b", key="records.jsonl", sha256="2" * 64, size=4000)
-        return LabelingRequested(tenant_id=self.a, file_id=file, rows=9, records=records)
+        return LabelingRequested(tenant_id=self.a, file_id=file, rows=rows, records=records)
 
     def not_rows(self, file: str, code: str, purpose: Purpose = "user_data") -> DatasetRejected:
         """A file became no dataset."""

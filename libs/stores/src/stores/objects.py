@@ -121,9 +121,16 @@ class Objects:
         """
         await self._within(_allowed(ref.size), self._download, ref, path)
 
-    async def stream(self, ref: ObjectRef) -> AsyncIterator[bytes]:
+    def stream(self, ref: ObjectRef) -> AsyncIterator[bytes]:
         """The object's bytes in chunks of 1 MiB, for answers; the digest is not checked."""
-        response = await self._call(self._client.get_object, bucket_name=ref.bucket, object_name=ref.key)
+        return self._stream(ref.bucket, ref.key)
+
+    def read(self, key: str) -> AsyncIterator[bytes]:
+        """The bytes of whatever lies under `key`, in chunks of 1 MiB, for who has lost its reference."""
+        return self._stream(self.bucket, key)
+
+    async def _stream(self, bucket: str, key: str) -> AsyncIterator[bytes]:
+        response = await self._call(self._client.get_object, bucket_name=bucket, object_name=key)
         try:
             while chunk := await self._call(response.read, CHUNK):
                 yield chunk

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from chassis.auth import Principal, require
+from chassis.auth import Principal, internal, require
+from chassis.errors import NotFound
 from chassis.http import Page, page
 from chassis.in_flight import InFlight
 from ingest.domain import Dataset, File
@@ -17,9 +18,11 @@ from ingest.receive import Limits, form_schema, receive
 from ingest.settings import Settings
 from ingest.store import Files
 from ingest.use_cases import Uploads
+from schemas.http.ingest import FileText
 
 Reads = Annotated[Principal, require("files:read")]
 Writes = Annotated[Principal, require("files:write")]
+Internal = Annotated[Principal, internal()]
 Order = Literal["asc", "desc"]
 SHOWN = {"uploaded": "uploaded", "processed": "processed", "error": "error"}
 
@@ -129,6 +132,20 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -
     async def delete_file(file_id: str, principal: Writes) -> dict[str, Any]:
         kept = await uploads.delete(principal.tenant_id, file_id, principal.only)
         return {"id": file_id, "object": "file", "deleted": True, "kept": [asdict(one) for one in kept]}
+
+    return router
+
+
+def internal_routes(files: Files) -> APIRouter:
+    """What other services ask."""
+    router = APIRouter(prefix="/internal/files")
+
+    @router.get("/{file_id}/text")
+    async def file_text(file_id: str, principal: Internal) -> FileText:
+        text = await files.text_of(await files.visible(principal.tenant_id, file_id))
+        if text is None:
+            raise NotFound(f"File '{file_id}' is no text.", code="no_text")
+        return text
 
     return router
 

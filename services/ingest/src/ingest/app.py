@@ -6,7 +6,7 @@ from typing import Unpack
 
 from fastapi import FastAPI
 
-from ingest.api import dataset_routes, file_routes
+from ingest.api import dataset_routes, file_routes, internal_routes
 from ingest.domain import Dataset, File
 from ingest.events import subscriptions
 from ingest.publishing import Publish
@@ -41,6 +41,11 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     )
     leftovers = Leftovers(kept, LEFT_BEHIND, File.finish_deletion)
     return service.app(
-        [file_routes(files, uploads, settings, worker.wake), dataset_routes(files), leftover_routes(leftovers)],
+        [
+            file_routes(files, uploads, settings, worker.wake),
+            dataset_routes(files),
+            internal_routes(files),
+            leftover_routes(leftovers),
+        ],
         streamed=["/v1/files"],
     )

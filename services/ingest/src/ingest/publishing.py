@@ -20,7 +20,7 @@ from ingest.parse_job import (
     UnlabelledFile,
 )
 from ingest.settings import Settings
-from ingest.store import Files, dataset_id_of
+from ingest.store import Files, dataset_id_of, document_key, records_key
 from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef
 from stores.objects import Objects
 
@@ -56,12 +56,10 @@ class Publish:
             case KeptFile():
                 await write(file, File.keep_as_is)
             case DocumentFile(title=title):
-                key = f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
-                text = await put_file(key, folder / "text.md", "text/markdown")
+                text = await put_file(document_key(file), folder / "text.md", "text/markdown")
                 await write(file, lambda it: it.became_document(text, title))
             case UnlabelledFile(rows=rows, note=note):
-                key = f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
-                records = await put_file(key, folder / "records.jsonl")
+                records = await put_file(records_key(file), folder / "records.jsonl")
                 await write(file, lambda it: it.needs_labels(records, rows, note))
             case DatasetFile(note=note):
                 dataset = await self._files.add_dataset(await self._dataset(file, folder, result))

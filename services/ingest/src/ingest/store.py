@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
 from ingest.domain import Dataset, File, State
 from schemas import ObjectRef
+from schemas.http.ingest import FileText
 from stores.mongo import Collection, Document, Query, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
@@ -282,6 +284,25 @@ class Files:
         """
         await self._objects.download(file.object, path)
 
+    async def text_of(self, file: File) -> FileText | None:
+        """What was said of a file's text when it was read, found again in the store; None while it is no text.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        if file.state != "processed" or file.kind is None:
+            return None
+        key = document_key(file) if file.kind == "document" else records_key(file)
+        digest, size, lines = hashlib.sha256(), 0, 0
+        async for chunk in self._objects.read(key):
+            digest.update(chunk)
+            size += len(chunk)
+            lines += chunk.count(b"\n")
+        text = ObjectRef(bucket=self._objects.bucket, key=key, sha256=digest.hexdigest(), size=size)
+        if file.kind == "document":
+            return FileText(kind="document", text=text)
+        return FileText(kind="rows", text=text, rows=lines)
+
     async def content(self, file: File) -> AsyncIterator[bytes]:
         """The bytes of a file, of which some are there already when this returns.
 
@@ -375,6 +396,16 @@ async def _sum(collection: Collection, query: Query, fields: Sequence[str]) -> i
     pipeline: list[Query] = [{"$match": query}, {"$group": {"_id": None, "bytes": {"$sum": total}}}]
     found = await collection.aggregate(pipeline).to_list(1)
     return int(found[0]["bytes"]) if found else 0
+
+
+def document_key(file: File) -> str:
+    """Where the text of a document lies."""
+    return f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
+
+
+def records_key(file: File) -> str:
+    """Where rows without answers lie, as JSONL of `{"text": …}`."""
+    return f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
 
 
 def dataset_id_of(file: File) -> str:

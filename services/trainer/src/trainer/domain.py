@@ -55,11 +55,13 @@ class Text(BaseModel):
         file_id: the file.
         kind: a document is one UTF-8 text, `rows` are JSONL of `{"text": …}`.
         object: where it lies.
+        rows: how many there are, where there are rows.
     """
 
     file_id: str
     kind: Literal["document", "rows"]
     object: ObjectRef
+    rows: int = 0
 
 
 class Checkpoint(BaseModel):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from chassis.errors import Invalid
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from chassis.errors import Invalid, NotFound, Transient
 from chassis.ids import now
+from chassis.peers import Peer
 from schemas import (
     FEWEST_TRAINING_ROWS,
     DatasetDeleted,
@@ -13,10 +19,14 @@ from schemas import (
     FileDeleted,
     LabelingRequested,
 )
+from schemas.http.ingest import FileText
 from trainer.domain import Failure, Job, Text
 from trainer.run.hyperparameters import resolve
 from trainer.run.methods import METHODS, Method
+from trainer.run.methods.pretrain import CONTEXT_LENGTH
 from trainer.store import FILE_DELETED, Jobs
+
+log = structlog.get_logger()
 
 SAME_ROWS = (
     "validation_file: it holds the rows of the training file. Give other rows, or leave it out: then some of the "
@@ -24,7 +34,7 @@ SAME_ROWS = (
 )
 
 BECAME_TEXT = ("no_rows", "no_answers")
-"""Codes with which ingest says that a file is text: no dataset, and yet something to learn from."""
+"""Codes with which ingest says that a `user_data` file is text: no dataset, and yet something to learn from."""
 
 BYTES_A_TOKEN = 4
 """About, of text: what a text costs is to be said before it is read."""
@@ -47,12 +57,26 @@ class JobData:
 
     Args:
         jobs: where they are kept.
+        ingest: asked for the text of a file of which no event was heard.
         longest: most tokens of a window of text.
     """
 
-    def __init__(self, jobs: Jobs, longest: int) -> None:
+    def __init__(self, jobs: Jobs, ingest: Peer, longest: int) -> None:
         self._jobs = jobs
+        self._ingest = ingest
         self._longest = longest
+
+    def check(self, requested: Mapping[str, Any]) -> None:
+        """Refuse what this installation would not honour.
+
+        Raises:
+            Invalid: the windows of text would be longer than it allows.
+        """
+        length = requested.get(CONTEXT_LENGTH.name)
+        if isinstance(length, int) and length > self._longest:
+            param = f"hyperparameters.{CONTEXT_LENGTH.name}"
+            message = f"{param}: this installation allows {self._longest} tokens at most; got {length}."
+            raise Invalid(message, param=param)
 
     async def arrive(self, event: DatasetPrepared | DatasetRejected) -> None:
         """A file became a dataset, or will never: the jobs that wait for it go on, or end."""
@@ -66,7 +90,7 @@ class JobData:
         if isinstance(event, DocumentParsed):
             text = Text(file_id=event.file_id, kind="document", object=event.text)
         else:
-            text = Text(file_id=event.file_id, kind="rows", object=event.records)
+            text = Text(file_id=event.file_id, kind="rows", object=event.records, rows=event.rows)
         await self._jobs.learn_text(event.tenant_id, text)
         await self._advance_all(event.tenant_id, event.file_id)
 
@@ -150,20 +174,41 @@ class JobData:
         if isinstance(dataset, DatasetPrepared):
             message = (
                 f"training_file: it holds rows with answers, and '{method.name}' learns from text. Use the method "
-                "'supervised', or upload a document, or rows of the one field 'text'."
+                "'supervised', or upload a document as 'assistants', or rows of the one field 'text' as 'user_data'."
             )
             raise Refused("invalid_training_file", message, "training_file")
         if await self._jobs.has_lost_text(job.tenant_id, job.training_file):
             raise Refused("invalid_training_file", FILE_DELETED, "training_file")
         if isinstance(dataset, DatasetRejected) and not (text or _became_text(dataset)):
             raise Refused("invalid_training_file", dataset.message, "training_file")
+        text = text or await self._ask(job)
         if text is None:
             return job
-        windows = max(1, text.object.size // (BYTES_A_TOKEN * self._longest))
+        windows = self._windows(text, job.requested)
         chosen: dict[str, int | float | str] = {**resolve(method.hyperparameters, windows, job.requested)}
         job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue_text(text, chosen, now()))
         await self._tell_queued(job, chosen)
         return job
+
+    async def _ask(self, job: Job) -> Text | None:
+        """The text of a file that was read before this service listened for texts, from ingest."""
+        about = "/internal/files/{}/text"
+        try:
+            found = await self._ingest.read(FileText, about, job.training_file, tenant_id=job.tenant_id)
+        except NotFound:  # not read yet; that it never will be, or was deleted, is said by an event
+            return None
+        except Transient as error:
+            log.warning("text_asked_later", job_id=job.id, error=error.message)
+            return None
+        text = Text(file_id=job.training_file, kind=found.kind, object=found.text, rows=found.rows)
+        await self._jobs.learn_text(job.tenant_id, text)
+        return await self._jobs.text(job.tenant_id, job.training_file)
+
+    def _windows(self, text: Text, requested: Mapping[str, Any]) -> int:
+        """About how many windows a text makes; none is of two rows."""
+        asked = requested.get(CONTEXT_LENGTH.name)
+        length = asked if isinstance(asked, int) else self._longest
+        return max(text.object.size // (BYTES_A_TOKEN * length), text.rows, 1)
 
     async def _tell_queued(self, job: Job, chosen: dict[str, int | float | str]) -> None:
         line = ", ".join(f"{name} {value}" for name, value in chosen.items())
@@ -171,8 +216,8 @@ class JobData:
 
 
 def _became_text(rejected: DatasetRejected) -> bool:
-    """Whether it is said only that a file is no dataset; a table that was asked for as one and is none is at fault."""
-    return rejected.code in BECAME_TEXT and (rejected.purpose == "user_data" or rejected.code == "no_answers")
+    """Whether it is said only that a file is no dataset; a file of another purpose with that code is refused."""
+    return rejected.purpose == "user_data" and rejected.code in BECAME_TEXT
 
 
 def _same_rows(one: DatasetPrepared, other: DatasetPrepared) -> bool:

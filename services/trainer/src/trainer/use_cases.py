@@ -42,9 +42,15 @@ ANY_NUMBER = 1000
 
 PURPOSES: dict[Source, tuple[str, ...]] = {
     "answers": ("fine-tune", "user_data"),
-    "text": ("assistants", "fine-tune", "user_data"),
+    "text": ("assistants", "user_data"),
 }
-"""What a file may have been uploaded for, to learn from it; rows of texts have the purpose `fine-tune`."""
+"""What a file may have been uploaded for, to learn from it."""
+
+WANTED: dict[Source, str] = {
+    "answers": "'fine-tune'",
+    "text": "'assistants' (a document) or 'user_data' (rows of the one field 'text')",
+}
+"""How to upload it instead."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Requests:
         tenant_id = principal.tenant_id
         method = method_of(asked.method)
         resolve(method.hyperparameters, ANY_NUMBER, asked.hyperparameters)
+        self._data.check(asked.hyperparameters)
         await self._check_base(tenant_id, asked.model)
         await self._check_file(principal, asked.training_file, "training_file", method.source)
         if asked.validation_file and method.source == "text":
@@ -187,9 +194,8 @@ class Requests:
         except NotFound as error:
             raise NotFound(f"{param}: no such file '{file_id}'.", param=param, code="file_not_found") from error
         if file["purpose"] not in PURPOSES[source]:
-            wanted = " or ".join(f"'{purpose}'" for purpose in PURPOSES[source] if purpose != "user_data")
             raise Invalid(
-                f"{param}: file '{file_id}' has the purpose '{file['purpose']}'; upload it with {wanted}.",
+                f"{param}: file '{file_id}' has the purpose '{file['purpose']}'; upload it with {WANTED[source]}.",
                 param=param,
                 code="invalid_purpose",
             )

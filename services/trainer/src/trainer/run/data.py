@@ -52,6 +52,7 @@ class Data:
         validation: what chooses the epoch; may be empty.
         longest: most tokens of an example.
         heldout: what is measured with the finished adapter, where the method does that.
+        heldout_documents: examples of each whole document in `heldout`; none where they are the end of one.
         unit: what an example is called, in the plural.
         note: what the job's owner should know of how it was split.
     """
@@ -60,6 +61,7 @@ class Data:
     validation: Examples
     longest: int
     heldout: Examples = field(default_factory=Examples)
+    heldout_documents: list[int] = field(default_factory=list)
     unit: str = "rows"
     note: str = ""
 

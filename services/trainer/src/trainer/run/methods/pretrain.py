@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +32,13 @@ MOST_OVER = 1.5
 """A document is held out only where the share does not grow to more than so many times what is wanted."""
 
 PASSAGE_TOKENS = 32
-"""Held-out text is compared passage by passage: the interval of the gain comes from as many pairs."""
+"""Of held-out text, how much counts as one passage; the end of an only document is compared passage by passage."""
 
-FEWEST_TOKENS = 400
-"""With fewer, less than two held-out passages are left."""
+FEWEST_HELDOUT = 10 * PASSAGE_TOKENS
+"""Less held-out text decides nothing."""
+
+FEWEST_TOKENS = 4 * FEWEST_HELDOUT
+"""With fewer, more than a quarter would have to be held out."""
 
 WINDOWS_WANTED = 400
 """Windows a run should see in all, repeats included."""
@@ -55,6 +57,10 @@ class Parts:
     heldout: list[list[int]]
 
 
+CONTEXT_LENGTH = Hyperparameter("context_length", 32, 131_072)
+"""Most tokens of a window; left out, as many as the base and the installation allow."""
+
+
 def auto_epochs(n_windows: int) -> int:
     """The fewer windows, the more often each is seen, up to `MOST_EPOCHS`."""
     return min(max(round(WINDOWS_WANTED / n_windows), 1), MOST_EPOCHS)
@@ -70,14 +76,18 @@ class Pretrain:
         Hyperparameter("n_epochs", 1, 50, auto=auto_epochs),
         BATCH_SIZE,
         LEARNING_RATE,
-        Hyperparameter("context_length", 32, 131_072),
+        CONTEXT_LENGTH,
     )
-    """`context_length`: most tokens of a window; left out, as many as the base and the installation allow."""
 
     def read(self, config: RunConfig, base: FrozenBase) -> Data:
         """Windows of the texts in the training file, some documents held out."""
-        asked = int(config.of_method.get("context_length", base.context_length))
-        longest = min(config.max_length, base.context_length, asked)
+        allowed = min(config.max_length, base.context_length)
+        longest = int(config.of_method.get(CONTEXT_LENGTH.name, allowed))
+        if longest > allowed:
+            raise BadTrainingData(
+                f"{CONTEXT_LENGTH.name}: {longest} is more than the {allowed} tokens that the base model and this "
+                "installation allow. Ask for fewer, or leave it out."
+            )
         texts, repeated = read_texts(Path(config.train_path))
         end = base.tokenizer.eos_token_id
         start = base.tokenizer.bos_token_id if base.tokenizer.bos_token_id is not None else end
@@ -86,14 +96,21 @@ class Pretrain:
             raise BadTrainingData(
                 f"The text has {tokens} tokens, too few to learn and to test from; at least {FEWEST_TOKENS}."
             )
-        parts = split_sections(documents[0]) if len(documents) == 1 else split_documents(documents, texts)
+        whole = split_documents(documents, texts)
+        parts = whole or split_sections(documents)
 
         def windows_of(part: list[list[int]]) -> list[Example]:
             return [window for tokens in part for window in windows(tokens, longest, start)]
 
-        train = Examples(windows_of(parts.train), repeated=repeated)
-        heldout = Examples(windows_of(parts.heldout))
-        return Data(train, Examples(windows_of(parts.validation)), longest, heldout, "windows", _note(parts, documents))
+        return Data(
+            train=Examples(windows_of(parts.train), repeated=repeated),
+            validation=Examples(windows_of(parts.validation)),
+            longest=longest,
+            heldout=Examples(windows_of(parts.heldout)),
+            heldout_documents=[len(windows(tokens, longest, start)) for tokens in whole.heldout] if whole else [],
+            unit="windows",
+            note=_note(parts, len(documents), whole is not None),
+        )
 
     def loss(self, model: AdaptedModel, batch: Sequence[Example]) -> tuple[Tensor, int]:
         """Summed cross-entropy of every token, and how many were the likeliest."""
@@ -112,21 +129,26 @@ class Pretrain:
     def measure(self, model: AdaptedModel, data: Data) -> dict[str, float]:
         """Perplexity of the held-out text with and without the adapter, and the gain in nats a token.
 
-        The errors are standard errors over passages of `PASSAGE_TOKENS` tokens.
+        Each has a standard error over the held-out documents, or over the passages of the end of an only one.
         """
         adapter = list(model.losses(data.heldout.rows))
         with model.without_adapter():
             base = list(model.losses(data.heldout.rows))
-        loss, base_loss = (statistics.fmean(chain.from_iterable(losses)) for losses in (adapter, base))
-        pairs = list(zip(passages(base), passages(adapter), strict=True))
+        saved = [
+            [before - after for before, after in zip(*pair, strict=True)] for pair in zip(base, adapter, strict=True)
+        ]
+        (loss, error), (base_loss, base_error), (gain, gain_error) = (
+            mean_and_error(independent(losses, data.heldout_documents)) for losses in (adapter, base, saved)
+        )
         return {
             "heldout_perplexity": math.exp(loss),
-            "heldout_error": _standard_error([after for _, after in pairs]),
+            "heldout_error": error,
             "base_heldout_perplexity": math.exp(base_loss),
-            "base_heldout_error": _standard_error([before for before, _ in pairs]),
-            "heldout_gain": base_loss - loss,
-            "heldout_gain_error": _standard_error([before - after for before, after in pairs]),
-            "heldout_passages": float(len(pairs)),
+            "base_heldout_error": base_error,
+            "heldout_gain": gain,
+            "heldout_gain_error": gain_error,
+            "heldout_passages": float(sum(map(len, adapter)) // PASSAGE_TOKENS),
+            "heldout_documents": float(len(data.heldout_documents)),
         }
 
 
@@ -158,11 +180,16 @@ def windows(tokens: Sequence[int], longest: int, start: int) -> list[Example]:
     ]
 
 
-def split_documents(documents: Sequence[list[int]], texts: Sequence[str]) -> Parts:
-    """Hold out whole documents, chosen by the digests of their texts, so that a text is always in the same part."""
+def split_documents(documents: Sequence[list[int]], texts: Sequence[str]) -> Parts | None:
+    """Hold out whole documents, chosen by the digests of their texts, so that a text is always in the same part.
+
+    None where no choice of them leaves enough on both sides: there is one alone, or one is most of the text.
+    """
     total = sum(map(len, documents))
     order = sorted(range(len(documents)), key=lambda place: hashlib.sha256(texts[place].encode()).digest())
-    heldout = _up_to(HELDOUT_SHARE * total, order, documents) or [min(order, key=lambda place: len(documents[place]))]
+    heldout = _enough(order, documents)
+    if not heldout:
+        return None
     others = [place for place in order if place not in heldout]
     validation = _up_to(VALIDATION_SHARE * total, others, documents) if len(others) > 1 else []
     away = {*heldout, *validation}
@@ -173,19 +200,57 @@ def split_documents(documents: Sequence[list[int]], texts: Sequence[str]) -> Par
     )
 
 
-def split_sections(tokens: list[int]) -> Parts:
-    """Hold out the end of an only document: sections beside each other, none of which has a token of another."""
-    to_test = len(tokens) - round(HELDOUT_SHARE * len(tokens))
-    to_validate = to_test - round(VALIDATION_SHARE * len(tokens))
-    return Parts([tokens[:to_validate]], [tokens[to_validate:to_test]], [tokens[to_test:]])
+def split_sections(documents: Sequence[list[int]]) -> Parts:
+    """Hold out the end of the longest document: sections beside each other, none of which has a token of another."""
+    longest = max(range(len(documents)), key=lambda place: len(documents[place]))
+    tokens = documents[longest]
+    to_test = len(tokens) - max(round(HELDOUT_SHARE * len(tokens)), FEWEST_HELDOUT)
+    to_validate = max(to_test - round(VALIDATION_SHARE * len(tokens)), 0)
+    learned = [tokens[:to_validate] if place == longest else one for place, one in enumerate(documents)]
+    return Parts(list(filter(None, learned)), list(filter(None, [tokens[to_validate:to_test]])), [tokens[to_test:]])
 
 
-def passages(losses: Iterable[list[float]]) -> list[float]:
-    """Mean loss of each passage; what is left at the end of a window is one if it is half as long at least."""
-    parts = (
-        of_window[at : at + PASSAGE_TOKENS] for of_window in losses for at in range(0, len(of_window), PASSAGE_TOKENS)
-    )
-    return [statistics.fmean(part) for part in parts if 2 * len(part) >= PASSAGE_TOKENS]
+def independent(losses: Sequence[list[float]], documents: Sequence[int]) -> list[list[float]]:
+    """The losses of windows, joined to what varies by itself.
+
+    Args:
+        losses: of each held-out window, in order.
+        documents: windows of each held-out document; none where the windows are the end of an only one, which is then
+            cut into passages, the last of them with what is left over.
+    """
+    if documents:
+        rest = iter(losses)
+        return [list(chain.from_iterable(islice(rest, n_windows))) for n_windows in documents]
+    tokens = list(chain.from_iterable(losses))
+    n_passages = max(len(tokens) // PASSAGE_TOKENS, 1)
+    cuts = [*(PASSAGE_TOKENS * number for number in range(n_passages)), len(tokens)]
+    return [tokens[start:end] for start, end in pairwise(cuts)]
+
+
+def mean_and_error(units: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Mean of all losses, and its standard error where those of a unit vary together; 0 of a single unit.
+
+    Source: Miller, "Adding Error Bars to Evals", arXiv 2411.00640, section 2.2 (clustered standard errors), with the
+    factor n / (n - 1) for few clusters.
+    """
+    n, size = len(units), sum(map(len, units))
+    mean = sum(map(sum, units)) / size
+    if n < 2:
+        return mean, 0.0
+    squares = sum((sum(unit) - mean * len(unit)) ** 2 for unit in units)
+    return mean, math.sqrt(n / (n - 1) * squares) / size
+
+
+def _enough(order: Sequence[int], documents: Sequence[list[int]]) -> list[int]:
+    """Documents to hold out: about the share, and never less than decides nothing, nor more than half of the text."""
+    total = sum(map(len, documents))
+    taken = _up_to(max(HELDOUT_SHARE * total, FEWEST_HELDOUT), order, documents)
+    size = sum(len(documents[place]) for place in taken)
+    if size >= FEWEST_HELDOUT:
+        return taken
+    sizes = {place: size + len(documents[place]) for place in order if place not in taken}
+    fitting = [place for place in sizes if FEWEST_HELDOUT <= sizes[place] <= total / 2]
+    return [*taken, min(fitting, key=sizes.__getitem__)] if fitting else []
 
 
 def _up_to(wanted: float, order: Sequence[int], documents: Sequence[list[int]]) -> list[int]:
@@ -198,14 +263,11 @@ def _up_to(wanted: float, order: Sequence[int], documents: Sequence[list[int]]) 
     return taken
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-
-def _note(parts: Parts, documents: Sequence[list[int]]) -> str:
+def _note(parts: Parts, n_documents: int, whole: bool) -> str:
     tokens = {"learned": parts.train, "for validation": parts.validation, "held out": parts.heldout}
-    if len(documents) == 1:
-        shares = ", ".join(f"{sum(map(len, part))} tokens are {name}" for name, part in tokens.items())
-        return f"It is one document, so its last section is held out, not a document: {shares}."
-    shares = ", ".join(f"{len(part)} ({sum(map(len, part))} tokens) are {name}" for name, part in tokens.items())
-    return f"Of {len(documents)} documents {shares}."
+    if whole:
+        shares = ", ".join(f"{len(part)} ({sum(map(len, part))} tokens) are {name}" for name, part in tokens.items())
+        return f"Of {n_documents} documents {shares}."
+    shares = ", ".join(f"{sum(map(len, part))} tokens are {name}" for name, part in tokens.items())
+    which = "It is one document" if n_documents == 1 else f"Of {n_documents} documents one is most of the text"
+    return f"{which}, so its last section is held out, not a document: {shares}."
