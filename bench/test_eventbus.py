@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from chassis.clock import utc_now
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from eventbus.aggregate import Aggregate
 from eventbus.outbox import AggregateStore
 from runtime import Service
 from schemas import Envelope, FileUploaded, ObjectRef, parse, read_envelope, to_message
-from schemas.envelope import utc_now
 from testkit import Space, eventually
 from testkit.space import Addresses
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from chassis.clock import utc_now
 from chassis.errors import Invalid
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
@@ -26,7 +27,6 @@ from eventbus.dead_letters import DeadLetters
 from eventbus.patience import Patience
 from runtime import Service
 from schemas import Envelope, Event, FileUploaded, MalformedEvent, ObjectRef, to_message
-from schemas.envelope import utc_now
 from testkit import Space, eventually
 from testkit.space import Addresses
 

@@ -19,10 +19,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from chassis.clock import utc_now
 from eventbus.event_size import MOST_EVENT_BYTES
 from schemas import EVENTS, TOPICS, Envelope, MalformedEvent, parse, read_envelope, to_message
 from schemas.artifacts import ARTIFACTS
-from schemas.envelope import Event, utc_now
+from schemas.envelope import Event
 from schemas.export import ROOT, incompatible, render, schema
 from schemas.topics import EVERY_HTTP_SERVICE
 

@@ -23,6 +23,7 @@ import structlog
 from tests.simulation.checkers import violations
 from tests.simulation.scenario import Scenario
 from tests.simulation.trace import lines, shortest
+from tests.simulation.turn_checker import places_given
 from tests.simulation.world import write_base
 
 CHUNK = 20
@@ -32,7 +33,15 @@ MOST_SHOWN = 3
 
 @dataclass
 class Tally:
-    """Sums over seeds; `broken` has the seeds that broke an invariant, and how, `ended` the jobs by last state."""
+    """Sums over seeds.
+
+    Attributes:
+        broken: the seeds that broke an invariant, and how.
+        ended: the jobs by their last state.
+        crowded: of how many seeds more jobs came than there are trainers.
+        gave: in how many of those a job gave its place.
+        places: how often a job gave its place, in all seeds.
+    """
 
     seeds: int
     steps: int
@@ -40,6 +49,9 @@ class Tally:
     lost_calls: int
     broken: dict[int, list[str]]
     ended: Counter[str]
+    crowded: int = 0
+    gave: int = 0
+    places: int = 0
 
 
 @contextmanager
@@ -74,6 +86,10 @@ def play(seeds: range) -> Tally:
             tally.faults += len(history.faults)
             tally.lost_calls += scenario.world.network.lost
             tally.ended.update(job["state"] for job in scenario.world.databases["trainer"]["jobs"].documents.values())
+            places = len(list(places_given(history)))
+            tally.places += places
+            tally.crowded += scenario.crowded
+            tally.gave += scenario.crowded and places > 0
             if wrong := violations(history):
                 tally.broken[seed] = wrong
     return tally
@@ -92,6 +108,9 @@ def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
             total.faults += tally.faults
             total.lost_calls += tally.lost_calls
             total.ended += tally.ended
+            total.crowded += tally.crowded
+            total.gave += tally.gave
+            total.places += tally.places
             total.broken |= tally.broken
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
@@ -138,6 +157,7 @@ def main() -> int:
         f"{len(total.broken)} seeds with violations, {time.monotonic() - began:.0f} s"
     )
     print("jobs: " + ", ".join(f"{count} {state}" for state, count in total.ended.most_common()))
+    print(f"places given: {total.places}; at least one in {total.gave} of {total.crowded} crowded seeds")
     if total.ended["succeeded"] <= total.ended["failed"]:
         print("more jobs failed than succeeded: whatever holds here, it is not the product at work")
         return 1

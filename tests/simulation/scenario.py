@@ -41,6 +41,12 @@ from trainer.domain import ENDED
 Ask = Callable[[Application], Awaitable[Any]]
 
 TENANTS = ("tenant_a", "tenant_b")
+CROWDED_EVERY = 8
+"""One seed of so many is crowded: more jobs at once than there are trainers, so that long ones give their places."""
+
+CROWD = ("tenant_a", "tenant_a", "tenant_b", "tenant_b", "tenant_b")
+"""Whose jobs they are: of two tenants each has more that wait, and of two at work one had its turn first."""
+
 DRAIN_SECONDS = 60.0
 """Two of the longest leases (10 s, the relay's), and what is left to train and to try again meanwhile."""
 
@@ -78,7 +84,11 @@ class Scenario:
         self.history: History = self.world.history
         self.chance = Random(seed + 1)
         self.nemesis = Nemesis(self.world, Random(seed + 2), most_faults)
-        self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
+        self.crowded = seed % CROWDED_EVERY == CROWDED_EVERY - 1
+        if self.crowded:
+            self.plans = [self._plan(number, tenant) for number, tenant in enumerate(CROWD)]
+        else:
+            self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
         self.busy = self.history.intents = len(self.plans)
         self.over = False
         self._evaluated: set[str] = set()
@@ -151,12 +161,12 @@ class Scenario:
             history.parked[name] = list(world.databases[name]["parked"].documents.values())
         self.over = True
 
-    def _plan(self, number: int) -> Plan:
+    def _plan(self, number: int, tenant: str = "") -> Plan:
         chance = self.chance
         upload = chance.random() < 0.4
         return Plan(
             number,
-            chance.choice(TENANTS),
+            tenant or chance.choice(TENANTS),
             upload,
             not upload and chance.random() < 0.1,
             chance.uniform(1, 20) if chance.random() < 0.2 else None,
@@ -197,7 +207,7 @@ class Scenario:
     async def _use(self, plan: Plan) -> None:
         """One user's doings; a request that is not answered is sent again with its key."""
         world = self.world
-        await asyncio.sleep(self.chance.uniform(0, 6))
+        await asyncio.sleep(self.chance.uniform(0, 1 if self.crowded else 6))
         if plan.upload:
             await world.publish(self._dataset(plan), "ingest")
             job_id = derived_id("ftjob-", plan.dataset_id)

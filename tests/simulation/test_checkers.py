@@ -66,3 +66,24 @@ def test_a_place_is_given_to_who_waited_longer(b_had: int, claimed: str, wrong: 
         Write(at, 100, "trainer", name, key, *change, "w") for at, (name, key, *change) in enumerate(steps)
     ]
     assert len(places_are_given_to_who_waited_longer(history)) == wrong
+
+
+def test_who_waited_when_that_was_asked_may_be_gone_before_the_place_is_given() -> None:
+    """Between the two a call may take long, and the lease of the job is renewed."""
+    running, gone = job("a", "a", "running", 1, "w"), job("b", "b", "cancelled", 0, "")
+    steps: list[tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = [
+        ("turns", "b", None, {"at": 1}),
+        ("turns", "a", None, {"at": 2}),
+        ("jobs", "b", None, job("b", "b", "queued", 0, "")),
+        ("jobs", "a", running, {**running, "checkpoint": {"step": 2}}),
+        ("jobs", "b", job("b", "b", "queued", 0, ""), gone),
+        ("jobs", "a", {**running, "checkpoint": {"step": 2}}, {**running, "checkpoint": {"step": 2}}),
+        ("jobs", "a", {**running, "checkpoint": {"step": 2}}, job("a", "a", "queued", 1, "w")),
+    ]
+    history = History()
+    history.writes += [
+        Write(at, 100, "trainer", name, key, *change, "w") for at, (name, key, *change) in enumerate(steps)
+    ]
+    assert places_are_given_to_who_waited_longer(history) == []
+    del history.writes[2]
+    assert len(places_are_given_to_who_waited_longer(history)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ def test_no_invariant_breaks_in_the_first_seeds() -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "200 seeds" in done.stdout
     assert "0 seeds with violations" in done.stdout
+    places = re.search(r"at least one in (\d+) of (\d+) crowded seeds", done.stdout)
+    assert places is not None, done.stdout
+    gave, crowded = map(int, places.groups())
+    assert crowded == 25
+    assert gave > crowded / 2, "what judges given places has too few to judge"
 
 
 def test_a_seed_takes_the_same_course_every_time() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tests.simulation.history import Document, History
+
+
+def places_given(history: History) -> Iterator[tuple[int, Document]]:
+    """Each write by which a job gave its place: its number, and the job after it."""
+    for at, write in enumerate(history.writes):
+        if write.collection != "jobs" or write.before is None or write.after is None:
+            continue
+        if (write.before["state"], write.after["state"]) == ("running", "queued"):
+            yield at, write.after
 
 
 def places_are_given_to_who_waited_longer(history: History) -> list[str]:
     """I20: a job gives its place only where another tenant's turn comes first, and whoever it was goes before it."""
     wrong = []
-    for at, write in enumerate(history.writes):
-        if write.collection != "jobs" or write.before is None or write.after is None:
-            continue
-        if (write.before["state"], write.after["state"]) != ("running", "queued"):
-            continue
-        own, owner = write.after["tenant_id"], write.after["lease"]["owner"]
-        same = (place for place in range(at - 1, -1, -1) if history.writes[place].id == write.id)
-        if not any(_waits_longer(history, place, own, write.server_ms) for place in range(next(same, 0), at)):
+    for at, job in places_given(history):
+        write, own, owner = history.writes[at], job["tenant_id"], job["lease"]["owner"]
+        asked = (place for place in range(at - 1, -1, -1) if _reaches(history, place, write.id))
+        if not any(_waits_longer(history, place, own, write.server_ms) for place in range(next(asked, 0), at)):
             wrong.append(f"I20: {write.id} gave its place at {write.at:.1f}, and nobody's turn came before its own")
         claim = next((place for place in range(at + 1, len(history.writes)) if _claims(history, place, owner)), None)
         if claim is None or history.writes[claim].id != write.id:
@@ -23,13 +30,25 @@ def places_are_given_to_who_waited_longer(history: History) -> list[str]:
         had = _turns(history, at).get(own, 0)
         turns = _turns(history, claim)
         wrong += [
-            f"I20: {write.id} gave its place at {write.at:.1f} and had it again before {job['_id']}"
-            for job in _free(history, at, write.server_ms)
-            if job["tenant_id"] != own
-            and turns.get(job["tenant_id"], 0) < had
-            and not any(one.id == job["_id"] for one in history.writes[at:claim])
+            f"I20: {write.id} gave its place at {write.at:.1f} and had it again before {other['_id']}"
+            for other in _free(history, at, write.server_ms)
+            if other["tenant_id"] != own
+            and turns.get(other["tenant_id"], 0) < had
+            and not any(one.id == other["_id"] for one in history.writes[at:claim])
         ]
     return wrong
+
+
+def _reaches(history: History, place: int, job_id: str) -> bool:
+    """Whether a job had a new checkpoint, or a new worker, by a write: it asks who waits after that.
+
+    Its lease is renewed since, where the answer or its write takes long.
+    """
+    one = history.writes[place]
+    if one.id != job_id or one.before is None or one.after is None:
+        return False
+    old, new = one.before, one.after
+    return old.get("checkpoint") != new.get("checkpoint") or bool(old["lease"]["fence"] != new["lease"]["fence"])
 
 
 def _claims(history: History, place: int, owner: str) -> bool:

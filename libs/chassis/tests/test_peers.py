@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from chassis.errors import NotFound, Transient
+from chassis.errors import Conflict, NotFound, Transient, WriteRefused
 from chassis.peers import Peer, Unreachable
 from schemas.http.accounts import TenantFacts
 from testkit import Space
@@ -127,3 +127,14 @@ async def test_who_takes_no_connection_has_not_heard_of_the_call(
         with pytest.raises(Transient, match="cannot be reached") as caught:
             await Peer("registry", "http://registry", space.tokens("console"), http).get("/one", tenant_id="t")
     assert isinstance(caught.value, Unreachable) is not heard_of_it
+
+
+@pytest.mark.parametrize("code", ["stale_fence", "stale_write", "wrong_state"])
+async def test_what_another_service_refuses_is_no_refusal_of_our_own_store(space: Space, code: str) -> None:
+    body = {"error": {"message": "It is being tested.", "code": code}}
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(409, json=body))
+    async with httpx2.AsyncClient(transport=transport) as http:
+        with pytest.raises(Conflict) as refused:
+            await Peer("registry", "http://registry", space.tokens("evaluator"), http).post("/x", tenant_id="tenant_a")
+    assert refused.value.code == code
+    assert not isinstance(refused.value, WriteRefused)

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from chassis.clock import utc_now
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.ids import new_id, now
 from chassis.settings import ServiceSettings
@@ -25,7 +26,6 @@ from eventbus.outbox import AggregateStore
 from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
 from runtime import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
-from schemas.envelope import utc_now
 from stores.leases import ABANDONED, UNCLAIMED
 from testkit import Space, eventually
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from chassis.errors import Conflict, NotFound, TooLarge, Transient
+from chassis.errors import BY_STATUS, NotFound, SartorError, TooLarge, Transient, WriteRefused
 from chassis.exhaustion import DiskFull
 from eventbus.aggregate import Aggregate
 from stores.mongo import PyMongoError
@@ -109,6 +109,11 @@ def worker(shelf: Shelf, kind: Kind[Parcel], **policy: Any) -> LeasedWorker[Parc
     return LeasedWorker(shelf, kind, Policy(lease_seconds=LEASE_SECONDS, **facts), "w")  # type: ignore[arg-type]
 
 
+def elsewhere(code: str) -> SartorError:
+    """What another service's 409 becomes here."""
+    return BY_STATUS[409]("It is being tested.", code=code)
+
+
 AWAY = Transient("Milvus is away.")
 FULL = DiskFull("full")
 
@@ -123,10 +128,13 @@ FULL = DiskFull("full")
         (AWAY, "put_off", ("put off", 7), 0),
         (PyMongoError("away"), "put_off", ("put off", 7), 0),
         (FULL, "put_off", ("put off", 10), 0),
-        (Conflict("claimed by another", code="stale_fence"), "lost", ("released", 0), 0),
-        (Conflict("kept changing", code="stale_write"), "lost", ("released", 0), 0),
-        (Conflict("is over", code="wrong_state"), "lost", ("released", 0), 0),
-        (Conflict("another service's 409"), "failed", ("put off", 7), 1),
+        (WriteRefused("claimed by another", code="stale_fence"), "lost", ("released", 0), 0),
+        (WriteRefused("kept changing", code="stale_write"), "lost", ("released", 0), 0),
+        (WriteRefused("is over", code="wrong_state"), "lost", ("released", 0), 0),
+        (elsewhere("conflict"), "failed", ("put off", 7), 1),
+        (elsewhere("stale_fence"), "failed", ("put off", 7), 1),
+        (elsewhere("stale_write"), "failed", ("put off", 7), 1),
+        (elsewhere("wrong_state"), "failed", ("put off", 7), 1),
         (MemoryError(), "failed", ("put off", 7), 1),
         (TooLarge("of our own, and not meant"), "failed", ("put off", 7), 1),
         (Failed(AWAY), "failed", ("put off", 7), 1),
@@ -185,7 +193,7 @@ async def test_an_end_that_cannot_be_recorded_is_come_to_again_without_another_a
     assert kind.begun == 1
 
 
-@pytest.mark.parametrize("error", [Conflict("claimed", code="stale_fence"), NotFound("gone")])
+@pytest.mark.parametrize("error", [WriteRefused("claimed", code="stale_fence"), NotFound("gone")])
 async def test_a_word_about_work_that_is_anothers_or_gone_is_none(error: Exception) -> None:
     shelf, kind = Shelf(), raising(None)
 
@@ -196,12 +204,13 @@ async def test_a_word_about_work_that_is_anothers_or_gone_is_none(error: Excepti
     assert (await worker(shelf, kind).work(parcel())).name == "lost"
 
 
-async def test_a_conflict_that_is_no_refusal_of_the_store_is_come_to_again_after_a_pause() -> None:
+@pytest.mark.parametrize("code", ["conflict", "stale_fence", "stale_write", "wrong_state"])
+async def test_a_conflict_that_is_no_refusal_of_the_store_is_come_to_again_after_a_pause(code: str) -> None:
     """Else the work is given back at once, and claimed again at once, for as long as somebody says so."""
     shelf, kind = Shelf(), raising(None)
 
     async def refuse(*_: Any) -> None:
-        raise Conflict("another service's 409")
+        raise elsewhere(code)
 
     kind.ended = refuse  # type: ignore[method-assign]
     assert (await worker(shelf, kind).work(parcel())).name == "put_off"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,8 +89,3 @@ def parse(event_type: type[Event], value: bytes) -> Event:
         return event_type.model_validate_json(value)
     except ValueError as error:
         raise MalformedEvent(f"{event_type.type}: {error}") from error
-
-
-def utc_now() -> datetime:
-    """The time put on new envelopes."""
-    return datetime.now(UTC)

@@ -10,6 +10,7 @@ import pytest
 from gateway_world import drift, feedback
 
 from chassis.auth import Principal
+from chassis.clock import utc_now
 from chassis.errors import Conflict, Forbidden, Invalid, SartorError
 from chassis.ids import derived_id
 from chassis.roles import ROLES, SCOPES
@@ -30,7 +31,6 @@ from event_gateway.domain import (
 from event_gateway.domain.received import ID_PREFIXES
 from event_gateway.sending import WebhookSender, is_outside
 from schemas import EVENTS, PUBLISHABLE, Envelope, parse
-from schemas.envelope import utc_now
 from schemas.export import ROOT
 
 PRODUCER = Principal("tenant_a", key_id="key_1", role="engineer", event_types=tuple(PUBLISHABLE))

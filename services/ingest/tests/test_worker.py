@@ -257,6 +257,23 @@ async def test_no_room_on_the_disk_is_no_fault_of_the_file(space: Space, tmp_pat
             assert list(disk.folder.iterdir()) == []
 
 
+async def test_a_parser_that_finds_no_room_for_the_word_of_its_error_is_no_fault_of_the_file(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "work", 2**18) as disk:
+        async with parts(space, ingest_work_dir=disk.folder) as ingest:
+            disk.fill(leave=2**16)
+            await ingest.upload()
+            claimed = await ingest.claim()
+            names = "from pathlib import Path\nfrom testkit.small_disk import SmallDisk\n"
+            fill = f"    SmallDisk(Path({str(disk.folder)!r})).fill()\n"
+            _parser(monkeypatch, names + FAILING.replace("    raise", f"{fill}    raise"))
+            with capture_logs() as logged:
+                end = await ingest.worker.work(claimed)
+            assert (end.name, [entry for entry in logged if entry["event"] == "parser_died"]) == ("put_off", [])
+            assert (await ingest.stored(claimed)).lease.failures == 0
+
+
 async def test_a_file_that_no_empty_disk_can_hold_is_rejected(space: Space, tmp_path: Path) -> None:
     with small_disk(tmp_path / "work", 2**15) as disk:
         async with parts(space, ingest_work_dir=disk.folder) as ingest:

@@ -291,6 +291,22 @@ async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(world: W
         assert (await http.post(f"/projects/{one}/next")).json()["id"] == skipped["id"]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_tasks_that_were_skipped_at_once_are_all_on_some_page(world: World, limit: int) -> None:
+    async with world.http() as http:
+        one = await project(http, 5)
+        first = [task["id"] for task in (await http.get(f"/projects/{one}/tasks")).json()["data"]]
+        last = {"$set": {"position": 5}}  # as of people who each found 4 to be the last
+        await world.database["tasks"].update_many({"_id": {"$in": first[:3]}}, last)
+        seen: list[str] = []
+        page: dict[str, Any] = {"has_more": True, "last_id": None}
+        while page["has_more"]:
+            after = {"after": page["last_id"]} if page["last_id"] else {}
+            page = (await http.get(f"/projects/{one}/tasks", params={"limit": limit, **after})).json()
+            seen += [task["id"] for task in page["data"]]
+        assert seen == [*first[3:], *sorted(first[:3])]
+
+
 def rated(world: World, number: int) -> FeedbackRecorded:
     return FeedbackRecorded(
         tenant_id=world.tenant, feedback_id=f"fb_{world.tenant}_{number}", chat_id="c", model="m", rating="up"

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from registry_world import BASE, Accounts, World, write_base
 
+from chassis.clock import wall
 from registry.app import build
 from registry.settings import Settings
 from schemas import (
@@ -36,6 +37,14 @@ class Lonely(World):
 
     def http(self, tenant: str | None = None, role: str | None = None) -> httpx2.AsyncClient:
         return self.service.http(self.space.headers("registry", self.a if tenant is None else tenant, role=role))
+
+
+async def test_a_services_clock_is_its_own_and_goes_with_it(folder: Path) -> None:
+    settings = Space(NOWHERE, folder).settings(Settings, "registry", models_dir=folder, base_model=BASE)
+    before = wall()
+    async with alone(build, settings, peers={"accounts": Accounts()}) as service:
+        assert wall() == service.seconds
+    assert before <= wall() < before + 600
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,13 @@ class Conflict(SartorError):
     status, type, default_code = 409, "conflict_error", "conflict"
 
 
+class WriteRefused(Conflict):
+    """A write that our own store, or the aggregate itself, refuses: the thing is another's by now, or over.
+
+    No peer's answer becomes one, whatever code it has: its refusal says nothing of what is held here.
+    """
+
+
 class TooLarge(SartorError):
     """More bytes, rows or tokens than the limit."""
 

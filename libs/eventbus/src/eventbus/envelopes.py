@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from chassis.clock import utc_now
 from chassis.ids import new_id
 from schemas import Envelope, Event
-from schemas.envelope import utc_now
 
 
 def envelope_of(

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from chassis.clock import wall
-from chassis.errors import Conflict, NotFound
+from chassis.errors import Conflict, NotFound, WriteRefused
 from chassis.text import quoted
 from eventbus.aggregate import Aggregate, Lease
 from eventbus.envelopes import envelope_of
@@ -158,7 +158,8 @@ class AggregateStore(Generic[A]):
             fence: the worker's fence; the write is refused when somebody claimed the aggregate after it.
 
         Raises:
-            Conflict: the document changed meanwhile, or the fence is old, or a unique field is taken.
+            WriteRefused: the document changed meanwhile, or the fence is old.
+            Conflict: a unique field is taken.
             TooLarge: one of its events is over `MOST_EVENT_BYTES`.
         """
         outbox = self._envelop(aggregate)
@@ -178,7 +179,7 @@ class AggregateStore(Generic[A]):
         except DuplicateKeyError as error:
             raise Conflict(f"Another {self.kind.__name__.lower()} has this already.", code="duplicate") from error
         if result.matched_count == 0:
-            raise Conflict(f"{self.kind.__name__} {aggregate.id} was changed by someone else.", code="stale_write")
+            raise WriteRefused(f"{self.kind.__name__} {aggregate.id} was changed by someone else.", code="stale_write")
         aggregate.version += 1
         if outbox:
             self._wake()
@@ -190,12 +191,12 @@ class AggregateStore(Generic[A]):
 
         Raises:
             NotFound: no such aggregate for the tenant.
-            Conflict: the fence is old, or the document kept changing.
+            WriteRefused: the fence is old, or the document kept changing.
         """
         for _ in range(8):
             aggregate = await self.get(tenant_id, aggregate_id)
             if fence is not None and aggregate.lease.fence != fence:
-                raise Conflict(
+                raise WriteRefused(
                     f"{self.kind.__name__} {aggregate_id} was claimed by another worker.", code="stale_fence"
                 )
             change(aggregate)
@@ -206,7 +207,7 @@ class AggregateStore(Generic[A]):
                     raise
                 continue
             return aggregate
-        raise Conflict(f"{self.kind.__name__} {aggregate_id} is too busy; try again.", code="stale_write")
+        raise WriteRefused(f"{self.kind.__name__} {aggregate_id} is too busy; try again.", code="stale_write")
 
     async def claim(self, query: Query, owner: str, seconds: float) -> A | None:
         """Claim one aggregate that matches `query` and that nobody holds a lease on; the oldest first.

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.auth import Principal, caller_of
+from chassis.clock import utc_now
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, TooLarge, Unprocessable
 from chassis.http import error_response
@@ -146,7 +147,7 @@ class Idempotency:
             Conflict: another attempt is under way.
             Unprocessable: the key belongs to a request with another body.
         """
-        fresh = {"attempt": "", "until_ms": 0, "life": attempt.token, "expires_at": datetime.now(UTC) + KEEP}
+        fresh = {"attempt": "", "until_ms": 0, "life": attempt.token, "expires_at": utc_now() + KEEP}
         record = await self.records.find_one_and_update(
             {"_id": attempt.record_id}, {"$setOnInsert": fresh}, upsert=True, return_document=False
         )

@@ -222,9 +222,16 @@ class Service:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        before = CLOCK.set(self._clock)
+        try:
+            async with self._at_work(app):
+                yield
+        finally:
+            CLOCK.reset(before)
+
+    @asynccontextmanager
+    async def _at_work(self, app: FastAPI) -> AsyncIterator[None]:
         app.state.stopping = False
-        if self._clock:
-            CLOCK.set(self._clock)
         await self._prepare()
         await self.bus.start()
         names = {"loop_lag": _measure_loop_lag, **self._background}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
+from chassis.clock import utc_now
 from chassis.ids import SERVER_MS
 from chassis.limits import FRESH_SECONDS, MINUTE, Limiter
 from stores.mongo import Collection, PyMongoError, Query, UpdateOne, ensure_index
@@ -91,5 +92,5 @@ def _less(limit: int, amount: float) -> list[Query]:
     since: Query = {"$subtract": [SERVER_MS, {"$ifNull": ["$at_ms", SERVER_MS]}]}
     refill = {"$divide": [{"$multiply": [since, "$limit"]}, MINUTE * 1000]}
     full = {"$min": ["$limit", {"$add": [{"$ifNull": ["$level", "$limit"]}, refill]}]}
-    left = {"level": {"$subtract": [full, amount]}, "at_ms": SERVER_MS, "expires_at": datetime.now(UTC) + KEEP}
+    left = {"level": {"$subtract": [full, amount]}, "at_ms": SERVER_MS, "expires_at": utc_now() + KEEP}
     return [{"$set": of_all}, {"$set": left}]

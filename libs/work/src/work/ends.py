@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from chassis.errors import Conflict, SartorError, Transient
+from chassis.errors import SartorError, Transient, WriteRefused
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
 from stores.mongo import PyMongoError
-
-REFUSED = ("stale_fence", "stale_write", "wrong_state")
-"""Codes of a write that a store, or the aggregate itself, refused: the work is another's, or over."""
 
 
 class End(Exception):
@@ -96,7 +93,7 @@ def end_of(error: Exception, retry_seconds: float) -> End:
     """The end of an attempt that an error ended.
 
     What is away, or lacking on this machine, is no fault of the work; a write that its store refuses means that the
-    work is another's or over; all else counts against it, a conflict that somebody else tells of too.
+    work is another's or over; all else counts against it, whatever another service refuses too.
     """
     if isinstance(error, End):
         return error
@@ -104,14 +101,9 @@ def end_of(error: Exception, retry_seconds: float) -> End:
         return PutOff(EXHAUSTED_SECONDS, message_of(error), error)
     if isinstance(error, (Transient, PyMongoError)):
         return PutOff(retry_seconds, message_of(error), error)
-    if is_refusal(error):
+    if isinstance(error, WriteRefused):
         return Lost(message_of(error))
     return Failed(error)
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether a write was refused because the work is another's, or over."""
-    return isinstance(error, Conflict) and error.code in REFUSED
 
 
 def message_of(error: Exception) -> str:

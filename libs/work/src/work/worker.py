@@ -9,11 +9,11 @@ from typing import ClassVar, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Histogram
 
-from chassis.errors import NotFound
+from chassis.errors import NotFound, WriteRefused
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
 from eventbus.aggregate import Aggregate
 from stores.mongo import PyMongoError
-from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff, end_of, is_refusal, message_of
+from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff, end_of, message_of
 from work.held import Held
 from work.policy import Policy
 from work.queue import WorkQueue
@@ -134,7 +134,7 @@ class LeasedWorker(Generic[A]):
             _log(end)
             await self._kind.ended(one, end)
         except Exception as error:  # the boundary of an end: it is come to again, after a pause
-            if is_refusal(error) or isinstance(error, NotFound):
+            if isinstance(error, (WriteRefused, NotFound)):
                 end = Lost(message_of(error))
             else:
                 log.warning("end_not_recorded", end=end.name, exc_info=error)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from accounts.domain import ApiKey, AuditEntry, Chain, Tenant, User
 from chassis.auth import Principal
+from chassis.clock import utc_now
 from chassis.errors import Conflict
 from chassis.ids import new_id, now
 from chassis.text import quoted
@@ -347,7 +347,7 @@ class Accounts:
     async def begin_sign_in(self, email: str, address: str) -> str:
         """Count an attempt before it is known whether it is good, so that many at once are counted too."""
         attempt = new_id("attempt_")
-        await self._attempts.insert_one({"_id": attempt, "email": email, "address": address, "at": datetime.now(UTC)})
+        await self._attempts.insert_one({"_id": attempt, "email": email, "address": address, "at": utc_now()})
         return attempt
 
     async def end_sign_in(self, attempt: str) -> None:
@@ -361,5 +361,5 @@ class Accounts:
 
     async def note_sign_up(self, address: str) -> int:
         """Count an attempt to make a tenant; how many came from there in the last hour."""
-        await self._sign_ups.insert_one({"address": address, "at": datetime.now(UTC)})
+        await self._sign_ups.insert_one({"address": address, "at": utc_now()})
         return int(await self._sign_ups.count_documents({"address": address}))

@@ -7,12 +7,13 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from chassis.auth import Principal
+from chassis.clock import utc_now
 from chassis.errors import Forbidden, NotFound, SartorError, Unauthenticated
 from chassis.limits import Allowance
 from chassis.peers import Peer
@@ -80,7 +81,7 @@ class Sessions:
         """Start a session; returns the cookie's value."""
         cookie = secrets.token_urlsafe(32)
         session = _session({**person, "_id": _hash(cookie)})
-        opened = datetime.now(UTC)
+        opened = utc_now()
         times = {"checked_at": opened, "expires_at": opened + timedelta(hours=self._hours)}
         await self._records.insert_one({"_id": session.id, **asdict(session), **times})
         return cookie
@@ -89,7 +90,7 @@ class Sessions:
         """The session of a cookie, if it has one that is not over, with the role its person has by now."""
         if not cookie:
             return None
-        now = datetime.now(UTC)
+        now = utc_now()
         found = await self._records.find_one({"_id": _hash(cookie), "expires_at": {"$gt": now}})
         if found is None:
             return None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chassis.errors import Conflict
+from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus.aggregate import Aggregate
 from schemas import EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef, Task
@@ -116,7 +116,7 @@ class Evaluation(Aggregate):
         """An attempt begins.
 
         Raises:
-            Conflict: the evaluation is over.
+            WriteRefused: the evaluation is over.
         """
         self._require_open()
         self.state = "running"
@@ -171,7 +171,7 @@ class Evaluation(Aggregate):
             cost: of the answers; None where one of them has no price.
 
         Raises:
-            Conflict: the evaluation is over.
+            WriteRefused: the evaluation is over.
         """
         self._require_open()
         self.state = "completed"
@@ -215,4 +215,4 @@ class Evaluation(Aggregate):
 
     def _require_open(self) -> None:
         if self.state not in OPEN:
-            raise Conflict(f"Evaluation {self.id} is {self.state}.", code="wrong_state")
+            raise WriteRefused(f"Evaluation {self.id} is {self.state}.", code="wrong_state")

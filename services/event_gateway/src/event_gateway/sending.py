@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 
 from chassis.errors import Invalid
+from chassis.ids import now
 from event_gateway.domain import Endpoint, Outcome
 from schemas import signed_headers
 
@@ -92,7 +92,7 @@ class WebhookSender:
 
     async def send(self, endpoint: Endpoint, webhook_id: str, body: str) -> Outcome:
         """Send it once."""
-        at, content = int(time.time()), body.encode()
+        at, content = now(), body.encode()
         secret, *former = endpoint.signing(at)
         headers = {"content-type": "application/json", "user-agent": "sartor-webhooks/1"}
         headers |= signed_headers(secret, webhook_id, at, content, *former)

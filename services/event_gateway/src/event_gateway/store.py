@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from chassis.clock import utc_now
 from chassis.errors import NotFound, Transient
 from chassis.ids import new_id, now
 from chassis.text import quoted
@@ -52,7 +53,7 @@ class Log:
             number = there["number"] if there else await self._next(tenant_id)
             try:
                 if not there:
-                    expires = datetime.now(UTC) + self._kept
+                    expires = utc_now() + self._kept
                     entry = {"_id": shown["id"], "tenant_id": tenant_id, "number": number, "type": shown["type"]}
                     await self._entries.insert_one({**entry, "event": dict(shown), "expires_at": expires})
             except DuplicateKeyError:
@@ -135,7 +136,7 @@ class Refusals:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await ensure_index(self._entries, [("tenant_id", 1), ("number", -1)])
+        await ensure_index(self._entries, [("tenant_id", 1), ("number", -1), ("_id", -1)])
         await ensure_index(self._entries, "expires_at", expireAfterSeconds=0)
 
     async def keep(self, tenant_id: str, refused: Refused) -> None:
@@ -146,7 +147,7 @@ class Refusals:
         number = int(counted["count"]) if counted else 1
         place = {"_id": f"{tenant_id}/{number % self._most}"}
         entry = {"tenant_id": tenant_id, "number": number, "refusal_id": new_id("refused_"), "at": now()}
-        about = {**asdict(refused), "expires_at": datetime.now(UTC) + self._kept}
+        about = {**asdict(refused), "expires_at": utc_now() + self._kept}
         await self._entries.replace_one(place, {**place, **entry, **about}, upsert=True)
 
     async def page(self, tenant_id: str, *, limit: int, after: str | None) -> list[Document]:
@@ -158,7 +159,7 @@ class Refusals:
         found = await page(
             self._entries,
             {"tenant_id": tenant_id},
-            [("number", -1)],
+            [("number", -1), ("_id", -1)],
             limit=limit,
             after=None if after is None else {"tenant_id": tenant_id, "refusal_id": after},
             missing=f"No refused event {quoted(after or '')}.",

@@ -46,13 +46,14 @@ def main() -> int:
     die_with_parent(int(sys.argv[2]))
     warnings.simplefilter("ignore")  # openpyxl has one for every cell that it cannot read, and says what stands there
     try:
-        with exhaustion_named():
-            leave_result(folder)
+        with exhaustion_named():  # a full disk has no room for the word of another error either
+            try:
+                leave_result(folder)
+            except Exception as error:  # the boundary: what is left of it is its place, and nothing of the file
+                write_fault(folder, error)
+                raise
     except Exhausted as error:
         return error.exit_code
-    except Exception as error:  # the boundary: what is left of it is its place, and nothing of the file
-        write_fault(folder, error)
-        raise
     return 0
 
 

@@ -20,6 +20,9 @@ BATCH = 250
 OPEN: Query = {"state": {"$in": ["open", None]}}
 TO_PURGE: Query = {"state": "deleted"}
 
+IN_ORDER = [("position", 1), ("_id", 1)]
+"""Of tasks; two that were skipped at once share a position."""
+
 
 class Labels:
     """The service's documents, in its own words.
@@ -42,7 +45,7 @@ class Labels:
 
     async def prepare(self) -> None:
         """Create the indexes."""
-        await ensure_index(self._tasks, [("project_id", 1), ("position", 1)])
+        await ensure_index(self._tasks, [("project_id", 1), ("position", 1), ("_id", 1)])
         await ensure_index(self._tasks, [("project_id", 1), ("tenant_id", 1), ("answered_at", 1)])
         await ensure_index(self._feedback, [("tenant_id", 1), ("created_at", -1), ("_id", -1)])
 
@@ -133,7 +136,7 @@ class Labels:
     async def take(self, project: Project, person: str, seconds: float) -> Task | None:
         """The first unanswered task nobody else holds, held for this person; their own one again, if they have it."""
         unanswered = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}
-        found = await self._holds.take(unanswered, person, seconds, sort=[("position", 1)])
+        found = await self._holds.take(unanswered, person, seconds, sort=IN_ORDER)
         return Task.model_validate(found) if found else None
 
     async def skip(self, project: Project, task_id: str, person: str) -> None:
@@ -196,14 +199,14 @@ class Labels:
     async def answered(self, project: Project) -> list[Task]:
         """Every answered task, in order."""
         query = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": {"$ne": None}}
-        return [Task.model_validate(found) async for found in self._tasks.find(query).sort("position", 1)]
+        return [Task.model_validate(found) async for found in self._tasks.find(query).sort(IN_ORDER)]
 
     async def tasks_page(self, project: Project, *, limit: int, after: str | None) -> list[Task]:
         """Tasks in order."""
         query = {"project_id": project.id, "tenant_id": project.tenant_id}
         behind = None if after is None else {**query, "_id": after}
         missing = f"No task {quoted(after or '')} in this project."
-        found = await page(self._tasks, query, [("position", 1)], limit=limit, after=behind, missing=missing)
+        found = await page(self._tasks, query, IN_ORDER, limit=limit, after=behind, missing=missing)
         return [Task.model_validate(one) for one in found]
 
     async def keep_feedback(self, event: FeedbackRecorded) -> None:

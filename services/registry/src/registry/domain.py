@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from chassis.errors import Conflict
+from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus.aggregate import Aggregate
 from schemas import (
@@ -229,7 +229,7 @@ class Model(Aggregate):
         """A person lets the model through.
 
         Raises:
-            Conflict: the model does not wait for a person.
+            WriteRefused: the model does not wait for a person.
         """
         if self.waiting_for != "approval":
             raise self._unexpected("approved", "Only a model that waits for approval can be.")
@@ -239,7 +239,7 @@ class Model(Aggregate):
         """A person stops the model before it reaches production.
 
         Raises:
-            Conflict: it is in production already, or at its end.
+            WriteRefused: it is in production already, or at its end.
         """
         if self.state not in ("candidate", "awaiting_approval"):
             raise self._unexpected("rejected", "Retire a model in production with DELETE /v1/models/{model}.")
@@ -389,6 +389,8 @@ class Model(Aggregate):
     def _keep(self, decision: Decision) -> None:
         self.decisions = [*self.decisions, decision]
 
-    def _unexpected(self, verb: str, advice: str) -> Conflict:
+    def _unexpected(self, verb: str, advice: str) -> WriteRefused:
         waits = f" and waits for {self.waiting_for}" if self.waiting_for else ""
-        return Conflict(f"Model {self.id} cannot be {verb}: it is {self.state}{waits}. {advice}", code="wrong_state")
+        return WriteRefused(
+            f"Model {self.id} cannot be {verb}: it is {self.state}{waits}. {advice}", code="wrong_state"
+        )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from chassis.errors import Conflict
+from chassis.errors import Conflict, WriteRefused
 from eventbus.aggregate import Aggregate
 from schemas import (
     DatasetPrepared,
@@ -374,4 +374,4 @@ class Job(Aggregate):
 
     def _expect(self, *states: State) -> None:
         if self.state not in states:
-            raise Conflict(f"Job '{self.id}' is {self.state}.", code="wrong_state")
+            raise WriteRefused(f"Job '{self.id}' is {self.state}.", code="wrong_state")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from chassis.clock import wall
 from chassis.ids import derived_id, now
 from eventbus.outbox import AggregateStore
 from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected, FileDeleted
@@ -103,8 +103,8 @@ class Jobs:
         await ensure_index(self._jobs.collection, [("swept", 1), ("state", 1), ("created_at", 1)])
         await ensure_index(self._jobs.collection, [("adapter_files", 1), ("created_at", 1)])
         await ensure_index(self._jobs.collection, [("tenant_id", 1), ("adapter.adapter_id", 1)])
-        await ensure_index(self._events, [("job_id", 1), ("order", -1)])
-        await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1)])
+        await ensure_index(self._events, [("job_id", 1), ("order", -1), ("_id", -1)])
+        await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1), ("_id", -1)])
 
     async def get(self, tenant_id: str, job_id: str, where: Mapping[str, Any] | None = None) -> Job:
         """The tenant's job, if it meets the further conditions of `where`.
@@ -295,7 +295,7 @@ class Jobs:
             job_id=job.id,
             tenant_id=job.tenant_id,
             created_at=now(),
-            order=time.time_ns(),
+            order=round(wall() * 1e9),
             level=level,
             message=message,
             type="metrics" if data is not None else "message",
@@ -341,4 +341,4 @@ async def _newest(collection: Collection, job: Job, by: str, most: int, after: s
     of_job = {"job_id": job.id, "tenant_id": job.tenant_id}
     behind = None if after is None else {**of_job, "_id": after}
     missing = f"'{after}' is not of job '{job.id}'."
-    return await page(collection, of_job, [(by, -1)], limit=most, after=behind, missing=missing)
+    return await page(collection, of_job, [(by, -1), ("_id", -1)], limit=most, after=behind, missing=missing)
