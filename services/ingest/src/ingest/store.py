@@ -293,12 +293,8 @@ class Files:
         if file.state != "processed" or file.kind is None:
             return None
         key = document_key(file) if file.kind == "document" else records_key(file)
-        digest, size, lines = hashlib.sha256(), 0, 0
-        async for chunk in self._objects.read(key):
-            digest.update(chunk)
-            size += len(chunk)
-            lines += chunk.count(b"\n")
-        text = ObjectRef(bucket=self._objects.bucket, key=key, sha256=digest.hexdigest(), size=size)
+        sha256, size, lines = await _measured(self._objects.read(key))
+        text = ObjectRef(bucket=self._objects.bucket, key=key, sha256=sha256, size=size)
         if file.kind == "document":
             return FileText(kind="document", text=text)
         return FileText(kind="rows", text=text, rows=lines)
@@ -389,6 +385,16 @@ class Files:
     async def remove_rows(self, dataset: Dataset) -> None:
         """Remove all that was stored of a dataset version."""
         await self._objects.delete_prefix(f"tenants/{dataset.tenant_id}/datasets/{dataset.id}/")
+
+
+async def _measured(chunks: AsyncIterator[bytes]) -> tuple[str, int, int]:
+    """Digest, bytes and lines of what comes."""
+    digest, size, lines = hashlib.sha256(), 0, 0
+    async for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+        lines += chunk.count(b"\n")
+    return digest.hexdigest(), size, lines
 
 
 async def _sum(collection: Collection, query: Query, fields: Sequence[str]) -> int:
