@@ -20,7 +20,8 @@ from ingest.parse_job import (
     UnlabelledFile,
 )
 from ingest.settings import Settings
-from ingest.store import Files, dataset_id_of, document_key, records_key
+from ingest.store import Files, dataset_id_of
+from ingest.texts import document_key, records_key
 from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef
 from stores.objects import Objects
 

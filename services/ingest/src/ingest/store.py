@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, new_id, now
 from eventbus.outbox import AggregateStore
 from ingest.domain import Dataset, File, State
+from ingest.texts import find_text
 from schemas import ObjectRef
 from schemas.http.ingest import FileText
 from stores.mongo import Collection, Document, Query, ensure_index
@@ -290,14 +290,7 @@ class Files:
         Raises:
             NotFound: it is gone.
         """
-        if file.state != "processed" or file.kind is None:
-            return None
-        key = document_key(file) if file.kind == "document" else records_key(file)
-        sha256, size, lines = await _measured(self._objects.read(key))
-        text = ObjectRef(bucket=self._objects.bucket, key=key, sha256=sha256, size=size)
-        if file.kind == "document":
-            return FileText(kind="document", text=text)
-        return FileText(kind="rows", text=text, rows=lines)
+        return await find_text(self._objects, file)
 
     async def content(self, file: File) -> AsyncIterator[bytes]:
         """The bytes of a file, of which some are there already when this returns.
@@ -387,31 +380,11 @@ class Files:
         await self._objects.delete_prefix(f"tenants/{dataset.tenant_id}/datasets/{dataset.id}/")
 
 
-async def _measured(chunks: AsyncIterator[bytes]) -> tuple[str, int, int]:
-    """Digest, bytes and lines of what comes."""
-    digest, size, lines = hashlib.sha256(), 0, 0
-    async for chunk in chunks:
-        digest.update(chunk)
-        size += len(chunk)
-        lines += chunk.count(b"\n")
-    return digest.hexdigest(), size, lines
-
-
 async def _sum(collection: Collection, query: Query, fields: Sequence[str]) -> int:
     total = {"$add": [{"$ifNull": [f"${name}", 0]} for name in fields]}
     pipeline: list[Query] = [{"$match": query}, {"$group": {"_id": None, "bytes": {"$sum": total}}}]
     found = await collection.aggregate(pipeline).to_list(1)
     return int(found[0]["bytes"]) if found else 0
-
-
-def document_key(file: File) -> str:
-    """Where the text of a document lies."""
-    return f"tenants/{file.tenant_id}/documents/{file.id}/text.md"
-
-
-def records_key(file: File) -> str:
-    """Where rows without answers lie, as JSONL of `{"text": …}`."""
-    return f"tenants/{file.tenant_id}/files/{file.id}/unlabelled.jsonl"
 
 
 def dataset_id_of(file: File) -> str:
