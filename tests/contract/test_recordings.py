@@ -21,10 +21,12 @@ from fastapi import FastAPI
 
 from chassis.settings import ServiceSettings
 from event_gateway.domain import VISIBLE
+from registry.store import Replicas
 from runtime import Service
 from schemas import (
     EVENTS,
     TOPICS,
+    AdapterResident,
     DocumentParsed,
     EvaluationCompleted,
     Event,
@@ -38,6 +40,7 @@ from schemas import (
     LabelsPublished,
     ModelPromoted,
     ModelRegistered,
+    ReplicaReady,
     TenantCreated,
     TenantPolicyChanged,
     parse,
@@ -256,10 +259,21 @@ async def put_records(space: Space, events: Seen) -> None:
         objects.close()
 
 
-async def go_on(database: Database, event: Event) -> None:
-    """What the trainer's worker had done by the time its event was recorded."""
+async def go_on(service: Service, event: Event, events: Sequence[Event]) -> None:
+    """What the trainer's worker, or a replica, had done by the time its event was recorded.
+
+    A release whose replicas did not say which base they proved is replayed with replicas that do: in an upgrade they
+    come first.
+    """
     if isinstance(event, FinetuneTrained):
-        await database["jobs"].update_one({"_id": event.job_id}, {"$set": {"state": "evaluating"}})
+        await service.database["jobs"].update_one({"_id": event.job_id}, {"$set": {"state": "evaluating"}})
+    if isinstance(event, AdapterResident) and service.name == "registry":
+        trained = {one.adapter_id: one for one in events if isinstance(one, FinetuneTrained)}[event.adapter_id]
+        base = {"base_model": trained.base_model, "base_digest": trained.base_digest}
+        facts = {"tenant_id": "", "engine": "tgi", "capabilities": ["echo"], **base}
+        replicas = Replicas(service.database["replicas"], 60)
+        await replicas.ready(ReplicaReady(replica_id=event.replica_id, replica_url=event.replica_url, **facts))
+        await replicas.heard(event.replica_id, **base)
 
 
 async def replay(space: Space, service: Service, messages: Sequence[Message]) -> None:
@@ -278,8 +292,9 @@ async def replay(space: Space, service: Service, messages: Sequence[Message]) ->
         return sum(max(0, place.offset) for place in offsets.values()) == sent
 
     try:
-        for message in messages:
-            await go_on(service.database, parse(EVENTS[message.header("ce_type")], message.value))
+        events = [parse(EVENTS[message.header("ce_type")], message.value) for message in messages]
+        for message, event in zip(messages, events, strict=True):
+            await go_on(service, event, events)
             if message.topic in topics:
                 await inject(kafka, [replace(message, topic=f"{space.prefix}-{message.topic}")])
                 sent += 1
