@@ -115,6 +115,7 @@ OURS_ALONE = {
     "adapter.resident.v1",
     "adapter.load_failed.v1",
     "adapter.evicted.v1",
+    "replica.ready.v1",
     "chat.completed.v1",
 }
 
