@@ -31,7 +31,7 @@ SAMPLING: dict[str, Any] = {"max_tokens": 12, "temperature": 2, "seed": 7}
 def two_bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """The services that answer, with a model server for each base; a replica may be silent for three seconds."""
     root: Path = tmp_path_factory.mktemp("two")
-    build_tiny(root / "models", SECOND, seed=7)
+    build_tiny(root / "models", SECOND, seed=7, tied=False)
     environment = {**LEAN, "SARTOR_REGISTRY_REPLICA_SECONDS": "3", "SARTOR_MODEL_SERVER_SYNC_SECONDS": "1"}
     named = ("accounts", "registry", "inference_proxy", "model_server")
     with tiny_stack(root, environment, services=named, more_bases=(SECOND,), durable_log=False) as stack:

@@ -75,13 +75,19 @@ def build_gemma(out_dir: Path) -> BaseModelSpec:
     return _publish(out_dir / "gemma-3-270m", _write_gemma)
 
 
-def build_tiny(out_dir: Path, name: str = "tiny-test", seed: int = TINY_SEED) -> BaseModelSpec:
+def build_tiny(out_dir: Path, name: str = "tiny-test", seed: int = TINY_SEED, *, tied: bool = True) -> BaseModelSpec:
     """Build `out_dir/name`: a random Gemma3-shaped model (fp32, 2,048 tokens of context), the same for each seed.
+
+    Args:
+        out_dir: folder of base models.
+        name: of this one.
+        seed: of its weights.
+        tied: its head is its embedding; a random model that has such a head says the last token again, whatever it is.
 
     Returns:
         The contents of `base.json`.
     """
-    return _publish(out_dir / name, partial(_write_tiny, seed=seed))
+    return _publish(out_dir / name, partial(_write_tiny, seed=seed, tied=tied))
 
 
 def read_base(folder: Path) -> BaseModelSpec | None:
@@ -160,7 +166,7 @@ def _check_gemma(model: Any, tokenizer: Any) -> None:
     print(f"{prompt!r} is {ids[0].tolist()} and goes on {answer!r}")
 
 
-def _write_tiny(folder: Path, seed: int) -> dict[str, Any]:
+def _write_tiny(folder: Path, seed: int, *, tied: bool) -> dict[str, Any]:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
@@ -199,6 +205,7 @@ def _write_tiny(folder: Path, seed: int) -> dict[str, Any]:
                 layer_types=["sliding_attention", "full_attention", "sliding_attention"],
                 # Tied embeddings at the usual 0.02 bound every logit to about 1, so no class could ever be sure.
                 initializer_range=0.3,
+                tie_word_embeddings=tied,
                 pad_token_id=0,
                 eos_token_id=1,
                 bos_token_id=2,

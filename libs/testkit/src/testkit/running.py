@@ -21,11 +21,12 @@ def free_port() -> int:
 @asynccontextmanager
 async def running(app: FastAPI, *, port: int | None = None) -> AsyncIterator[str]:
     """Run `app` with its lifespan (consumers, relay, workers) and yield its base URL, for example `http://127.0.0.1:1234`."""
-    port = port or free_port()
+    listening = socket.create_server(("127.0.0.1", port or 0), backlog=2048)  # held from here on: nobody else has it
+    port = int(listening.getsockname()[1])
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="on")
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         while not server.started:
             if task.done():
@@ -36,3 +37,4 @@ async def running(app: FastAPI, *, port: int | None = None) -> AsyncIterator[str
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, 40)
+        listening.close()
