@@ -84,7 +84,8 @@ def until_bases_answer(tenant: Tenant) -> None:
 
     def answer() -> bool:
         bases = http.get("/registry/base_models").raise_for_status().json()["data"]
-        return all(base["replicas"] for base in bases if base["fine_tuning"])
+        own = [base for base in bases if base["fine_tuning"]]
+        return bool(own) and all(base["replicas"] for base in own)
 
     with tenant.http as http:
         deadline = time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""One door: each service is joined by its `build` alone, in production, in tests and in the simulation."""
+"""One door: each service is joined by its `build` alone, in production and in the simulation."""
 
 from __future__ import annotations
 

@@ -42,9 +42,8 @@ def test_replicas_of_one_service_say_different_addresses_once_they_are_told_to(m
     assert all(url in text for url in SCALED.values())
 
 
-def test_a_replica_that_is_told_no_address_says_where_it_listens_and_not_where_others_ask() -> None:
-    everybody = "http://everybody:1"
-    server, agent = Settings(service_port=8109, model_server_url=everybody), AgentSettings(model_server_url=everybody)
+def test_a_replica_that_is_told_no_address_says_where_it_listens() -> None:
+    server, agent = Settings(service_port=8109), AgentSettings()
     assert (server.own_url, server.own_id) == ("http://127.0.0.1:8109", "model-server@127.0.0.1:8109")
     assert (agent.own_url, agent.own_id) == ("http://127.0.0.1:8080", "tgi@127.0.0.1:8080")
 

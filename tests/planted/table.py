@@ -735,11 +735,20 @@ BUGS: tuple[Planted, ...] = (
         "            model.trust(one.replica_id for one in (*proven, *model.replicas))\n",
         f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
     ),
-    bug(
+    Planted(
         "a model is promoted where its base is not",
-        "services/registry/src/registry/use_cases.py",
-        "            model.trust(one.replica_id for one in proven)\n",
-        "            model.trust(one.replica_id for one in (*proven, *model.replicas))\n",
+        (
+            Edit(
+                "services/registry/src/registry/store.py",
+                '"ready.base_digest": {"$in": digests}}',
+                '"ready.base_digest": {"$exists": True}}',
+            ),
+            Edit(
+                "services/registry/src/registry/store.py",
+                "            if len(proven) == 1 and (base := proven.pop()) in found:\n",
+                "            for base in found:\n",
+            ),
+        ),
         f"{REGISTRY}::test_a_model_is_not_promoted_on_the_word_of_a_replica_that_has_another_base",
     ),
     bug(
@@ -2109,6 +2118,13 @@ BUGS: tuple[Planted, ...] = (
         "after > self._most - self._for_newcomers",
         "after > self._most",
         "libs/chassis/tests/test_in_flight.py::test_four_tenants_who_take_all_they_can_leave_places_for_others",
+    ),
+    bug(
+        "upload: no slot is kept for who has none",
+        "services/ingest/src/ingest/api.py",
+        "for_newcomers=settings.ingest_uploads_at_a_time // 2,",
+        "for_newcomers=0,",
+        "services/ingest/tests/test_service.py::test_half_of_the_slots_are_for_tenants_that_have_none",
     ),
     bug(
         "upload: a key means the same file for ever",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 from chassis.auth import Principal
 from chassis.errors import Invalid, RateLimited
+from chassis.in_flight import InFlight
 from chassis.limits import Allowance, Limiter
+from inference_proxy.admission import TenantAdmission
 from inference_proxy.answers import StopFilter
 from inference_proxy.bases import Base
 from inference_proxy.limits import Spending
@@ -128,6 +131,17 @@ def test_prompts_and_choices_together_are_limited(prompts: int, n: int | None, f
     with pytest.raises(Invalid) as caught:
         asked.checked()
     assert caught.value.param == "prompt"
+
+
+def test_more_answers_than_there_are_places_are_refused_by_name() -> None:
+    unused: Any = None
+    places = InFlight("answers", most=9, most_each=3, retry_after=1)
+    admission = TenantAdmission(unused, unused, places, unused)
+    with pytest.raises(Invalid, match="at most 3 answers") as caught:
+        admission.entered(BY_KEY, 4)
+    assert caught.value.param == "n"
+    with admission.entered(BY_KEY, 3), pytest.raises(RateLimited):
+        admission.entered(BY_KEY, 1).__enter__()
 
 
 def test_an_empty_prompt_is_refused() -> None:

@@ -325,6 +325,26 @@ async def test_slow_uploads_of_one_tenant_leave_room_for_the_others(space: Space
         await eventually(accepted)
 
 
+async def test_half_of_the_slots_are_for_tenants_that_have_none(space: Space) -> None:
+    async with ingest(space, ingest_uploads_at_a_time=4, ingest_uploads_of_a_tenant=4) as (url, client):
+
+        async def refused() -> bool:
+            try:
+                await client.files.create(file=("a.jsonl", BODY), purpose="user_data")
+            except openai.RateLimitError as error:
+                return "Many uploads are under way" in error.message
+            return False
+
+        slow = [await slow_upload(space, url) for _ in range(2)]
+        try:
+            await eventually(refused)
+            async with sdk(space, url, "tenant_b") as other:
+                await other.files.create(file=("b.jsonl", BODY), purpose="user_data")
+        finally:
+            for writer in slow:
+                writer.close()
+
+
 async def slow_upload(space: Space, url: str) -> asyncio.StreamWriter:
     """An upload that has begun and does not go on."""
     _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))

@@ -582,14 +582,15 @@ async def test_an_address_at_which_two_bases_were_proven_is_nobodys(world: World
     assert {before, after} & {*await world.held_by(BASE)} == {after}, "an address is its last replica's"
 
 
-async def test_a_replica_is_at_once_not_believed_to_hold_a_base_that_it_does_not_ask_for(world: World) -> None:
+@pytest.mark.parametrize("base", [("another", "d" * 64), (BASE, "e" * 64)], ids=["name", "digest"])
+async def test_a_replica_is_at_once_not_believed_to_hold_a_base_that_it_does_not_ask_for(
+    world: World, base: tuple[str, str]
+) -> None:
     moved = new_id("moved")
     await world.digest(world.ready(moved))
     await world.asks(moved)
     assert moved in await world.held_by(BASE)
-    world.bases[moved] = ("another", "d" * 64)
-    await world.asks(moved)
-    world.bases[moved] = (BASE, "e" * 64)
+    world.bases[moved] = base
     await world.asks(moved)
     assert moved not in await world.held_by(BASE)
 

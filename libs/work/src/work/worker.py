@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import ClassVar, Generic, TypeVar
 
@@ -28,7 +29,7 @@ SECONDS = Histogram(
 A = TypeVar("A", bound=Aggregate)
 
 
-class Kind(Generic[A]):
+class Kind(ABC, Generic[A]):
     """One kind of work: what a service does in an attempt, and what follows from its end.
 
     Attributes:
@@ -40,6 +41,7 @@ class Kind(Generic[A]):
     async def prepare(self) -> None:
         """Whatever has to be done once before the first claim."""
 
+    @abstractmethod
     async def attempt(self, one: A, held: Held[A]) -> None:
         """Do the work, from wherever an earlier attempt left it.
 
@@ -50,7 +52,6 @@ class Kind(Generic[A]):
         Raises:
             End: as it says; `end_of` says what other errors mean.
         """
-        raise NotImplementedError
 
     async def ended(self, one: A, end: End) -> None:
         """Tell and write what follows from the end; the lease is held still. Doing it again changes nothing.

@@ -310,20 +310,20 @@ class Accounts:
         )
         return [AuditEntry.model_validate(document) for document in found]
 
-    async def audit_page_intact(self, tenant_id: str, page: Sequence[AuditEntry], *, newest: bool) -> bool:
+    async def audit_page_intact(self, tenant_id: str, lines: Sequence[AuditEntry], *, newest: bool) -> bool:
         """Whether no line of a page was changed, and none is missing between them.
 
         Args:
             tenant_id: whose trail.
-            page: its lines, newest first.
+            lines: those of the page, newest first.
             newest: whether the page begins with the newest line of the trail.
         """
-        chain = Chain.after(page[-1]) if page else Chain()
-        unbroken = all(chain.follows(entry) for entry in reversed(page))
+        chain = Chain.after(lines[-1]) if lines else Chain()
+        unbroken = all(chain.follows(entry) for entry in reversed(lines))
         if not newest:
             return unbroken
         head = await self._heads.find_one({"_id": tenant_id})
-        return unbroken and (head is None or any(entry.digest == head["digest"] for entry in page))
+        return unbroken and (head is None or any(entry.digest == head["digest"] for entry in lines))
 
     async def audit_intact(self, tenant_id: str) -> bool:
         """Whether no line of the trail was changed, removed or put in, from the first to the newest.

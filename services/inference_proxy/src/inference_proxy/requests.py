@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -114,9 +115,9 @@ class Common(Body):
             raise Invalid("stream_options: is for stream=true only.", param="stream_options")
 
     @property
+    @abstractmethod
     def top(self) -> int | None:
         """How many of the likeliest tokens come with each; None where log-probabilities are not asked for."""
-        raise NotImplementedError
 
     def sampling(self, stop_tokens: Sequence[str], choice: int) -> Sampling:
         """How the engine should generate the given choice; without a limit, to the end of the context."""

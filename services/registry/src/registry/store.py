@@ -153,9 +153,7 @@ class Aliases:
             raise NotFound(f"There is no alias '{name}'.", code="alias_not_found")
         return alias
 
-    async def select(
-        self, tenant_id: str, *, limit: int = 0, after: str | None = None, order: str = "desc"
-    ) -> list[Alias]:
+    async def select(self, tenant_id: str, *, limit: int, after: str | None, order: str) -> list[Alias]:
         """The tenant's aliases by age."""
         return await self._aliases.find(tenant_id, limit=limit, after=after, newest_first=order == "desc")
 
