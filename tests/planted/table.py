@@ -726,14 +726,14 @@ BUGS: tuple[Planted, ...] = (
         "services/registry/src/registry/use_cases.py",
         'if model.waiting_for == "replica" and',
         'if model.waiting_for == "nobody" and',
-        f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
+        f"{REPLICAS}::test_a_replica_that_fell_silent_promotes_nothing",
     ),
     bug(
         "a silent replica's word promotes",
         "services/registry/src/registry/use_cases.py",
         "            model.trust(one.replica_id for one in proven)\n",
         "            model.trust(one.replica_id for one in (*proven, *model.replicas))\n",
-        f"{REGISTRY}::test_a_replica_that_fell_silent_promotes_nothing",
+        f"{REPLICAS}::test_a_replica_that_fell_silent_promotes_nothing",
     ),
     Planted(
         "a model is promoted where its base is not",
@@ -782,7 +782,7 @@ BUGS: tuple[Planted, ...] = (
         "services/registry/src/registry/store.py",
         'return {"$expr": {"$lt": [since, "$heard_ms"]}}',
         'return {"heard_ms": {"$exists": bool(since)}}',
-        f"{REGISTRY}::test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others",
+        f"{REPLICAS}::test_a_base_model_is_not_routed_to_a_replica_that_fell_silent",
     ),
     bug(
         "a registry that starts routes to the dead",

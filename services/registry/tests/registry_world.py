@@ -223,14 +223,15 @@ def write_base(models_dir: Path, name: str, **facts: Any) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
-    """One registry for the tests of this module; each brings its own tenants."""
+    """One registry for the tests of this module; each brings its own tenants.
+
+    Its database's clock is the machine's: what a replica's silence leads to is tried where a test moves the clock.
+    """
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     models_dir = tmp_path_factory.mktemp("models")
     write_base(models_dir, BASE)
     accounts = Accounts()
-    settings = space.settings(
-        Settings, "registry", models_dir=models_dir, base_model=BASE, registry_replica_seconds=2.0
-    )
+    settings = space.settings(Settings, "registry", models_dir=models_dir, base_model=BASE)
     async with (
         running(build(settings, peers={"accounts": accounts})) as url,
         space.publisher("trainer") as publish,

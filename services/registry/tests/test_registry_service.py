@@ -142,32 +142,6 @@ async def test_an_older_policy_does_not_undo_a_newer_one(world: World) -> None:
     assert (await world.card(model))["waiting_for"] == "approval"
 
 
-@pytest.mark.parametrize("comes_back", [False, True])
-async def test_a_replica_that_fell_silent_promotes_nothing(world: World, comes_back: bool) -> None:
-    dead = new_id("dead")
-    model = await world.trained(1)
-    async with world.http("") as service:
-        await world.digest(world.ready(dead), world.resident(1, replica=dead))
-        other = await world.promoted(2)
-        await world.digest(world.resident(2, replica=dead))
-        await world.asks(dead)
-        assert dead in await world.held_by(other)
-
-        async def silent() -> bool:
-            return dead not in await world.held_by(other)
-
-        await eventually(silent)
-        await world.digest(world.evaluated(model, "pass"))
-        assert (await world.card(model))["waiting_for"] == "replica"
-        if comes_back:
-            await service.get("/internal/adapters", params={"base_model": BASE, "replica_id": dead})
-        else:
-            alive = new_id("alive")
-            await world.digest(world.ready(alive), world.resident(1, replica=alive))
-            await world.asks(alive)
-    await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == model])
-
-
 async def test_a_model_is_not_promoted_on_the_word_of_a_replica_that_has_another_base(world: World) -> None:
     model, moved = await world.trained(1), new_id("moved")
     await world.digest(world.ready(moved, digest="e" * 64), world.resident(1, replica=moved))
@@ -509,27 +483,7 @@ async def test_services_learn_what_to_load_and_where_to_route(world: World) -> N
         assert (over.status_code, over.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def test_a_replica_that_fell_silent_is_not_routed_to(world: World) -> None:
-    alive, dead = new_id("alive"), new_id("dead")
-    model = await world.promoted(1)
-    for replica in (alive, dead):
-        await world.digest(world.ready(replica), world.resident(1, replica=replica))
-
-    async def only_the_living() -> bool:
-        await world.asks("r1", alive)
-        return await world.held_by(model) == ["r1", alive]
-
-    await world.asks("r1", alive, dead)
-    assert await world.held_by(model) == ["r1", alive, dead]
-    await eventually(only_the_living)
-    async with world.http() as mine:
-        [route] = (await mine.get("/internal/routes")).json()
-    assert [one["replica_id"] for one in route["replicas"]] == ["r1", alive]
-    await world.asks("r1", alive, dead)
-    assert await world.held_by(model) == ["r1", alive, dead]
-
-
-async def test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_to_no_others(world: World) -> None:
+async def test_a_base_model_is_routed_to_the_replicas_that_proved_it_and_to_no_others(world: World) -> None:
     write_base(world.models_dir, "second-base", digest="e" * 64)
     first, second, other = new_id("first"), new_id("second"), new_id("other")
     await world.digest(
@@ -548,16 +502,6 @@ async def test_a_base_model_is_routed_to_the_living_replicas_that_proved_it_and_
         await world.asks(first, second, other)
         shown = {one["id"]: one["replicas"] for one in (await http.get("/v1/registry/base_models")).json()["data"]}
         assert shown["second-base"] == 1
-
-    async def only_the_first() -> bool:
-        await world.asks(first)
-        return await world.held_by("second-base") == []
-
-    await eventually(only_the_first)
-    await world.asks(first)
-    assert first in await world.held_by(BASE), "nothing else ends"
-    await world.asks(second)
-    assert await world.held_by("second-base") == [second]
     (world.models_dir / "second-base" / BASE_FILE).unlink()
 
 

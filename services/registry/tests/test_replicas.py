@@ -143,6 +143,56 @@ async def test_all_bases_of_a_page_cost_two_questions(life: Life, monkeypatch: p
     assert all({name.partition(".")[0] for name in query} == {"ready", "$expr"} for query in asked)
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_replica_that_fell_silent_promotes_nothing(registry: Lonely, comes_back: bool) -> None:
+    model = await registry.trained(1)
+    for event in (registry.ready("dead"), registry.resident(1, replica="dead")):
+        await registry.publish(event)
+    await registry.asks("dead")
+    registry.service.seconds += SILENT_SECONDS + 1
+    await registry.publish(registry.evaluated(model, "pass"))
+    assert (await registry.card(model))["waiting_for"] == "replica"
+    if not comes_back:
+        for event in (registry.ready("alive"), registry.resident(1, replica="alive")):
+            await registry.publish(event)
+    await registry.asks("dead" if comes_back else "alive")
+    assert (await registry.card(model))["state"] == "production"
+
+
+async def test_a_replica_that_fell_silent_is_not_routed_to(registry: Lonely) -> None:
+    model = await registry.promoted(1)
+    for replica in ("alive", "dead"):
+        for event in (registry.ready(replica), registry.resident(1, replica=replica)):
+            await registry.publish(event)
+    await registry.asks("r1", "alive", "dead")
+    assert await registry.held_by(model) == ["r1", "alive", "dead"]
+    registry.service.seconds += SILENT_SECONDS - 1
+    await registry.asks("r1", "alive")
+    registry.service.seconds += 2
+    assert await registry.held_by(model) == ["r1", "alive"]
+    async with registry.http() as mine:
+        [route] = (await mine.get("/internal/routes")).json()
+    assert [one["replica_id"] for one in route["replicas"]] == ["r1", "alive"]
+    await registry.asks("dead")
+    assert await registry.held_by(model) == ["r1", "alive", "dead"]
+
+
+async def test_a_base_model_is_not_routed_to_a_replica_that_fell_silent(registry: Lonely) -> None:
+    for replica in ("alive", "dead"):
+        await registry.publish(registry.ready(replica))
+    await registry.asks("alive", "dead")
+    assert {*await registry.held_by(BASE)} == {"alive", "dead"}
+    registry.service.seconds += SILENT_SECONDS - 1
+    await registry.asks("alive")
+    registry.service.seconds += 2
+    assert await registry.held_by(BASE) == ["alive"]
+    async with registry.http() as http:
+        [shown] = (await http.get("/v1/registry/base_models")).json()["data"]
+    assert shown["replicas"] == 1
+    await registry.asks("dead")
+    assert {*await registry.held_by(BASE)} == {"alive", "dead"}
+
+
 class EmptyHost:
     """A replica without adapters."""
 
