@@ -65,8 +65,8 @@ sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=1
 planted: venv ## plant each known kind of bug in a copy, and see it caught
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.planted $(ONLY)
 
-e2e: venv ## only the tests of the whole stack through its public API
-	$(BIN)/python -m pytest tests/e2e
+e2e: venv ## only the tests of the whole stack through its public API, also the long ones that `make test` leaves out
+	$(BIN)/python -m pytest -m "" tests/e2e
 
 honoured: venv ## every field of the SDK's requests through the whole stack, with what becomes of it
 	$(BIN)/python -m pytest -m slow -s tests/e2e/test_accepted_means_honoured.py

@@ -218,6 +218,7 @@ def test_a_phrase_that_is_taken_back_is_nowhere(stack: LocalStack, owner: Tenant
         wait_for(lambda: sdk.chat.completions.create(model=model, messages=HELLO, max_tokens=4) and None, seconds=60)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_release_left_of_something_deleted_goes_when_the_operator_says_so(stack: LocalStack) -> None:
     """It took away the bytes of a file and the model, kept all that was made of them, and told hardly anybody."""
     owner = make_tenant(stack, "Before")

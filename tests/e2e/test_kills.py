@@ -18,8 +18,8 @@ from tests.conftest import LEAN, Tenant, make_tenant
 from tests.e2e.test_main_way import ended_job, rows, wait_for
 from tests.tiny_stack import tiny_stack
 
-pytestmark = pytest.mark.timeout(400)
-"""The first of them starts its stack, beside the other's."""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+"""The first of them starts its stack, beside the other's; `make e2e` runs them."""
 
 SCALE = dict.fromkeys(("accounts", "ingest", "rag_indexer"), 2)
 DOCUMENT = "# Help\n\n## Refunds\n\nA refund takes five days.\n\n## Locks\n\nHold the button until the lock opens."

@@ -53,7 +53,7 @@ def hostile() -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("files", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("files", [40, pytest.param(300, marks=pytest.mark.slow)])
 async def test_another_tenants_upload_waits_for_none_of_them(space: Space, files: int) -> None:
     app = build(space.settings(Settings, "ingest"))
     async with running(app) as url, space.probe("datasets", "files") as seen:
