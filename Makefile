@@ -62,8 +62,8 @@ test: venv ## every test that needs nothing but Python (GPU and Docker ones name
 sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-planted: venv ## plant each known kind of bug in a copy, and see it caught
-	PYTHONHASHSEED=0 $(BIN)/python -m tests.planted $(ONLY)
+planted: venv ## plant each known kind of bug in a copy, and see it caught: ONLY=part of a name, CHANGED=git ref, RESUME=file
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.planted $(if $(ONLY),"$(ONLY)") $(if $(CHANGED),--changed $(CHANGED)) $(if $(RESUME),--resume $(RESUME))
 
 e2e: venv ## only the tests of the whole stack through its public API, also the long ones that `make test` leaves out
 	$(BIN)/python -m pytest -m "" tests/e2e

@@ -1,4 +1,4 @@
-"""`python -m tests.planted [part of a name]`: plants each bug in a copy and runs the suite that must notice."""
+"""`python -m tests.planted [part of a name ...]`: plants each bug in a copy and runs the suite that must notice."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.planted.table import BUGS, SIM, Planted
+from tests.planted.bug import SIM, Planted
+from tests.planted.choice import Checked, arguments, chosen, note
+from tests.planted.points import planted, sources
+from tests.planted.rows import BUGS
 
 ROOT = Path(__file__).parents[2]
 FORKS = multiprocessing.get_context("fork")
@@ -31,26 +34,9 @@ FOREIGN = ("aiokafka.admin", "fastapi", "faststream.kafka", "httpx2", "joserfc",
 """What takes long to import, loaded once; none of it is ours."""
 
 
-def sources(tree: Path) -> list[str]:
-    """The copy's packages, which come before those the virtual environment names."""
-    return [str(path) for path in (tree, *tree.glob("*/src"), *tree.glob("*/*/src"))]
-
-
-def plant(bug: Planted, tree: Path) -> dict[Path, str]:
-    """Apply a bug; returns what the files held before."""
-    before: dict[Path, str] = {}
-    for edit in bug.edits:
-        path = tree / edit.file
-        text = path.read_text()
-        before.setdefault(path, text)
-        path.write_text(text.replace(edit.old, edit.new))
-        compile(path.read_text(), str(path), "exec")
-    return before
-
-
 def simulate(tree: Path, answer: Connection) -> None:
     """Run seeds on the copy until one breaks, in a fork: what is not ours is imported already."""
-    sys.path[:0] = sources(tree)
+    sys.path[:0] = map(str, sources(tree))
     from tests.simulation.__main__ import play
 
     for first in range(0, SEEDS, PORTION):
@@ -78,7 +64,7 @@ def caught_by_simulation(tree: Path) -> tuple[bool, str]:
 def caught_by_test(node: str, tree: Path) -> tuple[bool, str]:
     """Whether the test fails, or its process dies of a signal, and not for want of running; its last words."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", node]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sources(tree))}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources(tree)))}
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -129,38 +115,47 @@ def copy(folder: Path) -> None:
     os.chdir(tree)
 
 
-def check(bug: Planted) -> tuple[bool, str, float]:
-    """Whether a bug is caught, by what, and after how many seconds."""
+def check(bug: Planted) -> Checked:
+    """Plant a bug in this process's copy, run its suite, and take the bug out again."""
     began, tree = time.monotonic(), Path.cwd()
-    before = plant(bug, tree)
+    after = planted(bug, tree)
+    before = {path: path.read_text() for path in after}
     try:
-        found, word = caught_by_simulation(tree) if bug.suite == SIM else caught_by_test(bug.suite, tree)
+        for path, text in after.items():
+            path.write_text(text)
+        caught, word = caught_by_simulation(tree) if bug.suite == SIM else caught_by_test(bug.suite, tree)
     finally:
         for path, text in before.items():
             path.write_text(text)
-    return found, word, time.monotonic() - began
+    return Checked(bug.name, caught, word, time.monotonic() - began)
 
 
-def main() -> int:
-    """Plant the bugs whose name holds the argument, or all, one for each processor at a time; 1 if one is missed."""
-    wanted = " ".join(sys.argv[1:])
-    bugs = [bug for bug in BUGS if wanted in bug.name]
-    if not bugs:
-        print(f"no planted bug has '{wanted}' in its name", file=sys.stderr)
-        return 2
-    missed = 0
+def check_all(bugs: Sequence[Planted]) -> Iterator[Checked]:
+    """Check one bug for each processor at a time, and tell each as it is done."""
     for name in FOREIGN:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="sartor-planted-") as name, infrastructure(Path(name)):
         processes = min(len(bugs), len(os.sched_getaffinity(0)))
         with ProcessPoolExecutor(processes, FORKS, initializer=copy, initargs=(Path(name),)) as pool:
-            asked = {pool.submit(check, bug): bug for bug in bugs}
-            for answer in as_completed(asked):
-                found, word, seconds = answer.result()
-                missed += not found
-                verdict = "caught" if found else "MISSED"
-                print(f"{verdict}  {seconds:5.1f} s  {asked[answer].name:45} {word[:110]}", flush=True)
-    print(f"{len(bugs) - missed} of {len(bugs)} planted bugs caught")
+            for answer in as_completed([pool.submit(check, bug) for bug in bugs]):
+                yield answer.result()
+
+
+def main() -> int:
+    """Plant the bugs that are asked for, or all; 1 if one is missed."""
+    asked = arguments().parse_args()
+    began, bugs, missed = time.monotonic(), chosen(BUGS, asked), 0
+    if not bugs:
+        print("nothing is left to plant")
+        return 0
+    for one in check_all(bugs):
+        missed += not one.caught
+        print(
+            f"{'caught' if one.caught else 'MISSED'}  {one.seconds:5.1f} s  {one.name:45} {one.word[:110]}", flush=True
+        )
+        if asked.resume:
+            note(one, asked.resume)
+    print(f"{len(bugs) - missed} of {len(bugs)} planted bugs caught in {time.monotonic() - began:.0f} s")
     return bool(missed)
 
 

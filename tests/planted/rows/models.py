@@ -1,0 +1,295 @@
+"""Bugs in the gate, the catalogue, and in what is served where."""
+
+from __future__ import annotations
+
+from tests.planted.bug import Edit, Planted, bug
+
+REGISTRY = "services/registry/tests/test_registry_service.py"
+REPLICAS = "services/registry/tests/test_replicas.py"
+RECORDINGS = "tests/contract/test_recordings.py"
+RESIDENCY = "libs/serving/tests/test_residency.py"
+
+BUGS: tuple[Planted, ...] = (
+    bug(
+        "promotion without a replica",
+        "registry:Model._promote_if_held",
+        "if self.promotion is None or not held or",
+        "if self.promotion is None or",
+    ),
+    bug(
+        "a replica heard of again promotes nothing",
+        "registry:Serving.to_load",
+        "if model.waiting_for == 'replica' and",
+        "if model.waiting_for == 'nobody' and",
+        f"{REPLICAS}::test_a_replica_that_fell_silent_promotes_nothing",
+    ),
+    bug(
+        "a silent replica's word promotes",
+        "registry:Gate._change",
+        "model.trust((one.replica_id for one in proven))",
+        "model.trust((one.replica_id for one in (*proven, *model.replicas)))",
+        f"{REPLICAS}::test_a_replica_that_fell_silent_promotes_nothing",
+    ),
+    Planted(
+        "a model is promoted where its base is not",
+        (
+            Edit(
+                "registry:Replicas.with_bases",
+                "'ready.base_digest': {'$in': digests}}",
+                "'ready.base_digest': {'$exists': True}}",
+            ),
+            Edit(
+                "registry:Replicas.with_bases",
+                "if len(proven) == 1 and (base := proven.pop()) in found:",
+                "for base in found:",
+            ),
+        ),
+        f"{REGISTRY}::test_a_model_is_not_promoted_on_the_word_of_a_replica_that_has_another_base",
+    ),
+    bug(
+        "the gate decides twice",
+        "registry:Model.judge",
+        "if self.state != 'candidate' or self.evaluation is not None:",
+        "if self.state in ('rejected', 'retired'):",
+    ),
+    bug(
+        "a failed evaluation is promoted",
+        "registry:Model.judge",
+        "if gate == 'advisory' or (gate == 'auto' and completed.verdict == 'pass'):",
+        "if gate in ('advisory', 'auto'):",
+    ),
+    bug(
+        "nobody hears that a person is waited for",
+        "registry:Model.judge",
+        "self._say_waiting(completed.reason)",
+        "pass",
+        "services/registry/tests/test_gate.py",
+    ),
+    bug(
+        "a base is routed to a replica of another base",
+        "registry:Replicas.with_bases",
+        "if len(proven) == 1 and (base := proven.pop()) in found:",
+        "if proven and (base := next(iter(found))):",
+        f"{REGISTRY}::test_an_address_at_which_two_bases_were_proven_is_nobodys",
+    ),
+    bug(
+        "a silent replica stays on a base's route",
+        "registry:Replicas._living",
+        "return {'$expr': {'$lt': [since, '$heard_ms']}}",
+        "return {'heard_ms': {'$exists': bool(since)}}",
+        f"{REPLICAS}::test_a_base_model_is_not_routed_to_a_replica_that_fell_silent",
+    ),
+    bug(
+        "a registry that starts routes to the dead",
+        "registry:Replicas._living",
+        "since = self._last_heard_ms - self._silent_ms",
+        "since = -1",
+        f"{REPLICAS}::test_a_registry_that_starts_routes_to_none_that_was_silent_before",
+    ),
+    bug(
+        "an event that is handed over again brings the dead to life",
+        "registry:Replicas.ready",
+        "await self._replicas.update_one(own, [{'$set': {'said_ms': SERVER_MS}}])",
+        "await self._replicas.update_one(own, [{'$set': {'said_ms': SERVER_MS, 'heard_ms': SERVER_MS}}])",
+        f"{REPLICAS}::test_an_event_that_is_handed_over_again_brings_nobody_back_to_life",
+    ),
+    bug(
+        "an adapter is routed to a replica that has another base now",
+        "registry:_route",
+        "both = [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]",
+        "both = [one for one in model.replicas if one.replica_id or proved_base]",
+        f"{REGISTRY}::test_a_replica_that_has_another_base_now_answers_for_no_adapter_of_the_one_before",
+    ),
+    bug(
+        "weights beside a provider's description are seen at its next change only",
+        "registry:Catalogue._alone",
+        "return [path for path in of_providers if path not in beside]",
+        "return of_providers",
+        "services/registry/tests/test_catalogue.py",
+    ),
+    bug(
+        "a provider's model counts as one with weights",
+        "registry:Catalogue.with_weights",
+        "return [base.spec for base in self.all() if isinstance(base.spec, BaseModelSpec)]",
+        "return [base.spec for base in self.all()]",
+        f"{REGISTRY}::test_a_providers_model_is_a_base_model_without_weights",
+    ),
+    bug(
+        "people: a route asks less of its caller than it says",
+        "registry:Approves",
+        "Approves = Annotated[Principal, require('models:approve')]",
+        "Approves = Annotated[Principal, require('models:read')]",
+        "tests/contract/test_permissions.py",
+    ),
+    bug(
+        "a wait is told again though nothing changed",
+        "registry:Model.note_load_failure",
+        "if any((failure == one.model_copy(update={'at': failure.at}) for one in self.load_failures)):\n    return",
+        "pass",
+        "services/registry/tests/test_gate.py::test_an_adapter_that_a_replica_cannot_load_is_told_once_for_each_reason",
+    ),
+    bug(
+        "contract: an id that follows from an event follows otherwise",
+        "registry:model_name",
+        "short = derived_id('', job_id)[:8]",
+        "short = derived_id('', job_id)[:12]",
+        f"{RECORDINGS}::test_what_handles_takes_recorded_messages",
+    ),
+    bug(
+        "deletion: a candidate waits for ever for a test on rows that are gone",
+        "registry:Gate.lose_rows",
+        "await self._models.untested_of(deleted.tenant_id, deleted.dataset_id)",
+        "list[Model]()",
+        f"{REGISTRY}::test_a_candidate_whose_rows_are_deleted_before_it_is_tested_ends_its_job",
+    ),
+    bug(
+        "deletion: an end user may delete everybody's models",
+        "registry:Gate.delete",
+        "model = await self._models.get(tenant_id, model_id, where)",
+        "model = await self._models.get(tenant_id, model_id)",
+        f"{REGISTRY}::test_an_end_user_takes_back_their_own_model_and_no_other",
+    ),
+    bug(
+        "deletion: a model is deleted again and again",
+        "registry:Model.delete",
+        "self.deleted_at = at",
+        "pass",
+        "services/registry/tests/test_gate.py::test_a_model_is_deleted_once_in_whatever_state",
+    ),
+    bug(
+        "what the registry lost of a replica is said by its next start only",
+        "serving:Announcements.say_ready",
+        "if time.monotonic() < self._ready_at + AGAIN_SECONDS:",
+        "if self._ready_at > 0:",
+        f"{REPLICAS}::test_a_base_whose_replicas_the_database_lost_answers_again_by_itself",
+    ),
+    bug(
+        "an engine that cannot echo is routed to with what it lost",
+        "serving:Residency.synchronise",
+        "self._may_live = await self._nothing_is_lost()",
+        "self._may_live = await self._nothing_is_lost() or True",
+        f"{RESIDENCY}::test_an_engine_that_cannot_echo_lives_once_it_is_known_what_it_lost",
+    ),
+    bug(
+        "a broker that is away silences a replica",
+        "serving:Residency._say",
+        "self._broker_away = True",
+        "raise",
+        f"{RESIDENCY}::test_a_broker_that_is_away_silences_nobody_and_hears_all_later",
+    ),
+    bug(
+        "a replica that cannot prove its base goes on",
+        "serving:Residency.synchronise",
+        "await self._host.attest()",
+        "pass",
+        f"{RESIDENCY}::test_who_cannot_prove_its_base_says_nothing_and_asks_for_nothing",
+    ),
+    bug(
+        "whatever goes wrong with an adapter is final",
+        "serving:Failures.note",
+        "failure.permanent = may_be_final and isinstance(error, FINAL)",
+        "failure.permanent = may_be_final and (not isinstance(error, SartorError))",
+        f"{RESIDENCY}::test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded",
+    ),
+    bug(
+        "a server that does not start refuses its adapters",
+        "serving:Failures.note",
+        "failure.permanent = may_be_final and isinstance(error, FINAL)",
+        "failure.permanent = isinstance(error, FINAL)",
+        f"{RESIDENCY}::test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none",
+    ),
+    bug(
+        "nobody hears that a failing adapter is refused now",
+        "serving:Failures.note",
+        "failure.told = failure.told and failure.permanent == was_permanent",
+        "pass",
+        f"{RESIDENCY}::test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_be_tried_again",
+    ),
+    bug(
+        "an owner reads the replica's folders",
+        "serving:_reason",
+        "return f'The replica could not load it ({type(error).__name__}).'",
+        "return f'{type(error).__name__}: {error}'",
+        f"{RESIDENCY}::test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_rest",
+    ),
+    bug(
+        "an adapter that keeps failing keeps its place",
+        "serving:Residency._chosen",
+        "oldest_first = [one for one in wanted if one not in refused and one not in failing]",
+        "oldest_first = [one for one in wanted if one not in refused]",
+        f"{RESIDENCY}::test_adapters_that_keep_failing_take_no_room_from_others",
+    ),
+    bug(
+        "adapter manifest unchecked",
+        "serving:verify",
+        "if expected is None or hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected.sha256:",
+        "if expected is None:",
+        "libs/serving/tests/test_attestation.py::test_a_file_that_is_another_than_the_manifest_says_is_refused",
+    ),
+    bug(
+        "the base answers before it is proven",
+        "model_server:routes",
+        "if not engine.proven:",
+        "if engine.proven is None:",
+        "services/model_server/tests/test_model_server_service.py"
+        "::test_nobody_is_answered_with_weights_that_are_not_the_bases",
+    ),
+    bug(
+        "the engine answers who asks for another base",
+        "model_server:routes",
+        "if digest not in ('', engine.base.digest):",
+        "if digest is None:",
+        "services/model_server/tests/test_model_server_service.py::test_the_engine_holds_what_the_registry_wants",
+    ),
+    bug(
+        "padding stands inside a shared beginning",
+        "model_server:Batches._prefilled",
+        "places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, :shared]",
+        "places = torch.arange(shared).expand(len(taken), -1)",
+        "services/model_server/tests/test_engine.py::test_log_probabilities_do_not_depend_on_company",
+    ),
+    bug(
+        "half a character is shown at the end",
+        "model_server:Sequence._emit",
+        "text = '' if special else self._characters.decode(own)",
+        "text = '' if special else self._characters.decode(own, len(self._ids) >= self._most)",
+        "services/model_server/tests/test_text.py::test_every_character_of_every_script_comes_out_at_any_limit",
+    ),
+    bug(
+        "a special token shows as text",
+        "model_server:Sequence._emit",
+        "text = '' if special else self._characters.decode(own)",
+        "text = self._characters.decode(own)",
+        "services/model_server/tests/test_text.py::test_a_special_token_inside_an_answer_never_shows",
+    ),
+    bug(
+        "nobody watches over a stream before its first token",
+        "model_server:routes",
+        "first = await unless_gone(request, anext(stream))",
+        "first = await anext(stream)",
+        "services/model_server/tests/test_sampling.py"
+        "::test_a_streamed_request_whose_caller_leaves_the_queue_is_never_computed",
+    ),
+    bug(
+        "prompts are read before they are judged",
+        "model_server:Engine._encoded",
+        "if fewest >= self.max_tokens:",
+        "if fewest >= 2 ** 31:",
+        "services/model_server/tests/test_sampling.py"
+        "::test_prompts_no_context_can_hold_are_refused_before_they_are_read",
+    ),
+    bug(
+        "score: a text is read with the adapter of another",
+        "model_server:Scorings.of",
+        "self._plan.uses = uses_of(taken)",
+        "self._plan.uses = uses_of(taken[:1])",
+        "services/model_server/tests/test_scoring.py::test_each_text_is_scored_by_its_own_adapter_whatever_its_company",
+    ),
+    bug(
+        "TGI is believed for ever",
+        "serving_agent:TGIHost.attest",
+        "if self.proofs and time.monotonic() >=",
+        "if not self.proofs and time.monotonic() >=",
+        "services/serving_agent/tests/test_tgi_host.py::test_an_adapter_that_tgi_forgot_is_found_and_let_go_of",
+    ),
+)
