@@ -19,7 +19,7 @@ import psutil
 
 from chassis.settings import ServiceSettings
 from eventbus.outbox import AggregateStore
-from schemas import DatasetPrepared, FinetuneTrained, ObjectRef, RowCounts
+from schemas import DatasetPrepared, DatasetRef, FinetuneTrained, ObjectRef, RowCounts
 from stores import mongo
 from testkit import Space, eventually
 from testkit.running import free_port
@@ -175,16 +175,18 @@ async def queue_job(space: Space, jobs: AggregateStore[Job], epochs: int) -> Non
     objects.close()
     dataset = DatasetPrepared(
         tenant_id=TENANT,
-        dataset_id="ds-1",
+        dataset=DatasetRef(
+            dataset_id="ds-1",
+            task="classification",
+            manifest=ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1),
+            train=train,
+            validation=empty,
+            heldout=empty,
+        ),
         file_id="file-1",
         purpose="fine-tune",
-        task="classification",
         rows=RowCounts(train=len(rows), validation=0, heldout=0),
         labels=len(QUESTIONS),
-        manifest=ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1),
-        train=train,
-        validation=empty,
-        heldout=empty,
     )
     job = Job(
         id=JOB_ID,

@@ -190,7 +190,7 @@ def _largest_of(model: type[BaseModel]) -> BaseModel:
 
 @pytest.mark.parametrize("event_type", EVENTS.values(), ids=EVENTS)
 def test_an_event_is_small_whatever_its_fields_hold(event_type: type[Event]) -> None:
-    """Half of them come from people; a broker refuses more than 1 MiB, and ours 64 KiB."""
+    """Half of them come from people; a broker refuses more than 1 MiB, and ours 80 KiB."""
     data = _largest_of(event_type).model_dump(mode="json", warnings=False)
     jsonschema.validate(data, schema(event_type, event_type.type))
     _, value, _ = to_message(_envelope(), data)

@@ -21,6 +21,7 @@ from eventbus.dead_letters import DeadLetters
 from registry.api import DecisionRequest
 from schemas import (
     DatasetPrepared,
+    DatasetRef,
     DatasetRejected,
     EvaluationCompleted,
     Event,
@@ -41,6 +42,7 @@ from trainer.domain import ENDED
 Ask = Callable[[Application], Awaitable[Any]]
 
 TENANTS = ("tenant_a", "tenant_b")
+PARTS = ("manifest", "train", "validation", "heldout")
 CROWDED_EVERY = 8
 """One seed of so many is crowded: more jobs at once than there are trainers, so that long ones give their places."""
 
@@ -174,7 +176,7 @@ class Scenario:
         )
 
     def _store_rows(self, plan: Plan) -> None:
-        for part in ("train", "validation", "heldout", "manifest"):
+        for part in PARTS:
             self.world.objects.objects[self._ref(plan, part).key] = self._body(plan, part)
 
     def _body(self, plan: Plan, part: str) -> bytes:
@@ -193,15 +195,14 @@ class Scenario:
             )
         return DatasetPrepared(
             tenant_id=plan.tenant,
-            dataset_id=plan.dataset_id,
+            dataset=DatasetRef(
+                dataset_id=plan.dataset_id,
+                task="classification",
+                **{part: self._ref(plan, part) for part in PARTS},
+            ),
             file_id=plan.file_id,
             purpose=purpose,
-            task="classification",
             rows=RowCounts(train=80, validation=10, heldout=10),
-            manifest=self._ref(plan, "manifest"),
-            train=self._ref(plan, "train"),
-            validation=self._ref(plan, "validation"),
-            heldout=self._ref(plan, "heldout"),
         )
 
     async def _use(self, plan: Plan) -> None:

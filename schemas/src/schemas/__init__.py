@@ -1,6 +1,7 @@
 """The public contract: events, their envelope, and the topics they travel on."""
 
 from schemas import events
+from schemas.datasets import CarriesDataset, DatasetRef
 from schemas.envelope import Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from schemas.events import *  # noqa: F403 - its `__all__` is made from its files
 from schemas.outside import BATCH, PUBLISHABLE, STRUCTURED, cloudevent
@@ -16,6 +17,8 @@ __all__ = [
     "PUBLISHABLE",
     "STRUCTURED",
     "TOPICS",
+    "CarriesDataset",
+    "DatasetRef",
     "Envelope",
     "Event",
     "Interval",

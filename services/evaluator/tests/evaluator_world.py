@@ -24,7 +24,7 @@ from chassis.http import error_response
 from chassis.ids import new_id
 from evaluator.app import build
 from evaluator.settings import Settings
-from schemas import EvaluationCompleted, ModelRegistered, ObjectRef
+from schemas import DatasetRef, EvaluationCompleted, ModelRegistered, ObjectRef
 from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
@@ -218,9 +218,7 @@ class World:
             base_model=BASE,
             adapter_id=new_id("ad-"),
             adapter_manifest=train_ref,
-            heldout=heldout,
-            train=train_ref,
-            task=task,
+            dataset=DatasetRef(task=task, train=train_ref, heldout=heldout),
             **facts,
         )
         self.proxy.adapters[event.model_id] = event.adapter_id

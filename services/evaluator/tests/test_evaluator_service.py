@@ -406,11 +406,11 @@ async def test_evidence_goes_with_the_rows_and_no_test_on_them_goes_on(world: Wo
     done = await world.register(rows(0, 12))
     world.hold(done, right)
     event = await world.completed(done)
-    going_on, twin = await world.register(done.heldout), await world.register(rows(0, 12))
+    going_on, twin = await world.register(done.dataset.heldout), await world.register(rows(0, 12))
     await eventually(lambda: [one for one in world.proxy.requests if one["model"] == going_on.model_id])
     world.hold(twin, right)
     kept = await world.completed(twin)
-    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=done.heldout))
+    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=done.dataset.heldout))
     await eventually(lambda: len([one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant]) == 2)
     assert await _stored(world) == [kept.evidence.key]
     assert await _evidence_status(world, event) == 404
@@ -428,11 +428,12 @@ async def test_a_candidate_whose_rows_are_deleted_before_it_is_heard_of_is_not_t
 
     known, other = await world.register(rows(0, 4)), await world.register(rows(0, 4))
     await eventually(lambda: rows_of(known))
-    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=known.heldout))
+    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=known.dataset.heldout))
     await eventually(lambda: [one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant])
-    late = await world.register(known.heldout)
-    await world.publish(late.model_copy(update={"heldout": other.heldout}))
-    assert await eventually(lambda: rows_of(late)) == other.heldout.key, "of the one that was said first there is none"
+    late = await world.register(known.dataset.heldout)
+    await world.publish(late.model_copy(update={"dataset": other.dataset}))
+    rows_of_other = other.dataset.heldout.key
+    assert await eventually(lambda: rows_of(late)) == rows_of_other, "of the one that was said first there is none"
 
 
 async def _none(collection: Any, query: dict[str, Any]) -> bool:

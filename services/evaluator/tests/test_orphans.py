@@ -6,7 +6,7 @@ from chassis.settings import ServiceSettings
 from evaluator.domain import Evaluation, State
 from evaluator.store import Artifacts, Evaluations
 from eventbus.outbox import AggregateStore
-from schemas import ObjectRef
+from schemas import DatasetRef, ObjectRef
 from stores.mongo import connect
 from stores.orphans import OrphanSweep
 from testkit import Space
@@ -25,9 +25,7 @@ def evaluation(name: str, state: State) -> Evaluation:
         job_id="ftjob-1",
         base_model="base",
         adapter_id="ad-1",
-        heldout=REF,
-        train=REF,
-        task="classification",
+        dataset=DatasetRef(task="classification", train=REF, heldout=REF),
     )
 
 

@@ -131,8 +131,10 @@ def test_a_second_plan_does_not_replace_the_first() -> None:
             "job_id": "j",
             "base_model": "b",
             "adapter_id": "ad",
-            "task": "generation",
-            **{name: {"bucket": "b", "key": "k", "sha256": "0", "size": 0} for name in ("heldout", "train")},
+            "dataset": {
+                "task": "generation",
+                **{name: {"bucket": "b", "key": "k", "sha256": "0", "size": 0} for name in ("heldout", "train")},
+            },
         }
     )
     plans = [

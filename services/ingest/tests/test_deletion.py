@@ -117,17 +117,14 @@ class World:
     ) -> None:
         """A model was made from a dataset, as the trainer and the registry tell of it."""
         facts: dict[str, Any] = {"tenant_id": TENANT, "job_id": job_id, "base_model": "base", "adapter_id": "ad-1"}
-        rows: dict[str, Any] = {"heldout": prepared.heldout, "train": prepared.train, "task": "classification"}
         await self.publish(requested(prepared.file_id, validation, job_id))
         await self.publish(
             FinetuneTrained(
                 **facts,
-                **rows,
+                dataset=prepared.dataset,
                 base_digest="d",
                 adapter_manifest=REF,
                 adapter_bytes=1000,
-                dataset_id=prepared.dataset_id,
-                dataset_manifest=prepared.manifest,
                 training_file=str(prepared.file_id),
                 trained_tokens=1,
                 train_seconds=1,
@@ -136,7 +133,7 @@ class World:
                 seed=1,
             )
         )
-        await self.publish(ModelRegistered(**facts, **rows, model_id=model_id, adapter_manifest=REF))
+        await self.publish(ModelRegistered(**facts, dataset=prepared.dataset, model_id=model_id, adapter_manifest=REF))
         await self.heard(model_id)
 
     async def digest(self, event: Event) -> None:
@@ -205,10 +202,10 @@ async def test_a_deleted_file_leaves_nothing_that_was_made_from_it(world: World)
     assert [await world.delete(file) for file in files] == [[], [], []]
     await world.nothing_is_left()
     [deleted] = await eventually(lambda: world.seen.of(DatasetDeleted))
-    assert (deleted.dataset_id, deleted.file_id) == (prepared.dataset_id, files[0])
-    assert deleted.heldout == prepared.heldout
+    assert (deleted.dataset_id, deleted.file_id) == (prepared.dataset.dataset_id, files[0])
+    assert deleted.heldout == prepared.dataset.heldout
     assert await world.datasets() == []
-    assert (await world.http.get(f"/v1/datasets/{prepared.dataset_id}")).status_code == 404
+    assert (await world.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).status_code == 404
 
 
 def end_of(what: str) -> Event:
@@ -227,14 +224,15 @@ async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(world
     prepared = await world.prepared(file_id)
     await world.trained(prepared)
     [kept] = await world.delete(file_id)
-    assert kept == {"object": "dataset", "id": prepared.dataset_id, "because": f"model {MODEL} was made from it"}
+    because = f"model {MODEL} was made from it"
+    assert kept == {"object": "dataset", "id": prepared.dataset.dataset_id, "because": because}
 
     async def only_rows_are_left() -> bool:
         return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
 
     async def dataset_says_so() -> bool:
-        shown = (await world.http.get(f"/v1/datasets/{prepared.dataset_id}")).json()
-        return (shown["id"], shown["file_deleted"]) == (prepared.dataset_id, True)
+        shown = (await world.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).json()
+        return (shown["id"], shown["file_deleted"]) == (prepared.dataset.dataset_id, True)
 
     await eventually(only_rows_are_left)
     await eventually(dataset_says_so)
@@ -243,7 +241,7 @@ async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(world
         await world.digest(end_of(end))
     await world.nothing_is_left()
     deleted = await eventually(lambda: world.seen.of(DatasetDeleted))
-    assert [one.dataset_id for one in deleted] == [prepared.dataset_id]
+    assert [one.dataset_id for one in deleted] == [prepared.dataset.dataset_id]
 
 
 async def test_a_job_keeps_what_it_validates_with_until_it_is_trained(world: World) -> None:
@@ -272,7 +270,7 @@ async def test_rows_stay_for_the_last_model_of_two(world: World) -> None:
 
     await eventually(only_rows_are_left)
     await world.digest(end_of("the model is deleted"))
-    assert (await world.files._datasets.get(TENANT, prepared.dataset_id)).state == "kept"
+    assert (await world.files._datasets.get(TENANT, prepared.dataset.dataset_id)).state == "kept"
     last = {"tenant_id": TENANT, "job_id": "ftjob-2", "model_id": "ft:base:acme::2", "adapter_id": "ad-1"}
     await world.publish(ModelDeleted(**last))
     await world.nothing_is_left()
@@ -288,7 +286,7 @@ async def test_published_labels_go_with_their_project_and_are_named_with_the_fil
     await world.publish(published)
     [prepared] = await eventually(lambda: world.seen.of(DatasetPrepared))
     await world.trained(prepared)
-    assert [one["id"] for one in await world.delete(bare)] == [prepared.dataset_id]
+    assert [one["id"] for one in await world.delete(bare)] == [prepared.dataset.dataset_id]
     await world.publish(LabelsDeleted(tenant_id=TENANT, project_id="proj_1", file_id=bare))
 
     async def only_rows_are_left() -> bool:
@@ -406,7 +404,7 @@ async def test_rows_written_late_of_a_deleted_dataset_are_removed(world: World) 
     await world.delete(file_id)
     await world.nothing_is_left()
     objects = world.space.objects()
-    for name in (prepared.dataset_id, "ds-of-an-older-copy"):
+    for name in (prepared.dataset.dataset_id, "ds-of-an-older-copy"):
         await objects.put_bytes(f"tenants/{TENANT}/datasets/{name}/late.jsonl", ROWS)
     folders = {"datasets": world.files.orphaned_datasets}
     await OrphanSweep(objects, "ingest", folders, every=1, age=-60).sweep()
@@ -429,16 +427,16 @@ async def test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes(w
         if f"/files/{left}/" in key:
             await world.space.objects().delete(key)
     assert await leftovers(world, purge=False) == {"purged": 0, "found": 1}
-    assert prepared.dataset_id in await world.datasets(), "looking changes nothing"
+    assert prepared.dataset.dataset_id in await world.datasets(), "looking changes nothing"
     assert [one for one in world.seen.of(FileDeleted) if one.file_id == left] == []
 
     assert await leftovers(world, purge=True) == {"purged": 1, "found": 0}
     gone = await eventually(lambda: [one for one in world.seen.of(DatasetDeleted) if one.file_id == left])
-    assert [one.dataset_id for one in gone] == [prepared.dataset_id]
+    assert [one.dataset_id for one in gone] == [prepared.dataset.dataset_id]
     assert [one.file_id for one in world.seen.of(FileDeleted)].count(left) == 1
 
     async def removed() -> bool:
-        return not [key for key in await world.keys() if prepared.dataset_id in key or left in key]
+        return not [key for key in await world.keys() if prepared.dataset.dataset_id in key or left in key]
 
     await eventually(removed)
     assert await leftovers(world, purge=True) == {"purged": 0, "found": 0}

@@ -55,19 +55,21 @@ async def test_rows_become_a_dataset_version(space: Space) -> None:
         file = await client.files.create(file=("rows.jsonl", BODY), purpose="user_data")
         assert (await settled(client, file.id)).status == "processed"
         prepared = (await eventually(lambda: seen.of(DatasetPrepared)))[0]
-        assert (prepared.task, prepared.labels) == ("classification", 3)
+        assert (prepared.dataset.task, prepared.labels) == ("classification", 3)
         assert prepared.rows.train + prepared.rows.validation + prepared.rows.heldout == 60
         objects = space.objects()
-        manifest = json.loads(await objects.get_bytes(prepared.manifest))
+        manifest = json.loads(await objects.get_bytes(prepared.dataset.manifest))
         assert manifest["source"]["sha256"] == (await objects.put_bytes("x", BODY)).sha256
-        heldout = (await objects.get_bytes(prepared.heldout)).decode().splitlines()
+        heldout = (await objects.get_bytes(prepared.dataset.heldout)).decode().splitlines()
         assert len(heldout) == prepared.rows.heldout
         async with httpx2.AsyncClient(base_url=url, headers=space.headers("ingest", TENANT)) as http:
             listed = (await http.get("/v1/datasets")).json()["data"]
-            assert [dataset["id"] for dataset in listed] == [prepared.dataset_id]
+            assert [dataset["id"] for dataset in listed] == [prepared.dataset.dataset_id]
             assert "# Dataset" in listed[0]["card"]
             assert (
-                await http.get(f"/v1/datasets/{prepared.dataset_id}", headers=space.headers("ingest", "tenant_b"))
+                await http.get(
+                    f"/v1/datasets/{prepared.dataset.dataset_id}", headers=space.headers("ingest", "tenant_b")
+                )
             ).status_code == 404
 
 

@@ -459,7 +459,7 @@ async def test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names(s
         assert (await ingest.stored(file)).dataset_id == dataset.id
         assert dataset.rows.heldout == 9
         for part in ("train", "validation", "heldout", "manifest"):
-            assert await ingest.objects.get_bytes(getattr(dataset.prepared, part))
+            assert await ingest.objects.get_bytes(getattr(dataset.prepared.dataset, part))
 
 
 async def test_the_content_of_a_file_is_there_before_its_answer_begins(

@@ -21,6 +21,7 @@ from registry.app import build
 from registry.settings import Settings
 from schemas import (
     AdapterResident,
+    DatasetRef,
     EvaluationCompleted,
     Event,
     FinetuneTrained,
@@ -114,11 +115,13 @@ class World:
             "suffix": "support",
             "adapter_id": f"ad-{tenant}-{number}",
             "adapter_manifest": ref("manifest.json"),
-            "dataset_id": "ds-1",
-            "dataset_manifest": ref("dataset"),
-            "heldout": ref("heldout"),
-            "train": ref("train"),
-            "task": "classification",
+            "dataset": DatasetRef(
+                dataset_id="ds-1",
+                task="classification",
+                manifest=ref("dataset"),
+                train=ref("train"),
+                heldout=ref("heldout"),
+            ),
             "training_file": "file-1",
             "trained_tokens": 100,
             "train_seconds": 1.0,

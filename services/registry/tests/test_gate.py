@@ -11,6 +11,7 @@ from registry.alias import Alias
 from registry.card import markdown
 from registry.domain import LoadFailure, Model, Replica, model_name
 from schemas import (
+    DatasetRef,
     EvaluationCompleted,
     FinetuneTrained,
     Interval,
@@ -36,11 +37,7 @@ def trained(**changes: Any) -> FinetuneTrained:
         "suffix": "support",
         "adapter_id": "ad-1",
         "adapter_manifest": REF,
-        "dataset_id": "ds-1",
-        "dataset_manifest": REF,
-        "heldout": REF,
-        "train": REF,
-        "task": "classification",
+        "dataset": DatasetRef(dataset_id="ds-1", task="classification", manifest=REF, train=REF, heldout=REF),
         "training_file": "file-1",
         "trained_tokens": 1234,
         "train_seconds": 55.5,

@@ -221,8 +221,9 @@ async def test_a_model_that_was_refused_is_deleted_too_and_so_is_what_was_made_f
 
 @pytest.mark.parametrize("order", ["registered first", "deleted first"])
 async def test_a_candidate_whose_rows_are_deleted_before_it_is_tested_ends_its_job(world: World, order: str) -> None:
-    training = world.training(1, dataset_id=f"ds-{world.a}")
-    deleted = DatasetDeleted(tenant_id=world.a, dataset_id=training.dataset_id, heldout=training.heldout)
+    learned = world.training(1).dataset.model_copy(update={"dataset_id": f"ds-{world.a}"})
+    training = world.training(1, dataset=learned)
+    deleted = DatasetDeleted(tenant_id=world.a, dataset_id=learned.dataset_id, heldout=learned.heldout)
     for event in (training, deleted, deleted) if order == "registered first" else (deleted, training, training):
         await world.digest(event)
     [rejected] = await eventually(lambda: world.of(ModelRejected))

@@ -7,23 +7,18 @@ from typing import Any
 import pytest
 
 from chassis.errors import Conflict
-from schemas import DatasetPrepared, ModelWaiting, ObjectRef, RowCounts
+from schemas import DatasetPrepared, DatasetRef, ModelWaiting, ObjectRef, RowCounts
 from trainer.domain import ENDED, OPENAI_STATUS, Adapter, Checkpoint, Failure, Job
 from trainer.stages import stage_of, waiting_of
 
 REF = ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1)
 DATASET = DatasetPrepared(
     tenant_id="t",
-    dataset_id="ds-1",
+    dataset=DatasetRef(dataset_id="ds-1", task="classification", manifest=REF, train=REF, validation=REF, heldout=REF),
     file_id="file-1",
     purpose="user_data",
-    task="classification",
     rows=RowCounts(train=80, validation=5, heldout=15),
     labels=3,
-    manifest=REF,
-    train=REF,
-    validation=REF,
-    heldout=REF,
 )
 ADAPTER = Adapter(adapter_id="ad-1", manifest=REF, base_digest="d", trained_tokens=9, train_seconds=1, metrics={})
 

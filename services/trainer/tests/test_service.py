@@ -91,9 +91,9 @@ async def test_a_validation_file_that_is_the_training_file_is_refused(world: Wor
     twin = world.file()
     job = await world.job(file, validation_file=twin)
     first = world.prepared(file)
-    same = {name: getattr(first, name) for name in ("train", "validation", "heldout")}
+    same = first.dataset.model_copy(update={"dataset_id": f"ds-{twin}"})
     await world.publish(first)
-    await world.publish(world.prepared(twin, **same))
+    await world.publish(world.prepared(twin, dataset=same))
     failed = await world.becomes(job, "failed")
     assert failed.error is not None
     assert (failed.error.code, failed.error.param) == ("invalid_validation_file", "validation_file")
@@ -483,8 +483,8 @@ async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_
 
 def gone(world: World, file: str) -> DatasetDeleted:
     """The rows of a file are deleted."""
-    prepared = world.prepared(file)
-    return DatasetDeleted(tenant_id=world.a, dataset_id=prepared.dataset_id, file_id=file, heldout=prepared.heldout)
+    learned = world.prepared(file).dataset
+    return DatasetDeleted(tenant_id=world.a, dataset_id=learned.dataset_id, file_id=file, heldout=learned.heldout)
 
 
 async def test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter(

@@ -55,7 +55,8 @@ async def test_a_document_is_pretrained_on_and_its_events_say_how(world: World) 
     [trained] = await eventually(lambda: [one for one in world.of(FinetuneTrained) if one.job_id == job.id])
     assert {requested.method, started.method, trained.method} == {"pretrain"}
     text = world.document(job.training_file, size=400_000).text
-    assert (trained.dataset_id, trained.heldout, trained.task) == (job.training_file, text, "generation")
+    learned = trained.dataset
+    assert (learned.dataset_id, learned.heldout, learned.task) == (job.training_file, text, "generation")
 
 
 async def test_rows_of_text_are_pretrained_on_though_they_are_no_dataset(world: World) -> None:
@@ -95,7 +96,7 @@ async def test_a_file_that_was_read_before_anybody_listened_is_asked_for(world: 
     assert (await world.shown(at_once))["status"] == "queued"
     await world.train(at_once)
     [trained] = await eventually(lambda: [one for one in world.of(FinetuneTrained) if one.job_id == at_once.id])
-    assert trained.heldout == found.text
+    assert trained.dataset.heldout == found.text
 
 
 async def test_no_upload_starts_it_by_itself(world: World) -> None:

@@ -23,7 +23,7 @@ from chassis.peers import Peer
 from chassis.private_folders import HELD
 from chassis.tokens import Tokens
 from eventbus.outbox import AggregateStore
-from schemas import DatasetPrepared, ObjectRef, RowCounts
+from schemas import DatasetPrepared, DatasetRef, ObjectRef, RowCounts
 from stores.mongo import PyMongoError, connect
 from stores.objects import Objects
 from stores.orphans import FOUND, OrphanSweep
@@ -124,16 +124,18 @@ class Shop:
         validation = await self.objects.put_bytes("rows/validation.jsonl", b"")
         dataset = DatasetPrepared(
             tenant_id=tenant,
-            dataset_id="ds-1",
+            dataset=DatasetRef(
+                dataset_id="ds-1",
+                task="classification",
+                manifest=train,
+                train=train,
+                validation=validation,
+                heldout=validation,
+            ),
             file_id="file-1",
             purpose="fine-tune",
-            task="classification",
             rows=RowCounts(train=12, validation=0, heldout=0),
             labels=3,
-            manifest=train,
-            train=train,
-            validation=validation,
-            heldout=validation,
         )
         number = await self.kept.collection.count_documents({})
         job = Job(
@@ -521,17 +523,19 @@ async def test_rows_that_teach_nothing_are_counted_and_said(shop: Shop) -> None:
 
 async def test_validation_rows_of_the_training_file_choose_no_epoch(shop: Shop, tmp_path: Path) -> None:
     job = await shop.get(await shop.queue_job(1))
-    assert job.dataset is not None
-    own = (await shop.objects.get_bytes(job.dataset.train)).splitlines(keepends=True)
+    prepared = job.dataset
+    assert prepared is not None
+    own = (await shop.objects.get_bytes(prepared.dataset.train)).splitlines(keepends=True)
     new = b'{"messages": [{"role": "user", "content": "new"}, {"role": "assistant", "content": "refund"}]}\n'
     heldout = await shop.objects.put_bytes("rows/heldout.jsonl", new.replace(b"new", b"held out"))
-    job.dataset = job.dataset.model_copy(update={"heldout": heldout})
+    learned = prepared.dataset.model_copy(update={"heldout": heldout})
+    job.dataset = prepared.model_copy(update={"dataset": learned})
     empty = await shop.objects.put_bytes("rows/none.jsonl", b"")
 
     async def validated_by(*rows: bytes) -> Rows:
         given = await shop.objects.put_bytes("rows/given.jsonl", b"".join(rows))
-        parts = {"train": given, "validation": empty, "heldout": heldout}
-        job.validation = DatasetPrepared.model_validate({**dict(job.dataset or {}), **parts})
+        validating = learned.model_copy(update={"train": given, "validation": empty})
+        job.validation = prepared.model_copy(update={"dataset": validating})
         return await shop.store.fetch_rows(job, tmp_path)
 
     found = await validated_by(own[3], new, own[0])

@@ -19,6 +19,7 @@ from chassis.http import error_response
 from chassis.ids import new_id
 from schemas import (
     DatasetPrepared,
+    DatasetRef,
     DatasetRejected,
     DocumentParsed,
     Event,
@@ -191,7 +192,7 @@ class World:
         for _ in range(times):
             await self.publish(event)
         later = await self.job()
-        await self.publish(self.prepared(later.training_file, dataset_id=event.dataset_id))
+        await self.publish(self.prepared(later.training_file, dataset=event.dataset))
         await self.becomes(later, "queued")
         await self.sdk().fine_tuning.jobs.cancel(later.id)
 
@@ -232,15 +233,14 @@ class World:
         return DatasetRejected(tenant_id=self.a, file_id=file, purpose=purpose, code=code, message=f"no rows: {code}")
 
     def prepared(self, file: str, **changes: Any) -> DatasetPrepared:
+        parts = {name: ref(f"{file}/{name}") for name in ("manifest", "train", "validation", "heldout")}
         facts: dict[str, Any] = {
             "tenant_id": self.a,
-            "dataset_id": f"ds-{file}",
+            "dataset": DatasetRef(dataset_id=f"ds-{file}", task="classification", **parts),
             "file_id": file,
             "purpose": "fine-tune",
-            "task": "classification",
             "rows": RowCounts(train=300, validation=20, heldout=80),
             "labels": 3,
-            **{name: ref(f"{file}/{name}") for name in ("manifest", "train", "validation", "heldout")},
         }
         return DatasetPrepared(**{**facts, **changes})
 

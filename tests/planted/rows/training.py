@@ -11,6 +11,13 @@ TEXT_JOBS = "services/trainer/tests/test_text_jobs.py"
 
 BUGS: tuple[Planted, ...] = (
     bug(
+        "a job drops a part of its dataset on the way to the model",
+        "trainer:Job.finish_training",
+        "dataset=self.learns_from",
+        "dataset=self.learns_from.model_copy(update={'validation': None})",
+        "tests/contract/test_datasets.py::test_what_ingest_says_of_a_dataset_arrives_whole_at_the_evaluation",
+    ),
+    bug(
         "a spoilt checkpoint fails the job",
         "trainer:Training.attempt",
         "if error.code == 'checkpoint_corrupt':",
@@ -54,7 +61,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "an upload's job has a random id",
         "trainer:Requests.create_for",
-        "id=derived_id('ftjob-', dataset.dataset_id)",
+        "id=derived_id('ftjob-', prepared.dataset.dataset_id)",
         "id=new_id('ftjob-')",
     ),
     bug(

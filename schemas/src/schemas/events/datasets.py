@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from schemas.datasets import CarriesDataset, flat
 from schemas.envelope import Event
-from schemas.refs import Id, ObjectRef, Purpose, RowCounts, Sentence, Task
+from schemas.refs import Id, ObjectRef, Purpose, RowCounts, Sentence
 
 
-class DatasetPrepared(Event):
+class DatasetPrepared(CarriesDataset, Event):
     """A dataset version is complete: parsed, cleaned, split, with a manifest and a card."""
 
     type, topic, key = "dataset.prepared.v1", "datasets", "dataset_id"
 
-    dataset_id: Id = Field(description="Id of this dataset version.")
     file_id: Id | None = Field(None, description="The file it was made from.")
     project_id: Id | None = Field(None, description="The labeling project it was published from.")
     purpose: Purpose = Field(description="Purpose of the file.")
-    task: Task = Field(description="Kind of answers in it.")
     rows: RowCounts = Field(description="Rows in each split.")
     labels: int = Field(0, ge=0, description="Distinct answers, for a classification task.")
-    manifest: ObjectRef = Field(description="Manifest naming every part with its digest.")
-    train: ObjectRef = Field(description="Training rows, chat JSONL.")
-    validation: ObjectRef = Field(description="Validation rows, chat JSONL.")
-    heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
+
+    dataset_id: ClassVar[object] = flat("dataset_id", Id, "Id of this dataset version: `dataset.dataset_id`.")
+    manifest: ClassVar[object] = flat("manifest", ObjectRef, "Its manifest: `dataset.manifest`.")
+    validation: ClassVar[object] = flat("validation", ObjectRef, "Validation rows: `dataset.validation`.")
 
 
 class DatasetRejected(Event):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from schemas.datasets import CarriesDataset, flat
 from schemas.envelope import Event
-from schemas.refs import Id, ObjectRef, Parameter, Sentence, Task
+from schemas.refs import Id, ObjectRef, Parameter, Sentence
 
 
 class FinetuneRequested(Event):
@@ -33,7 +34,7 @@ class FinetuneStarted(Event):
     method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
 
 
-class FinetuneTrained(Event):
+class FinetuneTrained(CarriesDataset, Event):
     """Training is over and the adapter lies verified in the object store; it has not been tested yet."""
 
     type, topic, key = "finetune.trained.v1", "finetunes", "job_id"
@@ -45,13 +46,6 @@ class FinetuneTrained(Event):
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files; they lie beside it.")
     adapter_bytes: int = Field(0, ge=0, description="Size of the adapter's files and manifest; 0 where it is not said.")
-    dataset_id: Id = Field(description="Dataset version trained on; the file's id where it is a text.")
-    dataset_manifest: ObjectRef = Field(description="Manifest of the dataset version; the text itself where it is one.")
-    heldout: ObjectRef = Field(
-        description="Held-out rows to evaluate on, chat JSONL; the whole text where a part of one is held out."
-    )
-    train: ObjectRef = Field(description="Training rows, from which few-shot examples are drawn.")
-    task: Task = Field(description="Kind of answers.")
     training_file: Id = Field(description="File trained on.")
     trained_tokens: int = Field(ge=0, description="Tokens seen in training, all epochs.")
     train_seconds: float = Field(ge=0, description="Time spent training.")
@@ -62,6 +56,9 @@ class FinetuneTrained(Event):
     seed: int = Field(description="Seed of the run.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
     method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
+
+    dataset_id: ClassVar[object] = flat("dataset_id", Id, "Dataset version trained on: `dataset.dataset_id`.")
+    dataset_manifest: ClassVar[object] = flat("manifest", ObjectRef, "Its manifest: `dataset.manifest`.")
 
 
 class FinetuneSucceeded(Event):

@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from schemas.datasets import CarriesDataset
 from schemas.envelope import Event
-from schemas.refs import Id, ObjectRef, Parameter, Sentence, Task
+from schemas.refs import Id, ObjectRef, Parameter, Sentence
 
 
-class ModelRegistered(Event):
+class ModelRegistered(CarriesDataset, Event):
     """A candidate exists: it can be loaded and evaluated, and is not served."""
 
     type, topic, key = "model.registered.v1", "models", "model_id"
@@ -20,9 +21,6 @@ class ModelRegistered(Event):
     base_model: Id = Field(description="Base model id.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     adapter_manifest: ObjectRef = Field(description="Manifest of the adapter's files.")
-    heldout: ObjectRef = Field(description="Held-out rows, chat JSONL.")
-    train: ObjectRef = Field(description="Training rows, for few-shot examples.")
-    task: Task = Field(description="Kind of answers.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
     method: Id = Field("supervised", description="How it was trained: `method.type` of its job.")
     metrics: dict[Parameter, float] = Field(

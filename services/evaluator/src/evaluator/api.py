@@ -55,7 +55,11 @@ class EvaluationView(BaseModel):
         done = total if evaluation.state == "completed" and evaluation.scores else answered
         same = {name: getattr(evaluation, name) for name in set(cls.model_fields) & set(Evaluation.model_fields)}
         return cls(
-            **same, status=evaluation.state, model=evaluation.model_id, progress=Progress(done=done, total=total)
+            **same,
+            task=evaluation.dataset.task,
+            status=evaluation.state,
+            model=evaluation.model_id,
+            progress=Progress(done=done, total=total),
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus.aggregate import Aggregate
-from schemas import EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef, Task
+from schemas import CarriesDataset, EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef
 
 State = Literal["queued", "running", "completed", "cancelled"]
 System = Literal["base", "few_shot", "candidate"]
@@ -45,7 +45,7 @@ class Plan(BaseModel):
         return len(self.rows) * len(self.systems)
 
 
-class Evaluation(Aggregate):
+class Evaluation(CarriesDataset, Aggregate):
     """The test of one candidate beside its base model: `queued -> running -> completed`, or `cancelled`.
 
     A failed attempt goes back to `queued` with `last_error`; answers already given are kept.
@@ -68,9 +68,6 @@ class Evaluation(Aggregate):
     job_id: str
     base_model: str
     adapter_id: str
-    heldout: ObjectRef
-    train: ObjectRef
-    task: Task
     method: str = "supervised"
     published: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
@@ -105,9 +102,7 @@ class Evaluation(Aggregate):
             job_id=registered.job_id,
             base_model=registered.base_model,
             adapter_id=registered.adapter_id,
-            heldout=registered.heldout,
-            train=registered.train,
-            task=registered.task,
+            dataset=registered.dataset,
             method=registered.method,
             published=registered.metrics,
         )

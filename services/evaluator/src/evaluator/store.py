@@ -113,7 +113,7 @@ class Evaluations:
         """How many candidates of the tenant were judged on the same held-out rows before."""
         query = {
             "tenant_id": evaluation.tenant_id,
-            "heldout.sha256": evaluation.heldout.sha256,
+            "heldout.sha256": evaluation.dataset.heldout.sha256,
             "_id": {"$ne": evaluation.id},
             "state": "completed",
             "scores": {"$ne": {}},

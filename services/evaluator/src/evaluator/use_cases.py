@@ -50,10 +50,10 @@ class Queue:
 
     async def add(self, registered: ModelRegistered) -> None:
         """Queue the evaluation of a candidate, once; one whose rows are deleted cannot be tested."""
-        if await self._evaluations.are_deleted(registered.tenant_id, registered.heldout):
+        if await self._evaluations.are_deleted(registered.tenant_id, registered.dataset.heldout):
             return
         evaluation = await self._evaluations.add_once(Evaluation.of(registered, now()))
-        if await self._evaluations.are_deleted(registered.tenant_id, registered.heldout):  # meanwhile
+        if await self._evaluations.are_deleted(registered.tenant_id, registered.dataset.heldout):  # meanwhile
             await self._forget([evaluation])
         log.info("evaluation_queued", evaluation_id=evaluation.id, model_id=evaluation.model_id)
 
@@ -137,8 +137,8 @@ class Evaluate:
         if evaluation.adapter_missed_at is not None:
             for model in (evaluation.base_model, evaluation.model_id):
                 await self._proxy.expect(evaluation.tenant_id, model)
-        heldout = await self._artifacts.rows(evaluation.heldout)
-        train = await self._artifacts.rows(evaluation.train)
+        heldout = await self._artifacts.rows(evaluation.dataset.heldout)
+        train = await self._artifacts.rows(evaluation.dataset.train)
         plan = evaluation.plan or await self._plan(evaluation, heldout, train)
         crash_point("evaluator.planned")
         answered = {(answer.system, answer.row) for answer in await self._answers.of(evaluation)}
@@ -173,7 +173,7 @@ class Evaluate:
         What was answered until then has its cost.
         """
         verdict = untested(reason)
-        suite = PUBLISHED.get(evaluation.method) or self._suites[evaluation.task]
+        suite = PUBLISHED.get(evaluation.method) or self._suites[evaluation.dataset.task]
         current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
         ref = await self._artifacts.put_evidence(evaluation, opening(current, suite, verdict))
         cost = price(await self._answers.of(evaluation))
@@ -192,13 +192,13 @@ class Evaluate:
         await self._answers.forget(evaluation)
 
     async def _plan(self, evaluation: Evaluation, heldout: Sequence[Row], train: Sequence[Row]) -> Plan:
-        classified = evaluation.task == "classification"
+        classified = evaluation.dataset.task == "classification"
         taught = [row for row in heldout if row.taught]
         rows = await asyncio.to_thread(
             sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
         )
         max_tokens = await self._answer_tokens(evaluation, rows)
-        asked = self._suites[evaluation.task].systems
+        asked = self._suites[evaluation.dataset.task].systems
         shows = bool(rows) and "few_shot" in asked
         examples = await self._examples(evaluation, train, rows, max_tokens) if shows else []
         systems = [system for system in asked if examples or system != "few_shot"]
@@ -232,7 +232,7 @@ class Evaluate:
         chosen = []
         limit = self._settings.evaluator_few_shot_examples
         taught = [row for row in train if row.taught]
-        for row in await asyncio.to_thread(choose_examples, taught, evaluation.task, limit, SEED):
+        for row in await asyncio.to_thread(choose_examples, taught, evaluation.dataset.task, limit, SEED):
             room -= await self._tokens(evaluation, example_text(row)) + MARGIN_TOKENS
             if room < 0:
                 break
@@ -273,7 +273,7 @@ class Evaluate:
 
     async def _score(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row]) -> None:
         """Have scored what must be waited for and was not scored by an earlier attempt."""
-        awaited = [one for one in self._suites[evaluation.task].metrics if isinstance(one, AwaitedMetric)]
+        awaited = [one for one in self._suites[evaluation.dataset.task].metrics if isinstance(one, AwaitedMetric)]
         if not awaited:
             return
         given = {(answer.system, answer.row): answer for answer in await self._answers.of(evaluation)}
@@ -332,7 +332,7 @@ class Evaluate:
         report = await asyncio.to_thread(
             build_report,
             evaluation,
-            self._suites[evaluation.task],
+            self._suites[evaluation.dataset.task],
             plan,
             heldout,
             train,
@@ -340,7 +340,7 @@ class Evaluate:
             min_rows=self._settings.evaluator_min_rows,
             earlier=earlier,
         )
-        await self._complete(evaluation, self._suites[evaluation.task].deciding.name, report, earlier)
+        await self._complete(evaluation, self._suites[evaluation.dataset.task].deciding.name, report, earlier)
         await self._answers.forget(evaluation)
 
     async def _judge_published(self, evaluation: Evaluation, suite: PublishedSuite) -> None:

@@ -67,7 +67,7 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
         "created_at": dataset.created_at,
         "file_id": prepared.file_id,
         "project_id": prepared.project_id,
-        "task": prepared.task,
+        "task": prepared.dataset.task,
         "labels": prepared.labels,
         "rows": prepared.rows.model_dump(),
         "system": dataset.manifest["result"].get("system", ""),

@@ -227,7 +227,7 @@ class Dataset(Aggregate):
                 tenant_id=self.tenant_id,
                 dataset_id=self.id,
                 file_id=self.prepared.file_id,
-                heldout=self.prepared.heldout,
+                heldout=self.prepared.dataset.heldout,
             )
         )
 

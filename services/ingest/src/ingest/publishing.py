@@ -22,7 +22,7 @@ from ingest.parse_job import (
 from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
 from ingest.texts import document_key, records_key
-from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, ObjectRef
+from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, DatasetRef, ObjectRef
 from stores.objects import Objects
 
 SPLIT_SEED = "sartor-1"
@@ -102,16 +102,13 @@ class Publish:
             owner=file.owner,
             prepared=DatasetPrepared(
                 tenant_id=file.tenant_id,
-                dataset_id=dataset_id,
+                dataset=DatasetRef(dataset_id=dataset_id, task=result.task, manifest=reference, **parts),
                 file_id=file.id,
                 project_id=file.project_id,
                 owner=file.owner,
                 purpose=file.purpose,
-                task=result.task,
                 rows=result.rows,
                 labels=result.labels,
-                manifest=reference,
-                **parts,
             ),
         )
 

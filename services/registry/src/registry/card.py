@@ -30,7 +30,7 @@ def _summary(model: Model) -> str:
         [
             ("State", f"{model.state}{waits}"),
             ("Base model", f"`{model.base_model}`"),
-            ("Task", model.lineage.task),
+            ("Task", model.lineage.dataset.task),
             ("Organization", model.organization),
             ("Registered", _when(model.created_at)),
             ("In production since", _when(model.promoted_at)),
@@ -76,9 +76,9 @@ def _origin(model: Model) -> str:
         ("Thing", "Id or digest"),
         [
             ("Training file", f"`{lineage.training_file}`"),
-            ("Dataset version", f"`{lineage.dataset_id}`"),
-            ("Dataset manifest (sha256)", f"`{lineage.dataset_manifest.sha256}`"),
-            ("Held-out rows (sha256)", f"`{lineage.heldout.sha256}`"),
+            ("Dataset version", f"`{lineage.dataset.dataset_id}`"),
+            ("Dataset manifest (sha256)", f"`{lineage.dataset.manifest_sha256}`"),
+            ("Held-out rows (sha256)", f"`{lineage.dataset.heldout.sha256}`"),
             ("Fine-tuning job", f"`{model.job_id}`"),
             ("Base model digest", f"`{lineage.base_digest}`"),
             ("Adapter", f"`{model.adapter_id}`"),

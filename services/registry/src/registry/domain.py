@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -12,6 +12,7 @@ from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus.aggregate import Aggregate
 from schemas import (
+    CarriesDataset,
     EvaluationCompleted,
     FinetuneTrained,
     Interval,
@@ -22,8 +23,8 @@ from schemas import (
     ModelRetired,
     ModelWaiting,
     ObjectRef,
-    Task,
 )
+from schemas.datasets import flat
 
 State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
 Verdict = Literal["pass", "fail", "needs_human"]
@@ -47,15 +48,10 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Lineage(Part):
+class Lineage(CarriesDataset, Part):
     """What a model was made from, and how."""
 
     base_digest: str
-    dataset_id: str
-    dataset_manifest: ObjectRef
-    heldout: ObjectRef
-    train: ObjectRef
-    task: Task
     training_file: str
     trained_tokens: int
     train_seconds: float
@@ -63,6 +59,9 @@ class Lineage(Part):
     hyperparameters: dict[str, float | int | str]
     seed: int
     method: str = "supervised"
+
+    dataset_id: ClassVar[object] = flat("dataset_id", str, "Models are found by it.")
+    dataset_manifest: ClassVar[object] = flat("manifest", ObjectRef, "Read by the release before.")
 
 
 class Evaluation(Part):
@@ -182,9 +181,7 @@ class Model(Aggregate):
                 base_model=model.base_model,
                 adapter_id=model.adapter_id,
                 adapter_manifest=model.adapter_manifest,
-                heldout=trained.heldout,
-                train=trained.train,
-                task=trained.task,
+                dataset=trained.dataset,
                 owner=model.owner,
                 method=trained.method,
                 metrics=trained.metrics,

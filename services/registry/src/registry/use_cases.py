@@ -56,7 +56,7 @@ class Gate:
             slug = await self._tenants.slug(trained.tenant_id)
             model = await self._models.register(Model.register(trained, slug, now()))
         crash_point("registry.registered")
-        if await self._models.without_rows(trained.tenant_id, trained.dataset_id):
+        if await self._models.without_rows(trained.tenant_id, trained.dataset.dataset_id):
             model = await self._models.update(model.tenant_id, model.id, lambda one: one.lose_rows(now()))
         return model
 

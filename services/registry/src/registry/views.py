@@ -127,7 +127,15 @@ class ModelCard(BaseModel):
         shared = set(cls.model_fields) & set(Model.model_fields)
         own = {name: getattr(model, name) for name in shared}
         traced = {name: getattr(model.lineage, name) for name in set(cls.model_fields) & set(Lineage.model_fields)}
-        return cls(**own, **traced, waiting_for=model.waiting_for)
+        dataset = model.lineage.dataset
+        return cls(
+            **own,
+            **traced,
+            dataset_id=dataset.dataset_id,
+            dataset_manifest=dataset.manifest,
+            task=dataset.task,
+            waiting_for=model.waiting_for,
+        )
 
 
 class AliasView(BaseModel):

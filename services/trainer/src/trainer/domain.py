@@ -10,6 +10,7 @@ from chassis.errors import Conflict, WriteRefused
 from eventbus.aggregate import Aggregate
 from schemas import (
     DatasetPrepared,
+    DatasetRef,
     FinetuneAdapterDeleted,
     FinetuneCancelled,
     FinetuneFailed,
@@ -62,6 +63,13 @@ class Text(BaseModel):
     kind: Literal["document", "rows"]
     object: ObjectRef
     rows: int = 0
+
+    @property
+    def dataset(self) -> DatasetRef:
+        """The text as what is learned from and, a part of it, tested on."""
+        return DatasetRef(
+            dataset_id=self.file_id, task="generation", manifest=self.object, train=self.object, heldout=self.object
+        )
 
 
 class Checkpoint(BaseModel):
@@ -136,6 +144,13 @@ class Job(Aggregate):
     def has_data(self) -> bool:
         """Whether what it learns from is known."""
         return self.dataset is not None or self.text is not None
+
+    @property
+    def learns_from(self) -> DatasetRef:
+        """Its rows, or its text."""
+        known = self.dataset or self.text
+        assert known is not None
+        return known.dataset
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -231,7 +246,7 @@ class Job(Aggregate):
                 adapter_id=adapter.adapter_id,
                 adapter_manifest=adapter.manifest,
                 adapter_bytes=adapter.bytes,
-                **self._learned_from(),
+                dataset=self.learns_from,
                 training_file=self.training_file,
                 trained_tokens=adapter.trained_tokens,
                 train_seconds=adapter.train_seconds,
@@ -241,15 +256,6 @@ class Job(Aggregate):
                 method=self.method,
             )
         )
-
-    def _learned_from(self) -> dict[str, Any]:
-        """What events say of its data."""
-        if self.text is not None:
-            of_text = dict.fromkeys(("dataset_manifest", "heldout", "train"), self.text.object)
-            return {"dataset_id": self.text.file_id, "task": "generation", **of_text}
-        assert self.dataset is not None
-        parts = {name: getattr(self.dataset, name) for name in ("dataset_id", "heldout", "train", "task")}
-        return {"dataset_manifest": self.dataset.manifest, **parts}
 
     def wait(self, waiting: ModelWaiting, at: int) -> None:
         """The registry says what its model waits for; what was said before that, or comes too late, changes nothing."""
@@ -300,8 +306,7 @@ class Job(Aggregate):
 
     def rests_on(self, data_id: str) -> bool:
         """Whether it has yet to be trained, or to end its training, on a dataset version or on the text of a file."""
-        used = [one.dataset_id for one in (self.dataset, self.validation) if one is not None]
-        used += [self.text.file_id] if self.text else []
+        used = [one.dataset.dataset_id for one in (self.dataset, self.validation, self.text) if one is not None]
         return self.state in ("queued", "paused", "running") and data_id in used
 
     def lose_data(self, data_id: str, failure: Failure, at: int) -> None:

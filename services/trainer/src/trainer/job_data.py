@@ -222,8 +222,7 @@ def _became_text(rejected: DatasetRejected) -> bool:
 
 def _same_rows(one: DatasetPrepared, other: DatasetPrepared) -> bool:
     """Whether two files hold the same rows: they are then split alike."""
-    parts = [[of.train.sha256, of.validation.sha256, of.heldout.sha256] for of in (one, other)]
-    return parts[0] == parts[1]
+    return [split.sha256 for split in one.dataset.splits] == [split.sha256 for split in other.dataset.splits]
 
 
 def _split_line(training: DatasetPrepared, validation: DatasetPrepared | None) -> str:

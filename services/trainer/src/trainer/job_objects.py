@@ -52,18 +52,18 @@ class JobObjects:
         """
         if job.text is not None:
             return Rows(await self._fetch_text(job.text, folder / "train.jsonl"), None)
-        assert job.dataset is not None
+        learned = job.learns_from
         train, validation = folder / "train.jsonl", folder / "validation.jsonl"
-        await self._objects.download(job.dataset.train, train)
+        await self._objects.download(learned.train, train)
         if job.validation is None:
-            content = await self._objects.get_bytes(job.dataset.validation)
+            content = await self._objects.get_bytes(learned.validation) if learned.validation else b""
             validation.write_bytes(content)
             return Rows(train, validation if content.strip() else None)
-        parts = (job.validation.train, job.validation.validation, job.validation.heldout)
-        given = [line for part in parts for line in _lines(await self._objects.get_bytes(part))]
+        splits = job.validation.dataset.splits
+        given = [line for split in splits for line in _lines(await self._objects.get_bytes(split))]
         own = await asyncio.to_thread(lambda: {_digest(line) for line in _lines(train.read_bytes())})
-        for part in (job.dataset.validation, job.dataset.heldout):
-            own |= {_digest(line) for line in _lines(await self._objects.get_bytes(part))}
+        for split in learned.splits[1:]:
+            own |= {_digest(line) for line in _lines(await self._objects.get_bytes(split))}
         new = [line for line in given if _digest(line) not in own]
         if given and not new:
             message = "Every row of the validation file is in the training file too. Give other rows, or leave it out."

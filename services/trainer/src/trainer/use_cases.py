@@ -125,22 +125,22 @@ class Requests:
         )
         return await self._add(job)
 
-    async def create_for(self, dataset: DatasetPrepared, base_model: str, organization: str) -> Job:
+    async def create_for(self, prepared: DatasetPrepared, base_model: str, organization: str) -> Job:
         """The automatic job of a dataset: one, however often its event comes; failed if there is no such base model."""
-        trigger: Trigger = "labels" if dataset.project_id else "upload"
+        trigger: Trigger = "labels" if prepared.project_id else "upload"
         job = Job(
-            id=derived_id("ftjob-", dataset.dataset_id),
-            tenant_id=dataset.tenant_id,
+            id=derived_id("ftjob-", prepared.dataset.dataset_id),
+            tenant_id=prepared.tenant_id,
             created_at=now(),
-            owner=dataset.owner,
+            owner=prepared.owner,
             organization=organization,
             base_model=base_model,
-            training_file=str(dataset.file_id),
-            seed=int(derived_id("", dataset.dataset_id)[:7], 16),
+            training_file=str(prepared.file_id),
+            seed=int(derived_id("", prepared.dataset.dataset_id)[:7], 16),
             trigger=trigger,
         )
         try:
-            await self._check_base(dataset.tenant_id, base_model)
+            await self._check_base(prepared.tenant_id, base_model)
         except Invalid as error:
             job.request()
             job.fail(Failure(code=error.code or "model_not_found", message=error.message, param="model"), now())

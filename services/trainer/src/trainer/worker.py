@@ -189,8 +189,8 @@ def _data_of(job: Job) -> dict[str, str]:
     """What an adapter's manifest says of the data."""
     if job.text is not None:
         return {"file_id": job.text.file_id, "sha256": job.text.object.sha256}
-    assert job.dataset is not None
-    return {"dataset_id": job.dataset.dataset_id, "manifest_sha256": job.dataset.manifest.sha256}
+    learned = job.learns_from
+    return {"dataset_id": learned.dataset_id, "manifest_sha256": learned.manifest_sha256}
 
 
 def _code_version() -> str:
