@@ -16,8 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from chassis.clock import utc_now
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
-from eventbus.aggregate import Aggregate
-from eventbus.outbox import AggregateStore
+from eventbus import Aggregate, AggregateStore
 from runtime import Service
 from schemas import Envelope, FileUploaded, ObjectRef, parse, read_envelope, to_message
 from testkit import Space, eventually
@@ -133,7 +132,7 @@ async def test_producing(corner: Callable[[], Space]) -> None:
             waiting.append(await plain(message, wait=False))
 
         async def through_bus(event: FileUploaded) -> None:
-            await service.bus.publish("files", envelope_of(event), event.model_dump(mode="json"))
+            await service.bus.producer.publish("files", envelope_of(event), event.model_dump(mode="json"))
 
         async def add(event: FileUploaded) -> None:
             upload = Upload(id=event.file_id, tenant_id=TENANT)
@@ -151,8 +150,8 @@ async def test_producing(corner: Callable[[], Space]) -> None:
             MANY, side_by_side(plain, encoded(MANY))
         )
         rates["aiokafka, one at a time, each ack awaited"] = await rate(FEW, one_by_one(plain, encoded(FEW)))
-        rates[f"Bus.publish, {AT_A_TIME} at a time"] = await rate(MANY, side_by_side(through_bus, events(MANY)))
-        rates["Bus.publish, one at a time"] = await rate(FEW, one_by_one(through_bus, events(FEW)))
+        rates[f"Producer.publish, {AT_A_TIME} at a time"] = await rate(MANY, side_by_side(through_bus, events(MANY)))
+        rates["Producer.publish, one at a time"] = await rate(FEW, one_by_one(through_bus, events(FEW)))
 
         async def published() -> None:
             await eventually(empty, within=300, every=0.02)
@@ -168,7 +167,7 @@ async def test_producing(corner: Callable[[], Space]) -> None:
         await published()
         rates["outbox and relay: written, published, removed"] = MANY / (time.perf_counter() - began)
     show(f"Producing {MANY} events", rates)
-    assert rates[f"Bus.publish, {AT_A_TIME} at a time"] > rates["aiokafka, one at a time, each ack awaited"]
+    assert rates[f"Producer.publish, {AT_A_TIME} at a time"] > rates["aiokafka, one at a time, each ack awaited"]
 
 
 async def read_plain(space: Space, handle: Callable[[Any], Awaitable[None]], *, commit_each: bool, count: int) -> float:

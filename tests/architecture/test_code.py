@@ -28,7 +28,7 @@ MAY_PRINT = (
     "cli/",
     "infra/local/",
     "schemas/src/schemas/export.py",
-    "libs/eventbus/src/eventbus/heartbeat.py",  # a process of its own, its parent reads what it says
+    "libs/stores/src/stores/heartbeat.py",  # a process of its own, its parent reads what it says
     "services/trainer/src/trainer/run/main.py",  # the same
 )
 

@@ -120,10 +120,10 @@ def reached(tree: ast.Module) -> Iterator[str]:
             yield f"{node.lineno}: .{node.attr}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in QUERIES:
             yield f"{node.lineno}: .{node.func.attr}()"
-        if isinstance(node, ast.ImportFrom) and node.module in ("eventbus.outbox", "stores.leases", "stores.paging"):
+        if isinstance(node, ast.ImportFrom) and node.module in ("stores.leases", "stores.paging"):
             yield f"{node.lineno}: {node.module}"
-        if isinstance(node, ast.ImportFrom) and node.module == "stores.mongo":
-            yield from (f"{node.lineno}: {one.name}" for one in node.names if one.name == "Collection")
+        if isinstance(node, ast.ImportFrom) and node.module in ("eventbus", "stores.mongo"):
+            yield from (f"{node.lineno}: {one.name}" for one in node.names if one.name in PRIVATE)
         if isinstance(node, ast.Dict):
             operators = [key.value for key in node.keys if isinstance(key, ast.Constant) and str(key.value)[:1] == "$"]
             yield from (f"{node.lineno}: {operator}" for operator in operators)
@@ -248,5 +248,18 @@ def test_the_check_sees_what_is_wrong() -> None:
         "things.select is given a query",
         "things.forget_all changes something",
     }
-    module = 'async def work(things):\n    await things.leases.renew()\n    things.find_one({"a": {"$gt": 1}})\n'
-    assert {line.partition(": ")[2] for line in reached(ast.parse(module))} == {".find_one()", ".leases", "$gt"}
+    module = """
+from eventbus import Aggregate, AggregateStore
+from stores.leases import Leases
+
+async def work(things):
+    await things.leases.renew()
+    things.find_one({"a": {"$gt": 1}})
+"""
+    assert {line.partition(": ")[2] for line in reached(ast.parse(module))} == {
+        "AggregateStore",
+        "stores.leases",
+        ".find_one()",
+        ".leases",
+        "$gt",
+    }

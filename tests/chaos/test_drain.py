@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from chassis.settings import ServiceSettings
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from ingest.domain import File
 from ingest.settings import Settings as IngestSettings
 from schemas import FileUploaded, LabelsPublished, ObjectRef

@@ -22,9 +22,9 @@ from chassis.clock import utc_now
 from chassis.errors import Invalid
 from chassis.ids import new_id
 from chassis.settings import ServiceSettings
-from eventbus import bus as delivery
-from eventbus.dead_letters import DeadLetters
-from eventbus.patience import Patience
+from eventbus import DeadLetters
+from eventbus.consume import handlers as reading
+from eventbus.consume.retry_policy import RetryPolicy
 from runtime import Service
 from schemas import Envelope, Event, FileUploaded, MalformedEvent, ObjectRef, to_message
 from testkit import Space, eventually
@@ -179,7 +179,8 @@ async def publish(space: Space, messages: list[Message], rate: float = math.inf)
 
 def consumer(space: Space) -> tuple[Service, Effects]:
     service = Service("registry", space.settings(ServiceSettings, "registry"))
-    service.bus.patience = Patience(attempts=5, handler_seconds=2)
+    assert service.bus.consumer is not None
+    service.bus.consumer.attempts.policy = RetryPolicy(attempts=5, handler_seconds=2)
     effects = Effects(service.collection("effects"))
     service.bus.subscribe({FileUploaded: effects.take})
     return service, effects
@@ -274,7 +275,7 @@ async def whole_story(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     service, effects = consumer(space)
     app = service.app([])
     async with app.router.lifespan_context(app):
-        letters = DeadLetters(service.settings, service.bus, service.collection("dead_letter_replays"))
+        letters = DeadLetters(service.settings, service.bus.producer, service.collection("dead_letter_replays"))
         dead = sum(COUNTS[kind] for kind in REASONS)
         parked = service.collection("parked")
 
@@ -298,8 +299,8 @@ async def whole_story(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
         assert effects.handled == wanted
         assert kept_order(effects)
 
-        monkeypatch.setattr(delivery, "parse", lenient_parse(delivery.parse))
-        monkeypatch.setattr(delivery, "read_envelope", lenient_envelope(delivery.read_envelope))
+        monkeypatch.setattr(reading, "parse", lenient_parse(reading.parse))
+        monkeypatch.setattr(reading, "read_envelope", lenient_envelope(reading.read_envelope))
         effects.fixed = True
         began = time.perf_counter()
         for letter in found:

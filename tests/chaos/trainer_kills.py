@@ -18,7 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from chassis.settings import ServiceSettings
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from schemas import DatasetPrepared, DatasetRef, FinetuneTrained, ObjectRef, RowCounts
 from stores import mongo
 from testkit import Space, eventually

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from evaluator.domain import Evaluation
 from evaluator.domain import Plan as Questions
-from eventbus.aggregate import Lease
 from ingest.domain import Dataset
 from registry.card import markdown
 from registry.domain import Model
@@ -28,6 +27,7 @@ from schemas import (
     parse,
 )
 from schemas.export import ROOT, schema
+from stores.leases import Lease
 from tests.contract.recordings import Recording, recordings
 from trainer.domain import Adapter, Job, Text
 

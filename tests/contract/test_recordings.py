@@ -127,10 +127,10 @@ def test_a_consumer_of_the_release_reads_what_is_said_today(recording: Recording
 async def test_what_watches_takes_recorded_messages(service: str, recording: Recording, built: Built) -> None:
     """The bus logs what a cache cannot take and goes on; here it fails."""
     bus = built(service).state.service.bus
-    watched = [event for _, event in said(recording).events if type(event) in bus._watchers]
+    watched = [event for _, event in said(recording).events if type(event) in bus.watchers]
     assert watched
     for event in watched:
-        await bus._watchers[type(event)](event)
+        await bus.watchers[type(event)](event)
 
 
 async def evaluations_are_made(database: Database, events: Seen) -> None:
@@ -279,7 +279,7 @@ async def go_on(service: Service, event: Event, events: Sequence[Event]) -> None
 async def replay(space: Space, service: Service, messages: Sequence[Message]) -> None:
     """Publish what a service subscribes to, each message once the one before is committed."""
     kafka, group = space.addresses.kafka_bootstrap, f"{space.prefix}-{service.name.replace('_', '-')}"
-    topics = {event.topic for event in service.bus._handlers}
+    topics = {event.topic for event in service.bus.handlers}
     places = [
         TopicPartition(f"{space.prefix}-{name}", one) for name in topics for one in range(BY_NAME[name].partitions)
     ]

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from chassis.clock import utc_now
-from eventbus.event_size import MOST_EVENT_BYTES
+from eventbus.messages.event_size import MOST_EVENT_BYTES
 from schemas import EVENTS, TOPICS, Envelope, MalformedEvent, parse, read_envelope, to_message
 from schemas.artifacts import ARTIFACTS
 from schemas.envelope import Event

@@ -17,7 +17,7 @@ from minio.error import S3Error
 from pymilvus import MilvusClient
 
 from chassis.settings import ServiceSettings
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from ingest.domain import Dataset, File
 from ingest.store import Files, StoredElsewhere, Uses
 from localstack import LocalStack

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chassis.children import die_with_parent
-from eventbus.heartbeat import Orders, beat
 from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
 from serving import Proof, verify
+from stores.heartbeat import Orders, beat
 from testkit.base_models import base_spec
 from tests.simulation.history import Worked
 from tests.simulation.machine import Subprocess
@@ -115,7 +115,7 @@ def _write(folder: Path, files: dict[str, str], **facts: Any) -> None:
 
 
 async def heartbeat(child: Subprocess) -> int:
-    """What `python -m eventbus.heartbeat` does: the product's own loop, on orders read from standard input."""
+    """What `python -m stores.heartbeat` does: the product's own loop, on orders read from standard input."""
     orders = Orders(**json.loads(await child.stdin.read()))
     die_with_parent(orders.parent)
     try:

@@ -16,8 +16,7 @@ from typing import Any, Literal, cast
 from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.idempotency import seed as idempotency_seed
 from chassis.ids import derived_id
-from eventbus.bus import Bus
-from eventbus.dead_letters import DeadLetters
+from eventbus import Bus, DeadLetters
 from registry.api import DecisionRequest
 from schemas import (
     DatasetPrepared,
@@ -334,7 +333,7 @@ class Scenario:
         world = self.world
         settings = world.settings["trainer"]
         bus = Bus(settings, "accounts", broker=SimulatedBroker(world.log))
-        letters = DeadLetters(settings, bus, world.databases["accounts"]["replays"])
+        letters = DeadLetters(settings, bus.producer, world.databases["accounts"]["replays"])
         for index in self._letters():
             if index in self._replayed:
                 continue

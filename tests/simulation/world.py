@@ -25,9 +25,9 @@ from chassis.auth import Principal
 from chassis.errors import Invalid, SartorError, Transient
 from chassis.roles import ROLES
 from chassis.settings import ServiceSettings
-from eventbus.bus import Handlers
-from eventbus.envelopes import envelope_of
-from eventbus.patience import Patience
+from eventbus import Handlers
+from eventbus.consume.retry_policy import RetryPolicy
+from eventbus.messages.envelopes import envelope_of
 from schemas import Event, TenantPolicy, to_message
 from schemas.artifacts import BASE_FILE
 from schemas.services import SERVICES
@@ -52,12 +52,13 @@ REPLICAS = ("trainer-a", "trainer-b", "registry-a", "registry-b", "serving_agent
 KEYS = "keys"
 
 DURATIONS = {
-    "eventbus.parking.LEASE_SECONDS": 14.0,
-    "eventbus.parking.CALL_SECONDS": 2.0,
-    "eventbus.bus.PUBLISH_SECONDS": 4,
-    "eventbus.relay.PUBLISH_SECONDS": 4,
-    "eventbus.relay.RELAY_LEASE_SECONDS": 10,
-    "eventbus.patience.LONGEST_PAUSE_SECONDS": 6.0,
+    "eventbus.consume.consumer.PUBLISH_SECONDS": 4,
+    "eventbus.consume.parking.CALL_SECONDS": 2.0,
+    "eventbus.consume.parking.LEASE_SECONDS": 14.0,
+    "eventbus.consume.retry_policy.LONGEST_PAUSE_SECONDS": 6.0,
+    "eventbus.publish.producer.PUBLISH_SECONDS": 4,
+    "eventbus.publish.relay.PUBLISH_SECONDS": 4,
+    "eventbus.publish.relay.RELAY_LEASE_SECONDS": 10,
     "serving.announcing.AGAIN_SECONDS": 8.0,
     "trainer.worker.RETRY_SECONDS": 3.0,
     "runtime.service.LOOK_SECONDS": 60.0,  # nobody is told to stop
@@ -139,7 +140,7 @@ class World:
                 "trainer.run.fork_server": lambda child, command: training(
                     self, child, Path(command[-2]), int(command[-1])
                 ),
-                "eventbus.heartbeat": lambda child, _: heartbeat(child),
+                "stores.heartbeat": lambda child, _: heartbeat(child),
             },
         )
         self.replicas = [Replica(name) for name in REPLICAS]
@@ -177,7 +178,7 @@ class World:
         """Within it, the services' code meets the simulation wherever it would meet the machine."""
         stands_for: dict[str, Any] = {
             **DURATIONS,
-            "eventbus.heartbeat.connect": lambda _, name: self.databases[name],
+            "stores.heartbeat.connect": lambda _, name: self.databases[name],
             "tempfile.tempdir": str(self.folder),
             "trainer.app.ForkServer": SimulatedForkServer,
             "serving_agent.app.TGIHost": lambda settings, *_: SimulatedHost(self, settings.own_id),
@@ -187,7 +188,7 @@ class World:
         }
         with ExitStack() as stack:
             stack.enter_context(patched(self.loop, self.machines, self.seed))
-            stack.enter_context(patch("eventbus.heartbeat.print", lambda *_, **__: None, create=True))
+            stack.enter_context(patch("stores.heartbeat.print", lambda *_, **__: None, create=True))
             for name, value in stands_for.items():
                 stack.enter_context(patch(name, value))
             yield
@@ -232,9 +233,9 @@ class World:
             clock=lambda: self.now() + process.wall_offset,
         )
         bus = app.state.service.bus
-        bus.patience = Patience(handler_seconds=HANDLER_SECONDS)
         if bus.handles:
-            bus.subscribe(self.recorded(service, bus._handlers))
+            bus.consumer.attempts.policy = RetryPolicy(handler_seconds=HANDLER_SECONDS)
+            bus.subscribe(self.recorded(service, bus.handlers))
         return app
 
     async def request(self, service: str, ask: Callable[[Any], Awaitable[Any]], within: float = 6.0) -> Any:

@@ -19,11 +19,12 @@ from chassis.clock import utc_now
 from chassis.errors import Conflict, Invalid, NotFound, Transient
 from chassis.ids import new_id, now
 from chassis.settings import ServiceSettings
-from eventbus.aggregate import Aggregate
-from eventbus.bus import DEAD_LETTERS_IN_A_ROW, OUT_OF_SEQUENCE, POST_SECONDS
-from eventbus.handled import envelope_handled
-from eventbus.outbox import AggregateStore
-from eventbus.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking, Record
+from eventbus import Aggregate, AggregateStore, envelope_handled
+from eventbus.consume.attempts import DEAD_LETTERS_IN_A_ROW
+from eventbus.consume.parking import LEASE_SECONDS, MOST_BEHIND_ONE_KEY, Parking
+from eventbus.consume.sequence_gaps import OUT_OF_SEQUENCE
+from eventbus.dead_letters.writer import COLLECT_SECONDS
+from eventbus.messages.message import Message
 from runtime import Service
 from schemas import DatasetRejected, Envelope, Event, FileDeleted, FileUploaded, ObjectRef
 from stores.leases import ABANDONED, UNCLAIMED
@@ -222,7 +223,7 @@ async def test_a_consumer_counts_gaps_and_repetitions(world: World) -> None:
             origin=event.file_id,
             tenantid=world.tenant,
         )
-        await world.service.bus.publish("files", envelope, event.model_dump(mode="json"))
+        await world.service.bus.producer.publish("files", envelope, event.model_dump(mode="json"))
     await eventually(lambda: len(handled) == 5)
     assert {kind: counted()[kind] - before[kind] for kind in before} == {"gap": 1, "repeated": 1}
 
@@ -264,7 +265,7 @@ async def test_a_swarm_of_dead_letters_is_written_together_and_when_the_broker_t
 
     handlers: dict[type[Event], object] = {FileUploaded: refuse_uploads, FileDeleted: refuse_uploads}
     async with producer(space) as (_, store), consumer(space, handlers) as service:
-        send = service.bus.send
+        send = service.bus.producer.send
 
         async def sometimes(topic: str, *message: Any) -> None:
             if handled.total() < 80:
@@ -272,13 +273,13 @@ async def test_a_swarm_of_dead_letters_is_written_together_and_when_the_broker_t
             written.append(here.time())
             await send(topic, *message)
 
-        monkeypatch.setattr(service.bus, "send", sometimes)
+        monkeypatch.setattr(service.bus.producer, "send", sometimes)
         await asyncio.gather(*(store.add(upload(number)) for number in range(40)))
         await asyncio.gather(*(store.update(TENANT, f"file-{number}", Upload.delete) for number in range(40)))
         await eventually(lambda: len(written) == 40, within=30)
         assert handled == {(f"file-{number}", False): 2 for number in range(40)}
         pauses = [after - before for before, after in pairwise(written)]
-        assert all(pause < 0.2 or pause > POST_SECONDS - 0.1 for pause in pauses)
+        assert all(pause < 0.2 or pause > COLLECT_SECONDS - 0.1 for pause in pauses)
         assert (await _dead_letter(space, "files"))["x-error-code"] == "poison"
 
 
@@ -353,21 +354,21 @@ async def test_what_is_parked_survives_the_consumer(space: Space) -> None:
 async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition(space: Space) -> None:
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     parking = Parking(service.collection("parked"), "one")
-    record = Record("files", 0, 7, b"k", b"{}", {})
-    assert await parking.park(record, 3)
-    assert await parking.park(record, 3)
-    held = await parking.claim()
-    assert held is not None
-    assert (held.record, held.attempts) == (record, 3)
+    message = Message("files", 0, 7, b"k", b"{}", {})
+    assert await parking.park(message, 3)
+    assert await parking.park(message, 3)
+    claim = await parking.claim()
+    assert claim is not None
+    assert (claim.message, claim.attempts) == (message, 3)
     assert await parking.claim() is None
     for offset in range(8, 8 + MOST_BEHIND_ONE_KEY - 1):
-        assert await parking.park(replace(record, offset=offset), 0)
-    assert not await parking.park(replace(record, offset=5000), 0)
-    assert await parking.park(replace(record, key=b"other", offset=5000), 0)
-    assert await parking.done(held, LEASE_SECONDS) is None
+        assert await parking.park(replace(message, offset=offset), 0)
+    assert not await parking.park(replace(message, offset=5000), 0)
+    assert await parking.park(replace(message, key=b"other", offset=5000), 0)
+    assert await parking.done(claim, LEASE_SECONDS) is None
     offsets = set()
     while again := await parking.claim():
-        offsets.add((again.record.key, again.record.offset))
+        offsets.add((again.message.key, again.message.offset))
     assert offsets == {(b"k", 8), (b"other", 5000)}
 
 
@@ -376,15 +377,15 @@ async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     keys = service.collection("parked")
     stopped, other = Parking(keys, "stopped"), Parking(keys, "other")
-    record = Record("files", 0, 7, b"k", b"{}", {})
-    assert await stopped.park(record, 3)
+    message = Message("files", 0, 7, b"k", b"{}", {})
+    assert await stopped.park(message, 3)
     late = await stopped.claim()
     assert late is not None
     await keys.update_one({"_id": late.id}, {"$set": {"lease.until_ms": 0}})
     rightful = await other.claim()
     assert rightful is not None
     await other.done(rightful, 1)
-    assert await other.park(replace(record, offset=8), 3)
+    assert await other.park(replace(message, offset=8), 3)
     assert await other.claim() is not None
     assert await stopped.done(late, 1) is None
     await stopped.failed(late, 60.0)
@@ -397,22 +398,22 @@ async def test_the_messages_of_a_parked_key_follow_each_other_under_one_lease(sp
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     keys = service.collection("parked")
     parking, other = Parking(keys, "one"), Parking(keys, "other")
-    record = Record("files", 0, 7, b"k", b"{}", {})
+    message = Message("files", 0, 7, b"k", b"{}", {})
     for offset in (7, 8, 9):
-        await parking.park(replace(record, offset=offset), offset)
+        await parking.park(replace(message, offset=offset), offset)
     first = await parking.claim()
     assert first is not None
     second = await parking.done(first, 1)
     assert second is not None
-    assert (second.record.offset, second.attempts, second.fence) == (8, 8, first.fence)
+    assert (second.message.offset, second.attempts, second.fence) == (8, 8, first.fence)
     assert await other.claim() is None
     await parking.failed(second, 0.0)
     again = await eventually(other.claim)
-    assert (again.record.offset, again.attempts) == (8, 9)
+    assert (again.message.offset, again.attempts) == (8, 9)
     assert await other.done(replace(again, ends_at=time.monotonic()), 1) is None
     third = await parking.claim()
     assert third is not None
-    assert third.record.offset == 9
+    assert third.message.offset == 9
     assert await parking.done(third, 1) is None
     assert await keys.count_documents({}) == 0
 
@@ -420,11 +421,11 @@ async def test_the_messages_of_a_parked_key_follow_each_other_under_one_lease(sp
 async def test_a_parked_message_that_failed_waits_for_its_pause(space: Space) -> None:
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     parking = Parking(service.collection("parked"), "one")
-    await parking.park(Record("files", 0, 7, b"k", b"{}", {}), 3)
-    held = await parking.claim()
-    assert held is not None
+    await parking.park(Message("files", 0, 7, b"k", b"{}", {}), 3)
+    claim = await parking.claim()
+    assert claim is not None
     began = time.monotonic()
-    await parking.failed(held, 1.0)
+    await parking.failed(claim, 1.0)
     await eventually(parking.claim, every=0.02)
     assert 0.9 < time.monotonic() - began < 2.0
 
@@ -432,9 +433,9 @@ async def test_a_parked_message_that_failed_waits_for_its_pause(space: Space) ->
 async def test_what_is_parked_is_known(space: Space) -> None:
     service = Service("registry", space.settings(ServiceSettings, "registry"))
     parking = Parking(service.collection("parked"), "one")
-    records = [Record("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(8)]
-    await asyncio.gather(*(parking.park(record, 1) for record in records[:3]))
-    answers = await asyncio.gather(*(parking.holds(record) for record in records))
+    messages = [Message("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(8)]
+    await asyncio.gather(*(parking.park(message, 1) for message in messages[:3]))
+    answers = await asyncio.gather(*(parking.holds(message) for message in messages))
     assert answers == [True] * 3 + [False] * 5
 
 
@@ -471,7 +472,7 @@ async def test_a_malformed_message_is_kept_as_it_came(world: World) -> None:
         raise AssertionError("a malformed message reached a handler")
 
     world.handle({FileUploaded: never})
-    await world.service.bus.send("files", world.tenant.encode(), b"not json", {"ce_type": "file.uploaded.v1"})
+    await world.service.bus.producer.send("files", world.tenant.encode(), b"not json", {"ce_type": "file.uploaded.v1"})
     letter = await _dead_letter(world.space, "files", of=world.tenant)
     assert letter["value"] == "not json"
     assert letter["x-error-code"] == "malformed"
@@ -507,7 +508,7 @@ async def test_types_nobody_reads_are_skipped(space: Space) -> None:
         got.append(event)
 
     async with producer(space) as (service, store), consumer(space, {FileDeleted: keep}):
-        await service.bus.send("files", b"k", b"{}", {"ce_type": "file.from_the_future.v9"})
+        await service.bus.producer.send("files", b"k", b"{}", {"ce_type": "file.from_the_future.v9"})
         await store.add(upload())
         await store.update(TENANT, "file-1", Upload.delete)
         await eventually(lambda: [type(event) for event in got] == [FileDeleted])

@@ -14,8 +14,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from chassis.settings import ServiceSettings
-from eventbus import lag as module
-from eventbus.lag import LAG, STALLED, Lag
+from eventbus.consume import lag as module
+from eventbus.consume.lag import LAG, STALLED, Lag
 from runtime import Service
 from schemas import Event, FileDeleted
 from testkit import Space, eventually
@@ -93,7 +93,8 @@ async def test_a_parked_key_is_no_stall(space: Space) -> None:
         raise RuntimeError("not yet")
 
     async with consumer(space, fail) as service, space.publisher("ingest") as publish:
-        service.bus.patience = replace(service.bus.patience, attempts_in_place=1, attempts=100)
+        attempting = service.bus.consumer.attempts
+        attempting.policy = replace(attempting.policy, attempts_in_place=1, attempts=100)
         await publish(deleted(1))
         parked = service.collection("parked")
         await eventually(lambda: parked.count_documents({}))
@@ -112,7 +113,7 @@ async def test_a_consumer_whose_fetches_have_stopped_is_told(space: Space, monke
         await publish(deleted(1))
         await eventually(lambda: handled)
         await found_well()
-        service.bus._subscriber.consumer._fetcher._fetch_task.cancel()
+        service.bus.consumer._subscriber.consumer._fetcher._fetch_task.cancel()
         await eventually(lambda: stalled() > 1)
 
 
@@ -124,7 +125,7 @@ async def test_what_is_done_and_cannot_be_committed_is_a_stall(space: Space, mon
         raise CommitFailedError
 
     async with consumer(space, pass_) as service, space.publisher("ingest") as publish:
-        reader = service.bus._subscriber.consumer
+        reader = service.bus.consumer._subscriber.consumer
         commit = reader.commit
         monkeypatch.setattr(reader, "commit", refuse)
         await publish(deleted(1))

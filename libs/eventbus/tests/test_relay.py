@@ -13,14 +13,14 @@ from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLar
 
 from chassis.errors import Invalid, TooLarge, Transient
 from chassis.settings import ServiceSettings
-from eventbus import relay as relaying
-from eventbus.aggregate import Aggregate
-from eventbus.event_size import MOST_EVENT_BYTES
-from eventbus.given_up import KEPT, GivenUp
-from eventbus.letter import Letter
-from eventbus.outbox import AggregateStore
-from eventbus.parking import Record
-from eventbus.relay import OLDEST, Relay
+from eventbus import Aggregate, AggregateStore
+from eventbus.dead_letters.writer import DeadLetterWriter
+from eventbus.messages.event_size import MOST_EVENT_BYTES
+from eventbus.messages.message import Message
+from eventbus.messages.outcome import GiveUp
+from eventbus.publish import relay as relaying
+from eventbus.publish.given_up import KEPT
+from eventbus.publish.relay import OLDEST, Relay
 from runtime import Service
 from schemas import Envelope, FileDeleted, FileUploaded, ObjectRef
 from testkit import Space, eventually
@@ -89,7 +89,7 @@ async def test_a_relay_that_fails_leaves_nothing_running_behind(space: Space, mo
         await asyncio.sleep(0.2)
         published.append(envelope.subject)
 
-    monkeypatch.setattr(service.bus, "publish", publish)
+    monkeypatch.setattr(service.bus.producer, "publish", publish)
     for number in range(3):
         await store.add(upload(number))
     assert service._relay is not None
@@ -111,7 +111,7 @@ async def test_a_relay_without_its_lease_publishes_nothing(space: Space, monkeyp
         async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
             published.append(envelope.subject)
 
-        monkeypatch.setattr(first.bus, "publish", publish)
+        monkeypatch.setattr(first.bus.producer, "publish", publish)
         await store.add(upload())
         await first._relay.drain()
         assert published == []
@@ -148,7 +148,7 @@ async def test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more(
     store, leases = service.aggregates("uploads", Upload), service.collection("leases")
     await store.add(upload())
     await store.update(TENANT, "file-1", Upload.delete)
-    given_up = GivenUp(service.collection("given_up"))
+    given_up = service.collection("given_up")
     slow, quick = Broker(), Broker()
     quick.let.set()
     paused = asyncio.create_task(Relay(slow, [store], leases, given_up, "one").drain())  # type: ignore[arg-type]
@@ -211,14 +211,14 @@ async def test_only_a_message_that_is_too_large_alone_is_refused_for_good(
     space: Space, monkeypatch: pytest.MonkeyPatch, error: type[KafkaError], size: int, kind: type[Exception]
 ) -> None:
     """The broker says it of all that came with it, and judges the producer's clock."""
-    bus = Service("ingest", space.settings(ServiceSettings, "ingest")).bus
+    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
 
     async def publish(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(bus._broker, "publish", publish)
+    monkeypatch.setattr(service.bus._broker, "publish", publish)
     with pytest.raises(kind):
-        await bus.send("files", b"file-1", b"x" * size, {"ce_type": FileUploaded.type})
+        await service.bus.producer.send("files", b"file-1", b"x" * size, {"ce_type": FileUploaded.type})
 
 
 async def test_many_that_cannot_be_published_do_not_hold_up_another_tenant(space: Space) -> None:
@@ -248,7 +248,7 @@ async def test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others(
             raise Transient("the broker is away")
         published.append(envelope.subject)
 
-    monkeypatch.setattr(service.bus, "publish", publish)
+    monkeypatch.setattr(service.bus.producer, "publish", publish)
     for number in range(150):
         await first.add(upload(number))
     await first.add(upload(1000, "tenant_b"))
@@ -287,7 +287,7 @@ async def test_an_aggregate_that_takes_long_to_fail_again_holds_up_no_others(
         published.append(envelope.subject)
 
     monkeypatch.setattr(relaying, "SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr(service.bus, "publish", publish)
+    monkeypatch.setattr(service.bus.producer, "publish", publish)
     await store.add(upload(1))
     assert service._relay is not None
     task = asyncio.create_task(service._relay.run())
@@ -320,7 +320,7 @@ async def test_while_the_broker_is_away_some_aggregates_are_tried_and_after_that
     monkeypatch.setattr(relaying, "SWEEP_SECONDS", 0.1)
     monkeypatch.setattr(relaying, "PARALLEL", 4)
     monkeypatch.setattr(relaying, "MOST_FAILING", 10)
-    monkeypatch.setattr(service.bus, "publish", publish)
+    monkeypatch.setattr(service.bus.producer, "publish", publish)
     for number in range(30):
         await store.add(upload(number))
     relay = service._relay
@@ -346,7 +346,7 @@ async def test_the_oldest_goes_first(space: Space, monkeypatch: pytest.MonkeyPat
     async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
         published.append(envelope.subject)
 
-    monkeypatch.setattr(service.bus, "publish", publish)
+    monkeypatch.setattr(service.bus.producer, "publish", publish)
     monkeypatch.setattr(relaying, "PARALLEL", 1)
     for number in (3, 1, 2):
         await store.add(upload(number))
@@ -367,7 +367,7 @@ async def test_a_relay_that_lost_its_lease_says_nothing_of_the_oldest_event(
     async def publish(*_: object) -> None:
         raise Transient("the broker is away")
 
-    monkeypatch.setattr(service.bus, "publish", publish)
+    monkeypatch.setattr(service.bus.producer, "publish", publish)
     relay = service._relay
     assert relay is not None
     with pytest.raises(Transient):
@@ -410,8 +410,8 @@ async def test_a_dead_letter_too_large_with_its_reason_is_kept_by_its_beginning(
         sent.append((len(value), headers))
 
     monkeypatch.setattr(service.bus._broker, "publish", publish)
-    record = Record("files", 0, 0, b"file-1", b"x" * 1_048_000, {})
-    await service.bus._dead_letter(record, Letter("malformed", "no JSON", 1))
+    message = Message("files", 0, 0, b"file-1", b"x" * 1_048_000, {})
+    await DeadLetterWriter(service.bus.producer, "registry").write(message, GiveUp("malformed", "no JSON", 1))
     [(size, headers)] = sent
     assert size == MOST_EVENT_BYTES
     assert (headers["x-cut-from"], headers["x-error-code"]) == ("1048000", "malformed")

@@ -11,8 +11,8 @@ from aiokafka.errors import InvalidPartitionsError
 
 from chassis.errors import Conflict
 from chassis.settings import ServiceSettings
-from eventbus.dead_letters import DeadLetters
-from eventbus.topics import _add_partitions, ensure_topics
+from eventbus import DeadLetters
+from eventbus.messages.topics import _add_partitions, ensure_topics
 from runtime import Service
 from testkit import Space
 
@@ -60,7 +60,7 @@ async def test_foreign_messages_among_the_dead_letters_spoil_no_list(space: Spac
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
         for headers in (*foreign, ours):
             await producer.send_and_wait(f"{settings.topic_prefix}files-dlq", b"?", headers=headers)
-    letters = await DeadLetters(settings, service.bus, service.collection("replays")).find()
+    letters = await DeadLetters(settings, service.bus.producer, service.collection("replays")).find()
     assert sorted((letter.topic, letter.attempts) for letter in letters) == [("", 0)] * len(foreign) + [("files", 3)]
 
 
@@ -71,7 +71,7 @@ async def test_a_letter_of_which_only_the_beginning_was_kept_is_not_sent_back(sp
     headers = [("x-original-topic", b"files"), ("x-cut-from", b"1048000")]
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
         await producer.send_and_wait(f"{settings.topic_prefix}files-dlq", b'{"file', headers=headers)
-    letters = DeadLetters(settings, service.bus, service.collection("replays"))
+    letters = DeadLetters(settings, service.bus.producer, service.collection("replays"))
     [letter] = await letters.find()
     with pytest.raises(Conflict, match=r"'files.0' holds only the first 6 of its message's 1048000 bytes"):
         await letters.replay(letter)

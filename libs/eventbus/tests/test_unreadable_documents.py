@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from chassis.settings import ServiceSettings
-from eventbus.aggregate import Aggregate
-from eventbus.outbox import UNREADABLE, AggregateStore
+from eventbus import Aggregate, AggregateStore
+from eventbus.aggregates.repository import UNREADABLE
 from stores.mongo import connect
 from testkit import Space
 

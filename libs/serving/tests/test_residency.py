@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
-from eventbus.bus import Bus
+from eventbus import Bus
 from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef, ReplicaReady
 from schemas.artifacts import BaseModelSpec
 from serving import (
@@ -27,7 +27,6 @@ from serving import (
     Downloads,
     Proof,
     Residency,
-    announcer,
     announcing,
     failures,
     proof_of,
@@ -323,8 +322,7 @@ async def test_both_facts_can_be_read_from_kafka(space: Space) -> None:
     await bus.start()
     try:
         async with space.probe("adapters") as seen:
-            publish = announcer(bus, "model_server")
-            await publish(AdapterEvicted(tenant_id="tenant_b", adapter_id="ad-1", replica_id="replica-1"))
+            await bus.producer.announce(AdapterEvicted(tenant_id="tenant_b", adapter_id="ad-1", replica_id="replica-1"))
             (envelope, event) = (await eventually(lambda: seen.events))[0]
         assert (envelope.tenantid, envelope.subject, event.tenant_id) == ("tenant_b", "ad-1", "tenant_b")
     finally:

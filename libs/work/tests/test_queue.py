@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from chassis.settings import ServiceSettings
-from eventbus.aggregate import Aggregate
-from eventbus.outbox import AggregateStore
+from eventbus import Aggregate, AggregateStore
 from runtime import Service
 from stores.leases import FREE
 from stores.mongo import PyMongoError

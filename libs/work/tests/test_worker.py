@@ -11,7 +11,7 @@ import structlog
 
 from chassis.errors import BY_STATUS, NotFound, SartorError, TooLarge, Transient, WriteRefused
 from chassis.exhaustion import DiskFull
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from stores.mongo import PyMongoError
 from testkit import eventually
 from work import End, Failed, GiveUp, Held, Kind, LeasedWorker, OutOfAttempts, Policy, PutOff

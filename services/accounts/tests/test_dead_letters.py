@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Invalid
 from chassis.settings import ServiceSettings
-from eventbus.dead_letters import DeadLetter, DeadLetters
+from eventbus import DeadLetter, DeadLetters
 from runtime import Service
 from schemas import FileDeleted
 from testkit import Space, eventually

@@ -19,7 +19,7 @@ from accounts import store
 from accounts.domain import AuditEntry, Chain, make_slug
 from accounts.settings import Settings
 from chassis.auth import Principal, hash_key
-from eventbus.dead_letters import DeadLetters
+from eventbus import DeadLetters
 from schemas import KeyRevoked, TenantCreated, TenantPolicyChanged
 from stores import mongo
 from testkit import Space, eventually, running

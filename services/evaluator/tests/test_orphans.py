@@ -5,7 +5,7 @@ from __future__ import annotations
 from chassis.settings import ServiceSettings
 from evaluator.domain import Evaluation, State
 from evaluator.store import Artifacts, Evaluations
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from schemas import DatasetRef, ObjectRef
 from stores.mongo import connect
 from stores.orphans import OrphanSweep

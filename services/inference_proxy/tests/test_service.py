@@ -12,7 +12,7 @@ import pytest
 from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
 
 from chassis.auth import hash_key
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from inference_proxy.domain import Chat
 from inference_proxy.records import LOST
 from inference_proxy.requests import ChatAsked, Kept

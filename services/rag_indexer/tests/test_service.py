@@ -23,7 +23,7 @@ from pymilvus import MilvusClient
 from chassis.errors import NotFound, SartorError, Transient
 from chassis.http import error_response
 from chassis.ids import new_id
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from rag_indexer.app import build
 from rag_indexer.domain import StoreFile
 from rag_indexer.milvus import Vectors

@@ -12,7 +12,6 @@ from prometheus_client import REGISTRY
 from trainer_world import BASE, FAR_BASE, OTHER_BASE, World
 
 from chassis.ids import new_id, now
-from eventbus.waiting import measure_waiting
 from schemas import (
     DatasetDeleted,
     DatasetRejected,
@@ -26,6 +25,7 @@ from schemas import (
     TenantPolicy,
 )
 from stores.mongo import PyMongoError
+from stores.waiting import measure_waiting
 from testkit import eventually
 from trainer.domain import Job
 from trainer.store import WAITING, Jobs

@@ -22,7 +22,7 @@ from chassis.errors import Conflict, Transient
 from chassis.peers import Peer
 from chassis.private_folders import HELD
 from chassis.tokens import Tokens
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from schemas import DatasetPrepared, DatasetRef, ObjectRef, RowCounts
 from stores.mongo import PyMongoError, connect
 from stores.objects import Objects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.planted.bug import Edit, Planted, bug
 
-LANES_TEST = "libs/eventbus/tests/test_lanes.py"
+DISPATCH_TEST = "libs/eventbus/tests/test_keyed_dispatch.py"
 DELIVERY = "libs/eventbus/tests/test_delivery.py"
 RELAY_TEST = "libs/eventbus/tests/test_relay.py"
 UNREADABLE_TEST = "libs/eventbus/tests/test_unreadable_documents.py"
@@ -15,92 +15,92 @@ WEBHOOKS = "services/event_gateway/tests/test_webhooks.py"
 BUGS: tuple[Planted, ...] = (
     bug(
         "ack before effect",
-        "eventbus:Lanes._run",
-        "elif (rest := (await self._settle(record))):",
-        "elif progress.finish(offset) or (rest := (await self._settle(record))):",
+        "eventbus:KeyedDispatch._run",
+        "elif (deferred := (await self._settle(message))):",
+        "elif progress.finish(message.offset) or (deferred := (await self._settle(message))):",
     ),
     bug(
         "ack before the dead letter is written",
-        "eventbus:Lanes._finish_after",
-        "await rest\nself._finish(progress, offset)",
-        "self._finish(progress, offset)\nawait rest",
-        f"{LANES_TEST}::test_what_is_left_to_do_holds_the_commit_and_its_room_but_not_the_key",
+        "eventbus:KeyedDispatch._finish_after",
+        "await deferred\nself._finish(progress, offset)",
+        "self._finish(progress, offset)\nawait deferred",
+        f"{DISPATCH_TEST}::test_what_is_left_to_do_holds_the_commit_and_its_room_but_not_the_key",
     ),
     bug(
         "a commit passes what is not done",
-        "eventbus:Progress.finish",
+        "eventbus:PartitionProgress.finish",
         "self._done.add(offset)",
         "self._done.add(offset)\nself.done_until = offset + 1",
     ),
     bug(
         "a new owner's partition is committed by the last one",
-        "eventbus:Lanes.on_partitions_revoked",
+        "eventbus:KeyedDispatch.on_partitions_revoked",
         "for progress in before.values():\n    progress.current = False",
         "self._progress = before",
-        f"{LANES_TEST}::test_a_rebalance_finishes_what_began_and_leaves_the_rest",
+        f"{DISPATCH_TEST}::test_a_rebalance_finishes_what_began_and_leaves_the_rest",
     ),
     bug(
         "a consumer begins at the end",
-        "eventbus:Bus.start",
+        "eventbus:Consumer.join",
         "auto_offset_reset='earliest'",
         "auto_offset_reset='latest'",
     ),
     bug(
         "retry blocks the partition",
-        "eventbus:Bus._handle",
-        "waits = self.patience.is_over(attempts, time.monotonic() - began) or await self._parking.holds(record)",
-        "waits = await self._parking.holds(record)",
+        "eventbus:Consumer._handle_or_park",
+        "waits = policy.is_over(attempts, time.monotonic() - began) or await self.parking.holds(message)",
+        "waits = await self.parking.holds(message)",
         f"{DELIVERY}::test_a_key_that_cannot_be_handled_waits_and_every_other_goes_on",
     ),
     bug(
         "later messages pass a parked one",
-        "eventbus:Bus._handle",
-        "waits = self.patience.is_over(attempts, time.monotonic() - began) or await self._parking.holds(record)",
-        "waits = self.patience.is_over(attempts, time.monotonic() - began)",
+        "eventbus:Consumer._handle_or_park",
+        "waits = policy.is_over(attempts, time.monotonic() - began) or await self.parking.holds(message)",
+        "waits = policy.is_over(attempts, time.monotonic() - began)",
     ),
     bug(
         "dead letter without the original bytes",
-        "eventbus:Bus._dead_letter",
-        "await self.send(f'{record.topic}-dlq', record.key, record.value, headers)",
-        "await self.send(f'{record.topic}-dlq', record.key, b'{}', headers)",
+        "eventbus:DeadLetterWriter.write",
+        "await self._producer.send(topic, message.key, message.value, headers)",
+        "await self._producer.send(topic, message.key, b'{}', headers)",
     ),
     bug(
         "dead letter before the retries",
-        "eventbus:Bus._attempt",
-        "last = failed >= (self.patience.attempts_while_away if away else self.patience.attempts)",
+        "eventbus:Attempts.attempt",
+        "last = failed >= (self.policy.attempts_while_away if away else self.policy.attempts)",
         "last = failed >= 1",
     ),
     bug(
         "seen is written before the effect",
-        "eventbus:Retries._try_in_order",
-        "outcome = await self._attempt(held)",
-        "await self._parking.done(held, math.inf)\noutcome = await self._attempt(held)",
+        "eventbus:ParkedRetries._try_in_order",
+        "outcome = await self._attempt(claim)",
+        "await self._parking.done(claim, math.inf)\noutcome = await self._attempt(claim)",
     ),
     bug(
         "a replayed letter goes to every consumer",
-        "eventbus:Bus._consume",
-        "if record.headers.get(REPLAY_FOR, self._service) != self._service:",
-        "if record.headers.get(REPLAY_FOR) == 'nobody':",
+        "eventbus:Consumer._consume",
+        "if message.headers.get(REPLAY_FOR, self._service) != self._service:",
+        "if message.headers.get(REPLAY_FOR) == 'nobody':",
         "services/accounts/tests/test_dead_letters.py",
     ),
     bug(
         "a failed dead letter is forgotten",
-        "eventbus:Bus._give_up",
-        "self._dead_in_a_row += 1",
+        "eventbus:Attempts.give_up",
+        "self._given_up_in_a_row += 1",
         "pass",
         f"{DELIVERY}::test_many_dead_letters_in_a_row_make_the_consumer_unready",
     ),
     bug(
         "parked order reversed",
-        "eventbus:Held.of",
+        "eventbus:ParkedClaim.of",
         "first = document['messages'][0]",
         "first = document['messages'][-1]",
     ),
     bug(
         "a parked key is let go with its messages",
         "eventbus:Parking.done",
-        "{**self._mine(held), 'messages.1': {'$exists': False}}",
-        "self._mine(held)",
+        "{**self._mine(claim), 'messages.1': {'$exists': False}}",
+        "self._mine(claim)",
         f"{DELIVERY}::test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition",
     ),
     bug(
@@ -113,14 +113,14 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a late worker finishes another's message",
         "eventbus:Parking._mine",
-        "{'_id': held.id, 'lease.fence': held.fence, 'messages.0.place': held.record.place}",
-        "{'_id': held.id}",
+        "{'_id': claim.id, 'lease.fence': claim.fence, 'messages.0.place': claim.message.place}",
+        "{'_id': claim.id}",
         f"{DELIVERY}::test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message",
     ),
     bug(
         "a late worker goes on with the next message",
         "eventbus:Parking.done",
-        "if time.monotonic() + CALL_SECONDS + seconds < held.ends_at:",
+        "if time.monotonic() + CALL_SECONDS + seconds < claim.ends_at:",
         "if True:",
         f"{DELIVERY}::test_the_messages_of_a_parked_key_follow_each_other_under_one_lease",
     ),
@@ -184,7 +184,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "an event is given up for those it was sent together with",
-        "eventbus:Bus.send",
+        "eventbus:Producer.send",
         "isinstance(error, TOO_LARGE) and size > LARGE_MESSAGE_BYTES",
         "isinstance(error, TOO_LARGE)",
         f"{RELAY_TEST}::test_only_a_message_that_is_too_large_alone_is_refused_for_good",
@@ -205,17 +205,17 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a worker that cannot start is ready",
-        "eventbus:Background.check_started",
+        "runtime:Background.check_started",
         "state.failures >= MANY and (not state.has_run)",
         "False",
-        "libs/eventbus/tests/test_background.py::test_a_service_whose_worker_cannot_start_is_not_ready",
+        "libs/runtime/tests/test_background.py::test_a_service_whose_worker_cannot_start_is_not_ready",
     ),
     bug(
         "work that waits before it fails passes for running",
-        "eventbus:SETTLED_SECONDS",
+        "runtime:SETTLED_SECONDS",
         "SETTLED_SECONDS = 60.0",
         "SETTLED_SECONDS = 10.0",
-        "libs/eventbus/tests/test_background.py::test_work_is_told_however_long_it_waits_before_it_fails",
+        "libs/runtime/tests/test_background.py::test_work_is_told_however_long_it_waits_before_it_fails",
     ),
     bug(
         "a topic keeps the partitions it was made with",
@@ -297,7 +297,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "heartbeat never stops the work",
-        "eventbus:beat",
+        "stores:beat",
         "os.killpg(orders.group, signal.SIGKILL)",
         "await asyncio.sleep(3600)",
         f"{QUEUE_TEST}::test_the_heartbeat_keeps_the_lease_and_kills_the_work_when_it_is_lost",
@@ -312,17 +312,17 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "the client library drops what it cannot decode",
         "eventbus:decode",
-        "return bytes(message.body)",
-        "return __import__('faststream.message').message.decode_message(message)",
+        "return bytes(received.body)",
+        "return __import__('faststream.message').message.decode_message(received)",
         f"{DELIVERY}::test_a_message_that_the_client_library_cannot_read_is_a_dead_letter",
     ),
     bug(
         "contract: an attribute asked for that was optional",
-        "eventbus:Bus._decode",
-        "envelope = read_envelope(record.headers)",
-        "envelope = read_envelope(record.headers)\n"
+        "eventbus:event_of",
+        "envelope = read_envelope(message.headers)",
+        "envelope = read_envelope(message.headers)\n"
         "if not envelope.causationid:\n"
-        "    raise MalformedEvent('no causationid')",
+        "    raise __import__('schemas').MalformedEvent('no causationid')",
         f"{RECORDINGS}::test_what_handles_takes_recorded_messages",
     ),
     bug(

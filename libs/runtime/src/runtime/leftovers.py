@@ -13,8 +13,7 @@ from fastapi import APIRouter
 
 from chassis.auth import Principal, internal
 from chassis.bodies import Body
-from eventbus.aggregate import Aggregate
-from eventbus.outbox import AggregateStore
+from eventbus import Aggregate, AggregateStore
 from stores.mongo import Query
 
 log = structlog.get_logger()

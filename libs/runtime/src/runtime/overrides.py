@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from chassis.clock import Clock
 from chassis.peers import Peer
-from eventbus.broker import Broker
+from eventbus import Broker
 from stores.mongo import Database
 from stores.objects import ObjectClient
 

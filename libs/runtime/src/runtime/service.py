@@ -24,14 +24,8 @@ from chassis.limits import Limiter
 from chassis.peers import Peer
 from chassis.settings import ServiceSettings
 from chassis.tokens import Tokens
-from eventbus.aggregate import Aggregate
-from eventbus.background import Background
-from eventbus.bus import Bus
-from eventbus.given_up import GivenUp
-from eventbus.outbox import AggregateStore
-from eventbus.parking import Parking
-from eventbus.relay import Relay
-from eventbus.waiting import watch_waiting
+from eventbus import Aggregate, AggregateStore, Bus, Relay
+from runtime.background import Background
 from runtime.by_clock import ByClock
 from runtime.idempotency import Idempotency
 from runtime.overrides import Overrides
@@ -40,6 +34,7 @@ from stores import mongo
 from stores.objects import Objects
 from stores.orphans import Judge, OrphanSweep
 from stores.shared_limits import SharedLimit
+from stores.waiting import watch_waiting
 
 log = structlog.get_logger()
 
@@ -84,13 +79,13 @@ class Service:
         )
         self.limiters = [Limiter("requests")]
         self._owns_aggregates = aggregates
-        self._parking = Parking(self.collection("parked"), self.replica_id) if aggregates else None
-        self.bus = Bus(settings, name, self._parking, overrides.get("broker"))
+        parked = self.collection("parked") if aggregates else None
+        self.bus = Bus(settings, name, parked, self.replica_id, overrides.get("broker"))
         self._stores: list[AggregateStore[Any]] = []
-        self._given_up = GivenUp(self.collection("given_up")) if aggregates else None
         self._relay: Relay | None = None
-        if self._given_up:
-            self._relay = Relay(self.bus, self._stores, self.collection("leases"), self._given_up, self.replica_id)
+        if aggregates:
+            leases, given_up = self.collection("leases"), self.collection("given_up")
+            self._relay = Relay(self.bus.producer, self._stores, leases, given_up, self.replica_id)
         self._starting: list[Hook] = []
         self._stopping: list[Hook] = []
         self._background: dict[str, Hook] = {}
@@ -234,15 +229,11 @@ class Service:
         app.state.stopping = False
         await self._prepare()
         await self.bus.start()
-        names = {"loop_lag": _measure_loop_lag, **self._background}
+        names: dict[str, Hook] = {"loop_lag": _measure_loop_lag, **self._background}
         if self._relay:
             names["relay"] = self._relay.run
-        if self._given_up:
-            names["given_up"] = self._given_up.watch
-        if self._parking and self.bus.handles:
-            names["parked"] = self.bus.run_parked
-            names["parked_depth"] = self._parking.watch
-            names["lag"] = self.bus.measure_lag
+            names["given_up"] = self._relay.watch_given_up
+        names |= self.bus.background
         relay = asyncio.create_task(self._running.keep_running("relay", names.pop("relay"))) if self._relay else None
         tasks = [asyncio.create_task(self._running.keep_running(name, work), name=name) for name, work in names.items()]
         stopping = asyncio.create_task(self._stop_work_when_asked(app, tasks))
@@ -284,8 +275,7 @@ class Service:
             await store.prepare()
         if self._owns_aggregates:
             await mongo.ensure_index(self.collection("idempotency"), "expires_at", expireAfterSeconds=0)
-        if self._parking is not None:
-            await self._parking.prepare()
+        await self.bus.prepare()
         for hook in self._starting:
             await hook()
 

@@ -1,6 +1,6 @@
 """Which adapters a replica holds, that it proves them, and what it says of them; the same for every engine."""
 
-from serving.announcing import Publish, announcer
+from serving.announcing import Publish
 from serving.attestation import AdapterRefused, Proof, proof_of, read_probes, verify
 from serving.base_folder import BaseFolder, BaseRefused
 from serving.downloads import Downloads
@@ -18,7 +18,6 @@ __all__ = [
     "Publish",
     "ReplicaSettings",
     "Residency",
-    "announcer",
     "proof_of",
     "read_probes",
     "verify",

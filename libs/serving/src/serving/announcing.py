@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import structlog
 
 from chassis.crash import crash_point
-from eventbus.bus import Bus
-from eventbus.envelopes import envelope_of
 from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ReplicaReady
 from schemas.http.registry import AdapterToLoad
 from serving.attestation import Proof
@@ -23,15 +21,6 @@ Publish = Callable[[Event], Awaitable[None]]
 
 AGAIN_SECONDS = 60.0
 """How long after a fact was said it is said again: the base always, an adapter where the registry tells otherwise."""
-
-
-def announcer(bus: Bus, service: str) -> Publish:
-    """A function that publishes an event of this service and waits for the broker."""
-
-    async def publish(event: Event) -> None:
-        await bus.publish(event.topic, envelope_of(event, service), event.model_dump(mode="json"))
-
-    return publish
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import Gauge
+from pydantic import BaseModel
 
 from chassis.ids import SERVER_MS, now
 from stores.mongo import Collection, Document, DuplicateKeyError, PyMongoError, Query
@@ -129,6 +130,35 @@ class Holds:
     async def give_back(self, document_id: str, holder: str) -> None:
         """Let others have it at once."""
         await self._collection.update_one({"_id": document_id, self._holder: holder}, {"$set": self.given_back})
+
+
+class Lease(BaseModel):
+    """Who works on an aggregate, and until when by the database's clock.
+
+    `fence` rises with every claim; a write that carries an older one is refused.
+
+    Attributes:
+        failures: attempts that failed since the work last got further.
+        unfinished: claims, the present one among them, of which no worker said how they ended.
+        progress: how far the work ever got, in a unit of its own.
+    """
+
+    owner: str = ""
+    fence: int = 0
+    until_ms: int = 0
+    failures: int = 0
+    unfinished: int = 0
+    progress: int = 0
+
+    @property
+    def deaths(self) -> int:
+        """Workers that died of the work, one after the other, before the one that has it."""
+        return max(0, self.unfinished - 1)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts that count: those that failed, those whose worker died last, and the present one."""
+        return self.failures + self.unfinished
 
 
 class Leases:

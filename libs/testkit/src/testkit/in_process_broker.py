@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from eventbus.broker import Broker
-from eventbus.envelopes import envelope_of
+from eventbus import Broker
+from eventbus.messages.envelopes import envelope_of
 from schemas import EVENTS, Event, parse, read_envelope, to_message
 
 E = TypeVar("E", bound=Event)

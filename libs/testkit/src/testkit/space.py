@@ -19,8 +19,8 @@ from joserfc.jwk import OKPKey
 from chassis.auth import Principal
 from chassis.settings import ServiceSettings
 from chassis.tokens import Tokens
-from eventbus.bus import Bus
-from eventbus.envelopes import envelope_of
+from eventbus import Bus
+from eventbus.messages.envelopes import envelope_of
 from schemas import EVENTS, TOPICS, Envelope, Event, parse, read_envelope
 from schemas.services import SERVICES
 from stores.objects import Objects
@@ -121,7 +121,7 @@ class Space:
 
         async def publish(event: Event, *, seq: int = 1) -> Envelope:
             envelope = envelope_of(event, service, seq=seq)
-            await bus.publish(event.topic, envelope, event.model_dump(mode="json"))
+            await bus.producer.publish(event.topic, envelope, event.model_dump(mode="json"))
             return envelope
 
         try:

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from chassis.settings import ServiceSettings
-from eventbus.aggregate import Aggregate
-from eventbus.heartbeat import Heartbeat
+from eventbus import Aggregate
+from stores.heartbeat import Heartbeat
 from stores.leases import keep_renewed
 from stores.mongo import PyMongoError
 from work.ends import Lost

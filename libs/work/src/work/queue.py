@@ -11,8 +11,7 @@ import structlog
 
 from chassis.clock import wall
 from chassis.ids import SERVER_MS
-from eventbus.aggregate import Aggregate
-from eventbus.outbox import AggregateStore
+from eventbus import Aggregate, AggregateStore
 from stores.mongo import ASCENDING, Collection, PyMongoError, Query, ensure_index
 
 log = structlog.get_logger()

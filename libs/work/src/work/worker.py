@@ -12,7 +12,7 @@ from prometheus_client import Counter, Histogram
 
 from chassis.errors import NotFound, WriteRefused
 from chassis.exhaustion import EXHAUSTED_SECONDS, Exhausted
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from stores.mongo import PyMongoError
 from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff, end_of, message_of
 from work.held import Held

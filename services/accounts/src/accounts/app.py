@@ -22,7 +22,7 @@ from accounts.use_cases import Keys, Leftovers, Limits, People, ReplayLetters, T
 from chassis.errors import Transient
 from chassis.limits import Allowance
 from chassis.peers import LONGEST_CALL_SECONDS
-from eventbus.dead_letters import DeadLetters
+from eventbus import DeadLetters
 from runtime import Overrides, Service
 from stores.mongo import is_away
 
@@ -94,7 +94,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     service.on_start(accounts.prepare)
     service.background("last_used", accounts.write_uses)
     service.on_start(register_operator)
-    dead_letters = DeadLetters(settings, service.bus, service.collection("replays"))
+    dead_letters = DeadLetters(settings, service.bus.producer, service.collection("replays"))
     return service.app(
         [
             tenant_routes(accounts, tenants, people, limits.usual_tenant),

@@ -14,7 +14,7 @@ from chassis.clock import utc_now
 from chassis.errors import Conflict
 from chassis.ids import new_id, now
 from chassis.text import quoted
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError, Query, ensure_index
 from stores.paging import NEWEST_FIRST, page
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.errors import WriteRefused
 from chassis.ids import derived_id
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import CarriesDataset, EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef
 
 State = Literal["queued", "running", "completed", "cancelled"]

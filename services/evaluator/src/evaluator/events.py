@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluator.use_cases import Queue
-from eventbus.bus import Handlers
+from eventbus import Handlers
 from schemas import DatasetDeleted, ModelDeleted, ModelRegistered, ModelRejected, ModelRetired
 
 

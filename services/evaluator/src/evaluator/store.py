@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chassis.errors import Conflict, NotFound
 from evaluator.domain import OPEN, Evaluation, State
 from evaluator.rows import Row, parse_rows
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from schemas import ObjectRef
 from stores.mongo import ASCENDING, Collection, ensure_index
 from stores.objects import Objects

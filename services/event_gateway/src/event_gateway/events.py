@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event_gateway.use_cases import ANNOUNCED, KeepEvent
-from eventbus.bus import Handlers
+from eventbus import Handlers
 from schemas import Event
 
 

@@ -12,7 +12,7 @@ from chassis.errors import NotFound, Transient
 from chassis.ids import new_id, now
 from chassis.text import quoted
 from event_gateway.domain import Delivery, Endpoint, Received, Refused
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from stores.mongo import Collection, Document, DuplicateKeyError, ensure_index
 from stores.paging import page
 from work import WorkQueue

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from chassis.errors import NotFound
 from chassis.text import quoted
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import ChatCompleted, FeedbackDeleted, FeedbackRecorded
 
 

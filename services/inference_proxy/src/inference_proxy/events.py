@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventbus.bus import Handlers
+from eventbus import Handlers
 from inference_proxy.routing import RouteTable
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from chassis.auth import Principal
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from inference_proxy.domain import Chat, Feedback, no_feedback, not_stored
 from stores.mongo import ASCENDING, DESCENDING, Query, ensure_index
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from chassis.errors import Invalid
 from chassis.text import quoted
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from ingest.readers import BadRows
 from schemas import (
     DatasetDeleted,

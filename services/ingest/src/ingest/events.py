@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventbus.bus import Handlers
+from eventbus import Handlers
 from ingest.use_cases import Retention, Uploads
 from schemas import (
     EvaluationCompleted,

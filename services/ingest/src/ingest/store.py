@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, new_id, now
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from ingest.domain import Dataset, File, State
 from ingest.texts import find_text
 from schemas import ObjectRef

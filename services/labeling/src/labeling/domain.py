@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.text import quoted, shown
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import LabelsDeleted, LabelsPublished, ObjectRef
 
 LONGEST_ANSWER = 20_000

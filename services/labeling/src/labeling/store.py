@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, now
 from chassis.text import quoted
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from labeling.domain import Project, Task
 from schemas import FeedbackDeleted, FeedbackRecorded
 from stores.leases import Holds

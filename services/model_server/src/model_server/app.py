@@ -11,7 +11,7 @@ from model_server.engine import Engine
 from model_server.events import watched
 from model_server.settings import Settings
 from runtime import Overrides, Service
-from serving import Downloads, Residency, announcer
+from serving import Downloads, Residency
 
 
 def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
@@ -28,7 +28,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
         engine,
         service.peer("registry"),
         Downloads(service.objects, service.name),
-        announcer(service.bus, service.name),
+        service.bus.producer.announce,
         replica_id=settings.own_id,
         replica_url=settings.own_url,
         every=settings.model_server_sync_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventbus.bus import Handlers
+from eventbus import Handlers
 from rag_indexer.use_cases import Collections
 from schemas import DocumentParsed, FileDeleted
 

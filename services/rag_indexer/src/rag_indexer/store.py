@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from chassis.auth import Principal
 from chassis.errors import NotFound
 from chassis.text import quoted
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from rag_indexer.domain import Chunking, FileState, Store, StoreFile
 from schemas import DocumentParsed
 from stores.mongo import Collection, Document, Query, ensure_index

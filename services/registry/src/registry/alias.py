@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from chassis.ids import derived_id
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 
 KEPT_ALIAS_CHANGES = 20
 

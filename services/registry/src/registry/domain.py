@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from chassis.errors import WriteRefused
 from chassis.ids import derived_id
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import (
     CarriesDataset,
     EvaluationCompleted,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventbus.bus import Handlers
+from eventbus import Handlers
 from registry.store import Replicas, Tenants
 from registry.use_cases import Gate
 from schemas import (

@@ -9,7 +9,7 @@ from typing import Any
 from chassis.errors import Conflict, NotFound
 from chassis.ids import SERVER_MS
 from chassis.peers import Peer
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model, State
 from schemas import ReplicaReady, TenantPolicy

@@ -7,7 +7,7 @@ from typing import Unpack
 from fastapi import FastAPI
 
 from runtime import Overrides, Service
-from serving import Downloads, Residency, announcer
+from serving import Downloads, Residency
 from serving_agent.events import watched
 from serving_agent.hosts.tgi import TGIHost
 from serving_agent.restart_lease import RestartLease
@@ -23,7 +23,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
         host,
         service.peer("registry"),
         Downloads(service.objects, service.name),
-        announcer(service.bus, service.name),
+        service.bus.producer.announce,
         replica_id=settings.own_id,
         replica_url=settings.own_url,
         every=settings.serving_agent_sync_seconds,

@@ -11,8 +11,7 @@ from functools import partial
 import structlog
 
 from chassis.ids import now
-from eventbus.aggregate import Lease
-from stores.leases import Leases, keep_renewed
+from stores.leases import Lease, Leases, keep_renewed
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError
 
 log = structlog.get_logger()

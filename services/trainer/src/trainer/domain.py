@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from chassis.errors import Conflict, WriteRefused
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import (
     DatasetPrepared,
     DatasetRef,

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from chassis.clock import wall
 from chassis.ids import derived_id, now
-from eventbus.outbox import AggregateStore
+from eventbus import AggregateStore
 from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected, FileDeleted
 from stores.mongo import Collection, Document, DuplicateKeyError, Query, ensure_index
 from stores.orphans import Orphans

@@ -15,7 +15,7 @@ from accounts.use_cases import Leftovers, People, ReplayLetters, Tenants, actor_
 from chassis.auth import Principal, operator
 from chassis.http import Page, behind, page
 from chassis.text import quoted
-from eventbus.dead_letters import DeadLetters
+from eventbus import DeadLetters
 from schemas import TenantPolicy
 
 Operator = Annotated[Principal, operator()]

@@ -11,7 +11,7 @@ from accounts.domain import ApiKey, AuditEntry, Ceiling, Tenant, User
 from chassis.http import Page
 from chassis.ids import now
 from chassis.limits import Allowance
-from eventbus.dead_letters import DeadLetter
+from eventbus import DeadLetter
 from schemas import TenantPolicy
 
 

@@ -12,7 +12,7 @@ from chassis.errors import Conflict, Forbidden, Invalid, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, SCOPES, expand
 from chassis.text import quoted
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import PUBLISHABLE, KeyRevoked, KeyRotated
 
 KEY_PREFIX = "sk-sartor-"

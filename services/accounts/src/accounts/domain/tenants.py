@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.errors import Conflict, Invalid
 from chassis.limits import Allowance
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import TenantCreated, TenantPolicy, TenantPolicyChanged
 
 # What may not stand in the slug that goes into model names.

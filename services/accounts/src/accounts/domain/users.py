@@ -6,7 +6,7 @@ import re
 
 from chassis.errors import Conflict, Invalid
 from chassis.roles import ROLES
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 
 GRANTABLE = tuple(role for role in ROLES if role != "operator")
 SHORTEST_PASSWORD = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accounts.store import Accounts
-from eventbus.dead_letters import DeadLetter, DeadLetters
+from eventbus import DeadLetter, DeadLetters
 
 
 class ReplayLetters:

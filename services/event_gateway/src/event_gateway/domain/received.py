@@ -15,7 +15,7 @@ from chassis.bodies import Body
 from chassis.errors import Conflict, Forbidden, Invalid, TooLarge
 from chassis.ids import derived_id
 from chassis.text import quoted, shown
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import EVENTS, PUBLISHABLE, Event
 
 Attribute = Annotated[str, Field(min_length=1, max_length=256)]

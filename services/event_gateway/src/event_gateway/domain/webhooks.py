@@ -14,7 +14,7 @@ from pydantic import Field
 from chassis.errors import Conflict
 from chassis.ids import derived_id, new_id
 from event_gateway.domain.visible import VISIBLE
-from eventbus.aggregate import Aggregate
+from eventbus import Aggregate
 from schemas import OPENAI_NAMES
 from schemas.webhooks import SECRET_PREFIX
 

@@ -12,7 +12,7 @@ from chassis.ids import now
 from chassis.in_flight import InFlight
 from event_gateway.domain import VISIBLE, Delivery, cloudevent_of
 from event_gateway.store import Log, Webhooks
-from eventbus.handled import envelope_handled
+from eventbus import envelope_handled
 from schemas import EVENTS, Event
 
 log = structlog.get_logger()

@@ -14,9 +14,9 @@ from prometheus_client import Counter, Gauge
 from chassis.clock import wall
 from chassis.crash import crash_point
 from chassis.errors import PERMANENT, Transient
-from eventbus.bus import PUBLISH_SECONDS, Bus
-from eventbus.given_up import GivenUp
-from eventbus.outbox import AggregateStore
+from eventbus.aggregates.repository import AggregateStore
+from eventbus.publish.given_up import GivenUp
+from eventbus.publish.producer import PUBLISH_SECONDS, Producer
 from schemas import Envelope
 from stores.leases import Holds
 from stores.mongo import Collection, Document, PyMongoError, Query
@@ -55,18 +55,20 @@ class Relay:
     others, which do not wait for it; an event that cannot be published is given up, and what follows it goes on.
 
     Args:
-        bus: publishes.
+        producer: publishes.
         stores: the collections; all are looked at side by side.
         leases: where the lease lies.
-        given_up: keeps what cannot be published.
+        given_up: where what cannot be published is kept.
         owner: this replica's name in the lease.
     """
 
-    def __init__(self, bus: Bus, stores: list[Outboxes], leases: Collection, given_up: GivenUp, owner: str) -> None:
-        self._bus = bus
+    def __init__(
+        self, producer: Producer, stores: list[Outboxes], leases: Collection, given_up: Collection, owner: str
+    ) -> None:
+        self._producer = producer
         self._stores = stores
         self._holds = Holds(leases)
-        self._given_up = given_up
+        self._given_up = GivenUp(given_up)
         self._owner = owner
         self._awake = asyncio.Event()
         self._until = 0.0
@@ -75,6 +77,10 @@ class Relay:
     def wake(self) -> None:
         """Look now rather than at the next sweep."""
         self._awake.set()
+
+    async def watch_given_up(self) -> None:
+        """Keep the gauge of what was given up current, until cancelled."""
+        await self._given_up.watch()
 
     async def run(self) -> None:
         """Relay until cancelled; failures are logged and tried again."""
@@ -181,7 +187,7 @@ class Relay:
 
     async def _publish_or_give_up(self, store: Outboxes, document: Document, record: Document) -> None:
         try:
-            await self._bus.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
+            await self._producer.publish(record["topic"], Envelope.model_validate(record["envelope"]), record["data"])
         except UNPUBLISHABLE as error:
             await self._given_up.keep(store.collection.name, document["_id"], record, error)
         else:

@@ -11,7 +11,7 @@ LONGEST_PAUSE_IN_PLACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long and how often a message is tried.
 
     Attributes:

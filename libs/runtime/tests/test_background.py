@@ -11,9 +11,8 @@ import pytest
 
 from chassis.errors import Transient
 from chassis.settings import ServiceSettings
-from eventbus import background
-from eventbus.background import FAILURES, MANY, Background
-from runtime import Service
+from runtime import Service, background
+from runtime.background import FAILURES, MANY, Background
 from testkit import Space, eventually
 from testkit.simulated_loop import SimulatedLoop
 

@@ -1,4 +1,4 @@
-"""Aggregates and their events in one document write; `eventbus.relay` publishes the events."""
+"""Aggregates and their events in one document write; `eventbus.publish.relay` publishes the events."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from chassis.clock import wall
 from chassis.errors import Conflict, NotFound, WriteRefused
 from chassis.text import quoted
-from eventbus.aggregate import Aggregate, Lease
-from eventbus.envelopes import envelope_of
-from eventbus.event_size import check_size
+from eventbus.aggregates.aggregate import Aggregate
+from eventbus.messages.envelopes import envelope_of
+from eventbus.messages.event_size import check_size
 from schemas import Event
-from stores.leases import ANEW, Leases
+from stores.leases import ANEW, Lease, Leases
 from stores.mongo import ASCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
 from stores.paging import NEWEST_FIRST, OLDEST_FIRST, page
 

@@ -1,4 +1,4 @@
-"""Lanes: order within a key, no waiting between keys, and commits that never pass an unfinished message."""
+"""Keyed dispatch: order within a key, no waiting between keys, and commits that never pass an unfinished message."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from eventbus import lanes as module
-from eventbus.lanes import Lanes, Place, Rest
-from eventbus.parking import Record
+from eventbus.consume import keyed_dispatch as module
+from eventbus.consume.keyed_dispatch import Deferred, KeyedDispatch
+from eventbus.messages.message import Message
 from testkit import eventually
 
 HERE = TopicPartition("files", 0)
 
 
 class Consumer:
-    """What lanes ask of a Kafka consumer."""
+    """What the dispatch asks of a Kafka consumer."""
 
     def __init__(self) -> None:
         self.committed: list[dict[TopicPartition, int]] = []
@@ -46,15 +46,15 @@ class Handler:
         self.gates: dict[int, asyncio.Event] = {}
         self.later: set[int] = set()
 
-    async def settle(self, record: Record) -> Rest | None:
-        self.begun.append(record.offset)
-        gate = self.gates.setdefault(record.offset, asyncio.Event())
-        if record.offset in self.later:
-            return self.rest(gate)
+    async def settle(self, message: Message) -> Deferred | None:
+        self.begun.append(message.offset)
+        gate = self.gates.setdefault(message.offset, asyncio.Event())
+        if message.offset in self.later:
+            return self.finish(gate)
         await gate.wait()
         return None
 
-    async def rest(self, gate: asyncio.Event) -> None:
+    async def finish(self, gate: asyncio.Event) -> None:
         await gate.wait()
 
     def let(self, *offsets: int) -> None:
@@ -63,16 +63,16 @@ class Handler:
 
 
 @pytest.fixture
-def parts() -> tuple[Lanes, Handler, Consumer, Callable[..., Awaitable[None]]]:
+def parts() -> tuple[KeyedDispatch, Handler, Consumer, Callable[..., Awaitable[None]]]:
     handler, consumer = Handler(), Consumer()
-    lanes = Lanes(handler.settle)
+    dispatch = KeyedDispatch(handler.settle)
 
     async def take(key: str, *offsets: int) -> None:
         for offset in offsets:
-            record = Record("files", 0, offset, key.encode(), b"", {})
-            await lanes.take(cast(AIOKafkaConsumer, consumer), Place(HERE, offset), record)
+            message = Message("files", 0, offset, key.encode(), b"", {})
+            await dispatch.take(cast(AIOKafkaConsumer, consumer), HERE, message)
 
-    return lanes, handler, consumer, take
+    return dispatch, handler, consumer, take
 
 
 async def test_one_key_is_in_order_and_another_does_not_wait(parts: Any) -> None:
@@ -85,8 +85,8 @@ async def test_one_key_is_in_order_and_another_does_not_wait(parts: Any) -> None
 
 
 async def test_nothing_is_committed_past_an_unfinished_message(parts: Any) -> None:
-    lanes, handler, consumer, take = parts
-    committing = asyncio.create_task(lanes.run_commits())
+    dispatch, handler, consumer, take = parts
+    committing = asyncio.create_task(dispatch.run_commits())
     await take("a", 5)
     await take("b", 6)
     await take("c", 7)
@@ -99,9 +99,9 @@ async def test_nothing_is_committed_past_an_unfinished_message(parts: Any) -> No
 
 
 async def test_what_is_left_to_do_holds_the_commit_and_its_room_but_not_the_key(parts: Any) -> None:
-    lanes, handler, consumer, take = parts
-    lanes._room = asyncio.Semaphore(2)
-    committing = asyncio.create_task(lanes.run_commits())
+    dispatch, handler, consumer, take = parts
+    dispatch._room = asyncio.Semaphore(2)
+    committing = asyncio.create_task(dispatch.run_commits())
     handler.later.add(5)
     await take("a", 5, 6)
     await eventually(lambda: handler.begun == [5, 6])
@@ -117,11 +117,11 @@ async def test_what_is_left_to_do_holds_the_commit_and_its_room_but_not_the_key(
     committing.cancel()
 
 
-async def test_a_rebalance_waits_for_what_lanes_left_to_do(parts: Any) -> None:
-    lanes, handler, consumer, take = parts
+async def test_a_rebalance_waits_for_what_is_left_to_do(parts: Any) -> None:
+    dispatch, handler, consumer, take = parts
     handler.later.add(0)
     await take("a", 0)
-    leaving = asyncio.create_task(lanes.on_partitions_revoked([HERE]))
+    leaving = asyncio.create_task(dispatch.on_partitions_revoked([HERE]))
     await eventually(lambda: handler.begun == [0])
     await asyncio.sleep(0.05)
     handler.let(0)
@@ -132,38 +132,38 @@ async def test_a_rebalance_waits_for_what_lanes_left_to_do(parts: Any) -> None:
 async def test_what_is_left_to_do_too_late_is_left_to_the_next_owner_and_gives_its_room_back(
     parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes, handler, consumer, take = parts
+    dispatch, handler, consumer, take = parts
     monkeypatch.setattr(module, "LET_GO_SECONDS", 0.05)
-    lanes._room = asyncio.Semaphore(1)
+    dispatch._room = asyncio.Semaphore(1)
     handler.later.add(0)
     await take("a", 0)
-    await eventually(lambda: lanes._rests)
-    await lanes.on_partitions_revoked([HERE])
-    await lanes.on_partitions_assigned([HERE])
+    await eventually(lambda: dispatch._deferred)
+    await dispatch.on_partitions_revoked([HERE])
+    await dispatch.on_partitions_assigned([HERE])
     await asyncio.wait_for(take("a", 0), 1)
     handler.let(0)
-    await lanes.drain(1)
+    await dispatch.drain(1)
     assert consumer.committed == [{HERE: 1}]
 
 
 async def test_new_messages_press_only_while_others_are_done(parts: Any) -> None:
-    lanes, handler, _, take = parts
-    lanes._room = asyncio.Semaphore(1)
+    dispatch, handler, _, take = parts
+    dispatch._room = asyncio.Semaphore(1)
     await take("a", 0)
     waiting = asyncio.create_task(take("b", 1))
     await asyncio.sleep(0.05)
-    assert not lanes.are_pressed()
+    assert not dispatch.are_pressed()
     handler.let(0)
     await waiting
-    assert lanes.are_pressed()
-    assert not lanes.are_pressed()
+    assert dispatch.are_pressed()
+    assert not dispatch.are_pressed()
 
 
 async def test_a_commit_that_failed_is_made_again(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lanes, handler, consumer, take = parts
+    dispatch, handler, consumer, take = parts
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
     consumer.refuse = True
-    committing = asyncio.create_task(lanes.run_commits())
+    committing = asyncio.create_task(dispatch.run_commits())
     await take("a", 0)
     handler.let(0)
     await asyncio.sleep(0.2)
@@ -173,59 +173,59 @@ async def test_a_commit_that_failed_is_made_again(parts: Any, monkeypatch: pytes
 
 
 async def test_a_rebalance_finishes_what_began_and_leaves_the_rest(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lanes, handler, consumer, take = parts
+    dispatch, handler, consumer, take = parts
     await take("a", 0, 1)
     await eventually(lambda: handler.begun == [0])
-    leaving = asyncio.create_task(lanes.on_partitions_revoked([HERE]))
+    leaving = asyncio.create_task(dispatch.on_partitions_revoked([HERE]))
     await asyncio.sleep(0.05)
     handler.let(0, 1)
     await leaving
     assert handler.begun == [0]
     assert consumer.committed == [{HERE: 1}]
-    await lanes.on_partitions_assigned([HERE])
+    await dispatch.on_partitions_assigned([HERE])
     await take("a", 1)
     await eventually(lambda: handler.begun == [0, 1])
-    await lanes.drain(1)
+    await dispatch.drain(1)
     assert consumer.committed == [{HERE: 1}, {HERE: 2}]
 
 
 async def test_what_outlasts_a_rebalance_is_not_committed_by_it(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next owner reads it again; here that is the same consumer, and the key's order holds between the two."""
-    lanes, handler, consumer, take = parts
+    dispatch, handler, consumer, take = parts
     monkeypatch.setattr(module, "LET_GO_SECONDS", 0.05)
     await take("a", 0)
     await eventually(lambda: handler.begun == [0])
-    await lanes.on_partitions_revoked([HERE])
-    await lanes.on_partitions_assigned([HERE])
+    await dispatch.on_partitions_revoked([HERE])
+    await dispatch.on_partitions_assigned([HERE])
     await take("a", 0, 1)
     await asyncio.sleep(0.05)
     assert handler.begun == [0]
     handler.let(0)
     await eventually(lambda: handler.begun == [0, 0, 1])
-    await lanes.drain(0.05)
+    await dispatch.drain(0.05)
     assert consumer.committed == [{HERE: 1}]
 
 
 async def test_a_message_that_waited_for_room_through_a_rebalance_is_not_begun(
     parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes, handler, _, take = parts
+    dispatch, handler, _, take = parts
     monkeypatch.setattr(module, "LET_GO_SECONDS", 0.05)
-    lanes._room = asyncio.Semaphore(1)
+    dispatch._room = asyncio.Semaphore(1)
     await take("a", 0)
     waiting = asyncio.create_task(take("b", 1))
     await asyncio.sleep(0.05)
-    await lanes.on_partitions_revoked([HERE])
+    await dispatch.on_partitions_revoked([HERE])
     handler.let(0, 1)
     await waiting
     assert handler.begun == [0]
 
 
-async def test_a_drained_lane_takes_nothing_more(parts: Any) -> None:
-    lanes, handler, consumer, take = parts
+async def test_a_drained_dispatch_takes_nothing_more(parts: Any) -> None:
+    dispatch, handler, consumer, take = parts
     await take("a", 0, 1)
     await eventually(lambda: handler.begun == [0])
-    draining = asyncio.create_task(lanes.drain(2))
+    draining = asyncio.create_task(dispatch.drain(2))
     await asyncio.sleep(0.05)
     handler.let(0, 1)
     await draining

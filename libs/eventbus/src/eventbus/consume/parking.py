@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from chassis.ids import now
+from eventbus.messages.message import Message
 from stores.leases import Leases
 from stores.mongo import Collection, DuplicateKeyError, PyMongoError, Query, ensure_index
 
@@ -27,36 +28,13 @@ MOST_BEHIND_ONE_KEY = 100
 
 
 @dataclass(frozen=True)
-class Record:
-    """One Kafka message as it came, its topic without the installation's prefix."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: dict[str, str]
-
-    @property
-    def place(self) -> str:
-        """Where it lies in its topic, `partition:offset`."""
-        return f"{self.partition}:{self.offset}"
-
-    @property
-    def order_key(self) -> str:
-        """What must stay in order: the messages of one key, or of one partition where there is none."""
-        key = self.key.hex() if self.key is not None else f"partition-{self.partition}"
-        return f"{self.topic}/{key}"
-
-
-@dataclass(frozen=True)
-class Held:
-    """A key that is being tried again, under a lease.
+class ParkedClaim:
+    """A parked key that is being tried again, under a lease.
 
     Attributes:
-        id: its `Record.order_key`.
+        id: its `Message.order_key`.
         fence: of the lease.
-        record: the oldest of its messages.
+        message: the oldest of its messages.
         attempts: how often that one has failed.
         ends_at: when the lease is over, by `time.monotonic`.
         until_ms: the same by the database's clock.
@@ -64,13 +42,13 @@ class Held:
 
     id: str
     fence: int
-    record: Record
+    message: Message
     attempts: int
     ends_at: float
     until_ms: int
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], ends_at: float) -> Held:
+    def of(cls, document: Mapping[str, Any], ends_at: float) -> ParkedClaim:
         """What a claimed key's document says.
 
         Args:
@@ -78,9 +56,9 @@ class Held:
             ends_at: see above.
         """
         first = document["messages"][0]
-        record = Record(**{name: first[name] for name in Record.__dataclass_fields__})
+        message = Message(**{name: first[name] for name in Message.__dataclass_fields__})
         lease = document["lease"]
-        return cls(document["_id"], lease["fence"], record, first["attempts"], ends_at, lease["until_ms"])
+        return cls(document["_id"], lease["fence"], message, first["attempts"], ends_at, lease["until_ms"])
 
 
 class Parking:
@@ -105,13 +83,13 @@ class Parking:
         """Create the index that claims use."""
         await ensure_index(self._keys, [("lease.until_ms", 1), ("created_at", 1)])
 
-    async def holds(self, record: Record) -> bool:
-        """Whether something of the record's key waits, so that it has to wait as well.
+    async def holds(self, message: Message) -> bool:
+        """Whether something of the message's key waits, so that it has to wait as well.
 
         Those who ask while a question is on its way share the next one: each answer is younger than its question.
         """
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._questions.append((record.order_key, answer))
+        self._questions.append((message.order_key, answer))
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         return await answer
@@ -121,23 +99,23 @@ class Parking:
             questions, self._questions = self._questions, []
             keys = sorted({key for key, _ in questions})
             try:
-                held = {found["_id"] async for found in self._keys.find({"_id": {"$in": keys}}, {"_id": 1})}
+                parked = {found["_id"] async for found in self._keys.find({"_id": {"$in": keys}}, {"_id": 1})}
             except PyMongoError as error:
                 _answer(questions, error)
             else:
-                _answer(questions, held)
+                _answer(questions, parked)
 
-    async def park(self, record: Record, attempts: int) -> bool:
+    async def park(self, message: Message, attempts: int) -> bool:
         """Put a message behind those of its key; False when there is no room.
 
         Args:
-            record: the message.
+            message: that waits.
             attempts: how often it has failed.
         """
-        place, full = record.place, f"messages.{MOST_BEHIND_ONE_KEY - 1}"
-        key = {"_id": record.order_key, "messages.place": {"$ne": place}, full: {"$exists": False}}
+        place, full = message.place, f"messages.{MOST_BEHIND_ONE_KEY - 1}"
+        key = {"_id": message.order_key, "messages.place": {"$ne": place}, full: {"$exists": False}}
         change: Mapping[str, Any] = {
-            "$push": {"messages": {"place": place, "attempts": attempts, **asdict(record)}},
+            "$push": {"messages": {"place": place, "attempts": attempts, **asdict(message)}},
             "$setOnInsert": {
                 "created_at": now(),
                 "version": 0,
@@ -148,10 +126,10 @@ class Parking:
         try:
             await self._keys.update_one(key, change, upsert=True)
         except DuplicateKeyError:
-            return await self._keys.find_one({"_id": record.order_key, "messages.place": place}) is not None
+            return await self._keys.find_one({"_id": message.order_key, "messages.place": place}) is not None
         return True
 
-    async def claim(self) -> Held | None:
+    async def claim(self) -> ParkedClaim | None:
         """A key whose time has come, if there is one; nobody else tries it meanwhile."""
         ends_at = time.monotonic() + LEASE_SECONDS
         document = await self._leases.claim({}, self._owner, LEASE_SECONDS)
@@ -160,34 +138,34 @@ class Parking:
         if not document["messages"]:  # emptied by a release that let go in two steps
             await self._keys.delete_one({"_id": document["_id"], "messages": {"$size": 0}})
             return None
-        return Held.of(document, ends_at)
+        return ParkedClaim.of(document, ends_at)
 
-    async def done(self, held: Held, seconds: float) -> Held | None:
+    async def done(self, claim: ParkedClaim, seconds: float) -> ParkedClaim | None:
         """The oldest message is handled, or dead-lettered.
 
         Args:
-            held: whose.
+            claim: on whose key.
             seconds: what an attempt may take.
 
         Returns:
             The key's next message under the same lease. None where there is none, or where the lease may end before
             that has been tried: then the next one is due at once.
         """
-        last = await self._keys.delete_one({**self._mine(held), "messages.1": {"$exists": False}})
+        last = await self._keys.delete_one({**self._mine(claim), "messages.1": {"$exists": False}})
         if last.deleted_count:
             return None
         change: Mapping[str, Any] = {"$pop": {"messages": -1}}
-        if time.monotonic() + CALL_SECONDS + seconds < held.ends_at:
-            document = await self._keys.find_one_and_update(self._mine(held), change, return_document=True)
-            return Held.of(document, held.ends_at) if document else None
-        await self._keys.update_one(self._mine(held), {**change, "$set": {"lease.owner": "", "lease.until_ms": 0}})
+        if time.monotonic() + CALL_SECONDS + seconds < claim.ends_at:
+            document = await self._keys.find_one_and_update(self._mine(claim), change, return_document=True)
+            return ParkedClaim.of(document, claim.ends_at) if document else None
+        await self._keys.update_one(self._mine(claim), {**change, "$set": {"lease.owner": "", "lease.until_ms": 0}})
         return None
 
-    async def failed(self, held: Held, pause: float) -> None:
+    async def failed(self, claim: ParkedClaim, pause: float) -> None:
         """Try it again after `pause` seconds."""
-        due_ms = held.until_ms + int((time.monotonic() + pause - held.ends_at) * 1000)
+        due_ms = claim.until_ms + int((time.monotonic() + pause - claim.ends_at) * 1000)
         change = {"$inc": {"messages.0.attempts": 1}, "$set": {"lease.owner": "", "lease.until_ms": due_ms}}
-        await self._keys.update_one(self._mine(held), change)
+        await self._keys.update_one(self._mine(claim), change)
 
     async def watch(self) -> None:
         """Keep the gauges of parked keys current, until cancelled."""
@@ -197,9 +175,9 @@ class Parking:
             PARKED_AGE.set(now() - oldest["created_at"] if oldest else 0.0)
             await asyncio.sleep(MEASURE_SECONDS)
 
-    def _mine(self, held: Held) -> Query:
+    def _mine(self, claim: ParkedClaim) -> Query:
         """Matches while nobody claimed the key after us and our message is still its oldest."""
-        return {"_id": held.id, "lease.fence": held.fence, "messages.0.place": held.record.place}
+        return {"_id": claim.id, "lease.fence": claim.fence, "messages.0.place": claim.message.place}
 
 
 def _answer(questions: Sequence[tuple[str, asyncio.Future[bool]]], found: set[str] | PyMongoError) -> None:

@@ -1,6 +1,6 @@
 """Renews one lease from its own process, so that a busy worker cannot starve it, and ends the work when it is lost.
 
-Run by `Heartbeat`; `python -m eventbus.heartbeat` reads its orders as JSON from standard input.
+Run by `Heartbeat`; `python -m stores.heartbeat` reads its orders as JSON from standard input.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Heartbeat:
 
     async def __aenter__(self) -> Heartbeat:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "eventbus.heartbeat", stdin=asyncio.subprocess.PIPE
+            sys.executable, "-m", "stores.heartbeat", stdin=asyncio.subprocess.PIPE
         )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(self._orders)).encode())

@@ -1,11 +1,15 @@
-"""What becomes of one attempt at a message, and how a message that is given up says why."""
+"""What became of one attempt at a message, and how a message that is given up says why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
-from eventbus.parking import Record
+from prometheus_client import Counter
+
+from eventbus.messages.message import Message
+
+CONSUMED = Counter("events_consumed_total", "Events by outcome.", ["type", "outcome"])
 
 REPLAY_FOR = "x-replay-for"
 """Header of a replayed dead letter: the one consumer it is for."""
@@ -22,7 +26,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Letter:
+class GiveUp:
     """Why a message is given up.
 
     Attributes:
@@ -35,19 +39,19 @@ class Letter:
     reason: str
     attempts: int
 
-    def headers(self, record: Record, consumer: str) -> dict[str, str]:
+    def headers(self, message: Message, consumer: str) -> dict[str, str]:
         """Those of the dead letter: the message's own, and ours.
 
         Args:
-            record: the message.
+            message: that is given up.
             consumer: the service that gives it up.
         """
-        return record.headers | {
+        return message.headers | {
             "x-error-code": self.code,
             "x-error": self.reason[:2000],
             "x-attempts": str(self.attempts),
             "x-consumer": consumer,
-            "x-original-topic": record.topic,
-            "x-original-partition": str(record.partition),
-            "x-original-offset": str(record.offset),
+            "x-original-topic": message.topic,
+            "x-original-partition": str(message.partition),
+            "x-original-offset": str(message.offset),
         }

@@ -1,4 +1,4 @@
-"""Retries: a failed claim costs nobody an attempt, a stop lets what has begun end, and new messages go first."""
+"""Parked retries: a failed claim costs nobody an attempt, a stop lets what has begun end, and new messages go first."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from eventbus import retries as module
-from eventbus.letter import Letter, Outcome
-from eventbus.parking import Held, Record
-from eventbus.patience import LONGEST_PAUSE_SECONDS, Patience
-from eventbus.retries import Retries
+from eventbus.consume import parked_retries as module
+from eventbus.consume.parked_retries import ParkedRetries
+from eventbus.consume.parking import ParkedClaim
+from eventbus.consume.retry_policy import LONGEST_PAUSE_SECONDS, RetryPolicy
+from eventbus.messages.message import Message
+from eventbus.messages.outcome import GiveUp, Outcome
 from stores.mongo import PyMongoError
 from testkit import eventually
 
@@ -26,14 +27,16 @@ class Parking:
         self._claims = list(claims)
         self.done_with: list[tuple[str, float]] = []
 
-    async def claim(self) -> Held | None:
+    async def claim(self) -> ParkedClaim | None:
         claimed = self._claims.pop(0) if self._claims else None
         if isinstance(claimed, PyMongoError):
             raise claimed
-        return Held(claimed, 1, Record("files", 0, 1, b"k", b"", {}), 3, math.inf, 0) if claimed else None
+        if claimed is None:
+            return None
+        return ParkedClaim(claimed, 1, Message("files", 0, 1, b"k", b"", {}), 3, math.inf, 0)
 
-    async def done(self, held: Held, seconds: float) -> None:
-        self.done_with.append((held.id, seconds))
+    async def done(self, claim: ParkedClaim, seconds: float) -> None:
+        self.done_with.append((claim.id, seconds))
 
 
 class Attempts:
@@ -43,41 +46,41 @@ class Attempts:
         self.begun: list[str] = []
         self.gate = asyncio.Event()
 
-    async def attempt(self, held: Held) -> Outcome:
-        self.begun.append(held.id)
+    async def attempt(self, claim: ParkedClaim) -> Outcome:
+        self.begun.append(claim.id)
         await self.gate.wait()
         return Outcome.HANDLED
 
 
-def retries(parking: Parking, lanes: Any, attempts: Attempts) -> Retries:
-    async def dead_letter(_record: Record, _letter: Letter) -> None:
+def retries(parking: Parking, dispatch: Any, attempts: Attempts) -> ParkedRetries:
+    async def dead_letter(_message: Message, _why: GiveUp) -> None:
         raise AssertionError("nothing is given up here")
 
-    return Retries(parking, lanes, attempts.attempt, dead_letter, Patience().pause)  # type: ignore[arg-type]
+    return ParkedRetries(parking, dispatch, attempts.attempt, dead_letter, RetryPolicy().pause)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def lanes() -> SimpleNamespace:
+def dispatch() -> SimpleNamespace:
     return SimpleNamespace(closed=False, are_pressed=lambda: False)
 
 
 async def test_a_claim_that_fails_leaves_the_attempts_under_way_alone(
-    lanes: Any, monkeypatch: pytest.MonkeyPatch
+    dispatch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.02)
     parking, attempts = Parking("one", PyMongoError("away"), "two"), Attempts()
-    running = asyncio.create_task(retries(parking, lanes, attempts).run(38.0, 1.0))
+    running = asyncio.create_task(retries(parking, dispatch, attempts).run(38.0, 1.0))
     await eventually(lambda: attempts.begun == ["one", "two"])
     attempts.gate.set()
     await eventually(lambda: parking.done_with == [("one", 38.0), ("two", 38.0)])
     running.cancel()
 
 
-async def test_a_stop_lets_an_attempt_end_and_goes_on_with_no_other(lanes: Any) -> None:
+async def test_a_stop_lets_an_attempt_end_and_goes_on_with_no_other(dispatch: Any) -> None:
     parking, attempts = Parking("one"), Attempts()
-    running = asyncio.create_task(retries(parking, lanes, attempts).run(38.0, 5.0))
+    running = asyncio.create_task(retries(parking, dispatch, attempts).run(38.0, 5.0))
     await eventually(lambda: attempts.begun == ["one"])
-    lanes.closed = True
+    dispatch.closed = True
     running.cancel()
     await asyncio.sleep(0.05)
     assert not running.done()
@@ -87,11 +90,11 @@ async def test_a_stop_lets_an_attempt_end_and_goes_on_with_no_other(lanes: Any) 
     assert parking.done_with == [("one", math.inf)]
 
 
-async def test_keys_are_begun_slowly_while_new_messages_press(lanes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_are_begun_slowly_while_new_messages_press(dispatch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "YIELD_SECONDS", 3600.0)
-    lanes.are_pressed = lambda: True
+    dispatch.are_pressed = lambda: True
     attempts = Attempts()
-    running = asyncio.create_task(retries(Parking("one", "two"), lanes, attempts).run(38.0, 0.1))
+    running = asyncio.create_task(retries(Parking("one", "two"), dispatch, attempts).run(38.0, 0.1))
     await eventually(lambda: attempts.begun == ["one"])
     await asyncio.sleep(0.1)
     assert attempts.begun == ["one"]
@@ -99,4 +102,4 @@ async def test_keys_are_begun_slowly_while_new_messages_press(lanes: Any, monkey
 
 
 def test_a_pause_is_bounded_however_many_attempts_failed() -> None:
-    assert 0 < Patience().pause(5000) <= 1.5 * LONGEST_PAUSE_SECONDS
+    assert 0 < RetryPolicy().pause(5000) <= 1.5 * LONGEST_PAUSE_SECONDS

@@ -12,14 +12,14 @@ from chassis.errors import Conflict, NotFound, Transient
 from chassis.ids import now
 from chassis.settings import ServiceSettings
 from chassis.text import quoted
-from eventbus.as_it_came import text_of
-from eventbus.bus import Bus
-from eventbus.letter import CUT_FROM, REPLAY_FOR
+from eventbus.messages.outcome import CUT_FROM, REPLAY_FOR
+from eventbus.messages.raw_message import text_of
+from eventbus.publish.producer import Producer
 from schemas import TOPICS
 from stores.mongo import Collection
 
 NEWEST = 1000
-"""Letters looked at in each topic, from its end."""
+"""Dead letters looked at in each topic, from its end."""
 
 READ_SECONDS = 20
 
@@ -64,17 +64,17 @@ class DeadLetters:
 
     Args:
         settings: broker address and topic prefix.
-        bus: publishes what is sent back.
+        producer: publishes what is sent back.
         replays: remembers what was.
     """
 
-    def __init__(self, settings: ServiceSettings, bus: Bus, replays: Collection) -> None:
+    def __init__(self, settings: ServiceSettings, producer: Producer, replays: Collection) -> None:
         self._settings = settings
-        self._bus = bus
+        self._producer = producer
         self._replays = replays
 
     async def find(self, *, consumer: str | None = None, code: str | None = None) -> list[DeadLetter]:
-        """Letters that were not sent back yet.
+        """Dead letters that were not sent back yet.
 
         Args:
             consumer: only those of this service.
@@ -90,7 +90,7 @@ class DeadLetters:
         ]
 
     async def get(self, letter_id: str) -> DeadLetter:
-        """One letter.
+        """One dead letter.
 
         Raises:
             NotFound: there is none of this id among the newest.
@@ -102,7 +102,7 @@ class DeadLetters:
         raise NotFound(f"No such dead letter: {quoted(letter_id)}.")
 
     async def replay(self, letter: DeadLetter) -> None:
-        """Publish a letter again, for its consumer alone; handlers are idempotent, so twice does no harm.
+        """Publish a dead letter again, for its consumer alone; handlers are idempotent, so twice does no harm.
 
         Raises:
             Conflict: only the message's beginning was kept.
@@ -116,7 +116,7 @@ class DeadLetters:
             )
         original = {name: value for name, value in letter.headers.items() if not name.startswith("x-")}
         headers = original | {REPLAY_FOR: letter.consumer, "x-replayed-from": letter.id}
-        await self._bus.send(letter.topic, letter.key, letter.value, headers)
+        await self._producer.send(letter.topic, letter.key, letter.value, headers)
         await self._replays.update_one({"_id": letter.id}, {"$setOnInsert": {"at": now()}}, upsert=True)
 
     async def _read(self) -> list[DeadLetter]:

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from chassis.crash import crash_point
-from eventbus.lanes import Lanes
-from eventbus.letter import Letter, Outcome
-from eventbus.parking import Held, Parking, Record
+from eventbus.consume.keyed_dispatch import KeyedDispatch
+from eventbus.consume.parking import ParkedClaim, Parking
+from eventbus.messages.message import Message
+from eventbus.messages.outcome import GiveUp, Outcome
 from stores.mongo import PyMongoError
 
 log = structlog.get_logger()
@@ -24,12 +25,12 @@ YIELD_SECONDS = 0.25
 """Between parked keys while new messages come faster than they are handled: what fails takes little from them."""
 
 
-class Retries:
+class ParkedRetries:
     """One replica's attempts at the parked keys of its consumer group.
 
     Args:
         parking: where they lie.
-        lanes: of the messages that are new.
+        dispatch: of the messages that are new.
         attempt: one attempt at the oldest message of a key.
         dead_letter: writes one; raises where it cannot.
         pause: seconds before the next attempt, by the number of those that failed.
@@ -38,13 +39,13 @@ class Retries:
     def __init__(
         self,
         parking: Parking,
-        lanes: Lanes,
-        attempt: Callable[[Held], Awaitable[Outcome | Letter]],
-        dead_letter: Callable[[Record, Letter], Awaitable[None]],
+        dispatch: KeyedDispatch,
+        attempt: Callable[[ParkedClaim], Awaitable[Outcome | GiveUp]],
+        dead_letter: Callable[[Message, GiveUp], Awaitable[None]],
         pause: Callable[[int], float],
     ) -> None:
         self._parking = parking
-        self._lanes = lanes
+        self._dispatch = dispatch
         self._attempt = attempt
         self._dead_letter = dead_letter
         self._pause = pause
@@ -61,15 +62,15 @@ class Retries:
         try:
             while True:
                 await self._room.acquire()
-                held = await self._claim()
-                if held is None:
+                claim = await self._claim()
+                if claim is None:
                     self._room.release()
                     await asyncio.sleep(IDLE_SECONDS)
                     continue
-                started = asyncio.create_task(self._try(held, attempt_seconds))
+                started = asyncio.create_task(self._try(claim, attempt_seconds))
                 self._tries.add(started)
                 started.add_done_callback(self._tries.discard)
-                if self._lanes.are_pressed():
+                if self._dispatch.are_pressed():
                     await asyncio.sleep(YIELD_SECONDS)
         finally:
             if self._tries:
@@ -77,32 +78,32 @@ class Retries:
                 for task in late:
                     task.cancel()
 
-    async def _claim(self) -> Held | None:
+    async def _claim(self) -> ParkedClaim | None:
         try:
             return await self._parking.claim()
         except PyMongoError as error:
             log.warning("parked_key_not_claimed", error=f"{type(error).__name__}: {error}")
             return None
 
-    async def _try(self, held: Held, attempt_seconds: float) -> None:
+    async def _try(self, claim: ParkedClaim, attempt_seconds: float) -> None:
         try:
-            await self._try_in_order(held, attempt_seconds)
+            await self._try_in_order(claim, attempt_seconds)
         except Exception as error:  # the key stays parked, and comes again when its lease is over
-            log.error("retry_failed", key=held.id, error=f"{type(error).__name__}: {error}")
+            log.error("retry_failed", key=claim.id, error=f"{type(error).__name__}: {error}")
         finally:
             self._room.release()
 
-    async def _try_in_order(self, held: Held, attempt_seconds: float) -> None:
+    async def _try_in_order(self, claim: ParkedClaim, attempt_seconds: float) -> None:
         """Try the messages of a key, until one fails."""
-        following: Held | None = held
+        following: ParkedClaim | None = claim
         while following is not None:
-            held = following
+            claim = following
             crash_point("parked.claimed")
-            outcome = await self._attempt(held)
+            outcome = await self._attempt(claim)
             if outcome is Outcome.FAILED:
-                await self._parking.failed(held, self._pause(held.attempts + 1))
+                await self._parking.failed(claim, self._pause(claim.attempts + 1))
                 return
-            if isinstance(outcome, Letter):
-                await self._dead_letter(held.record, outcome)
+            if isinstance(outcome, GiveUp):
+                await self._dead_letter(claim.message, outcome)
             crash_point("parked.handled")
-            following = await self._parking.done(held, math.inf if self._lanes.closed else attempt_seconds)
+            following = await self._parking.done(claim, math.inf if self._dispatch.closed else attempt_seconds)

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
+import structlog
+from prometheus_client import Counter
+
+from eventbus.messages.message import Message
+from schemas import Envelope
+
+log = structlog.get_logger()
+
+OUT_OF_SEQUENCE = Counter(
+    "events_out_of_sequence_total", "Events before which one of their stream is missing, or that came again.", ["kind"]
+)
+
 MOST_STREAMS = 10_000
 
 
-class Continuity:
+class SequenceGaps:
     """The last number seen in each stream, of the newest `MOST_STREAMS` streams.
 
     It starts empty, so the first event of a stream is never a gap.
@@ -16,6 +28,16 @@ class Continuity:
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()
+
+    def watch(self, message: Message, envelope: Envelope) -> None:
+        """Take note of a message, and tell where it is not the next of its stream; one that nobody counts has none."""
+        if not envelope.origin:
+            return
+        stream = f"{message.topic}/{envelope.subject}/{envelope.origin}"
+        kind = self.see(stream, envelope.seq)
+        if kind != "next":
+            OUT_OF_SEQUENCE.labels(kind).inc()
+            log.warning("event_out_of_sequence", kind=kind, stream=stream, seq=envelope.seq)
 
     def see(self, stream: str, seq: int) -> Literal["next", "gap", "repeated"]:
         """Take note of an event.

@@ -7,35 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from schemas import Event
-
-
-class Lease(BaseModel):
-    """Who works on an aggregate, and until when by the database's clock.
-
-    `fence` rises with every claim; a write that carries an older one is refused.
-
-    Attributes:
-        failures: attempts that failed since the work last got further.
-        unfinished: claims, the present one among them, of which no worker said how they ended.
-        progress: how far the work ever got, in a unit of its own.
-    """
-
-    owner: str = ""
-    fence: int = 0
-    until_ms: int = 0
-    failures: int = 0
-    unfinished: int = 0
-    progress: int = 0
-
-    @property
-    def deaths(self) -> int:
-        """Workers that died of the work, one after the other, before the one that has it."""
-        return max(0, self.unfinished - 1)
-
-    @property
-    def attempts(self) -> int:
-        """Attempts that count: those that failed, those whose worker died last, and the present one."""
-        return self.failures + self.unfinished
+from stores.leases import Lease
 
 
 class Aggregate(BaseModel):

@@ -12,7 +12,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from eventbus.parking import Record
+from eventbus.messages.message import Message
 
 log = structlog.get_logger()
 
@@ -30,12 +30,12 @@ LET_GO_SECONDS = 5.0
 """How long a rebalance waits for what is under way."""
 
 
-Rest = Coroutine[Any, Any, None]
-"""Work that is still to be done."""
+Deferred = Coroutine[Any, Any, None]
+"""Work on a message that is still to be done, for which its key need not wait."""
 
 
 @dataclass
-class Progress:
+class PartitionProgress:
     """How far a partition is done, since it was assigned.
 
     Attributes:
@@ -73,49 +73,45 @@ class Progress:
         return self._first if self.committed is None else self.committed
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a message came from, to be committed there."""
-
-    partition: TopicPartition
-    offset: int
+Queue = deque[tuple[PartitionProgress, Message]]
+"""The messages of one key, each with the progress of its partition."""
 
 
-class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One lane for each key that has messages.
+class KeyedDispatch(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One queue for each key that has messages.
 
     A partition is committed up to its first message that is not done, so a kill repeats messages and loses none. When
     partitions are taken away, what has begun is finished and committed, what has not is left to the next owner.
 
     Args:
-        settle: brings one message to its end. What it returns, if anything, is left to do before the message may be
-            committed, and does not hold up those of its key.
+        settle: brings one message to its end. What it returns, if anything, is done before the message is committed,
+            and does not hold up those of its key.
         assigned: called when partitions were given out anew.
     """
 
     def __init__(
-        self, settle: Callable[[Record], Awaitable[Rest | None]], assigned: Callable[[], None] = lambda: None
+        self, settle: Callable[[Message], Awaitable[Deferred | None]], assigned: Callable[[], None] = lambda: None
     ) -> None:
         self._settle = settle
         self._assigned = assigned
         self._room = asyncio.Semaphore(MOST_AT_A_TIME)
-        self._lanes: dict[str, deque[tuple[Progress, int, Record]]] = {}
+        self._queues: dict[str, Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rests: dict[asyncio.Task[None], Progress] = {}
+        self._deferred: dict[asyncio.Task[None], PartitionProgress] = {}
         self._ended_since_asked = False
-        self._progress: dict[TopicPartition, Progress] = {}
+        self._progress: dict[TopicPartition, PartitionProgress] = {}
         self._assignment = 0
         self._closed = False
         self._consumer: AIOKafkaConsumer | None = None
         self._news = asyncio.Event()
 
-    async def take(self, consumer: AIOKafkaConsumer, place: Place, record: Record) -> None:
+    async def take(self, consumer: AIOKafkaConsumer, partition: TopicPartition, message: Message) -> None:
         """Put a message behind those of its key; waits while too many are under way.
 
         Args:
             consumer: that read it.
-            place: where.
-            record: the message.
+            partition: where it is committed.
+            message: the message.
         """
         self._consumer = consumer
         assignment = self._assignment
@@ -123,49 +119,49 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._closed or assignment != self._assignment:  # not begun: whoever owns the partition now reads it
             self._room.release()
             return
-        progress = self._progress.setdefault(place.partition, Progress())
-        progress.take(place.offset)
-        lane = self._lanes.setdefault(record.order_key, deque())
-        lane.append((progress, place.offset, record))
-        if len(lane) == 1:
-            self._start(self._run(record.order_key, lane))
+        progress = self._progress.setdefault(partition, PartitionProgress())
+        progress.take(message.offset)
+        queue = self._queues.setdefault(message.order_key, deque())
+        queue.append((progress, message))
+        if len(queue) == 1:
+            self._start(self._run(message.order_key, queue))
 
-    def _start(self, work: Rest) -> asyncio.Task[None]:
+    def _start(self, work: Deferred) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _run(self, key: str, lane: deque[tuple[Progress, int, Record]]) -> None:
+    async def _run(self, key: str, queue: Queue) -> None:
         try:
-            while lane:
-                progress, offset, record = lane[0]
+            while queue:
+                progress, message = queue[0]
                 if not progress.current or self._closed:
                     self._room.release()
-                elif rest := await self._settle(record):
-                    task = self._start(self._finish_after(rest, progress, offset))
-                    self._rests[task] = progress
-                    task.add_done_callback(self._end_rest)
+                elif deferred := await self._settle(message):
+                    task = self._start(self._finish_after(deferred, progress, message.offset))
+                    self._deferred[task] = progress
+                    task.add_done_callback(self._end_deferred)
                 else:
-                    self._finish(progress, offset)
+                    self._finish(progress, message.offset)
                     self._room.release()
-                lane.popleft()
+                queue.popleft()
         finally:
-            del self._lanes[key]
-            for _ in lane:
+            del self._queues[key]
+            for _ in queue:
                 self._room.release()
 
-    async def _finish_after(self, rest: Rest, progress: Progress, offset: int) -> None:
-        await rest
+    async def _finish_after(self, deferred: Deferred, progress: PartitionProgress, offset: int) -> None:
+        await deferred
         self._finish(progress, offset)
 
-    def _finish(self, progress: Progress, offset: int) -> None:
+    def _finish(self, progress: PartitionProgress, offset: int) -> None:
         progress.finish(offset)
         self._news.set()
         self._ended_since_asked = True
 
-    def _end_rest(self, task: asyncio.Task[None]) -> None:
-        del self._rests[task]
+    def _end_deferred(self, task: asyncio.Task[None]) -> None:
+        del self._deferred[task]
         self._room.release()
 
     @property
@@ -179,7 +175,7 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         return moving and self._room.locked()
 
     def uncommitted(self, partition: TopicPartition) -> int | None:
-        """See `Progress.uncommitted`."""
+        """See `PartitionProgress.uncommitted`."""
         progress = self._progress.get(partition)
         return progress.uncommitted if progress else None
 
@@ -217,17 +213,17 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         self._progress = {}
         self._assigned()
 
-    async def _let_end(self, seconds: float, partitions: dict[TopicPartition, Progress] | None = None) -> None:
+    async def _let_end(self, seconds: float, partitions: dict[TopicPartition, PartitionProgress] | None = None) -> None:
         clock = asyncio.get_running_loop().time
         ends_at = clock() + seconds
-        while self._tasks and clock() < ends_at:  # a lane that ends may leave something to do
+        while self._tasks and clock() < ends_at:  # a key that is done may leave something to do
             await asyncio.wait(set(self._tasks), timeout=ends_at - clock())
-        for rest, progress in self._rests.items():
+        for task, progress in self._deferred.items():
             if self._closed or not progress.current:  # the next owner reads the message again
-                rest.cancel()
+                task.cancel()
         await self._commit(partitions)
 
-    async def _commit(self, partitions: dict[TopicPartition, Progress] | None = None) -> bool:
+    async def _commit(self, partitions: dict[TopicPartition, PartitionProgress] | None = None) -> bool:
         """Commit what is done; False when that failed, and it is read again after a kill or a rebalance."""
         known = self._progress if partitions is None else partitions
         due = {

@@ -1,0 +1,1 @@
+"""Documents whose changes and events are saved in one write."""
