@@ -448,6 +448,32 @@ async def test_the_evidence_is_shown(world: World) -> None:
     assert world.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
 
 
+async def test_perplexities_are_shown_with_over_what_they_are_and_document_by_document(world: World) -> None:
+    browser = await world.sign_in()
+    base, ours = ({"value": value, "low": value - 1, "high": value + 2, "n": 31} for value in (18.2, 12.4))
+    run = {
+        "id": "ev-1",
+        "metric": "heldout_perplexity",
+        "reason": "The gain is clear.",
+        "scores": {"base": base, "candidate": ours},
+        "evidence": {"bucket": "b", "key": "k", "sha256": "s", "size": 1},
+    }
+    documents = [
+        {"line": line, "tokens": 100 + line, "perplexity": {"base": 18.0 + line, "candidate": 12.0}}
+        for line in range(1, 26)
+    ]
+    world.services.answers["GET", "/v1/evals/evaluations"] = page(run)
+    evidence = {"interval_over": {"unit": "documents", "n": 31}, "documents": documents}
+    world.services.answers["GET", "/v1/evals/evaluations/ev-1/evidence"] = evidence
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "Perplexity of held-out text, lower is better on documents it never saw" in shown
+    assert all(text in shown for text in ("18.20", "17.20 – 20.20", "12.40", "11.40 – 14.40", "31", ">Documents<"))
+    assert "The 20 of 25 documents on which it gained least." in shown
+    assert shown.index('"row">1<') < shown.index('"row">2<')
+    assert '"row">20<' in shown
+    assert '"row">21<' not in shown
+
+
 async def test_a_model_that_waits_for_a_decision_gets_one(world: World) -> None:
     browser = await world.sign_in()
     undecided = {**CARD, "state": "awaiting_approval", "waiting_for": "approval"}

@@ -536,27 +536,3 @@ async def test_a_frozen_worker_changes_nothing_when_it_wakes(addresses: Addresse
                     assert await world.evidence(event) == before
                     assert (await world.shown(model))["attempts"] == 2
                     assert len(seen.of(EvaluationCompleted)) == 1
-
-
-async def test_a_pretrained_candidate_is_judged_by_its_runs_numbers_and_nobody_is_asked(world: World) -> None:
-    rowless = ObjectRef(bucket="b", key="text.md", sha256="0" * 64, size=9)
-    published = {"heldout_perplexity": 12.0, "base_heldout_perplexity": 18.0, "heldout_gain": 0.405}
-    errors = {"heldout_error": 0.1, "base_heldout_error": 0.1, "heldout_gain_error": 0.02}
-    amount = {"heldout_passages": 40.0, "heldout_documents": 8.0}
-    model = await world.register(rowless, task="generation", method="pretrain", metrics=published | errors | amount)
-    event = await world.completed(model)
-    assert (event.verdict, event.metric) == ("pass", "heldout_perplexity")
-    assert {name: score.value for name, score in event.scores.items()} == {"base": 18.0, "candidate": 12.0}
-    assert event.measured["heldout_perplexity"] == event.scores["candidate"]
-    evidence = await world.evidence(event)
-    assert (evidence["suite"]["name"], evidence["method"]) == ("heldout_text", "pretrain")
-    assert evidence["reason"] == event.reason
-    assert evidence["interval_over"] == {"unit": "documents", "n": 8}
-    shown = await world.shown(model)
-    assert (shown["status"], shown["verdict"], shown["scores"]["base"]["value"]) == ("completed", "pass", 18.0)
-
-    unmeasured = await world.register(rowless, task="generation", method="pretrain")
-    event = await world.completed(unmeasured)
-    assert (event.verdict, event.metric) == ("needs_human", "heldout_perplexity")
-    assert "could not be carried out" in event.reason
-    assert not {model.model_id, unmeasured.model_id} & {request["model"] for request in world.proxy.requests}

@@ -7,16 +7,18 @@ from typing import Any
 
 import httpx2
 import pytest
+from played_provider import Provider
 from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
 
 from inference_proxy.admission import EVALUATION_TOKENS
 from inference_proxy.settings import Settings
 from schemas import ChatCompleted
+from schemas.http.inference_proxy import UNSUPPORTED
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ANSWERS, COUNTS = "/internal/evaluation/answers", "/internal/evaluation/token_counts"
+ANSWERS, COUNTS, SCORES = (f"/internal/evaluation/{what}" for what in ("answers", "token_counts", "scores"))
 CHAT = "/v1/chat/completions"
 
 
@@ -73,7 +75,8 @@ async def test_only_a_service_for_itself_may_name_a_candidate(world: World) -> N
     through_the_console = world.space.bearer("inference_proxy", world.a, role="owner")
     for key in (end_user, owner, through_the_console):
         async with world.http(key=key) as http:
-            for path, body in ((ANSWERS, asked(candidate)), (COUNTS, {"model": candidate, "text": "x"})):
+            text = {"model": candidate, "text": "x"}
+            for path, body in ((ANSWERS, asked(candidate)), (COUNTS, text), (SCORES, text)):
                 assert (await http.post(path, json=body)).status_code == 403, path
             chat = await http.post(CHAT, json={"model": candidate, "messages": QUESTION})
             assert (chat.status_code, chat.json()["error"]["code"]) == (404, "model_not_found")
@@ -144,6 +147,36 @@ async def test_tokens_are_counted_by_the_models_engine(world: World) -> None:
         answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
         assert (answer.status_code, answer.json()) == (200, {"tokens": 4})
         assert (await http.post(COUNTS, json={"model": "nobody", "text": "four"})).status_code == 404
+
+
+@pytest.mark.parametrize("tuned", [True, False], ids=["candidate", "base"])
+async def test_a_text_is_scored_as_an_echo_tells_it_by_the_model_that_is_asked(world: World, tuned: bool) -> None:
+    text, model = "Where is 龘靐?", world.candidate() if tuned else BASE
+    adapter_id = world.elsewhere.versions[model]["adapter_id"] if tuned else None
+    before = read("prompt"), read("completion")
+    async with evaluator(world) as http:
+        answer = await http.post(SCORES, json={"model": model, "text": text})
+        assert answer.status_code == 200, answer.text
+    count = -(-len(text.encode()) // 3)
+    told = {"logprobs": [-0.25] * (count - 1), "prompt_tokens": count + 1, "adapter_id": adapter_id, "cost": None}
+    assert answer.json() == told
+    [body] = world.elsewhere.scored
+    assert (body["inputs"], body["parameters"]["adapter_id"]) == (text, adapter_id)
+    assert world.elsewhere.prompts == [], "something was generated"
+    assert (read("prompt") - before[0], read("completion") - before[1]) == (count + 1, 0)
+
+
+async def test_a_text_that_cannot_be_scored_is_refused_and_never_half_scored(world: World, provider: Provider) -> None:
+    plain, chats = (world.provider_model(provider.url, completions=completions) for completions in (True, False))
+    async with evaluator(world) as http:
+        for unable in (plain, chats):
+            answer = await http.post(SCORES, json={"model": unable, "text": "aa"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, UNSUPPORTED)
+        assert provider.asked == []
+        world.elsewhere.strange = {"details": {"prefill": [{"id": 1, "text": "a", "logprob": None}] * 2}}
+        answer = await http.post(SCORES, json={"model": BASE, "text": "aa"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
+        assert (await http.post(SCORES, json={"model": BASE, "text": ""})).status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ import json
 import math
 import random
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from schemas.artifacts import HeldoutText
 from trainer.run import checkpoints
 from trainer.run.config import FailedForGood, RunConfig, Stopped
-from trainer.run.data import Data, Example
+from trainer.run.data import Data, Example, Examples, Place
+from trainer.run.heldout import listed, told
 from trainer.run.methods.pretrain import (
     FEWEST_HELDOUT,
     FEWEST_TOKENS,
@@ -88,7 +90,8 @@ def test_perplexity_of_held_out_documents_falls_and_is_published(prepare: Any) -
     assert metrics["heldout_gain"] == pytest.approx(gain)
     assert metrics["heldout_gain"] > 1.96 * metrics["heldout_gain_error"] > 0
     manifest = checkpoints.verify(folder / "adapter")
-    assert set(manifest["files"]) == {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json"}
+    made = {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json", "heldout.json"}
+    assert set(manifest["files"]) == made
     assert (manifest["method"], manifest["metrics"]) == ("pretrain", metrics)
     assert events[0]["unit"] == "windows"
     assert "Of 24 documents" in events[0]["note"]
@@ -99,13 +102,14 @@ def test_what_is_published_is_the_perplexity_that_transformers_computes(prepare:
 
     recipe = set_up(*prepare("run", [document(number) for number in range(24)]))
     data, config = recipe.data, recipe.config
-    measured = recipe.method.measure(recipe.model, data)
+    measured = recipe.method.measure(recipe.model, data).metrics
     model = AutoModelForCausalLM.from_pretrained(config.base_dir)
     losses = []
-    for window in data.heldout.rows:
+    for window, place in zip(data.heldout.rows, data.heldout_places, strict=True):
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([window.ids])).logits[0]
-        losses.append(torch.nn.functional.cross_entropy(logits.float(), torch.tensor(window.targets), reduction="none"))
+        of = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(window.targets), reduction="none")
+        losses.append(of[1 : place.tokens])
     theirs = math.exp(torch.cat(losses).mean().item())
     assert measured["base_heldout_perplexity"] == pytest.approx(theirs, rel=1e-3)
     assert measured["heldout_gain"] == 0.0, "a fresh adapter changes nothing"
@@ -122,7 +126,7 @@ def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(prepare: 
     checkpoint = parts / f"checkpoints/step-{stop_after:08d}"
     resumed = execute(parts, dataclasses.replace(config, resume_from=str(checkpoint)))
     assert resumed[0]["step"] == stop_after
-    for name in ("adapter_model.safetensors", "fingerprint.json", "manifest.json"):
+    for name in ("adapter_model.safetensors", "fingerprint.json", "heldout.json", "manifest.json"):
         assert (parts / "adapter" / name).read_bytes() == (whole / "adapter" / name).read_bytes(), name
 
 
@@ -215,8 +219,10 @@ def test_rows_of_short_texts_are_judged(prepare: Any) -> None:
     texts = [f"Order {number} is late." for number in range(400)]
     recipe = set_up(*prepare("run", texts))
     assert max(len(window.ids) for window in recipe.data.heldout.rows) < PASSAGE_TOKENS
-    measured = recipe.method.measure(recipe.model, recipe.data)
-    assert measured["heldout_passages"] >= 10
+    measured, heldout = (found := recipe.method.measure(recipe.model, recipe.data)).metrics, found.heldout
+    assert measured["heldout_passages"] >= 5
+    assert heldout is not None
+    assert len(heldout.documents) == measured["heldout_documents"]
     assert measured["heldout_documents"] == len(recipe.data.heldout_documents) >= 20
     assert measured["heldout_error"] > 0
 
@@ -310,3 +316,95 @@ def test_its_rates_are_those_of_few_repeats() -> None:
     [epochs] = [one for one in Pretrain.hyperparameters if one.name == "n_epochs"]
     assert epochs.auto is not None
     assert [epochs.auto(windows) for windows in (1, 100, 200, 400, 10_000)] == [4, 4, 2, 1, 1]
+
+
+def shown(recipe: LoraRecipe) -> HeldoutText:
+    """What an untrained run says that it held out."""
+    found = recipe.method.measure(recipe.model, recipe.data).heldout
+    assert found is not None
+    return found
+
+
+def test_what_was_held_out_is_listed_by_its_place_in_the_file(prepare: Any) -> None:
+    texts = [document(number, 1 + number % 7) for number in range(40)]
+    file = [texts[0], *texts, f"\n {texts[7]} "]
+    recipe = set_up(*prepare("run", file))
+    tokenizer, heldout = recipe.base.tokenizer, shown(recipe)
+    assert (heldout.kind, heldout.unit) == ("rows", "documents")
+    learned = [tokenizer.decode(window.targets) for window in [*recipe.data.train.rows, *recipe.data.validation.rows]]
+    for one in heldout.documents:
+        text = file[one.line].strip()
+        assert "".join(text[window.start : window.end] for window in one.windows) == text
+        assert not any(said.startswith(f"{text.partition('.')[0]}.") for said in learned)
+        for window in one.windows:
+            ids = tokenizer(text[window.start : window.end], add_special_tokens=False).input_ids
+            assert abs(len(ids) - 1 - window.tokens) <= 2, "a window's own tokens may differ at its ends"
+            assert window.base == window.adapter > 0, "a fresh adapter changes nothing"
+    assert len(heldout.documents) == len(recipe.data.heldout_documents)
+    assert len({one.line for one in heldout.documents}) == len(heldout.documents)
+
+
+def test_of_an_only_document_the_windows_of_its_end_are_listed(prepare: Any) -> None:
+    text = document(0, 120)
+    recipe = set_up(*prepare("run", [text], dataset={"kind": "document"}))
+    heldout = shown(recipe)
+    assert (heldout.kind, heldout.unit, len(heldout.documents)) == ("document", "passages", 1)
+    windows = heldout.documents[0].windows
+    assert windows[0].start > 0.7 * len(text)
+    assert windows[-1].end == len(text.strip())
+    assert all(before.end == after.start for before, after in pairwise(windows))
+
+
+def test_held_out_windows_are_short_however_long_those_are_that_are_learned(
+    prepare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.run.methods.pretrain.HELDOUT_WINDOW", 48)
+    data = set_up(*prepare("run", [document(0, 120)])).data
+    assert max(len(window.ids) for window in data.heldout.rows) == 48
+    assert max(len(window.ids) for window in data.train.rows) == 64
+
+
+def test_of_very_many_windows_some_of_each_document_are_listed(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = set_up(*prepare("run", [document(number, 30) for number in range(24)]))
+    every = shown(recipe)
+    monkeypatch.setattr("trainer.run.heldout.MOST_WINDOWS", 2 * len(every.documents))
+    some = shown(recipe)
+    assert [one.line for one in some.documents] == [one.line for one in every.documents]
+    assert {len(one.windows) for one in some.documents} == {2}
+    assert all(
+        window in each.windows
+        for each, one in zip(every.documents, some.documents, strict=True)
+        for window in one.windows
+    )
+    monkeypatch.setattr("trainer.run.heldout.MOST_DOCUMENTS", 2)
+    assert len(shown(recipe).documents) == 2
+
+
+def test_a_tokenizer_that_tells_no_characters_lists_nothing_and_is_measured(prepare: Any) -> None:
+    class Slow:
+        """The same without places."""
+
+        is_fast = False
+
+        def __init__(self, tokenizer: Any) -> None:
+            self._tokenizer = tokenizer
+
+        def __call__(self, text: str, *, return_offsets_mapping: bool = False, **asked: Any) -> Any:
+            assert not return_offsets_mapping
+            return self._tokenizer(text, **asked)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tokenizer, name)
+
+    recipe = set_up(*prepare("run", [document(number) for number in range(24)]))
+    slow = dataclasses.replace(recipe.base, tokenizer=Slow(recipe.base.tokenizer))
+    data = recipe.method.read(recipe.config, slow)
+    measured = recipe.method.measure(recipe.model, data)
+    assert measured.heldout is None
+    assert measured.metrics == recipe.method.measure(recipe.model, recipe.data).metrics
+
+
+def test_texts_of_one_token_have_nothing_to_measure() -> None:
+    assert told([[1.0, 2.0]], [Place(0, 0, 1, 1)]) == [[]]
+    data = Data(Examples(), Examples(), 8, heldout_places=[Place(0, 0, 1, 1)], heldout_documents=[1])
+    assert listed(data, [[]], [[]]) is None

@@ -376,7 +376,7 @@ async def test_rows_of_text_are_learned_as_they_are(shop: Shop, tmp_path: Path) 
         {"context_length": float(LONGEST)},
         None,
     )
-    assert config.dataset == {"file_id": "file-9", "sha256": rows.sha256}
+    assert config.dataset == {"file_id": "file-9", "kind": "rows", "sha256": rows.sha256}
 
 
 async def test_a_job_paused_and_resumed_at_once_goes_on_where_it_was(shop: Shop) -> None:

@@ -6,7 +6,7 @@ from tests.planted.bug import Planted, bug
 
 METRICS_TEST = "services/evaluator/tests/test_metrics.py"
 EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
-PUBLISHED_TEST = "services/evaluator/tests/test_published.py"
+HELDOUT_TEST = "services/evaluator/tests/test_heldout_text.py"
 
 BUGS: tuple[Planted, ...] = (
     bug(
@@ -39,7 +39,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a judge is asked again for what it has answered",
-        "evaluator:Evaluate._score",
+        "evaluator:ByAnswers._score",
         "if metric.key not in answer.scores",
         "if metric.key",
         "services/evaluator/tests/test_suites.py"
@@ -47,7 +47,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "a judge is asked about every answer at once",
-        "evaluator:Evaluate._each",
+        "evaluator:Asking.each",
         "async with self._places:",
         "if True:",
         "services/evaluator/tests/test_suites.py::test_scores_are_waited_for_so_many_at_a_time",
@@ -68,9 +68,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "candidates: another adapter is judged in its place",
-        "evaluator:Evaluate._answer",
-        "if given.adapter_id != (evaluation.adapter_id if system == 'candidate' else None):",
-        "if not given:",
+        "evaluator:check_answerer",
+        "if adapter_id != (evaluation.adapter_id if system == 'candidate' else None):",
+        "if not evaluation:",
         f"{EVALUATOR_TEST}::test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person",
     ),
     bug(
@@ -120,16 +120,58 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "held-out text: a model that lost is let through",
-        "evaluator:_decide",
-        "if gain.high <= 0:",
-        "if gain.low >= 0:",
-        f"{PUBLISHED_TEST}::test_the_interval_of_the_gain_decides",
+        "evaluator.text_report:decide",
+        "if found.high <= 0:",
+        "if found.low >= 0:",
+        f"{HELDOUT_TEST}::test_the_interval_of_the_gain_decides",
     ),
     bug(
-        "held-out text: one document decides",
-        "evaluator:_decide",
-        "if gain.n < FEWEST_UNITS:",
-        "if gain.n < 1:",
-        f"{PUBLISHED_TEST}::test_of_whole_documents_their_number_counts_and_not_that_of_their_passages",
+        "held-out text: few documents decide",
+        "evaluator.text_report:decide",
+        "if n < fewest:",
+        "if n < 1:",
+        f"{HELDOUT_TEST}::test_few_documents_decide_nothing_however_clear_the_gain",
+    ),
+    bug(
+        "held-out text: the candidate is compared with itself",
+        "evaluator:model_of",
+        "return evaluation.model_id if system == 'candidate' else evaluation.base_model",
+        "return evaluation.model_id",
+        f"{HELDOUT_TEST}::test_base_and_candidate_score_the_same_windows_once_and_none_holds_text_of_two_documents",
+    ),
+    bug(
+        "held-out text: what is lost passes for what is gained",
+        "evaluator:Perplexity.gain",
+        "before - after for before, after",
+        "after - before for before, after",
+        f"{HELDOUT_TEST}::test_perplexity_is_e_to_the_mean_loss_and_a_gain_is_paired",
+    ),
+    bug(
+        "held-out text: a window goes on where its document has ended",
+        "evaluator:read_windows",
+        "if not after <= one.start < one.end <= len(text):",
+        "if not after <= one.start < one.end:",
+        f"{HELDOUT_TEST}::test_places_that_are_not_in_the_text_are_refused",
+    ),
+    bug(
+        "held-out text: what is served need not be what was trained",
+        "evaluator.text_report:decide",
+        "if abs(found.value - run_gain) > suite.tolerance:",
+        "if suite.tolerance < 0:",
+        f"{HELDOUT_TEST}::test_what_is_served_must_gain_what_the_run_measured",
+    ),
+    bug(
+        "held-out text: passages of a few documents count as so many measurements",
+        "evaluator:_units",
+        "if unit == 'documents':",
+        "if not windows:",
+        f"{HELDOUT_TEST}::test_a_candidate_that_is_less_surprised_by_every_document_passes",
+    ),
+    bug(
+        "held-out text: an engine that cannot score has refused some windows",
+        "evaluator:Proxy.score",
+        "if error.code != UNSUPPORTED:",
+        "if error.code:",
+        f"{HELDOUT_TEST}::test_an_engine_that_cannot_score_is_asked_once_and_a_person_decides",
     ),
 )

@@ -161,6 +161,11 @@ class SimulatedCollection:
         """See MongoDB."""
         return int(await self.call(lambda: len(self.select(query)[: limit or None])))
 
+    async def distinct(self, field: str) -> list[Any]:
+        """See MongoDB; of a field at the top that holds no list."""
+        found = await self.call(lambda: dict.fromkeys(one[field] for one in self.select({}) if field in one))
+        return [*found]
+
     async def estimated_document_count(self) -> int:
         """See MongoDB."""
         return await self.count_documents({})

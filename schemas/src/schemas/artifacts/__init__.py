@@ -1,4 +1,4 @@
-"""What services hand each other as files: base-model folders and adapters."""
+"""What services hand each other as files: base-model folders, adapters and what was held out."""
 
 from pydantic import BaseModel
 
@@ -12,6 +12,14 @@ from schemas.artifacts.adapter import (
 )
 from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec, digest_of
 from schemas.artifacts.fingerprint import FINGERPRINT_TOLERANCE, LEAST_CHANGE, Fingerprint, Probe
+from schemas.artifacts.heldout import (
+    HELDOUT,
+    MOST_DOCUMENTS,
+    MOST_WINDOWS,
+    HeldoutDocument,
+    HeldoutText,
+    HeldoutWindow,
+)
 from schemas.artifacts.price import Price
 from schemas.artifacts.provider_model import PROVIDER_FILE, Provider, ProviderModelSpec
 
@@ -20,6 +28,7 @@ ARTIFACTS: dict[str, type[BaseModel]] = {
     "provider-model": ProviderModelSpec,
     "adapter-manifest": AdapterManifest,
     "fingerprint": Fingerprint,
+    "heldout-text": HeldoutText,
 }
 """Every artifact whose schema is exported, by the name of that file."""
 
@@ -30,12 +39,18 @@ __all__ = [
     "BASE_FILE",
     "FINGERPRINT",
     "FINGERPRINT_TOLERANCE",
+    "HELDOUT",
     "LEAST_CHANGE",
     "MANIFEST",
+    "MOST_DOCUMENTS",
+    "MOST_WINDOWS",
     "PROVIDER_FILE",
     "AdapterManifest",
     "BaseModelSpec",
     "Fingerprint",
+    "HeldoutDocument",
+    "HeldoutText",
+    "HeldoutWindow",
     "Price",
     "Probe",
     "Provider",

@@ -7,6 +7,9 @@ from typing import Unpack
 from fastapi import FastAPI
 
 from evaluator.api import routes
+from evaluator.asking import Asking
+from evaluator.by_answers import ByAnswers
+from evaluator.by_scores import ByScores
 from evaluator.domain import OPEN, Evaluation
 from evaluator.events import subscriptions
 from evaluator.proxy import Proxy
@@ -30,8 +33,10 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     answers = Answers(service.collection("answers"))
     artifacts = Artifacts(service.objects)
     proxy = Proxy(service.peer("inference_proxy"), answer_seconds=settings.evaluator_answer_seconds)
-    registry = service.peer("registry")
-    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, registry, SUITES)
+    asking = Asking(evaluations, settings.evaluator_parallel)
+    by_answers = ByAnswers(settings, evaluations, answers, artifacts, proxy, service.peer("registry"), SUITES, asking)
+    by_scores = ByScores(settings, evaluations, answers, artifacts, proxy, asking)
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, by_answers, by_scores)
     queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)

@@ -18,11 +18,15 @@ Content = Literal["kept", "unwanted", "deleted"]
 OPEN: tuple[State, ...] = ("queued", "running")
 
 
+SEED = 20261123
+"""Of every choice and of the resampling, so that another evaluation of the same data is the same test."""
+
+
 class Plan(BaseModel):
     """What is asked, fixed by the first attempt so that a later one goes on with the same questions.
 
     Attributes:
-        rows: places of the held-out rows used.
+        rows: places of the held-out rows, or windows of held-out text, that are used.
         examples: places of the training rows shown in the few-shot prompt.
         systems: who is asked, in this order.
         max_tokens: of each answer.
@@ -52,7 +56,7 @@ class Evaluation(CarriesDataset, Aggregate):
 
     Attributes:
         method: how the candidate was trained.
-        published: what its run measured of it.
+        adapter_manifest: of the candidate's files, among which may be what its run held out.
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
         metrics: of every metric, metric -> system -> value.
@@ -68,8 +72,8 @@ class Evaluation(CarriesDataset, Aggregate):
     job_id: str
     base_model: str
     adapter_id: str
+    adapter_manifest: ObjectRef | None = None
     method: str = "supervised"
-    published: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
     last_error: str | None = None
     adapter_missed_at: int | None = None
@@ -102,9 +106,9 @@ class Evaluation(CarriesDataset, Aggregate):
             job_id=registered.job_id,
             base_model=registered.base_model,
             adapter_id=registered.adapter_id,
+            adapter_manifest=registered.adapter_manifest,
             dataset=registered.dataset,
             method=registered.method,
-            published=registered.metrics,
         )
 
     def begin(self, at: int) -> None:

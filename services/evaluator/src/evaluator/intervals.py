@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson's for proportions, the paired bootstrap for means and for differences."""
+"""Confidence intervals: Wilson's for proportions, the bootstrap for means and differences, Student's for clusters."""
 
 from __future__ import annotations
 
@@ -60,6 +60,36 @@ def bootstrap_statistic(statistic: Callable[[Sequence[int]], float], n: int, see
         return Interval(value=0.0, low=0.0, high=0.0, n=0)
     values = np.asarray([statistic(places.tolist()) for places in _resamples(n, STATISTIC_RESAMPLES, seed)])
     return _interval(statistic(range(n)), values, n)
+
+
+def clustered_mean(units: Sequence[Sequence[float]]) -> Interval:
+    """Mean of all values with Student's 95 % interval over the units, where the values of a unit vary together.
+
+    Of a single unit nothing is known of how it varies: its interval has no width.
+    Source: Miller, "Adding Error Bars to Evals", arXiv 2411.00640, section 2.2 (clustered standard errors), with the
+    factor n / (n - 1) for few clusters.
+    """
+    n, size = len(units), sum(map(len, units))
+    mean = sum(map(sum, units)) / size
+    if n < 2:
+        return Interval(value=mean, low=mean, high=mean, n=n)
+    squares = sum((sum(unit) - mean * len(unit)) ** 2 for unit in units)
+    reach = t95(n - 1) * math.sqrt(n / (n - 1) * squares) / size
+    return Interval(value=mean, low=mean - reach, high=mean + reach, n=n)
+
+
+def t95(freedom: int) -> float:
+    """Standard errors that a 95 % interval reaches to each side, with so many degrees of freedom.
+
+    Source: Cornish-Fisher expansion of Student's t about the normal quantile, Abramowitz and Stegun 26.7.5; at 4
+    degrees it is short by 0.3 %.
+    """
+    terms = (
+        (Z95**3 + Z95) / 4,
+        (5 * Z95**5 + 16 * Z95**3 + 3 * Z95) / 96,
+        (3 * Z95**7 + 19 * Z95**5 + 17 * Z95**3 - 15 * Z95) / 384,
+    )
+    return Z95 + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
 def _resamples(n: int, count: int, seed: int) -> np.ndarray:

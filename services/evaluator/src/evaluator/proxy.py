@@ -12,7 +12,7 @@ from typing import TypeVar
 from chassis.errors import Invalid, NotFound, RateLimited, SartorError, TooLarge, Transient, Unprocessable
 from chassis.peers import Peer, Unreachable
 from evaluator.rows import Message
-from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
+from schemas.http.inference_proxy import UNSUPPORTED, EvaluationAnswer, TextScore, TokenCount
 
 TRIES = 3
 BACKOFF_SECONDS = 0.5
@@ -34,6 +34,12 @@ class RowRefused(Invalid):
     """The question cannot be answered, however often it is asked; too long a prompt, for example."""
 
     default_code = "row_refused"
+
+
+class NotScored(Invalid):
+    """No text can be scored by the engine of this model."""
+
+    default_code = "not_scored"
 
 
 class Proxy:
@@ -79,6 +85,29 @@ class Proxy:
             return found, time.perf_counter() - began
 
         return await _patiently(asked)
+
+    async def score(self, tenant_id: str, model: str, text: str) -> tuple[TextScore, float]:
+        """What a text is worth to a base model, or to a version of one of the tenant's models; and the seconds.
+
+        Raises:
+            NotScored: the engine of the model does not tell.
+            RowRefused: the text is refused.
+            NotServed, Transient: as `answer`.
+        """
+
+        async def asked() -> tuple[TextScore, float]:
+            began = time.perf_counter()
+            body = {"model": model, "text": text}
+            path = "/internal/evaluation/scores"
+            found = await self._peer.read(TextScore, path, tenant_id=tenant_id, json=body, timeout=self._deadline)
+            return found, time.perf_counter() - began
+
+        try:
+            return await _patiently(asked)
+        except RowRefused as error:
+            if error.code != UNSUPPORTED:
+                raise
+            raise NotScored(f"'{model}' cannot be asked what a text is worth to it. {error.message}") from error
 
     async def expect(self, tenant_id: str, model: str) -> None:
         """Check, by the shortest of questions, that a model answers.
@@ -127,7 +156,7 @@ async def _patiently(ask: Callable[[], Awaitable[A]]) -> A:
             failure = error
             break
         except (Invalid, TooLarge, Unprocessable) as error:
-            raise RowRefused(f"The question was refused: {error.message}") from error
+            raise RowRefused(f"The question was refused: {error.message}", code=error.code) from error
         if attempt < TRIES - 1:
             jitter = random.uniform(0.5, 1.5)  # noqa: S311
             await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * jitter)

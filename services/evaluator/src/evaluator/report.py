@@ -16,10 +16,9 @@ from evaluator.intervals import RESAMPLES
 from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
 from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
-from evaluator.published import PublishedSuite
 from evaluator.rows import Row
 from evaluator.store import Answer
-from evaluator.suites import Suite
+from evaluator.suites import Suite, TextSuite
 from evaluator.verdict import Verdict, decide
 from schemas import Interval
 
@@ -37,12 +36,14 @@ class Report:
         metrics: the value of every metric of the suite: metric -> system -> value.
         evidence: the whole of it as JSON.
         cost: of the answers; None where one of them has no price.
+        earlier: how many candidates were judged on the same data before.
     """
 
     verdict: Verdict
     metrics: dict[str, dict[str, Interval]]
     evidence: dict[str, Any]
     cost: float | None
+    earlier: int
 
 
 def counted_rows(plan: Plan, heldout: Sequence[Row], given: Given) -> list[Row]:
@@ -105,7 +106,7 @@ def build_report(
         "earlier_verdicts": earlier,
         "rows_asked": len(plan.rows),
         "rows_counted": len(counted),
-        "rows_refused": _refusals(plan, given),
+        "rows_refused": refusals(plan, given),
         "generation": {"temperature": 0, "max_tokens": plan.max_tokens, "stop": plan.stop},
         "few_shot_examples": [
             {"row": place, "messages": train[place].messages, "reference": train[place].reference}
@@ -119,16 +120,16 @@ def build_report(
         "differences": {name: found.interval.model_dump() for name, found in comparisons.items()},
         "alpha": ALPHA,
         "p_values": {name: round(found.p_value, 6) for name, found in comparisons.items()},
-        "cost": {system: _cost(system, plan, given) for system in plan.systems},
+        "cost": {system: cost_of(system, plan, given) for system in plan.systems},
         "rows": [_row_evidence(place, row, plan, given, scores) for place, row in enumerate(counted)],
     }
     metrics = {
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
-    return Report(verdict, metrics, evidence, price(answers))
+    return Report(verdict, metrics, evidence, price(answers), earlier)
 
 
-def opening(evaluation: Evaluation, suite: Suite | PublishedSuite, verdict: Verdict) -> dict[str, Any]:
+def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) -> dict[str, Any]:
     """The part of the evidence that is there even when nothing could be asked."""
     return {
         "object": "evaluation.evidence",
@@ -186,7 +187,8 @@ def _comparisons(scores: Scores, metric: str, seed: int) -> dict[str, Comparison
     }
 
 
-def _refusals(plan: Plan, given: Given) -> list[dict[str, Any]]:
+def refusals(plan: Plan, given: Given) -> list[dict[str, Any]]:
+    """What was refused of a plan, by whom and why."""
     return [
         {"row": place, "system": system, "reason": given[system, place].refused}
         for place in plan.rows
@@ -195,7 +197,8 @@ def _refusals(plan: Plan, given: Given) -> list[dict[str, Any]]:
     ]
 
 
-def _cost(system: str, plan: Plan, given: Given) -> dict[str, float | None]:
+def cost_of(system: str, plan: Plan, given: Given) -> dict[str, float | None]:
+    """What the answers of a system took."""
     answers = [given[system, place] for place in plan.rows if given[system, place].refused is None]
     seconds = [answer.seconds for answer in answers] or [0.0]
     return {

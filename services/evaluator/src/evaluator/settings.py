@@ -14,6 +14,9 @@ class Settings(ServiceSettings):
     evaluator_parallel: int = Field(16, ge=1, description="Questions asked of inference_proxy at a time, all slots.")
     evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
     evaluator_min_rows: int = Field(10, ge=1, description="Fewer rows than this never decide without a person.")
+    evaluator_windows: int = Field(
+        200, ge=1, description="Most windows of held-out text scored for one evaluation; documents share them alike."
+    )
     evaluator_max_tokens: int = Field(256, ge=1, description="Most tokens of one answer.")
     evaluator_few_shot_examples: int = Field(32, ge=0, description="Most examples in the few-shot prompt.")
     evaluator_few_shot_tokens: int = Field(1024, ge=0, description="Most tokens all few-shot examples may take.")

@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chassis.errors import Conflict, NotFound
+from chassis.errors import Conflict, Invalid, NotFound
 from evaluator.domain import OPEN, Evaluation, State
 from evaluator.rows import Row, parse_rows
+from evaluator.windows import Window, read_windows
 from eventbus import AggregateStore
 from schemas import ObjectRef
+from schemas.artifacts import HELDOUT, MANIFEST, AdapterManifest, HeldoutText
 from stores.mongo import ASCENDING, Collection, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
@@ -24,8 +26,9 @@ class Answer(BaseModel):
 
     Attributes:
         system: who was asked.
-        row: place of the held-out row.
+        row: place of the held-out row, or of the window of held-out text.
         text: the answer; empty if it was refused.
+        losses: of a window, what each of its tokens but the first was worth, as nats of loss.
         refused: why this row cannot be answered at all.
         cost: at the base model's price; None where it has none.
         seconds: from the request to the whole answer.
@@ -37,6 +40,7 @@ class Answer(BaseModel):
     system: str
     row: int
     text: str = ""
+    losses: list[float] = Field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str = ""
@@ -206,7 +210,7 @@ def _belongs(evaluation: Evaluation) -> dict[str, str]:
 
 
 class Artifacts:
-    """Rows read from, and evidence written to, the object store."""
+    """Rows and texts read from, and evidence written to, the object store."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -220,6 +224,31 @@ class Artifacts:
         """
         data = await self._objects.get_bytes(ref)
         return await asyncio.to_thread(parse_rows, data, ref.key.rsplit("/", 1)[-1])
+
+    async def heldout_text(self, evaluation: Evaluation) -> HeldoutText:
+        """What a candidate's run held out.
+
+        Raises:
+            NotFound, DigestMismatch: the object is gone or is not the one meant.
+            Invalid: the run did not say, or not in a way that is known here.
+        """
+        manifest = evaluation.adapter_manifest
+        files = AdapterManifest.model_validate_json(await self._objects.get_bytes(manifest)).files if manifest else {}
+        if manifest is None or HELDOUT not in files:
+            message = "The training run did not say which text it held out, by which the model would be judged."
+            raise Invalid(message, code="nothing_held_out")
+        key = f"{manifest.key.removesuffix(MANIFEST)}{HELDOUT}"
+        ref = ObjectRef(bucket=manifest.bucket, key=key, **files[HELDOUT].model_dump())
+        return HeldoutText.model_validate_json(await self._objects.get_bytes(ref))
+
+    async def windows(self, ref: ObjectRef, heldout: HeldoutText) -> list[Window]:
+        """The windows of a text that were held out, as they stand there.
+
+        Raises:
+            NotFound, DigestMismatch: the object is gone or is not the one meant.
+            Invalid: they do not stand there.
+        """
+        return await asyncio.to_thread(read_windows, await self._objects.get_bytes(ref), heldout)
 
     async def put_evidence(self, evaluation: Evaluation, evidence: dict[str, Any]) -> ObjectRef:
         """Write the report under this attempt's own key, so that a late worker cannot change what was published."""

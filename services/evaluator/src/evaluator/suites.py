@@ -1,4 +1,4 @@
-"""The suites: by task what is measured, which metric decides, and which systems are asked. Checked when it is read."""
+"""The suites: by task or method what is measured, which metric decides, and which systems are asked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from evaluator.metrics import (
     MACRO_F1,
     MACRO_PRECISION,
     MACRO_RECALL,
+    PERPLEXITY,
     ROUGE_L,
     AwaitedMetric,
     Metric,
+    Perplexity,
     RowMetric,
     SetMetric,
 )
 from schemas import Task
+
+TOLERANCE = 0.05
+"""Nats a token by which what is served may gain more or less than its training run measured on the same text: other
+arithmetic moves a mean of hundreds of tokens by a hundredth."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a metric may be called: its name is a field of documents."""
@@ -76,9 +82,38 @@ class Suite:
         return {"name": self.name, "version": self.version}
 
 
+@dataclass(frozen=True)
+class TextSuite:
+    """What the candidates of a method are tested by that holds text out, not rows with answers.
+
+    Attributes:
+        name: as it stands in evidence.
+        version: raised whenever another test would be made of the same text.
+        deciding: the metric.
+        systems: who is asked, in this order.
+        fewest_documents: fewer decide nothing: chance alone favours five of five too often.
+        tolerance: how far the gain may be from what the run measured, in nats a token.
+    """
+
+    name: str
+    version: int
+    deciding: Perplexity
+    systems: tuple[System, ...] = ("base", "candidate")
+    fewest_documents: int = 6
+    tolerance: float = TOLERANCE
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """As it stands in evidence."""
+        return {"name": self.name, "version": self.version}
+
+
 SUITES: dict[Task, Suite] = {
     "classification": Suite(
         "heldout", 3, (ACCURACY, MACRO_PRECISION, MACRO_RECALL, MACRO_F1), deciding=ACCURACY, of_classes=True
     ),
     "generation": Suite("heldout", 3, (CHRF, ROUGE_L, BLEU, EXACT_MATCH), deciding=CHRF),
 }
+
+TEXT_SUITES: dict[str, TextSuite] = {"pretrain": TextSuite("heldout_text", 2, PERPLEXITY)}
+"""By method; candidates of any other are tested by `SUITES`."""

@@ -59,7 +59,7 @@ def decide(
     if gain.interval.high <= 0:
         return Verdict("fail", f"{compared} It is no better: {difference}.")
     if not gain.clear:
-        unclear = f"{compared} Whether it is better is not clear: {difference}{_by_chance(gain)}."
+        unclear = f"{compared} Whether it is better is not clear: {difference}{by_chance(gain)}."
         return Verdict("needs_human", unclear)
     if over_guess is not None and not over_guess.clear:
         over = over_guess.interval
@@ -67,7 +67,7 @@ def decide(
         room = 1 - (scores["candidate"].value - over.value)
         if over.high <= 0 or over.value < room / 2:
             return Verdict("fail", f"{compared} It has not learned the task: {guess}.")
-        unclear = f"{compared} Whether it has learned the task is not clear: {guess}{_by_chance(over_guess)}."
+        unclear = f"{compared} Whether it has learned the task is not clear: {guess}{by_chance(over_guess)}."
         return Verdict("needs_human", unclear)
     if over_few_shot is not None and over_few_shot.high < 0:
         return Verdict(
@@ -101,7 +101,8 @@ def _points(difference: Interval) -> str:
     return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
 
 
-def _by_chance(comparison: Comparison) -> str:
+def by_chance(comparison: Comparison) -> str:
+    """How often chance alone does as well, to be added to a sentence."""
     return f"; chance alone does as well in {100 * comparison.p_value:.1f} % of such tests"
 
 

@@ -28,6 +28,7 @@ from inference_proxy.engines import (
 from inference_proxy.rendering import Rendering
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.routing import Route, RouteTable
+from schemas.http.inference_proxy import UNSUPPORTED
 
 T = TypeVar("T")
 
@@ -215,4 +216,4 @@ async def _refuse_lacking(engine: Engine, target: Target, prompt: Prompt, sampli
     for name in wanted:
         if name not in has:
             param, why = LACKING.get(name, (name, "the engine of this model does not have it. Leave it out."))
-            raise Invalid(f"{param}: {why}", param=param)
+            raise Invalid(f"{param}: {why}", code=UNSUPPORTED, param=param)

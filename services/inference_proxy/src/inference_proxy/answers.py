@@ -11,7 +11,7 @@ from typing import Any
 
 from chassis.auth import Principal
 from chassis.ids import now
-from inference_proxy.engines import Accepted, Piece, Prompt, Scored
+from inference_proxy.engines import Accepted, AnswerBroken, Piece, Prompt, Scored
 from inference_proxy.requests import Common
 from inference_proxy.routing import Route
 from schemas.artifacts import Price
@@ -87,6 +87,17 @@ class Choice:
         for place, piece in enumerate(worth):
             self._note(piece, first=place == 0)
         self._characters = len(text)
+
+    def echoed_logprobs(self) -> list[float]:
+        """Log-probabilities of the tokens of a prompt that was scored, without the first one.
+
+        Raises:
+            AnswerBroken: the engine left one out.
+        """
+        worth = [token.piece.logprob for token in self.tokens if not token.first]
+        if None in worth:
+            raise AnswerBroken("it did not tell what every token of the text is worth.")
+        return [one for one in worth if one is not None]
 
     def begin(self, accepted: Accepted) -> None:
         """Owe the prompt from now on."""

@@ -17,11 +17,11 @@ from chassis.idempotency import answer_not_kept
 from inference_proxy.answering import Answering
 from inference_proxy.answers import Answer
 from inference_proxy.domain import Chat
-from inference_proxy.requests import ChatAsked, CompletionAsked, EvaluationAsked, TokenCountAsked
+from inference_proxy.requests import ChatAsked, CompletionAsked, EvaluationAsked, ScoreAsked, TokenCountAsked
 from inference_proxy.store import Chats
 from inference_proxy.streams import ChatShape, Shape, TextShape, from_first, parts
 from inference_proxy.use_cases import ForgetChat, LabelChat, Rating
-from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
+from schemas.http.inference_proxy import EvaluationAnswer, TextScore, TokenCount
 
 Chatting = Annotated[Principal, require("chat:write")]
 Internal = Annotated[Principal, internal()]
@@ -89,6 +89,18 @@ def evaluation_routes(answering: Answering) -> APIRouter:
             finish_reason=choice.finish_reason,
             prompt_tokens=choice.prompt_tokens,
             completion_tokens=choice.completion_tokens,
+            adapter_id=answer.route.adapter_id,
+            cost=answer.cost,
+        )
+
+    @router.post("/scores")
+    async def create_score(request: Request, asked: ScoreAsked, principal: Internal) -> TextScore:
+        answer = await answering.begin(principal, asked.completion())
+        await unless_gone(request, answering.whole(answer))
+        [choice] = answer.choices
+        return TextScore(
+            logprobs=choice.echoed_logprobs(),
+            prompt_tokens=answer.usage["prompt_tokens"],
             adapter_id=answer.route.adapter_id,
             cost=answer.cost,
         )

@@ -236,6 +236,17 @@ class EvaluationAsked(Body):
         )
 
 
+class ScoreAsked(Body):
+    """A text of which is asked what it is worth to a candidate, or to what that is compared with."""
+
+    model: Name = Field(min_length=1)
+    text: Text
+
+    def completion(self) -> CompletionAsked:
+        """The completion that a person would ask for to learn that."""
+        return CompletionAsked(model=self.model, prompt=self.text, max_tokens=0, echo=True, logprobs=0)
+
+
 class TokenCountAsked(Body):
     """A text whose tokens are to be counted."""
 

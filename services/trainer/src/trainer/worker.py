@@ -188,7 +188,7 @@ class Training(Kind[Job]):
 def _data_of(job: Job) -> dict[str, str]:
     """What an adapter's manifest says of the data."""
     if job.text is not None:
-        return {"file_id": job.text.file_id, "sha256": job.text.object.sha256}
+        return {"file_id": job.text.file_id, "kind": job.text.kind, "sha256": job.text.object.sha256}
     learned = job.learns_from
     return {"dataset_id": learned.dataset_id, "manifest_sha256": learned.manifest_sha256}
 

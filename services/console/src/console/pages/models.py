@@ -18,6 +18,7 @@ MODELS_SHOWN = 50
 BASES_SHOWN = 100
 ANSWERS_SHOWN = 20
 CLASSES_SHOWN = 20
+TEXTS_SHOWN = 20
 
 
 def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
@@ -49,6 +50,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             evidence, unread = {}, error.message
         rows: list[dict[str, Any]] = sorted(evidence.get("rows", []), key=_alike)
         classes: list[dict[str, Any]] = evidence.get("classes", {}).get("candidate", [])
+        texts: list[dict[str, Any]] = sorted(evidence.get("documents", []), key=_gained)
         return web.page(
             "models/model",
             session,
@@ -61,6 +63,9 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             step=ANSWERS_SHOWN,
             classes=sorted(classes, key=_f1)[:CLASSES_SHOWN],
             all_classes=len(classes),
+            texts=texts[:TEXTS_SHOWN],
+            all_texts=len(texts),
+            unit=evidence.get("interval_over", {}).get("unit", "rows"),
             unread=unread,
             problem=problem,
             status=status,
@@ -99,6 +104,12 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
 
 def _f1(of_class: dict[str, Any]) -> float:
     return float(of_class["f1"])
+
+
+def _gained(document: dict[str, Any]) -> float:
+    """How many times less surprised by a held-out document a candidate is than its base model."""
+    found = document["perplexity"]
+    return float(found["base"]) / float(found["candidate"])
 
 
 def _alike(row: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from evaluator.metrics.chrf import CHRF
 from evaluator.metrics.classes import MACRO_F1, MACRO_PRECISION, MACRO_RECALL
 from evaluator.metrics.matching import ACCURACY, EXACT_MATCH
 from evaluator.metrics.metric import AwaitedMetric, Case, Metric, RowMetric, SetMetric
+from evaluator.metrics.perplexity import PERPLEXITY, Perplexity
 from evaluator.metrics.rouge import ROUGE_L
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "MACRO_F1",
     "MACRO_PRECISION",
     "MACRO_RECALL",
+    "PERPLEXITY",
     "ROUGE_L",
     "AwaitedMetric",
     "Case",
     "Metric",
+    "Perplexity",
     "RowMetric",
     "SetMetric",
 ]

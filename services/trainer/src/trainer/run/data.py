@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 IGNORED = -100
 """Target of a position that is not learned."""
@@ -44,6 +45,23 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a window of held-out text stands in the training file.
+
+    Attributes:
+        line: of the file, from 0.
+        start: its first character, in the document without the white space around it.
+        end: the character after its last; not after `start` where the tokenizer does not tell.
+        tokens: of the text; the token that ends the document is not among them.
+    """
+
+    line: int
+    start: int
+    end: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Data:
     """All that a run learns from and is measured on.
 
@@ -52,7 +70,9 @@ class Data:
         validation: what chooses the epoch; may be empty.
         longest: most tokens of an example.
         heldout: what is measured with the finished adapter, where the method does that.
+        heldout_places: where each example of `heldout` stands.
         heldout_documents: examples of each whole document in `heldout`; none where they are the end of one.
+        kind: what the training file is, where it is text.
         unit: what an example is called, in the plural.
         note: what the job's owner should know of how it was split.
     """
@@ -61,7 +81,9 @@ class Data:
     validation: Examples
     longest: int
     heldout: Examples = field(default_factory=Examples)
+    heldout_places: list[Place] = field(default_factory=list)
     heldout_documents: list[int] = field(default_factory=list)
+    kind: Literal["document", "rows"] = "rows"
     unit: str = "rows"
     note: str = ""
 

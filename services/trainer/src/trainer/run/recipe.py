@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, LEAST_CHANGE, Fingerprint
+from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, HELDOUT, LEAST_CHANGE, Fingerprint
 from trainer.run import checkpoints
 from trainer.run.config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
 from trainer.run.data import IGNORED, BadTrainingData, Data, Example, epoch_batches, split_by_tokens
@@ -260,8 +260,11 @@ class LoraRecipe:
             _write(draft / ADAPTER_WEIGHTS, adapter_tensors(self.layers), {"format": "pt"})
             (draft / ADAPTER_CONFIG).write_text(json.dumps(self._adapter_config(), indent=2))
             (draft / FINGERPRINT).write_text(probes.model_dump_json(indent=2), encoding="utf-8")
+            if measured.heldout is not None:
+                (draft / HELDOUT).write_text(measured.heldout.model_dump_json(), encoding="utf-8")
 
-        metrics = self.progress.metrics | self.method.measure(self.model, self.data) | {"fingerprint_change": change}
+        measured = self.method.measure(self.model, self.data)
+        metrics = self.progress.metrics | measured.metrics | {"fingerprint_change": change}
         digest = checkpoints.publish(
             self.folder / "adapter",
             write,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from schemas.artifacts import HeldoutText
 from trainer.run.config import RunConfig
 from trainer.run.data import Data, Example
 from trainer.run.hyperparameters import Hyperparameter
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 
 Source = Literal["answers", "text"]
 """What a method learns from: a dataset of conversations, or text without answers (a document, or rows of texts)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is published of a finished adapter.
+
+    Attributes:
+        metrics: beside those of its last epoch.
+        heldout: what was held out by the run itself, for those who test the adapter.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    heldout: HeldoutText | None = None
 
 
 class Method(Protocol):
@@ -55,5 +70,5 @@ class Method(Protocol):
     def validate(self, model: AdaptedModel, examples: Sequence[Example]) -> tuple[list[float], dict[str, float]]:
         """A score of each example, lower is better and in an order of its own, and metrics of all of them."""
 
-    def measure(self, model: AdaptedModel, data: Data) -> dict[str, float]:
-        """What is published of the finished adapter beside the metrics of its last epoch."""
+    def measure(self, model: AdaptedModel, data: Data) -> Measured:
+        """What is published of the finished adapter."""

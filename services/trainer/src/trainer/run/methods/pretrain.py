@@ -6,15 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.run.config import RunConfig
 from trainer.run.data import BadTrainingData, Data, Example, Examples
+from trainer.run.heldout import listed, places, told
 from trainer.run.hyperparameters import BATCH_SIZE, LEARNING_RATE, Hyperparameter
-from trainer.run.methods.method import Source
+from trainer.run.methods.method import Measured, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,9 @@ PASSAGE_TOKENS = 32
 FEWEST_HELDOUT = 10 * PASSAGE_TOKENS
 """Less held-out text decides nothing."""
 
+HELDOUT_WINDOW = 512
+"""Most tokens of a window of held-out text, however long those are that are learned: engines score it as a text."""
+
 FEWEST_TOKENS = 4 * FEWEST_HELDOUT
 """With fewer, more than a quarter would have to be held out."""
 
@@ -50,11 +54,16 @@ Source: Muennighoff et al., "Scaling Data-Constrained Language Models", arXiv 23
 
 @dataclass(frozen=True)
 class Parts:
-    """Documents, or sections of one, as tokens."""
+    """Documents, or sections of one, as tokens.
+
+    Attributes:
+        heldout_from: of each one held out, which document it is of, and with which token of that it begins.
+    """
 
     train: list[list[int]]
     validation: list[list[int]]
     heldout: list[list[int]]
+    heldout_from: list[tuple[int, int]] = field(default_factory=list)
 
 
 CONTEXT_LENGTH = Hyperparameter("context_length", 32, 131_072)
@@ -88,7 +97,8 @@ class Pretrain:
                 f"{CONTEXT_LENGTH.name}: {longest} is more than the {allowed} tokens that the base model and this "
                 "installation allow. Ask for fewer, or leave it out."
             )
-        texts, repeated = read_texts(Path(config.train_path))
+        lines, repeated = read_texts(Path(config.train_path))
+        texts = list(lines)
         end = base.tokenizer.eos_token_id
         start = base.tokenizer.bos_token_id if base.tokenizer.bos_token_id is not None else end
         documents = [[*base.tokenizer(text, add_special_tokens=False).input_ids, end] for text in texts]
@@ -99,15 +109,23 @@ class Pretrain:
         whole = split_documents(documents, texts)
         parts = whole or split_sections(documents)
 
-        def windows_of(part: list[list[int]]) -> list[Example]:
+        heldout_longest = min(longest, HELDOUT_WINDOW)
+
+        def windows_of(part: list[list[int]], longest: int = longest) -> list[Example]:
             return [window for tokens in part for window in windows(tokens, longest, start)]
 
         return Data(
             train=Examples(windows_of(parts.train), repeated=repeated),
             validation=Examples(windows_of(parts.validation)),
             longest=longest,
-            heldout=Examples(windows_of(parts.heldout)),
-            heldout_documents=[len(windows(tokens, longest, start)) for tokens in whole.heldout] if whole else [],
+            heldout=Examples(windows_of(parts.heldout, heldout_longest)),
+            heldout_places=[
+                place
+                for document, first in parts.heldout_from
+                for place in places(texts[document], lines[texts[document]], base.tokenizer, first, heldout_longest)
+            ],
+            heldout_documents=[len(windows_of([tokens], heldout_longest)) for tokens in whole.heldout] if whole else [],
+            kind=(config.dataset or {}).get("kind", "rows"),
             unit="windows",
             note=_note(parts, len(documents), whole is not None),
         )
@@ -126,21 +144,24 @@ class Pretrain:
         }
         return scores.means, metrics
 
-    def measure(self, model: AdaptedModel, data: Data) -> dict[str, float]:
+    def measure(self, model: AdaptedModel, data: Data) -> Measured:
         """Perplexity of the held-out text with and without the adapter, and the gain in nats a token.
 
-        Each has a standard error over the held-out documents, or over the passages of the end of an only one.
+        Each has a standard error over the held-out documents, or over the passages of the end of an only one. Only
+        tokens that can be asked of an engine are measured, so that what it tells can be compared.
         """
-        adapter = list(model.losses(data.heldout.rows))
+        adapter = told(list(model.losses(data.heldout.rows)), data.heldout_places)
         with model.without_adapter():
-            base = list(model.losses(data.heldout.rows))
+            base = told(list(model.losses(data.heldout.rows)), data.heldout_places)
+        if not any(base):
+            return Measured()
         saved = [
             [before - after for before, after in zip(*pair, strict=True)] for pair in zip(base, adapter, strict=True)
         ]
         (loss, error), (base_loss, base_error), (gain, gain_error) = (
             mean_and_error(independent(losses, data.heldout_documents)) for losses in (adapter, base, saved)
         )
-        return {
+        metrics = {
             "heldout_perplexity": math.exp(loss),
             "heldout_error": error,
             "base_heldout_perplexity": math.exp(base_loss),
@@ -150,26 +171,27 @@ class Pretrain:
             "heldout_passages": float(sum(map(len, adapter)) // PASSAGE_TOKENS),
             "heldout_documents": float(len(data.heldout_documents)),
         }
+        return Measured(metrics, listed(data, base, adapter))
 
 
-def read_texts(path: Path) -> tuple[list[str], int]:
-    """The different texts of a JSONL file of `{"text": …}`, in its order, and how many stood there again.
+def read_texts(path: Path) -> tuple[dict[str, int], int]:
+    """The different texts of a JSONL file of `{"text": …}` with their lines, from 0, and how many stood there again.
 
     Raises:
         BadTrainingData: a line holds no text.
     """
-    texts: dict[str, None] = {}
+    texts: dict[str, int] = {}
     repeated = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")):
         if not line.strip():
             continue
         try:
             text = json.loads(line)["text"].strip()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadTrainingData(f"{path.name} line {number}: no text ({error!r}).") from error
+            raise BadTrainingData(f"{path.name} line {number + 1}: no text ({error!r}).") from error
         repeated += text in texts
-        texts[text] = None
-    return list(texts), repeated
+        texts.setdefault(text, number)
+    return texts, repeated
 
 
 def windows(tokens: Sequence[int], longest: int, start: int) -> list[Example]:
@@ -197,6 +219,7 @@ def split_documents(documents: Sequence[list[int]], texts: Sequence[str]) -> Par
         train=[tokens for place, tokens in enumerate(documents) if place not in away],
         validation=[documents[place] for place in sorted(validation)],
         heldout=[documents[place] for place in sorted(heldout)],
+        heldout_from=[(place, 0) for place in sorted(heldout)],
     )
 
 
@@ -207,7 +230,12 @@ def split_sections(documents: Sequence[list[int]]) -> Parts:
     to_test = len(tokens) - max(round(HELDOUT_SHARE * len(tokens)), FEWEST_HELDOUT)
     to_validate = max(to_test - round(VALIDATION_SHARE * len(tokens)), 0)
     learned = [tokens[:to_validate] if place == longest else one for place, one in enumerate(documents)]
-    return Parts(list(filter(None, learned)), list(filter(None, [tokens[to_validate:to_test]])), [tokens[to_test:]])
+    return Parts(
+        train=list(filter(None, learned)),
+        validation=list(filter(None, [tokens[to_validate:to_test]])),
+        heldout=[tokens[to_test:]],
+        heldout_from=[(longest, to_test)],
+    )
 
 
 def independent(losses: Sequence[list[float]], documents: Sequence[int]) -> list[list[float]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.run.config import RunConfig
 from trainer.run.data import IGNORED, BadTrainingData, Data, Example, Examples
 from trainer.run.hyperparameters import BATCH_SIZE, EARLY_STOP_PATIENCE, LEARNING_RATE, N_EPOCHS
-from trainer.run.methods.method import Source
+from trainer.run.methods.method import Measured, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,9 +51,9 @@ class Supervised:
         scores = model.score(examples)
         return scores.means, {"valid_loss": scores.loss, "valid_mean_token_accuracy": scores.accuracy}
 
-    def measure(self, model: AdaptedModel, data: Data) -> dict[str, float]:  # noqa: ARG002
-        """Nothing: the evaluator asks the finished model the held-out rows."""
-        return {}
+    def measure(self, model: AdaptedModel, data: Data) -> Measured:  # noqa: ARG002
+        """Nothing: ingest held rows out, and the evaluator asks the finished model for them."""
+        return Measured()
 
 
 def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> Examples:
