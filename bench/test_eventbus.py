@@ -209,9 +209,9 @@ async def read_bus(space: Space, effect: bool, look_up: bool) -> float:
         return False
 
     service.bus.subscribe({FileUploaded: handle})
-    assert service._parking is not None
+    assert service.bus.consumer is not None
     if not look_up:
-        service._parking.holds = nothing_waits  # type: ignore[method-assign,assignment]
+        service.bus.consumer.parking.holds = nothing_waits  # type: ignore[method-assign,assignment]
     app = service.app([])
     async with app.router.lifespan_context(app):
         await eventually(lambda: len(moments) >= MANY, within=300)
