@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,24 @@ async def test_who_took_an_address_over_answers_there_alone_on_the_same_base_too
     life.seconds += 1
     await lives(replicas, ready("after", url="http://same"))
     assert await names(replicas) == {"after"}
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+async def test_who_speaks_while_another_does_at_the_same_address_is_not_taken_for_dead(life: Life, step: int) -> None:
+    replicas, done = await life.registry(listened=True), 0
+
+    async def call(operation: Callable[[], Any]) -> Any:
+        nonlocal done
+        done += 1
+        result = operation()
+        if done == step:
+            await replicas.ready(ready("other", SECOND, url="http://same"))
+        return result
+
+    life.documents.call = call
+    await replicas.ready(ready("first", url="http://same"))
+    assert done > step
+    assert life.kept == {"first", "other"}
 
 
 async def test_an_event_that_is_handed_over_again_brings_nobody_back_to_life(life: Life) -> None:

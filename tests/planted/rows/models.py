@@ -89,8 +89,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "an event that is handed over again brings the dead to life",
         "registry:Replicas.ready",
-        "await self._replicas.update_one(own, [{'$set': {'said_ms': SERVER_MS}}])",
-        "await self._replicas.update_one(own, [{'$set': {'said_ms': SERVER_MS, 'heard_ms': SERVER_MS}}])",
+        "await self._replicas.update_one(own, [{'$set': {'said_ms': SERVER_MS}}], upsert=True)",
+        "await self._replicas.update_one(own, [{'$set': {'said_ms': SERVER_MS, 'heard_ms': SERVER_MS}}], upsert=True)",
         f"{REPLICAS}::test_an_event_that_is_handed_over_again_brings_nobody_back_to_life",
     ),
     bug(

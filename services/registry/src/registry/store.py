@@ -231,9 +231,9 @@ class Replicas:
         those that had its address, and those that were silent very long.
         """
         own = {"_id": said.replica_id}
-        facts = {"$set": {"ready": said.model_dump()}, "$setOnInsert": {"heard_ms": 0}}
-        await self._replicas.update_one(own, facts, upsert=True)
-        await self._replicas.update_one(own, [{"$set": {"said_ms": SERVER_MS}}])
+        # When it spoke comes first: a document without that is a dead one's, and goes with the next who speaks.
+        await self._replicas.update_one(own, [{"$set": {"said_ms": SERVER_MS}}], upsert=True)
+        await self._replicas.update_one(own, {"$set": {"ready": said.model_dump()}}, upsert=True)
         if time.monotonic() >= self._listened_at:
             here = {"_id": {"$ne": said.replica_id}, "ready.replica_url": said.replica_url}
             await self._replicas.delete_many({**here, **_before(self._silent_ms)})
