@@ -148,10 +148,16 @@ def test_what_a_recorded_release_said_in_parts_is_read_whole(path: Any) -> None:
     assert set(read) == set(CARRIERS)
 
 
-def test_a_message_with_neither_is_refused() -> None:
-    document = without_whole(json.loads(PREPARED.model_dump_json()))
-    del document["heldout"]
-    with pytest.raises(ValidationError, match=r"dataset\.heldout"):
+@pytest.mark.parametrize("part", ["dataset_id", "task", "manifest", "train", "validation", "heldout"])
+@pytest.mark.parametrize("release", ["before", "now"])
+def test_a_message_without_one_of_its_parts_is_refused(part: str, release: str) -> None:
+    document = json.loads(PREPARED.model_dump_json())
+    if release == "before":
+        document = without_whole(document)
+        del document[part]
+    else:
+        del document["dataset"][part]
+    with pytest.raises(ValidationError, match=rf"dataset.*{part}|dataset\n|{part}"):
         DatasetPrepared.model_validate(document)
 
 

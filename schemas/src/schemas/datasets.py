@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -62,13 +62,16 @@ def flat(part: str, kind: Any, description: str) -> object:
 
 def _may_be_missing(schema: dict[str, Any]) -> None:
     """Messages of releases before it have no `dataset`."""
-    schema["required"].remove("dataset")
+    schema["required"] = [name for name in schema.get("required", ()) if name != "dataset"]
 
 
 class CarriesDataset(BaseModel):
     """What is said of a dataset version and names it whole."""
 
     model_config = ConfigDict(json_schema_extra=_may_be_missing)
+
+    required_parts: ClassVar[tuple[str, ...]] = ()
+    """What version 1 always said, though others that carry a dataset may not know it."""
 
     dataset: DatasetRef = Field(description="The dataset version; releases before it say its parts beside it only.")
 
@@ -84,3 +87,10 @@ class CarriesDataset(BaseModel):
             return said
         parts = {"manifest": said.get("dataset_manifest"), **said}
         return {**said, "dataset": {name: parts[name] for name in DatasetRef.model_fields if name in parts}}
+
+    @model_validator(mode="after")
+    def _say_required_parts(self) -> Self:
+        missing = [name for name in self.required_parts if not getattr(self.dataset, name)]
+        if missing:
+            raise ValueError(f"dataset: {', '.join(missing)} must be said")
+        return self

@@ -320,10 +320,33 @@ async def test_a_run_that_did_not_say_what_it_held_out_is_left_to_a_person(evalu
     assert evaluator.proxy.asked.total() == 0
 
 
-async def test_a_text_that_is_gone_or_another_one_is_left_to_a_person(evaluator: Lonely) -> None:
+async def test_a_text_that_is_another_one_is_left_to_a_person(evaluator: Lonely) -> None:
     event = await evaluator.judged([f"{text}." for text in TEXTS[:3]], listed(TEXTS))
     assert event.verdict == "needs_human"
     assert "does not hold the text that its run says it held out" in event.reason
+
+
+@pytest.mark.parametrize(
+    ("lost", "why"),
+    [
+        ("text", "The text that the model learned from was deleted"),
+        (HELDOUT, "in a way that this release does not know"),
+    ],
+)
+async def test_what_is_gone_or_of_a_later_release_is_said_at_once(evaluator: Lonely, lost: str, why: str) -> None:
+    def put(key: str, data: bytes) -> ObjectRef:
+        if key.endswith(f"/{lost}") and lost == HELDOUT:
+            data = data.replace(b'"version":1', b'"version":2')
+        ref = Lonely.put(evaluator, key, data)
+        if key.endswith("/text") and lost == "text":
+            del evaluator.service.objects.objects[key]
+        return ref
+
+    evaluator.put = put  # type: ignore[method-assign]
+    event = await evaluator.judged(TEXTS, listed(TEXTS))
+    assert event.verdict == "needs_human"
+    assert why in event.reason
+    assert "attempts" not in event.reason
 
 
 async def test_of_an_only_document_the_passages_are_counted(evaluator: Lonely) -> None:
@@ -382,7 +405,7 @@ def windows(sizes: Sequence[int]) -> list[Window]:
     [
         ([3, 1, 2], 10, {0: 3, 1: 1, 2: 2}),
         ([100, 1, 2], 10, {0: 3, 1: 1, 2: 2}),
-        ([5] * 20, 10, dict.fromkeys(range(0, 20, 2), 1)),
+        ([5] * 20, 10, dict.fromkeys(range(1, 20, 2), 1)),
         ([500], 10, {0: 10}),
     ],
 )
@@ -390,6 +413,17 @@ def test_documents_share_the_windows_that_are_asked(sizes: list[int], most: int,
     chosen = choose(windows(sizes), most)
     assert Counter(one.line for one in chosen) == by_line
     assert len({one.index for one in chosen}) == len(chosen) <= most
+
+
+def test_no_part_of_documents_is_asked_more_than_another() -> None:
+    """Many begin with the same heading: were the first window asked of each, that would decide."""
+    n_documents, each = 150, 5
+    chosen = choose(windows([each] * n_documents), 200)
+    where = Counter(one.index % each for one in chosen)
+    assert len(chosen) == n_documents
+    assert set(where) == set(range(each))
+    assert max(where.values()) < 1.2 * min(where.values())
+    assert [one.index for one in choose(windows([9]), 3)] == [1, 4, 7]
 
 
 @pytest.mark.parametrize("n", [1, 5])

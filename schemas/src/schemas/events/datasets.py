@@ -15,6 +15,7 @@ class DatasetPrepared(CarriesDataset, Event):
     """A dataset version is complete: parsed, cleaned, split, with a manifest and a card."""
 
     type, topic, key = "dataset.prepared.v1", "datasets", "dataset_id"
+    required_parts = ("dataset_id", "manifest", "validation")
 
     file_id: Id | None = Field(None, description="The file it was made from.")
     project_id: Id | None = Field(None, description="The labeling project it was published from.")

@@ -38,6 +38,7 @@ class FinetuneTrained(CarriesDataset, Event):
     """Training is over and the adapter lies verified in the object store; it has not been tested yet."""
 
     type, topic, key = "finetune.trained.v1", "finetunes", "job_id"
+    required_parts = ("dataset_id", "manifest")
 
     job_id: Id = Field(description="Id of the job.")
     base_model: Id = Field(description="Base model id.")

@@ -239,16 +239,26 @@ class Artifacts:
             raise Invalid(message, code="nothing_held_out")
         key = f"{manifest.key.removesuffix(MANIFEST)}{HELDOUT}"
         ref = ObjectRef(bucket=manifest.bucket, key=key, **files[HELDOUT].model_dump())
-        return HeldoutText.model_validate_json(await self._objects.get_bytes(ref))
+        data = await self._objects.get_bytes(ref)
+        try:
+            return HeldoutText.model_validate_json(data)
+        except ValueError as error:
+            message = "The training run said which text it held out in a way that this release does not know."
+            raise Invalid(message, code="heldout_unknown") from error
 
     async def windows(self, ref: ObjectRef, heldout: HeldoutText) -> list[Window]:
         """The windows of a text that were held out, as they stand there.
 
         Raises:
-            NotFound, DigestMismatch: the object is gone or is not the one meant.
-            Invalid: they do not stand there.
+            DigestMismatch: the object is not the one meant.
+            Invalid: they do not stand there, or the text is deleted.
         """
-        return await asyncio.to_thread(read_windows, await self._objects.get_bytes(ref), heldout)
+        try:
+            data = await self._objects.get_bytes(ref)
+        except NotFound as error:
+            message = "The text that the model learned from was deleted, so there is nothing left to test it on."
+            raise Invalid(message, code="text_deleted") from error
+        return await asyncio.to_thread(read_windows, data, heldout)
 
     async def put_evidence(self, evaluation: Evaluation, evidence: dict[str, Any]) -> ObjectRef:
         """Write the report under this attempt's own key, so that a late worker cannot change what was published."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +12,9 @@ from chassis.errors import Invalid
 from schemas.artifacts import HeldoutText
 
 T = TypeVar("T")
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps of this, without the whole ones, fall everywhere alike between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,7 @@ def read_windows(data: bytes, heldout: HeldoutText) -> list[Window]:
     Raises:
         Invalid: they do not stand there.
     """
-    content = data.decode("utf-8")
-    lines = [content] if heldout.kind == "document" else content.split("\n")
+    lines = _lines(data, heldout)
     windows: list[Window] = []
     for document in heldout.documents:
         text, after = _text(lines, document.line, rows=heldout.kind == "rows"), 0
@@ -58,10 +61,15 @@ def read_windows(data: bytes, heldout: HeldoutText) -> list[Window]:
 def choose(windows: Sequence[Window], most: int) -> list[Window]:
     """At most so many windows: of each document as many at most, at even distances, and one at least.
 
-    Where there are more documents than that, some of them, at even distances too.
+    Where there are more documents than that, some of them, at even distances too. Documents begin alike, so each has
+    its windows taken from another place than the one before it.
     """
     chosen = _spread(by_document(windows), most)
-    return [window for document in chosen for window in _spread(document, most // len(chosen))]
+    return [
+        window
+        for place, document in enumerate(chosen)
+        for window in _spread(document, most // len(chosen), (0.5 + place * GOLDEN) % 1)
+    ]
 
 
 def by_document(windows: Iterable[Window]) -> list[list[Window]]:
@@ -72,10 +80,19 @@ def by_document(windows: Iterable[Window]) -> list[list[Window]]:
     return list(documents.values())
 
 
-def _text(lines: Sequence[str], line: int, *, rows: bool) -> str:
+def _lines(data: bytes, heldout: HeldoutText) -> dict[int, bytes]:
+    """The lines that documents stand in; a training file may be large, so no other is kept."""
+    if heldout.kind == "document":
+        return {0: data}
+    wanted = {document.line for document in heldout.documents}
+    return {place: line for place, line in enumerate(io.BytesIO(data)) if place in wanted}
+
+
+def _text(lines: Mapping[int, bytes], line: int, *, rows: bool) -> str:
     try:
-        return str(json.loads(lines[line])["text"] if rows else lines[line]).strip()
-    except (IndexError, ValueError, KeyError, TypeError) as error:
+        text = lines[line].decode("utf-8")
+        return str(json.loads(text)["text"] if rows else text).strip()
+    except (ValueError, KeyError, TypeError) as error:
         raise _not_there(line) from error
 
 
@@ -84,5 +101,8 @@ def _not_there(line: int) -> Invalid:
     return Invalid(message, code="heldout_text_differs")
 
 
-def _spread(items: Sequence[T], most: int) -> Sequence[T]:
-    return items if len(items) <= most else [items[place * len(items) // most] for place in range(most)]
+def _spread(items: Sequence[T], most: int, phase: float = 0.5) -> Sequence[T]:
+    """At most so many of them, at even distances; `phase`, from 0 to 1, is where in its share each is taken."""
+    if len(items) <= most:
+        return items
+    return [items[int((place + phase) * len(items) / most)] for place in range(most)]

@@ -12,6 +12,9 @@ from trainer.run.data import Data, Place
 
 T = TypeVar("T")
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps of this, without the whole ones, fall everywhere alike between 0 and 1: documents begin alike."""
+
 
 def places(text: str, line: int, tokenizer: Any, first: int, longest: int) -> list[Place]:
     """Where the windows of a document stand.
@@ -58,8 +61,11 @@ def listed(data: Data, base: Sequence[Sequence[float]], adapter: Sequence[Sequen
         kind=data.kind,
         unit="documents" if data.heldout_documents else "passages",
         documents=[
-            HeldoutDocument(line=windows[0][0].line, windows=[_window(*one) for one in _spread(windows, share)])
-            for windows in documents
+            HeldoutDocument(
+                line=windows[0][0].line,
+                windows=[_window(*one) for one in _spread(windows, share, (0.5 + place * GOLDEN) % 1)],
+            )
+            for place, windows in enumerate(documents)
         ],
     )
 
@@ -74,6 +80,8 @@ def _window(place: Place, base: Sequence[float], adapter: Sequence[float]) -> He
     )
 
 
-def _spread(items: Sequence[T], most: int) -> Sequence[T]:
-    """At most so many of them, at even distances."""
-    return items if len(items) <= most else [items[place * len(items) // most] for place in range(most)]
+def _spread(items: Sequence[T], most: int, phase: float = 0.5) -> Sequence[T]:
+    """At most so many of them, at even distances; `phase`, from 0 to 1, is where in its share each is taken."""
+    if len(items) <= most:
+        return items
+    return [items[int((place + phase) * len(items) / most)] for place in range(most)]
