@@ -1,4 +1,4 @@
-"""What services hand each other as files: base-model folders, adapters and what was held out."""
+"""What services hand each other as files: base-model folders, adapters, arms and what was held out."""
 
 from pydantic import BaseModel
 
@@ -9,6 +9,18 @@ from schemas.artifacts.adapter import (
     MANIFEST,
     AdapterManifest,
     adapter_id_of,
+)
+from schemas.artifacts.arm import (
+    ARM_ANSWERS,
+    ARM_FINGERPRINT,
+    ARM_NUMBERS,
+    ARM_TOLERANCE,
+    ArmFingerprint,
+    ArmKind,
+    ArmManifest,
+    ArmProbe,
+    EmbedderFacts,
+    arm_id_of,
 )
 from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec, digest_of
 from schemas.artifacts.fingerprint import FINGERPRINT_TOLERANCE, LEAST_CHANGE, Fingerprint, Probe
@@ -28,6 +40,8 @@ ARTIFACTS: dict[str, type[BaseModel]] = {
     "provider-model": ProviderModelSpec,
     "adapter-manifest": AdapterManifest,
     "fingerprint": Fingerprint,
+    "arm-manifest": ArmManifest,
+    "arm-fingerprint": ArmFingerprint,
     "heldout-text": HeldoutText,
 }
 """Every artifact whose schema is exported, by the name of that file."""
@@ -35,6 +49,10 @@ ARTIFACTS: dict[str, type[BaseModel]] = {
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "ARM_ANSWERS",
+    "ARM_FINGERPRINT",
+    "ARM_NUMBERS",
+    "ARM_TOLERANCE",
     "ARTIFACTS",
     "BASE_FILE",
     "FINGERPRINT",
@@ -46,7 +64,12 @@ __all__ = [
     "MOST_WINDOWS",
     "PROVIDER_FILE",
     "AdapterManifest",
+    "ArmFingerprint",
+    "ArmKind",
+    "ArmManifest",
+    "ArmProbe",
     "BaseModelSpec",
+    "EmbedderFacts",
     "Fingerprint",
     "HeldoutDocument",
     "HeldoutText",
@@ -56,5 +79,6 @@ __all__ = [
     "Provider",
     "ProviderModelSpec",
     "adapter_id_of",
+    "arm_id_of",
     "digest_of",
 ]

@@ -11,6 +11,7 @@ from schemas.events.feedback import FeedbackDeleted, FeedbackRecorded
 from schemas.events.files import FileDeleted, FileUploaded
 from schemas.events.finetunes import (
     FinetuneAdapterDeleted,
+    FinetuneArmFitted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
@@ -47,6 +48,7 @@ __all__ = [
     "FileDeleted",
     "FileUploaded",
     "FinetuneAdapterDeleted",
+    "FinetuneArmFitted",
     "FinetuneCancelled",
     "FinetuneFailed",
     "FinetuneRequested",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from schemas.artifacts.arm import ArmKind
 from schemas.envelope import Event
 from schemas.refs import Id, Interval, ObjectRef, Parameter, Sentence
 
@@ -20,9 +21,15 @@ class EvaluationCompleted(Event):
     verdict: Literal["pass", "fail", "needs_human"] = Field(description="What the evidence says.")
     reason: Sentence = Field(description="The verdict in a sentence.")
     metric: Id = Field(description="The metric it rests on.")
-    scores: dict[Parameter, Interval] = Field(max_length=32, description="By system: `base`, `few_shot`, `candidate`.")
+    scores: dict[Parameter, Interval] = Field(
+        max_length=32,
+        description="By system: `base`, `few_shot`, `candidate`, and by kind the arm that serves the name meanwhile.",
+    )
     measured: dict[Parameter, Interval] = Field(
         default_factory=dict, max_length=32, description="By metric, that one and every other: the candidate's value."
+    )
+    beaten_by: ArmKind | None = Field(
+        None, description="The arm that serves the name meanwhile and does as well, for less: it goes on serving."
     )
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
     earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from schemas.artifacts.arm import ArmKind, EmbedderFacts
 from schemas.datasets import CarriesDataset, flat
 from schemas.envelope import Event
 from schemas.refs import Id, ObjectRef, Parameter, Sentence
@@ -32,6 +33,28 @@ class FinetuneStarted(Event):
     job_id: Id = Field(description="Id of the job.")
     fence: int = Field(ge=1, description="Number of the attempt.")
     method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
+
+
+class FinetuneArmFitted(CarriesDataset, Event):
+    """A way to answer that needs no training run is fitted and lies verified in the object store, not tested yet."""
+
+    type, topic, key = "finetune.arm_fitted.v1", "finetunes", "job_id"
+
+    job_id: Id = Field(description="Id of the job; its adapter is trained meanwhile.")
+    base_model: Id = Field(description="Base model id of the job, a part of the model's name.")
+    suffix: Id = Field("", description="The suffix asked for, used in the model's name.")
+    arm: ArmKind = Field(description="How it answers.")
+    arm_id: Id = Field(description="Content-addressed id of the arm.")
+    arm_manifest: ObjectRef = Field(description="Manifest of the arm's files; they lie beside it.")
+    embedder: EmbedderFacts = Field(description="What its questions are embedded by.")
+    training_file: Id = Field(description="File it was fitted on.")
+    rows: int = Field(ge=1, description="Rows it was fitted on.")
+    fit_seconds: float = Field(ge=0, description="Time spent fitting, embeddings included.")
+    metrics: dict[Parameter, float] = Field(
+        default_factory=dict, max_length=32, description="What was measured out of fold, of this arm and others."
+    )
+    seed: int = Field(description="Seed of the fit.")
+    owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
 
 class FinetuneTrained(CarriesDataset, Event):

@@ -1,4 +1,8 @@
-"""Model versions in the registry, and what the gate decided."""
+"""Model versions in the registry, and what the gate decided.
+
+A version that is an arm has the name it serves under and its kind as its id, `ft:…@head`; its `adapter_id` is that of
+the arm.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from schemas.artifacts.arm import ArmKind
 from schemas.datasets import CarriesDataset
 from schemas.envelope import Event
 from schemas.refs import Id, ObjectRef, Parameter, Sentence
@@ -26,6 +31,8 @@ class ModelRegistered(CarriesDataset, Event):
     metrics: dict[Parameter, float] = Field(
         default_factory=dict, max_length=32, description="What the run measured of it."
     )
+    name: Id = Field("", description="The name it serves under, where that is not its id.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
 class ModelWaiting(Event):
@@ -41,6 +48,7 @@ class ModelWaiting(Event):
     revision: int = Field(ge=1, description="Rises with every such event of the model; an older one is not taken.")
     reason: Sentence = Field("", description="Why it waits, in a sentence, where there is more to say.")
     evaluation_id: Id | None = Field(None, description="The evaluation that a person should look at.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
 class ModelPromoted(Event):
@@ -53,6 +61,8 @@ class ModelPromoted(Event):
     base_model: Id = Field(description="Base model id.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     decided_by: Id = Field(description="`gate`, or the id of the person.")
+    name: Id = Field("", description="The name it serves under, where that is not its id.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
 class ModelRejected(Event):
@@ -66,6 +76,7 @@ class ModelRejected(Event):
     reason: Sentence = Field(description="The evidence in a sentence.")
     evaluation_id: Id | None = Field(None, description="The evaluation it rests on.")
     code: Id = Field("gate_rejected", description="Stable slug of the reason, with which the job ends.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
 class ModelRetired(Event):
@@ -75,6 +86,7 @@ class ModelRetired(Event):
 
     model_id: Id = Field(description="The model.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
 class ModelDeleted(Event):
@@ -85,3 +97,4 @@ class ModelDeleted(Event):
     model_id: Id = Field(description="The model.")
     job_id: Id = Field(description="The job that made it.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.artifacts.arm import ArmKind, EmbedderFacts
 from schemas.refs import ObjectRef
 
 PROVIDER_MODEL = "provider_model"
@@ -29,10 +30,20 @@ class RouteReplica(BaseModel):
     )
 
 
+class ArmRoute(BaseModel):
+    """What answers for a model whose serving version is an arm."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: ArmKind = Field(description="How it answers.")
+    manifest: ObjectRef = Field(description="Manifest of its files; they lie beside it.")
+    embedder: EmbedderFacts = Field(description="What its questions are embedded by.")
+
+
 class ModelRoute(BaseModel):
     """`GET /internal/routes/{model}`: a model, whose it is, on which base and adapter it stands, and who proved both.
 
-    A base model has no tenant, no owner and no adapter: these are empty.
+    A base model has no tenant, no owner and no adapter: these are empty. The `adapter_id` of an arm is the arm's id.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,6 +59,8 @@ class ModelRoute(BaseModel):
         description="Where it stands in its life."
     )
     replicas: list[RouteReplica] = Field(description="Who proved that they hold both, and is alive.")
+    version: str = Field("", description="The version that serves the name, where that is not its own.")
+    arm: ArmRoute | None = Field(None, description="What answers, where that version is an arm: it has no replicas.")
 
 
 class AdapterToLoad(BaseModel):
