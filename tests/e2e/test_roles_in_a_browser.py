@@ -131,7 +131,7 @@ def test_the_labeler_answers_a_task(owner: Visitor, town: Town) -> None:
     expect(owner.page.get_by_role("link", name="Answer them")).to_be_visible(timeout=60_000)
     with town.person("labeler") as labeler:
         expect(labeler.page.get_by_role("heading", name="Labeling")).to_be_visible()
-        assert labeler.page.locator("#rooms a").all_inner_texts() == ["Labeling", "Account"]
+        assert labeler.page.locator("#navigation a").all_inner_texts() == ["Labeling", "Account"]
         labeler.page.get_by_role("link", name="Label Rows of questions.jsonl").focus()
         labeler.press("Enter")
         expect(labeler.page.get_by_label("Answer")).to_be_focused()

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from console_world import FILE, JOB, MODEL, PROJECT, RUN, STEP, WAITS, World, at, event, page
+from console_harness import FILE, JOB, MODEL, PROJECT, RUN, STEP, WAITS, Harness, at, event, page
 
 from chassis.errors import Forbidden, NotFound, SartorError, Transient
-from console.pages.home import MOST_STREAMS
+from console.routes.home import MOST_STREAMS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,10 +44,10 @@ RUNS = page({**RUN, "id": "eval-2", "job_id": "ftjob-other", "progress": {"done"
     ],
 )  # fmt: skip
 async def test_progress_tells_the_stage(
-    world: World, file: dict[str, Any], jobs: list[Any], events: list[Any], stage: int, note: str
+    harness: Harness, file: dict[str, Any], jobs: list[Any], events: list[Any], stage: int, note: str
 ) -> None:
-    browser = await world.sign_in()
-    world.services.answers |= {
+    browser = await harness.sign_in()
+    harness.services.answers |= {
         ("GET", "/v1/files/file-1"): {**FILE, **file},
         ("GET", "/v1/fine_tuning/jobs"): page(*jobs),
         ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(*events),
@@ -56,13 +56,13 @@ async def test_progress_tells_the_stage(
     shown = (await browser.get("/files/file-1")).text
     assert note in shown
     assert shown.count('class="done"') == stage
-    assert world.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
+    assert harness.services.of("GET", "/v1/fine_tuning/jobs")[0].query["training_file"] == "file-1"
 
 
 @pytest.mark.parametrize("words", ["Training is over; testing the model.", "Tested", "promoted", "waits for a person"])
-async def test_no_sentence_of_an_event_decides_the_stage(world: World, words: str) -> None:
-    browser = await world.sign_in()
-    world.services.answers |= {
+async def test_no_sentence_of_an_event_decides_the_stage(harness: Harness, words: str) -> None:
+    browser = await harness.sign_in()
+    harness.services.answers |= {
         ("GET", "/v1/fine_tuning/jobs"): page(at("training")),
         ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(event(words), STEP),
         ("GET", "/v1/evals/evaluations"): RUNS,
@@ -73,14 +73,14 @@ async def test_no_sentence_of_an_event_decides_the_stage(world: World, words: st
 UNLABELLED = {**FILE, "kind": "unlabelled", "status_details": "20 rows have no answers"}
 
 
-async def test_progress_leads_to_the_project_of_rows_without_answers(world: World) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
-    world.services.answers["GET", "/v1/files/file-1"] = UNLABELLED
+async def test_progress_leads_to_the_project_of_rows_without_answers(harness: Harness) -> None:
+    browser = await harness.sign_in()
+    harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
+    harness.services.answers["GET", "/v1/files/file-1"] = UNLABELLED
     hidden = '<p id="unanswered" hidden>'
     assert hidden in (await browser.get("/files/file-1")).text
     newer = [{**PROJECT, "id": f"lp-new-{number}"} for number in range(100)]
-    world.services.pages["/v1/labeling/projects"] = [
+    harness.services.pages["/v1/labeling/projects"] = [
         page(*newer),
         page(PROJECT, {**PROJECT, "id": "lp-2", "file_id": "file-1"}),
     ]
@@ -114,11 +114,11 @@ async def looked(browser: httpx2.AsyncClient, times: int) -> list[str]:
     ],
 )  # fmt: skip
 async def test_a_page_left_open_asks_little(
-    world: World, monkeypatch: pytest.MonkeyPatch, job: Any, file: dict[str, Any], each: set[str]
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, job: Any, file: dict[str, Any], each: set[str]
 ) -> None:
-    monkeypatch.setattr("console.pages.home.POLL_SECONDS", 0.01)
-    browser = await world.sign_in()
-    world.services.answers |= {
+    monkeypatch.setattr("console.routes.home.POLL_SECONDS", 0.01)
+    browser = await harness.sign_in()
+    harness.services.answers |= {
         ("GET", "/v1/fine_tuning/jobs"): page(*([job] if job else [])),
         ("GET", "/v1/files/file-1"): file,
         ("GET", "/v1/fine_tuning/jobs/ftjob-1/events"): page(STEP),
@@ -126,27 +126,29 @@ async def test_a_page_left_open_asks_little(
         ("GET", "/v1/evals/evaluations/eval-1"): RUN,
     }
     await looked(browser, 1)
-    world.services.asked.clear()
+    harness.services.asked.clear()
     lines = await looked(browser, 4)
     assert [line.split(":")[0] for line in lines] == ["data", "", "", ""]
-    asked = [one.path for one in world.services.asked]
+    asked = [one.path for one in harness.services.asked]
     assert {path for path in asked if asked.count(path) > 1} == each
     assert max(asked.count(path) for path in each) <= 5
 
 
-async def test_a_page_that_shows_nothing_new_looks_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_that_shows_nothing_new_looks_less_often(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
 
     async def no_pause(_: asyncio.Event, seconds: float) -> bool:
         pauses.append(seconds)
         if len(pauses) == 20:
-            world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("training"))
+            harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("training"))
         await asyncio.sleep(0)
         return False
 
-    monkeypatch.setattr("console.pages.home._set_within", no_pause)
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("queued", status="queued"))
+    monkeypatch.setattr("console.routes.home._set_within", no_pause)
+    browser = await harness.sign_in()
+    harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("queued", status="queued"))
     lines = await looked(browser, 22)
     assert pauses[0] == 1.0
     assert pauses[:20] == sorted(pauses[:20])
@@ -155,8 +157,8 @@ async def test_a_page_that_shows_nothing_new_looks_less_often(world: World, monk
     assert pauses[20] == 1.0
 
 
-async def test_the_newest_pages_of_a_session_are_followed(world: World) -> None:
-    browser, other = await world.sign_in(), await world.sign_in("tenant_b")
+async def test_the_newest_pages_of_a_session_are_followed(harness: Harness) -> None:
+    browser, other = await harness.sign_in(), await harness.sign_in("tenant_b")
     async with asyncio.timeout(30), AsyncExitStack() as open_pages:
 
         async def follow(somebody: httpx2.AsyncClient) -> AsyncIterator[str]:
@@ -175,18 +177,18 @@ async def test_the_newest_pages_of_a_session_are_followed(world: World) -> None:
                     break
 
 
-async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(world: World) -> None:
-    browser = await world.sign_in()
+async def test_the_loss_is_drawn_from_every_page_of_events_without_scripts(harness: Harness) -> None:
+    browser = await harness.sign_in()
     steps = [event(f"Step {n}/3", "metrics", step=n, total_steps=3, train_loss=4 - n) for n in (3, 2, 1)]
-    world.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("training"))
+    harness.services.pages["/v1/fine_tuning/jobs/ftjob-1/events"] = [page(*steps[:2]), page(*steps[2:])]
+    harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at("training"))
     shown = (await browser.get("/files/file-1")).text
     assert 'points="0.0,4.0 150.0,28.7 300.0,53.3"' in shown
     assert "3.000 at step 1, 1.000 at step 3" in shown
 
 
-async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
-    browser = await world.sign_in()
+async def test_the_stream_of_progress_ends_with_the_work(harness: Harness) -> None:
+    browser = await harness.sign_in()
     stream = browser.stream("GET", "/files/file-1/events")
     async with asyncio.timeout(15), stream as answer:
         states = []
@@ -198,7 +200,7 @@ async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
                     "status": "failed",
                     "error": {"message": "The gate refused it.", "code": "gate_rejected"},
                 }
-                world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
+                harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(failed)
     assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, "The gate refused it.")]
 
 
@@ -206,27 +208,27 @@ async def test_the_stream_of_progress_ends_with_the_work(world: World) -> None:
     ("answer", "says"), [(NotFound("No file."), "This file was deleted."), (Forbidden("Not for you."), "Not for you.")]
 )
 async def test_the_stream_ends_when_there_is_nothing_to_see_any_more(
-    world: World, answer: SartorError, says: str
+    harness: Harness, answer: SartorError, says: str
 ) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
+    browser = await harness.sign_in()
+    harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page()
     async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
         states = []
         async for line in events.aiter_lines():
             if line.startswith("data: "):
                 states.append(json.loads(line[6:]))
-                world.services.answers["GET", "/v1/files/file-1"] = answer
+                harness.services.answers["GET", "/v1/files/file-1"] = answer
     assert [(state["over"], state["failed"]) for state in states] == [(False, ""), (True, says)]
 
 
-async def test_the_stream_outlives_a_service_that_is_away(world: World) -> None:
-    browser = await world.sign_in()
+async def test_the_stream_outlives_a_service_that_is_away(harness: Harness) -> None:
+    browser = await harness.sign_in()
     async with asyncio.timeout(15), browser.stream("GET", "/files/file-1/events") as events:
         lines = (line async for line in events.aiter_lines() if line)
         assert (await anext(lines)).startswith("data: ")
-        world.services.answers["GET", "/v1/fine_tuning/jobs"] = Transient("away")
+        harness.services.answers["GET", "/v1/fine_tuning/jobs"] = Transient("away")
         assert await anext(lines) == ": a service is away"
-        world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(JOB)
+        harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(JOB)
         async for line in lines:
             if line.startswith("data: "):
                 break
@@ -234,10 +236,10 @@ async def test_the_stream_outlives_a_service_that_is_away(world: World) -> None:
             pytest.fail("the stream ended")
 
 
-async def test_a_document_is_at_its_end(world: World) -> None:
-    browser = await world.sign_in()
+async def test_a_document_is_at_its_end(harness: Harness) -> None:
+    browser = await harness.sign_in()
     document = {**FILE, "filename": "help.md", "kind": "document"}
-    world.services.answers |= {
+    harness.services.answers |= {
         ("GET", "/v1/files/file-1"): document,
         ("GET", "/v1/files"): page(document),
         ("GET", "/v1/fine_tuning/jobs"): page(),
@@ -253,23 +255,23 @@ async def test_a_document_is_at_its_end(world: World) -> None:
     assert (state["over"], state["document"]) == (True, True)
 
 
-async def test_a_document_that_is_learned_shows_its_job_and_how_it_trains(world: World) -> None:
-    browser = await world.sign_in()
+async def test_a_document_that_is_learned_shows_its_job_and_how_it_trains(harness: Harness) -> None:
+    browser = await harness.sign_in()
     document = {**FILE, "filename": "help.md", "kind": "document"}
     job = {**JOB, "stage": "queued", "status": "queued", "method": {"type": "pretrain"}}
-    world.services.answers |= {("GET", "/v1/files/file-1"): document, ("GET", "/v1/fine_tuning/jobs"): page(job)}
+    harness.services.answers |= {("GET", "/v1/files/file-1"): document, ("GET", "/v1/fine_tuning/jobs"): page(job)}
     shown = (await browser.get("/files/file-1")).text
     assert "Waiting for a free worker" in shown
     assert '<code id="method-name">pretrain</code>' in shown
     assert "Kept as knowledge" not in shown
     supervised = {**job, "status": "failed", "stage": "ended", "method": {"type": "supervised"}}
-    world.services.answers["GET", "/v1/fine_tuning/jobs"] = page(supervised)
+    harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(supervised)
     assert "Kept as knowledge" in (await browser.get("/files/file-1")).text
 
 
-async def test_a_page_of_a_refused_file_says_why_once(world: World) -> None:
-    browser = await world.sign_in()
-    world.services.answers["GET", "/v1/files/file-1"] = {
+async def test_a_page_of_a_refused_file_says_why_once(harness: Harness) -> None:
+    browser = await harness.sign_in()
+    harness.services.answers["GET", "/v1/files/file-1"] = {
         **FILE,
         "status": "error",
         "status_details": "line 2: not JSON",

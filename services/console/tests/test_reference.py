@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pytest
-from console_world import World
+from console_harness import Harness
 from fastapi import APIRouter, FastAPI, Query
 from pydantic import BaseModel, Field, create_model
 
@@ -138,25 +138,25 @@ async def test_a_schema_that_holds_itself_comes_to_an_end() -> None:
     assert 2 < len(plant_tree.fields) < 20
 
 
-async def test_everybody_may_read_it(world: World) -> None:
-    world.services.routes = {name: {"paths": {}} for name in PUBLIC} | {"ingest": shop()}
-    shown = await world.http.get("/reference")
+async def test_everybody_may_read_it(harness: Harness) -> None:
+    harness.services.routes = {name: {"paths": {}} for name in PUBLIC} | {"ingest": shop()}
+    shown = await harness.http.get("/reference")
     assert shown.status_code == 200
     assert shown.headers["content-security-policy"].startswith("default-src 'none'")
     assert "POST /v1/files/bicycles" in shown.text
     assert "Not shown" not in shown.text
     assert 'href="/reference/files#post-files-bicycles"' in shown.text
-    part = (await world.http.get("/reference/files")).text
+    part = (await harness.http.get("/reference/files")).text
     assert 'id="post-files-bicycles"' in part
     assert "1 to 64 characters" in part
-    browser = await world.sign_in()
+    browser = await harness.sign_in()
     for path in ("/reference", "/reference/files"):
         assert "Kumo Cycles" in (await browser.get(path)).text
-    unknown = await world.http.get("/reference/boats")
+    unknown = await harness.http.get("/reference/boats")
     assert (unknown.status_code, "no such part" in unknown.text) == (404, True)
-    document = (await world.http.get("/reference/openapi.json")).json()
+    document = (await harness.http.get("/reference/openapi.json")).json()
     assert set(document["paths"]) == {"/v1/files/bicycles", "/v1/files/bicycles/{bicycle_id}"}
-    assert len(world.services.of("GET", "/openapi.json")) == len(PUBLIC)  # once, for all readers
+    assert len(harness.services.of("GET", "/openapi.json")) == len(PUBLIC)  # once, for all readers
 
 
 async def test_a_service_that_is_away_is_named_and_what_was_known_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:

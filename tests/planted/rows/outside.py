@@ -9,7 +9,7 @@ PUBLISHING = "services/event_gateway/tests/test_publishing.py"
 READING = "services/event_gateway/tests/test_reading.py"
 SENDING = "services/event_gateway/tests/test_sending.py"
 WEBHOOKS = "services/event_gateway/tests/test_webhooks.py"
-ROOMS = "services/console/tests/test_rooms.py"
+NAVIGATION = "services/console/tests/test_navigation.py"
 CONSOLE = "services/console/tests/test_console_service.py"
 PROGRESS = "services/console/tests/test_console_progress.py"
 COMMANDS = "cli/tests/test_api_commands.py"
@@ -244,35 +244,35 @@ BUGS: tuple[Planted, ...] = (
         "console:Web.session",
         "if session.role == 'operator':",
         "if False:",
-        f"{ROOMS}::test_the_operator_finds_no_page_of_an_organization",
+        f"{NAVIGATION}::test_the_operator_finds_no_page_of_an_organization",
     ),
     bug(
         "people: sessions outlive the password they began with",
         "console:Sessions._look_again",
         "or person.get('password_changed_at', 0) != session.password_changed_at",
         "or False",
-        f"{ROOMS}::test_another_password_ends_the_other_sessions",
+        f"{NAVIGATION}::test_another_password_ends_the_other_sessions",
     ),
     bug(
         "people: the operator's session outlives the key",
         "console:Sessions._look_again",
         "known = await self._accounts.ask(VERIFY, json={'key_hash': session.key_hash}, tenant_id='')",
         "known = {'role': 'operator'}",
-        f"{ROOMS}::test_the_operators_session_ends_with_the_key",
+        f"{NAVIGATION}::test_the_operators_session_ends_with_the_key",
     ),
     bug(
         "people: anybody finds the operator's pages",
         "console:Web.operator",
         "if session.role != 'operator':",
         "if False:",
-        f"{ROOMS}::test_the_operators_pages_are_for_the_operator",
+        f"{NAVIGATION}::test_the_operators_pages_are_for_the_operator",
     ),
     bug(
         "people: the first page asks for files whoever looks",
         "console:home_routes",
         "_asked(may('files:read'), ingest",
         "_asked(True, ingest",
-        f"{ROOMS}::test_a_home_asks_only_for_what_its_role_may_see",
+        f"{NAVIGATION}::test_a_home_asks_only_for_what_its_role_may_see",
     ),
     bug(
         "console: a file's oldest job says how it stands",

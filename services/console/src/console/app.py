@@ -8,18 +8,18 @@ from typing import Unpack
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from console.pages.deletion import deletion_routes
-from console.pages.entry import entry_routes
-from console.pages.events import event_routes
-from console.pages.home import home_routes
-from console.pages.labeling import label_routes
-from console.pages.models import model_routes
-from console.pages.operate import operate_routes
-from console.pages.operator import operator_routes
-from console.pages.play import play_routes
 from console.progress import Watcher
 from console.reference import Reference, reference_routes
 from console.rendering import FOLDER
+from console.routes.deletion import deletion_routes
+from console.routes.entry import entry_routes
+from console.routes.events import event_routes
+from console.routes.home import home_routes
+from console.routes.labeling import label_routes
+from console.routes.models import model_routes
+from console.routes.operate import operate_routes
+from console.routes.operator import operator_routes
+from console.routes.play import play_routes
 from console.sessions import Sessions
 from console.settings import Settings
 from console.web import Web

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from chassis.errors import Forbidden, SartorError, Unauthenticated
 from chassis.http import error_response
 from chassis.roles import ROLES, SCOPES, covers
+from console.navigation import home_of, navigation_of
 from console.rendering import HEADERS, render
-from console.rooms import home_of, rooms_of
 from console.sessions import COOKIE, Session, Sessions
 
 SEE_OTHER = 303
@@ -107,9 +107,9 @@ class Web:
     def page(self, name: str, session: Session | None, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A rendered page."""
         token = self.sessions.form_token(session.id) if session else ""
-        rooms = rooms_of(session.principal) if session else []
+        navigation = navigation_of(session.principal) if session else []
         home = home_of(session.principal) if session else "/"
-        body = render(name, session=session, form_token=token, rooms=rooms, home=home, **values)
+        body = render(name, session=session, form_token=token, navigation=navigation, home=home, **values)
         return HTMLResponse(body, status_code=status, headers=HEADERS)
 
     def problem(self, session: Session | None, status: int, message: str, lacks: str | None = None) -> HTMLResponse:

@@ -124,7 +124,7 @@ OPERATOR = {"tenant_id": "", "key_id": "key_op", "role": "operator", "scopes": [
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedRequest:
     """One request the console made."""
 
     service: str
@@ -156,7 +156,7 @@ class Services:
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     pages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     routes: dict[str, Any] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[RecordedRequest] = field(default_factory=list)
 
     def app(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
@@ -170,7 +170,7 @@ class Services:
                 service = _audience(token)
             caller = self.space.tokens(service).verify(token)
             self.asked.append(
-                Asked(
+                RecordedRequest(
                     service,
                     request.method,
                     path,
@@ -196,7 +196,7 @@ class Services:
 
         return app
 
-    def of(self, method: str, path: str) -> list[Asked]:
+    def of(self, method: str, path: str) -> list[RecordedRequest]:
         return [one for one in self.asked if (one.method, one.path) == (method, path)]
 
 
@@ -232,7 +232,7 @@ WAITS = {"what": "A decision about the model", "who": "an owner or approver", "s
 
 
 @dataclass
-class World:
+class Harness:
     """A console, a browser without scripts, and who is signed in there."""
 
     space: Space
@@ -311,7 +311,7 @@ def token_of(html: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
     services = Services(space)
     async with running(services.app()) as peers:
@@ -323,10 +323,10 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
             running(build(secure)) as secure_url,
             httpx2.AsyncClient(base_url=url, headers={"accept": "text/html"}, timeout=20) as http,
         ):
-            yield World(space, url, secure_url, services, connect(settings, "console"), http)
+            yield Harness(space, url, secure_url, services, connect(settings, "console"), http)
 
 
 @pytest.fixture
-def world(shared: World) -> World:
+def harness(shared: Harness) -> Harness:
     shared.answer()
     return shared

@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from chassis.errors import NotFound, SartorError
 from chassis.peers import Peer
-from console.pages.play import names_of
+from console.navigation import home_of
 from console.paging import Listed, cursor
 from console.progress import STAGES, Progress, Seen, Watcher, state_of
-from console.rooms import home_of
+from console.routes.play import names_of
 from console.sessions import Session
 from console.streams import Streams
 from console.web import SEE_OTHER, SignedOut, Web

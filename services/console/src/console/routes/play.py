@@ -22,7 +22,7 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
-class Said(Body):
+class ChatMessage(Body):
     """A message to a model, from the chat page."""
 
     model: Name
@@ -72,16 +72,16 @@ def play_routes(web: Web, ingest: Peer, registry: Peer, proxy: Peer, base_model:
         return str(card["base_model"]), str(dataset["system"])
 
     @router.post("/chat/say")
-    async def say(said: Said, request: Request) -> Response:
+    async def say(message: ChatMessage, request: Request) -> Response:
         session = await web.session(request)
         web.sessions.check_form(session.id, request.headers.get("x-form-token"))
-        return StreamingResponse(_relay(session, said), media_type="text/event-stream")
+        return StreamingResponse(_relay(session, message), media_type="text/event-stream")
 
-    async def _relay(session: Session, said: Said) -> AsyncIterator[bytes]:
-        instruction = [{"role": "system", "content": said.system}] if said.system.strip() else []
+    async def _relay(session: Session, message: ChatMessage) -> AsyncIterator[bytes]:
+        instruction = [{"role": "system", "content": message.system}] if message.system.strip() else []
         body = {
-            "model": said.model,
-            "messages": [*instruction, {"role": "user", "content": said.message}],
+            "model": message.model,
+            "messages": [*instruction, {"role": "user", "content": message.message}],
             "max_tokens": 64,
             "temperature": 0,
             "stream": True,
