@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from engine_world import adapter_folder, at_rest
+from engine_harness import adapter_folder, at_rest
 from fastapi import FastAPI
 from safetensors.torch import save_file
 from text_generation.types import Response as TGIResponse
 from text_generation.types import StreamResponse
 
-from model_server import groups
+from model_server import batching
 from model_server.api import routes
 from model_server.engine import Engine
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong
@@ -87,13 +87,13 @@ async def test_a_beginning_shared_by_unequal_prompts_is_computed_once(
     shared, own = 400, [1, 30, 5]
     prompts = [words(engine, shared, 0) + words(engine, count, place + 1) for place, count in enumerate(own)]
     computed = []
-    decoder = engine._batches._decoder
+    decoder = engine._passes._decoder
 
     def counting(**given: Any) -> Any:
         computed.append(given["input_ids"].numel())
         return decoder(**given)
 
-    monkeypatch.setattr(engine._batches, "_decoder", counting)
+    monkeypatch.setattr(engine._passes, "_decoder", counting)
     with at_rest(engine):
         waiting = [asyncio.create_task(tokens(engine, prompt, max_new_tokens=1)) for prompt in prompts]
         await eventually(lambda: engine.queued == len(prompts))
@@ -176,7 +176,7 @@ SHARED = "Where is my parcel? It should have been delivered. " * 6
 async def test_an_adapter_dropped_while_requests_wait_answers_them_to_the_end(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "WORTH_SHARING", 8)
+    monkeypatch.setattr(batching, "WORTH_SHARING", 8)
     proof = await engine.load(adapter_folder(engine, tmp_path / "a"))
     prompts = [SHARED + end for end in ("1", "2")]
     alone = [likelihoods(await tokens(engine, prompt, adapter_id=proof.adapter_id)) for prompt in prompts]
@@ -194,8 +194,8 @@ async def test_a_prefill_that_fails_fails_its_requests_and_nobody_else(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(groups, "WORTH_SHARING", 8)
-        broken.setattr(engine._batches, "_prefilled", lambda *_: 1 / 0)
+        broken.setattr(batching, "WORTH_SHARING", 8)
+        broken.setattr(engine._passes, "_prefilled", lambda *_: 1 / 0)
         with at_rest(engine):
             waiting = [asyncio.create_task(tokens(engine, SHARED + end)) for end in ("one", "two")]
             await eventually(lambda: engine.queued == 2)

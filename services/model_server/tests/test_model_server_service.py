@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from engine_world import adapter_folder
+from engine_harness import adapter_folder
 from fastapi import FastAPI
 
 from model_server.app import build

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from engine_world import at_rest
+from engine_harness import at_rest
 from fastapi import FastAPI
 
 from chassis.http import create_app

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 import torch
-from engine_world import adapter_folder, at_rest
+from engine_harness import adapter_folder, at_rest
 from fastapi import FastAPI
 
 from model_server import scoring
@@ -36,11 +36,11 @@ async def alone(engine: Engine, text: str, adapter_id: str | None) -> list[float
     adapter = engine._adapters[adapter_id] if adapter_id else None
 
     def work() -> list[float]:
-        batches = engine._batches
-        batches._plan.uses = [(adapter, None)] if adapter else []
+        passes = engine._passes
+        passes._plan.uses = [(adapter, None)] if adapter else []
         with torch.inference_mode():
-            hidden = batches._decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, :-1]
-            log_probs = torch.log_softmax((hidden @ batches._head.t()).float(), dim=-1)
+            hidden = passes._decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, :-1]
+            log_probs = torch.log_softmax((hidden @ passes._head.t()).float(), dim=-1)
         return [float(log_probs[place, token]) for place, token in enumerate(ids[1:])]
 
     return await asyncio.wrap_future(engine._chore(work))
@@ -81,7 +81,7 @@ async def test_a_pass_is_bounded_and_every_answer_has_a_token_between_two_passes
     step, of, advance = engine._scorings.step, engine._scorings.of, engine._advance
 
     def passed() -> None:
-        order.append("pass" if engine._groups else "pass alone")
+        order.append("pass" if engine._running else "pass alone")
         step()
 
     def seen(taken: Any) -> Any:
@@ -90,7 +90,7 @@ async def test_a_pass_is_bounded_and_every_answer_has_a_token_between_two_passes
 
     monkeypatch.setattr(engine._scorings, "step", passed)
     monkeypatch.setattr(engine._scorings, "of", seen)
-    monkeypatch.setattr(engine, "_advance", lambda group: (order.append("token"), advance(group)))
+    monkeypatch.setattr(engine, "_advance", lambda batch: (order.append("token"), advance(batch)))
     with at_rest(engine):
         answer = asyncio.create_task(_generated(engine, 12))
         scores = [asyncio.create_task(engine.score(f"{TEXTS[0]} {number}", None)) for number in range(60)]

@@ -171,11 +171,11 @@ async def test_the_wire_carries_each_tokens_bytes_streamed_and_whole_alike(
     ids = [*ids_of(engine.tokenizer, text), engine.tokenizer.eos_token_id]
     size = engine.base.vocab_size
 
-    def forward(group: Any) -> torch.Tensor:
-        rows = [ids[len(sequence._ids)] for sequence in group.sequences]
+    def forward(batch: Any) -> torch.Tensor:
+        rows = [ids[len(sequence._ids)] for sequence in batch.sequences]
         return nn.functional.one_hot(torch.tensor(rows), size) * 40.0
 
-    monkeypatch.setattr(engine._batches, "logits", forward)
+    monkeypatch.setattr(engine._passes, "logits", forward)
     app = FastAPI()
     app.include_router(routes(engine))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://engine") as http:

@@ -243,7 +243,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "padding stands inside a shared beginning",
-        "model_server:Batches._prefilled",
+        "model_server:ForwardPasses._prefilled",
         "places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, :shared]",
         "places = torch.arange(shared).expand(len(taken), -1)",
         "services/model_server/tests/test_engine.py::test_log_probabilities_do_not_depend_on_company",

@@ -1,7 +1,7 @@
 """The engine: one base model and many adapters, requests of any of them computed together.
 
-One thread owns the model. Requests that wait are taken up as a group, prefilled together, and decoded in turn with the
-groups already running, one token a group at a time; a request never waits for another one's answer to end.
+One thread owns the model. Requests that wait are taken up as a batch, prefilled together, and decoded in turn with the
+batches already running, one token a batch at a time; a request never waits for another one's answer to end.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from model_server.adapters import read_adapter
+from model_server.batching import Batch, ForwardPasses, shared_prefix
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded, ParameterRefused
-from model_server.groups import Batches, Group, shared_prefix
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.scoring import Scored, Scoring, Scorings
 from model_server.sequence import GenerateRequest, Sequence, Token
@@ -38,7 +38,7 @@ PREFILL_TOKENS = 4096
 GATHER_SECONDS = 0.005
 """How long an idle engine waits for requests that come together with the first."""
 
-MOST_GROUPS = 8
+MOST_BATCHES = 8
 
 STOPPED = "the engine's thread has ended"
 
@@ -54,7 +54,7 @@ class Engine:
     Args:
         folder: base-model folder with a `base.json`.
         threads: torch threads; 0 leaves torch's choice.
-        batch: most sequences of a group.
+        batch: most sequences of a batch.
         queue: most requests that wait.
         max_tokens: longest prompt and answer together.
     """
@@ -79,7 +79,7 @@ class Engine:
         plan, pad = Plan(), self.tokenizer.pad_token_id or 0
         self._layers = adapt(model, plan)
         decoder, head = model.base_model, model.get_output_embeddings().weight
-        self._batches = Batches(decoder, head, plan, pad, model.config)
+        self._passes = ForwardPasses(decoder, head, plan, pad, model.config)
         self._scorings = Scorings(decoder, head, plan, pad)
         self._steps = 0
         self.vocabulary = Vocabulary(self.tokenizer, self.base.stop_tokens)
@@ -91,7 +91,7 @@ class Engine:
         self._most_waiting = queue
         self._waiting: deque[Sequence] = deque()
         self._chores: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._groups: deque[Group] = deque()
+        self._running: deque[Batch] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -273,10 +273,10 @@ class Engine:
         """Whoever still waits is told, rather than left waiting for a thread that is gone."""
         with self._changed:
             self._stopping = True
-            left = [*self._waiting, *(sequence for group in self._groups for sequence in group.sequences)]
+            left = [*self._waiting, *(sequence for batch in self._running for sequence in batch.sequences)]
             chores = [future for _, future in self._chores]
             self._waiting.clear()
-            self._groups.clear()
+            self._running.clear()
             self._chores.clear()
         stopped = EngineStopped(STOPPED)
         self._scorings.fail(stopped)
@@ -289,35 +289,35 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self.queued or self._chores or self._groups)
+                self._changed.wait_for(lambda: self._stopping or self.queued or self._chores or self._running)
                 if self._stopping:
                     return
                 chore = self._chores.popleft() if self._chores else None
-                if self._waiting and not self._groups:
+                if self._waiting and not self._running:
                     self._changed.wait_for(lambda: len(self._waiting) >= self._batch, GATHER_SECONDS)
             if chore is not None:
                 _do(*chore)
             with torch.inference_mode():
-                if self._waiting and len(self._groups) < MOST_GROUPS:
+                if self._waiting and len(self._running) < MOST_BATCHES:
                     self._admit()
-                if self._groups:
-                    self._advance(self._groups.popleft())
+                if self._running:
+                    self._advance(self._running.popleft())
             self._steps += 1
-            if self._scorings.waiting and self._steps >= len(self._groups):  # between two passes each group has a step
+            if self._scorings.waiting and self._steps >= len(self._running):  # between two passes each batch has a step
                 self._steps = 0
                 self._scorings.step()
 
     def _admit(self) -> None:
-        """Take up waiting requests as a new group."""
+        """Take up waiting requests as a new batch."""
         taken = self._next()
         if not taken:
             return
         try:
-            group = self._batches.group(taken)
+            batch = self._passes.batch(taken)
         except Exception as error:  # the boundary of the engine's thread: these requests fail, the others go on
             _fail(taken, error)
             return
-        self._advance(group)
+        self._advance(batch)
 
     def _next(self) -> list[Sequence]:
         """Waiting requests, as many as fit one prefill."""
@@ -335,37 +335,37 @@ class Engine:
                     taken.append(sequence)
         return taken
 
-    def _advance(self, group: Group) -> None:
-        """One forward pass of a group; sequences that end leave it, and it queues up again if any is left."""
+    def _advance(self, batch: Batch) -> None:
+        """One forward pass of a batch; sequences that end leave it, and it queues up again if any is left."""
         try:
-            left = self._stepped(group)
+            left = self._stepped(batch)
         except Exception as error:  # the boundary of the engine's thread: these requests fail, the others go on
-            _fail(group.sequences, error)
+            _fail(batch.sequences, error)
             return
         if left:
-            self._groups.append(group)
+            self._running.append(batch)
 
-    def _stepped(self, group: Group) -> bool:
-        """Choose a token for each row and make the group ready for the next pass; whether any row is left."""
-        logits = self._batches.logits(group)
-        chosen = [_chosen(sequence, row_logits) for sequence, row_logits in zip(group.sequences, logits, strict=True)]
-        alive = [row for row, sequence in enumerate(group.sequences) if not (sequence.ended or sequence.cancelled)]
+    def _stepped(self, batch: Batch) -> bool:
+        """Choose a token for each row and make the batch ready for the next pass; whether any row is left."""
+        logits = self._passes.logits(batch)
+        chosen = [_chosen(sequence, row_logits) for sequence, row_logits in zip(batch.sequences, logits, strict=True)]
+        alive = [row for row, sequence in enumerate(batch.sequences) if not (sequence.ended or sequence.cancelled)]
         if not alive:
             return False
-        group.ids = torch.tensor([[chosen[row]] for row in alive])
-        if len(alive) < len(group.sequences):
+        batch.ids = torch.tensor([[chosen[row]] for row in alive])
+        if len(alive) < len(batch.sequences):
             rows = torch.tensor(alive)
-            group.cache.batch_select_indices(rows)
-            group.mask = group.mask[rows]
-            group.sequences = [group.sequences[row] for row in alive]
-        group.mask = torch.cat([group.mask, group.mask.new_ones((len(alive), 1))], dim=1)
+            batch.cache.batch_select_indices(rows)
+            batch.mask = batch.mask[rows]
+            batch.sequences = [batch.sequences[row] for row in alive]
+        batch.mask = torch.cat([batch.mask, batch.mask.new_ones((len(alive), 1))], dim=1)
         return True
 
 
 def _chosen(sequence: Sequence, logits: torch.Tensor) -> int:
     try:
         return sequence.choose(logits)
-    except Exception as error:  # the boundary of one request: what it asks for fails it alone, not its group
+    except Exception as error:  # the boundary of one request: what it asks for fails it alone, not its batch
         _fail([sequence], error)
         return 0
 

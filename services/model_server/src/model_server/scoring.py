@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import torch
 
-from model_server.groups import padded, uses_of
+from model_server.batching import padded, uses_of
 from model_server.lora import Adapter, Plan
 
 log = structlog.get_logger()

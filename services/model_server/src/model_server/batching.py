@@ -13,7 +13,7 @@ from model_server.lora import Adapter, Plan
 from model_server.sequence import Sequence
 
 WORTH_SHARING = 64
-"""Tokens from which a prompt's shared beginning is computed once for a group."""
+"""Tokens from which a prompt's shared beginning is computed once for a batch."""
 
 
 class Row(Protocol):
@@ -34,7 +34,7 @@ Rows = collections.abc.Sequence[Row]
 
 
 @dataclass
-class Group:
+class Batch:
     """Sequences decoded together, with their cache (left-padded to one length)."""
 
     sequences: list[Sequence]
@@ -46,7 +46,7 @@ class Group:
 def shared_prefix(taken: list[Sequence]) -> int:
     """Length of the beginning all prompts of one adapter have in common; 0 where it is not worth a pass of its own.
 
-    Nothing is kept from one group to the next, so that nobody learns from the time an answer takes what others asked.
+    Nothing is kept from one batch to the next, so that nobody learns from the time an answer takes what others asked.
     """
     if len(taken) == 1 or len({sequence.request.adapter_id for sequence in taken}) > 1:
         return 0
@@ -81,7 +81,7 @@ def uses_of(sequences: Rows) -> list[tuple[Adapter, torch.Tensor | None]]:
     return [(adapters[one], None if len(rows) == whole else torch.tensor(rows)) for one, rows in by_adapter.items()]
 
 
-class Batches:
+class ForwardPasses:
     """The forward passes of sequences that are decoded together.
 
     Args:
@@ -99,29 +99,29 @@ class Batches:
         self._pad = pad
         self._config = config
 
-    def group(self, taken: list[Sequence]) -> Group:
+    def batch(self, taken: list[Sequence]) -> Batch:
         """These sequences, ready for their first pass."""
         shared = shared_prefix(taken)
         ids, mask = padded(taken, self._pad)
         cache = self._prefilled(taken, shared, mask) if shared else DynamicCache(config=self._config)
-        return Group(taken, cache, mask, ids[:, shared:])
+        return Batch(taken, cache, mask, ids[:, shared:])
 
-    def logits(self, group: Group) -> torch.Tensor:
+    def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of each row's next token, [rows, vocabulary] in float32; the head sees one position a row."""
-        self._plan.uses = uses_of(group.sequences)
-        positions = (group.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -group.ids.shape[1] :]
+        self._plan.uses = uses_of(batch.sequences)
+        positions = (batch.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -batch.ids.shape[1] :]
         hidden = self._decoder(
-            input_ids=group.ids,
-            attention_mask=group.mask,
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
             position_ids=positions,
-            past_key_values=group.cache,
+            past_key_values=batch.cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
         logits: torch.Tensor = (hidden @ self._head.t()).float()
         return logits
 
     def _prefilled(self, taken: list[Sequence], shared: int, mask: torch.Tensor) -> Any:
-        """A cache of the group's first `shared` columns, from one pass over the prompts' shared beginning.
+        """A cache of the batch's first `shared` columns, from one pass over the prompts' shared beginning.
 
         Every row's padding stands before its prompt, so a shorter one has less of the beginning in those columns.
         """
