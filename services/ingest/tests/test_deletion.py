@@ -56,7 +56,7 @@ JOB, MODEL = "ftjob-1", "ft:base:acme::1"
 
 
 @dataclass
-class World:
+class Harness:
     """A running ingest whose trainer, registry, evaluator and labeling are played by the test."""
 
     space: Space
@@ -173,13 +173,13 @@ def requested(file_id: str | None, validation: str | None = None, job_id: str = 
 
 
 @pytest.fixture
-async def world(space: Space) -> AsyncIterator[World]:
+async def harness(space: Space) -> AsyncIterator[Harness]:
     async with served(space) as made:
         yield made
 
 
 @asynccontextmanager
-async def served(space: Space, **overrides: Any) -> AsyncIterator[World]:
+async def served(space: Space, **overrides: Any) -> AsyncIterator[Harness]:
     app = build(space.settings(Settings, "ingest", ingest_lease_seconds=3, **overrides))
     key = space.bearer("ingest", TENANT)
     async with (
@@ -192,20 +192,20 @@ async def served(space: Space, **overrides: Any) -> AsyncIterator[World]:
         service = app.state.service
         arriving, uses, elsewhere = (service.collection(name) for name in ("arriving", "uses", "stored_elsewhere"))
         files = Files(*service._stores, arriving, Uses(uses), StoredElsewhere(elsewhere), service.objects)
-        yield World(space, http, sdk, publish, seen, files)
+        yield Harness(space, http, sdk, publish, seen, files)
 
 
-async def test_a_deleted_file_leaves_nothing_that_was_made_from_it(world: World) -> None:
-    files = [await world.upload(), await world.upload(BARE, "bare.jsonl"), await world.upload(PAGE, "page.md")]
-    prepared = await world.prepared(files[0])
-    assert {key.split("/")[2] for key in await world.keys()} == {"files", "documents", "datasets"}
-    assert [await world.delete(file) for file in files] == [[], [], []]
-    await world.nothing_is_left()
-    [deleted] = await eventually(lambda: world.seen.of(DatasetDeleted))
+async def test_a_deleted_file_leaves_nothing_that_was_made_from_it(harness: Harness) -> None:
+    files = [await harness.upload(), await harness.upload(BARE, "bare.jsonl"), await harness.upload(PAGE, "page.md")]
+    prepared = await harness.prepared(files[0])
+    assert {key.split("/")[2] for key in await harness.keys()} == {"files", "documents", "datasets"}
+    assert [await harness.delete(file) for file in files] == [[], [], []]
+    await harness.nothing_is_left()
+    [deleted] = await eventually(lambda: harness.seen.of(DatasetDeleted))
     assert (deleted.dataset_id, deleted.file_id) == (prepared.dataset.dataset_id, files[0])
     assert deleted.heldout == prepared.dataset.heldout
-    assert await world.datasets() == []
-    assert (await world.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).status_code == 404
+    assert await harness.datasets() == []
+    assert (await harness.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).status_code == 404
 
 
 def end_of(what: str) -> Event:
@@ -219,95 +219,95 @@ def end_of(what: str) -> Event:
 
 
 @pytest.mark.parametrize("end", ["the model is deleted", "the model is refused", "the job is cancelled"])
-async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(world: World, end: str) -> None:
-    file_id = await world.upload()
-    prepared = await world.prepared(file_id)
-    await world.trained(prepared)
-    [kept] = await world.delete(file_id)
+async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(harness: Harness, end: str) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    await harness.trained(prepared)
+    [kept] = await harness.delete(file_id)
     because = f"model {MODEL} was made from it"
     assert kept == {"object": "dataset", "id": prepared.dataset.dataset_id, "because": because}
 
     async def only_rows_are_left() -> bool:
-        return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
+        return {key.split("/")[2] for key in await harness.keys()} == {"datasets"}
 
     async def dataset_says_so() -> bool:
-        shown = (await world.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).json()
+        shown = (await harness.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).json()
         return (shown["id"], shown["file_deleted"]) == (prepared.dataset.dataset_id, True)
 
     await eventually(only_rows_are_left)
     await eventually(dataset_says_so)
-    assert await world.stored() > 1000, "what stays counts"
+    assert await harness.stored() > 1000, "what stays counts"
     for _ in range(2):
-        await world.digest(end_of(end))
-    await world.nothing_is_left()
-    deleted = await eventually(lambda: world.seen.of(DatasetDeleted))
+        await harness.digest(end_of(end))
+    await harness.nothing_is_left()
+    deleted = await eventually(lambda: harness.seen.of(DatasetDeleted))
     assert [one.dataset_id for one in deleted] == [prepared.dataset.dataset_id]
 
 
-async def test_a_job_keeps_what_it_validates_with_until_it_is_trained(world: World) -> None:
-    training, validation = await world.upload(), await world.upload(ROWS + b"\n" + ROWS.replace(b"heron", b"crow"))
-    rows, others = await world.prepared(training), await world.prepared(validation)
-    await world.publish(requested(training, validation))
-    await world.heard(JOB)
-    assert [one["id"] for one in await world.delete(validation)] == [others.dataset_id]
-    assert (await world.delete(training))[0]["because"] == f"job {JOB} needs it"
-    await world.trained(rows, validation=validation)
-    await eventually(lambda: [one.dataset_id for one in world.seen.of(DatasetDeleted)] == [others.dataset_id])
-    await world.publish(FinetuneFailed(tenant_id=TENANT, job_id=JOB, code="gate_rejected", message="no better"))
-    await world.nothing_is_left()
+async def test_a_job_keeps_what_it_validates_with_until_it_is_trained(harness: Harness) -> None:
+    training, validation = await harness.upload(), await harness.upload(ROWS + b"\n" + ROWS.replace(b"heron", b"crow"))
+    rows, others = await harness.prepared(training), await harness.prepared(validation)
+    await harness.publish(requested(training, validation))
+    await harness.heard(JOB)
+    assert [one["id"] for one in await harness.delete(validation)] == [others.dataset_id]
+    assert (await harness.delete(training))[0]["because"] == f"job {JOB} needs it"
+    await harness.trained(rows, validation=validation)
+    await eventually(lambda: [one.dataset_id for one in harness.seen.of(DatasetDeleted)] == [others.dataset_id])
+    await harness.publish(FinetuneFailed(tenant_id=TENANT, job_id=JOB, code="gate_rejected", message="no better"))
+    await harness.nothing_is_left()
 
 
-async def test_rows_stay_for_the_last_model_of_two(world: World) -> None:
-    file_id = await world.upload()
-    prepared = await world.prepared(file_id)
-    await world.trained(prepared)
-    await world.trained(prepared, "ftjob-2", "ft:base:acme::2")
-    [kept] = await world.delete(file_id)
+async def test_rows_stay_for_the_last_model_of_two(harness: Harness) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    await harness.trained(prepared)
+    await harness.trained(prepared, "ftjob-2", "ft:base:acme::2")
+    [kept] = await harness.delete(file_id)
     assert all(name in kept["because"] for name in (MODEL, "ft:base:acme::2"))
 
     async def only_rows_are_left() -> bool:
-        return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
+        return {key.split("/")[2] for key in await harness.keys()} == {"datasets"}
 
     await eventually(only_rows_are_left)
-    await world.digest(end_of("the model is deleted"))
-    assert (await world.files._datasets.get(TENANT, prepared.dataset.dataset_id)).state == "kept"
+    await harness.digest(end_of("the model is deleted"))
+    assert (await harness.files._datasets.get(TENANT, prepared.dataset.dataset_id)).state == "kept"
     last = {"tenant_id": TENANT, "job_id": "ftjob-2", "model_id": "ft:base:acme::2", "adapter_id": "ad-1"}
-    await world.publish(ModelDeleted(**last))
-    await world.nothing_is_left()
+    await harness.publish(ModelDeleted(**last))
+    await harness.nothing_is_left()
 
 
-async def test_published_labels_go_with_their_project_and_are_named_with_the_file_they_answer(world: World) -> None:
-    bare = await world.upload(BARE, "bare.jsonl")
-    await eventually(lambda: world.seen.of(LabelingRequested))
-    records = await world.space.objects().put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
+async def test_published_labels_go_with_their_project_and_are_named_with_the_file_they_answer(harness: Harness) -> None:
+    bare = await harness.upload(BARE, "bare.jsonl")
+    await eventually(lambda: harness.seen.of(LabelingRequested))
+    records = await harness.space.objects().put_bytes(f"tenants/{TENANT}/labels/proj_1/1.jsonl", ROWS)
     published = LabelsPublished(
         tenant_id=TENANT, project_id="proj_1", publication=1, file_id=bare, rows=60, records=records
     )
-    await world.publish(published)
-    [prepared] = await eventually(lambda: world.seen.of(DatasetPrepared))
-    await world.trained(prepared)
-    assert [one["id"] for one in await world.delete(bare)] == [prepared.dataset.dataset_id]
-    await world.publish(LabelsDeleted(tenant_id=TENANT, project_id="proj_1", file_id=bare))
+    await harness.publish(published)
+    [prepared] = await eventually(lambda: harness.seen.of(DatasetPrepared))
+    await harness.trained(prepared)
+    assert [one["id"] for one in await harness.delete(bare)] == [prepared.dataset.dataset_id]
+    await harness.publish(LabelsDeleted(tenant_id=TENANT, project_id="proj_1", file_id=bare))
 
     async def only_rows_are_left() -> bool:
-        return {key.split("/")[2] for key in await world.keys()} == {"datasets"}
+        return {key.split("/")[2] for key in await harness.keys()} == {"datasets"}
 
     await eventually(only_rows_are_left)
-    assert (await world.sdk.files.list()).data == []
+    assert (await harness.sdk.files.list()).data == []
     again = published.model_copy(update={"publication": 2})
-    await world.digest(again)
-    assert (await world.sdk.files.list()).data == [], "labels of a deleted file make no file"
-    await world.publish(end_of("the model is deleted"))
-    await world.nothing_is_left()
+    await harness.digest(again)
+    assert (await harness.sdk.files.list()).data == [], "labels of a deleted file make no file"
+    await harness.publish(end_of("the model is deleted"))
+    await harness.nothing_is_left()
 
 
-async def test_derived_bytes_count_until_they_are_gone(world: World) -> None:
-    file_id = await world.upload()
-    prepared = await world.prepared(file_id)
-    sizes = [len(body) for body in [await _bytes(world, key) for key in await world.keys()]]
-    assert await world.stored() == sum(sizes)
-    await world.trained(prepared)
-    await world.counts(sum(sizes) + 1000)
+async def test_derived_bytes_count_until_they_are_gone(harness: Harness) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    sizes = [len(body) for body in [await _bytes(harness, key) for key in await harness.keys()]]
+    assert await harness.stored() == sum(sizes)
+    await harness.trained(prepared)
+    await harness.counts(sum(sizes) + 1000)
     evidence = EvaluationCompleted(
         tenant_id=TENANT,
         evaluation_id="ev-1",
@@ -318,66 +318,68 @@ async def test_derived_bytes_count_until_they_are_gone(world: World) -> None:
         scores={"candidate": Interval(value=1, low=1, high=1, n=1)},
         evidence=REF,
     )
-    await world.publish(evidence)
-    await world.counts(sum(sizes) + 1000 + REF.size)
-    await world.delete(file_id)
-    await world.publish(end_of("the model is deleted"))
-    await world.nothing_is_left()
-    await world.counts(1000 + REF.size)
-    await world.publish(EvidenceDeleted(tenant_id=TENANT, evaluation_id="ev-1", model_id=MODEL))
-    await world.publish(FinetuneAdapterDeleted(tenant_id=TENANT, job_id=JOB, adapter_id="ad-1"))
-    await world.counts(0)
-    await world.digest(evidence)
-    assert await world.stored() == 0, "what is gone is not there again because that is said late"
-    await asyncio.gather(*(world.upload(PAGE, "page.md") for _ in range(2)))
-    assert await world.stored() == sum([len(await _bytes(world, key)) for key in await world.keys()]) + 2 * len(PAGE)
+    await harness.publish(evidence)
+    await harness.counts(sum(sizes) + 1000 + REF.size)
+    await harness.delete(file_id)
+    await harness.publish(end_of("the model is deleted"))
+    await harness.nothing_is_left()
+    await harness.counts(1000 + REF.size)
+    await harness.publish(EvidenceDeleted(tenant_id=TENANT, evaluation_id="ev-1", model_id=MODEL))
+    await harness.publish(FinetuneAdapterDeleted(tenant_id=TENANT, job_id=JOB, adapter_id="ad-1"))
+    await harness.counts(0)
+    await harness.digest(evidence)
+    assert await harness.stored() == 0, "what is gone is not there again because that is said late"
+    await asyncio.gather(*(harness.upload(PAGE, "page.md") for _ in range(2)))
+    assert await harness.stored() == sum([len(await _bytes(harness, key)) for key in await harness.keys()]) + 2 * len(
+        PAGE
+    )
 
 
-async def test_an_adapter_of_two_jobs_counts_once_and_until_both_have_lost_it(world: World) -> None:
-    prepared = await world.prepared(await world.upload())
-    before = await world.stored()
-    await world.trained(prepared)
-    await world.trained(prepared, "ftjob-2", "ft:base:acme::2")
-    await world.counts(before + 1000)
+async def test_an_adapter_of_two_jobs_counts_once_and_until_both_have_lost_it(harness: Harness) -> None:
+    prepared = await harness.prepared(await harness.upload())
+    before = await harness.stored()
+    await harness.trained(prepared)
+    await harness.trained(prepared, "ftjob-2", "ft:base:acme::2")
+    await harness.counts(before + 1000)
     lost = [FinetuneAdapterDeleted(tenant_id=TENANT, job_id=job_id, adapter_id="ad-1") for job_id in (JOB, "ftjob-2")]
     for _ in range(2):
-        await world.digest(lost[0])
-    assert await world.stored() == before + 1000
-    await world.publish(lost[1])
-    await world.counts(before)
+        await harness.digest(lost[0])
+    assert await harness.stored() == before + 1000
+    await harness.publish(lost[1])
+    await harness.counts(before)
 
 
-async def test_the_tasks_of_a_project_that_is_deleted_count_no_more(world: World) -> None:
-    file_id = await world.upload(BARE, "bare.jsonl")
-    [asked] = await eventually(lambda: world.seen.of(LabelingRequested))
-    before = await world.stored()
+async def test_the_tasks_of_a_project_that_is_deleted_count_no_more(harness: Harness) -> None:
+    file_id = await harness.upload(BARE, "bare.jsonl")
+    [asked] = await eventually(lambda: harness.seen.of(LabelingRequested))
+    before = await harness.stored()
     for _ in range(2):
-        await world.digest(LabelsDeleted(tenant_id=TENANT, project_id=derived_id("proj_", file_id), file_id=file_id))
-    assert await world.stored() == before - asked.records.size
-    assert "project of its rows was deleted" in str((await world.sdk.files.retrieve(file_id)).status_details)
+        await harness.digest(LabelsDeleted(tenant_id=TENANT, project_id=derived_id("proj_", file_id), file_id=file_id))
+    assert await harness.stored() == before - asked.records.size
+    assert "project of its rows was deleted" in str((await harness.sdk.files.retrieve(file_id)).status_details)
 
 
-async def _bytes(world: World, key: str) -> bytes:
-    objects = world.space.objects()
+async def _bytes(harness: Harness, key: str) -> bytes:
+    objects = harness.space.objects()
     ref = ObjectRef(bucket=objects.bucket, key=key, sha256="", size=0)
     return b"".join([chunk async for chunk in objects.stream(ref)])
 
 
 async def test_a_tenant_whose_storage_is_full_may_upload_again_once_what_was_made_is_gone(space: Space) -> None:
-    async with served(space, ingest_tenant_bytes=len(ROWS) + 1) as world:
-        file_id = await world.upload()
-        await world.prepared(file_id)
+    async with served(space, ingest_tenant_bytes=len(ROWS) + 1) as harness:
+        file_id = await harness.upload()
+        await harness.prepared(file_id)
         with pytest.raises(openai.APIStatusError, match="storage is full"):
-            await world.upload(PAGE, "page.md")
-        await world.delete(file_id)
-        await world.nothing_is_left()
-        assert await world.upload(PAGE, "page.md")
+            await harness.upload(PAGE, "page.md")
+        await harness.delete(file_id)
+        await harness.nothing_is_left()
+        assert await harness.upload(PAGE, "page.md")
 
 
 async def test_bytes_written_between_the_removal_and_the_word_of_it_are_removed_too(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file_id = await world.upload(BARE, "bare.jsonl")
+    file_id = await harness.upload(BARE, "bare.jsonl")
     remove, late = Files.remove_bytes, [BARE]
 
     async def remove_before_a_worker_writes(files: Files, file: File) -> None:
@@ -388,58 +390,58 @@ async def test_bytes_written_between_the_removal_and_the_word_of_it_are_removed_
             await files.update(TENANT, file.id, File.purge_again)
 
     monkeypatch.setattr(Files, "remove_bytes", remove_before_a_worker_writes)
-    await world.delete(file_id)
+    await harness.delete(file_id)
 
     async def purged() -> bool:
-        return (await world.files._files.get(TENANT, file_id)).purged
+        return (await harness.files._files.get(TENANT, file_id)).purged
 
     await eventually(purged)
     assert late == []
-    await world.nothing_is_left()
+    await harness.nothing_is_left()
 
 
-async def test_rows_written_late_of_a_deleted_dataset_are_removed(world: World) -> None:
-    file_id = await world.upload()
-    prepared = await world.prepared(file_id)
-    await world.delete(file_id)
-    await world.nothing_is_left()
-    objects = world.space.objects()
+async def test_rows_written_late_of_a_deleted_dataset_are_removed(harness: Harness) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    await harness.delete(file_id)
+    await harness.nothing_is_left()
+    objects = harness.space.objects()
     for name in (prepared.dataset.dataset_id, "ds-of-an-older-copy"):
         await objects.put_bytes(f"tenants/{TENANT}/datasets/{name}/late.jsonl", ROWS)
-    folders = {"datasets": world.files.orphaned_datasets}
+    folders = {"datasets": harness.files.orphaned_datasets}
     await OrphanSweep(objects, "ingest", folders, every=1, age=-60).sweep()
-    assert await world.keys() == [f"tenants/{TENANT}/datasets/ds-of-an-older-copy/late.jsonl"]
+    assert await harness.keys() == [f"tenants/{TENANT}/datasets/ds-of-an-older-copy/late.jsonl"]
 
 
-async def leftovers(world: World, *, purge: bool) -> dict[str, int]:
-    answer = await world.http.post("/internal/leftovers", json={"purge": purge})
+async def leftovers(harness: Harness, *, purge: bool) -> dict[str, int]:
+    answer = await harness.http.post("/internal/leftovers", json={"purge": purge})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes(world: World) -> None:
+async def test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes(harness: Harness) -> None:
     """It removed a file's bytes, kept the rows made of them, and told nobody but the indexer."""
-    database = connect(world.space.settings(Settings, "ingest"), "ingest")
-    left, kept = await world.upload(), await world.upload(name="kept.jsonl")
-    prepared = await world.prepared(left)
+    database = connect(harness.space.settings(Settings, "ingest"), "ingest")
+    left, kept = await harness.upload(), await harness.upload(name="kept.jsonl")
+    prepared = await harness.prepared(left)
     await database["files"].update_one({"_id": left}, {"$set": {"state": "deleted", "purged": True}})
-    for key in await world.keys():
+    for key in await harness.keys():
         if f"/files/{left}/" in key:
-            await world.space.objects().delete(key)
-    assert await leftovers(world, purge=False) == {"purged": 0, "found": 1}
-    assert prepared.dataset.dataset_id in await world.datasets(), "looking changes nothing"
-    assert [one for one in world.seen.of(FileDeleted) if one.file_id == left] == []
+            await harness.space.objects().delete(key)
+    assert await leftovers(harness, purge=False) == {"purged": 0, "found": 1}
+    assert prepared.dataset.dataset_id in await harness.datasets(), "looking changes nothing"
+    assert [one for one in harness.seen.of(FileDeleted) if one.file_id == left] == []
 
-    assert await leftovers(world, purge=True) == {"purged": 1, "found": 0}
-    gone = await eventually(lambda: [one for one in world.seen.of(DatasetDeleted) if one.file_id == left])
+    assert await leftovers(harness, purge=True) == {"purged": 1, "found": 0}
+    gone = await eventually(lambda: [one for one in harness.seen.of(DatasetDeleted) if one.file_id == left])
     assert [one.dataset_id for one in gone] == [prepared.dataset.dataset_id]
-    assert [one.file_id for one in world.seen.of(FileDeleted)].count(left) == 1
+    assert [one.file_id for one in harness.seen.of(FileDeleted)].count(left) == 1
 
     async def removed() -> bool:
-        return not [key for key in await world.keys() if prepared.dataset.dataset_id in key or left in key]
+        return not [key for key in await harness.keys() if prepared.dataset.dataset_id in key or left in key]
 
     await eventually(removed)
-    assert await leftovers(world, purge=True) == {"purged": 0, "found": 0}
-    assert len(await world.datasets()) == 1
-    await world.delete(kept)
-    assert await leftovers(world, purge=False) == {"purged": 0, "found": 0}, "what is deleted today leaves nothing"
+    assert await leftovers(harness, purge=True) == {"purged": 0, "found": 0}
+    assert len(await harness.datasets()) == 1
+    await harness.delete(kept)
+    assert await leftovers(harness, purge=False) == {"purged": 0, "found": 0}, "what is deleted today leaves nothing"

@@ -323,16 +323,16 @@ async def test_bytes_of_an_upload_that_was_broken_off_are_removed(
         async def killed(*_: Any) -> Any:
             raise asyncio.CancelledError
 
-        for owner, method in ((ingest.files, "settle_upload"), (ingest.kept, "add_once")):
+        for owner, method in ((ingest.files, "close_upload"), (ingest.kept, "add_once")):
             with monkeypatch.context() as broken:
                 broken.setattr(owner, method, killed)
                 with pytest.raises(asyncio.CancelledError):
                     await ingest.upload()
         [kept] = await ingest.kept.find(TENANT)
         assert len(await ingest.keys()) == 2
-        await ingest.files.settle_strays(60)
+        await ingest.files.close_abandoned_uploads(60)
         assert len(await ingest.keys()) == 2, "it may be under way still"
-        await ingest.files.settle_strays(-1)
+        await ingest.files.close_abandoned_uploads(-1)
         assert await ingest.keys() == [kept.object.key]
 
 
@@ -426,10 +426,10 @@ async def test_nothing_fails_an_upload_once_its_file_is_stored(
             raise fault
 
         with monkeypatch.context() as broken:
-            broken.setattr(ingest.files, "settle_upload", away)
+            broken.setattr(ingest.files, "close_upload", away)
             file = await ingest.upload()
         assert (await ingest.stored(file)).object == file.object
-        await ingest.files.settle_strays(-1)
+        await ingest.files.close_abandoned_uploads(-1)
         assert await ingest.keys() == [file.object.key]
 
 

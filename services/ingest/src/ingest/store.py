@@ -319,16 +319,16 @@ class Files:
         await self._arriving.insert_one({"_id": key, "tenant_id": tenant_id, "file_id": file_id, "at": now()})
         return await self._objects.put_stream(key, source)
 
-    async def settle_upload(self, tenant_id: str, file_id: str, key: str) -> None:
+    async def close_upload(self, tenant_id: str, file_id: str, key: str) -> None:
         """Keep the stored bytes if the file names them; remove them otherwise."""
         if await self._files.find_one(tenant_id, {"_id": file_id, "object.key": key}) is None:
             await self._objects.delete(key)
         await self._arriving.delete_one({"_id": key})
 
-    async def settle_strays(self, seconds: int) -> None:
-        """Settle the uploads of all tenants that were broken off longer ago than any may take."""
-        async for stray in self._arriving.find({"at": {"$lt": now() - seconds}}):
-            await self.settle_upload(stray["tenant_id"], stray["file_id"], stray["_id"])
+    async def close_abandoned_uploads(self, seconds: int) -> None:
+        """Close the uploads of all tenants that were broken off longer ago than any may take."""
+        async for abandoned in self._arriving.find({"at": {"$lt": now() - seconds}}):
+            await self.close_upload(abandoned["tenant_id"], abandoned["file_id"], abandoned["_id"])
 
     async def orphaned_bytes(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
         """Bytes of files that do not name them and never will; of files that were never written, those unknown."""

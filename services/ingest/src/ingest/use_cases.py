@@ -119,9 +119,9 @@ class Uploads:
         file = await self._files.add_once(file)
         crash_point("ingest.accepted")
         try:
-            await self._files.settle_upload(tenant_id, file_id, stored.key)
+            await self._files.close_upload(tenant_id, file_id, stored.key)
         except (Transient, PyMongoError) as error:  # the file is there: what is left to tidy, `sweep` will
-            log.warning("upload_not_settled", file_id=file_id, error=type(error).__name__)
+            log.warning("upload_not_closed", file_id=file_id, error=type(error).__name__)
         return _same(file, stored.sha256)
 
     async def delete(self, tenant_id: str, file_id: str, where: Mapping[str, str] | None = None) -> list[Kept]:
@@ -153,12 +153,12 @@ class Uploads:
         return found
 
     async def sweep(self) -> None:
-        """Delete what has expired, remove the bytes of what is deleted, and settle uploads that a crash broke off."""
+        """Delete what has expired, remove the bytes of what is deleted, and close uploads that a crash broke off."""
         while True:
             await self.delete_expired()
             await self.purge()
             await self.purge_datasets()
-            await self._files.settle_strays(LONGEST_ARRIVAL_SECONDS)
+            await self._files.close_abandoned_uploads(LONGEST_ARRIVAL_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await self._deleted.wait()

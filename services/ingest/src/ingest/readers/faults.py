@@ -66,7 +66,7 @@ class Faults:
         if self._bad_rows == "refuse" and self.count >= MOST_COUNTED:
             self._refuse()
 
-    def settle(self, rows: int) -> None:
+    def end(self, rows: int) -> None:
         """End the reading of so many good rows.
 
         Raises:

@@ -59,7 +59,7 @@ class JsonLines:
                 faults.add(error)
                 continue
             parsed.add(row, unread, number)
-        faults.settle(len(parsed.rows))
+        faults.end(len(parsed.rows))
         if not parsed.rows:
             raise FormatError("empty_file", "there are no rows. Upload a file with at least one row.")
         parsed.kind = "unlabelled" if expected == "text" else "rows"

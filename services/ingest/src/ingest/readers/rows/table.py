@@ -47,7 +47,7 @@ def read_table(
             faults.add(error)
             continue
         parsed.add(row, unread, number)
-    faults.settle(len(parsed.rows))
+    faults.end(len(parsed.rows))
     if not parsed.rows:
         raise FormatError("empty_file", "there is a header and no rows.")
     parsed.left_out = faults.note()
