@@ -1,4 +1,4 @@
-"""Makes `accounts_world` importable for the tests of this folder, whose passwords are hashed cheaply."""
+"""Makes `accounts_harness` importable for the tests of this folder, whose passwords are hashed cheaply."""
 
 import sys
 from functools import partial

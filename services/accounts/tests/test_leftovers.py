@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from accounts_world import OPERATOR, accounts, bearer, tenant
+from accounts_harness import OPERATOR, accounts, bearer, tenant
 from fastapi import FastAPI, Request
 
 from testkit import Space, running

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from accounts_world import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
+from accounts_harness import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
 
 from accounts.domain import Tenant, tenants
 from accounts.passwords import Passwords

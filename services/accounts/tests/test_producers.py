@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts_world import accounts, bearer, tenant, verify
+from accounts_harness import accounts, bearer, tenant, verify
 
 from testkit import Space
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from accounts_world import OPERATOR, accounts, bearer, tenant, verify
+from accounts_harness import OPERATOR, accounts, bearer, tenant, verify
 
 from accounts.domain import ApiKey
 from accounts.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from accounts_world import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
+from accounts_harness import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 

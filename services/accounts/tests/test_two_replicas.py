@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from accounts_world import PASSWORD, accounts, bearer, tenant
+from accounts_harness import PASSWORD, accounts, bearer, tenant
 
 from testkit import Space, eventually
 

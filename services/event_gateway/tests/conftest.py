@@ -1,10 +1,10 @@
-"""Makes `gateway_world` importable and its fixtures known to the tests of this folder."""
+"""Makes `gateway_harness` importable and its fixtures known to the tests of this folder."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gateway_world import shared, world
+from gateway_harness import harness, shared
 
-__all__ = ["shared", "world"]
+__all__ = ["harness", "shared"]

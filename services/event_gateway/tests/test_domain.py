@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from gateway_world import drift, feedback
+from gateway_harness import drift, feedback
 
 from chassis.auth import Principal
 from chassis.clock import utc_now

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
-from gateway_world import PLACES, World, feedback
+from gateway_harness import PLACES, Harness, feedback
 
 from chassis.auth import hash_key
 from chassis.errors import NotFound
@@ -27,14 +27,14 @@ def promoted(name: str, tenant: str) -> ModelPromoted:
     )
 
 
-def entry(world: World, number: int) -> dict[str, Any]:
+def entry(harness: Harness, number: int) -> dict[str, Any]:
     """An event as it is kept to be read."""
-    return {"id": f"evt_{world.tenant}_{number}", "type": "model.promoted.v1", "data": {}}
+    return {"id": f"evt_{harness.tenant}_{number}", "type": "model.promoted.v1", "data": {}}
 
 
-async def listed(world: World, many: int, key: str = "sk-engineer", **params: Any) -> list[dict[str, Any]]:
+async def listed(harness: Harness, many: int, key: str = "sk-engineer", **params: Any) -> list[dict[str, Any]]:
     async def found() -> Any:
-        answer = await world.get("/events", key, limit=100, **params)
+        answer = await harness.get("/events", key, limit=100, **params)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"] if len(answer.json()["data"]) >= many else None
 
@@ -42,21 +42,21 @@ async def listed(world: World, many: int, key: str = "sk-engineer", **params: An
     return data
 
 
-async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(world: World) -> None:
-    async with world.space.publisher("registry") as publish:
+async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(harness: Harness) -> None:
+    async with harness.space.publisher("registry") as publish:
         for name in ("m1", "m2", "m3"):
-            sent = await publish(promoted(name, world.tenant))
-            await listed(world, int(name[1]))
-        await publish(promoted("theirs", world.other))
+            sent = await publish(promoted(name, harness.tenant))
+            await listed(harness, int(name[1]))
+        await publish(promoted("theirs", harness.other))
         await publish(promoted("nobodys", ""))
-        [theirs] = await listed(world, 1, "sk-other")
+        [theirs] = await listed(harness, 1, "sk-other")
         assert theirs["data"]["model_id"] == "theirs"
-        own = await listed(world, 3)
+        own = await listed(harness, 3)
         assert [one["data"]["model_id"] for one in own] == ["m1", "m2", "m3"]
         assert [one["cursor"] for one in own] == ["1", "2", "3"]
         last = own[-1]
         assert (last["id"], last["source"], last["type"]) == (sent.id, "/sartor/registry", "model.promoted.v1")
-        assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", world.tenant, "1.0")
+        assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", harness.tenant, "1.0")
         assert last["data"] == {
             "model_id": "m3",
             "job_id": "job",
@@ -64,29 +64,29 @@ async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(world: Worl
             "adapter_id": "a",
             "decided_by": "gate",
         }
-        first = (await world.get("/events", limit=2)).json()
+        first = (await harness.get("/events", limit=2)).json()
         assert (first["last_id"], first["has_more"]) == ("2", True)
-        rest = (await world.get("/events", limit=2, after=first["last_id"])).json()
+        rest = (await harness.get("/events", limit=2, after=first["last_id"])).json()
         assert [one["data"]["model_id"] for one in rest["data"]] == ["m3"]
         assert (rest["last_id"], rest["has_more"]) == ("3", False)
-        back = (await world.get("/events", order="desc", limit=2)).json()
+        back = (await harness.get("/events", order="desc", limit=2)).json()
         assert ([one["cursor"] for one in back["data"]], back["last_id"], back["has_more"]) == (["3", "2"], "2", True)
-        older = (await world.get("/events", order="desc", limit=2, after=back["last_id"])).json()
+        older = (await harness.get("/events", order="desc", limit=2, after=back["last_id"])).json()
         assert ([one["cursor"] for one in older["data"]], older["has_more"]) == (["1"], False)
-        assert (await world.get("/events", order="desc", wait=1)).status_code == 400
-        end = (await world.get("/events", after="latest")).json()
+        assert (await harness.get("/events", order="desc", wait=1)).status_code == 400
+        end = (await harness.get("/events", after="latest")).json()
         assert (end["data"], end["last_id"]) == ([], "3")
 
 
-async def test_one_sees_what_ones_role_may_and_no_content(world: World) -> None:
+async def test_one_sees_what_ones_role_may_and_no_content(harness: Harness) -> None:
     secret = "what the customer wrote"
-    async with world.space.publisher("registry") as publish:
-        await publish(FileDeleted(tenant_id=world.tenant, file_id="file-1"))
-        await publish(FinetuneFailed(tenant_id=world.tenant, job_id="job", code="bad_rows", message=secret))
-        await publish(KeyRevoked(tenant_id=world.tenant, key_id="key_1", key_hash="0" * 64))
+    async with harness.space.publisher("registry") as publish:
+        await publish(FileDeleted(tenant_id=harness.tenant, file_id="file-1"))
+        await publish(FinetuneFailed(tenant_id=harness.tenant, job_id="job", code="bad_rows", message=secret))
+        await publish(KeyRevoked(tenant_id=harness.tenant, key_id="key_1", key_hash="0" * 64))
         await publish(
             ChatCompleted(
-                tenant_id=world.tenant,
+                tenant_id=harness.tenant,
                 chat_id="chat",
                 model="m",
                 key_id="k",
@@ -96,13 +96,13 @@ async def test_one_sees_what_ones_role_may_and_no_content(world: World) -> None:
                 finish_reason="stop",
             )
         )
-        await publish(promoted("m1", world.tenant))
-        seen = await listed(world, 3)
+        await publish(promoted("m1", harness.tenant))
+        seen = await listed(harness, 3)
         assert {one["type"] for one in seen} == {"file.deleted.v1", "finetune.failed.v1", "model.promoted.v1"}
         assert secret not in str(seen)
-        approver = await listed(world, 2, "sk-approver")
+        approver = await listed(harness, 2, "sk-approver")
         assert {one["type"] for one in approver} == {"finetune.failed.v1", "model.promoted.v1"}
-        only = await listed(world, 1, types="model.promoted.v1")
+        only = await listed(harness, 1, types="model.promoted.v1")
         assert [one["type"] for one in only] == ["model.promoted.v1"]
         refusals = {
             "sk-labeler": ({}, 403),
@@ -112,34 +112,36 @@ async def test_one_sees_what_ones_role_may_and_no_content(world: World) -> None:
             "sk-other": ({"after": "x"}, 400),
         }
         for key, (params, status) in refusals.items():
-            assert (await world.get("/events", key, **params)).status_code == status, key
+            assert (await harness.get("/events", key, **params)).status_code == status, key
         for order in ("asc", "desc"):
-            assert (await world.get("/events", after="99999999999999999999", order=order)).status_code == 400
-        beyond = {**world.bearer("sk-engineer"), "last-event-id": f"{2**63}"}
-        answer = await world.http.get("/events", headers=beyond)
+            assert (await harness.get("/events", after="99999999999999999999", order=order)).status_code == 400
+        beyond = {**harness.bearer("sk-engineer"), "last-event-id": f"{2**63}"}
+        answer = await harness.http.get("/events", headers=beyond)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
 
 
-async def test_a_question_waits_for_its_answer(world: World) -> None:
-    async with world.space.publisher("registry") as publish:
+async def test_a_question_waits_for_its_answer(harness: Harness) -> None:
+    async with harness.space.publisher("registry") as publish:
         began = time.monotonic()
-        none = (await world.get("/events", after="latest", wait=0.5)).json()
+        none = (await harness.get("/events", after="latest", wait=0.5)).json()
         assert (none["data"], time.monotonic() - began >= 0.5) == ([], True)
-        waiting = asyncio.create_task(world.get("/events", wait=30, types="model.promoted.v1"))
+        waiting = asyncio.create_task(harness.get("/events", wait=30, types="model.promoted.v1"))
         await publish(
-            FinetuneRequested(tenant_id=world.tenant, job_id="j", base_model="b", training_file="f", trigger="request")
+            FinetuneRequested(
+                tenant_id=harness.tenant, job_id="j", base_model="b", training_file="f", trigger="request"
+            )
         )
-        await publish(promoted("m1", world.tenant))
+        await publish(promoted("m1", harness.tenant))
         answer = (await waiting).json()
         assert [one["data"]["model_id"] for one in answer["data"]] == ["m1"]
         assert time.monotonic() - began < 25
 
 
-async def test_a_stream_goes_on_where_it_broke_off(world: World) -> None:
+async def test_a_stream_goes_on_where_it_broke_off(harness: Harness) -> None:
     async def read(most: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
-        asked = {**world.bearer("sk-engineer"), "accept": "text/event-stream", **headers}
+        asked = {**harness.bearer("sk-engineer"), "accept": "text/event-stream", **headers}
         found: list[tuple[str, dict[str, Any]]] = []
-        async with world.http.stream("GET", "/events", headers=asked) as answer:
+        async with harness.http.stream("GET", "/events", headers=asked) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             number = ""
             async for line in answer.aiter_lines():
@@ -152,33 +154,33 @@ async def test_a_stream_goes_on_where_it_broke_off(world: World) -> None:
                     return found
         raise AssertionError("the stream ended")
 
-    async with world.space.publisher("registry") as publish:
-        await publish(promoted("m1", world.tenant))
+    async with harness.space.publisher("registry") as publish:
+        await publish(promoted("m1", harness.tenant))
         reading = asyncio.create_task(read(2))
-        await listed(world, 1)
-        await publish(promoted("m2", world.tenant))
+        await listed(harness, 1)
+        await publish(promoted("m2", harness.tenant))
         found = await asyncio.wait_for(reading, 30)
         assert [(number, one["data"]["model_id"]) for number, one in found] == [("1", "m1"), ("2", "m2")]
-        await publish(promoted("m3", world.tenant))
+        await publish(promoted("m3", harness.tenant))
         [(number, one)] = await asyncio.wait_for(read(1, **{"last-event-id": "2"}), 30)
         assert (number, one["data"]["model_id"]) == ("3", "m3")
 
 
-async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(world: World) -> None:
-    log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10_000)
-    authenticator = world.app.state.service.authenticator
-    keys = world.keys
-    keys[hash_key(world.key("sk-approver"))]["role"] = "engineer"
+async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(harness: Harness) -> None:
+    log = Log(harness.database["events"], harness.database["heads"], kept_seconds=60, most=10_000)
+    authenticator = harness.app.state.service.authenticator
+    keys = harness.keys
+    keys[hash_key(harness.key("sk-approver"))]["role"] = "engineer"
 
     async def write() -> None:
         for number in itertools.count():
-            await log.append(world.tenant, entry(world, number))
+            await log.append(harness.tenant, entry(harness, number))
 
     async def read(key: str, **params: Any) -> str:
         """The last thing that is said."""
-        asked = {**world.bearer(key), "accept": "text/event-stream"}
+        asked = {**harness.bearer(key), "accept": "text/event-stream"}
         found, said = 0, ""
-        async with world.http.stream("GET", "/events", headers=asked, params=params) as answer:
+        async with harness.http.stream("GET", "/events", headers=asked, params=params) as answer:
             async for line in answer.aiter_lines():
                 found += line.startswith("id: ")
                 said = line or said
@@ -195,10 +197,10 @@ async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(world: W
     writing = asyncio.create_task(write())
     try:
         await eventually(lambda: not started)
-        authenticator.forget(hash_key(world.key("sk-engineer")))
+        authenticator.forget(hash_key(harness.key("sk-engineer")))
         for key, about in (("sk-rater", {"scopes": ["events:publish"]}), ("sk-approver", {"role": "approver"})):
-            keys[hash_key(world.key(key))] |= about
-            authenticator._known.forget(hash_key(world.key(key)))
+            keys[hash_key(harness.key(key))] |= about
+            authenticator._known.forget(hash_key(harness.key(key)))
         ended = await asyncio.wait_for(asyncio.gather(*reading), 20)
         assert not writing.done()
     finally:
@@ -212,65 +214,65 @@ async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(world: W
     ]
 
 
-async def test_a_question_that_waits_ends_with_its_key(world: World) -> None:
-    async with world.space.publisher("registry") as publish:
-        waiting = asyncio.create_task(world.get("/events", wait=30))
-        heads: Any = world.app.state.service._background["heads"]
-        await eventually(lambda: heads.__self__._waiting._taken.get(world.tenant) == 1)
-        world.app.state.service.authenticator.forget(hash_key(world.key("sk-engineer")))
-        await publish(promoted("m1", world.tenant))
+async def test_a_question_that_waits_ends_with_its_key(harness: Harness) -> None:
+    async with harness.space.publisher("registry") as publish:
+        waiting = asyncio.create_task(harness.get("/events", wait=30))
+        heads: Any = harness.app.state.service._background["heads"]
+        await eventually(lambda: heads.__self__._waiting._taken.get(harness.tenant) == 1)
+        harness.app.state.service.authenticator.forget(hash_key(harness.key("sk-engineer")))
+        await publish(promoted("m1", harness.tenant))
         answer = await asyncio.wait_for(waiting, 30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
 
 
-async def test_a_burst_gets_no_more_places_than_there_are(world: World) -> None:
+async def test_a_burst_gets_no_more_places_than_there_are(harness: Harness) -> None:
     async with AsyncExitStack() as streams:
-        heads: Any = world.app.state.service._background["heads"]
-        asked = {**world.bearer("sk-engineer"), "accept": "text/event-stream"}
+        heads: Any = harness.app.state.service._background["heads"]
+        asked = {**harness.bearer("sk-engineer"), "accept": "text/event-stream"}
         opened = await asyncio.gather(
-            *(streams.enter_async_context(world.http.stream("GET", "/events", headers=asked)) for _ in range(8))
+            *(streams.enter_async_context(harness.http.stream("GET", "/events", headers=asked)) for _ in range(8))
         )
         assert sorted(answer.status_code for answer in opened) == [200] * PLACES + [429] * (8 - PLACES)
         await streams.aclose()
-        await eventually(lambda: world.tenant not in heads.__self__._waiting._taken)
-        answers = await asyncio.gather(*(world.get("/events", after="latest", wait=1) for _ in range(8)))
+        await eventually(lambda: harness.tenant not in heads.__self__._waiting._taken)
+        answers = await asyncio.gather(*(harness.get("/events", after="latest", wait=1) for _ in range(8)))
         assert sorted(answer.status_code for answer in answers) == [200] * PLACES + [429] * (8 - PLACES)
-        assert world.tenant not in heads.__self__._waiting._taken
+        assert harness.tenant not in heads.__self__._waiting._taken
 
 
-async def test_open_streams_are_counted(world: World) -> None:
-    waiting = [asyncio.create_task(world.get("/events", after="latest", wait=5)) for _ in range(PLACES)]
-    heads: Any = world.app.state.service._background["heads"]
-    await eventually(lambda: heads.__self__._waiting._taken.get(world.tenant) == PLACES)
-    assert (await world.get("/events", wait=1)).status_code == 429
-    assert (await world.get("/events", "sk-other", wait=0.1)).status_code == 200
-    assert (await world.get("/events")).status_code == 200
+async def test_open_streams_are_counted(harness: Harness) -> None:
+    waiting = [asyncio.create_task(harness.get("/events", after="latest", wait=5)) for _ in range(PLACES)]
+    heads: Any = harness.app.state.service._background["heads"]
+    await eventually(lambda: heads.__self__._waiting._taken.get(harness.tenant) == PLACES)
+    assert (await harness.get("/events", wait=1)).status_code == 429
+    assert (await harness.get("/events", "sk-other", wait=0.1)).status_code == 200
+    assert (await harness.get("/events")).status_code == 200
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    await eventually(lambda: world.tenant not in heads.__self__._waiting._taken)
+    await eventually(lambda: harness.tenant not in heads.__self__._waiting._taken)
 
 
-async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(world: World) -> None:
-    log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=10)
+async def test_a_tenant_has_its_newest_events_and_is_told_of_a_gap(harness: Harness) -> None:
+    log = Log(harness.database["events"], harness.database["heads"], kept_seconds=60, most=10)
     for number in range(1, 16):
-        await log.append(world.tenant, entry(world, number))
-    kept = (await world.get("/events", limit=100)).json()
+        await log.append(harness.tenant, entry(harness, number))
+    kept = (await harness.get("/events", limit=100)).json()
     assert [one["cursor"] for one in kept["data"]] == [str(number) for number in range(6, 16)]
-    lost = await world.get("/events", after="3")
+    lost = await harness.get("/events", after="3")
     assert (lost.status_code, lost.json()["error"]["code"]) == (404, "cursor_expired")
-    assert (await world.get("/events", after="5")).status_code == 200
-    await world.database["events"].delete_many({"tenant_id": world.tenant})  # as they expire
-    assert (await world.get("/events", after="14")).json()["error"]["code"] == "cursor_expired"
-    assert (await world.get("/events", after="15")).json()["last_id"] == "15"
+    assert (await harness.get("/events", after="5")).status_code == 200
+    await harness.database["events"].delete_many({"tenant_id": harness.tenant})  # as they expire
+    assert (await harness.get("/events", after="14")).json()["error"]["code"] == "cursor_expired"
+    assert (await harness.get("/events", after="15")).json()["last_id"] == "15"
     for beyond in ("16", f"{2**63 - 1}"):  # of a log that is no more
-        assert (await world.get("/events", after=beyond)).json()["error"]["code"] == "cursor_expired"
-    await log.append(world.tenant, entry(world, 16))
-    assert (await world.get("/events", after="15")).json()["last_id"] == "16"
+        assert (await harness.get("/events", after=beyond)).json()["error"]["code"] == "cursor_expired"
+    await log.append(harness.tenant, entry(harness, 16))
+    assert (await harness.get("/events", after="15")).json()["last_id"] == "16"
 
 
 @pytest.mark.parametrize("name", ["events", "heads"])
-async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(world: World, name: str) -> None:
+async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(harness: Harness, name: str) -> None:
     class Going:
         """A collection; after each question for one document the three oldest events are kept no more."""
 
@@ -279,35 +281,35 @@ async def test_events_that_go_while_a_page_is_looked_for_are_not_passed_over(wor
 
         async def find_one(self, *asked: Any, **more: Any) -> Any:
             found = await self._collection.find_one(*asked, **more)
-            await database["events"].delete_many({"tenant_id": world.tenant, "number": {"$lte": 3}})
+            await database["events"].delete_many({"tenant_id": harness.tenant, "number": {"$lte": 3}})
             return found
 
         def __getattr__(self, method: str) -> Any:
             return getattr(self._collection, method)
 
-    database = world.database
+    database = harness.database
     log = Log(database["events"], database["heads"], kept_seconds=60, most=100)
     for number in range(1, 6):
-        await log.append(world.tenant, entry(world, number))
+        await log.append(harness.tenant, entry(harness, number))
     parts: Any = {one: Going(database[one]) if one == name else database[one] for one in ("events", "heads")}
     read = Log(parts["events"], parts["heads"], kept_seconds=60, most=100)
     found = [{"cursor": "cursor_expired"}]
     with suppress(NotFound):
-        found, _ = await read.page(world.tenant, ["model.promoted.v1"], after=1, limit=10)
+        found, _ = await read.page(harness.tenant, ["model.promoted.v1"], after=1, limit=10)
     assert [one["cursor"] for one in found] in (["2", "3", "4", "5"], ["cursor_expired"])
 
 
-async def test_events_that_come_together_get_places_of_their_own(world: World) -> None:
-    log = Log(world.database["events"], world.database["heads"], kept_seconds=60, most=100)
-    shown = [entry(world, number % 12) for number in range(24)]
-    await asyncio.gather(*(log.append(world.tenant, one) for one in shown))
-    found = (await world.get("/events", limit=100)).json()["data"]
+async def test_events_that_come_together_get_places_of_their_own(harness: Harness) -> None:
+    log = Log(harness.database["events"], harness.database["heads"], kept_seconds=60, most=100)
+    shown = [entry(harness, number % 12) for number in range(24)]
+    await asyncio.gather(*(log.append(harness.tenant, one) for one in shown))
+    found = (await harness.get("/events", limit=100)).json()["data"]
     assert [one["cursor"] for one in found] == [str(number) for number in range(1, 13)]
     assert len({one["id"] for one in found}) == 12
 
 
-async def test_an_outsiders_own_event_can_be_read(world: World) -> None:
-    receipt = (await world.send(feedback())).json()
-    [one] = await listed(world, 1)
-    assert (one["data"]["feedback_id"], one["data"]["producer"]) == (receipt["subject"], world.key_id("sk-rater"))
+async def test_an_outsiders_own_event_can_be_read(harness: Harness) -> None:
+    receipt = (await harness.send(feedback())).json()
+    [one] = await listed(harness, 1)
+    assert (one["data"]["feedback_id"], one["data"]["producer"]) == (receipt["subject"], harness.key_id("sk-rater"))
     assert one["causationid"] == "1"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
-from labeling_world import World
+from labeling_harness import Harness
 
 from chassis.errors import NotFound
 from chassis.ids import derived_id, new_id
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass
-class Canary(World):
-    """A world whose texts say something that no other test's say."""
+class Canary(Harness):
+    """A harness whose texts say something that no other test's say."""
 
     client: httpx2.AsyncClient = field(kw_only=True)
 
@@ -87,82 +87,82 @@ class Canary(World):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def world(world: World) -> AsyncIterator[Canary]:
-    async with world.http() as client:
-        yield Canary(**vars(world), client=client)
+async def harness(harness: Harness) -> AsyncIterator[Canary]:
+    async with harness.http() as client:
+        yield Canary(**vars(harness), client=client)
 
 
-async def test_a_deleted_project_leaves_no_task_no_answer_and_no_published_label(world: Canary) -> None:
-    asked = {"name": world.text, "rows": [f"{world.text} {n}" for n in range(3)], "instructions": world.text}
-    made = await world.client.post("/projects", json=asked)
-    path = await world.answered(made.json()["id"])
-    async with world.http(world.stranger) as stranger, world.http(role="labeler") as labeler:
+async def test_a_deleted_project_leaves_no_task_no_answer_and_no_published_label(harness: Canary) -> None:
+    asked = {"name": harness.text, "rows": [f"{harness.text} {n}" for n in range(3)], "instructions": harness.text}
+    made = await harness.client.post("/projects", json=asked)
+    path = await harness.answered(made.json()["id"])
+    async with harness.http(harness.stranger) as stranger, harness.http(role="labeler") as labeler:
         assert (await stranger.delete(path)).status_code == 404
         assert (await labeler.delete(path)).status_code == 403
-    deleted = await world.client.delete(path)
+    deleted = await harness.client.delete(path)
     assert deleted.json() == {"id": made.json()["id"], "object": "labeling.project", "deleted": True}
     for method, address in (("DELETE", path), ("GET", path), ("GET", f"{path}/tasks"), ("POST", f"{path}/publish")):
-        assert (await world.client.request(method, address)).status_code == 404, address
-    assert (await world.client.get("/projects")).json()["data"] == []
-    await world.nothing_is_left()
-    [gone] = await eventually(lambda: world.of(LabelsDeleted))
+        assert (await harness.client.request(method, address)).status_code == 404, address
+    assert (await harness.client.get("/projects")).json()["data"] == []
+    await harness.nothing_is_left()
+    [gone] = await eventually(lambda: harness.of(LabelsDeleted))
     assert (gone.project_id, gone.file_id) == (made.json()["id"], None)
-    assert len(world.of(LabelsPublished)) == 1
+    assert len(harness.of(LabelsPublished)) == 1
 
 
-async def test_a_deleted_file_takes_its_project_along(world: Canary) -> None:
-    path, other = await world.project(), new_id("file-")
+async def test_a_deleted_file_takes_its_project_along(harness: Canary) -> None:
+    path, other = await harness.project(), new_id("file-")
     for _ in range(2):
-        await world.publish(world.deleted())
-    await world.nothing_is_left()
-    assert (await world.client.get(path)).status_code == 404
-    assert [one.file_id for one in await eventually(lambda: world.of(LabelsDeleted))] == [world.file_id]
-    await world.publish(await world.rows())
-    await world.publish(world.deleted(other))
+        await harness.publish(harness.deleted())
+    await harness.nothing_is_left()
+    assert (await harness.client.get(path)).status_code == 404
+    assert [one.file_id for one in await eventually(lambda: harness.of(LabelsDeleted))] == [harness.file_id]
+    await harness.publish(await harness.rows())
+    await harness.publish(harness.deleted(other))
 
     async def heard() -> bool:
-        return await world.labels.was_deleted(world.tenant, other)
+        return await harness.labels.was_deleted(harness.tenant, other)
 
     await eventually(heard)
-    await world.nothing_is_left()
+    await harness.nothing_is_left()
 
 
-async def test_rows_that_come_after_their_file_was_deleted_make_no_project(world: Canary) -> None:
-    await world.projects.forget_file(world.deleted())
-    await world.projects.create_for(await world.rows())
-    assert await world.count("projects") == 0
-    await world.nothing_is_left()
+async def test_rows_that_come_after_their_file_was_deleted_make_no_project(harness: Canary) -> None:
+    await harness.projects.forget_file(harness.deleted())
+    await harness.projects.create_for(await harness.rows())
+    assert await harness.count("projects") == 0
+    await harness.nothing_is_left()
 
 
-async def taken_back(world: Canary, deleted: str) -> None:
+async def taken_back(harness: Canary, deleted: str) -> None:
     """The project, or the file it answers, is deleted, and what there is of it is purged."""
     if deleted == "the file":
-        await world.projects.forget_file(world.deleted())
+        await harness.projects.forget_file(harness.deleted())
     else:
-        await world.projects.delete(world.tenant, world.of_file)
-    await world.projects.purge()
+        await harness.projects.delete(harness.tenant, harness.of_file)
+    await harness.projects.purge()
 
 
 @pytest.mark.parametrize("deleted", ["the project", "the file"])
 async def test_a_delete_while_the_tasks_are_written_leaves_none(
-    world: Canary, deleted: str, monkeypatch: pytest.MonkeyPatch
+    harness: Canary, deleted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = world.labels.add_tasks
+    add = harness.labels.add_tasks
 
     async def delete_and_add(project: Project, texts: list[str], *, first: int) -> None:
-        await taken_back(world, deleted)
+        await taken_back(harness, deleted)
         await add(project, texts, first=first)
 
-    monkeypatch.setattr(world.labels, "add_tasks", delete_and_add)
-    await world.projects.create_for(await world.rows())
-    await world.nothing_is_left()
-    assert len(await eventually(lambda: world.of(LabelsDeleted))) == 1
+    monkeypatch.setattr(harness.labels, "add_tasks", delete_and_add)
+    await harness.projects.create_for(await harness.rows())
+    await harness.nothing_is_left()
+    assert len(await eventually(lambda: harness.of(LabelsDeleted))) == 1
 
 
 async def test_tasks_written_between_the_removal_and_the_word_of_it_are_removed_too(
-    world: Canary, monkeypatch: pytest.MonkeyPatch
+    harness: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, remove = world.labels.add_tasks, Labels.remove_tasks
+    add, remove = harness.labels.add_tasks, Labels.remove_tasks
     adding, removed = asyncio.Event(), asyncio.Event()
 
     async def add_late(project: Project, texts: list[str], *, first: int) -> None:
@@ -172,75 +172,75 @@ async def test_tasks_written_between_the_removal_and_the_word_of_it_are_removed_
 
     async def remove_before_the_writer_ends(labels: Labels, project: Project) -> None:
         await remove(labels, project)
-        if project.tenant_id == world.tenant:
+        if project.tenant_id == harness.tenant:
             removed.set()
             await writing
 
-    monkeypatch.setattr(world.labels, "add_tasks", add_late)
+    monkeypatch.setattr(harness.labels, "add_tasks", add_late)
     monkeypatch.setattr(Labels, "remove_tasks", remove_before_the_writer_ends)
-    writing = asyncio.create_task(world.projects.create_for(await world.rows()))
+    writing = asyncio.create_task(harness.projects.create_for(await harness.rows()))
     await adding.wait()
-    await world.projects.delete(world.tenant, world.of_file)
-    await world.projects.purge()
-    await world.nothing_is_left()
+    await harness.projects.delete(harness.tenant, harness.of_file)
+    await harness.projects.purge()
+    await harness.nothing_is_left()
 
 
 @pytest.mark.parametrize("deleted", ["the project", "the file"])
 async def test_rows_that_come_again_take_along_what_a_killed_attempt_wrote(
-    world: Canary, deleted: str, monkeypatch: pytest.MonkeyPatch
+    harness: Canary, deleted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, left = world.labels.add_tasks, 0
+    add, left = harness.labels.add_tasks, 0
 
     async def add_late_and_die(project: Project, texts: list[str], *, first: int) -> None:
         nonlocal left
-        await taken_back(world, deleted)
+        await taken_back(harness, deleted)
         await add(project, texts, first=first)
-        left = await world.count("tasks")
+        left = await harness.count("tasks")
         raise TimeoutError
 
-    rows = await world.rows()
+    rows = await harness.rows()
     with monkeypatch.context() as patched, pytest.raises(TimeoutError):
-        patched.setattr(world.labels, "add_tasks", add_late_and_die)
-        await world.projects.create_for(rows)
+        patched.setattr(harness.labels, "add_tasks", add_late_and_die)
+        await harness.projects.create_for(rows)
     assert left > 0, "of the attempt that was killed"
-    await world.projects.create_for(rows)
-    await world.projects.purge()
-    await world.nothing_is_left()
+    await harness.projects.create_for(rows)
+    await harness.projects.purge()
+    await harness.nothing_is_left()
 
 
 async def test_answers_written_while_their_project_is_deleted_do_not_stay(
-    world: Canary, monkeypatch: pytest.MonkeyPatch
+    harness: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await world.project()
-    task = (await world.client.get(f"/projects/{world.of_file}/tasks")).json()["data"][0]
-    await world.client.post(f"/projects/{world.of_file}/tasks/{task['id']}", json={"answer": "another"})
-    objects = world.projects._objects
+    await harness.project()
+    task = (await harness.client.get(f"/projects/{harness.of_file}/tasks")).json()["data"][0]
+    await harness.client.post(f"/projects/{harness.of_file}/tasks/{task['id']}", json={"answer": "another"})
+    objects = harness.projects._objects
     put = objects.put_bytes
 
     async def put_late(key: str, body: bytes, content_type: str) -> ObjectRef:
-        await world.projects.delete(world.tenant, world.of_file)
-        await world.projects.purge()
+        await harness.projects.delete(harness.tenant, harness.of_file)
+        await harness.projects.purge()
         return await put(key, body, content_type)
 
     monkeypatch.setattr(objects, "put_bytes", put_late)
     with pytest.raises(NotFound):
-        await world.projects.publish(world.tenant, world.of_file)
-    await world.nothing_is_left()
+        await harness.projects.publish(harness.tenant, harness.of_file)
+    await harness.nothing_is_left()
 
 
-async def test_answers_that_a_killed_publication_left_of_a_deleted_project_are_removed(world: Canary) -> None:
-    await world.client.delete(await world.project())
-    await world.nothing_is_left()
+async def test_answers_that_a_killed_publication_left_of_a_deleted_project_are_removed(harness: Canary) -> None:
+    await harness.client.delete(await harness.project())
+    await harness.nothing_is_left()
 
     async def purged() -> bool:
-        return await world.count("projects", state="purged") == 1
+        return await harness.count("projects", state="purged") == 1
 
     await eventually(purged)
-    made = await world.client.post("/projects", json={"name": "n", "rows": ["a"]})
-    objects, open_project = world.space.objects(), made.json()["id"]
-    for name in (world.of_file, open_project, "proj_of_an_older_copy"):
-        await objects.put_bytes(f"tenants/{world.tenant}/labels/{name}/1-late.jsonl", world.bare)
-    await OrphanSweep(objects, "labeling", {"labels": world.labels.orphaned_labels}, every=1, age=-60).sweep()
-    assert sorted(key.split("/")[3] for key in await objects.keys(f"tenants/{world.tenant}/labels/")) == sorted(
+    made = await harness.client.post("/projects", json={"name": "n", "rows": ["a"]})
+    objects, open_project = harness.space.objects(), made.json()["id"]
+    for name in (harness.of_file, open_project, "proj_of_an_older_copy"):
+        await objects.put_bytes(f"tenants/{harness.tenant}/labels/{name}/1-late.jsonl", harness.bare)
+    await OrphanSweep(objects, "labeling", {"labels": harness.labels.orphaned_labels}, every=1, age=-60).sweep()
+    assert sorted(key.split("/")[3] for key in await objects.keys(f"tenants/{harness.tenant}/labels/")) == sorted(
         [open_project, "proj_of_an_older_copy"]
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from labeling_world import World
+from labeling_harness import Harness
 
 from chassis.ids import derived_id
 from labeling.app import build
@@ -40,23 +40,23 @@ async def project(http: httpx2.AsyncClient, rows: int = 3, **body: object) -> st
     return answer.json()["id"]
 
 
-async def end_holds(world: World) -> None:
+async def end_holds(harness: Harness) -> None:
     """As if everybody had held their task for ten minutes."""
-    held = await world.database["tasks"].update_many(
-        {"tenant_id": world.tenant, "held_until_ms": {"$gt": 0}}, {"$set": {"held_until_ms": 1}}
+    held = await harness.database["tasks"].update_many(
+        {"tenant_id": harness.tenant, "held_until_ms": {"$gt": 0}}, {"$set": {"held_until_ms": 1}}
     )
     assert held.modified_count > 0
 
 
-async def test_an_unlabelled_file_becomes_one_project(world: World) -> None:
-    async with world.http() as http:
-        objects = world.space.objects()
+async def test_an_unlabelled_file_becomes_one_project(harness: Harness) -> None:
+    async with harness.http() as http:
+        objects = harness.space.objects()
         await objects.prepare()
         records = await objects.put_bytes(
             "rows.jsonl", '{"text":"一\u2028二\u2029三\u0085四"}\n{"text":"two"}\n'.encode()
         )
         for _ in range(2):
-            await world.publish(world.requested(filename="rows.jsonl", rows=2, records=records))
+            await harness.publish(harness.requested(filename="rows.jsonl", rows=2, records=records))
 
         async def listed():
             data = (await http.get("/projects")).json()["data"]
@@ -112,54 +112,54 @@ async def test_tasks_are_written_in_few_calls(space: Space) -> None:
     assert counted.calls <= 10
 
 
-async def test_a_file_that_was_deleted_makes_no_project_and_no_dead_letter(world: World) -> None:
-    async with world.http() as http:
-        objects = world.space.objects()
+async def test_a_file_that_was_deleted_makes_no_project_and_no_dead_letter(harness: Harness) -> None:
+    async with harness.http() as http:
+        objects = harness.space.objects()
         gone = (await objects.put_bytes("gone.jsonl", b'{"text":"x"}')).model_copy(update={"key": "gone"})
         there = await objects.put_bytes("there.jsonl", b'{"text":"x"}')
         for records in (gone, there):
-            await world.publish(world.requested(rows=1, records=records))
+            await harness.publish(harness.requested(rows=1, records=records))
 
         async def listed() -> bool:
             assert [one["total"] for one in (await http.get("/projects")).json()["data"]] == [1]
             return True
 
         await eventually(listed)
-        assert [event for _, event in world.dead.events if event.tenant_id == world.tenant] == []
+        assert [event for _, event in harness.dead.events if event.tenant_id == harness.tenant] == []
 
 
-async def test_answers_are_published_as_rows(world: World) -> None:
-    async with world.http() as http:
+async def test_answers_are_published_as_rows(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http, labels=["a", "b"], instructions="Choose a or b.")
         assert (await http.post(f"/projects/{one}/publish")).status_code == 409
         for answer in ("a", "b"):
             task = (await http.post(f"/projects/{one}/next")).json()
             assert (await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": answer})).status_code == 200
         assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == 1
-        published = (await eventually(lambda: world.of(LabelsPublished)))[0]
+        published = (await eventually(lambda: harness.of(LabelsPublished)))[0]
         assert published.name == (await http.get(f"/projects/{one}")).json()["name"] != ""
-        rows = [json.loads(line) for line in (await world.space.objects().get_bytes(published.records)).splitlines()]
+        rows = [json.loads(line) for line in (await harness.space.objects().get_bytes(published.records)).splitlines()]
         assert [row["messages"][-1]["content"] for row in rows] == ["a", "b"]
         assert rows[0]["messages"][0] == {"role": "system", "content": "Choose a or b."}
 
 
-async def test_the_same_answers_are_published_once(world: World) -> None:
+async def test_the_same_answers_are_published_once(harness: Harness) -> None:
     """A retry must not make a second dataset version, and so a second fine-tune; a new answer must."""
-    async with world.http() as http:
+    async with harness.http() as http:
         one = await project(http)
         for publications in (1, 2):
             task = (await http.post(f"/projects/{one}/next")).json()
             await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": "a"})
             for _ in range(2):
                 assert (await http.post(f"/projects/{one}/publish")).json()["publications"] == publications
-        published = await eventually(lambda: len(world.of(LabelsPublished)) > 1 and world.of(LabelsPublished))
+        published = await eventually(lambda: len(harness.of(LabelsPublished)) > 1 and harness.of(LabelsPublished))
         assert [(event.publication, event.rows) for event in published] == [(1, 1), (2, 2)]
-        objects = world.space.objects()
-        assert set(await objects.keys(f"tenants/{world.tenant}/")) == {event.records.key for event in published}
+        objects = harness.space.objects()
+        assert set(await objects.keys(f"tenants/{harness.tenant}/")) == {event.records.key for event in published}
 
 
-async def test_an_answer_must_be_one_of_the_labels(world: World) -> None:
-    async with world.http() as http:
+async def test_an_answer_must_be_one_of_the_labels(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http, labels=["a", "b"])
         task = (await http.post(f"/projects/{one}/next")).json()
         refused = await http.post(f"/projects/{one}/tasks/{task['id']}", json={"answer": "c"})
@@ -186,9 +186,9 @@ async def answered(http: httpx2.AsyncClient, one: str, *answers: str) -> None:
     ],
 )
 async def test_answers_that_are_none_of_the_new_labels_are_asked_for_again(
-    world: World, before: list[str], answers: list[str], labels: list[str], reopened: int
+    harness: Harness, before: list[str], answers: list[str], labels: list[str], reopened: int
 ) -> None:
-    async with world.http() as http:
+    async with harness.http() as http:
         one = await project(http, labels=before)
         await answered(http, one, *answers)
         changed = (await http.patch(f"/projects/{one}", json={"labels": labels})).json()
@@ -200,20 +200,20 @@ async def test_answers_that_are_none_of_the_new_labels_are_asked_for_again(
         published = await http.post(f"/projects/{one}/publish")
         assert published.status_code == (200 if reopened < 2 else 409)
         if reopened < 2:
-            event = (await eventually(lambda: world.of(LabelsPublished)))[0]
-            rows = [json.loads(row) for row in (await world.space.objects().get_bytes(event.records)).splitlines()]
+            event = (await eventually(lambda: harness.of(LabelsPublished)))[0]
+            rows = [json.loads(row) for row in (await harness.space.objects().get_bytes(event.records)).splitlines()]
             kept = [answer for answer in answers if not labels or answer in [label.strip() for label in labels]]
             assert [row["messages"][-1]["content"] for row in rows] == kept
 
 
-async def test_an_answer_that_came_in_while_the_labels_changed_is_not_published(world: World) -> None:
-    async with world.http() as http:
+async def test_an_answer_that_came_in_while_the_labels_changed_is_not_published(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http, labels=["a", "b"])
         await answered(http, one, "a", "b")
-        tasks = world.database["tasks"]
-        await tasks.update_one({"tenant_id": world.tenant, "answer": "a"}, {"$set": {"answer": "old label"}})
+        tasks = harness.database["tasks"]
+        await tasks.update_one({"tenant_id": harness.tenant, "answer": "a"}, {"$set": {"answer": "old label"}})
         assert (await http.post(f"/projects/{one}/publish")).json()["answered"] == 1
-        await tasks.update_one({"tenant_id": world.tenant, "answer": "b"}, {"$set": {"answer": "old label"}})
+        await tasks.update_one({"tenant_id": harness.tenant, "answer": "b"}, {"$set": {"answer": "old label"}})
         assert (await http.post(f"/projects/{one}/publish")).json()["error"]["code"] == "nothing_labelled"
 
 
@@ -237,8 +237,10 @@ HALF = "cut \ud83d"
     ],
     ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
 )
-async def test_a_request_that_cannot_be_kept_is_told_its_field(world: World, path: str, body: Any, param: str) -> None:
-    async with world.http() as http:
+async def test_a_request_that_cannot_be_kept_is_told_its_field(
+    harness: Harness, path: str, body: Any, param: str
+) -> None:
+    async with harness.http() as http:
         one = await project(http)
         task = (await http.post(f"/projects/{one}/next")).json()["id"]
         where = path.replace("PROJECT", one).replace("TASK", task)
@@ -248,10 +250,10 @@ async def test_a_request_that_cannot_be_kept_is_told_its_field(world: World, pat
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
-async def test_two_people_do_not_get_the_same_task(world: World) -> None:
-    async with world.http() as http:
+async def test_two_people_do_not_get_the_same_task(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http)
-        other = {"authorization": f"Bearer {world.space.bearer('labeling', world.tenant, role='labeler')}"}
+        other = {"authorization": f"Bearer {harness.space.bearer('labeling', harness.tenant, role='labeler')}"}
         first = (await http.post(f"/projects/{one}/next")).json()
         again = (await http.post(f"/projects/{one}/next")).json()
         second = (await http.post(f"/projects/{one}/next", headers=other)).json()
@@ -259,17 +261,17 @@ async def test_two_people_do_not_get_the_same_task(world: World) -> None:
         assert second["id"] != first["id"]
         taken = await http.post(f"/projects/{one}/tasks/{second['id']}", json={"answer": "x"})
         assert taken.status_code == 409
-        await end_holds(world)
+        await end_holds(harness)
         freed = (await http.post(f"/projects/{one}/next", headers=other)).json()
         assert freed["id"] == first["id"]
 
 
-async def test_a_late_answer_does_not_replace_another_persons(world: World) -> None:
-    async with world.http() as http:
+async def test_a_late_answer_does_not_replace_another_persons(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http)
-        other = {"authorization": f"Bearer {world.space.bearer('labeling', world.tenant, role='labeler')}"}
+        other = {"authorization": f"Bearer {harness.space.bearer('labeling', harness.tenant, role='labeler')}"}
         task = (await http.post(f"/projects/{one}/next")).json()
-        await end_holds(world)
+        await end_holds(harness)
         assert (await http.post(f"/projects/{one}/next", headers=other)).json()["id"] == task["id"]
         path = f"/projects/{one}/tasks/{task['id']}"
         assert (await http.post(path, json={"answer": "theirs"}, headers=other)).status_code == 200
@@ -278,8 +280,8 @@ async def test_a_late_answer_does_not_replace_another_persons(world: World) -> N
         assert (await http.get(f"/projects/{one}/tasks")).json()["data"][0]["answer"] == "theirs"
 
 
-async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(world: World) -> None:
-    async with world.http() as http:
+async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http, 2)
         skipped = (await http.post(f"/projects/{one}/next")).json()
         assert (await http.post(f"/projects/{one}/tasks/{skipped['id']}/skip")).status_code == 204
@@ -292,12 +294,12 @@ async def test_a_skipped_task_comes_last_and_an_answer_can_be_corrected(world: W
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-async def test_tasks_that_were_skipped_at_once_are_all_on_some_page(world: World, limit: int) -> None:
-    async with world.http() as http:
+async def test_tasks_that_were_skipped_at_once_are_all_on_some_page(harness: Harness, limit: int) -> None:
+    async with harness.http() as http:
         one = await project(http, 5)
         first = [task["id"] for task in (await http.get(f"/projects/{one}/tasks")).json()["data"]]
         last = {"$set": {"position": 5}}  # as of people who each found 4 to be the last
-        await world.database["tasks"].update_many({"_id": {"$in": first[:3]}}, last)
+        await harness.database["tasks"].update_many({"_id": {"$in": first[:3]}}, last)
         seen: list[str] = []
         page: dict[str, Any] = {"has_more": True, "last_id": None}
         while page["has_more"]:
@@ -307,17 +309,17 @@ async def test_tasks_that_were_skipped_at_once_are_all_on_some_page(world: World
         assert seen == [*first[3:], *sorted(first[:3])]
 
 
-def rated(world: World, number: int) -> FeedbackRecorded:
+def rated(harness: Harness, number: int) -> FeedbackRecorded:
     return FeedbackRecorded(
-        tenant_id=world.tenant, feedback_id=f"fb_{world.tenant}_{number}", chat_id="c", model="m", rating="up"
+        tenant_id=harness.tenant, feedback_id=f"fb_{harness.tenant}_{number}", chat_id="c", model="m", rating="up"
     )
 
 
-async def test_feedback_arrives_once_and_all_of_it_can_be_reached(world: World) -> None:
-    async with world.http() as http:
+async def test_feedback_arrives_once_and_all_of_it_can_be_reached(harness: Harness) -> None:
+    async with harness.http() as http:
         for number in range(5):
             for _ in range(2):
-                await world.rate(rated(world, number))
+                await harness.rate(rated(harness, number))
 
         async def all_there() -> bool:
             return len((await http.get("/feedback")).json()["data"]) == 5
@@ -329,36 +331,36 @@ async def test_feedback_arrives_once_and_all_of_it_can_be_reached(world: World) 
             after = {"after": page["last_id"]} if page["last_id"] else {}
             page = (await http.get("/feedback", params={"limit": 2, **after})).json()
             seen += [one["id"] for one in page["data"]]
-        assert sorted(seen) == [rated(world, number).feedback_id for number in range(5)]
-        never = await http.get("/feedback", params={"after": rated(world, 9).feedback_id})
+        assert sorted(seen) == [rated(harness, number).feedback_id for number in range(5)]
+        never = await http.get("/feedback", params={"after": rated(harness, 9).feedback_id})
         assert never.json()["error"]["param"] == "after"
 
 
-async def test_feedback_that_is_taken_back_is_in_the_inbox_no_more(world: World) -> None:
-    async with world.http() as http:
+async def test_feedback_that_is_taken_back_is_in_the_inbox_no_more(harness: Harness) -> None:
+    async with harness.http() as http:
 
         async def inbox() -> list[str]:
             return [one["id"] for one in (await http.get("/feedback")).json()["data"]]
 
-        await world.rate(rated(world, 1))
-        await world.rate(rated(world, 2))
+        await harness.rate(rated(harness, 1))
+        await harness.rate(rated(harness, 2))
         await eventually(inbox)
-        await world.rate(FeedbackDeleted(tenant_id=world.tenant, feedback_id=rated(world, 2).feedback_id))
-        await world.rate(rated(world, 2))  # events may come again, also after those that follow them
-        await world.rate(rated(world, 3))
+        await harness.rate(FeedbackDeleted(tenant_id=harness.tenant, feedback_id=rated(harness, 2).feedback_id))
+        await harness.rate(rated(harness, 2))  # events may come again, also after those that follow them
+        await harness.rate(rated(harness, 3))
 
         async def only_the_others() -> bool:
-            return sorted(await inbox()) == [rated(world, number).feedback_id for number in (1, 3)]
+            return sorted(await inbox()) == [rated(harness, number).feedback_id for number in (1, 3)]
 
         await eventually(only_the_others)
-        after = (await http.get("/feedback", params={"after": rated(world, 2).feedback_id})).json()
-        assert rated(world, 2).feedback_id not in [one["id"] for one in after["data"]]
+        after = (await http.get("/feedback", params={"after": rated(harness, 2).feedback_id})).json()
+        assert rated(harness, 2).feedback_id not in [one["id"] for one in after["data"]]
 
 
-async def test_another_tenant_finds_nothing(world: World) -> None:
-    async with world.http() as http:
+async def test_another_tenant_finds_nothing(harness: Harness) -> None:
+    async with harness.http() as http:
         one = await project(http)
-        stranger = world.space.headers("labeling", world.stranger)
+        stranger = harness.space.headers("labeling", harness.stranger)
         for path in (f"/projects/{one}", f"/projects/{one}/tasks"):
             assert (await http.get(path, headers=stranger)).status_code == 404
         assert (await http.get("/projects", headers=stranger)).json()["data"] == []

@@ -1,4 +1,4 @@
-"""Makes `tgi_world` importable, and the launcher be looked at often."""
+"""Makes `tgi_harness` importable, and the launcher be looked at often."""
 
 import sys
 from pathlib import Path

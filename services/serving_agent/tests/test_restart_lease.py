@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from tgi_world import restart_lease
+from tgi_harness import restart_lease
 
 from serving_agent import restart_lease as lease_module
 from serving_agent.restart_lease import RestartLease

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 from fastapi import FastAPI
-from tgi_world import agent_settings
+from tgi_harness import agent_settings
 
 from schemas import AdapterEvicted, AdapterResident, ReplicaReady
 from schemas.artifacts import BASE_FILE, BaseModelSpec

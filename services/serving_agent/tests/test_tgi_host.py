@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tgi_world import restart_lease, tgi
+from tgi_harness import restart_lease, tgi
 
 from chassis.errors import Transient
 from serving import AdapterRefused, BaseRefused

@@ -23,7 +23,7 @@ E = TypeVar("E", bound=Event)
 
 
 @dataclass
-class World:
+class Harness:
     """A running labeling, and one test's two tenants in it."""
 
     space: Space
@@ -81,9 +81,9 @@ async def shared(shared_space: Space) -> AsyncIterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def world(shared: dict[str, Any]) -> World:
+def harness(shared: dict[str, Any]) -> Harness:
     """The shared labeling, with use cases of the test's own."""
     service = shared["service"]
     labels = Labels(*service._stores, *(service.collection(name) for name in ("tasks", "feedback", "deleted_files")))
     projects = Projects(labels, service.objects, most=100, held_seconds=60, owner="test")
-    return World(**shared, labels=labels, projects=projects)
+    return Harness(**shared, labels=labels, projects=projects)

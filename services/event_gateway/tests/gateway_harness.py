@@ -62,7 +62,7 @@ class Accounts:
 
 
 @dataclass
-class World:
+class Harness:
     """A running gateway, and one test's two tenants and their keys."""
 
     space: Space
@@ -123,32 +123,32 @@ class World:
 
 
 @asynccontextmanager
-async def gateway(space: Space, *, of: World | None = None, **overrides: Any) -> AsyncIterator[World]:
+async def gateway(space: Space, *, of: Harness | None = None, **overrides: Any) -> AsyncIterator[Harness]:
     """A gateway of a test's own, for new tenants or those of another."""
     app = build(space.settings(Settings, "event_gateway", **{"webhooks_to_inside": True, **overrides}))
     accounts = Accounts()
     app.state.service.authenticator.ask(accounts)
     async with running(app) as url, httpx2.AsyncClient(base_url=f"{url}/v1", timeout=60) as http:
-        world = World(space, http, app, accounts)
-        yield replace(world, tenant=of.tenant, other=of.other) if of else world
+        harness = Harness(space, http, app, accounts)
+        yield replace(harness, tenant=of.tenant, other=of.other) if of else harness
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(shared_space: Space) -> AsyncIterator[World]:
+async def shared(shared_space: Space) -> AsyncIterator[Harness]:
     """One gateway for the tests of this module; each brings its own tenants."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("event_gateway.worker.LOOK_SECONDS", 0.2)
         async with (
-            gateway(shared_space, **SMALL) as world,
-            shared_space.probe("feedback", "models", "drift") as world.seen,
+            gateway(shared_space, **SMALL) as harness,
+            shared_space.probe("feedback", "models", "drift") as harness.seen,
         ):
-            yield world
+            yield harness
 
 
 @pytest.fixture
-def world(shared: World) -> World:
+def harness(shared: Harness) -> Harness:
     """The shared gateway, and tenants that it has not heard of."""
-    return World(shared.space, shared.http, shared.app, shared.accounts, shared.seen)
+    return Harness(shared.space, shared.http, shared.app, shared.accounts, shared.seen)
 
 
 def feedback(event_id: str = "1", **data: Any) -> dict[str, Any]:
