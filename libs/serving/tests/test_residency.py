@@ -106,7 +106,7 @@ class Registry(StubPeer):
         return [{**item, "resident": item["adapter_id"] in self.resident} for item in self.wanted]
 
 
-class World:
+class Harness:
     """A replica's residency, and what it said."""
 
     def __init__(self, objects: Objects, folder: Path) -> None:
@@ -178,26 +178,26 @@ class World:
 
 
 @pytest_asyncio.fixture
-async def world(space: Space, tmp_path: Path) -> AsyncIterator[World]:
+async def harness(space: Space, tmp_path: Path) -> AsyncIterator[Harness]:
     objects = space.objects()
     await objects.prepare()
-    made = World(objects, tmp_path / "adapters")
+    made = Harness(objects, tmp_path / "adapters")
     yield made
     await made.residency.close()
     objects.close()
 
 
-async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: World) -> None:
-    one, two = await world.adapter(1), await world.adapter(2, "tenant_b")
-    await world.residency.synchronise()
-    await world.residency.synchronise()
-    assert sorted(world.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
-    assert len(world.of_adapters()) == 2
-    resident = next(event for event in world.said if isinstance(event, AdapterResident) and event.adapter_id == one)
+async def test_what_the_registry_wants_is_loaded_proven_and_said_once(harness: Harness) -> None:
+    one, two = await harness.adapter(1), await harness.adapter(2, "tenant_b")
+    await harness.residency.synchronise()
+    await harness.residency.synchronise()
+    assert sorted(harness.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
+    assert len(harness.of_adapters()) == 2
+    resident = next(event for event in harness.said if isinstance(event, AdapterResident) and event.adapter_id == one)
     assert (resident.model_id, resident.replica_id, resident.replica_url) == ("ft:1", "replica-1", "http://replica-1")
     assert (resident.fingerprint_delta, resident.base_delta) == (0.0, 8.75)
-    assert world.host.held == {one, two}
-    assert world.registry.asked[0] == {
+    assert harness.host.held == {one, two}
+    assert harness.registry.asked[0] == {
         "path": "/internal/adapters",
         "tenant_id": "",
         "base_model": "tiny-test",
@@ -207,24 +207,24 @@ async def test_what_the_registry_wants_is_loaded_proven_and_said_once(world: Wor
     }
 
 
-async def test_a_broker_that_is_away_silences_nobody_and_hears_all_later(world: World) -> None:
-    one, two = await world.adapter(1), await world.adapter(2)
-    world.broker_away = True
+async def test_a_broker_that_is_away_silences_nobody_and_hears_all_later(harness: Harness) -> None:
+    one, two = await harness.adapter(1), await harness.adapter(2)
+    harness.broker_away = True
     tried: list[Event] = []
-    publish = world._publish
+    publish = harness._publish
 
     async def trying(event: Event) -> None:
         tried.append(event)
         await publish(event)
 
-    world.residency._announcements._publish = trying
-    await world.residency.synchronise()
-    assert (len(world.registry.asked), world.host.held) == (1, {one, two})
+    harness.residency._announcements._publish = trying
+    await harness.residency.synchronise()
+    assert (len(harness.registry.asked), harness.host.held) == (1, {one, two})
     assert len(tried) == 1, "a broker that is away is waited for once in a look"
-    world.broker_away = False
-    await world.residency.synchronise()
-    assert isinstance(world.said[0], ReplicaReady)
-    assert {adapter_id for adapter_id, _ in world.heard(AdapterResident)} == {one, two}
+    harness.broker_away = False
+    await harness.residency.synchronise()
+    assert isinstance(harness.said[0], ReplicaReady)
+    assert {adapter_id for adapter_id, _ in harness.heard(AdapterResident)} == {one, two}
 
 
 @pytest.fixture
@@ -234,49 +234,49 @@ def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 async def test_what_the_registry_lost_is_said_again_and_what_it_believes_is_not(
-    world: World, a_minute_later: Callable[[], None]
+    harness: Harness, a_minute_later: Callable[[], None]
 ) -> None:
-    one, _ = await world.adapter(1), await world.adapter(2)
-    await world.residency.synchronise()
-    world.said.clear()
-    world.registry.resident.discard(one)
-    await world.residency.synchronise()
-    assert world.said == [], "it may be on its way"
+    one, _ = await harness.adapter(1), await harness.adapter(2)
+    await harness.residency.synchronise()
+    harness.said.clear()
+    harness.registry.resident.discard(one)
+    await harness.residency.synchronise()
+    assert harness.said == [], "it may be on its way"
     a_minute_later()
-    await world.residency.synchronise()
-    assert {event.adapter_id for event in world.said if isinstance(event, AdapterResident)} == {one}
-    assert [event for event in world.said if isinstance(event, ReplicaReady)]
+    await harness.residency.synchronise()
+    assert {event.adapter_id for event in harness.said if isinstance(event, AdapterResident)} == {one}
+    assert [event for event in harness.said if isinstance(event, ReplicaReady)]
 
 
 async def test_an_engine_that_cannot_echo_lives_once_it_is_known_what_it_lost(
-    world: World, a_minute_later: Callable[[], None]
+    harness: Harness, a_minute_later: Callable[[], None]
 ) -> None:
     """It would answer for an adapter that it lost with its base."""
-    one, two = await world.adapter(1), await world.adapter(2)
-    await world.residency.synchronise()
-    world.registry.asked.clear()
-    world.host = FolderHost(BASE)
-    world.host.capabilities = ()
-    replica, world.registry_hears = world.replica(), False
-    world.broker_away = True
+    one, two = await harness.adapter(1), await harness.adapter(2)
+    await harness.residency.synchronise()
+    harness.registry.asked.clear()
+    harness.host = FolderHost(BASE)
+    harness.host.capabilities = ()
+    replica, harness.registry_hears = harness.replica(), False
+    harness.broker_away = True
     await replica.synchronise()
-    world.broker_away = False
+    harness.broker_away = False
     await replica.synchronise()
-    assert {adapter_id for adapter_id, _ in world.heard(AdapterEvicted)} == {one, two}
+    assert {adapter_id for adapter_id, _ in harness.heard(AdapterEvicted)} == {one, two}
     await replica.synchronise()
-    assert [one["lives"] for one in world.registry.asked] == [False] * 3, "the registry may still route to it"
-    assert world.host.held == set()
+    assert [one["lives"] for one in harness.registry.asked] == [False] * 3, "the registry may still route to it"
+    assert harness.host.held == set()
     a_minute_later()
-    world.registry_hears = True
+    harness.registry_hears = True
     await replica.synchronise()
-    assert [one["lives"] for one in world.registry.asked[-2:]] == [False, True]
-    assert (world.host.held, world.registry.resident) == ({one, two}, {one, two})
+    assert [one["lives"] for one in harness.registry.asked[-2:]] == [False, True]
+    assert (harness.host.held, harness.registry.resident) == ({one, two}, {one, two})
 
 
-async def test_each_life_says_which_base_it_holds_and_before_anything_else(world: World) -> None:
-    await world.adapter(1)
+async def test_each_life_says_which_base_it_holds_and_before_anything_else(harness: Harness) -> None:
+    await harness.adapter(1)
     for _ in range(2):
-        await world.residency.synchronise()
+        await harness.residency.synchronise()
     ready = ReplicaReady(
         tenant_id="",
         replica_id="replica-1",
@@ -286,35 +286,35 @@ async def test_each_life_says_which_base_it_holds_and_before_anything_else(world
         base_digest=BASE.digest,
         capabilities=["echo"],
     )
-    assert [isinstance(event, ReplicaReady) for event in world.said] == [True, False]
-    assert world.said[0] == ready
-    await world.replica().synchronise()
-    assert world.said[2:] == [ready, world.said[1]]
+    assert [isinstance(event, ReplicaReady) for event in harness.said] == [True, False]
+    assert harness.said[0] == ready
+    await harness.replica().synchronise()
+    assert harness.said[2:] == [ready, harness.said[1]]
 
 
 @pytest.mark.parametrize("wrong", [BaseRefused("other files"), Transient("it does not say")])
-async def test_who_cannot_prove_its_base_says_nothing_and_asks_for_nothing(world: World, wrong: Exception) -> None:
-    await world.adapter(1)
-    world.host.wrong = wrong
+async def test_who_cannot_prove_its_base_says_nothing_and_asks_for_nothing(harness: Harness, wrong: Exception) -> None:
+    await harness.adapter(1)
+    harness.host.wrong = wrong
     with pytest.raises(type(wrong)):
-        await world.residency.synchronise()
-    assert (world.said, world.registry.asked) == ([], [])
-    world.host.wrong = None
-    await world.residency.synchronise()
-    world.host.wrong, world.registry.asked = wrong, []
+        await harness.residency.synchronise()
+    assert (harness.said, harness.registry.asked) == ([], [])
+    harness.host.wrong = None
+    await harness.residency.synchronise()
+    harness.host.wrong, harness.registry.asked = wrong, []
     with pytest.raises(type(wrong)):
-        await world.residency.synchronise()
-    assert world.registry.asked == [], "the registry takes it for silent"
+        await harness.residency.synchronise()
+    assert harness.registry.asked == [], "the registry takes it for silent"
 
 
-async def test_an_adapter_nobody_wants_any_more_is_evicted_under_its_tenant(world: World) -> None:
-    one, two = await world.adapter(1, "tenant_a"), await world.adapter(2, "tenant_b")
-    await world.residency.synchronise()
-    world.unwant(two)
-    await world.residency.synchronise()
-    await world.residency.synchronise()
-    assert world.heard(AdapterEvicted) == [(two, "tenant_b")]
-    assert world.host.held == {one}
+async def test_an_adapter_nobody_wants_any_more_is_evicted_under_its_tenant(harness: Harness) -> None:
+    one, two = await harness.adapter(1, "tenant_a"), await harness.adapter(2, "tenant_b")
+    await harness.residency.synchronise()
+    harness.unwant(two)
+    await harness.residency.synchronise()
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterEvicted) == [(two, "tenant_b")]
+    assert harness.host.held == {one}
 
 
 async def test_both_facts_can_be_read_from_kafka(space: Space) -> None:
@@ -367,15 +367,15 @@ def _another_version(folder: Path) -> None:
     "spoil", [_without_base, _not_json, _a_list, _off_its_fingerprint, _one_log_prob_too_few, _another_version]
 )
 async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
-    world: World, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:
-    bad = await world.adapter(1, spoil=spoil)
-    good = await world.adapter(2)
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == [(good, "tenant_a")]
-    assert world.host.held == {good}
+    bad = await harness.adapter(1, spoil=spoil)
+    good = await harness.adapter(2)
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == [(good, "tenant_a")]
+    assert harness.host.held == {good}
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "refused"}) == 1
-    [told] = world.load_failures()
+    [told] = harness.load_failures()
     assert (told.adapter_id, told.permanent) == (bad, True)
     read: list[str] = []
 
@@ -383,69 +383,69 @@ async def test_a_bad_adapter_is_refused_once_and_holds_up_nobody(
         read.append(ref.key)
         raise Transient("read again")
 
-    monkeypatch.setattr(world.objects, "get_bytes", never)
-    await world.residency.synchronise()
+    monkeypatch.setattr(harness.objects, "get_bytes", never)
+    await harness.residency.synchronise()
     assert read == []
-    assert world.host.held == {good}
+    assert harness.host.held == {good}
 
 
-async def test_files_under_the_id_of_another_adapter_are_refused(world: World) -> None:
-    one = await world.adapter(1)
-    world.registry.wanted[0]["adapter_id"] = "ad-another"
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == []
-    assert world.host.held == set()
-    world.registry.wanted[0]["adapter_id"] = one
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == [(one, "tenant_a")]
+async def test_files_under_the_id_of_another_adapter_are_refused(harness: Harness) -> None:
+    one = await harness.adapter(1)
+    harness.registry.wanted[0]["adapter_id"] = "ad-another"
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == []
+    assert harness.host.held == set()
+    harness.registry.wanted[0]["adapter_id"] = one
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == [(one, "tenant_a")]
 
 
-async def test_what_could_not_be_fetched_is_tried_again(world: World) -> None:
-    late = await world.adapter(1)
-    weights = next(key for key in await world.objects.keys("tenants/") if key.endswith(".safetensors"))
-    await world.objects.delete(weights)
-    good = await world.adapter(2)
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == [(good, "tenant_a")]
-    await world.objects.put_file(weights, world.folder / "1/adapter_model.safetensors")
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == [(good, "tenant_a"), (late, "tenant_a")]
+async def test_what_could_not_be_fetched_is_tried_again(harness: Harness) -> None:
+    late = await harness.adapter(1)
+    weights = next(key for key in await harness.objects.keys("tenants/") if key.endswith(".safetensors"))
+    await harness.objects.delete(weights)
+    good = await harness.adapter(2)
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == [(good, "tenant_a")]
+    await harness.objects.put_file(weights, harness.folder / "1/adapter_model.safetensors")
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == [(good, "tenant_a"), (late, "tenant_a")]
 
 
 @pytest.mark.parametrize("room", ["for nothing", "for all but the manifest"])
 async def test_an_adapter_that_the_disk_cannot_hold_waits_for_room(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
 ) -> None:
-    one = await world.adapter(1)
-    files = [path for path in (world.folder / "1").iterdir() if path.name != "manifest.json"]
+    one = await harness.adapter(1)
+    files = [path for path in (harness.folder / "1").iterdir() if path.name != "manifest.json"]
     pages = sum(-(-path.stat().st_size // 4096) for path in files) if room == "for all but the manifest" else 0
     with small_disk(tmp_path / "tmp", 2**24) as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
-        replica = world.replica()
+        replica = harness.replica()
         disk.fill(leave=pages * 4096)
         await replica.synchronise()
         await replica.synchronise()
-        assert world.of_adapters() == []
+        assert harness.of_adapters() == []
         assert list(disk.folder.rglob("*.partial")) == [], "half a file takes no room from others"
         disk.free()
-        await taken(world, replica, [(one, "tenant_a")])
+        await taken(harness, replica, [(one, "tenant_a")])
         await replica.close()
 
 
 async def test_a_proof_that_could_not_be_tried_says_nothing_about_the_adapter(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = await world.adapter(1)
+    one = await harness.adapter(1)
 
     async def busy(folder: Path) -> Any:
         raise Transient("a probe was not answered in time")
 
     with monkeypatch.context() as slow:
-        slow.setattr(world.host, "load", busy)
-        await world.residency.synchronise()
-    assert world.of_adapters() == []
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == [(one, "tenant_a")]
+        slow.setattr(harness.host, "load", busy)
+        await harness.residency.synchronise()
+    assert harness.of_adapters() == []
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == [(one, "tenant_a")]
 
 
 class OutOfMemory(RuntimeError):
@@ -458,27 +458,27 @@ class EngineGone(Exception):
 
 @pytest.mark.parametrize("error", [OutOfMemory("no room for 61 MB"), EngineGone("its thread ended"), MemoryError()])
 async def test_what_is_not_the_adapters_fault_is_tried_again_told_and_forgotten_once_it_is_loaded(
-    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    one = await world.adapter(1)
+    one = await harness.adapter(1)
 
     async def fails(folder: Path) -> Any:
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(world.host, "load", fails)
+        broken.setattr(harness.host, "load", fails)
 
         async def failing() -> bool:
-            await world.residency.synchronise()
+            await harness.residency.synchronise()
             return REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 1
 
         await eventually(failing)
-        await world.residency.synchronise()
-    [told] = world.load_failures()
+        await harness.residency.synchronise()
+    [told] = harness.load_failures()
     assert (told.adapter_id, told.model_id, told.tenant_id, told.permanent) == (one, "ft:1", "tenant_a", False)
     assert type(error).__name__ in told.reason
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "refused"}) == 0
-    await taken(world, world.residency, [(one, "tenant_a")])
+    await taken(harness, harness.residency, [(one, "tenant_a")])
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 0
 
 
@@ -490,22 +490,22 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("away", [Transient("the object store is away"), OSError("no route to 10.0.0.7")])
 async def test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_be_tried_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, away: Exception
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, at_once: None, away: Exception
 ) -> None:
-    await world.adapter(1, spoil=_another_version)
+    await harness.adapter(1, spoil=_another_version)
 
     async def not_there(ref: ObjectRef) -> bytes:
         raise away
 
     with monkeypatch.context() as broken:
-        broken.setattr(world.objects, "get_bytes", not_there)
+        broken.setattr(harness.objects, "get_bytes", not_there)
         for _ in range(2 * failures.TOLD_AFTER):
-            await world.residency.synchronise()
-    assert [event.permanent for event in world.load_failures()] == [False]
+            await harness.residency.synchronise()
+    assert [event.permanent for event in harness.load_failures()] == [False]
     for _ in range(3):
-        await world.residency.synchronise()
-    assert [event.permanent for event in world.load_failures()] == [False, True]
-    assert "train it again" in world.load_failures()[1].reason
+        await harness.residency.synchronise()
+    assert [event.permanent for event in harness.load_failures()] == [False, True]
+    assert "train it again" in harness.load_failures()[1].reason
 
 
 @pytest.mark.parametrize(
@@ -513,28 +513,28 @@ async def test_that_an_adapter_is_refused_for_good_is_told_after_it_was_told_to_
     [Transient("TGI does not start any more."), LookupError("turns"), AdapterRefused("not one of them"), OSError(28)],
 )
 async def test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuses_none(
-    world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception
 ) -> None:
-    one, two = await world.adapter(1), await world.adapter(2, "tenant_b")
-    monkeypatch.setattr(world.host, "at_once", 2)
+    one, two = await harness.adapter(1), await harness.adapter(2, "tenant_b")
+    monkeypatch.setattr(harness.host, "at_once", 2)
 
     async def fails(folders: Mapping[str, Path]) -> list[str]:
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(world.host, "prepare", fails)
+        broken.setattr(harness.host, "prepare", fails)
         for _ in range(failures.TOLD_AFTER - 1):
-            await world.residency.synchronise()
-        assert world.of_adapters() == []
+            await harness.residency.synchronise()
+        assert harness.of_adapters() == []
         for _ in range(3):
-            await world.residency.synchronise()
-    told = {(event.adapter_id, event.tenant_id, event.permanent) for event in world.load_failures()}
+            await harness.residency.synchronise()
+    told = {(event.adapter_id, event.tenant_id, event.permanent) for event in harness.load_failures()}
     assert told == {(one, "tenant_a", False), (two, "tenant_b", False)}
-    assert len(world.load_failures()) == 2
+    assert len(harness.load_failures()) == 2
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 2
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "refused"}) == 0
-    await world.residency.synchronise()
-    assert sorted(world.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
+    await harness.residency.synchronise()
+    assert sorted(harness.heard(AdapterResident)) == sorted([(one, "tenant_a"), (two, "tenant_b")])
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "failing"}) == 0
 
 
@@ -548,18 +548,18 @@ async def test_a_host_that_cannot_make_ready_is_told_for_each_adapter_and_refuse
     ],
 )
 async def test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_rest(
-    world: World, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception, reason: str
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, at_once: None, error: Exception, reason: str
 ) -> None:
-    await world.adapter(1)
+    await harness.adapter(1)
 
     async def fails(folder: Path) -> Any:
         raise error
 
-    monkeypatch.setattr(world.host, "load", fails)
+    monkeypatch.setattr(harness.host, "load", fails)
     with capture_logs() as logged:
         for _ in range(failures.TOLD_AFTER):
-            await world.residency.synchronise()
-    [told] = world.load_failures()
+            await harness.residency.synchronise()
+    [told] = harness.load_failures()
     assert reason in told.reason
     assert "node-7" not in told.reason
     lines = [line["error"] for line in logged if line["event"] in ("adapter_waits", "adapter_refused")]
@@ -567,108 +567,108 @@ async def test_the_owner_is_told_what_is_meant_for_people_and_the_log_keeps_the_
     assert set(lines) == {f"{type(error).__name__}: {error}"}
 
 
-async def taken(world: World, residency: Residency, resident: list[tuple[str, str]]) -> None:
+async def taken(harness: Harness, residency: Residency, resident: list[tuple[str, str]]) -> None:
     """Look until these adapters are resident: one that failed is tried again a little later each time."""
 
     async def look() -> bool:
         await residency.synchronise()
-        return world.heard(AdapterResident) == resident
+        return harness.heard(AdapterResident) == resident
 
     await eventually(look)
 
 
 async def test_adapters_that_keep_failing_take_no_room_from_others(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.residency = world.replica(capacity=1)
-    bad = await world.adapter(1)
-    world.registry.wanted[0]["awaited"] = True
-    load = world.host.load
+    harness.residency = harness.replica(capacity=1)
+    bad = await harness.adapter(1)
+    harness.registry.wanted[0]["awaited"] = True
+    load = harness.host.load
 
     async def load_others(folder: Path) -> Any:
         if json.loads((folder / "manifest.json").read_text()) == manifest:
             raise OutOfMemory
         return await load(folder)
 
-    manifest = json.loads((world.folder / "1/manifest.json").read_text())
-    monkeypatch.setattr(world.host, "load", load_others)
-    good = await world.adapter(2)
-    await taken(world, world.residency, [(good, "tenant_a")])
-    assert bad not in world.host.held
+    manifest = json.loads((harness.folder / "1/manifest.json").read_text())
+    monkeypatch.setattr(harness.host, "load", load_others)
+    good = await harness.adapter(2)
+    await taken(harness, harness.residency, [(good, "tenant_a")])
+    assert bad not in harness.host.held
 
 
-async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(world: World) -> None:
-    world.residency = world.replica(capacity=2)
-    _, second, third = [await world.adapter(number) for number in (1, 2, 3)]
-    await world.residency.synchronise()
-    assert world.host.held == {second, third}
-    assert world.heard(AdapterEvicted) == [], "nobody took it for resident here"
+async def test_beyond_its_capacity_a_replica_holds_the_newest_and_the_last_used(harness: Harness) -> None:
+    harness.residency = harness.replica(capacity=2)
+    _, second, third = [await harness.adapter(number) for number in (1, 2, 3)]
+    await harness.residency.synchronise()
+    assert harness.host.held == {second, third}
+    assert harness.heard(AdapterEvicted) == [], "nobody took it for resident here"
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "over_capacity"}) == 1
-    world.host.ask(second)
-    fourth = await world.adapter(4)
-    await world.residency.synchronise()
-    assert world.host.held == {second, fourth}
-    assert world.heard(AdapterEvicted) == [(third, "tenant_a")]
-    world.unwant(second)
-    await world.residency.synchronise()
-    assert world.host.held == {fourth, third}
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident)[-1] == (third, "tenant_a")
+    harness.host.ask(second)
+    fourth = await harness.adapter(4)
+    await harness.residency.synchronise()
+    assert harness.host.held == {second, fourth}
+    assert harness.heard(AdapterEvicted) == [(third, "tenant_a")]
+    harness.unwant(second)
+    await harness.residency.synchronise()
+    assert harness.host.held == {fourth, third}
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident)[-1] == (third, "tenant_a")
     assert REGISTRY.get_sample_value("replica_adapters", {"state": "over_capacity"}) == 1
 
 
-async def test_an_adapter_whose_evaluation_waits_goes_before_those_in_production(world: World) -> None:
+async def test_an_adapter_whose_evaluation_waits_goes_before_those_in_production(harness: Harness) -> None:
     """Else it would wait for ever, once more models are in production than a replica holds."""
-    world.residency = world.replica(capacity=2)
-    first, second, third, fourth = [await world.adapter(number) for number in (1, 2, 3, 4)]
+    harness.residency = harness.replica(capacity=2)
+    first, second, third, fourth = [await harness.adapter(number) for number in (1, 2, 3, 4)]
     waiting = (first, second, third)
-    for item in world.registry.wanted:
+    for item in harness.registry.wanted:
         item["awaited"] = item["adapter_id"] in waiting
-    await world.residency.synchronise()
-    assert world.host.held == {first, second}
-    world.registry.wanted[0]["awaited"] = world.registry.wanted[1]["awaited"] = False
-    await world.residency.synchronise()
-    assert world.host.held == {third, fourth}
+    await harness.residency.synchronise()
+    assert harness.host.held == {first, second}
+    harness.registry.wanted[0]["awaited"] = harness.registry.wanted[1]["awaited"] = False
+    await harness.residency.synchronise()
+    assert harness.host.held == {third, fourth}
 
 
-async def test_a_refused_adapter_takes_no_room(world: World) -> None:
-    world.residency = world.replica(capacity=1)
-    good = await world.adapter(1)
-    await world.adapter(2, spoil=_without_base)
-    await world.residency.synchronise()
-    await world.residency.synchronise()
-    assert world.host.held == {good}
+async def test_a_refused_adapter_takes_no_room(harness: Harness) -> None:
+    harness.residency = harness.replica(capacity=1)
+    good = await harness.adapter(1)
+    await harness.adapter(2, spoil=_without_base)
+    await harness.residency.synchronise()
+    await harness.residency.synchronise()
+    assert harness.host.held == {good}
 
 
-async def test_what_the_broker_did_not_take_is_said_later(world: World) -> None:
-    one = await world.adapter(1)
-    world.broker_away = True
-    await world.residency.synchronise()
-    world.broker_away = False
-    await world.residency.synchronise()
-    assert world.heard(AdapterResident) == [(one, "tenant_a")]
-    world.unwant(one)
-    world.broker_away = True
-    await world.residency.synchronise()
-    assert world.host.held == set()
-    world.broker_away = False
-    await world.residency.synchronise()
-    assert world.heard(AdapterEvicted) == [(one, "tenant_a")]
+async def test_what_the_broker_did_not_take_is_said_later(harness: Harness) -> None:
+    one = await harness.adapter(1)
+    harness.broker_away = True
+    await harness.residency.synchronise()
+    harness.broker_away = False
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterResident) == [(one, "tenant_a")]
+    harness.unwant(one)
+    harness.broker_away = True
+    await harness.residency.synchronise()
+    assert harness.host.held == set()
+    harness.broker_away = False
+    await harness.residency.synchronise()
+    assert harness.heard(AdapterEvicted) == [(one, "tenant_a")]
 
 
-async def test_without_the_registry_a_replica_keeps_what_it_holds_and_looks_again_when_told(world: World) -> None:
-    one = await world.adapter(1)
-    running = asyncio.create_task(world.residency.run())
+async def test_without_the_registry_a_replica_keeps_what_it_holds_and_looks_again_when_told(harness: Harness) -> None:
+    one = await harness.adapter(1)
+    running = asyncio.create_task(harness.residency.run())
     try:
-        await eventually(lambda: world.heard(AdapterResident) == [(one, "tenant_a")])
-        world.registry.away = True
-        two = await world.adapter(2)
+        await eventually(lambda: harness.heard(AdapterResident) == [(one, "tenant_a")])
+        harness.registry.away = True
+        two = await harness.adapter(2)
         event = ModelRegistered.model_construct(tenant_id="tenant_a", model_id="ft:2")
-        await world.residency.on_change(event)
-        await eventually(lambda: not world.residency._awake.is_set())
-        assert world.host.held == {one}
-        world.registry.away = False
-        await world.residency.on_change(event)
-        await eventually(lambda: world.host.held == {one, two})
+        await harness.residency.on_change(event)
+        await eventually(lambda: not harness.residency._awake.is_set())
+        assert harness.host.held == {one}
+        harness.registry.away = False
+        await harness.residency.on_change(event)
+        await eventually(lambda: harness.host.held == {one, two})
     finally:
         running.cancel()

@@ -24,7 +24,7 @@ AGAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Said:
+class Announced:
     """What was said last of an adapter, and when, on the monotonic clock."""
 
     resident: bool
@@ -44,7 +44,7 @@ class Announcements:
         self._publish = publish
         self._replica_id = replica_id
         self._replica_url = replica_url
-        self._said: dict[str, Said] = {}
+        self._said: dict[str, Announced] = {}
         self._ready_at = float("-inf")
 
     async def say_ready(self, host: AdapterHost) -> None:
@@ -80,7 +80,7 @@ class Announcements:
             return
         await self._publish(self._evicted(item) if proof is None else self._resident(item, proof))
         crash_point("residency.told")
-        self._said[item.adapter_id] = Said(resident, time.monotonic())
+        self._said[item.adapter_id] = Announced(resident, time.monotonic())
         log.info("adapter_resident" if resident else "adapter_evicted", adapter_id=item.adapter_id)
 
     async def say_failure(self, item: AdapterToLoad, failure: Failure) -> None:
