@@ -56,7 +56,7 @@ AFTER_TRAINING = ("finetune.trained", "model.registered", "evaluation.completed"
 
 
 @dataclass
-class Asked:
+class TenantRecord:
     """What one tenant asked for, and what it was answered.
 
     Attributes:
@@ -103,7 +103,7 @@ class Chaos:
         self._leftovers = Leftovers(stack)
         self._killer = killer_of(self._kills_due)
         self._began = time.monotonic()
-        self.asked: list[Asked] = []
+        self.asked: list[TenantRecord] = []
         self.others: set[str] = set()
         self.begun_again = 0
 
@@ -118,7 +118,7 @@ class Chaos:
             policy = {"name": f"Tenant {number}", "policy": {"gate": "advisory"}}
             made = operator.call("POST", "organization/tenants", json=policy)  # nobody is killed yet
             client = Client(self._stack.base_url, made["api_key"], self._history, f"tenant-{number}")
-            self.asked.append(Asked(client, made["tenant_id"]))
+            self.asked.append(TenantRecord(client, made["tenant_id"]))
         self._began = time.monotonic()
         self._killer.start()
         with ThreadPoolExecutor(tenants + 1) as pool:
@@ -137,7 +137,7 @@ class Chaos:
         """Kills so far by the jobs that are over or under way: a slow machine is not killed more often for its work."""
         return self._kills * (self.done() + len(self.asked) * (ASKED + 2)) // self._jobs
 
-    def _work(self, asked: Asked) -> None:
+    def _work(self, asked: TenantRecord) -> None:
         number = 0
         while self.done() < self._jobs or len(self.kills) < self._kills:
             if self._killer.error is not None:
@@ -145,7 +145,7 @@ class Chaos:
             self._round(asked, number)
             number += 1
 
-    def _round(self, asked: Asked, number: int) -> None:
+    def _round(self, asked: TenantRecord, number: int) -> None:
         """An upload that makes a job by itself, jobs asked for, one of them cancelled; an answer, a rating, an end."""
         client = asked.client
         upload = client.upload(f"messages-{number}.jsonl", rows(24), "user_data")
@@ -188,7 +188,7 @@ class Chaos:
             raise Violation(f"job {job_id} {job['status']}: {job['error']}")
         return str(job["fine_tuned_model"])
 
-    def _use(self, asked: Asked, model: str) -> None:
+    def _use(self, asked: TenantRecord, model: str) -> None:
         question = {"model": model, "messages": [{"role": "user", "content": "bike 3 will not open"}], "max_tokens": 4}
         answer = asked.client.call("POST", "chat/completions", json=question)
         if not answer["system_fingerprint"].startswith("ad-"):
@@ -233,7 +233,7 @@ class Chaos:
             found += self._wrong_events(asked, mine) + self._wrong_to_its_owner(asked)
         return found
 
-    def _wrong_events(self, asked: Asked, events: Iterable[Envelope]) -> list[str]:
+    def _wrong_events(self, asked: TenantRecord, events: Iterable[Envelope]) -> list[str]:
         """Every fact was told once, and no other."""
         told = Counter((kind_of(event), event.subject) for event in events)
         counted = Counter(kind for kind, _ in told.elements())
@@ -256,7 +256,7 @@ class Chaos:
             if counted[kind] != number
         ]
 
-    def _wrong_to_its_owner(self, asked: Asked) -> list[str]:
+    def _wrong_to_its_owner(self, asked: TenantRecord) -> list[str]:
         """What the API shows is what was asked for."""
         client = asked.client
         seen = {job["id"]: job["status"] for job in client.call("GET", "fine_tuning/jobs?limit=100")["data"]}

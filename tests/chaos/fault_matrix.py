@@ -1,6 +1,7 @@
 """The cells of the fault matrix: network and disk, each once, on real services, with its outcome and its deadline.
 
-`make cells` runs them; they are slow and no part of `make test`. Every call of a client has a deadline: a hang fails.
+`make fault-matrix` runs them; they are slow and no part of `make test`. Every call of a client has a deadline: a hang
+fails.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Broker:
 
     def __init__(self, addresses: Addresses, proxy_port: int) -> None:
         self.port = free_port()
-        bucket = f"cells-{secrets.token_hex(4)}"
+        bucket = f"fault-matrix-{secrets.token_hex(4)}"
         endpoint = f"http://{addresses.objects_endpoint}"
         self._bucket = bucket
         self._addresses = addresses
