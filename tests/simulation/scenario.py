@@ -216,7 +216,7 @@ class Scenario:
             first = self.chance.random() < 0.5
             if first:
                 await world.publish(self._dataset(plan), "ingest")
-            job = await self._insist(lambda: world.request("trainer", self._create(plan)))
+            job = await self._until_answered(lambda: world.request("trainer", self._create(plan)))
             job_id = job.id
             self.history.accepted.add(job_id)
             self.history.weights[job_id] = trained(7)
@@ -239,12 +239,12 @@ class Scenario:
         if plan.pause_at is not None:
             self._pausing.append((plan.tenant, job_id))
             await asyncio.sleep(plan.pause_at)
-            await self._insist(lambda: self.world.request("trainer", command("pause")), or_late=True)
+            await self._until_answered(lambda: self.world.request("trainer", command("pause")), or_late=True)
             await asyncio.sleep(self.chance.uniform(0.5, 6))
-            await self._insist(lambda: self.world.request("trainer", command("resume")), or_late=True)
+            await self._until_answered(lambda: self.world.request("trainer", command("resume")), or_late=True)
         if plan.cancel_at is not None:
             await asyncio.sleep(plan.cancel_at)
-            job = await self._insist(lambda: self.world.request("trainer", command("cancel")), or_late=True)
+            job = await self._until_answered(lambda: self.world.request("trainer", command("cancel")), or_late=True)
             if job is not None:
                 self.history.cancelled.add(job_id)
 
@@ -254,9 +254,9 @@ class Scenario:
         for tenant, job_id in self._pausing:
             if not self.busy and jobs.get(job_id, {}).get("state") == "paused":
                 resume = _command(tenant, job_id, "resume")
-                await self._insist(partial(self.world.request, "trainer", resume), or_late=True)
+                await self._until_answered(partial(self.world.request, "trainer", resume), or_late=True)
 
-    async def _insist(self, call: Callable[[], Awaitable[Any]], *, or_late: bool = False) -> Any:
+    async def _until_answered(self, call: Callable[[], Awaitable[Any]], *, or_late: bool = False) -> Any:
         """Ask until there is an answer; `or_late`: until it turns out that it is too late or too early to ask."""
         while True:
             try:

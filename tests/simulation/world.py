@@ -223,10 +223,10 @@ class World:
         own = {"replica_id": process.name}
         if service == "serving_agent":  # it stays the same through its lives
             own = {"replica_id": replica.name, "replica_url": f"http://{replica.name}"}
-        elsewhere = Elsewhere(self)
+        stub = StubPeers(self)
         app: Application = door(
             self.settings[service].model_copy(update=own),
-            peers=dict.fromkeys(SERVICES, elsewhere),
+            peers=dict.fromkeys(SERVICES, stub),
             database=self.databases[service],
             broker=SimulatedBroker(self.log),
             objects=self.objects,
@@ -316,7 +316,7 @@ class SimulatedForkServer:
         """See `trainer.run.fork_server`."""
 
 
-class Elsewhere(StubPeer):
+class StubPeers(StubPeer):
     """The peers of the services under test: ingest, registry and accounts as HTTP shows them."""
 
     def __init__(self, world: World) -> None:
