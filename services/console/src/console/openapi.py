@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 Schema = Mapping[str, Any]
+Document = dict[str, Any]
+"""An OpenAPI document, or an object of one, that is being made."""
+
 
 PUBLIC = "/v1/"
 REFERENCE = "#/components/schemas/"
 DEEPEST = 4
 KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 
-ERROR: dict[str, Any] = {
+ERROR: Document = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -31,21 +34,21 @@ ERROR: dict[str, Any] = {
         }
     },
 }
-REFUSAL: dict[str, Any] = {
+REFUSAL: Document = {
     "description": "An error; its status says whose: 4xx of the request, 5xx of the service, 429 and 503 to be tried "
     "again after `Retry-After`.",
     "content": {"application/json": {"schema": {"$ref": f"{REFERENCE}Error"}}},
 }
 
 
-def merged(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merged(documents: Mapping[str, Schema]) -> Document:
     """The public routes of all services in one document; a service's schemas go by its name.
 
     Args:
         documents: service -> the OpenAPI document it was built with.
     """
-    paths: dict[str, Any] = {}
-    schemas: dict[str, Any] = {"Error": ERROR}
+    paths: Document = {}
+    schemas: Document = {"Error": ERROR}
     for service, document in documents.items():
         own = _renamed(document, service)
         for path, item in own.get("paths", {}).items():
@@ -82,7 +85,7 @@ def _renamed(value: Any, service: str) -> Any:
     return [_renamed(inner, service) for inner in value] if isinstance(value, list) else value
 
 
-def _operation(path: str, operation: Schema) -> dict[str, Any]:
+def _operation(path: str, operation: Schema) -> Document:
     """A route's operation; requests that do not fit are answered in the envelope, which FastAPI does not know."""
     responses = {status: answer for status, answer in operation.get("responses", {}).items() if status != "422"}
     return {**operation, "tags": [_part(path)], "responses": {**responses, "default": REFUSAL}}
@@ -92,7 +95,7 @@ def _part(path: str) -> str:
     return path.removeprefix(PUBLIC).partition("/")[0]
 
 
-def _used(paths: Any, schemas: Mapping[str, Any]) -> set[str]:
+def _used(paths: Any, schemas: Schema) -> set[str]:
     """Names of schemas that routes lead to, directly or by others."""
     used: set[str] = set()
     left = set(_references(paths))
@@ -217,7 +220,7 @@ def _resolved(schema: Schema, schemas: Schema) -> Schema:
     return {**schemas.get(place.removeprefix(REFERENCE), {}), **_but(schema, "$ref")} if place else schema
 
 
-def _but(schema: Schema, name: str) -> dict[str, Any]:
+def _but(schema: Schema, name: str) -> Document:
     return {key: value for key, value in schema.items() if key != name}
 
 

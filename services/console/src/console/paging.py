@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ class Listed:
         after: the id it began behind; None for the first page.
     """
 
-    rows: list[dict[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
     has_more: bool
     after: str | None
 
@@ -26,6 +27,6 @@ class Listed:
         return str(self.rows[-1]["id"]) if self.has_more and self.rows else None
 
 
-def cursor(limit: int, after: str | None) -> dict[str, Any]:
+def cursor(limit: int, after: str | None) -> dict[str, str | int]:
     """The query of one page."""
     return {"limit": limit, **({"after": after} if after else {})}

@@ -9,8 +9,9 @@ from typing import Any
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from console.answers import EvaluationAnswer, EventAnswer, FileAnswer, JobAnswer, WaitingFor
 from console.paging import cursor
-from console.sessions import Session
+from console.sessions import Session, Who
 
 STAGES = ("Checking", "Training", "Testing", "Serving")
 DOCUMENT = "Kept as knowledge: it is a document, not rows to learn from. Ask with retrieval."
@@ -51,8 +52,8 @@ class Seen:
 
     filename: str = ""
     job_id: str = ""
-    moment: Any = None
-    events: list[dict[str, Any]] = field(default_factory=list)
+    moment: tuple[str, str, WaitingFor | None] | None = None
+    events: list[EventAnswer] = field(default_factory=list)
     evaluation_id: str = ""
     model: str = ""
     searches: int = 0
@@ -141,7 +142,7 @@ class Watcher:
             NotFound: it is not this tenant's.
         """
         who, seen = session.who, Seen() if seen is None else seen
-        file: dict[str, Any] = {}
+        file: FileAnswer = {}
         if not seen.job_id:
             file = await self._ingest.get("/v1/files/{}", file_id, **who)
             seen.filename = file["filename"]
@@ -160,13 +161,13 @@ class Watcher:
             progress.note = file.get("status_details") or _waiting(file.get("status", "uploaded"))
         return progress
 
-    async def _newest_job(self, file_id: str, kind: str | None, who: dict[str, Any]) -> dict[str, Any] | None:
+    async def _newest_job(self, file_id: str, kind: str | None, who: Who) -> JobAnswer | None:
         """The file's newest job; of a text, only one that learns from text tells what has become of it."""
         wanted = {"training_file": file_id, "limit": 1}
         found = (await self._trainer.get("/v1/fine_tuning/jobs", params=wanted, **who))["data"]
         return next((job for job in found if kind not in TEXTS or _method_of(job) != "supervised"), None)
 
-    async def _project_of(self, file_id: str, seen: Seen, who: dict[str, Any]) -> str:
+    async def _project_of(self, file_id: str, seen: Seen, who: Who) -> str:
         """Where people answer the rows of a file; it is made a moment after the file was read."""
         if seen.searches >= MOST_SEARCHES:
             return ""
@@ -183,10 +184,10 @@ class Watcher:
             after = page["data"][-1]["id"]
         return ""
 
-    async def _read_events(self, seen: Seen, who: dict[str, Any]) -> None:
+    async def _read_events(self, seen: Seen, who: Who) -> None:
         """Put the events that are new before those seen."""
         newest = seen.events[0]["id"] if seen.events else None
-        fresh: list[dict[str, Any]] = []
+        fresh: list[EventAnswer] = []
         for _ in range(MOST_PAGES):
             wanted = cursor(100, fresh[-1]["id"] if fresh else None)
             page = await self._trainer.get("/v1/fine_tuning/jobs/{}/events", seen.job_id, params=wanted, **who)
@@ -196,7 +197,7 @@ class Watcher:
                 break
         seen.events[:0] = fresh
 
-    async def _of_job(self, progress: Progress, job: dict[str, Any], seen: Seen, who: dict[str, Any]) -> None:
+    async def _of_job(self, progress: Progress, job: JobAnswer, seen: Seen, who: Who) -> None:
         if job["id"] != seen.job_id:
             seen.job_id, seen.moment, seen.events = job["id"], None, []
             seen.evaluation_id = seen.model = ""
@@ -224,32 +225,37 @@ class Watcher:
         elif stage == "testing":
             await self._of_evaluation(progress, seen, who)
         elif stage == "awaiting_approval":
-            progress.undecided = seen.model or (await self._evaluation(seen, who) or {}).get("model", "")
+            progress.undecided = await self._tested(seen, who)
 
-    async def _of_end(self, progress: Progress, job: dict[str, Any], seen: Seen, who: dict[str, Any]) -> None:
+    async def _of_end(self, progress: Progress, job: JobAnswer, seen: Seen, who: Who) -> None:
         progress.over = True
         if job["status"] == "succeeded":
             progress.stage, progress.percent = len(STAGES), 100.0
-            progress.model, progress.note = job["fine_tuned_model"], "Your model answers."
+            progress.model, progress.note = job["fine_tuned_model"] or "", "Your model answers."
             return
         error = job.get("error") or {}
         progress.failed = error.get("message") or "The job was cancelled."
         progress.stage = 1 if progress.losses else 0
         if error.get("code") == "gate_rejected":
-            progress.stage, progress.refused = 2, (await self._evaluation(seen, who) or {}).get("model", "")
+            progress.stage, progress.refused = 2, await self._tested(seen, who)
 
-    async def _of_evaluation(self, progress: Progress, seen: Seen, who: dict[str, Any]) -> None:
+    async def _of_evaluation(self, progress: Progress, seen: Seen, who: Who) -> None:
         run = await self._evaluation(seen, who)
         if run and (counts := run["progress"]["total"]):
             progress.percent = 100 * run["progress"]["done"] / counts
             progress.note = f"{run['progress']['done']} of {counts} answers on held-out rows"
 
-    async def _evaluation(self, seen: Seen, who: dict[str, Any]) -> dict[str, Any] | None:
+    async def _tested(self, seen: Seen, who: Who) -> str:
+        """The model that the job made, once it is tested."""
+        run = None if seen.model else await self._evaluation(seen, who)
+        return run["model"] if run else seen.model
+
+    async def _evaluation(self, seen: Seen, who: Who) -> EvaluationAnswer | None:
         """The run that tests the job's model; found once, then asked for by its id."""
         place = "/v1/evals/evaluations"
         try:
             if seen.evaluation_id:
-                run: dict[str, Any] = await self._evaluator.get(f"{place}/{{}}", seen.evaluation_id, **who)
+                run: EvaluationAnswer = await self._evaluator.get(f"{place}/{{}}", seen.evaluation_id, **who)
                 return run
             runs = (await self._evaluator.get(place, params={"limit": 100}, **who))["data"]
         except SartorError:
@@ -260,11 +266,11 @@ class Watcher:
         return found
 
 
-def _method_of(job: dict[str, Any]) -> str:
+def _method_of(job: JobAnswer) -> str:
     return str((job.get("method") or {}).get("type") or "supervised")
 
 
-def _waits(waiting_for: dict[str, Any] | None, *, by_whom: bool) -> str:
+def _waits(waiting_for: WaitingFor | None, *, by_whom: bool) -> str:
     """What a job waits for in a sentence; without whom, where the page has a button for it."""
     if not waiting_for or not waiting_for.get("what"):
         return ""
@@ -274,7 +280,7 @@ def _waits(waiting_for: dict[str, Any] | None, *, by_whom: bool) -> str:
     return " · ".join([str(waiting_for["what"]), *filter(None, known)])
 
 
-def state_of(file: dict[str, Any], job: dict[str, Any] | None) -> str:
+def state_of(file: FileAnswer, job: JobAnswer | None) -> str:
     """An upload's state in the words of the first page."""
     if job is None:
         if file.get("kind") == "document":

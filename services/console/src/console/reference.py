@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -13,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from chassis.errors import NotFound, SartorError
 from chassis.peers import Peer
-from console.openapi import merged, operations
+from console.openapi import Document, merged, operations
 from console.sessions import COOKIE, Session
 from console.web import Web
 from schemas.services import PUBLIC
@@ -33,12 +32,12 @@ class Reference:
 
     def __init__(self, peer: Callable[[str], Peer]) -> None:
         self._peers = {name: peer(name) for name in PUBLIC}
-        self._known: dict[str, dict[str, Any]] = {}
-        self._document: dict[str, Any] = {}
+        self._known: dict[str, Document] = {}
+        self._document: Document = {}
         self._until = 0.0
         self._asking = asyncio.Lock()
 
-    async def document(self) -> tuple[dict[str, Any], list[str]]:
+    async def document(self) -> tuple[Document, list[str]]:
         """The merged document, and the services that could not be asked and are not in it."""
         async with self._asking:
             if time.monotonic() >= self._until:

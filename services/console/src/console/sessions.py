@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import structlog
 
@@ -24,6 +24,13 @@ log = structlog.get_logger()
 COOKIE = "sartor_session"
 VERIFY = "/internal/keys/verify"
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
+
+
+class Who(TypedDict):
+    """Keyword arguments of a call to another service in somebody's name."""
+
+    tenant_id: str
+    user: Principal
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Session:
         return Principal(**{name: getattr(self, name) for name in known})
 
     @property
-    def who(self) -> dict[str, Any]:
+    def who(self) -> Who:
         """Keyword arguments of a call to another service in the person's name."""
         return {"tenant_id": self.tenant_id, "user": self.principal}
 

@@ -119,7 +119,7 @@ class Web:
         return self.page("parts/problem", session, status=status, message=message, having=having)
 
     async def signed_in(self, request: Request, person: dict[str, Any], place: str = "/") -> Response:
-        """To a page, the first one where none is named, in a session of their own; the one before ends."""
+        """Open a session for a person, end the one before, and lead to a page, the first where none is named."""
         if before := await self.sessions.find(request.cookies.get(COOKIE)):
             await self.sessions.end(before)
         cookie = await self.sessions.open(person)
@@ -160,7 +160,7 @@ class Web:
 
 
 def address_of(request: Request) -> str:
-    """The network address somebody comes from, as our own ingress says; of IPv6 the network that one line is given."""
+    """The network address that somebody comes from, by our ingress, or the /64 network of an IPv6 address."""
     host = request.client.host if request.client else ""
     try:
         known = ip_address(host)

@@ -1,4 +1,4 @@
-"""Pages before a session: signing up and in, joining by an invitation, the operator's entry; and signing out."""
+"""The pages by which people and the operator come in, and signing out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The pages of events: who publishes, what happened, what was refused, and webhooks with what they were sent."""
+"""The pages of producers, events, refusals and webhooks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -41,14 +42,22 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
         keys = await accounts.get("/v1/organization/keys", params={"limit": KEYS_LOOKED_AT}, **session.who)
         return [key for key in keys["data"] if key.get("event_types") and not key["revoked_at"]]
 
-    async def shown(session: Session, after: str | None = None, **values: Any) -> Response:
+    async def shown(
+        session: Session,
+        after: str | None = None,
+        *,
+        problem: str = "",
+        made: str = "",
+        secret: str = "",
+        asked: Mapping[str, str] = EMPTY,
+        status: int = 200,
+    ) -> Response:
         wanted = {**cursor(EVENTS_SHOWN, after), "order": "desc"}
         found = await gateway.get("/v1/events", params=wanted, **session.who)
         rows = [{**one, "event": one["id"], "id": one["cursor"]} for one in found["data"]]
         refused = await gateway.get("/v1/events/refused", params={"limit": REFUSED_SHOWN}, **session.who)
         webhooks = await gateway.get(WEBHOOKS, params={"limit": WEBHOOKS_SHOWN}, **session.who)
         types = await gateway.get("/v1/webhook_event_types", **session.who)
-        said: dict[str, Any] = {"problem": "", "made": "", "secret": "", "asked": EMPTY, "status": 200}
         return web.page(
             "operate/events",
             session,
@@ -60,7 +69,11 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
             publishable=list(PUBLISHABLE),
             may_make_keys=session.principal.may("organization:write") and session.principal.may("events:publish"),
             may_change=session.principal.may("events:write"),
-            **said | values,
+            problem=problem,
+            made=made,
+            secret=secret,
+            asked=asked,
+            status=status,
         )
 
     @router.get("")
@@ -98,19 +111,30 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
 
 
 def _add_webhooks(router: APIRouter, web: Web, gateway: Peer) -> None:
-    async def shown(session: Session, endpoint_id: str, after: str | None = None, **values: Any) -> Response:
+    async def shown(
+        session: Session,
+        endpoint_id: str,
+        after: str | None = None,
+        *,
+        problem: str = "",
+        done: str = "",
+        secret: str = "",
+        status: int = 200,
+    ) -> Response:
         endpoint = await gateway.get(WEBHOOK, endpoint_id, **session.who)
         found = await gateway.get(
             f"{WEBHOOK}/deliveries", endpoint_id, params=cursor(DELIVERIES_SHOWN, after), **session.who
         )
-        said: dict[str, Any] = {"problem": "", "done": "", "secret": "", "status": 200}
         return web.page(
             "operate/webhook",
             session,
             endpoint=endpoint,
             deliveries=Listed(found["data"], found["has_more"], after),
             may_change=session.principal.may("events:write"),
-            **said | values,
+            problem=problem,
+            done=done,
+            secret=secret,
+            status=status,
         )
 
     @router.get("/webhooks/{endpoint_id}")
@@ -119,7 +143,7 @@ def _add_webhooks(router: APIRouter, web: Web, gateway: Peer) -> None:
 
     @router.post("/webhooks/{endpoint_id}")
     async def change_webhook(endpoint_id: str, request: Request) -> Response:
-        """A sample, another secret, on again, or the end: which button was pressed."""
+        """Send a sample, make another secret, turn the endpoint on or delete it, by the button that was pressed."""
         session = await web.session(request)
         fields = await web.form(request, session)
         who = session.who

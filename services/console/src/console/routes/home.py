@@ -1,4 +1,4 @@
-"""The first page: what needs somebody now, their models, the upload box; and the way of each upload."""
+"""The first page (what needs somebody now, their models, the upload box), and the page of each upload."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from chassis.errors import NotFound, SartorError
 from chassis.peers import Peer
+from console.answers import FileAnswer, JobAnswer, JobsPage
 from console.navigation import home_of
 from console.paging import Listed, cursor
 from console.progress import STAGES, Progress, Seen, Watcher, state_of
@@ -69,8 +70,8 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
             may=may,
         )
 
-    async def _newest_jobs(session: Session, files: list[Any], jobs: dict[str, Any]) -> dict[str, Any]:
-        """The newest job of each file; jobs come newest first, and those of older files are asked for one by one."""
+    async def _newest_jobs(session: Session, files: list[FileAnswer], jobs: JobsPage) -> dict[str, JobAnswer]:
+        """The newest job of each file. Jobs of older files are not in the page and are asked for one by one."""
         newest = {job["training_file"]: job for job in reversed(jobs["data"])}
         if not jobs["has_more"]:
             return newest
@@ -155,7 +156,7 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
-async def _asked(may: bool, peer: Peer, path: str, params: dict[str, Any], session: Session) -> dict[str, Any]:
+async def _asked(may: bool, peer: Peer, path: str, params: dict[str, str | int], session: Session) -> dict[str, Any]:
     """A page of a list, or an empty one for who may not see it."""
     if not may:
         return NOTHING

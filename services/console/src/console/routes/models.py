@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from chassis.errors import Conflict, NotFound, Transient
 from chassis.peers import Peer
+from console.answers import ClassAnswer, DocumentAnswer, EvaluationAnswer, EvidenceAnswer, RowAnswer
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
@@ -48,9 +49,9 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             evidence = await _evidence(session, evaluation)
         except Transient as error:
             evidence, unread = {}, error.message
-        rows: list[dict[str, Any]] = sorted(evidence.get("rows", []), key=_alike)
-        classes: list[dict[str, Any]] = evidence.get("classes", {}).get("candidate", [])
-        texts: list[dict[str, Any]] = sorted(evidence.get("documents", []), key=_gained)
+        rows = sorted(evidence.get("rows", []), key=_alike)
+        classes = evidence.get("classes", {}).get("candidate", [])
+        texts = sorted(evidence.get("documents", []), key=_gained)
         return web.page(
             "models/model",
             session,
@@ -71,7 +72,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             status=status,
         )
 
-    async def _evidence(session: Session, evaluation: dict[str, Any] | None) -> dict[str, Any]:
+    async def _evidence(session: Session, evaluation: EvaluationAnswer | None) -> EvidenceAnswer:
         """The report with every held-out row; empty while the model is tested, and once the report is deleted.
 
         Raises:
@@ -81,7 +82,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             return {}
         place = "/v1/evals/evaluations/{}/evidence"
         try:
-            found: dict[str, Any] = await evaluator.get(place, evaluation["id"], **session.who)
+            found: EvidenceAnswer = await evaluator.get(place, evaluation["id"], **session.who)
         except NotFound:
             return {}
         return found
@@ -102,16 +103,16 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
     return router
 
 
-def _f1(of_class: dict[str, Any]) -> float:
+def _f1(of_class: ClassAnswer) -> float:
     return float(of_class["f1"])
 
 
-def _gained(document: dict[str, Any]) -> float:
+def _gained(document: DocumentAnswer) -> float:
     """How many times less surprised by a held-out document a candidate is than its base model."""
     found = document["perplexity"]
     return float(found["base"]) / float(found["candidate"])
 
 
-def _alike(row: dict[str, Any]) -> bool:
+def _alike(row: RowAnswer) -> bool:
     """Whether all systems gave one answer."""
     return len({answer["text"] for answer in row["answers"].values()}) == 1

@@ -1,8 +1,6 @@
-"""The pages by which an organization is run: people, API keys, policy, audit trail; and one's own account."""
+"""The pages by which an organization is run (people, API keys, policy, audit trail), and that of one's own account."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -10,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from chassis.errors import SartorError
 from chassis.peers import Peer
 from chassis.roles import ROLES, expand
+from console.answers import InvitedAnswer
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web, address_of
@@ -52,10 +51,17 @@ def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
 
 
 def _add_people(router: APIRouter, web: Web, accounts: Peer) -> None:
-    async def shown(session: Session, after: str | None = None, **values: Any) -> Response:
+    async def shown(
+        session: Session,
+        after: str | None = None,
+        *,
+        problem: str = "",
+        email: str = "",
+        invited: InvitedAnswer | None = None,
+        status: int = 200,
+    ) -> Response:
         found = await accounts.get("/v1/organization/users", params=cursor(PEOPLE_SHOWN, after), **session.who)
         people = Listed(found["data"], found["has_more"], after)
-        said = {"problem": "", "email": "", "invited": None, "status": 200}
         return web.page(
             "operate/people",
             session,
@@ -63,7 +69,10 @@ def _add_people(router: APIRouter, web: Web, accounts: Peer) -> None:
             roles=_grantable(session),
             url=web.public_url,
             may_change=session.principal.may("organization:write"),
-            **said | values,
+            problem=problem,
+            email=email,
+            invited=invited,
+            status=status,
         )
 
     @router.get("/people")
@@ -83,7 +92,7 @@ def _add_people(router: APIRouter, web: Web, accounts: Peer) -> None:
 
     @router.post("/people/{user_id}")
     async def change(user_id: str, request: Request) -> Response:
-        """Another role, shut out, let in, or a link for a new password: which button was pressed."""
+        """Change a role, shut somebody out or in, or make a link for a new password, by the button that was pressed."""
         session = await web.session(request)
         fields = await web.form(request, session)
         place = "/v1/organization/users/{}"
@@ -110,13 +119,28 @@ def _grantable(session: Session) -> list[str]:
 
 
 def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
-    async def shown(session: Session, after: str | None = None, **values: Any) -> Response:
+    async def shown(
+        session: Session,
+        after: str | None = None,
+        *,
+        made: str = "",
+        problem: str = "",
+        wanted: str = "",
+        status: int = 200,
+    ) -> Response:
         found = await accounts.get("/v1/organization/keys", params=cursor(KEYS_SHOWN, after), **session.who)
         keys = Listed(found["data"], found["has_more"], after)
         may_change = session.principal.may("organization:write")
-        said: dict[str, Any] = {"made": "", "problem": "", "wanted": "", "status": 200}
         return web.page(
-            "operate/keys", session, keys=keys, roles=_grantable(session), may_change=may_change, **said | values
+            "operate/keys",
+            session,
+            keys=keys,
+            roles=_grantable(session),
+            may_change=may_change,
+            made=made,
+            problem=problem,
+            wanted=wanted,
+            status=status,
         )
 
     @router.get("/keys")

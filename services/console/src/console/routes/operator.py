@@ -1,11 +1,10 @@
-"""The operator's pages: services, tenants, dead letters; no tenant's content."""
+"""The operator's pages: services, tenants and dead letters, without any tenant's content."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
 
 import httpx2
 from fastapi import APIRouter, Request, Response
@@ -13,6 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from console.answers import InvitedAnswer
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
@@ -36,12 +36,25 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
         states = await asyncio.gather(*map(_readiness, services.values()))
         return web.page("operator/services", session, states=dict(zip(services, states, strict=True)))
 
-    async def tenants_shown(session: Session, after: str | None = None, **values: Any) -> Response:
+    async def tenants_shown(
+        session: Session,
+        after: str | None = None,
+        *,
+        problem: str = "",
+        invited: InvitedAnswer | None = None,
+        status: int = 200,
+    ) -> Response:
         found = await accounts.get("/v1/organization/tenants", params=cursor(TENANTS_SHOWN, after), **session.who)
         tenants = Listed(found["data"], found["has_more"], after)
-        said = {"problem": "", "invited": None, "status": 200}
         return web.page(
-            "operator/tenants", session, tenants=tenants, url=web.public_url, ceilings=CEILINGS, **said | values
+            "operator/tenants",
+            session,
+            tenants=tenants,
+            url=web.public_url,
+            ceilings=CEILINGS,
+            problem=problem,
+            invited=invited,
+            status=status,
         )
 
     @router.get("/tenants")
@@ -82,12 +95,13 @@ def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
             return await tenants_shown(session, problem=error.message, status=error.status)
         return RedirectResponse("/operator/tenants", SEE_OTHER)
 
-    async def letters_shown(session: Session, after: str | None = None, **values: Any) -> Response:
+    async def letters_shown(
+        session: Session, after: str | None = None, *, problem: str = "", status: int = 200
+    ) -> Response:
         params = cursor(LETTERS_SHOWN, after)
         found = await accounts.get("/v1/organization/dead_letters", params=params, timeout=60, **session.who)
         letters = Listed(found["data"], found["has_more"], after)
-        said: dict[str, Any] = {"problem": "", "status": 200}
-        return web.page("operator/dead_letters", session, letters=letters, **said | values)
+        return web.page("operator/dead_letters", session, letters=letters, problem=problem, status=status)
 
     @router.get("/dead-letters")
     async def letters_page(request: Request, after: str | None = None) -> Response:
@@ -113,7 +127,7 @@ def services_of(peer: Callable[[str], Peer]) -> dict[str, Peer]:
 
 
 def _number(text: str) -> int | str:
-    """What a field holds; where it is no number, as it came, so that accounts says what is wrong."""
+    """The number that a field holds, or its text where it is none, so that accounts says what is wrong."""
     return int(text) if text.isascii() and text.isdecimal() else text
 
 

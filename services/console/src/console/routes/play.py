@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -13,6 +13,7 @@ from pydantic import Field
 from chassis.bodies import Body
 from chassis.errors import NotFound, SartorError, envelope
 from chassis.peers import Peer
+from console.answers import ModelAnswer
 from console.sessions import Session
 from console.web import Web
 
@@ -112,7 +113,7 @@ def play_routes(web: Web, ingest: Peer, registry: Peer, proxy: Peer, base_model:
     return router
 
 
-def names_of(models: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+def names_of(models: list[ModelAnswer]) -> tuple[list[str], list[str]]:
     """Names of base models, and of one's own with their aliases."""
     bases = [model["id"] for model in models if model["owned_by"] == "base"]
     return bases, [model["id"] for model in models if model["owned_by"] != "base"]

@@ -1,0 +1,150 @@
+"""What other services answer, as far as the pages read it."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class FileAnswer(TypedDict, total=False):
+    """An upload."""
+
+    id: str
+    filename: str
+    status: str
+    status_details: str | None
+    kind: str | None
+
+
+class WaitingFor(TypedDict):
+    """What a job waits for, whom, and since when (unix seconds)."""
+
+    what: str | None
+    who: NotRequired[str | None]
+    since: NotRequired[int | None]
+
+
+class MethodAnswer(TypedDict):
+    """How a job trains."""
+
+    type: NotRequired[str]
+
+
+class ErrorAnswer(TypedDict, total=False):
+    """Why a job failed."""
+
+    code: str | None
+    message: str | None
+
+
+class JobAnswer(TypedDict):
+    """A fine-tuning job."""
+
+    id: str
+    status: str
+    training_file: str
+    fine_tuned_model: str | None
+    stage: NotRequired[str]
+    method: NotRequired[MethodAnswer | None]
+    error: NotRequired[ErrorAnswer | None]
+    waiting_for: NotRequired[WaitingFor | None]
+
+
+class JobsPage(TypedDict):
+    """A page of jobs, the newest first."""
+
+    data: list[JobAnswer]
+    has_more: bool
+
+
+class StepAnswer(TypedDict, total=False):
+    """What an event of a job says of a step."""
+
+    step: int
+    total_steps: int
+    train_loss: float
+
+
+class EventAnswer(TypedDict):
+    """An event of a job."""
+
+    id: str
+    type: str
+    message: str
+    data: StepAnswer
+
+
+class Counts(TypedDict):
+    """How much of an evaluation is done."""
+
+    done: int
+    total: int
+
+
+class EvaluationAnswer(TypedDict):
+    """A test of a model."""
+
+    id: str
+    job_id: str
+    model: str
+    progress: Counts
+    evidence: NotRequired[str | None]
+
+
+class TextAnswer(TypedDict):
+    """What one system answered to a row."""
+
+    text: str
+
+
+class RowAnswer(TypedDict):
+    """A held-out row, with the answer of each system."""
+
+    answers: dict[str, TextAnswer]
+
+
+class ClassAnswer(TypedDict):
+    """How well the rows of one class are told."""
+
+    f1: float
+
+
+class DocumentAnswer(TypedDict):
+    """A held-out document, with its perplexity to each system."""
+
+    perplexity: dict[str, float]
+
+
+class Unit(TypedDict):
+    """Over what an interval is taken."""
+
+    unit: str
+
+
+class EvidenceAnswer(TypedDict, total=False):
+    """The report of an evaluation."""
+
+    rows: list[RowAnswer]
+    classes: dict[str, list[ClassAnswer]]
+    documents: list[DocumentAnswer]
+    interval_over: Unit
+
+
+class ModelAnswer(TypedDict):
+    """A model, or a tenant's name for one."""
+
+    id: str
+    owned_by: str
+
+
+class Invitation(TypedDict):
+    """The way in that was made for a person."""
+
+    path: str
+    expires_at: int
+
+
+class InvitedAnswer(TypedDict):
+    """A person who may come in by an invitation."""
+
+    email: str
+    invitation: Invitation
