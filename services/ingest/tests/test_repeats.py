@@ -1,4 +1,4 @@
-"""The idempotency key of an upload: the credential's own, and for 24 hours; lists of files as they are asked for."""
+"""The idempotency key of an upload holds for its credential and 24 hours, and lists honour their parameters."""
 
 from __future__ import annotations
 

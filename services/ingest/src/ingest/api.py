@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -76,7 +77,7 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Any) -> APIRouter:
+def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Callable[[], None]) -> APIRouter:
     """Upload, list, read, download, delete."""
     router = APIRouter(prefix="/v1/files", tags=["files"])
     in_flight = InFlight(

@@ -9,12 +9,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ingest.grouping import groups_of, question_key
+from ingest.readers.parsed import Row
 from schemas import Task
 
-Row = dict[str, Any]
 Part = Literal["train", "validation", "heldout"]
 
 LONGEST_LABEL = 60
@@ -100,7 +100,7 @@ def task_of(rows: list[Row]) -> Task:
 def split(
     rows: Sequence[Row], *, unread: Sequence[str] = (), validation_share: float, heldout_share: float, seed: str
 ) -> Splits:
-    """Clean, drop exact duplicates, and split; the same rows and seed always give the same splits.
+    """Clean rows, drop exact duplicates and split the rest, alike whenever the rows and the seed are the same.
 
     Rows that ask the same, or of which one begins with all of the other, go to the same split. In a classification
     every answer is split in the same shares, as far as its rows allow; a small class keeps most of its rows for

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
-Row = dict[str, Any]
+from ingest.readers.parsed import Row
 
 
 def question_key(row: Row) -> str:

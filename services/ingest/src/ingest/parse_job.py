@@ -81,7 +81,7 @@ class UnlabelledFile(_Message):
 
 
 class DatasetFile(_Message):
-    """Its rows are a dataset; its parts are `train.jsonl`, `validation.jsonl`, `heldout.jsonl` and `card.md`."""
+    """Its rows became a dataset: `train.jsonl`, `validation.jsonl`, `heldout.jsonl` and `card.md`."""
 
     kind: Literal["dataset"] = "dataset"
     format: str

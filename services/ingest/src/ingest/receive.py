@@ -33,7 +33,7 @@ Column = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Columns(Body):
-    """Which column of a table, or field of a flat row, holds what; each role has two names, and one may be used."""
+    """Which column or field holds what. Each role has two names, of which one may be used."""
 
     text: Column | None = None
     prompt: Column | None = None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, new_id, now
@@ -101,7 +101,7 @@ class StoredElsewhere:
         await ensure_index(self._things, [("tenant_id", 1), ("bytes", 1)])
 
     async def count(self, tenant_id: str, thing: str, maker: str, size: int) -> None:
-        """A thing is stored; said again of its maker, or after that one lost it, that changes nothing."""
+        """Count a thing that another service stored, once for its maker however often that is said."""
         await self._note(tenant_id, thing, "makers", maker, size)
 
     async def remove(self, tenant_id: str, thing: str, maker: str) -> None:
@@ -198,7 +198,7 @@ class Files:
         """Who rests on a file's rows."""
         return await self._uses.of(tenant_id, file_id)
 
-    async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, Any] | None = None) -> File:
+    async def visible(self, tenant_id: str, file_id: str, where: Mapping[str, str] | None = None) -> File:
         """A file that is not deleted and meets the further conditions of `where`.
 
         Raises:
@@ -213,7 +213,7 @@ class Files:
         self,
         tenant_id: str,
         purpose: str | None,
-        where: Mapping[str, Any],
+        where: Query,
         *,
         limit: int,
         after: str | None,
@@ -245,13 +245,11 @@ class Files:
         """The files that a labeling project published, those that are deleted excepted."""
         return await self._files.find(tenant_id, {"project_id": project_id, "state": {"$in": KEPT}})
 
-    async def shown_datasets(
-        self, tenant_id: str, where: Mapping[str, Any], *, limit: int, after: str | None
-    ) -> list[Dataset]:
+    async def shown_datasets(self, tenant_id: str, where: Query, *, limit: int, after: str | None) -> list[Dataset]:
         """Dataset versions whose rows are there and that meet the further conditions of `where`."""
         return await self._datasets.find(tenant_id, {**where, **SHOWN_DATASETS}, limit=limit, after=after)
 
-    async def shown_dataset(self, tenant_id: str, dataset_id: str, where: Mapping[str, Any]) -> Dataset:
+    async def shown_dataset(self, tenant_id: str, dataset_id: str, where: Query) -> Dataset:
         """A dataset version whose rows are there.
 
         Raises:

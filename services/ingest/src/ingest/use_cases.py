@@ -196,7 +196,7 @@ class Uploads:
             await self._files.note_dataset_purged(dataset)
 
     async def take_back_labels(self, event: LabelsDeleted) -> None:
-        """A labeling project is deleted, and so are the files it published; the tasks of its rows count no more."""
+        """Delete the files that a labeling project published, as it is deleted and its tasks count no more."""
         if event.file_id is not None:
             with suppress(NotFound):
                 await self._files.update(event.tenant_id, event.file_id, File.lose_tasks)

@@ -104,7 +104,7 @@ class Reading(Kind[File]):
             await self._files.update(one.tenant_id, one.id, File.purge_again)
 
     async def _parse(self, file: File, folder: Path, held: Held[File]) -> ParseResult:
-        """Run the parser; one that dies again and again, or takes its worker along, means the file is at fault."""
+        """Run the parser. A file is at fault whose parser dies again and again or takes its worker along."""
         await self._files.download(file, folder / "upload")
         write_job(folder, job_of(file, self._settings))
         with exhaustion_named(always=True):

@@ -1,4 +1,4 @@
-"""The table of readers, and which of them reads an upload: by what it is for, then its name, then how it begins."""
+"""The table of readers. An upload's reader is chosen by its purpose, then its name, then its first bytes."""
 
 from __future__ import annotations
 

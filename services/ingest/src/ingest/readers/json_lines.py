@@ -6,11 +6,13 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from chassis.text import quoted
 from ingest.readers.faults import BadRows, Faults, FormatError, listed
-from ingest.readers.parsed import Parsed, Row, Unread
+from ingest.readers.parsed import Fields, Parsed, Row, Unread
 from ingest.readers.reader import Source
 from ingest.readers.rows.conversation import read_chat, read_sharegpt
 from ingest.readers.rows.roles import Roles, find_roles
@@ -87,7 +89,7 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\n")
 
 
-def json_object(line: str, number: int) -> dict[str, Any]:
+def json_object(line: str, number: int) -> dict[str, JsonValue]:
     """The object that a line holds.
 
     Raises:
@@ -157,7 +159,7 @@ class _RowReader:
         self._columns = columns
         self._known: dict[tuple[str, ...], Roles] = {}
 
-    def read(self, record: dict[str, Any], number: int) -> tuple[str, Row, Unread]:
+    def read(self, record: Fields, number: int) -> tuple[str, Row, Unread]:
         if not self._columns and "messages" in record and "conversations" in record:
             message = "the fields 'messages' and 'conversations' could both be the conversation. Remove one."
             raise FormatError("ambiguous_fields", message, number)
@@ -190,7 +192,7 @@ class _NamedTwice(ValueError):
         self.name = name
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 from chassis.text import quoted
 from ingest.readers.faults import FormatError
 
@@ -21,7 +23,10 @@ LONGEST_NAME = 60
 Row = dict[str, Any]
 """A chat row `{"messages": […]}`, or `{"text": …}` where there is no answer."""
 
-Unread = list[tuple[str, Any]]
+Fields = Mapping[str, JsonValue]
+"""A row as it was sent: an object of a line, or the cells of a table under their columns."""
+
+Unread = list[tuple[str, JsonValue]]
 """Places of a row, such as `tools` or `messages[2].name`, with what stands there and nobody reads."""
 
 INDEX = re.compile(r"\[\d+\]")
@@ -72,12 +77,12 @@ class Parsed:
         return f"Not read, in so many rows: {', '.join(named)}{more}."
 
 
-def says_something(value: Any) -> bool:
+def says_something(value: JsonValue) -> bool:
     """Whether leaving a value unread leaves anything out."""
     return value is not None and value not in ("", [], {}) and not (isinstance(value, str) and not value.strip())
 
 
-def unread_of(record: Mapping[str, Any], known: Collection[str | None], where: str = "") -> Unread:
+def unread_of(record: Fields, known: Collection[str | None], where: str = "") -> Unread:
     """What a record says in fields that are not known."""
     return [(f"{where}{name}", value) for name, value in record.items() if name not in known and says_something(value)]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from chassis.exhaustion import EXHAUSTION
 from chassis.text import quoted
 from ingest.readers.faults import BadRows, FormatError, listed
 from ingest.readers.parsed import Parsed
 from ingest.readers.reader import Source
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 ZIP, COMPOUND = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
@@ -28,7 +31,7 @@ BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Workbook:
-    """Reads workbooks; macros, links to other files, charts and hidden sheets are not looked at."""
+    """Reads workbooks without looking at macros, links to other files, charts and hidden sheets."""
 
     makes: Literal["rows", "document"] = "rows"
     names: tuple[str, ...] = (".xlsx", ".xlsm")
@@ -70,7 +73,7 @@ class Workbook:
         )
 
 
-def _naming_others(parsed: Parsed, sheet: Any, sheets: list[Any]) -> Parsed:
+def _naming_others(parsed: Parsed, sheet: ReadOnlyWorksheet, sheets: list[ReadOnlyWorksheet]) -> Parsed:
     """What was read of a sheet, with a note of the visible ones that were not."""
     if others := [other.title for other in sheets if other is not sheet]:
         passed_over = f"Of the workbook's sheets {quoted(sheet.title)} was read, and not: {listed(others)}."

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from openpyxl.utils import get_column_letter, range_boundaries
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from openpyxl.worksheet._reader import CELL_TAG, FORMULA_TAG, ROW_TAG, VALUE_TAG, WorkSheetParser
 from openpyxl.xml.constants import SHEET_MAIN_NS
 from openpyxl.xml.functions import iterparse
@@ -36,7 +37,7 @@ HALF_A_SECOND = timedelta(milliseconds=500)
 SOME_DAY = date(2000, 1, 1)
 
 
-def read_sheet(sheet: Any, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed | None:
+def read_sheet(sheet: ReadOnlyWorksheet, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed | None:
     """The table of a worksheet; None where it has no header with a row under it.
 
     Args:
@@ -60,7 +61,7 @@ def read_sheet(sheet: Any, columns: Mapping[str, str], bad_rows: BadRows) -> Par
         raise
 
 
-def _records(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+def _records(sheet: ReadOnlyWorksheet) -> Iterator[tuple[int, list[str]]]:
     """The rows that hold anything, each with its number and the text of its cells up to the last that says something.
 
     Raises:
@@ -92,7 +93,7 @@ def _records(sheet: Any) -> Iterator[tuple[int, list[str]]]:
         _refuse_merged(merged, header, last, width)
 
 
-def _rows(sheet: Any, merged: list[str]) -> Iterator[tuple[int, Iterator[tuple[int, str]]]]:
+def _rows(sheet: ReadOnlyWorksheet, merged: list[str]) -> Iterator[tuple[int, Iterator[tuple[int, str]]]]:
     """Every row of the XML with its number and its cells; the ranges of merged cells are added to `merged`."""
     book = sheet.parent
     parser = WorkSheetParser(
@@ -133,7 +134,7 @@ def _number(row: Element, before: int) -> int:
     raise FormatError(code, message, before or None)
 
 
-def _cells(parser: Any, row: Element) -> Iterator[tuple[int, str]]:
+def _cells(parser: WorkSheetParser, row: Element) -> Iterator[tuple[int, str]]:
     """The cells of a row, each with its column and its text.
 
     Raises:

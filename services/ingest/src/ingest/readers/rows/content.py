@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import JsonValue
 
 from ingest.readers.faults import FormatError
 
@@ -13,7 +13,7 @@ class CellError(str):
     __slots__ = ()
 
 
-def content(value: Any, where: str, number: int) -> str:
+def content(value: JsonValue, where: str, number: int) -> str:
     """The text that a field holds: a string, a number, or OpenAI's list of text parts.
 
     Raises:
@@ -35,6 +35,6 @@ def content(value: Any, where: str, number: int) -> str:
     return value
 
 
-def blank(value: Any) -> bool:
+def blank(value: JsonValue) -> bool:
     """Whether an optional field is left empty."""
     return value is None or (isinstance(value, str) and not value.strip())

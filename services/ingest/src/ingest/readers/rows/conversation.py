@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from pydantic import JsonValue
 
 from chassis.text import quoted
 from ingest.readers.faults import FormatError
-from ingest.readers.parsed import Row, Unread, says_something, unread_of
+from ingest.readers.parsed import Fields, Row, Unread, says_something, unread_of
 from ingest.readers.rows.content import blank, content
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -24,12 +23,15 @@ SHAREGPT_ROLES = {
     "function_response": "tool",
 }
 CALLS = ("tool_calls", "function_call")
+ChatMessage = dict[str, str | int]
+"""`role`, `content` and perhaps a `weight`."""
+
 NO_CALLS = (
     "a tool call cannot be learned yet. Write the answer as text, or have such rows left out (on_bad_rows: skip)."
 )
 
 
-def read_chat(record: Mapping[str, Any], number: int) -> tuple[Row, Unread]:
+def read_chat(record: Fields, number: int) -> tuple[Row, Unread]:
     """The row of `{"messages": [{"role": …, "content": …}]}`, and what it says beside.
 
     Raises:
@@ -44,7 +46,7 @@ def read_chat(record: Mapping[str, Any], number: int) -> tuple[Row, Unread]:
     return {"messages": messages}, unread
 
 
-def read_sharegpt(record: Mapping[str, Any], number: int) -> tuple[Row, Unread]:
+def read_sharegpt(record: Fields, number: int) -> tuple[Row, Unread]:
     """The row of `{"conversations": [{"from": "human", "value": …}]}`, perhaps with `system`, and what it says beside.
 
     Raises:
@@ -61,13 +63,13 @@ def read_sharegpt(record: Mapping[str, Any], number: int) -> tuple[Row, Unread]:
     return {"messages": messages}, unread
 
 
-def _items(value: Any, where: str, number: int) -> list[Any]:
+def _items(value: JsonValue, where: str, number: int) -> list[JsonValue]:
     if not isinstance(value, list) or not value:
         raise FormatError("no_messages", f"{where}: must be a list with at least a user and an assistant.", number)
     return value
 
 
-def _check(messages: list[dict[str, Any]], where: str, number: int) -> None:
+def _check(messages: list[ChatMessage], where: str, number: int) -> None:
     roles = [message["role"] for message in messages]
     if "user" not in roles:
         raise FormatError("no_user", f"{where}: there is no user message.", number)
@@ -77,22 +79,23 @@ def _check(messages: list[dict[str, Any]], where: str, number: int) -> None:
         )
 
 
-def _message(message: Any, where: str, number: int, unread: Unread) -> dict[str, Any]:
+def _message(message: JsonValue, where: str, number: int, unread: Unread) -> ChatMessage:
     if not isinstance(message, dict):
         raise FormatError("bad_message", f"{where}: must be an object with role and content.", number)
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise FormatError("wrong_role", f"{where}.role: {quoted(role)} is not one of {', '.join(ROLES)}.", number)
     _refuse_calls(message, where, number)
-    read = {"role": role, "content": content(message.get("content"), f"{where}.content", number)}
+    read: ChatMessage = {"role": role, "content": content(message.get("content"), f"{where}.content", number)}
     _add_weight(read, message, where, number)
     unread += unread_of(message, {"role", "content", "weight"}, f"{where}.")
-    for index, part in enumerate(message["content"] if isinstance(message["content"], list) else ()):
-        unread += unread_of(part, {"type", "text"}, f"{where}.content[{index}].")
+    parts = message["content"]
+    for index, part in enumerate(parts if isinstance(parts, list) else ()):
+        unread += unread_of(part if isinstance(part, dict) else {}, {"type", "text"}, f"{where}.content[{index}].")
     return read
 
 
-def _turn(turn: Any, where: str, number: int, unread: Unread) -> dict[str, Any]:
+def _turn(turn: JsonValue, where: str, number: int, unread: Unread) -> ChatMessage:
     if not isinstance(turn, dict):
         raise FormatError("bad_message", f"{where}: must be an object with from and value.", number)
     speaker, text = ("from", "value") if "from" in turn else ("role", "content")
@@ -104,19 +107,19 @@ def _turn(turn: Any, where: str, number: int, unread: Unread) -> dict[str, Any]:
         known = ", ".join(SHAREGPT_ROLES)
         raise FormatError("wrong_role", f"{where}.{speaker}: {quoted(named)} is not one of {known}.", number)
     _refuse_calls(turn, where, number)
-    read = {"role": role, "content": content(turn.get(text), f"{where}.{text}", number)}
+    read: ChatMessage = {"role": role, "content": content(turn.get(text), f"{where}.{text}", number)}
     _add_weight(read, turn, where, number)
     unread += unread_of(turn, {speaker, text, "weight"}, f"{where}.")
     return read
 
 
-def _refuse_calls(message: Mapping[str, Any], where: str, number: int) -> None:
+def _refuse_calls(message: Fields, where: str, number: int) -> None:
     for name in CALLS:
         if says_something(message.get(name)):
             raise FormatError("tool_calls", f"{where}.{name}: {NO_CALLS}", number)
 
 
-def _add_weight(read: dict[str, Any], message: Mapping[str, Any], where: str, number: int) -> None:
+def _add_weight(read: ChatMessage, message: Fields, where: str, number: int) -> None:
     weight = message.get("weight")
     if weight is None:
         return

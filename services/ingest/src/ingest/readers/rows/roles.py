@@ -1,14 +1,14 @@
-"""Which field of a flat row, or column of a table, holds what is asked, what is answered, and what goes with it."""
+"""Which field of a row or column of a table holds the question, the answer, the context and the system message."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from chassis.text import quoted
 from ingest.readers.faults import FormatError, listed
-from ingest.readers.parsed import Row, Unread, unread_of
+from ingest.readers.parsed import Fields, Row, Unread, unread_of
 from ingest.readers.rows.content import blank, content
 
 TEXTS: tuple[str, ...] = (
@@ -56,7 +56,7 @@ class Roles:
         pair = (self.text.casefold(), self.answer.casefold())
         return {PAIRS[0]: "instruction", PAIRS[1]: "prompt/completion"}.get(pair, "text/label")
 
-    def read(self, record: Mapping[str, Any], number: int) -> tuple[Row, Unread]:
+    def read(self, record: Fields, number: int) -> tuple[Row, Unread]:
         """The row that a record of these fields is, and what it says beside.
 
         Raises:
@@ -71,11 +71,11 @@ class Roles:
         return row, unread_of(record, {self.text, self.context, self.answer, self.system})
 
 
-def _text(record: Mapping[str, Any], name: str, number: int) -> str:
+def _text(record: Fields, name: str, number: int) -> str:
     return content(record.get(name), listed([name]), number)
 
 
-def _optional(record: Mapping[str, Any], name: str | None, number: int) -> str:
+def _optional(record: Fields, name: str | None, number: int) -> str:
     return "" if name is None or blank(record.get(name)) else _text(record, name, number)
 
 
