@@ -1,4 +1,4 @@
-"""TGI's HTTP API (version 3): generate, stream, tokenize, info; and which adapters are held."""
+"""TGI's HTTP API (version 3), and a route that says which adapters are held."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter, Gauge, Histogram
+from pydantic import JsonValue
 
 from chassis.hang_ups import HungUp, unless_gone
 from model_server.engine import Engine
@@ -56,7 +57,7 @@ def refusal(error: Exception) -> JSONResponse:
     return JSONResponse({"error": message, "error_type": kind}, status_code=status)
 
 
-def _token(token: Token) -> dict[str, Any]:
+def _token(token: Token) -> dict[str, JsonValue]:
     """TGI's token, and its own bytes: its text is what became whole with it."""
     return {
         "id": token.id,
@@ -67,7 +68,7 @@ def _token(token: Token) -> dict[str, Any]:
     }
 
 
-def _top(token: Token, special: set[int]) -> list[dict[str, Any]]:
+def _top(token: Token, special: set[int]) -> list[JsonValue]:
     return [
         {"id": one, "text": own.decode(errors="replace"), "logprob": value, "special": one in special, "bytes": [*own]}
         for one, own, value in token.top
@@ -135,7 +136,7 @@ def routes(engine: Engine) -> APIRouter:
             return refusal(error)
         last = tokens[-1] if tokens else None
         text = last.generated_text if last else ""
-        answer: dict[str, Any] = {"generated_text": body.inputs + text if body.asked.return_full_text else text}
+        answer: dict[str, JsonValue] = {"generated_text": body.inputs + text if body.asked.return_full_text else text}
         if body.asked.details:
             answer["details"] = {
                 "finish_reason": last.finish_reason if last else "length",
@@ -155,12 +156,15 @@ def routes(engine: Engine) -> APIRouter:
             scored = await engine.score(body.inputs, given.adapter_id, given.top_n_tokens or 0)
         return scored, await _all(engine.generate(body.request())) if body.generates else []
 
-    def _prefill(place: int, one: Scored) -> dict[str, Any]:
-        """TGI's token of a prompt; and, as of a generated one, its bytes, the likeliest, and whether it is no text."""
-        named = {"special": place < engine.begins, "top_tokens": [_named(other, value) for other, value in one.top]}
+    def _prefill(place: int, one: Scored) -> dict[str, JsonValue]:
+        """A token of the prompt in TGI's form, with the bytes, likeliest tokens and `special` of a generated one."""
+        named: dict[str, JsonValue] = {
+            "special": place < engine.begins,
+            "top_tokens": [_named(other, value) for other, value in one.top],
+        }
         return {**_named(one.id, one.logprob), **named}
 
-    def _named(one: int, logprob: float | None) -> dict[str, Any]:
+    def _named(one: int, logprob: float | None) -> dict[str, JsonValue]:
         own = engine.vocabulary.bytes_of(one)
         return {"id": one, "text": own.decode(errors="replace"), "logprob": logprob, "bytes": [*own]}
 
@@ -205,7 +209,7 @@ def routes(engine: Engine) -> APIRouter:
         )
 
     @router.get("/info")
-    async def info() -> dict[str, Any]:
+    async def info() -> dict[str, JsonValue]:
         return {
             "model_id": engine.base.id,
             "model_sha": engine.base.digest,
@@ -216,7 +220,7 @@ def routes(engine: Engine) -> APIRouter:
             "max_stop_sequences": MOST_STOPS,
             "router": "sartor-model-server",
             "version": "3.3.7",
-            "beyond_tgi": BEYOND_TGI,
+            "beyond_tgi": [*BEYOND_TGI],
         }
 
     @router.get("/health")

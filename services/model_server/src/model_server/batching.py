@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import collections.abc
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PretrainedConfig
 
 from model_server.lora import Adapter, Plan
 from model_server.sequence import Sequence
@@ -38,7 +38,7 @@ class Batch:
     """Sequences decoded together, with their cache (left-padded to one length)."""
 
     sequences: list[Sequence]
-    cache: Any
+    cache: DynamicCache
     mask: torch.Tensor
     ids: torch.Tensor
 
@@ -92,7 +92,9 @@ class ForwardPasses:
         config: the base model's, for the shape of its cache.
     """
 
-    def __init__(self, decoder: Any, head: torch.Tensor, plan: Plan, pad: int, config: Any) -> None:
+    def __init__(
+        self, decoder: torch.nn.Module, head: torch.Tensor, plan: Plan, pad: int, config: PretrainedConfig
+    ) -> None:
         self._decoder = decoder
         self._head = head
         self._plan = plan
@@ -107,7 +109,7 @@ class ForwardPasses:
         return Batch(taken, cache, mask, ids[:, shared:])
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits of each row's next token, [rows, vocabulary] in float32; the head sees one position a row."""
+        """The logits of each row's next token, [rows, vocabulary] in float32. The head sees one position a row."""
         self._plan.uses = uses_of(batch.sequences)
         positions = (batch.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -batch.ids.shape[1] :]
         hidden = self._decoder(
@@ -120,7 +122,7 @@ class ForwardPasses:
         logits: torch.Tensor = (hidden @ self._head.t()).float()
         return logits
 
-    def _prefilled(self, taken: list[Sequence], shared: int, mask: torch.Tensor) -> Any:
+    def _prefilled(self, taken: list[Sequence], shared: int, mask: torch.Tensor) -> DynamicCache:
         """A cache of the batch's first `shared` columns, from one pass over the prompts' shared beginning.
 
         Every row's padding stands before its prompt, so a shorter one has less of the beginning in those columns.

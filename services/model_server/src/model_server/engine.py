@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import structlog
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from model_server.adapters import read_adapter
 from model_server.batching import Batch, ForwardPasses, shared_prefix
@@ -41,6 +42,31 @@ GATHER_SECONDS = 0.005
 MOST_BATCHES = 8
 
 STOPPED = "the engine's thread has ended"
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Chore(Generic[T]):
+    """Something that the engine's thread does between two steps.
+
+    Attributes:
+        work: what is to be done.
+        done: gets what comes of it.
+    """
+
+    work: Callable[[], T]
+    done: Future[T] = field(default_factory=Future)
+
+    def do(self) -> None:
+        """Do it, unless nobody waits for it any more."""
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            self.done.set_result(self.work())
+        except Exception as error:  # handed to whoever waits for the future
+            self.done.set_exception(error)
 
 
 class Engine:
@@ -71,9 +97,9 @@ class Engine:
         self.max_tokens = min(max_tokens, self.base.context_length)
         if threads:
             torch.set_num_threads(threads)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         kind = getattr(torch, self.base.dtype)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
         ).eval()
         plan, pad = Plan(), self.tokenizer.pad_token_id or 0
@@ -90,7 +116,7 @@ class Engine:
         self._batch = batch
         self._most_waiting = queue
         self._waiting: deque[Sequence] = deque()
-        self._chores: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._chores: deque[Chore[Any]] = deque()
         self._running: deque[Batch] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -181,7 +207,7 @@ class Engine:
         self._queue(self._scorings.waiting, scoring)
         return await asyncio.wrap_future(scoring.done)
 
-    def _queue(self, waiting: deque[Any], one: Sequence | Scoring) -> None:
+    def _queue(self, waiting: deque[T], one: T) -> None:
         with self._changed:
             if self._stopping:
                 raise EngineStopped(STOPPED)
@@ -214,7 +240,7 @@ class Engine:
             adapter = build(files.adapter_id, files.tensors, files.scale, self._layers, files.rank)
         except ValueError as error:
             raise AdapterRefused(f"{files.adapter_id}: {error}") from error
-        proof: Proof = await asyncio.wrap_future(self._chore(lambda: self._prove(adapter, files.probes)))
+        proof = await asyncio.wrap_future(self._chore(lambda: self._prove(adapter, files.probes)))
         self._adapters[adapter.id] = adapter
         self.proofs[adapter.id] = proof
         return proof
@@ -239,14 +265,14 @@ class Engine:
         self.used[adapter_id] = time.monotonic()
         return adapter
 
-    def _chore(self, work: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
+    def _chore(self, work: Callable[[], T]) -> Future[T]:
+        chore = Chore(work)
         with self._changed:
             if self._stopping:
                 raise EngineStopped(STOPPED)
-            self._chores.append((work, future))
+            self._chores.append(chore)
             self._changed.notify()
-        return future
+        return chore.done
 
     def _prove(self, adapter: Adapter, probes: Iterable[Probe]) -> Proof:
         measured = [
@@ -274,7 +300,7 @@ class Engine:
         with self._changed:
             self._stopping = True
             left = [*self._waiting, *(sequence for batch in self._running for sequence in batch.sequences)]
-            chores = [future for _, future in self._chores]
+            chores = [chore.done for chore in self._chores]
             self._waiting.clear()
             self._running.clear()
             self._chores.clear()
@@ -296,7 +322,7 @@ class Engine:
                 if self._waiting and not self._running:
                     self._changed.wait_for(lambda: len(self._waiting) >= self._batch, GATHER_SECONDS)
             if chore is not None:
-                _do(*chore)
+                chore.do()
             with torch.inference_mode():
                 if self._waiting and len(self._running) < MOST_BATCHES:
                     self._admit()
@@ -375,12 +401,3 @@ def _fail(sequences: list[Sequence], error: Exception) -> None:
     for sequence in sequences:
         if not sequence.ended:
             sequence.fail(error)
-
-
-def _do(work: Callable[[], Any], future: Future[Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(work())
-    except Exception as error:  # handed to whoever waits for the future
-        future.set_exception(error)

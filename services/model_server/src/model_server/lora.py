@@ -13,7 +13,7 @@ PEFT_PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter in memory: layer path -> (A' [in, r], B' [r, out] times alpha / r), in the base's type."""
+    """An adapter in memory, by layer path: (A' [in, r], B' [r, out] times alpha / r) in the base's type."""
 
     id: str
     layers: dict[str, tuple[Tensor, Tensor]]

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 import torch
@@ -64,7 +63,7 @@ class Scorings:
         pad: id of the padding.
     """
 
-    def __init__(self, decoder: Any, head: torch.Tensor, plan: Plan, pad: int) -> None:
+    def __init__(self, decoder: torch.nn.Module, head: torch.Tensor, plan: Plan, pad: int) -> None:
         self.waiting: deque[Scoring] = deque()
         self._decoder = decoder
         self._head = head

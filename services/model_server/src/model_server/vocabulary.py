@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 """How SentencePiece vocabularies write a token that is one byte of a character they do not hold."""
@@ -27,7 +30,7 @@ class Vocabulary:
         ValueError: the tokenizer turns tokens into text in a way that is not known here.
     """
 
-    def __init__(self, tokenizer: Any, end_texts: Iterable[str] = ()) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, end_texts: Iterable[str] = ()) -> None:
         decoder = tokenizer.backend_tokenizer.decoder
         steps = list(_steps(json.loads(decoder.__getstate__()))) if decoder else []
         kinds = {step["type"] for step in steps}
