@@ -1,17 +1,16 @@
-"""What the gateway keeps, in MongoDB: events that came in, events to be read, refusals, endpoints and deliveries."""
+"""What the gateway keeps in MongoDB: received events, readable events, refusals, endpoints and deliveries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
 
 from chassis.clock import utc_now
 from chassis.errors import NotFound, Transient
 from chassis.ids import new_id, now
 from chassis.text import quoted
-from event_gateway.domain import Delivery, Endpoint, Received, Refused
+from event_gateway.domain import CloudEvent, Delivery, Endpoint, Received, Refused
 from eventbus import AggregateStore
 from stores.mongo import Collection, Document, DuplicateKeyError, ensure_index
 from stores.paging import page
@@ -42,7 +41,7 @@ class Log:
         await ensure_index(self._entries, [("tenant_id", 1), ("number", 1)], unique=True)
         await ensure_index(self._entries, "expires_at", expireAfterSeconds=0)
 
-    async def append(self, tenant_id: str, shown: Mapping[str, Any]) -> None:
+    async def append(self, tenant_id: str, shown: CloudEvent) -> None:
         """Keep an event behind those that are there, once.
 
         Raises:
@@ -78,7 +77,7 @@ class Log:
 
     async def page(
         self, tenant_id: str, types: Sequence[str], *, after: int | None, limit: int
-    ) -> tuple[list[Document], int]:
+    ) -> tuple[list[CloudEvent], int]:
         """The events of these types that follow a number, oldest first.
 
         Args:
@@ -98,10 +97,10 @@ class Log:
         found = await page(self._entries, query, [("number", 1)], limit=limit)
         if after is not None:  # after the events were found: the oldest go meanwhile
             await self._expect_kept(tenant_id, after, head)
-        shown = [{**one["event"], "cursor": str(one["number"])} for one in found]
+        shown: list[CloudEvent] = [{**one["event"], "cursor": str(one["number"])} for one in found]
         return shown, found[-1]["number"] if len(found) == limit else head
 
-    async def newest(self, tenant_id: str, types: Sequence[str], *, before: int | None, limit: int) -> list[Document]:
+    async def newest(self, tenant_id: str, types: Sequence[str], *, before: int | None, limit: int) -> list[CloudEvent]:
         """The events of these types before a number, newest first; those before the end where there is none."""
         behind = {"number": {"$lt": before}} if before is not None else {}
         query = {"tenant_id": tenant_id, **behind, "type": {"$in": list(types)}}

@@ -1,4 +1,4 @@
-"""Brings deliveries to their endpoints: leased, tenants in turn, tried again ever later, in the end parked."""
+"""Brings leased deliveries to their endpoints. Tenants have turns, and a delivery that fails too often is parked."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from chassis.auth import Principal, require
@@ -61,7 +62,7 @@ def publishing_routes(publish: Publish, refusals: Refusals) -> APIRouter:
     return router
 
 
-async def _events(request: Request) -> tuple[list[Any], bool]:
+async def _events(request: Request) -> tuple[list[JsonValue], bool]:
     """The events of a request, and whether it sends a list.
 
     Raises:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypedDict
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from chassis.auth import Principal, require
 from chassis.errors import Forbidden, Invalid, SartorError, envelope
 from chassis.text import quoted
-from event_gateway.domain import readable_types
+from event_gateway.domain import CloudEvent, readable_types
 from event_gateway.store import Log
 from event_gateway.use_cases import Heads
 
@@ -32,6 +32,16 @@ MOST_NUMBER = 2**63 - 1
 
 STREAM = "text/event-stream"
 LATEST = "latest"
+
+
+class EventPage(TypedDict):
+    """A page of events; its ids are cursors."""
+
+    object: Literal["list"]
+    data: list[CloudEvent]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,8 @@ def reading_routes(log: Log, heads: Heads) -> APIRouter:
             Query(description="`desc` lists the newest first; `after` then goes back from there."),
         ] = "asc",
         last_event_id: Annotated[str | None, Header(include_in_schema=False, max_length=20)] = None,
-    ) -> dict[str, Any] | StreamingResponse:
-        """What one's role may see, oldest first; with `Accept: text/event-stream`, as a stream that goes on."""
+    ) -> EventPage | StreamingResponse:
+        """Events that one's role may see, oldest first, or as a stream with `Accept: text/event-stream`."""
         asked = [name.strip() for name in types.split(",") if name.strip()] if types else []
         begin = last_event_id or after
         number = await log.head(principal.tenant_id) if begin == LATEST else _number(begin)
@@ -104,7 +114,7 @@ def reading_routes(log: Log, heads: Heads) -> APIRouter:
             return CountedStream(heads, principal, _stream(request, principal, wanted))
         return await _page(request, principal, wanted, wait)
 
-    async def _newest(principal: Principal, wanted: Wanted, *, waits: bool) -> dict[str, Any]:
+    async def _newest(principal: Principal, wanted: Wanted, *, waits: bool) -> EventPage:
         if waits:
             raise Invalid("order: 'desc' lists what is there; only 'asc' waits for more.", param="order")
         before = wanted.after
@@ -118,7 +128,7 @@ def reading_routes(log: Log, heads: Heads) -> APIRouter:
             "has_more": len(found) > wanted.limit,
         }
 
-    async def _page(request: Request, principal: Principal, wanted: Wanted, wait: float) -> dict[str, Any]:
+    async def _page(request: Request, principal: Principal, wanted: Wanted, wait: float) -> EventPage:
         found, behind = await log.page(principal.tenant_id, wanted.types, after=wanted.after, limit=wanted.limit)
         if wait and not found:
             with heads.one_more(principal):
@@ -133,10 +143,10 @@ def reading_routes(log: Log, heads: Heads) -> APIRouter:
 
     async def _awaited(
         request: Request, principal: Principal, wanted: Wanted, behind: int, wait: float
-    ) -> tuple[list[dict[str, Any]], int]:
+    ) -> tuple[list[CloudEvent], int]:
         clock = asyncio.get_running_loop().time
         until = clock() + wait
-        found: list[dict[str, Any]] = []
+        found: list[CloudEvent] = []
         while not found and clock() < until and not request.app.state.stopping:
             if await heads.wait(principal.tenant_id, behind, min(1.0, until - clock())):
                 types = await _types_now(request, wanted)
@@ -150,7 +160,7 @@ def reading_routes(log: Log, heads: Heads) -> APIRouter:
         try:
             yield ": open\n\n"
             while not request.app.state.stopping:
-                found: list[dict[str, Any]] = []
+                found: list[CloudEvent] = []
                 if news:
                     found, behind = await log.page(principal.tenant_id, types, after=behind, limit=wanted.limit)
                 for one in found:

@@ -1,7 +1,7 @@
 """What is published, read and delivered: the rules, and the only functions that change what is kept."""
 
 from event_gateway.domain.received import Received, Refused, Sent, checked_data, digest_of
-from event_gateway.domain.visible import VISIBLE, cloudevent_of, readable_types
+from event_gateway.domain.visible import VISIBLE, CloudEvent, cloudevent_of, readable_types
 from event_gateway.domain.webhooks import (
     Delivery,
     Endpoint,
@@ -14,6 +14,7 @@ from event_gateway.domain.webhooks import (
 
 __all__ = [
     "VISIBLE",
+    "CloudEvent",
     "Delivery",
     "Endpoint",
     "Outcome",

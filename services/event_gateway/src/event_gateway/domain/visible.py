@@ -1,4 +1,4 @@
-"""Which events a tenant's people may read, and which fields of them: ids, numbers and fixed words, never content."""
+"""Which events a tenant's people may read, and which of their fields, none of which holds content."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from chassis.errors import Forbidden, Invalid
 from chassis.roles import ROLES, covers
 from chassis.text import quoted
 from schemas import Envelope, Event
+
+CloudEvent = Mapping[str, Any]
+"""An event as it is shown, in CloudEvents' JSON form."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ def readable_types(principal: Principal, asked: Iterable[str] = ()) -> list[str]
     return sorted(wanted or own)
 
 
-def cloudevent_of(envelope: Envelope, event: Event) -> dict[str, Any]:
+def cloudevent_of(envelope: Envelope, event: Event) -> CloudEvent:
     """An event as it is shown, in CloudEvents' JSON form."""
     payload = event.model_dump(mode="json", include=set(VISIBLE[event.type].fields))
-    attributes: Mapping[str, Any] = {
+    attributes = {
         "specversion": envelope.specversion,
         "id": envelope.id,
         "source": envelope.source,

@@ -1,11 +1,11 @@
-"""Webhook endpoints of a tenant, and the deliveries to them: what is sent, how often, and when it is given up."""
+"""Webhook endpoints of a tenant, and what is sent to them, how often, and until when."""
 
 from __future__ import annotations
 
 import base64
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from chassis.errors import Conflict
 from chassis.ids import derived_id, new_id
-from event_gateway.domain.visible import VISIBLE
+from event_gateway.domain.visible import VISIBLE, CloudEvent
 from eventbus import Aggregate
 from schemas import OPENAI_NAMES
 from schemas.webhooks import SECRET_PREFIX
@@ -117,7 +117,7 @@ class Delivery(Aggregate):
     replays: int = Field(0, ge=0)
 
     @classmethod
-    def of(cls, endpoint: Endpoint, shown: Mapping[str, Any], created_at: int, at: int) -> Delivery:
+    def of(cls, endpoint: Endpoint, shown: CloudEvent, created_at: int, at: int) -> Delivery:
         """The delivery of an event, once however often it is made."""
         return cls(
             id=derived_id("whd_", endpoint.id, str(shown["id"])),
@@ -151,7 +151,7 @@ class Delivery(Aggregate):
         self.begin_anew()
 
 
-def webhook_body(shown: Mapping[str, Any], created_at: int) -> str:
+def webhook_body(shown: CloudEvent, created_at: int) -> str:
     """What is sent of an event: in the form of OpenAI's webhooks, under its name where OpenAI's API has one.
 
     Args:
@@ -168,7 +168,7 @@ def webhook_body(shown: Mapping[str, Any], created_at: int) -> str:
     return json.dumps(event, ensure_ascii=False)
 
 
-def sample_event(event_type: str) -> dict[str, Any]:
+def sample_event(event_type: str) -> CloudEvent:
     """An event that never was, to try an endpoint with."""
     data = {name: SAMPLE_ID for name in VISIBLE[event_type].fields if name.endswith("_id")}
     return {"id": new_id("evt_sample_"), "type": event_type, "subject": SAMPLE_ID, "data": data}

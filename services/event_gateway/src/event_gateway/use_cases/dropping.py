@@ -31,6 +31,6 @@ class DropOld:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def drop_before(self, moment: int) -> None:
-        """Drop what came, and was delivered, before a moment; what waits to be published stays."""
+        """Drop what came and was delivered before a moment, and keep what waits to be published."""
         await self._inbox.drop_before(moment)
         await self._webhooks.drop_before(moment)

@@ -1,13 +1,12 @@
-"""Takes events of services outside: none of a list in which one is refused, each once; what is refused is kept."""
+"""Takes events of services outside, each once. A list of which one is refused is refused whole, and noted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 from prometheus_client import Counter
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from chassis.auth import Principal
 from chassis.errors import Conflict, Invalid, SartorError
@@ -33,7 +32,7 @@ class Publish:
         self._inbox = inbox
         self._refusals = refusals
 
-    async def run(self, producer: Principal, events: Sequence[Any]) -> list[Received]:
+    async def run(self, producer: Principal, events: Sequence[JsonValue]) -> list[Received]:
         """Publish events, each once; one that was sent before is answered as it was then.
 
         All are checked before one is published. What is cut between two of them is sent again as a whole: it is
@@ -52,7 +51,7 @@ class Publish:
         checked = [await self._checked(producer, one, place, many, seen) for place, one in enumerate(events)]
         return [await self._publish(producer, sent, fresh) for sent, fresh in checked]
 
-    async def refuse(self, producer: Principal, sent: Any, error: SartorError) -> None:
+    async def refuse(self, producer: Principal, sent: JsonValue, error: SartorError) -> None:
         """Keep what was not published, with why."""
         named = sent if isinstance(sent, dict) else {}
         id_, source, type_ = (_readable(named.get(name)) for name in ("id", "source", "type"))
@@ -61,7 +60,7 @@ class Publish:
         TAKEN.labels(_counted(type_), str(error.code)).inc()
 
     async def _checked(
-        self, producer: Principal, one: Any, place: int, many: int, seen: dict[str, Received]
+        self, producer: Principal, one: JsonValue, place: int, many: int, seen: dict[str, Received]
     ) -> tuple[Sent, Received]:
         try:
             sent = _read(one)
@@ -89,7 +88,7 @@ class Publish:
         return stored
 
 
-def _read(one: Any) -> Sent:
+def _read(one: JsonValue) -> Sent:
     if not isinstance(one, dict):
         raise Invalid("an event is a JSON object with CloudEvents' attributes.", code="malformed_event")
     try:
@@ -102,7 +101,7 @@ def _read(one: Any) -> Sent:
         raise Invalid(f"{where}: {said}.", code="malformed_event", param=where or None) from error
 
 
-def _readable(value: Any) -> str:
+def _readable(value: JsonValue) -> str:
     text = value if isinstance(value, str) else ""
     return text[:LONGEST_NAME].encode(errors="backslashreplace").decode()
 
