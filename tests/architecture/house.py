@@ -246,7 +246,7 @@ def untyped(house: House) -> Found:
     """Uses of `Any`, of `object` as a type, and casts."""
     for module in house.modules:
         for one in ast.walk(module.tree):
-            named = isinstance(one, ast.Name) and one.id in ("Any", "object")
+            named = isinstance(one, ast.Name) and one.id in ("Any", "object") and isinstance(one.ctx, ast.Load)
             if isinstance(one, ast.expr) and (named or (isinstance(one, ast.Call) and chain(one.func) == ["cast"])):
                 yield module.at(one)
 

@@ -215,7 +215,7 @@ async def test_a_key_is_held_as_long_as_its_attempt_lives_and_no_longer(
 
 
 async def test_a_body_that_was_cut_off_was_not_asked(space: Space) -> None:
-    """The client went away in the middle; the same request, whole, under the same key, is done."""
+    """A request that was cut off in the middle is done when it is sent again as a whole under its key."""
     app = application(space)
     async with app.router.lifespan_context(app):
         headers = {"idempotency-key": "cut", "content-type": "application/json", **space.headers("ingest", "t")}

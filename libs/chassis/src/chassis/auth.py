@@ -1,4 +1,4 @@
-"""Who is calling: API keys checked against accounts; and calls to other services, signed by `chassis.tokens`."""
+"""Who is calling: an API key is checked by accounts, and a service's token by `chassis.tokens`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
-from fastapi import Depends, Request
+from fastapi import Request
+from fastapi.params import Depends as Dependency
 from starlette.types import Scope
 
 from chassis.believed import Believed
@@ -215,20 +216,20 @@ def _operator(principal: Principal) -> Principal:
     return principal
 
 
-def require(*scopes: str) -> Any:
+def require(*scopes: str) -> Dependency:
     """A FastAPI dependency giving the `Principal` if it may do one of `scopes`.
 
     Use as `principal: Annotated[Principal, require("files:write")]`.
     """
-    return Depends(Requires(scopes))
+    return Dependency(Requires(scopes))
 
 
-def operator() -> Any:
+def operator() -> Dependency:
     """A FastAPI dependency giving the `Principal` if it is the operator's."""
-    return Depends(Requires())
+    return Dependency(Requires())
 
 
-def internal() -> Any:
+def internal() -> Dependency:
     """A FastAPI dependency that admits only other services' tokens."""
 
     async def dependency(request: Request) -> Principal:
@@ -237,4 +238,4 @@ def internal() -> Any:
             raise Forbidden("This address is for services only.")
         return principal
 
-    return Depends(dependency)
+    return Dependency(dependency)

@@ -110,7 +110,7 @@ class Believed(Generic[K, V]):
         return value
 
     def doubt(self, matches: Callable[[K, V], bool]) -> None:
-        """Ask again about these, as something may have changed; while nobody can be asked, they hold."""
+        """Ask again about these, which may have changed. What is known holds while nobody can be asked."""
         self._note(matches)
         for key, answer in self._answers.items():
             if matches(key, answer.value):

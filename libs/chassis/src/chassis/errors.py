@@ -64,7 +64,7 @@ class Conflict(SartorError):
 
 
 class WriteRefused(Conflict):
-    """A write that our own store, or the aggregate itself, refuses: the thing is another's by now, or over.
+    """A write that the store or the aggregate refuses, because the document is another's by now, or over.
 
     No peer's answer becomes one, whatever code it has: its refusal says nothing of what is held here.
     """
@@ -107,7 +107,7 @@ BY_STATUS: dict[int, type[SartorError]] = {
 
 
 def envelope(error: SartorError) -> dict[str, dict[str, str | None]]:
-    """The OpenAI error body, `{"error": {"message", "type", "param", "code"}}`; all of it is Unicode."""
+    """The OpenAI error body, `{"error": {"message", "type", "param", "code"}}`, with every text made Unicode."""
     param = None if error.param is None else _writable(error.param)
     return {"error": {"message": _writable(error.message), "type": error.type, "param": param, "code": error.code}}
 

@@ -309,7 +309,7 @@ class Page(BaseModel):
 
 
 def page(items: Sequence[Any], *, limit: int) -> Page:
-    """Make a page of `limit` items; further ones, of which one is enough, tell that there is more.
+    """Make a page of the first `limit` items. A further item says that there is more.
 
     Items are models or dicts with an `id`.
     """

@@ -33,7 +33,7 @@ class Allowance:
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Allowance:
-        """What another service, or another release, wrote; fields that are new are left out."""
+        """Read what another service or release wrote, without the fields that are not known here."""
         return cls(**{name: found[name] for name in cls.__dataclass_fields__})
 
 

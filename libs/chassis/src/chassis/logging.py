@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 # API keys and bearer tokens, wherever they stand in a logged value.
 SECRET = re.compile(r"(sk-[A-Za-z0-9]{2,8}-?)[A-Za-z0-9_-]{8,}|(Bearer )[A-Za-z0-9._-]{8,}")
 
 
-def mask_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace API keys and bearer tokens in every string value by their first characters."""
     for key, value in event.items():
         if isinstance(value, str):

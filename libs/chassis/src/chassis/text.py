@@ -1,4 +1,4 @@
-"""What people sent, quoted in a message: short, on one line, and always text that can be written."""
+"""Quotes what people sent in messages: short, on one line, and always as text that can be written."""
 
 from __future__ import annotations
 

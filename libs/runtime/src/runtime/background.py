@@ -40,7 +40,7 @@ class Background:
         self._states: dict[str, _State] = {}
 
     async def keep_running(self, name: str, work: Work) -> None:
-        """Run `work` until it ends; when it fails, say so, wait, and start it again.
+        """Run `work` until it ends, and start it again after a wait when it fails.
 
         Args:
             name: in logs, metrics and reports.

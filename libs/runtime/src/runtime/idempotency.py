@@ -1,4 +1,4 @@
-"""The `Idempotency-Key` contract: same key and body, same answer; another body, 422; also after a restart."""
+"""The `Idempotency-Key` contract: the same key and body get the same answer, and another body gets 422."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Idempotency:
 
 @dataclass
 class _Attempt:
-    """One attempt at a request; a late one, whose key was taken over, matches nothing any more.
+    """One attempt at a request. One whose key was taken over meanwhile changes nothing any more.
 
     Attributes:
         record_id: of the key.

@@ -1,4 +1,4 @@
-"""One service: its stores, bus, peers and background work, wired alike and started and stopped in one order."""
+"""A service's stores, bus, peers and background work, which are wired alike and started and stopped in one order."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Service:
         """Keep `work` running; it is started again should it fail, and `/readyz` says so where it cannot run."""
         self._background[name] = work
 
-    def watch_leases(self, store: AggregateStore[Any], *work: dict[str, Any]) -> None:
+    def watch_leases(self, store: AggregateStore[Any], *work: mongo.Query) -> None:
         """Tell of work that a worker began and nobody goes on with.
 
         Args:
@@ -143,7 +143,7 @@ class Service:
         """
         self.background(f"leases-{store.collection.name}", partial(store.leases.watch, {"$or": list(work)}))
 
-    def watch_waiting(self, store: AggregateStore[Any], states: Mapping[str, dict[str, Any]], since: str) -> None:
+    def watch_waiting(self, store: AggregateStore[Any], states: Mapping[str, mongo.Query], since: str) -> None:
         """Tell how long the oldest of each waiting state waits.
 
         Args:

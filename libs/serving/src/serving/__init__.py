@@ -1,4 +1,4 @@
-"""Which adapters a replica holds, that it proves them, and what it says of them; the same for every engine."""
+"""How a replica holds adapters, proves them and announces them, whatever its engine is."""
 
 from serving.announcing import Publish
 from serving.attestation import AdapterRefused, Proof, proof_of, read_probes, verify

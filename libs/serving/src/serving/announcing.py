@@ -1,4 +1,4 @@
-"""What a replica says of its base model and adapters; what is not believed is said again, so it needs no outbox."""
+"""What a replica says of its base model and adapters, without an outbox, as it says again what is not believed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Announcements:
         log.info("adapter_resident" if resident else "adapter_evicted", adapter_id=item.adapter_id)
 
     async def say_failure(self, item: AdapterToLoad, failure: Failure) -> None:
-        """Say that the adapter cannot be loaded now, or never will be, unless that was said; its model waits for it."""
+        """Say once that an adapter, for which its model waits, cannot be loaded now or ever."""
         if failure.persists and not failure.told:
             await self._publish(self._load_failed(item, failure))
             failure.told = True

@@ -68,7 +68,7 @@ class Failures(dict[str, Failure]):
         return failure is None or time.monotonic() >= failure.again_at
 
     def note(self, adapter_id: str, error: Exception, *, may_be_final: bool) -> Failure:
-        """What its files bring about is final; anything else may pass, and is tried again after a growing pause.
+        """Note why an adapter failed to load: for good if its files are at fault, else for a growing pause.
 
         Args:
             adapter_id: which could not be loaded.

@@ -30,7 +30,7 @@ class AdapterHost(Protocol):
     at_once: int
 
     async def attest(self) -> None:
-        """Prove again that what answers is the base model, as far as that can change; cheap, as each look asks it.
+        """Prove again that what answers is the base model. It must be cheap, as each look asks it.
 
         An engine that cannot echo also proves one of its adapters now and then; one that fails is let go of.
 

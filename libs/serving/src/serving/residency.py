@@ -100,7 +100,7 @@ class Residency:
         self._downloads.close()
 
     async def synchronise(self) -> None:
-        """One look: say what base is held, let go of what is not wanted any more, load what is missing, say so."""
+        """Look once: announce the base, unload what nobody wants any more, load what is missing, and announce that."""
         await self._host.attest()
         self._broker_away = False
         await self._say()
@@ -132,7 +132,7 @@ class Residency:
         return not lost
 
     async def _wanted(self) -> dict[str, AdapterToLoad]:
-        """What this replica must hold; who asks so is known to live, and routed to, once it may be."""
+        """The adapters that this replica must hold. Whoever asks is known to live, and may be routed to."""
         base = {"base_model": self._host.base.id, "base_digest": self._host.base.digest}
         asked = {**base, "replica_id": self._replica_id, "lives": self._may_live}
         items = await self._registry.read(list[AdapterToLoad], "/internal/adapters", tenant_id="", params=asked)
@@ -193,7 +193,7 @@ class Residency:
             return None
 
     async def _say(self) -> None:
-        """Say what is not said yet; what the broker does not take is said at a later look, and holds up nothing."""
+        """Announce what is not announced yet. What the broker does not take waits for a later look."""
         if self._broker_away:
             return
         try:

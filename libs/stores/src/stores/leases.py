@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge
 from pydantic import BaseModel
@@ -199,9 +198,7 @@ class Leases:
             return_document=True,
         )
 
-    async def renew(
-        self, document_id: str, fence: int, seconds: float, wanted: Mapping[str, Any] | None = None
-    ) -> bool:
+    async def renew(self, document_id: str, fence: int, seconds: float, wanted: Query | None = None) -> bool:
         """Extend a lease; False when it is not ours any more, and the work must stop.
 
         Args:
@@ -217,7 +214,7 @@ class Leases:
         return result.matched_count == 1
 
     async def release(self, document_id: str, fence: int) -> None:
-        """Give the lease back; the fence stays, so late writes of this attempt are still refused after a new claim."""
+        """Give the lease back, with its fence kept, so that late writes of this attempt are still refused."""
         await self._collection.update_one({"_id": document_id, "lease.fence": fence}, {"$set": GIVEN_BACK})
 
     async def delay(self, document_id: str, fence: int, seconds: float) -> None:
@@ -245,7 +242,7 @@ class Leases:
         return int(found["lease"]["failures"]) if found else None
 
     async def progress(self, document_id: str, fence: int, mark: int) -> None:
-        """Note how far the work got (from 1); where that is further than ever, forget what was counted against it."""
+        """Note how far the work got (from 1), and forget what counts against it where that is further than ever."""
         further = {"$or": [{"lease.progress": {"$lt": mark}}, {"lease.progress": None}]}
         await self._collection.update_one(
             {**further, "_id": document_id, "lease.fence": fence}, {"$set": {**FORGIVEN, "lease.progress": mark}}

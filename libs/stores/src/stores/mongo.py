@@ -73,7 +73,7 @@ def connect(settings: ServiceSettings, service: str) -> Database:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether the database could not be reached in time, or failed itself; a write may have been carried out or not."""
+    """Whether the database could not be reached in time or failed itself, so that a write may have been made or not."""
     if isinstance(error, OperationFailure) and error.code in SERVER_FAILED:
         return True
     return isinstance(error, (ConnectionFailure, ExecutionTimeout, WTimeoutError))

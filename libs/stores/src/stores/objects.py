@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -121,7 +121,7 @@ class Objects:
         """
         await self._within(_allowed(ref.size), self._download, ref, path)
 
-    def stream(self, ref: ObjectRef) -> AsyncIterator[bytes]:
+    def stream(self, ref: ObjectRef) -> AsyncGenerator[bytes, None]:
         """The object's bytes in chunks of 1 MiB, for answers; the digest is not checked."""
         return self._stream(ref.bucket, ref.key)
 
@@ -129,7 +129,7 @@ class Objects:
         """The bytes of whatever lies under `key`, in chunks of 1 MiB, for who has lost its reference."""
         return self._stream(self.bucket, key)
 
-    async def _stream(self, bucket: str, key: str) -> AsyncIterator[bytes]:
+    async def _stream(self, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
         response = await self._call(self._client.get_object, bucket_name=bucket, object_name=key)
         try:
             while chunk := await self._call(response.read, CHUNK):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from prometheus_client import Gauge
 
 from chassis.ids import now
-from stores.mongo import ASCENDING, Collection
+from stores.mongo import ASCENDING, Collection, Query
 
 OLDEST = Gauge(
     "waiting_oldest_seconds", "How long the one that waits longest has been in its state.", ["collection", "state"]
@@ -18,7 +17,7 @@ OLDEST = Gauge(
 MEASURE_SECONDS = 15.0
 
 
-async def measure_waiting(collection: Collection, states: Mapping[str, dict[str, Any]], since: str) -> None:
+async def measure_waiting(collection: Collection, states: Mapping[str, Query], since: str) -> None:
     """Set the gauge of each state once.
 
     Args:
@@ -32,7 +31,7 @@ async def measure_waiting(collection: Collection, states: Mapping[str, dict[str,
         OLDEST.labels(collection.name, state).set(max(0, now() - found[0]) if found else 0)
 
 
-async def watch_waiting(collection: Collection, states: Mapping[str, dict[str, Any]], since: str) -> None:
+async def watch_waiting(collection: Collection, states: Mapping[str, Query], since: str) -> None:
     """Keep the gauges current, until cancelled."""
     while True:
         await measure_waiting(collection, states, since)

@@ -23,7 +23,7 @@ class Operation:
 
 
 class History:
-    """Appends to one file; each line is whole or, after a kill, the last.
+    """Appends lines to one file, of which only the last can be cut by a kill.
 
     Args:
         path: the file.
@@ -38,7 +38,7 @@ class History:
 
     @contextmanager
     def operation(self, name: str, **ids: Any) -> Iterator[Operation]:
-        """Write `invoke` now, and `ok`, `fail` or `unknown` when the block ends; errors go on to the caller."""
+        """Write `invoke` now and `ok`, `fail` or `unknown` at the block's end, whose error goes on to the caller."""
         self._count += 1
         operation = Operation(self._count, name, dict(ids))
         self._write("invoke", operation)

@@ -11,7 +11,7 @@ import psutil
 
 @contextlib.contextmanager
 def paused(pid: int, *, children: bool = True) -> Iterator[None]:
-    """SIGSTOP a process, and its children, for the length of the block; then SIGCONT those that still live."""
+    """Stop a process and its children (SIGSTOP) during the block, and let those that live go on (SIGCONT)."""
     process = psutil.Process(pid)
     stopped = [process, *(process.children(recursive=True) if children else [])]
     for one in stopped:

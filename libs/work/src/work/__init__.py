@@ -1,4 +1,4 @@
-"""Leased work: a service says what an attempt does, and what follows from its end; all else is the same for each."""
+"""Leased work, of which a service only says what an attempt does and what follows from its end."""
 
 from work.ends import Done, End, Failed, GiveUp, Lost, OutOfAttempts, PutOff
 from work.held import Held

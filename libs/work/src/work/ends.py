@@ -45,7 +45,7 @@ class PutOff(End):
 
 
 class Failed(End):
-    """The attempt counts against the work; another is made, up to the policy's number, after its pause."""
+    """The attempt counts against the work, which is tried again after a pause until the policy's number is reached."""
 
     name = "failed"
 

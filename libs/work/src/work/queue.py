@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection as Some
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -67,7 +67,7 @@ class WorkQueue(Generic[A]):
         await ensure_index(self._store.collection, keys)
 
     async def claim(
-        self, owner: str, seconds: float, *, where: Mapping[str, Any] | None = None, but_of: Sequence[str] = ()
+        self, owner: str, seconds: float, *, where: Query | None = None, but_of: Sequence[str] = ()
     ) -> A | None:
         """Claim the oldest work of the tenant that waited longest for a turn: nobody's many hold up one's few.
 
@@ -86,7 +86,7 @@ class WorkQueue(Generic[A]):
             await asyncio.shield(self._unclaim(claiming))
             raise
 
-    async def _claim(self, owner: str, seconds: float, where: Mapping[str, Any], but_of: Sequence[str]) -> A | None:
+    async def _claim(self, owner: str, seconds: float, where: Query, but_of: Sequence[str]) -> A | None:
         if self._first is not None:
             interrupted = await self._store.claim(self._first, owner, seconds)
             if interrupted is not None:
@@ -122,7 +122,7 @@ class WorkQueue(Generic[A]):
             log.warning("turn_not_noted", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
 
     async def next_turn(self, one: A) -> str | None:
-        """Whose turn would be next if `one` were given back: its own tenant's, another's; None where no other waits."""
+        """The tenant whose turn would be next if `one` were given back, or None where no other tenant waits."""
         waiting = {*await self._tenants()} - {one.tenant_id}
         return (await self._in_turn({*waiting, one.tenant_id}))[0] if waiting else None
 
@@ -150,7 +150,7 @@ class WorkQueue(Generic[A]):
         await self._store.leases.finish(one.id, one.lease.fence)
 
     async def count_failure(self, one: A) -> int | None:
-        """Count a failed attempt; how many there were since the work last got further, None when it is not ours."""
+        """Count a failed attempt, and return how many there were since the work got further, or None if not ours."""
         return await self._store.leases.count_failure(one.id, one.lease.fence)
 
     async def progress(self, one: A, mark: int) -> None:

@@ -1,4 +1,4 @@
-"""One worker for all kinds of leased work: claims in turn, renews, counts attempts once, and gives the lease back."""
+"""The worker of all kinds of leased work, which claims, renews, counts attempts and gives the lease back."""
 
 from __future__ import annotations
 

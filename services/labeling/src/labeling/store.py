@@ -119,7 +119,7 @@ class Labels:
         return int(await self._tasks.count_documents({"project_id": project.id, "tenant_id": project.tenant_id}))
 
     async def add_tasks(self, project: Project, texts: list[str], *, first: int) -> None:
-        """One task per text, in order; `first` is the position of the first one, of which there is no task yet."""
+        """Add a task for each text, in order, from the position `first` on."""
         for start in range(0, len(texts), BATCH):
             tasks = [
                 Task(
@@ -134,7 +134,7 @@ class Labels:
             await self._tasks.insert_many([{"_id": task.id, **task.model_dump()} for task in tasks], ordered=True)
 
     async def take(self, project: Project, person: str, seconds: float) -> Task | None:
-        """The first unanswered task nobody else holds, held for this person; their own one again, if they have it."""
+        """Hold the first unanswered task that nobody else holds for this person, or their own one again."""
         unanswered = {"project_id": project.id, "tenant_id": project.tenant_id, "answer": None}
         found = await self._holds.take(unanswered, person, seconds, sort=IN_ORDER)
         return Task.model_validate(found) if found else None

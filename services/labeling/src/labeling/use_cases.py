@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
@@ -113,8 +113,7 @@ class Projects:
     async def _texts(self, records: ObjectRef) -> AsyncIterator[list[str]]:
         """The texts of the first `most` records, in parts as they come; no more is read than these need."""
         left, rest = self._most, b""
-        stream = cast("AsyncGenerator[bytes, None]", self._objects.stream(records))
-        async with aclosing(stream) as chunks:
+        async with aclosing(self._objects.stream(records)) as chunks:
             async for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
                 texts = [str(json.loads(line)["text"]) for line in lines[:left]]
