@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def images(root: Path) -> Iterator[tuple[str, str, str, list[Path]]]:
-    """Each build, its image, what that runs, and its locks; one that computes is built with either torch."""
+    """Each build with its image, what that runs, and its locks. An image that computes is built with either torch."""
     for lock in sorted((root / "infra/docker/locks").glob("*.txt")):
         service = lock.stem
         if service == "build" or service.startswith("torch_"):

@@ -146,7 +146,7 @@ class Chaos:
             number += 1
 
     def _round(self, asked: TenantRecord, number: int) -> None:
-        """An upload that makes a job by itself, jobs asked for, one of them cancelled; an answer, a rating, an end."""
+        """Make a job by an upload and others by asking, cancel one, and ask, rate and delete their models."""
         client = asked.client
         upload = client.upload(f"messages-{number}.jsonl", rows(24), "user_data")
         file = client.upload(f"tune-{number}.jsonl", rows(18), "fine-tune")

@@ -1,4 +1,4 @@
-"""The cells of the fault matrix: network and disk, each once, on real services, with its outcome and its deadline.
+"""The fault matrix: each fault of network and disk on real services, with its outcome and deadline.
 
 `make fault-matrix` runs them; they are slow and no part of `make test`. Every call of a client has a deadline: a hang
 fails.
@@ -222,7 +222,7 @@ def say(cell: str, **figures: float) -> None:
 
 
 async def through(net: Net, cell: str, seconds: float, break_it: Callable[[], Any], mend: Callable[[], Any]) -> None:
-    """Uploads are taken before, while and after the broker is away; each has one effect, soon after."""
+    """Take uploads before, while and after the broker is away, each of which must have one effect soon after."""
     async with ingesting_and_labeling(net.space) as (files, labels):
         assert (await files.upload("a.jsonl", BARE, "user_data", "before")).status_code == 200
         await drained(labels, 1, within=30)

@@ -25,7 +25,7 @@ class Death(Protocol):
 
 
 def service_asked(operation: str) -> str:
-    """The service that an operation of a history, `GET files/x`, is a request to; what is no route is a page."""
+    """The service that an operation such as `GET files/x` asks, or the console where it is no route."""
     path = f"/v1/{operation.partition(' ')[2].partition('?')[0]}"
     for service, prefixes in PUBLIC.items():
         if any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes):

@@ -130,7 +130,7 @@ class Sweep:
         self._operator = Client(stack.base_url, stack.home.secret("operator_key"), history, "operator")
 
     def round(self, number: int) -> tuple[list[Crash], list[str]]:
-        """Arm, work, check; the points with what is wrong of each, and what is wrong with the work."""
+        """Arm the points, do the work, and return what is wrong of each point and of the work."""
         work = self._tenant(f"Round {number}")
         crashes = [Crash(service, point) for service, points in ROUNDS[number].items() for point in points]
         for crash in crashes:
@@ -210,7 +210,7 @@ class Sweep:
             raise Violation("the job that was answered is not the one that ran")
 
     def _know(self, work: Work) -> None:
-        """A document in a store, found, taken out, deleted; another one goes into the tenant's own store by itself."""
+        """Put a document into a store, find it and delete it, while another goes into the tenant's own store."""
         client = work.client
         own = client.upload("own.md", DOCUMENT, "user_data")
         file = client.upload("help.md", DOCUMENT, "assistants")

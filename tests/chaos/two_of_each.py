@@ -1,4 +1,4 @@
-"""Two replicas of every service; one of each is killed in the middle of everybody's work, and nobody hears of it.
+"""Two replicas of every service, of which one is killed in the middle of everybody's work and nobody hears of it.
 
 `make two-of-each` runs it: tenants upload, train, chat, rate and delete, others search and look at pages, while one
 replica of each service after the other gets SIGKILL and stays away for a while. It fails when work was lost or done

@@ -39,7 +39,7 @@ ATTEMPTS = 8
 
 
 def no_accepted_work_is_lost(history: History) -> list[str]:
-    """I1: accepted jobs exist; every event was handled, or lies parked or as a dead letter."""
+    """I1: accepted jobs exist, and every event was handled, is parked, or is a dead letter."""
     jobs = _final(history, "jobs")
     wrong = [f"I1: job {job} was accepted and is not there" for job in history.accepted if job not in jobs]
     if history.drained_at is not None:
@@ -68,7 +68,7 @@ def no_accepted_work_is_lost(history: History) -> list[str]:
 
 
 def one_effect_per_intent(history: History) -> list[str]:
-    """I2: a job says each thing once, has one model, and a model is decided once; without faults nothing repeats."""
+    """I2: a job says each thing once and has one model, which is decided once."""
     wrong = []
     said: Counter[tuple[str, str]] = Counter()
     waits: dict[str, tuple[str, str]] = {}
@@ -110,7 +110,7 @@ def _repeated(history: History) -> list[str]:
 
 
 def one_committing_attempt(history: History) -> list[str]:
-    """I3: fences rise one by one, only after the lease is over; a worker's write is made under its own claim."""
+    """I3: a fence rises by one and after its lease is over, and a worker writes under its own claim."""
     wrong = []
     for write in history.writes:
         before, after = write.before, write.after
@@ -194,7 +194,7 @@ def terminal_states_never_change(history: History) -> list[str]:
 
 
 def one_event_per_state_change(history: History) -> list[str]:
-    """I5: each change of state carries its event, in the same write; streams have no gap and keep their order."""
+    """I5: each change of state is written together with its event, and streams have no gap and keep their order."""
     wrong = []
     published: dict[str, float] = {}
     for entry in history.entries:
@@ -248,7 +248,7 @@ def _gaps(history: History) -> list[str]:
 
 
 def artifacts_are_whole(history: History) -> list[str]:
-    """I6, I7: an adapter is whole once its job names it, while its model lives, and what an undisturbed run makes."""
+    """I6, I7: an adapter is whole while its job and model live, and has the bytes of an undisturbed run."""
     wrong = []
     for write in history.writes:
         if write.collection != "jobs" or write.after is None or not write.after["adapter"]:
@@ -280,7 +280,7 @@ def _lacks_files(manifest: str, history: History) -> bool:
 
 
 def poison_blocks_only_its_key(history: History) -> list[str]:
-    """I8: a message holds its partition for seconds; dead letters are as they came; keys keep their order."""
+    """I8: no message holds its partition for long, dead letters are as they came, and keys keep their order."""
     wrong = []
     originals = {(entry.topic, entry.partition, entry.offset): entry for entry in history.entries}
     for entry in history.entries:

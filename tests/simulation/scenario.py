@@ -1,4 +1,4 @@
-"""One seed: a few jobs from request to outcome, while the seed's faults are done to the services; then quiet."""
+"""The course of one seed: a few jobs go from request to outcome while the seed's faults are done to the services."""
 
 from __future__ import annotations
 

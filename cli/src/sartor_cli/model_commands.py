@@ -97,7 +97,7 @@ def job_logs(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Print a job's events, oldest first; with -f also what it waits for, until it ends."""
+    """Print a job's events, oldest first, and with -f also what it waits for, until it ends."""
     client = Client(base_url=base_url, api_key=api_key)
     newest, waited = None, ""
     while True:

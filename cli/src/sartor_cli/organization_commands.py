@@ -48,7 +48,7 @@ def let_owner_in(
     as_json: Json = False,
     base_url: BaseUrl = None,
 ) -> None:
-    """Make somebody an owner of a tenant, new or lost; prints the link to give them, which is shown only now."""
+    """Make somebody an owner of a tenant, and print the link to give them, which is shown only now."""
     client = Client(base_url=base_url, operator=True)
     body = {"email": email}
     show_invited(client, client.call("POST", "/organization/tenants/{}/owners", tenant_id, json=body), as_json=as_json)

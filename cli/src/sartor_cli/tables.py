@@ -1,4 +1,4 @@
-"""How results are shown to people: no id is cut, times are local, sizes are in KiB, and what is not there is blank."""
+"""How results are shown to people. Ids are whole, times are local, sizes are in KiB, and what is missing is blank."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from testkit.adapters import adapter_folder, id_of
 
 
 async def take(host: TGIHost, *folders: Path) -> list[str]:
-    """What residency does with adapters in one look: prepare all, load those that are ready; returns the refused."""
+    """Prepare all adapters and load those that are ready, as residency does in one look, and return the refused."""
     ids = {id_of(one): one for one in folders}
     refused = []
     for adapter_id in await host.prepare(ids):

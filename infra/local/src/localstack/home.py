@@ -60,7 +60,7 @@ class Home:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the last `up` wrote: ports, addresses, base model; empty before the first."""
+        """The ports, addresses and base model that the last `up` wrote. It is empty before the first."""
         try:
             loaded: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
         except FileNotFoundError:

@@ -54,7 +54,7 @@ def mongo_url(ports: dict[str, int]) -> str:
 
 
 def infrastructure(home: Home, ports: dict[str, int], *, durable_log: bool = True) -> list[Program]:
-    """Object store, MongoDB protocol, Milvus, and Kafka protocol on the object store, or on nothing that lasts.
+    """The programs beside the services: an object store, MongoDB, Milvus, and Kafka, on the object store or in memory.
 
     Args:
         home: folders and secrets.

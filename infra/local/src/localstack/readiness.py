@@ -30,7 +30,7 @@ def is_ready(program: Program) -> bool:
 
 
 def why_not_ready(program: Program) -> str:
-    """The checks of `/readyz` that fail, where a program answers there; empty where it does not, or is ready."""
+    """The checks of `/readyz` that fail. The list is empty where nothing answers there."""
     if program.ready != "/readyz":
         return ""
     try:

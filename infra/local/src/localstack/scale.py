@@ -13,7 +13,7 @@ MOST_REPLICAS = 8
 
 
 class BadScale(ValueError):
-    """A wish for replicas that cannot be met; the message says which part of it, and what may be said instead."""
+    """A number of replicas that cannot be started. The message says which, and what may be said instead."""
 
 
 def read_scale(text: str) -> dict[str, int]:

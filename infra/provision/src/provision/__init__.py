@@ -1,1 +1,1 @@
-"""Gives each service a database user and an object store key of its own, once the servers are up; ends when done."""
+"""Gives each service a database user and an object store key of its own, and ends."""

@@ -1,4 +1,4 @@
-"""What accounts does: tenants, people, keys; every change leaves a line in the audit trail.
+"""What accounts does with tenants, people and keys. Every change leaves a line in the audit trail.
 
 The line comes first: no change is without one, even if the service is killed between the two.
 """

@@ -1,4 +1,4 @@
-"""Lets people in: sign-up, invitations, passwords, roles; shuts them out."""
+"""Lets people in and shuts them out, by sign-up, invitations, passwords and roles."""
 
 from __future__ import annotations
 
