@@ -13,9 +13,8 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import torch
@@ -23,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from model_server.adapters import read_adapter
 from model_server.batching import Batch, ForwardPasses, shared_prefix
+from model_server.chores import Chore
 from model_server.errors import AdapterNotFound, EngineStopped, InputTooLong, Overloaded, ParameterRefused
 from model_server.lora import Adapter, Plan, adapt, build
 from model_server.scoring import Scored, Scoring, Scorings
@@ -45,28 +45,6 @@ STOPPED = "the engine's thread has ended"
 
 
 T = TypeVar("T")
-
-
-@dataclass
-class Chore(Generic[T]):
-    """Something that the engine's thread does between two steps.
-
-    Attributes:
-        work: what is to be done.
-        done: gets what comes of it.
-    """
-
-    work: Callable[[], T]
-    done: Future[T] = field(default_factory=Future)
-
-    def do(self) -> None:
-        """Do it, unless nobody waits for it any more."""
-        if not self.done.set_running_or_notify_cancel():
-            return
-        try:
-            self.done.set_result(self.work())
-        except Exception as error:  # handed to whoever waits for the future
-            self.done.set_exception(error)
 
 
 class Engine:
