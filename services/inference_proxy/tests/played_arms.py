@@ -6,10 +6,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from chassis.auth import Principal
+from chassis.hang_ups import unless_gone
 from schemas.http.rag_indexer import ArmAsked
 
 EMBEDDER = {"id": "e5", "digest": "f" * 64, "dimensions": 384}
@@ -37,12 +38,12 @@ class Arms:
     asked: list[tuple[Principal, ArmAsked]] = field(default_factory=list)
     hung_up: int = 0
 
-    async def answer(self, caller: Principal, body: dict[str, Any]) -> Response:
-        asked = ArmAsked.model_validate(body)
+    async def answer(self, caller: Principal, request: Request) -> Response:
+        asked = ArmAsked.model_validate(await request.json())
         self.asked.append((caller, asked))
         if self.queued:
             try:
-                await asyncio.Event().wait()
+                await unless_gone(request, asyncio.Event().wait())
             finally:
                 self.hung_up += 1
         if self.refusal:

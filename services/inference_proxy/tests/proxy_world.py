@@ -163,7 +163,7 @@ class Elsewhere:
 
         @app.post("/internal/arms/answers")
         async def arms(request: Request) -> Response:
-            return await self.arms.answer(self.caller(request, "rag_indexer"), await request.json())
+            return await self.arms.answer(self.caller(request, "rag_indexer"), request)
 
         @app.get("/info")
         async def info() -> dict[str, Any]:

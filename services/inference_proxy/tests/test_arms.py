@@ -118,7 +118,7 @@ async def test_a_stop_text_ends_the_answer_before_it(world: World) -> None:
 
 async def drawn(world: World, model: str, count: int = 40, **sampling: Any) -> list[str]:
     """The answers to seeds in their order."""
-    answers = await asyncio.gather(*(ask(world, model, seed=4 * seed, n=4, **sampling) for seed in range(count // 4)))
+    answers = [await ask(world, model, seed=seed, n=4, **sampling) for seed in range(0, count, 4)]
     return [choice["message"]["content"] for answer in answers for choice in answer.json()["choices"]]
 
 
