@@ -13,6 +13,7 @@ from played_arms import EMBEDDER, TOKENS, as_arm
 from prometheus_client import REGISTRY
 from proxy_world import BASE, QUESTION, World, as_route
 
+from chassis.ids import new_id
 from schemas import AdapterEvicted, ChatCompleted, ModelPromoted, ModelRetired
 from schemas.http.inference_proxy import UNSUPPORTED
 from schemas.http.rag_indexer import QUESTION_CHARACTERS, STALE_ARM, WRONG_ARM
@@ -230,7 +231,7 @@ async def test_no_word_is_given_of_what_is_not_the_arm_of_the_route(
         ((409, STALE_ARM), (503, "wrong_model")),
         ((409, WRONG_ARM), (503, "wrong_model")),
         ((403, "insufficient_permissions"), (503, "wrong_model")),
-        ((404, "not_found"), (503, "generation_failed")),
+        ((404, "arm_not_found"), (503, "service_unavailable")),
         ((422, ""), (503, "generation_failed")),
         ((429, "rate_limit_exceeded"), (429, "rate_limit_exceeded")),
         ((503, "service_unavailable"), (503, "service_unavailable")),
@@ -281,6 +282,22 @@ async def test_an_arm_is_tested_by_the_id_of_its_version_and_says_that_a_test_as
     pinned = await ask(world, named)
     assert (pinned.json()["model"], pinned.headers["x-sartor-arm"]) == (named, "head")
     assert world.elsewhere.arms.asked[-1][1].testing is False
+
+
+async def test_questions_to_arms_leave_every_other_call_between_services_its_connection(world: World) -> None:
+    tenants = [new_id("tenant_") for _ in range(3)]
+    models = {tenant: on_arm(world, tenant=tenant) for tenant in tenants}
+    tested = on_arm(world)
+    world.elsewhere.versions[tested] = world.elsewhere.routes[tested]
+    world.elsewhere.arms.queued = True
+    tests = [asyncio.create_task(ask(world, tested, "test")) for _ in range(64)]
+    people = [asyncio.create_task(ask(world, models[one], tenant=one)) for one in tenants for _ in range(16)]
+    await eventually(lambda: len(world.elsewhere.arms.asked) == len(tests) + len(people))
+    answer = await world.sdk(key=world.key()).chat.completions.create(model=BASE, messages=QUESTION)
+    assert answer.choices
+    for one in (*tests, *people):
+        one.cancel()
+    await asyncio.gather(*tests, *people, return_exceptions=True)
 
 
 async def test_the_tokens_of_an_arm_are_not_counted(world: World) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Collection
 
 import structlog
 
-from chassis.errors import Conflict, Forbidden, Invalid, RateLimited, SartorError, Transient
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
 from chassis.peers import LONGEST_CALL_SECONDS, Peer
 from inference_proxy.engines.engine import (
     WRONG_MODELS,
@@ -151,6 +151,8 @@ def _ours(error: SartorError, target: Target) -> SartorError:
         log.warning("arm_away", **facts)
         return EngineAway()
     log.error("arm_refused", **facts)
+    if isinstance(error, NotFound):  # its files are gone: it is deleted, or was replaced just now
+        return EngineAway()
     return AnswerBroken("what it was asked is refused where it is held.")
 
 
