@@ -117,7 +117,7 @@ def test_a_text_that_grows_when_it_is_read_and_one_with_a_nul_are_embedded_whole
     assert model.tokens("one\0two three") == model.tokens("one two three")
     assert model.passages(["one\0two"]) == pytest.approx(model.passages(["one two"]))
     assert model.passages(["\ufdfa" * 40, "a"]).shape == (2, 384)
-    assert model.query("\ufdfa" * 40).shape == (384,)
+    assert model.queries(["\ufdfa" * 40]).shape == (1, 384)
 
 
 def test_the_vocabulary_is_the_one_that_openai_publishes() -> None:

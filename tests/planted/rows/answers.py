@@ -13,6 +13,8 @@ ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
 PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
 INDEXER_TEST = "services/rag_indexer/tests/test_service.py"
+ARMS_TEST = "services/rag_indexer/tests/test_arms.py"
+TURNS_TEST = "services/rag_indexer/tests/test_fair_executor.py"
 
 BUGS: tuple[Planted, ...] = (
     bug(
@@ -390,5 +392,68 @@ BUGS: tuple[Planted, ...] = (
         "if self.state == 'completed' and self.indexed_by != collection:",
         "if self.state == 'completed' and (not collection):",
         f"{INDEXER_TEST}::test_a_file_whose_vectors_are_in_another_collection_is_indexed_again",
+    ),
+    bug(
+        "arm: it is not proved where it is loaded",
+        "rag_indexer:HeldArms._proved",
+        "await self._executor.run(who, partial(prove, arm, vectors), lane)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_that_says_something_else_to_the_questions_of_its_fingerprint_does_not_answer",
+    ),
+    bug(
+        "arm: one of another tenant answers",
+        "rag_indexer:AskArm.ask",
+        "expect_own(tenant_id, asked.manifest)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_of_another_tenant_does_not_answer_whether_it_is_held_or_not",
+    ),
+    bug(
+        "arm: one of another embedder is taken",
+        "rag_indexer:HeldArms._proved",
+        "if said.embedder != here:",
+        "if said.embedder.dimensions != here.dimensions:",
+        f"{ARMS_TEST}::test_an_arm_fitted_on_the_vectors_of_another_embedder_is_stale",
+    ),
+    bug(
+        "arm: it answers under any id",
+        "rag_indexer:AskArm.ask",
+        "if arm.arm_id != asked.arm_id:",
+        "if not arm.arm_id:",
+        f"{ARMS_TEST}::test_an_arm_answers_under_its_own_id_only",
+    ),
+    bug(
+        "arm: one whose files are gone is held for ever",
+        "rag_indexer:HeldArms._look",
+        "await self._files.manifest(ref)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_whose_files_are_gone_answers_for_a_minute_at_most_and_again_when_they_are_back",
+    ),
+    bug(
+        "arm: none ever leaves memory",
+        "rag_indexer:HeldArms._keep",
+        "len(self._held) > 1 and self._bytes() > self._most_bytes",
+        "not self._held",
+        f"{ARMS_TEST}::test_the_arms_asked_longest_ago_leave_where_memory_ends",
+    ),
+    bug(
+        "arm: tests take the places of people",
+        "rag_indexer:AskArm._account",
+        "self._of_tests",
+        "self._of_people",
+        f"{ARMS_TEST}::test_a_test_takes_no_place_of_people_and_waits_behind_them",
+    ),
+    bug(
+        "turns: what nobody waits for never has one",
+        "rag_indexer:FairExecutor._start",
+        "self._lanes[lane] = self._lanes.pop(lane)",
+        "pass",
+        f"{TURNS_TEST}::test_tests_get_between_the_questions_of_people",
+    ),
+    bug(
+        "turns: people wait for all that nobody waits for",
+        "rag_indexer:FairExecutor.run",
+        "self._lanes[lane]",
+        "self._lanes['people']",
+        f"{TURNS_TEST}::test_a_persons_question_waits_for_one_portion_of_all_tests_and_fits_whoever_else_waits",
     ),
 )
