@@ -1,0 +1,26 @@
+"""Arms answer a question by its embedding: how they are fitted, what they say, and the files they are handed on in."""
+
+from arms.answering import Arm, Head, Nearest, Numbers
+from arms.files import Facts, FittedArm, WrongArm, pack, prove, unpack
+from arms.fitting import MOST_CLASSES, MOST_ROWS, Fit, fit, kinds_for, sample
+from arms.questions import question_of
+
+__all__ = [
+    "MOST_CLASSES",
+    "MOST_ROWS",
+    "Arm",
+    "Facts",
+    "Fit",
+    "FittedArm",
+    "Head",
+    "Nearest",
+    "Numbers",
+    "WrongArm",
+    "fit",
+    "kinds_for",
+    "pack",
+    "prove",
+    "question_of",
+    "sample",
+    "unpack",
+]
