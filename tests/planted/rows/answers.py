@@ -8,6 +8,8 @@ ECHO = "services/inference_proxy/tests/test_model_identity.py"
 CANDIDATES = "services/inference_proxy/tests/test_candidates.py"
 PROVIDERS = "services/inference_proxy/tests/test_providers.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
+ARMS = "services/inference_proxy/tests/test_arms.py"
+ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
 PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
 INDEXER_TEST = "services/rag_indexer/tests/test_service.py"
@@ -26,6 +28,41 @@ BUGS: tuple[Planted, ...] = (
         "if echoed == wanted or (echoed is None and (not target.echoes)):",
         "if echoed or wanted is None or (echoed is None and (not target.echoes)):",
         f"{ECHO}::test_another_base_never_answers",
+    ),
+    bug(
+        "arms: who answers is not compared with the route",
+        "inference_proxy:_check_arm",
+        "if answered != wanted:",
+        "if not told.arm_id:",
+        f"{ARMS}::test_no_word_is_given_of_what_is_not_the_arm_of_the_route",
+    ),
+    bug(
+        "arms: the embedder that answers is not compared with the route's",
+        "inference_proxy:_check_arm",
+        "if answered != wanted:",
+        "if answered[:2] != wanted[:2]:",
+        f"{ARMS}::test_no_word_is_given_of_what_is_not_the_arm_of_the_route",
+    ),
+    bug(
+        "arms: one answers on when its adapter is promoted",
+        "inference_proxy:RouteTable.on_change",
+        "named == (route.tenant_id, route.name)",
+        "route.adapter_id == event.adapter_id",
+        f"{ARM_ROUTES}::test_a_promoted_adapter_is_asked_for_at_once_by_the_name_and_by_its_aliases",
+    ),
+    bug(
+        "arms: tests are asked among people",
+        "inference_proxy:RouteTable.pick",
+        "testing=route.testing",
+        "testing=False",
+        f"{ARM_ROUTES}::test_an_arm_is_asked_with_what_is_known_of_it_and_by_whom",
+    ),
+    bug(
+        "arms: a base's price is charged",
+        "inference_proxy:Answering.begin",
+        "base = ArmBase(known) if route.arm else known",
+        "base = known",
+        f"{ARMS}::test_the_price_of_a_base_is_not_that_of_an_arm",
     ),
     bug(
         "a declared echo may be missing",

@@ -3,7 +3,7 @@
 from arms.answering import Arm, Head, Nearest, Numbers
 from arms.files import Facts, FittedArm, WrongArm, pack, prove, unpack
 from arms.fitting import MOST_CLASSES, MOST_ROWS, Fit, fit, kinds_for, sample
-from arms.questions import question_of
+from schemas.questions import question_of
 
 __all__ = [
     "MOST_CLASSES",
