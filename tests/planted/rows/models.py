@@ -62,7 +62,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "nobody hears that a person is waited for",
         "registry:Model.judge",
-        "self._say_waiting(completed.reason)",
+        "self._say_waiting(why)",
         "pass",
         "services/registry/tests/test_gate.py",
     ),
