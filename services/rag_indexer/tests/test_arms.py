@@ -197,6 +197,8 @@ async def test_an_arm_with_a_wrong_byte_does_not_answer(world: World, name: str)
     wrong[len(wrong) // 2] ^= 1
     await world.objects.put_bytes(f"{folder}{name}", bytes(wrong))
     assert await world.refused(manifest) == (409, "wrong_arm")
+    await world.objects.put_bytes(f"{folder}{name}", files[name] + b" ")
+    assert await world.refused(manifest) == (409, "wrong_arm")
     await world.objects.put_bytes(f"{folder}{name}", files[name])
     await world.answers(manifest)
 

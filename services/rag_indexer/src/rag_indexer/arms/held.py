@@ -34,8 +34,8 @@ AWAY_SECONDS = 600.0
 PROVED_SECONDS = 3600.0
 """How long a proof is believed; the arm is then read and proved again."""
 
-LOADS_AT_ONCE = 4
-"""Each may have the bytes of a whole arm that is not held yet."""
+LOADS_AT_ONCE = 2
+"""In each lane; each may have the bytes of a whole arm that is not held yet."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ class HeldArms:
         self._most_bytes = most_bytes
         self._believed: Believed[ObjectRef, Proved] = Believed(LOOK_SECONDS, AWAY_SECONDS, wall)
         self._held: dict[ObjectRef, Proved] = {}  # the one asked longest ago first
-        self._loads = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._loads: dict[Lane, asyncio.Semaphore] = {
+            "people": asyncio.Semaphore(LOADS_AT_ONCE),
+            "background": asyncio.Semaphore(LOADS_AT_ONCE),
+        }
 
     async def get(self, ref: ObjectRef, who: str, lane: Lane) -> FittedArm:
         """The arm whose manifest this is.
@@ -111,7 +114,7 @@ class HeldArms:
     async def _load(self, ref: ObjectRef, who: str, lane: Lane) -> Proved:
         outcome = "failed"
         try:
-            async with self._loads:
+            async with self._loads[lane]:
                 arm = await self._proved(ref, who, lane)
             outcome = "loaded"
         except SartorError as error:
