@@ -1,4 +1,4 @@
-"""The model's forward pass in float32: nothing is padded, and what is done to numbers between two products stays in a processor's cache."""
+"""The model's forward pass in float32, without padding, and in portions that a processor's cache holds."""
 
 from __future__ import annotations
 

