@@ -127,6 +127,7 @@ DONE = {**ANSWERS, "stage": "ended", "status": "succeeded", "answers_by": "adapt
         ),
         (listed(DONE), {}, rf"^Its own model answers \d\.\d s after the upload began, by its adapter: {MODEL}\n$"),
         (listed(JOB | {"fine_tuned_model": None}), {}, f"^Job {JOB_ID} waits: A decision about the model"),
+        (listed({**UNMADE, "waiting_for": JOB["waiting_for"]}), {}, f"^Job {JOB_ID} waits: A decision about the model"),
         (listed({**UNMADE, "stage": "ended", "status": "failed", "error": {"message": "No rows."}}), {}, "No rows"),
         (listed(UNMADE), {}, f"^No model answers by it yet; `sartor jobs logs -f {JOB_ID}` shows how it goes on"),
         (listed(), {"status": "uploaded"}, "^No model answers by it yet; `sartor jobs list`"),

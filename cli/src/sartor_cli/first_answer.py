@@ -60,7 +60,7 @@ def _of_job(job: dict[str, Any], seconds: float) -> str:
         return answers + on
     if ended:
         return f"Job {job['id']} ended as {job['status']}: {(job.get('error') or {}).get('message')}"
-    if stage_of(job) == "awaiting_approval":
+    if stage_of(job) in ("awaiting_approval", "training") and waiting_for(job):
         return f"Job {job['id']} waits: {waiting_for(job)}"
     return ""
 
