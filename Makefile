@@ -20,7 +20,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted house lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep fault-matrix poison trainer-kills drain hostile bench schemas permissions record hashes image-locks sbom base-model clean
+.PHONY: help venv up down status logs demo test sim planted house lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench schemas permissions record hashes image-locks sbom base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -92,7 +92,7 @@ chaos: venv ## 300 jobs of 10 tenants while 150 processes of the whole stack are
 two-of-each: venv ## two replicas of each service, one of each killed in the middle: no user hears of it; SEED=n for others
 	$(BIN)/python -m tests.chaos.two_of_each $(if $(SEED),--seed $(SEED))
 
-fault-matrix: venv ## broker, database, objects and Milvus away, cut, half open, slow or on a full disk: the outcomes of the fault matrix
+cells: venv ## broker, database, objects and Milvus away, cut, half open, slow or on a full disk: the outcomes of the fault matrix
 	$(BIN)/python -m pytest tests/chaos/fault_matrix.py tests/chaos/hot_path.py -s
 
 FROM ?= 338d9ed

@@ -88,6 +88,16 @@ CARD = {
         },
     },
 }
+ARM = {
+    **CARD,
+    "id": f"{MODEL}@head",
+    "name": MODEL,
+    "arm": "head",
+    "serves": True,
+    "state": "production",
+    "waiting_for": None,
+}
+ADAPTER = {**CARD, "name": MODEL, "arm": None, "serves": False}
 KEY = {
     "id": "key_" + "d" * 32,
     "name": "nightly",
@@ -201,6 +211,7 @@ LISTS: list[Any] = [
     (("jobs", "list"), "/fine_tuning/jobs", JOB),
     (("models", "list"), "/models", {"id": MODEL, "owned_by": None, "created": AT}),
     (("models", "list", "--state", "awaiting_approval"), "/registry/models", CARD),
+    (("models", "list", "--state", "production"), "/registry/models", ARM),
     (("models", "bases"), "/registry/base_models", BASE),
     (("keys", "list"), "/organization/keys", KEY),
     (("tenants", "list"), "/organization/tenants", TENANT),
@@ -217,6 +228,7 @@ SINGLE: list[Any] = [
     (("datasets", "show", DATASET_ID), f"/datasets/{DATASET_ID}", DATASET),
     (("jobs", "show", JOB_ID), f"/fine_tuning/jobs/{JOB_ID}", JOB),
     (("models", "show", MODEL), f"/registry/models/{MODEL}", CARD),
+    (("models", "show", f"{MODEL}@head"), f"/registry/models/{MODEL}@head", ARM),
     (("dlq", "show", "files.12"), "/organization/dead_letters/files.12", LETTER),
 ]
 EVERY = [(arguments, path, listed(row)) for arguments, path, row in LISTS] + SINGLE
@@ -241,7 +253,7 @@ def test_what_is_shown_can_be_read_and_copied(
     api: Api, sartor: Sartor, monkeypatch: pytest.MonkeyPatch, arguments: Any, path: str, answer: Any, columns: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    api.answers["GET", path] = answer
+    api.answers |= {("GET", "/registry/models"): listed(), ("GET", path): answer}
     out, _ = sartor(*arguments)
     row = answer["data"][0] if "data" in answer else answer
     words = re.split(r"\s+", out)
@@ -459,8 +471,8 @@ def test_an_upload_shows_what_became_of_it(api: Api, sartor: Sartor, tmp_path: P
     assert "\r" not in out
     assert b"{}\n" * 100_000 in api.asked[0][3]
     assert b"on_bad_rows" not in api.asked[0][3]
-    sartor("files", "upload", str(path), "--on-bad-rows", "skip")
-    assert b'name="on_bad_rows"\r\n\r\nskip\r\n' in api.asked[1][3]
+    sartor("files", "upload", str(path), "--on-bad-rows", "skip", "--no-wait")
+    assert b'name="on_bad_rows"\r\n\r\nskip\r\n' in api.asked[-1][3]
 
 
 @pytest.mark.parametrize(("given", "asked"), [((), {}), (("--max-tokens", "7"), {"max_tokens": 7})])

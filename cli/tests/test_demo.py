@@ -34,7 +34,7 @@ def samples(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, **evaluation: Any) -> str:
+def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, *arms: Any, **evaluation: Any) -> str:
     monkeypatch.setattr(demo_module, "POLL_SECONDS", 0.01)
     told = io.StringIO()
     score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
@@ -46,14 +46,19 @@ def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, **evaluation: 
         ("GET", "/fine_tuning/jobs/ftjob-1/events"): listed({"message": "", "type": "metrics", "data": step}),
         ("GET", "/evals/evaluations"): listed(
             {
+                "id": "ev-1",
+                "arm": None,
+                "evidence": {"key": "k"},
                 "progress": {"done": 3, "total": 12},
                 "metric": "accuracy",
                 "verdict": "pass",
                 "scores": dict.fromkeys(("base", "few_shot", "candidate"), score),
                 "metrics": {"accuracy": {"candidate": score}, "macro_f1": {"candidate": {**score, "value": 0.625}}},
                 **evaluation,
-            }
+            },
+            *arms,
         ),
+        ("GET", "/evals/evaluations/ev-1/evidence"): {"cost": {"candidate": {"seconds_median": 0.251}}},
         ("POST", "/chat/completions"): {"choices": [{"message": {"content": "unlock_failed"}}]},
     }
     try:
@@ -81,8 +86,8 @@ def test_without_a_terminal_each_stage_is_a_line(api: Api, samples: Path, monkey
     assert "\r" not in text
     assert "\x1b" not in text
     lines = [line for line in text.splitlines() if line]
-    begun = [line.split()[0] for line in lines if line.split()[1:2] != ["took"]][:6]
-    assert begun == ["sign", "upload", "data", "train", "test", "chat"]
+    begun = [line.split()[0] for line in lines if line.split()[1:2] != ["took"]][:7]
+    assert begun == ["sign", "upload", "data", "train", "test", "first", "chat"]
     assert [line.split()[0] for line in lines if line.split()[1:2] == ["took"]] == ["data", "train", "test"]
     assert "train    step 3/6, loss 0.500" in lines
     assert MODEL in text
@@ -97,11 +102,11 @@ DONE = at("ended", fine_tuned_model=MODEL, status="succeeded")
     [
         (
             {},
-            ["accuracy on held-out rows", "base, few-shot", "own model, measured besides: macro_f1 0.62"],
+            ["accuracy on held-out rows", "base, few-shot", "own adapter, measured besides: macro_f1 0.62"],
             ["not t"],
         ),
         ({"metrics": {"accuracy": {"candidate": SCORE}}}, ["accuracy on held-out rows"], ["measured besides"]),
-        ({"scores": {"base": SCORE, "candidate": SCORE}}, ["base, zero-shot", "own model"], ["base, few-shot"]),
+        ({"scores": {"base": SCORE, "candidate": SCORE}}, ["base, zero-shot", "own adapter"], ["base, few-shot"]),
         (
             {"scores": {}, "metrics": {}, "verdict": "needs_human", "reason": "The rows are gone."},
             ["not tested: The rows are gone.", "seconds by stage"],
@@ -138,3 +143,68 @@ def test_a_failed_job_is_named(api: Api, samples: Path, monkeypatch: pytest.Monk
     api.answers["GET", "/fine_tuning/jobs"] = at("ended", "failed", error={"message": "The disk is full."})
     with pytest.raises(DemoFailed, match=r"job ftjob-1 ended as failed: The disk is full\."):
         run(api, samples, monkeypatch)
+
+
+ARM_SCORE = {**SCORE, "value": 0.875}
+ARM_RUN = {
+    "id": "ev-0",
+    "arm": "nearest",
+    "evidence": {"key": "k"},
+    "metric": "accuracy",
+    "scores": {"candidate": ARM_SCORE},
+    "metrics": {},
+    "progress": {"done": 8, "total": 8},
+}
+EARLY = {"fine_tuned_model": MODEL, "answers_by": "nearest"}
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The table of systems: by name, the cells behind it."""
+    lines = text.split("the median time of an answer\n")[1].splitlines()[1:]
+    rows = [line.split("  ") for line in lines[: lines.index("")]]
+    return {cells[0]: [cell.strip() for cell in cells[1:] if cell.strip()] for cells in rows}
+
+
+@pytest.mark.parametrize(
+    ("serves", "together"), [("adapter", True), ("nearest", True), ("nearest", False), ("adapter", False)]
+)
+def test_both_times_and_every_arm_are_shown_whichever_answers_in_the_end(
+    api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, serves: str, together: bool
+) -> None:
+    api.answers |= {
+        ("GET", "/fine_tuning/jobs"): [
+            at("training"),
+            at("training", **EARLY),
+            at("testing", **EARLY),
+            at("ended", "succeeded", **{**EARLY, "answers_by": serves}),
+        ],
+        ("GET", "/evals/evaluations/ev-0/evidence"): {"cost": {"candidate": {"seconds_median": 0.004}}},
+    }
+    scores = dict.fromkeys(("base", "few_shot", "candidate", *(["nearest"] if together else [])), SCORE)
+    text = run(api, samples, monkeypatch, ARM_RUN, scores=scores, metrics={"accuracy": {"candidate": SCORE}})
+    lines = text.splitlines()
+    [first] = [line for line in lines if line.startswith("first own answer") and "after the upload" in line]
+    assert first.endswith(" s after the upload began, by its nearest rows; a better one is on its way")
+    assert lines.index(first) < next(place for place, line in enumerate(lines) if line.startswith("test  "))
+    after = dict(line.rsplit(maxsplit=1) for line in lines[lines.index("seconds from the upload on") + 1 :])
+    assert float(after["first own answer"]) <= float(after["adapter decided"])
+    rows = rows_of(text)
+    assert list(rows) == ["own arm, nearest", "own adapter", "base, zero-shot", "base, few-shot"]
+    of_arm = ["0.50", "0.25 to 0.75", "8"] if together else ["0.88", "0.25 to 0.75", "8", "4"]
+    assert [cell for cell in rows["own arm, nearest"] if cell != "yes"] == of_arm
+    assert rows["own adapter"][:4] == ["0.50", "0.25 to 0.75", "8", "251"]
+    assert [name for name, cells in rows.items() if cells[-1] == "yes"] == [
+        "own adapter" if serves == "adapter" else "own arm, nearest"
+    ]
+    asked = [json.loads(body)["model"] for _, path, _, body in api.asked if path == "/chat/completions"]
+    assert asked == [MODEL, "gemma-3-270m", MODEL]
+
+
+def test_a_training_that_was_given_up_leaves_the_arm(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.answers |= {
+        ("GET", "/fine_tuning/jobs"): at("ended", "succeeded", **EARLY),
+        ("GET", "/evals/evaluations/ev-0/evidence"): {"cost": {"candidate": {"seconds_median": 0.004}}},
+    }
+    text = run(api, samples, monkeypatch, **ARM_RUN)
+    assert rows_of(text) == {"own arm, nearest": ["0.88", "0.25 to 0.75", "8", "4", "yes"]}
+    assert "a better one is on its way" not in text

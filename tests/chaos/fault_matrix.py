@@ -1,6 +1,6 @@
 """The fault matrix: each fault of network and disk on real services, with its outcome and deadline.
 
-`make fault-matrix` runs them; they are slow and no part of `make test`. Every call of a client has a deadline: a hang
+`make cells` runs them; they are slow and no part of `make test`. Every call of a client has a deadline: a hang
 fails.
 """
 

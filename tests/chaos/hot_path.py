@@ -1,6 +1,6 @@
 """The hot path survives its neighbours: MongoDB and accounts killed and away, and who was seen before goes on chatting.
 
-`make fault-matrix` runs it, on a whole stack of its own.
+`make cells` runs it, on a whole stack of its own.
 """
 
 from __future__ import annotations

@@ -243,6 +243,7 @@ def elsewhere(events: Seen) -> FastAPI:
 def alone(space: Space, service: str, **facts: Any) -> FastAPI:
     """A service that consumes and does nothing by itself: no background work, nothing published."""
     settings = importlib.import_module(f"{service}.settings").Settings
+    facts = {"trainer_arms": "", **facts}  # nobody fits any here, and a job whose adapter is refused would wait for it
     known = {name: value for name, value in facts.items() if name in settings.model_fields}
     app: FastAPI = importlib.import_module(f"{service}.app").build(space.settings(settings, service, **known))
     app.state.service._background.clear()

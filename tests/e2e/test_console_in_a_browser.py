@@ -92,7 +92,7 @@ def tested(person: Visitor) -> Visitor:
 @pytest.fixture(scope="module")
 def model(tested: Visitor) -> str:
     """The model they let into use; its id."""
-    tested.page.get_by_role("link", name="See the evidence and decide").click()
+    tested.page.get_by_role("link", name="See the evidence and decide about fine-tune").click()
     tested.page.get_by_label("Why").fill("Good enough to try.")
     tested.look("model-undecided")
     tested.page.get_by_label("Why").press("Enter")
@@ -200,7 +200,8 @@ def test_the_evidence_shows_both_sides(person: Visitor, model: str) -> None:
 
 def test_a_finished_upload_leads_to_its_model(person: Visitor, model: str) -> None:
     person.open("/")
-    expect(person.page.get_by_role("listitem").filter(has_text=model)).to_be_visible()
+    item = person.page.get_by_role("listitem").filter(has_text=model).filter(has_text="Evidence")
+    expect(item).to_contain_text("answers by its fine-tune")
     person.look("home")
     person.page.get_by_role("link", name="messages.jsonl").click()
     shown(person, "Your model answers.")
@@ -337,7 +338,7 @@ def test_rows_without_answers_are_answered_and_published(person: Visitor) -> Non
 
 def test_a_refused_model_stops_where_it_was_refused(person: Visitor) -> None:
     upload(person, "second.jsonl", rows(45))
-    person.page.get_by_role("link", name="See the evidence and decide").click(timeout=TRAINING)
+    person.page.get_by_role("link", name="See the evidence and decide about fine-tune").click(timeout=TRAINING)
     person.page.get_by_label("Why").fill("Not this one.")
     person.page.get_by_role("button", name="Refuse it").focus()
     person.press("Enter")
@@ -350,6 +351,34 @@ def test_a_refused_model_stops_where_it_was_refused(person: Visitor) -> None:
     expect(stage(person)).to_have_text("Testing")
     expect(person.page.get_by_role("link", name="See the evidence", exact=True)).to_be_visible()
     person.look("progress-refused")
+
+
+def test_a_model_answers_while_it_is_trained_and_its_versions_are_shown(person: Visitor) -> None:
+    upload(person, "many.jsonl", rows(150))
+    expect(person.page.locator("#first-answer")).to_have_text(
+        re.compile(r"First answer after \d+ (s|minutes)"), timeout=TRAINING
+    )
+    expect(person.page.locator("#answers")).to_have_text(re.compile(r"answers now by its (head|nearest rows)\."))
+    expect(person.page.locator("#better")).to_have_text(re.compile("A better one "))
+    person.look("progress-answers")
+    person.open("/")
+    answers = person.page.get_by_role("listitem").filter(has_text="answers now by its ")
+    expect(answers).to_have_count(1)
+    person.look("home-answers")
+    answers.get_by_role("link", name="Evidence").focus()
+    person.press("Enter")
+    expect(person.page.get_by_role("heading", name="Versions of this model")).to_be_visible()
+    expect(person.page.get_by_role("row").filter(has_text="Quick answers by its ").first).to_contain_text("in use")
+    person.look("model-versions")
+    name = person.page.locator("h1").inner_text()
+    person.page.get_by_role("link", name="Delete this model").focus()
+    person.press("Enter")
+    person.page.get_by_label("Its name, to be sure").focus()
+    person.type(name)
+    person.press("Enter")
+    expect(person.page.get_by_role("heading", name="The model is deleted")).to_be_visible()
+    person.open("/")
+    expect(person.page.get_by_role("listitem").filter(has_text=name)).to_have_count(0)
 
 
 def test_a_file_that_cannot_be_read_names_its_line(person: Visitor) -> None:

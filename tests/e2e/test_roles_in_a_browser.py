@@ -106,7 +106,7 @@ def undecided(owner: Visitor) -> str:
     shown(owner, "Saved.")
     owner.look("policy")
     upload(owner, "messages.jsonl", rows(60))
-    link = owner.page.get_by_role("link", name="See the evidence and decide")
+    link = owner.page.get_by_role("link", name="See the evidence and decide about fine-tune")
     expect(link).to_be_visible(timeout=TRAINING)
     link.focus()
     owner.press("Enter")
@@ -150,7 +150,7 @@ def test_the_labeler_answers_a_task(owner: Visitor, town: Town) -> None:
 def test_the_approver_finds_what_waits_sees_the_answers_and_decides(undecided: str, owner: Visitor, town: Town) -> None:
     with town.person("approver") as approver:
         expect(approver.page.get_by_role("heading", name="Waiting for a decision")).to_be_visible()
-        approver.page.get_by_role("link", name="See the evidence and decide").focus()
+        approver.page.get_by_role("link", name="See the evidence and decide about fine-tune").focus()
         approver.press("Enter")
         expect(approver.page.locator("h1")).to_have_text(undecided)
         answers = approver.page.locator(".answers")
@@ -173,7 +173,7 @@ def test_the_viewer_looks_at_a_model(undecided: str, town: Town) -> None:
         viewer.press("g", "m")
         expect(viewer.page.get_by_role("heading", name="Models", exact=True)).to_be_visible()
         viewer.look("models")
-        viewer.page.get_by_role("link", name=undecided).focus()
+        viewer.page.get_by_role("link", name=f"{undecided} fine-tune").focus()
         viewer.press("Enter")
         expect(viewer.page.get_by_text("Answers, row by row")).to_be_visible()
         expect(viewer.page.get_by_role("button", name="Use it")).to_have_count(0)

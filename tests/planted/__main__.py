@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.planted.bug import SIM, Planted
-from tests.planted.choice import Checked, arguments, chosen, note
+from tests.planted.choice import Checked, arguments, chosen, note, state_of
 from tests.planted.points import planted, sources
 from tests.planted.rows import BUGS
 
@@ -117,7 +117,7 @@ def copy(folder: Path) -> None:
 
 def check(bug: Planted) -> Checked:
     """Plant a bug in this process's copy, run its suite, and take the bug out again."""
-    began, tree = time.monotonic(), Path.cwd()
+    began, tree, state = time.monotonic(), Path.cwd(), state_of(bug)
     after = planted(bug, tree)
     before = {path: path.read_text() for path in after}
     try:
@@ -127,7 +127,7 @@ def check(bug: Planted) -> Checked:
     finally:
         for path, text in before.items():
             path.write_text(text)
-    return Checked(bug.name, caught, word, time.monotonic() - began)
+    return Checked(bug.name, caught, word, time.monotonic() - began, state)
 
 
 def check_all(bugs: Sequence[Planted]) -> Iterator[Checked]:

@@ -7,28 +7,40 @@ import subprocess
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
-from tests.planted.bug import Planted
+from tests.planted.bug import SIM, Planted
 from tests.planted.points import ROOT, find
+
+SIMULATION = ROOT / "tests/simulation"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Whether a bug was caught, the last words of its suite, and how long that took."""
+    """Whether a bug was caught, the last words of its suite, and how long that took.
+
+    Attributes:
+        state: digest of the row, its source and its suite as they were.
+    """
 
     name: str
     caught: bool
     word: str
     seconds: float
+    state: str = ""
 
 
 def arguments() -> ArgumentParser:
     """What one may ask of a run."""
     parser = ArgumentParser(prog="python -m tests.planted", description="plant known bugs, and see each one caught")
     parser.add_argument("parts", nargs="*", help="parts of a bug's name or of its point, such as eventbus:")
-    parser.add_argument("--changed", metavar="REF", help="only bugs whose source or suite changed since this git ref")
-    parser.add_argument("--resume", metavar="FILE", type=Path, help="note results here, and leave out what was caught")
+    parser.add_argument(
+        "--changed", metavar="REF", help="only bugs whose row, source or suite changed since this git ref"
+    )
+    parser.add_argument(
+        "--resume", metavar="FILE", type=Path, help="note results here, and leave out what was caught as it is"
+    )
     return parser
 
 
@@ -42,10 +54,10 @@ def chosen(bugs: Iterable[Planted], asked: Namespace) -> list[Planted]:
     if not found:
         raise SystemExit(f"no planted bug has {' or '.join(map(repr, asked.parts))} in its name or point")
     if asked.changed:
-        changed = changed_since(asked.changed, ROOT)
-        found = [bug for bug in found if not changed.isdisjoint(files_of(bug))]
+        changed, rows = changed_since(asked.changed, ROOT), rows_at(asked.changed, ROOT)
+        found = [bug for bug in found if bug not in rows or not changed.isdisjoint(files_of(bug))]
     before = caught_before(asked.resume) if asked.resume else set()
-    return [bug for bug in found if bug.name not in before]
+    return [bug for bug in found if (bug.name, state_of(bug)) not in before]
 
 
 def is_named(bug: Planted, parts: list[str]) -> bool:
@@ -55,27 +67,56 @@ def is_named(bug: Planted, parts: list[str]) -> bool:
 
 def files_of(bug: Planted) -> set[Path]:
     """Where a bug is planted, and the file of the suite that must notice."""
-    return {ROOT / bug.suite.partition("::")[0], *(find(ROOT, edit.point)[0] for edit in bug.edits)}
+    suite = SIMULATION.glob("*.py") if bug.suite == SIM else [ROOT / bug.suite.partition("::")[0]]
+    return {*suite, *(find(ROOT, edit.point)[0] for edit in bug.edits)}
+
+
+def state_of(bug: Planted) -> str:
+    """Digest of a row, of where it is planted and of the suite that must notice."""
+    texts = [repr(bug), *(path.read_text() for path in sorted(files_of(bug)) if path.is_file())]
+    return sha256("\0".join(texts).encode()).hexdigest()
+
+
+def rows_at(ref: str, tree: Path) -> set[Planted]:
+    """The rows as they were at a git ref."""
+    listed = _git(tree, "ls-tree", "--name-only", ref, "tests/planted/rows/")
+    found: set[Planted] = set()
+    for name in listed.splitlines():
+        room: dict[str, object] = {"__name__": name}
+        if not name.endswith("__init__.py"):
+            exec(compile(_git(tree, "show", f"{ref}:{name}"), name, "exec"), room)
+            found.update(bug for bug in room["BUGS"] if isinstance(bug, Planted))  # type: ignore[attr-defined]
+    return found
 
 
 def changed_since(ref: str, tree: Path) -> set[Path]:
     """Files that differ from a git ref, and new ones."""
-    differing = ["git", "diff", "--name-only", ref, "--"]
-    new = ["git", "ls-files", "--others", "--exclude-standard"]
-    said = [subprocess.run(one, cwd=tree, capture_output=True, text=True, check=False) for one in (differing, new)]
-    if failed := next((one for one in said if one.returncode), None):
-        raise SystemExit(failed.stderr.strip())
-    return {tree / name for one in said for name in one.stdout.splitlines()}
+    differing = _git(tree, "diff", "--name-only", ref, "--")
+    new = _git(tree, "ls-files", "--others", "--exclude-standard")
+    return {tree / name for name in (differing + new).splitlines()}
 
 
-def caught_before(file: Path) -> set[str]:
-    """Names of the bugs that a file notes as caught."""
+def caught_before(file: Path) -> set[tuple[str, str]]:
+    """Names of the bugs that a file notes as caught, each with the state it was caught in."""
     if not file.exists():
         return set()
-    return {one["name"] for one in map(json.loads, file.read_text().splitlines()) if one["caught"]}
+    noted = map(json.loads, file.read_text().splitlines())
+    return {(one["name"], one.get("state", "")) for one in noted if one["caught"]}
 
 
 def note(checked: Checked, file: Path) -> None:
     """Write a result down, a line each."""
     with file.open("a") as lines:
         lines.write(json.dumps(asdict(checked)) + "\n")
+
+
+def _git(tree: Path, *words: str) -> str:
+    """What git says.
+
+    Raises:
+        SystemExit: It refuses.
+    """
+    said = subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise SystemExit(said.stderr.strip())
+    return said.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.planted.bug import SIM, Edit, Planted
-from tests.planted.choice import Checked, arguments, changed_since, chosen, note
+from tests.planted.choice import Checked, arguments, changed_since, chosen, note, rows_at, state_of
 from tests.planted.points import ROOT, edited, find, planted
 from tests.planted.rows import BUGS
 
@@ -75,37 +75,74 @@ def test_two_edits_of_one_file_are_both_in_it(tmp_path: Path) -> None:
     assert planted(Planted("both", both), tmp_path) == {tmp_path / "square.py": "def side() -> int:\n    return 3 + 5"}
 
 
-def test_a_run_takes_what_is_named_and_was_not_caught_before(tmp_path: Path) -> None:
-    lease, door = Planted("no lease", (Edit("work:Held.keep", "a", "b"),)), Planted("open door", ())
+def test_a_run_takes_what_is_named_and_was_not_caught_as_it_is(tmp_path: Path) -> None:
+    point, nowhere = "eventbus:Relay", "tests/none.py"
+    lease, door = Planted("no lease", (Edit(point, "a", "b"),), nowhere), Planted("open door", (), nowhere)
     results = tmp_path / "results"
-    for parts, expected in (([], [lease, door]), (["lea", "no"], [lease]), (["door", "work:"], [lease, door])):
+    for parts, expected in (([], [lease, door]), (["lea", "no"], [lease]), (["door", "eventbus:"], [lease, door])):
         assert chosen([lease, door], arguments().parse_args([*parts, "--resume", str(results)])) == expected
-    note(Checked(lease.name, caught=True, word="", seconds=1), results)
-    note(Checked(door.name, caught=False, word="", seconds=1), results)
+    note(Checked(lease.name, caught=True, word="", seconds=1, state=state_of(lease)), results)
+    note(Checked(door.name, caught=False, word="", seconds=1, state=state_of(door)), results)
     assert chosen([lease, door], arguments().parse_args(["--resume", str(results)])) == [door]
     assert chosen([lease, door], arguments().parse_args(["lease", "--resume", str(results)])) == []
+    harder = Planted(lease.name, (Edit(point, "a", "c"),), nowhere)
+    assert chosen([harder, door], arguments().parse_args(["--resume", str(results)])) == [harder, door]
     with pytest.raises(SystemExit, match="no planted bug has 'leak' in its name"):
         chosen([lease, door], arguments().parse_args(["leak"]))
 
 
+def test_the_state_of_a_bug_is_that_of_its_row_source_and_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, suite = tmp_path / "square.py", tmp_path / "test_square.py"
+    for file in (source, suite):
+        file.write_text(SQUARE)
+    for name in ("points.ROOT", "choice.ROOT"):
+        monkeypatch.setattr(f"tests.planted.{name}", tmp_path)
+    bug = Planted("round", (Edit("square:side", "2", "3"),), "test_square.py::test_it")
+    seen = {state_of(bug), state_of(Planted("round", (Edit("square:side", "2", "4"),), bug.suite))}
+    for file in (source, suite):
+        file.write_text(SQUARE + "\n")
+        seen.add(state_of(bug))
+    assert len(seen) == 4
+
+
 def test_a_run_takes_what_changed_since_a_git_ref(monkeypatch: pytest.MonkeyPatch) -> None:
     bug = next(bug for bug in BUGS if bug.suite != SIM)
+    simulated = next(bug for bug in BUGS if bug.suite == SIM)
     source, suite = find(ROOT, bug.edits[0].point)[0], ROOT / bug.suite.partition("::")[0]
-    for changed, expected in ((source, [bug]), (suite, [bug]), (ROOT / "README.md", [])):
-        monkeypatch.setattr("tests.planted.choice.changed_since", lambda *_, one=changed: {one})
-        assert chosen([bug], arguments().parse_args(["--changed", "main"])) == expected
+    cases = [(bug, source, {bug}), (bug, suite, {bug}), (simulated, ROOT / "tests/simulation/world.py", {simulated})]
+    for one, changed, rows in cases:
+        monkeypatch.setattr("tests.planted.choice.changed_since", lambda *_, file=changed: {file})
+        monkeypatch.setattr("tests.planted.choice.rows_at", lambda *_, then=rows: then)
+        assert chosen([one], arguments().parse_args(["--changed", "main"])) == [one]
+    monkeypatch.setattr("tests.planted.choice.changed_since", lambda *_: {ROOT / "README.md"})
+    assert chosen([bug, simulated], arguments().parse_args(["--changed", "main"])) == [bug]
+
+
+def test_a_row_that_changed_since_a_git_ref_is_known(tmp_path: Path) -> None:
+    rows = tmp_path / "tests/planted/rows"
+    rows.mkdir(parents=True)
+    (rows / "__init__.py").write_text("")
+    (rows / "shapes.py").write_text("from tests.planted.bug import bug\n\nBUGS = (bug('a', 'b:c', 'd', 'e'),)\n")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "A row")
+    (rows / "shapes.py").write_text("BUGS = ()\n")
+    assert rows_at("HEAD", tmp_path) == {Planted("a", (Edit("b:c", "d", "e"),))}
+
+
+def git(tree: Path, *words: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *who, *words], cwd=tree, check=True, capture_output=True)
 
 
 def test_new_files_count_as_changed(tmp_path: Path) -> None:
-    def git(*words: str) -> None:
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
-        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
-
-    git("init")
+    git(tmp_path, "init")
     for name in ("kept.py", "changed.py"):
         (tmp_path / name).write_text(SQUARE)
-    git("add", ".")
-    git("commit", "-m", "Two squares")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "Two squares")
     for name in ("changed.py", "new.py"):
         (tmp_path / name).write_text("side = 3\n")
     assert changed_since("HEAD", tmp_path) == {tmp_path / "changed.py", tmp_path / "new.py"}

@@ -74,6 +74,7 @@ BUILDS: dict[str, tuple[Callable[..., Any], type[ServiceSettings], dict[str, Any
             "trainer_slice_seconds": 0.5,
             "trainer_save_every_steps": SAVE_EVERY,
             "trainer_threads": 1,
+            "trainer_arms": "",  # what is counted here is one model a job
         },
     ),
     "registry": (registry.app.build, registry.settings.Settings, {"registry_replica_seconds": SILENT_SECONDS}),

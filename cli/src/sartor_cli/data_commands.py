@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -11,6 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from sartor_cli.client import Client, CommandFailed, stdout
+from sartor_cli.first_answer import follow
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
 from sartor_cli.tables import show, show_deleted
 
@@ -29,11 +31,15 @@ def upload_file(
         str | None,
         typer.Option(help="Where rows are broken: refuse the file, as if not given, or skip those rows and list them."),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option(help="Say when the model made of it first answers, or after a minute how to go on.")
+    ] = True,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Upload a file (JSONL, CSV, XLSX, Markdown or plain text), with a progress bar."""
+    began = time.monotonic()
     fields = {"purpose": purpose, **({"on_bad_rows": on_bad_rows} if on_bad_rows is not None else {})}
     if columns:
         try:
@@ -57,6 +63,8 @@ def upload_file(
             "POST", "/files", data=fields, files={"file": (path.name, watched, "application/octet-stream")}
         )
     show(made, as_json=as_json, columns=FILE)
+    if wait and purpose == "user_data" and not as_json:
+        follow(client, made["id"], began)
 
 
 class _Watched:

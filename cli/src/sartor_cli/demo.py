@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
 
+from sartor_cli.answering import BETTER, WORDS
 from sartor_cli.stages import Stages, stage_of, waiting_for
 from sartor_cli.tables import show_one, show_rows
+from sartor_cli.tested_systems import Tested, adapters_run
 
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 1200
 MOST_FAILURES = 90
-CONDITIONS = {"base": "base, zero-shot", "few_shot": "base, few-shot", "candidate": "own model"}
+FIRST, DECIDED = "first own answer", "adapter decided"
 
 
 class DemoFailed(Exception):
@@ -44,6 +46,7 @@ class Demo:
     console: Console
     times: dict[str, float] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    first_by: str = ""
 
     def run(self) -> dict[str, Any]:
         """Do it all and return the figures that were printed.
@@ -55,20 +58,24 @@ class Demo:
         with self._stage("sign up"):
             tenant = self._call("POST", "/organization/tenants", self.operator_key, json={"name": "Demo rider"})
         key = tenant["api_key"]
+        question, expected = self._held_out_question()
+        began = time.monotonic()
         with self._stage("upload"):
             uploaded = self._upload(key, self.samples / "train.jsonl")
-        job = self._watch(key, uploaded["id"])
+        job = self._watch(key, uploaded["id"], question, began)
         model, base = job["fine_tuned_model"], job["model"]
-        evaluation = self._call("GET", "/evals/evaluations", key, params={"model": model})["data"][0]
-        question, expected = self._held_out_question()
+        tested = Tested.of(self._call("GET", "/evals/evaluations", key)["data"], self._milliseconds(key))
         with self._stage("chat"):
             answers = {name: self._chat(key, name, question) for name in (base, model)}
         self.times["total"] = time.monotonic() - started
         result = {
             "model": model,
-            "scores": evaluation["scores"],
-            "metrics": evaluation["metrics"],
-            "verdict": evaluation["verdict"],
+            "answers_by": job.get("answers_by"),
+            "first_answer_by": self.first_by,
+            "systems": [asdict(system) for system in tested.systems()],
+            "scores": tested.adapter["scores"] if tested.adapter else {},
+            "metrics": tested.adapter["metrics"] if tested.adapter else {},
+            "verdict": tested.adapter["verdict"] if tested.adapter else None,
             "system": next((turn["content"] for turn in question if turn["role"] == "system"), ""),
             "question": question[-1]["content"],
             "expected": expected,
@@ -76,7 +83,7 @@ class Demo:
             "seconds": {name: round(value, 1) for name, value in self.times.items()},
             "api_key": key,
         }
-        self._print(result, evaluation)
+        self._print(result, tested)
         return result
 
     def _upload(self, key: str, path: Path) -> Any:
@@ -89,8 +96,14 @@ class Demo:
                 files={"file": (path.name, file, "application/jsonl")},
             )
 
-    def _watch(self, key: str, file_id: str) -> dict[str, Any]:
-        """Follow the automatic fine-tune, and show its stages, until it ends.
+    def _watch(self, key: str, file_id: str, question: list[dict[str, str]], uploaded: float) -> dict[str, Any]:
+        """Follow the automatic fine-tune, and show its stages, until it ends; its model is asked as soon as it answers.
+
+        Args:
+            key: of the new tenant.
+            file_id: the upload.
+            question: what the model is asked first.
+            uploaded: when the upload began.
 
         Raises:
             DemoFailed: it failed, waits for a person, or took too long.
@@ -99,6 +112,8 @@ class Demo:
         with Stages(self.console, self.times) as stages:
             while True:
                 job = self._job_of(key, file_id)
+                if job and job["fine_tuned_model"] and FIRST not in self.times:
+                    self._ask_first(key, job, question, uploaded)
                 if job and stage_of(job) == "ended":
                     break
                 stages.at(*self._where(key, job))
@@ -109,7 +124,17 @@ class Demo:
                 time.sleep(POLL_SECONDS)
         if job["status"] != "succeeded":
             raise DemoFailed(f"job {job['id']} ended as {job['status']}: {(job.get('error') or {}).get('message')}")
+        self.times[DECIDED] = time.monotonic() - uploaded
         return job
+
+    def _ask_first(self, key: str, job: dict[str, Any], question: list[dict[str, str]], uploaded: float) -> None:
+        """Have the first answer of the new model, and say how long after the upload began it is there."""
+        self._chat(key, job["fine_tuned_model"], question)
+        self.times[FIRST] = time.monotonic() - uploaded
+        self.first_by = str(job.get("answers_by") or "")
+        by = f", by {WORDS[self.first_by]}" if self.first_by in WORDS else ""
+        more = "" if stage_of(job) == "ended" else f"; {BETTER}"
+        self.console.print(f"{FIRST} {self.times[FIRST]:.1f} s after the upload began{by}{more}")
 
     def _job_of(self, key: str, file_id: str) -> dict[str, Any] | None:
         jobs = self._call("GET", "/fine_tuning/jobs", key)["data"]
@@ -142,10 +167,10 @@ class Demo:
         return 100 * metrics["step"] / metrics["total_steps"], note
 
     def _evaluation_progress(self, key: str) -> tuple[float, str]:
-        runs = self._call("GET", "/evals/evaluations", key)["data"]
-        if not runs:
+        run = adapters_run(self._call("GET", "/evals/evaluations", key)["data"])
+        if run is None:
             return 0.0, "loading the adapter"
-        done, total = runs[0]["progress"]["done"], runs[0]["progress"]["total"]
+        done, total = run["progress"]["done"], run["progress"]["total"]
         return (100 * done / total if total else 0.0), f"{done}/{total} answers on held-out rows"
 
     def _held_out_question(self) -> tuple[list[dict[str, str]], str]:
@@ -195,30 +220,43 @@ class Demo:
         self.times[name] = time.monotonic() - started
         self.console.print(f"{name:<8} {self.times[name]:6.1f} s")
 
-    def _print(self, result: dict[str, Any], evaluation: dict[str, Any]) -> None:
-        if evaluation["scores"]:
-            self._print_scores(evaluation)
-        else:
-            self._say(f"\nnot tested: {evaluation['reason']}")
+    def _milliseconds(self, key: str) -> Callable[[dict[str, Any]], dict[str, float]]:
+        """Reads from the evidence of a test how long each of its systems took for an answer."""
+
+        def of(run: dict[str, Any]) -> dict[str, float]:
+            if not run.get("evidence"):
+                return {}
+            cost = self._call("GET", f"/evals/evaluations/{run['id']}/evidence", key).get("cost") or {}
+            return {name: 1000 * took["seconds_median"] for name, took in cost.items()}
+
+        return of
+
+    def _print(self, result: dict[str, Any], tested: Tested) -> None:
+        self._print_systems(tested, result["answers_by"])
         self._say(f"\n“{result['question']}” (expected: {result['expected']})")
         show_one(
             [("base", result["answers"]["base"]), (result["model"], result["answers"]["own"])], console=self.console
         )
         self._say("\nseconds by stage")
-        show_one([(name, f"{seconds:.1f}") for name, seconds in result["seconds"].items()], console=self.console)
+        after = (FIRST, DECIDED)
+        stages = [(name, f"{seconds:.1f}") for name, seconds in result["seconds"].items() if name not in after]
+        show_one(stages, console=self.console)
+        self._say("\nseconds from the upload on")
+        show_one([(name, f"{result['seconds'][name]:.1f}") for name in after], console=self.console)
 
-    def _print_scores(self, evaluation: dict[str, Any]) -> None:
-        metric, found = evaluation["metric"], evaluation["scores"]
-        self._say(f"\n{metric} on held-out rows, with 95 % interval")
-        scores = [(label, found[name]) for name, label in CONDITIONS.items() if name in found]
+    def _print_systems(self, tested: Tested, answers_by: str | None) -> None:
+        for why in tested.unmeasured():
+            self._say(f"\nnot tested: {why}")
+        systems = tested.systems()
+        if not systems:
+            return
+        metric = tested.metric
+        self._say(f"\n{metric} on held-out rows with 95 % interval, and the median time of an answer")
+        columns = ("system", metric, "interval", "rows", "ms an answer", "answers now")
         rows = [
-            [label, f"{score['value']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}", str(score["n"])]
-            for label, score in scores
+            [*system.cells(), "yes" if answers_by and system.answers_by == answers_by else ""] for system in systems
         ]
-        show_rows(
-            ("system", metric, "interval", "rows"), rows, numbers=(metric, "interval", "rows"), console=self.console
-        )
-        besides = [(name, of["candidate"]) for name, of in evaluation["metrics"].items() if name != metric]
-        if besides:
-            measured = ", ".join(f"{name} {score['value']:.2f}" for name, score in besides)
-            self._say(f"{CONDITIONS['candidate']}, measured besides: {measured}")
+        show_rows(columns, rows, numbers=columns[1:5], console=self.console)
+        if besides := tested.besides():
+            measured = ", ".join(f"{name} {value:.2f}" for name, value in besides)
+            self._say(f"own adapter, measured besides: {measured}")

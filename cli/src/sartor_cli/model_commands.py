@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from sartor_cli.answering import answers, kind_of
 from sartor_cli.client import Client, CommandFailed, stderr, stdout
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
 from sartor_cli.stages import stage_of, waiting_for
-from sartor_cli.tables import cell, local_time, show, show_deleted
+from sartor_cli.tables import cell, local_time, show, show_deleted, show_rows
 
 jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 models = typer.Typer(help="Models.", no_args_is_help=True)
@@ -69,7 +70,8 @@ def list_jobs(
     """List jobs, newest first."""
     wanted = given(limit=limit, after=after)
     found = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs", params=wanted)
-    columns = ("id", "status", "stage", "method", "model", "training_file", "fine_tuned_model", "created_at")
+    made = ("fine_tuned_model", "answers_by", "created_at")
+    columns = ("id", "status", "stage", "method", "model", "training_file", *made)
     shown = found if as_json else {**found, "data": [_with_method(job) for job in found["data"]]}
     show(shown, as_json=as_json, columns=columns)
 
@@ -81,12 +83,12 @@ def _with_method(job: dict[str, Any]) -> dict[str, Any]:
 
 @jobs.command("show")
 def show_job(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """Show one job: its stage, what it waits for, what it was asked for and what came of it."""
+    """Show one job: its stage, what it waits for, what answers, what it was asked for and what came of it."""
     job = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs/{}", job_id)
     asked = ("method", "model", "training_file", "validation_file", "hyperparameters", "seed", "metadata")
     came = ("created_at", "estimated_finish", "finished_at", "trained_tokens", "fine_tuned_model")
-    shown = job if as_json else {**_with_method(job), "waiting_for": waiting_for(job)}
-    show(shown, as_json=as_json, columns=("id", "status", "stage", "waiting_for", "error", *asked, *came))
+    shown = job if as_json else {**_with_method(job), "waiting_for": waiting_for(job), "answers": answers(job)}
+    show(shown, as_json=as_json, columns=("id", "status", "stage", "waiting_for", "answers", "error", *asked, *came))
 
 
 @jobs.command("logs")
@@ -97,9 +99,9 @@ def job_logs(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Print a job's events, oldest first, and with -f also what it waits for, until it ends."""
+    """Print a job's events, oldest first, what it waits for and what answers, and with -f go on until it ends."""
     client = Client(base_url=base_url, api_key=api_key)
-    newest, waited = None, ""
+    newest, waited, answered = None, "", ""
     while True:
         job = client.call("GET", "/fine_tuning/jobs/{}", job_id)
         for event in reversed(_events(client, job_id, until=newest)):
@@ -110,6 +112,10 @@ def job_logs(
             advice = "; Ctrl+C ends this command, not the job" if follow else ""
             stderr.print(f"The job waits: {waits}{advice}")
         waited = waits
+        by = answers(job)
+        if by and by != answered and stage_of(job) != "ended":
+            stderr.print(f"{job['fine_tuned_model']} answers {by}")
+        answered = by
         if not follow or stage_of(job) == "ended":
             break
         time.sleep(POLL_SECONDS)
@@ -119,7 +125,7 @@ def job_logs(
         reason = (job.get("error") or {}).get("message") or "no reason is kept"
         raise CommandFailed(f"the job ended as {job['status']}: {reason}")
     if not as_json:
-        stderr.print(f"The job succeeded: {job['fine_tuned_model']}")
+        stderr.print(f"The job succeeded: {job['fine_tuned_model']}{f' answers {answered}' if answered else ''}")
 
 
 def _events(client: Client, job_id: str, *, until: str | None) -> list[dict[str, Any]]:
@@ -165,10 +171,32 @@ def list_models(
     """List the models you may use, or those in another state."""
     client = Client(base_url=base_url, api_key=api_key)
     if state is None:
-        show(client.call("GET", "/models"), as_json=as_json, columns=("id", "owned_by", "created"))
+        found = client.call("GET", "/models")
+        kinds = {} if as_json else _answering(client)
+        shown = (
+            found if as_json else {**found, "data": [_with_kind(row, kinds.get(row["id"])) for row in found["data"]]}
+        )
+        show(shown, as_json=as_json, columns=("id", "answers_by", "owned_by", "created"))
         return
     found = client.call("GET", "/registry/models", params=given(state=state, limit=limit, after=after))
-    show(found, as_json=as_json, columns=("id", "state", "waiting_for", "created_at"))
+    shown = found if as_json else {**found, "data": [_with_kind(card, kind_of(card)) for card in found["data"]]}
+    show(shown, as_json=as_json, columns=("id", "answers_by", "state", "waiting_for", "created_at"))
+
+
+def _answering(client: Client) -> dict[str, str | None]:
+    """By name, by what each of one's own models answers at the moment."""
+    found: dict[str, str | None] = {}
+    params: dict[str, Any] = {"state": "production", "limit": 100}
+    while True:
+        page = client.call("GET", "/registry/models", params=params)
+        found |= {card["name"]: kind_of(card) for card in page["data"] if card.get("serves")}
+        if not page["has_more"]:
+            return found
+        params["after"] = page["data"][-1]["id"]
+
+
+def _with_kind(row: dict[str, Any], kind: str | None) -> dict[str, Any]:
+    return {**row, "answers_by": kind}
 
 
 @models.command("bases")
@@ -187,8 +215,9 @@ def list_bases(
 
 @models.command("show")
 def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """Show one of your models: its state, its scores and where it came from."""
-    card = Client(base_url=base_url, api_key=api_key).call("GET", "/registry/models/{}", model_id)
+    """Show one of your models: its state, its scores, where it came from, and all versions of its name."""
+    client = Client(base_url=base_url, api_key=api_key)
+    card = client.call("GET", "/registry/models/{}", model_id)
     if as_json:
         show(card, as_json=True, columns=())
         return
@@ -198,18 +227,42 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
         name: score for name, score in (evaluation.get("measured") or {}).items() if name != evaluation["metric"]
     }
     facts = card | {
-        name: f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}, {score['n']} rows)"
-        for name, score in scores.items()
+        name: f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows)" for name, score in scores.items()
     }
-    facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason")}
-    state = ("id", "state", "waiting_for", *scores, "verdict", "reason")
+    facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), "answers_by": kind_of(card)}
+    state = ("id", "name", "answers_by", "serves", "state", "waiting_for", *scores, "verdict", "reason")
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "method", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
+    if "name" in card:
+        _show_versions(client.call("GET", "/registry/models", params={"name": card["name"]})["data"])
+
+
+def _show_versions(cards: list[dict[str, Any]]) -> None:
+    """The versions of a name in one table; of one that is alone all is said already."""
+    if len(cards) < 2:
+        return
+    stdout.print("\nversions of the name, newest first")
+    columns = ("version", "state", "waiting_for", "serves", "measured", "interval", "rows", "id")
+    show_rows(columns, [_version_row(card) for card in cards], numbers=("rows",))
+
+
+def _version_row(card: dict[str, Any]) -> list[str]:
+    evaluation = card.get("evaluation") or {}
+    score = (evaluation.get("scores") or {}).get("candidate")
+    measured = (
+        [f"{evaluation['metric']} {score['value']:.3f}", _interval(score), str(score["n"])] if score else [""] * 3
+    )
+    state = [cell(name, card.get(name)) for name in ("state", "waiting_for", "serves")]
+    return [kind_of(card) or "", *state, *measured, card["id"]]
+
+
+def _interval(score: dict[str, Any]) -> str:
+    return f"{score['low']:.3f} to {score['high']:.3f}"
 
 
 @models.command("delete")
 def delete_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """Delete a model with its adapter and the evidence of its tests; says what stays, and why."""
+    """Delete a name with every version, or one arm of it (NAME@head); says what stays, and why."""
     done = Client(base_url=base_url, api_key=api_key).call("DELETE", "/models/{}", model_id)
     show_deleted(done, as_json=as_json)
 
@@ -218,7 +271,7 @@ def delete_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None
 def approve_model(
     model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
 ) -> None:
-    """Let a model that waits at the gate into use."""
+    """Let a version that waits at the gate into use: an arm, NAME@head or NAME@nearest, or the adapter, NAME."""
     _decide(Client(base_url=base_url, api_key=api_key), model_id, "approve", note, as_json=as_json)
 
 
@@ -226,10 +279,11 @@ def approve_model(
 def reject_model(
     model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
 ) -> None:
-    """Refuse a model that waits at the gate."""
+    """Refuse a version that waits at the gate; another version of its name is decided on by itself."""
     _decide(Client(base_url=base_url, api_key=api_key), model_id, "reject", note, as_json=as_json)
 
 
 def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool) -> None:
     done = client.call("POST", f"/registry/models/{{}}/{decision}", model_id, json={"note": note})
-    show(done, as_json=as_json, columns=("id", "state", "waiting_for"))
+    shown = done if as_json else _with_kind(done, kind_of(done))
+    show(shown, as_json=as_json, columns=("id", "answers_by", "state", "waiting_for", "serves"))

@@ -151,6 +151,19 @@ async def test_looking_for_work_is_a_walk_along_an_index(shelf: Shelf) -> None:
     assert [*free["$match"]] == ["$expr"]
 
 
+async def test_a_queue_of_some_work_looks_for_that_alone_and_gives_its_tenants_fair_turns(shelf: Shelf) -> None:
+    await shelf.fill("a", "a", "a", "b")
+    await shelf.collection.update_one({"_id": "p-0"}, {"$set": {"created_at": 9}})
+    some = shelf.made(only={"created_at": {"$gt": 0}})
+    claimed = [await some.claim("w", 60) for _ in range(3)]
+    assert [one and one.id for one in claimed] == ["p-1", "p-3", "p-2"]
+    young = shelf.made(only={"created_at": {"$gt": 9}})
+    assert await young.claim("w", 60) is None
+    assert claimed[0] is not None
+    assert not await young.renew(claimed[0], 60)
+    assert await some.renew(claimed[0], 60)
+
+
 async def test_a_claim_reads_what_is_a_tenants_and_waits_by_age(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the claim itself sends: its equalities and then its order are the keys of one index.
 

@@ -99,6 +99,17 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
     assert len([one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]) == 1
 
 
+async def test_an_arm_is_judged_by_itself(world: World) -> None:
+    name = f"ft:{BASE}:acme::named"
+    model = await world.register(rows(0, 30), arm="head", name=name)
+    world.hold(model, right)
+    event = await world.completed(model)
+    assert (event.verdict, set(event.scores)) == ("pass", {"candidate"}), event.reason
+    assert {one["model"] for one in world.proxy.requests} == {model.model_id}
+    shown = await world.shown(model)
+    assert (shown["arm"], shown["name"], shown["progress"]) == ("head", name, {"done": 30, "total": 30})
+
+
 async def test_a_candidate_that_learnt_nothing_fails(world: World) -> None:
     world.proxy.base = right
     model = await world.register(rows(0, 20))

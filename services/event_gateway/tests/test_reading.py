@@ -59,6 +59,8 @@ async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(harness: Ha
         assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", harness.tenant, "1.0")
         assert last["data"] == {
             "model_id": "m3",
+            "name": "",
+            "arm": None,
             "job_id": "job",
             "base_model": "tiny",
             "adapter_id": "a",

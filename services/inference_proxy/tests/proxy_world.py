@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from played_arms import Arms
 
 from chassis.auth import Principal, hash_key
 from chassis.errors import Forbidden, NotFound, SartorError, Unauthenticated
@@ -68,6 +69,7 @@ class Elsewhere:
         counted: bodies the engine was sent to tell their tokens.
         identities: the models that they named.
         searches: questions the indexer was asked.
+        arms: that the indexer holds.
         words: pieces that endless answers have had.
         hung_up: streams of the engine that the proxy left.
     """
@@ -100,6 +102,7 @@ class Elsewhere:
     counted: list[dict[str, Any]] = field(default_factory=list)
     identities: list[str | None] = field(default_factory=list)
     searches: list[str] = field(default_factory=list)
+    arms: Arms = field(default_factory=Arms)
     words: int = 0
     hung_up: int = 0
 
@@ -157,6 +160,10 @@ class Elsewhere:
                 raise NotFound(f"No vector store found with id '{store}'.", param="vector_store_id")
             self.searches.append((await request.json())["query"])
             return {"object": "vector_store.search_results.page", "data": self.found[tenant, store]}
+
+        @app.post("/internal/arms/answers")
+        async def arms(request: Request) -> Response:
+            return await self.arms.answer(self.caller(request, "rag_indexer"), request)
 
         @app.get("/info")
         async def info() -> dict[str, Any]:

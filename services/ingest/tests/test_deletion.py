@@ -18,7 +18,8 @@ from chassis.ids import derived_id
 from ingest.app import build
 from ingest.domain import File
 from ingest.settings import Settings
-from ingest.store import Files, StoredElsewhere, Uses
+from ingest.store import Files, StoredElsewhere
+from ingest.uses import Uses
 from schemas import (
     DatasetDeleted,
     DatasetPrepared,
@@ -27,9 +28,11 @@ from schemas import (
     EvidenceDeleted,
     FileDeleted,
     FinetuneAdapterDeleted,
+    FinetuneArmFitted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
+    FinetuneSucceeded,
     FinetuneTrained,
     Interval,
     LabelingRequested,
@@ -40,6 +43,7 @@ from schemas import (
     ModelRejected,
     ObjectRef,
 )
+from schemas.artifacts import EmbedderFacts
 from stores.mongo import connect
 from stores.orphans import OrphanSweep
 from testkit import Space, eventually, running
@@ -242,6 +246,89 @@ async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(harne
     await harness.nothing_is_left()
     deleted = await eventually(lambda: harness.seen.of(DatasetDeleted))
     assert [one.dataset_id for one in deleted] == [prepared.dataset.dataset_id]
+
+
+def of_arm(kind: type[Event], **facts: Any) -> Event:
+    known = {"tenant_id": TENANT, "job_id": JOB, "model_id": f"{MODEL}@head", "adapter_id": "arm-1", "arm": "head"}
+    return kind(**known, **facts)
+
+
+async def fitted(harness: Harness, prepared: DatasetPrepared, validation: str | None = None) -> None:
+    """A job whose arm is registered."""
+    facts: dict[str, Any] = {"tenant_id": TENANT, "job_id": JOB, "base_model": "base", "dataset": prepared.dataset}
+    await harness.publish(requested(prepared.file_id, validation))
+    await harness.publish(
+        FinetuneArmFitted(
+            **facts,
+            arm="head",
+            arm_id="arm-1",
+            arm_manifest=REF,
+            embedder=EmbedderFacts(id="e", digest="ab", dimensions=8),
+            training_file=str(prepared.file_id),
+            rows=9,
+            fit_seconds=1,
+            seed=1,
+        )
+    )
+    await harness.publish(
+        ModelRegistered(
+            **facts, model_id=f"{MODEL}@head", adapter_id="arm-1", adapter_manifest=REF, name=MODEL, arm="head"
+        )
+    )
+    await harness.heard(MODEL)
+
+
+SUCCEEDED = FinetuneSucceeded(tenant_id=TENANT, job_id=JOB, model_id=MODEL)
+REFUSED = end_of("the model is refused")
+
+
+@pytest.mark.parametrize(
+    ("trained", "before", "last"),
+    [
+        (True, [of_arm(ModelRejected, reason="no better")], end_of("the model is deleted")),
+        (True, [REFUSED, SUCCEEDED], of_arm(ModelDeleted)),
+        (True, [of_arm(ModelDeleted), SUCCEEDED], end_of("the model is deleted")),
+        (True, [SUCCEEDED, end_of("the model is deleted")], of_arm(ModelDeleted)),
+        (False, [SUCCEEDED], of_arm(ModelDeleted)),
+        (False, [of_arm(ModelRejected, reason="no better")], end_of("the job is cancelled")),
+    ],
+)
+async def test_rows_stay_while_a_version_of_the_model_is_there_or_to_come_and_no_longer(
+    harness: Harness, trained: bool, before: list[Event], last: Event
+) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    await fitted(harness, prepared)
+    if trained:
+        await harness.trained(prepared)
+    for event in before:
+        await harness.digest(event)
+    [kept] = await harness.delete(file_id)
+    assert kept["because"] == f"model {MODEL} was made from it"
+    await harness.digest(last)
+    await harness.nothing_is_left()
+
+
+async def test_an_arm_that_is_fitted_after_its_adapter_was_refused_keeps_the_rows(harness: Harness) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    await harness.trained(prepared)
+    await harness.digest(REFUSED)
+    await fitted(harness, prepared)
+    await harness.digest(SUCCEEDED)
+    assert len(await harness.delete(file_id)) == 1
+    await harness.digest(of_arm(ModelDeleted))
+    await harness.nothing_is_left()
+
+
+async def test_what_a_job_validates_with_is_let_go_where_its_training_was_given_up(harness: Harness) -> None:
+    training, validation = await harness.upload(), await harness.upload(ROWS + b"\n" + ROWS.replace(b"heron", b"crow"))
+    rows, others = await harness.prepared(training), await harness.prepared(validation)
+    await fitted(harness, rows, validation)
+    assert [one["id"] for one in await harness.delete(validation)] == [others.dataset_id]
+    await harness.digest(SUCCEEDED)
+    await eventually(lambda: [one.dataset_id for one in harness.seen.of(DatasetDeleted)] == [others.dataset_id])
+    assert len(await harness.delete(training)) == 1
 
 
 async def test_a_job_keeps_what_it_validates_with_until_it_is_trained(harness: Harness) -> None:

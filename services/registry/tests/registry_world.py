@@ -24,6 +24,7 @@ from schemas import (
     DatasetRef,
     EvaluationCompleted,
     Event,
+    FinetuneArmFitted,
     FinetuneTrained,
     Interval,
     ModelPromoted,
@@ -33,7 +34,7 @@ from schemas import (
     TenantCreated,
     TenantPolicy,
 )
-from schemas.artifacts import BASE_FILE, PROVIDER_FILE
+from schemas.artifacts import BASE_FILE, PROVIDER_FILE, EmbedderFacts
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
@@ -102,8 +103,37 @@ class World:
         """A trained adapter; returns the id of the candidate that it became."""
         event = self.training(number, tenant, **changes)
         await self.publish(event)
-        [made] = await eventually(lambda: [one for one in self.seen.of(ModelRegistered) if one.job_id == event.job_id])
+        return await self._registered(event.job_id, arm=False)
+
+    async def fitted(self, number: int, tenant: str | None = None, **changes: Any) -> str:
+        """A fitted arm; returns the id of the candidate that it became."""
+        event = self.fitting(number, tenant, **changes)
+        await self.publish(event)
+        return await self._registered(event.job_id, arm=True)
+
+    async def _registered(self, job_id: str, *, arm: bool) -> str:
+        def found() -> list[ModelRegistered]:
+            made = [one for one in self.seen.of(ModelRegistered) if one.job_id == job_id]
+            return [one for one in made if (one.arm is not None) == arm]
+
+        [made] = await eventually(found)
         return str(made.model_id)
+
+    def fitting(self, number: int, tenant: str | None = None, **changes: Any) -> FinetuneArmFitted:
+        trained = self.training(number, tenant)
+        facts: dict[str, Any] = {
+            **{name: getattr(trained, name) for name in ("tenant_id", "job_id", "base_model", "suffix", "dataset")},
+            "arm": "head",
+            "arm_id": f"arm-{trained.tenant_id}-{number}",
+            "arm_manifest": ref("arm/manifest.json"),
+            "embedder": EmbedderFacts(id="tiny-embedder", digest="a" * 64, dimensions=8),
+            "training_file": "file-1",
+            "rows": 288,
+            "fit_seconds": 4.2,
+            "metrics": {"head_accuracy": 0.958, "nearest_accuracy": 0.941},
+            "seed": 7,
+        }
+        return FinetuneArmFitted(**{**facts, **changes})
 
     def training(self, number: int, tenant: str | None = None, **changes: Any) -> FinetuneTrained:
         tenant = tenant or self.a
@@ -169,7 +199,12 @@ class World:
             route = (await http.get(f"/internal/routes/{model}")).json()
         return [one["replica_id"] for one in route["replicas"]]
 
-    def evaluated(self, model: str, verdict: Any, tenant: str | None = None) -> EvaluationCompleted:
+    def evaluated(
+        self, model: str, verdict: Any, tenant: str | None = None, beaten_by: Any = None
+    ) -> EvaluationCompleted:
+        scores = {"candidate": Interval(value=0.98, low=0.91, high=1.0, n=58)}
+        if beaten_by:
+            scores[beaten_by] = Interval(value=0.966, low=0.9, high=1.0, n=58)
         return EvaluationCompleted(
             tenant_id=tenant or self.a,
             evaluation_id=f"ev-{model[-8:]}",
@@ -177,7 +212,8 @@ class World:
             verdict=verdict,
             reason="57 of 58 against 3 of 58.",
             metric="accuracy",
-            scores={"candidate": Interval(value=0.98, low=0.91, high=1.0, n=58)},
+            scores=scores,
+            beaten_by=beaten_by,
             evidence=ref("evidence"),
         )
 
@@ -192,6 +228,13 @@ class World:
 
         await eventually(promoted)
         return model
+
+    async def answering(self, number: int, tenant: str | None = None, **changes: Any) -> str:
+        """An arm in production; returns its name."""
+        version = await self.fitted(number, tenant, **changes)
+        await self.publish(self.evaluated(version, "pass", tenant))
+        await eventually(lambda: any(one.model_id == version for one in self.seen.of(ModelPromoted)))
+        return version.rpartition("@")[0]
 
     async def card(self, model: str, tenant: str | None = None) -> dict[str, Any]:
         async with self.http(tenant) as http:

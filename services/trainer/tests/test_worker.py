@@ -31,7 +31,7 @@ from testkit import Space, eventually
 from testkit.small_disk import small_disk
 from trainer import sweep, training_process, worker
 from trainer.app import build
-from trainer.domain import CLAIMABLE, Adapter, Checkpoint, Job, State, Text
+from trainer.domain import CLAIMABLE, Adapter, ArmFit, Checkpoint, Job, State, Text
 from trainer.job_data import JobData
 from trainer.job_objects import JobObjects, Rows
 from trainer.run.config import FailedForGood
@@ -85,7 +85,8 @@ class Shop:
         database = connect(settings, "trainer")
         names = ("job_events", "checkpoints", "datasets")
         self.kept = AggregateStore(database["jobs"], Job, "trainer", lambda: None)
-        self.jobs = Jobs(self.kept, *(database[name] for name in names))
+        fits = AggregateStore(database["arm_fits"], ArmFit, "trainer", lambda: None)
+        self.jobs = Jobs(self.kept, *(database[name] for name in names), fits=fits)
         self.queue = WorkQueue(self.kept, CLAIMABLE, database["turns"], first=INTERRUPTED)
         self.objects = Objects(settings)
         self.store = Store(self.objects)
@@ -98,7 +99,7 @@ class Shop:
         settings = self.settings.model_copy(update=changes)
         self.training = Training(self.jobs, self.store, self.fork_server, settings)
         self.worker = LeasedWorker(self.queue, self.training, policy(settings), "worker-1")
-        data = JobData(self.jobs, self.ingest, 1024)
+        data = JobData(self.jobs, self.ingest, 1024, [])
         self.sweep = Sweep(self.jobs, data, self.store, "worker-1", settings.trainer_lease_seconds)
 
     @asynccontextmanager

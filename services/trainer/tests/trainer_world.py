@@ -252,9 +252,9 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
     elsewhere = Elsewhere(space)
     async with running(elsewhere.app()) as there:
         peers = dict.fromkeys(("accounts_url", "registry_url", "ingest_url"), there)
-        app = build(space.settings(Settings, "trainer", base_model=BASE, trainer_open_jobs=5, **peers))
+        app = build(space.settings(Settings, "trainer", base_model=BASE, trainer_open_jobs=5, trainer_arms="", **peers))
         del app.state.service._background["worker"]
-        [store] = app.state.service._stores
+        store, _ = app.state.service._stores
         jobs = store.collection
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("trainer.sweep.SWEEP_SECONDS", 1.0)

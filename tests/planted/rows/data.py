@@ -213,9 +213,23 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: what a job validates with goes before it is trained",
         "ingest:Uses.of",
-        "as_what = ({'training_file': file_id}, {'validation_file': file_id, 'trained': {'$ne': True}})",
-        "as_what = ({'training_file': file_id},)",
+        "as_what: tuple[Query, ...] = ({'training_file': file_id}, validates)",
+        "as_what: tuple[Query, ...] = ({'training_file': file_id},)",
         f"{INGEST_DELETION}::test_a_job_keeps_what_it_validates_with_until_it_is_trained",
+    ),
+    bug(
+        "deletion: an arm that is refused lets go of the rows its job is trained on",
+        "ingest:Uses.settle",
+        "nothing_comes: Query = {'$or': [{'adapter': 'gone'}, {'succeeded': True, 'trained': {'$ne': True}}]}",
+        "nothing_comes: Query = {}",
+        f"{INGEST_DELETION}::test_rows_stay_while_a_version_of_the_model_is_there_or_to_come_and_no_longer",
+    ),
+    bug(
+        "deletion: rows are held for ever where the training was given up and the arm deleted",
+        "ingest:Retention.succeeded",
+        "await self._uses.note(event.tenant_id, event.job_id, succeeded=True)",
+        "pass",
+        f"{INGEST_DELETION}::test_rows_stay_while_a_version_of_the_model_is_there_or_to_come_and_no_longer",
     ),
     bug(
         "deletion: rows of a dataset count as nobody's",

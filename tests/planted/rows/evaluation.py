@@ -6,6 +6,8 @@ from tests.planted.bug import Planted, bug
 
 METRICS_TEST = "services/evaluator/tests/test_metrics.py"
 EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
+ARMS_TEST = "services/evaluator/tests/test_arms.py"
+REPLACEMENT_TEST = "services/evaluator/tests/test_replacement.py"
 HELDOUT_TEST = "services/evaluator/tests/test_heldout_text.py"
 
 BUGS: tuple[Planted, ...] = (
@@ -68,9 +70,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "candidates: another adapter is judged in its place",
-        "evaluator:check_answerer",
-        "if adapter_id != (evaluation.adapter_id if system == 'candidate' else None):",
-        "if not evaluation:",
+        "evaluator:Answerer.check",
+        "if adapter_id != self.adapter_id:",
+        "if not self.model:",
         f"{EVALUATOR_TEST}::test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person",
     ),
     bug(
@@ -83,10 +85,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "candidates: a full stop that is answered ends the wait",
         "evaluator:Evaluate.run",
-        "for model in (evaluation.base_model, evaluation.model_id):\n"
-        "    await self._proxy.expect(evaluation.tenant_id, model)",
-        "for model in (evaluation.base_model, evaluation.model_id):\n"
-        "    await self._proxy.expect(evaluation.tenant_id, model)\n"
+        "await self._proxy.expect(evaluation.tenant_id, model)",
+        "await self._proxy.expect(evaluation.tenant_id, model)\n"
         "evaluation = await self._evaluations.write(evaluation, Evaluation.find_adapter)",
         f"{EVALUATOR_TEST}::test_a_wait_that_no_answer_ends_is_one_wait_however_often_the_shortest_question_is_answered",
     ),
@@ -134,9 +134,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "held-out text: the candidate is compared with itself",
-        "evaluator:model_of",
-        "return evaluation.model_id if system == 'candidate' else evaluation.base_model",
-        "return evaluation.model_id",
+        "evaluator:answerer_of",
+        "return Answerer(evaluation.base_model, None)",
+        "return Answerer(evaluation.model_id, evaluation.adapter_id)",
         f"{HELDOUT_TEST}::test_base_and_candidate_score_the_same_windows_once_and_none_holds_text_of_two_documents",
     ),
     bug(
@@ -173,5 +173,89 @@ BUGS: tuple[Planted, ...] = (
         "if error.code != UNSUPPORTED:",
         "if error.code:",
         f"{HELDOUT_TEST}::test_an_engine_that_cannot_score_is_asked_once_and_a_person_decides",
+    ),
+    bug(
+        "arms: an arm always goes on",
+        "evaluator:arm_goes_on",
+        "if found.n < min_rows or over_arm.clear:",
+        "if False:",
+        REPLACEMENT_TEST,
+    ),
+    bug(
+        "arms: an arm goes on where rows do not tell, though the adapter is better on them",
+        "evaluator:arm_goes_on",
+        "return found.high <= ENOUGH_ALIKE or found.value <= A_POINT",
+        "return True",
+        REPLACEMENT_TEST,
+    ),
+    bug(
+        "arms: an arm never goes on",
+        "evaluator:arm_goes_on",
+        "return found.high <= ENOUGH_ALIKE or found.value <= A_POINT",
+        "return False",
+        REPLACEMENT_TEST,
+    ),
+    bug(
+        "arms: an arm is judged beside the base model",
+        "evaluator:Evaluate._judging",
+        "if evaluation.arm:",
+        "if not evaluation:",
+        f"{ARMS_TEST}::test_an_arm_that_knows_the_rows_passes_by_its_own_answers",
+    ),
+    bug(
+        "arms: an arm is let through by what is not clear",
+        "evaluator:decide_arm",
+        "if not over_guess.clear:",
+        "if over.high <= 0:",
+        f"{ARMS_TEST}::test_what_does_not_show_that_an_arm_knows_the_rows_fails_and_no_person_is_asked",
+    ),
+    bug(
+        "arms: few rows let an arm through",
+        "evaluator:decide_arm",
+        "if score.n < min_rows:",
+        "if score.n < 1:",
+        f"{ARMS_TEST}::test_what_does_not_show_that_an_arm_knows_the_rows_fails_and_no_person_is_asked",
+    ),
+    bug(
+        "arms: free text that is only written alike is let through",
+        "evaluator:decide_arm",
+        "if over.value < least_closed * (1 - guess):",
+        "if over.value < 0:",
+        f"{ARMS_TEST}::test_free_text_passes_where_it_is_right_and_not_where_it_is_only_written_alike",
+    ),
+    bug(
+        "arms: an arm has no worker of its own",
+        "evaluator.app:build",
+        "service.background('worker-arms', worker.run)",
+        "pass",
+        f"{ARMS_TEST}::test_an_arm_never_waits_for_the_tests_of_adapters",
+    ),
+    bug(
+        "arms: an arm's questions wait behind those of adapters",
+        "evaluator.app:build",
+        "asking_arms = Asking(evaluations, settings.evaluator_arm_parallel)",
+        "asking_arms = asking",
+        f"{ARMS_TEST}::test_an_arm_never_waits_for_the_tests_of_adapters",
+    ),
+    bug(
+        "arms: an arm that is away holds up its adapter",
+        "evaluator:ByAnswers._answer_of_arm",
+        "raise ArmAway(error.message) from error",
+        "raise",
+        f"{ARMS_TEST}::test_an_arm_that_cannot_be_asked_holds_up_no_adapter",
+    ),
+    bug(
+        "arms: a later attempt asks no arm",
+        "evaluator:ByAnswers._plan",
+        "arm=arm",
+        "arm=None",
+        f"{ARMS_TEST}::test_a_later_attempt_asks_the_arm_that_the_first_one_found",
+    ),
+    bug(
+        "arms: an arm that is not through the gate is taken for what serves",
+        "evaluator:ByAnswers._serving_arm",
+        "if route.arm is not None and route.state == 'production':",
+        "if route.arm is not None:",
+        f"{ARMS_TEST}::test_an_arm_that_is_only_tested_yet_is_not_asked",
     ),
 )

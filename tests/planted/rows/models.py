@@ -6,6 +6,7 @@ from tests.planted.bug import Edit, Planted, bug
 
 REGISTRY = "services/registry/tests/test_registry_service.py"
 REPLICAS = "services/registry/tests/test_replicas.py"
+ARMS = "services/registry/tests/test_arms.py"
 RECORDINGS = "tests/contract/test_recordings.py"
 RESIDENCY = "libs/serving/tests/test_residency.py"
 
@@ -61,7 +62,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "nobody hears that a person is waited for",
         "registry:Model.judge",
-        "self._say_waiting(completed.reason)",
+        "self._say_waiting(why)",
         "pass",
         "services/registry/tests/test_gate.py",
     ),
@@ -95,9 +96,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "an adapter is routed to a replica that has another base now",
-        "registry:_route",
-        "both = [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]",
-        "both = [one for one in model.replicas if one.replica_id or proved_base]",
+        "registry:_holders",
+        "return [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]",
+        "return [one for one in model.replicas if one.replica_id or proved_base]",
         f"{REGISTRY}::test_a_replica_that_has_another_base_now_answers_for_no_adapter_of_the_one_before",
     ),
     bug(
@@ -144,9 +145,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "deletion: an end user may delete everybody's models",
-        "registry:Gate.delete",
-        "model = await self._models.get(tenant_id, model_id, where)",
-        "model = await self._models.get(tenant_id, model_id)",
+        "registry:Models.named",
+        "{**(where or {}), '_id': {'$in': versions_of(name)}}",
+        "{'_id': {'$in': versions_of(name)}}",
         f"{REGISTRY}::test_an_end_user_takes_back_their_own_model_and_no_other",
     ),
     bug(
@@ -155,6 +156,50 @@ BUGS: tuple[Planted, ...] = (
         "self.deleted_at = at",
         "pass",
         "services/registry/tests/test_gate.py::test_a_model_is_deleted_once_in_whatever_state",
+    ),
+    bug(
+        "arms: a decision on a name lets two versions through",
+        "registry:Gate._one_of",
+        "if len(waiting) > 1:",
+        "if not waiting:",
+        f"{ARMS}::test_a_decision_on_a_name_lets_no_more_than_one_version_through",
+    ),
+    bug(
+        "arms: a model server is told to load one",
+        "registry:Models.to_load",
+        "'base_model': base_model, 'arm': None}",
+        "'base_model': base_model}",
+        f"{ARMS}::test_model_servers_are_told_of_no_arm_and_nothing_they_say_changes_one",
+    ),
+    bug(
+        "arms: a name that was taken back comes back with its next version",
+        "registry:Gate.register",
+        "if by is not None:",
+        "if by == '':",
+        f"{ARMS}::test_no_version_of_a_name_outlives_it_wherever_it_is_taken_back",
+    ),
+    bug(
+        "arms: a deletion is noted after the versions were looked for",
+        "registry:Gate.delete",
+        "await self._models.note_deleted_name(tenant_id, model_id, by)\nfor model in await "
+        "self._models.named(tenant_id, model_id, where):\n    await self._take_back(model, by)",
+        "for model in await self._models.named(tenant_id, model_id, where):\n    await self._take_back(model, by)"
+        "\nawait self._models.note_deleted_name(tenant_id, model_id, by)",
+        f"{ARMS}::test_no_version_of_a_name_outlives_it_wherever_it_is_taken_back",
+    ),
+    bug(
+        "arms: an adapter is beaten by an arm that does not serve",
+        "registry:Gate.judge",
+        "if completed.beaten_by and (not await self._serves(found, completed.beaten_by)):",
+        "if completed.beaten_by is None:",
+        f"{ARMS}::test_an_adapter_is_beaten_by_no_arm_that_does_not_serve_its_name",
+    ),
+    bug(
+        "arms: nobody answers while no replica holds the adapter",
+        "registry:who_serves",
+        "return others[0] if others and (not _holders(first, living)) else first",
+        "return first",
+        f"{ARMS}::test_the_adapter_takes_the_name_over_and_the_arm_answers_while_no_replica_holds_it",
     ),
     bug(
         "what the registry lost of a replica is said by its next start only",

@@ -9,7 +9,86 @@ STATES = "services/trainer/tests/test_domain.py"
 PRETRAIN_TEST = "services/trainer/tests/test_pretrain.py"
 TEXT_JOBS = "services/trainer/tests/test_text_jobs.py"
 
+ARMS = "services/trainer/tests/test_arms.py"
+
 BUGS: tuple[Planted, ...] = (
+    bug(
+        "a job fails though its arm answers",
+        "trainer:Job._settle",
+        "if self.arm.state == 'serving' and self.fine_tuned_model is not None:",
+        "if False:",
+        f"{ARMS}::test_what_becomes_of_a_job_with_an_arm",
+    ),
+    bug(
+        "an arm that is not decided yet is forgotten",
+        "trainer:Job._settle",
+        "if self.state != 'awaiting_arm' or self.arm.undecided or self.setback is None:",
+        "if self.state != 'awaiting_arm' or self.setback is None:",
+        f"{ARMS}::test_a_job_whose_adapter_is_refused_waits_for_its_arm_and_fails_with_the_adapters_reason",
+    ),
+    bug(
+        "a job waits for ever for an arm that was given up",
+        "trainer:Job.give_up_arm",
+        "self._settle(at)",
+        "pass",
+        f"{ARMS}::test_what_becomes_of_a_job_with_an_arm",
+    ),
+    bug(
+        "two fits of an arm are both published",
+        "trainer:Job.take_arm",
+        "if self.ended or self.arm.state != 'to_fit':\n    return",
+        "pass",
+        f"{ARMS}::test_of_two_fits_the_first_is_published",
+    ),
+    bug(
+        "an arm is published for a job that is over",
+        "trainer:Job.take_arm",
+        "if self.ended or self.arm.state != 'to_fit':",
+        "if self.arm.made is not None:",
+        f"{ARMS}::test_an_arm_of_a_job_that_ends_meanwhile_is_not_published_and_leaves_nothing",
+    ),
+    bug(
+        "an arm is fitted on vectors of two embedders",
+        "trainer:Embedded.take",
+        "if self.embedder not in (None, answer.embedder):",
+        "if False:",
+        f"{ARMS}::test_an_embedder_that_is_exchanged_between_portions_makes_no_arm_of_two",
+    ),
+    bug(
+        "an arm waits for ever for who makes vectors",
+        "trainer:ArmFitting._fit",
+        "if now() - one.created_at > LONGEST_AWAY_SECONDS:",
+        "if False:",
+        f"{ARMS}::test_an_arm_waits_for_who_makes_vectors_and_is_given_up_after_an_hour",
+    ),
+    bug(
+        "the files of an arm that was taken back stay stored",
+        "trainer:Sweep._delete_arms",
+        "await self._objects.delete_arm(job)",
+        "pass",
+        f"{ARMS}::test_a_name_that_is_taken_back_ends_the_job_and_one_version_does_not",
+    ),
+    bug(
+        "one version that is taken back ends the job",
+        "trainer:Outcomes.deleted",
+        "if event.name:",
+        "if True:",
+        f"{ARMS}::test_a_name_that_is_taken_back_ends_the_job_and_one_version_does_not",
+    ),
+    bug(
+        "an arm is read whose bytes are others than its manifest names",
+        "arms:unpack",
+        "if content is None or len(content) != facts.size or _digest(content) != facts.sha256:",
+        "if content is None:",
+        "libs/arms/tests/test_arms.py::test_each_other_byte_is_refused",
+    ),
+    bug(
+        "an arm that answers otherwise is proved",
+        "arms:prove",
+        "if ahead > ARM_TOLERANCE or not abs(measured - probe.confidence) <= ARM_TOLERANCE:",
+        "if False:",
+        "libs/arms/tests/test_arms.py::test_an_arm_that_answers_otherwise_is_not_proved",
+    ),
     bug(
         "a job drops a part of its dataset on the way to the model",
         "trainer:Job.finish_training",
@@ -53,9 +132,9 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "an older word about a model is taken",
-        "trainer:Job.wait",
-        "if self.state != 'evaluating' or waiting.revision <= self.gate.revision:",
-        "if self.state != 'evaluating':",
+        "trainer:GateWait.hears",
+        "return waiting.revision > self.revision",
+        "return True",
         STATES,
     ),
     bug(
@@ -128,8 +207,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: a job that was trained meanwhile loses its adapter with its rows",
         "trainer:Job.lose_data",
-        "if self.rests_on(data_id):\n    self.fail(failure, at)",
-        "self.fail(failure, at)",
+        "if self.rests_on(data_id):\n    self.arm.stop_fitting()\n    self.come_to_nothing(failure, at)",
+        "self.come_to_nothing(failure, at)",
         "services/trainer/tests/test_service.py"
         "::test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter",
     ),
@@ -150,7 +229,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "deletion: the adapter of a living model is removed",
-        "trainer:Job.succeed",
+        "trainer:Job._succeed",
         "self.state, self.fine_tuned_model, self.finished_at = ('succeeded', model_id, at)",
         "self.state, self.fine_tuned_model, self.finished_at = ('succeeded', model_id, at)\nself.discard_adapter()",
     ),

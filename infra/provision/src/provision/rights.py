@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-FOLDERS = ("adapters", "datasets", "documents", "evaluations", "files", "jobs", "labels")
+FOLDERS = ("adapters", "arms", "datasets", "documents", "evaluations", "files", "jobs", "labels")
 """The folders below a tenant's: objects lie at `tenants/{tenant}/{folder}/...`."""
 
 GET = ("s3:GetObject",)
@@ -32,10 +32,10 @@ RIGHTS = {
     "accounts": Rights(),
     "ingest": Rights(writes=("files", "documents", "datasets", "labels")),
     "labeling": Rights(writes=("labels",), reads=("files",)),
-    "trainer": Rights(writes=("jobs", "adapters"), reads=("datasets", "documents", "files")),
+    "trainer": Rights(writes=("jobs", "adapters", "arms"), reads=("datasets", "documents", "files")),
     "evaluator": Rights(writes=("evaluations",), reads=("datasets", "adapters", "documents", "files")),
     "registry": Rights(),
-    "rag_indexer": Rights(reads=("documents",)),
+    "rag_indexer": Rights(reads=("arms", "documents")),
     "inference_proxy": Rights(),
     "model_server": Rights(documents=False, reads=("adapters",)),
     "serving_agent": Rights(reads=("adapters",)),

@@ -93,8 +93,9 @@ class Service:
 
     @cached_property
     def http(self) -> httpx2.AsyncClient:
-        """The client by which other services are asked."""
-        return httpx2.AsyncClient(timeout=self.settings.http_timeout)
+        """The client by which other services are asked; places are counted elsewhere, so connections are not."""
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        return httpx2.AsyncClient(timeout=self.settings.http_timeout, limits=limits)
 
     @cached_property
     def database(self) -> mongo.Database:

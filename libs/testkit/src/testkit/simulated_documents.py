@@ -117,7 +117,7 @@ class SimulatedCollection:
     def __init__(self, name: str, database: Documents) -> None:
         self.name, self.documents = name, dict[str, Document]()
         self._database = database
-        self._unique: list[str] = []
+        self._unique: list[list[str]] = []
 
     def now_ms(self) -> int:
         """The server's clock."""
@@ -142,7 +142,7 @@ class SimulatedCollection:
     async def create_index(self, keys: Any, *, unique: bool = False, **_: Any) -> None:
         """Remember what must be unique."""
         if unique:
-            self._unique.append(keys if isinstance(keys, str) else keys[0][0])
+            self._unique.append([f"${field}" for field in ([keys] if isinstance(keys, str) else dict(keys))])
 
     def find(self, query: Document | None = None, _projection: Any = None) -> Cursor:
         """See MongoDB."""
@@ -239,9 +239,9 @@ class SimulatedCollection:
         key = after["_id"]
         if before is None and key in self.documents:
             raise DuplicateKeyError(f"E11000 duplicate key: {key}")
-        for field in self._unique:
+        for fields in self._unique:
             for other in self.documents.values():
-                if other["_id"] != key and other.get(field) == after.get(field):
-                    raise DuplicateKeyError(f"E11000 duplicate key: {field}")
+                if other["_id"] != key and all(evaluate(other, one, 0) == evaluate(after, one, 0) for one in fields):
+                    raise DuplicateKeyError(f"E11000 duplicate key: {', '.join(fields)}")
         self.documents[key] = after
         self._database.journal(self.name, key, before, after)

@@ -19,14 +19,14 @@ log = structlog.get_logger()
 A = TypeVar("A", bound=Aggregate)
 
 
-def tenants_with_work(state: str) -> list[Query]:
+def tenants_with_work(state: str, only: Query | None = None) -> list[Query]:
     """The pipeline for those who have a free one in a state.
 
     Sorted by an index, and asked for the first of each, MongoDB reads one of its entries for each tenant, however much
     waits: https://www.mongodb.com/docs/manual/reference/operator/aggregation/group/#optimizations
     """
     return [
-        {"$match": {"state": state}},
+        {"$match": {"state": state, **(only or {})}},
         {"$sort": {"state": 1, "tenant_id": 1, "lease.until_ms": 1}},
         {"$group": {"_id": "$tenant_id", "free": {"$first": "$lease.until_ms"}}},
         {"$match": {"$expr": {"$lt": ["$free", SERVER_MS]}}},
@@ -41,6 +41,7 @@ class WorkQueue(Generic[A]):
         states: those in which an aggregate is work.
         turns: by tenant, when it was last given a worker, or kept one for a further slice.
         first: which work goes before everybody's turn.
+        only: further conditions of all its work, where others do the rest; an index begins with what they name.
     """
 
     def __init__(
@@ -50,16 +51,18 @@ class WorkQueue(Generic[A]):
         turns: Collection,
         *,
         first: Query | None = None,
+        only: Query | None = None,
     ) -> None:
         self._store = store
         self._states = list(states)
         self._turns = turns
         self._first = first
+        self._only = only or {}
 
     @property
     def query(self) -> Query:
         """Which aggregates are work."""
-        return {"state": self._states[0] if len(self._states) == 1 else {"$in": self._states}}
+        return {"state": self._states[0] if len(self._states) == 1 else {"$in": self._states}, **self._only}
 
     async def prepare(self) -> None:
         """Create the index by which a tenant's oldest work is found; that by which is free, the store has."""
@@ -130,7 +133,8 @@ class WorkQueue(Generic[A]):
         """Who has work that is free: nobody is asked in vain whose work is only under way or put off."""
         found: dict[str, None] = {}
         for state in self._states:
-            found |= {one["_id"]: None async for one in self._store.collection.aggregate(tenants_with_work(state))}
+            pipeline = tenants_with_work(state, self._only)
+            found |= {one["_id"]: None async for one in self._store.collection.aggregate(pipeline)}
         return list(found)
 
     async def renew(self, one: A, seconds: float) -> bool:

@@ -98,3 +98,4 @@ class ModelDeleted(Event):
     job_id: Id = Field(description="The job that made it.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
+    name: Id = Field("", description="Its name, where that is taken back with every version, also those still to come.")

@@ -13,6 +13,7 @@ class FileAnswer(TypedDict, total=False):
     status: str
     status_details: str | None
     kind: str | None
+    created_at: int
 
 
 class WaitingFor(TypedDict):
@@ -47,6 +48,8 @@ class JobAnswer(TypedDict):
     method: NotRequired[MethodAnswer | None]
     error: NotRequired[ErrorAnswer | None]
     waiting_for: NotRequired[WaitingFor | None]
+    answers_by: NotRequired[str | None]
+    estimated_finish: NotRequired[int | None]
 
 
 class JobsPage(TypedDict):
@@ -88,6 +91,7 @@ class EvaluationAnswer(TypedDict):
     model: str
     progress: Counts
     evidence: NotRequired[str | None]
+    arm: NotRequired[str | None]
 
 
 class TextAnswer(TypedDict):
@@ -127,6 +131,45 @@ class EvidenceAnswer(TypedDict, total=False):
     classes: dict[str, list[ClassAnswer]]
     documents: list[DocumentAnswer]
     interval_over: Unit
+
+
+class ScoreAnswer(TypedDict):
+    """A mean over held-out rows, with its interval and their number."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class TestedAnswer(TypedDict):
+    """What the test of a version found, by system."""
+
+    metric: str
+    scores: dict[str, ScoreAnswer]
+
+
+class VersionAnswer(TypedDict):
+    """A version of a model: its fine-tune, or an arm."""
+
+    id: str
+    job_id: str
+    state: str
+    created_at: int
+    name: NotRequired[str]
+    arm: NotRequired[str | None]
+    serves: NotRequired[bool]
+    waiting_for: NotRequired[str | None]
+    evaluation: NotRequired[TestedAnswer | None]
+    promoted_at: NotRequired[int | None]
+    deleted_at: NotRequired[int | None]
+
+
+class VersionsPage(TypedDict):
+    """A page of versions, the newest first."""
+
+    data: list[VersionAnswer]
+    has_more: bool
 
 
 class ModelAnswer(TypedDict):

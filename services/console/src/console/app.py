@@ -35,7 +35,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     accounts, ingest, trainer = map(service.peer, ("accounts", "ingest", "trainer"))
     evaluator, labeling = map(service.peer, ("evaluator", "labeling"))
     registry, proxy = map(service.peer, ("registry", "inference_proxy"))
-    watcher = Watcher(ingest, trainer, evaluator, labeling)
+    watcher = Watcher(ingest, trainer, evaluator, registry, labeling)
     service.on_start(sessions.prepare)
     app = service.app(
         [

@@ -8,8 +8,18 @@ from itertools import takewhile
 from typing import Any
 
 from chassis.errors import SartorError
+from chassis.ids import now
 from chassis.peers import Peer
-from console.answers import EvaluationAnswer, EventAnswer, FileAnswer, JobAnswer, WaitingFor
+from console.answering import BY, TITLES, better, kind_of, name_of
+from console.answers import (
+    EvaluationAnswer,
+    EventAnswer,
+    FileAnswer,
+    JobAnswer,
+    VersionAnswer,
+    VersionsPage,
+    WaitingFor,
+)
 from console.paging import cursor
 from console.sessions import Session, Who
 
@@ -20,6 +30,7 @@ TEXTS = ("document", "unlabelled")
 
 MOST_PAGES = 20
 MOST_SEARCHES = 20
+NEWEST_VERSIONS = 100
 CHART_POINTS = 150
 
 STAGE_OF = {"validating_files": "waiting_for_file", "queued": "queued", "running": "training", "paused": "paused"}
@@ -43,19 +54,22 @@ class Seen:
 
     Attributes:
         job_id: of the newest job; empty while there is none.
-        moment: its stage and what it waits for.
+        moment: its stage, what it waits for and what answers.
         events: its events, newest first.
-        evaluation_id: of the run that tests its model.
-        model: that model.
+        evaluation_id: of the run that tests its adapter.
+        name: of its model, as soon as that has a version.
+        versions: of that model, as they were when something last happened.
         searches: how often the project of rows without answers was looked for.
     """
 
     filename: str = ""
+    uploaded_at: int = 0
     job_id: str = ""
-    moment: tuple[str, str, WaitingFor | None] | None = None
+    moment: tuple[str, str, WaitingFor | None, str | None, str | None] | None = None
     events: list[EventAnswer] = field(default_factory=list)
     evaluation_id: str = ""
-    model: str = ""
+    name: str = ""
+    versions: list[VersionAnswer] = field(default_factory=list)
     searches: int = 0
 
 
@@ -66,7 +80,12 @@ class Progress:
     Attributes:
         stage: index of the one under way, 4 when all is done.
         waiting: what it waits for, and whom, and since when.
-        undecided: the model that a person must let through before it is served.
+        first_answer: how long after the upload its model could first be asked; empty while it cannot.
+        model: its model, once that answers.
+        answers: by what it answers, in a sentence.
+        better: when it answers better, while that is to come.
+        undecided: by id, the versions that a person must let through before they serve, in words.
+        stands_still: nothing moves until a person decides.
         refused: the model that was tested and not let through.
         project: where people answer rows that came without answers.
         document: it is a text to be searched; nothing is trained on it.
@@ -80,8 +99,12 @@ class Progress:
     note: str = ""
     waiting: str = ""
     failed: str = ""
+    first_answer: str = ""
     model: str = ""
-    undecided: str = ""
+    answers: str = ""
+    better: str = ""
+    undecided: dict[str, str] = field(default_factory=dict)
+    stands_still: bool = False
     refused: str = ""
     project: str = ""
     document: bool = False
@@ -93,7 +116,7 @@ class Progress:
     @property
     def waits_for_people(self) -> bool:
         """Nothing moves until somebody does something."""
-        return bool(self.undecided or self.project)
+        return bool(self.stands_still or self.project)
 
     @property
     def chart(self) -> str:
@@ -122,12 +145,13 @@ class Progress:
 
 
 class Watcher:
-    """Asks ingest, the trainer, the evaluator and labeling: the trainer alone while a job is under way."""
+    """Asks the services that have to do with an upload; while nothing happens in its job, the trainer alone."""
 
-    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, labeling: Peer) -> None:
+    def __init__(self, ingest: Peer, trainer: Peer, evaluator: Peer, registry: Peer, labeling: Peer) -> None:
         self._ingest = ingest
         self._trainer = trainer
         self._evaluator = evaluator
+        self._registry = registry
         self._labeling = labeling
 
     async def look(self, session: Session, file_id: str, seen: Seen | None = None) -> Progress:
@@ -145,7 +169,7 @@ class Watcher:
         file: FileAnswer = {}
         if not seen.job_id:
             file = await self._ingest.get("/v1/files/{}", file_id, **who)
-            seen.filename = file["filename"]
+            seen.filename, seen.uploaded_at = file["filename"], file.get("created_at") or 0
         progress = Progress(file_id, filename=seen.filename)
         if file.get("status") == "error":
             progress.failed, progress.over = str(file["status_details"]), True
@@ -184,8 +208,8 @@ class Watcher:
             after = page["data"][-1]["id"]
         return ""
 
-    async def _read_events(self, seen: Seen, who: Who) -> None:
-        """Put the events that are new before those seen."""
+    async def _read_events(self, seen: Seen, who: Who) -> bool:
+        """Put the new events before those seen, and tell whether one of them is more than a figure."""
         newest = seen.events[0]["id"] if seen.events else None
         fresh: list[EventAnswer] = []
         for _ in range(MOST_PAGES):
@@ -196,16 +220,31 @@ class Watcher:
             if len(new) < len(page["data"]) or not page["has_more"]:
                 break
         seen.events[:0] = fresh
+        return any(event["type"] == "message" for event in fresh)
+
+    async def _read_versions(self, seen: Seen, job: JobAnswer, who: Who) -> None:
+        """Look what became of the job's model; what was seen before holds while the registry is away."""
+        seen.name = job.get("fine_tuned_model") or seen.name
+        wanted = {"name": seen.name} if seen.name else {"limit": NEWEST_VERSIONS}
+        try:
+            found: VersionsPage = await self._registry.get("/v1/registry/models", params=wanted, **who)
+        except SartorError:
+            return
+        seen.versions = [card for card in found["data"] if card["job_id"] == seen.job_id]
+        seen.name = seen.name or next(map(name_of, seen.versions), "")
 
     async def _of_job(self, progress: Progress, job: JobAnswer, seen: Seen, who: Who) -> None:
         if job["id"] != seen.job_id:
-            seen.job_id, seen.moment, seen.events = job["id"], None, []
-            seen.evaluation_id = seen.model = ""
+            seen.job_id, seen.moment, seen.events, seen.versions = job["id"], None, [], []
+            seen.evaluation_id = seen.name = ""
         progress.method = _method_of(job)
         stage = job.get("stage") or STAGE_OF.get(job["status"], "ended")
-        moment = (stage, job["status"], job.get("waiting_for"))
-        if stage == "training" or moment != seen.moment:
-            await self._read_events(seen, who)
+        moment = (stage, job["status"], job.get("waiting_for"), job.get("fine_tuned_model"), job.get("answers_by"))
+        happened = moment != seen.moment
+        if stage == "training" or happened:
+            happened |= await self._read_events(seen, who)
+        if happened and stage != "waiting_for_file":
+            await self._read_versions(seen, job, who)
         seen.moment = moment
         progress.events = [event["message"] for event in seen.events if event["type"] == "message"][:12]
         steps = [
@@ -213,31 +252,44 @@ class Watcher:
         ]
         every = 1 + len(steps) // CHART_POINTS
         progress.losses = [(step["step"], step["train_loss"]) for step in reversed(steps[::every])]
+        progress.first_answer = _first_answer(seen)
         if stage == "ended":
-            await self._of_end(progress, job, seen, who)
+            self._of_end(progress, job, seen)
             return
+        if model := job.get("fine_tuned_model"):
+            by, to_come = BY.get(str(job.get("answers_by")), ""), better(job, now())
+            progress.model, progress.better = model, f"{to_come[0].upper()}{to_come[1:]}."
+            progress.answers = f"Your model answers now{f' by {by}' if by else ''}."
+        progress.undecided = {
+            card["id"]: TITLES[kind_of(card)] for card in seen.versions if card.get("waiting_for") == "approval"
+        }
         progress.stage, progress.percent, progress.note = WORDS.get(stage, (1, 0.0, str(stage)))
-        progress.waiting = _waits(job.get("waiting_for"), by_whom=stage != "awaiting_approval")
+        asks = stage == "awaiting_approval" or bool(progress.undecided)
+        progress.waiting = _waits(job.get("waiting_for"), by_whom=not asks)
         if stage == "training" and steps:
             newest = steps[0]
             progress.percent = 100 * newest["step"] / newest["total_steps"]
             progress.note = f"step {newest['step']} of {newest['total_steps']}, loss {newest['train_loss']:.3f}"
         elif stage == "testing":
             await self._of_evaluation(progress, seen, who)
-        elif stage == "awaiting_approval":
-            progress.undecided = await self._tested(seen, who)
+        progress.stands_still = stage == "awaiting_approval" and bool(progress.undecided)
 
-    async def _of_end(self, progress: Progress, job: JobAnswer, seen: Seen, who: Who) -> None:
+    def _of_end(self, progress: Progress, job: JobAnswer, seen: Seen) -> None:
         progress.over = True
         if job["status"] == "succeeded":
             progress.stage, progress.percent = len(STAGES), 100.0
             progress.model, progress.note = job["fine_tuned_model"] or "", "Your model answers."
+            by = str(job.get("answers_by"))
+            if by in BY and by != "adapter":
+                progress.answers = f"It goes on answering by {BY[by]}: no fine-tune came of it that does better."
             return
         error = job.get("error") or {}
         progress.failed = error.get("message") or "The job was cancelled."
         progress.stage = 1 if progress.losses else 0
         if error.get("code") == "gate_rejected":
-            progress.stage, progress.refused = 2, await self._tested(seen, who)
+            refused = [card for card in seen.versions if card["state"] == "rejected"]
+            newest = min(refused, key=lambda card: kind_of(card) != "adapter", default=None)
+            progress.stage, progress.refused = 2, newest["id"] if newest else ""
 
     async def _of_evaluation(self, progress: Progress, seen: Seen, who: Who) -> None:
         run = await self._evaluation(seen, who)
@@ -245,13 +297,8 @@ class Watcher:
             progress.percent = 100 * run["progress"]["done"] / counts
             progress.note = f"{run['progress']['done']} of {counts} answers on held-out rows"
 
-    async def _tested(self, seen: Seen, who: Who) -> str:
-        """The model that the job made, once it is tested."""
-        run = None if seen.model else await self._evaluation(seen, who)
-        return run["model"] if run else seen.model
-
     async def _evaluation(self, seen: Seen, who: Who) -> EvaluationAnswer | None:
-        """The run that tests the job's model; found once, then asked for by its id."""
+        """The run that tests the job's adapter; found once, then asked for by its id."""
         place = "/v1/evals/evaluations"
         try:
             if seen.evaluation_id:
@@ -260,10 +307,19 @@ class Watcher:
             runs = (await self._evaluator.get(place, params={"limit": 100}, **who))["data"]
         except SartorError:
             return None
-        found = next((run for run in runs if run["job_id"] == seen.job_id), None)
+        found = next((run for run in runs if run["job_id"] == seen.job_id and not run.get("arm")), None)
         if found:
-            seen.evaluation_id, seen.model = found["id"], found["model"]
+            seen.evaluation_id = found["id"]
         return found
+
+
+def _first_answer(seen: Seen) -> str:
+    """How long after the upload a version of its model first served."""
+    served = [at for card in seen.versions if (at := card.get("promoted_at"))]
+    if not served or not seen.uploaded_at:
+        return ""
+    seconds = max(min(served) - seen.uploaded_at, 0)
+    return f"{seconds} s" if seconds < 120 else f"{round(seconds / 60)} minutes"
 
 
 def _method_of(job: JobAnswer) -> str:
@@ -299,7 +355,8 @@ def state_of(file: FileAnswer, job: JobAnswer | None) -> str:
         "succeeded": "model in use",
         "failed": "no model: see why",
     }
-    return states.get(job["status"] if stage == "ended" else stage, str(job["status"]))
+    state = states.get(job["status"] if stage == "ended" else stage, str(job["status"]))
+    return f"answers; {state}" if job.get("fine_tuned_model") and stage != "ended" else state
 
 
 def _waiting(status: str) -> str:

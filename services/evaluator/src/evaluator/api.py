@@ -36,6 +36,8 @@ class EvaluationView(BaseModel):
     attempts: int
     last_error: str | None
     model: str
+    name: str
+    arm: str | None
     base_model: str
     adapter_id: str
     job_id: str
@@ -47,6 +49,7 @@ class EvaluationView(BaseModel):
     metrics: dict[str, dict[str, Interval]]
     evidence: ObjectRef | None
     cost: float | None
+    beaten_by: str | None
 
     @classmethod
     def of(cls, evaluation: Evaluation, answered: int) -> EvaluationView:

@@ -14,8 +14,8 @@ from evaluator.domain import OPEN, Evaluation
 from evaluator.events import subscriptions
 from evaluator.proxy import Proxy
 from evaluator.settings import Settings
-from evaluator.store import Answers, Artifacts, Evaluations
-from evaluator.suites import SUITES
+from evaluator.store import ARMS, Answers, Artifacts, Evaluations
+from evaluator.suites import ARM_SUITES, SUITES
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Evaluating, policy
 from runtime import Overrides, Service
@@ -30,13 +30,17 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     store = service.aggregates("evaluations", Evaluation)
     evaluations = Evaluations(store, service.collection("deleted_rows"))
     waiting = WorkQueue(store, OPEN, service.collection("turns"))
+    waiting_arms = WorkQueue(store, OPEN, service.collection("arm_turns"), only=ARMS)
     answers = Answers(service.collection("answers"))
     artifacts = Artifacts(service.objects)
     proxy = Proxy(service.peer("inference_proxy"), answer_seconds=settings.evaluator_answer_seconds)
+    registry = service.peer("registry")
     asking = Asking(evaluations, settings.evaluator_parallel)
-    by_answers = ByAnswers(settings, evaluations, answers, artifacts, proxy, service.peer("registry"), SUITES, asking)
+    by_answers = ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, SUITES, asking)
     by_scores = ByScores(settings, evaluations, answers, artifacts, proxy, asking)
-    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, by_answers, by_scores)
+    asking_arms = Asking(evaluations, settings.evaluator_arm_parallel)
+    of_arms = ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, ARM_SUITES, asking_arms)
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, by_answers, by_scores, of_arms)
     queue = Queue(evaluations, answers, artifacts)
     service.bus.subscribe(subscriptions(queue))
     service.on_start(evaluations.prepare)
@@ -55,4 +59,6 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     for slot in range(settings.evaluator_slots):
         worker = LeasedWorker(waiting, kind, policy(settings), f"{service.replica_id}-{slot}")
         service.background(f"worker-{slot}", worker.run)
+    worker = LeasedWorker(waiting_arms, kind, policy(settings), f"{service.replica_id}-arms")
+    service.background("worker-arms", worker.run)
     return service.app([routes(evaluations, answers, artifacts)])

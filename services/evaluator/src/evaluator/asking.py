@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from chassis.crash import crash_point
 from chassis.errors import Invalid
-from evaluator.domain import Evaluation, System
+from evaluator.domain import Evaluation, ServingArm, System
 from evaluator.store import Evaluations
 
 Question = Callable[[], Awaitable[None]]
@@ -64,17 +65,38 @@ class Asking:
             raise failures.exceptions[0] from None
 
 
-def model_of(evaluation: Evaluation, system: System) -> str:
-    """Who is asked for a system."""
-    return evaluation.model_id if system == "candidate" else evaluation.base_model
+@dataclass(frozen=True)
+class Answerer:
+    """Who answers for a system.
 
-
-def check_answerer(evaluation: Evaluation, system: System, adapter_id: str | None) -> None:
-    """Check that it was the system that answered.
-
-    Raises:
-        Invalid: it was another adapter, or none.
+    Attributes:
+        model: what is asked.
+        adapter_id: the adapter or arm that must have answered; None of a base model.
     """
-    if adapter_id != (evaluation.adapter_id if system == "candidate" else None):
-        asked = model_of(evaluation, system)
-        raise Invalid(f"'{asked}' was answered for by '{adapter_id}', which is not what is tested.")
+
+    model: str
+    adapter_id: str | None
+
+    def check(self, adapter_id: str | None) -> None:
+        """Check who answered.
+
+        Raises:
+            Invalid: it was another adapter, or none.
+        """
+        if adapter_id != self.adapter_id:
+            raise Invalid(f"'{self.model}' was answered for by '{adapter_id}', which is not what is tested.")
+
+
+def answerer_of(evaluation: Evaluation, system: System, arm: ServingArm | None = None) -> Answerer:
+    """Who is asked for a system.
+
+    Args:
+        evaluation: the test.
+        system: of it.
+        arm: what serves the candidate's name meanwhile.
+    """
+    if system == "candidate":
+        return Answerer(evaluation.model_id, evaluation.adapter_id)
+    if arm is not None and system == arm.kind:
+        return Answerer(arm.version, arm.arm_id)
+    return Answerer(evaluation.base_model, None)

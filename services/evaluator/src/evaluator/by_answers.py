@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import structlog
+
+from chassis.errors import NotFound, SartorError
 from chassis.peers import Peer
-from evaluator.asking import Asking, check_answerer, model_of
-from evaluator.domain import SEED, Evaluation, Plan, System
+from evaluator.asking import Asking, answerer_of
+from evaluator.domain import SEED, Evaluation, Plan, ServingArm, System
 from evaluator.metrics import AwaitedMetric, Case
 from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
@@ -20,10 +23,17 @@ from evaluator.store import Answer, Answers, Artifacts, Evaluations
 from evaluator.suites import Suite
 from schemas import Task
 from schemas.artifacts import BaseModelSpec
+from schemas.http.registry import ModelRoute
+
+log = structlog.get_logger()
 
 LONGEST_LOOKED_AT = 3
 MARGIN_TOKENS = 4
 TEMPLATE_TOKENS = 64
+
+
+class ArmAway(Exception):
+    """The arm that serves the candidate's name cannot be asked, or is another one by now."""
 
 
 class ByAnswers:
@@ -61,7 +71,10 @@ class ByAnswers:
         answered = {(answer.system, answer.row) for answer in await self._answers.of(evaluation)}
         for system in plan.systems:
             rows = [heldout[place] for place in plan.rows if (system, place) not in answered]
-            await self._ask(evaluation, plan, system, rows, [train[place] for place in plan.examples])
+            try:
+                await self._ask(evaluation, plan, system, rows, [train[place] for place in plan.examples])
+            except ArmAway as error:
+                plan = await self._go_on_without_arm(evaluation, plan, str(error))
         await self._score(evaluation, plan, heldout)
         return await asyncio.to_thread(
             build_report,
@@ -81,11 +94,15 @@ class ByAnswers:
         rows = await asyncio.to_thread(
             sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
         )
-        max_tokens = await self._answer_tokens(evaluation, rows)
         asked = self.suite(evaluation).systems
+        of_base = "base" in asked
+        max_tokens = await self._answer_tokens(evaluation, rows) if of_base else self._settings.evaluator_max_tokens
         shows = bool(rows) and "few_shot" in asked
         examples = await self._examples(evaluation, train, rows, max_tokens) if shows else []
-        systems = [system for system in asked if examples or system != "few_shot"]
+        systems: list[System] = [system for system in asked if examples or system != "few_shot"]
+        arm = await self._serving_arm(evaluation) if rows and evaluation.arm is None else None
+        if arm is not None:
+            systems.append(arm.kind)
         one_line = classified and not any("\n" in row.reference for row in [*train, *heldout])
         plan = Plan(
             rows=[row.index for row in rows],
@@ -94,8 +111,30 @@ class ByAnswers:
             max_tokens=max_tokens,
             stop=["\n"] if one_line else [],
             seed=SEED,
+            arm=arm,
         )
         return (await self._evaluations.write(evaluation, lambda one: one.fix_plan(plan))).plan or plan
+
+    async def _serving_arm(self, evaluation: Evaluation) -> ServingArm | None:
+        """What serves the adapter's name at the moment, where an arm does."""
+        try:
+            found = await self._registry.read(
+                list[ModelRoute], "/internal/arms/{}", evaluation.model_id, tenant_id=evaluation.tenant_id
+            )
+        except NotFound:
+            return None
+        for route in found:
+            if route.arm is not None and route.state == "production":
+                return ServingArm(
+                    kind=route.arm.kind, version=route.version or route.model, arm_id=route.adapter_id or ""
+                )
+        return None
+
+    async def _go_on_without_arm(self, evaluation: Evaluation, plan: Plan, why: str) -> Plan:
+        """A test neither fails nor waits because of the arm beside which it is made."""
+        log.warning("arm_not_asked", model_id=evaluation.model_id, reason=why)
+        left = await self._evaluations.write(evaluation, lambda one: one.go_on_without_arm(why))
+        return left.plan or plan.without_arm(why)
 
     async def _answer_tokens(self, evaluation: Evaluation, rows: Sequence[Row]) -> int:
         """Tokens of the longest reference and a little, within the limit; the longest texts stand for all."""
@@ -131,22 +170,40 @@ class ByAnswers:
     ) -> None:
         async def ask(row: Row) -> None:
             messages = few_shot(row, examples) if system == "few_shot" else zero_shot(row)
-            await self._answers.keep(evaluation, await self._answer(evaluation, system, row, messages, plan))
+            by_arm = plan.arm is not None and system == plan.arm.kind
+            answering = self._answer_of_arm if by_arm else self._answer
+            await self._answers.keep(evaluation, await answering(evaluation, system, row, messages, plan))
 
         await self._asking.one_then_all(evaluation, [partial(ask, row) for row in rows])
 
     async def _answer(
         self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[Message], plan: Plan
     ) -> Answer:
-        model = model_of(evaluation, system)
+        asked = answerer_of(evaluation, system, plan.arm)
         try:
             given, seconds = await self._proxy.answer(
-                evaluation.tenant_id, model, messages, max_tokens=plan.max_tokens, stop=plan.stop
+                evaluation.tenant_id, asked.model, messages, max_tokens=plan.max_tokens, stop=plan.stop
             )
         except RowRefused as error:
             return Answer(system=system, row=row.index, refused=error.message)
-        check_answerer(evaluation, system, given.adapter_id)
+        asked.check(given.adapter_id)
         return Answer(system=system, row=row.index, seconds=seconds, **given.model_dump(exclude={"adapter_id"}))
+
+    async def _answer_of_arm(
+        self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[Message], plan: Plan
+    ) -> Answer:
+        """As `_answer`, of the arm beside which an adapter is tested: no row is left out because of it.
+
+        Raises:
+            ArmAway: it did not answer.
+        """
+        try:
+            answer = await self._answer(evaluation, system, row, messages, plan)
+        except SartorError as error:
+            raise ArmAway(error.message) from error
+        if answer.refused is not None:
+            raise ArmAway(answer.refused)
+        return answer
 
     async def _score(self, evaluation: Evaluation, plan: Plan, heldout: Sequence[Row]) -> None:
         """Have scored what must be waited for and was not scored by an earlier attempt."""

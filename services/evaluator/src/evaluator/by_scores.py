@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from evaluator.asking import Asking, check_answerer, model_of
+from evaluator.asking import Asking, answerer_of
 from evaluator.domain import SEED, Evaluation, Plan, System
 from evaluator.proxy import Proxy, RowRefused
 from evaluator.report import Report
@@ -76,11 +76,12 @@ class ByScores:
         await self._answers.keep(evaluation, await self._answer(evaluation, system, window))
 
     async def _answer(self, evaluation: Evaluation, system: System, window: Window) -> Answer:
+        asked = answerer_of(evaluation, system)
         try:
-            given, seconds = await self._proxy.score(evaluation.tenant_id, model_of(evaluation, system), window.text)
+            given, seconds = await self._proxy.score(evaluation.tenant_id, asked.model, window.text)
         except RowRefused as error:
             return Answer(system=system, row=window.index, refused=error.message)
-        check_answerer(evaluation, system, given.adapter_id)
+        asked.check(given.adapter_id)
         return Answer(
             system=system,
             row=window.index,

@@ -10,9 +10,12 @@ from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus import Aggregate
 from schemas import CarriesDataset, EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef
+from schemas.artifacts import ArmKind
 
 State = Literal["queued", "running", "completed", "cancelled"]
-System = Literal["base", "few_shot", "candidate"]
+System = Literal["base", "few_shot", "candidate"] | ArmKind
+"""Who is asked: of an arm's kind, the arm that serves the candidate's name meanwhile."""
+
 Content = Literal["kept", "unwanted", "deleted"]
 
 OPEN: tuple[State, ...] = ("queued", "running")
@@ -20,6 +23,24 @@ OPEN: tuple[State, ...] = ("queued", "running")
 
 SEED = 20261123
 """Of every choice and of the resampling, so that another evaluation of the same data is the same test."""
+
+
+class ServingArm(BaseModel):
+    """The arm that serves a candidate's name while the candidate is tested.
+
+    Attributes:
+        kind: how it answers.
+        version: what it is asked by.
+        arm_id: what must have answered.
+        away: why it could not be asked, so that the test goes on without it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: ArmKind
+    version: str
+    arm_id: str
+    away: str | None = None
 
 
 class Plan(BaseModel):
@@ -32,6 +53,7 @@ class Plan(BaseModel):
         max_tokens: of each answer.
         stop: strings that end an answer.
         seed: of every choice and of the resampling.
+        arm: what serves the candidate's name meanwhile, where an arm does.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,26 +64,42 @@ class Plan(BaseModel):
     max_tokens: int
     stop: list[str]
     seed: int
+    arm: ServingArm | None = None
 
     @property
     def questions(self) -> int:
         """How many answers the evaluation needs."""
         return len(self.rows) * len(self.systems)
 
+    @property
+    def asked_arm(self) -> ServingArm | None:
+        """The arm that serves the candidate's name, unless it cannot be asked."""
+        return self.arm if self.arm is not None and self.arm.away is None else None
+
+    def without_arm(self, why: str) -> Plan:
+        """The same plan, in which the arm is not asked."""
+        if self.arm is None:
+            return self
+        systems = [system for system in self.systems if system != self.arm.kind]
+        return self.model_copy(update={"systems": systems, "arm": self.arm.model_copy(update={"away": why})})
+
 
 class Evaluation(CarriesDataset, Aggregate):
-    """The test of one candidate beside its base model: `queued -> running -> completed`, or `cancelled`.
+    """The test of one candidate: `queued -> running -> completed`, or `cancelled`.
 
     A failed attempt goes back to `queued` with `last_error`; answers already given are kept.
 
     Attributes:
         method: how the candidate was trained.
+        name: what it serves under, where that is not the id of the model.
+        arm: how it answers, where it is an arm and no adapter.
         adapter_manifest: of the candidate's files, among which may be what its run held out.
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
         metrics: of every metric, metric -> system -> value.
         cost: of the answers that were kept to questions of the plan, at the base model's price; None where one of them
             has none. What is asked to see whether somebody can be asked, or by a metric, is not in it.
+        beaten_by: the arm that serves the candidate's name and goes on doing so.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -72,6 +110,8 @@ class Evaluation(CarriesDataset, Aggregate):
     job_id: str
     base_model: str
     adapter_id: str
+    name: str = ""
+    arm: ArmKind | None = None
     adapter_manifest: ObjectRef | None = None
     method: str = "supervised"
     attempts: int = 0
@@ -87,6 +127,7 @@ class Evaluation(CarriesDataset, Aggregate):
     metrics: dict[str, dict[str, Interval]] = Field(default_factory=dict)
     evidence: ObjectRef | None = None
     cost: float | None = None
+    beaten_by: ArmKind | None = None
     content: Content = "kept"
 
     @classmethod
@@ -106,6 +147,8 @@ class Evaluation(CarriesDataset, Aggregate):
             job_id=registered.job_id,
             base_model=registered.base_model,
             adapter_id=registered.adapter_id,
+            name=registered.name,
+            arm=registered.arm,
             adapter_manifest=registered.adapter_manifest,
             dataset=registered.dataset,
             method=registered.method,
@@ -126,6 +169,11 @@ class Evaluation(CarriesDataset, Aggregate):
         """Keep what will be asked; the first plan stays."""
         self._require_open()
         self.plan = self.plan or plan
+
+    def go_on_without_arm(self, why: str) -> None:
+        """The arm that serves the name cannot be asked: no attempt asks it again."""
+        self._require_open()
+        self.plan = self.plan and self.plan.without_arm(why)
 
     def put_back(self, error: str) -> None:
         """The attempt failed for a reason that may pass."""
@@ -156,6 +204,7 @@ class Evaluation(CarriesDataset, Aggregate):
         at: int,
         earlier: int = 0,
         cost: float | None = None,
+        beaten_by: ArmKind | None = None,
     ) -> None:
         """Keep the result and tell everybody.
 
@@ -168,6 +217,7 @@ class Evaluation(CarriesDataset, Aggregate):
             at: now, in Unix seconds.
             earlier: how many candidates were judged on the same rows before.
             cost: of the answers; None where one of them has no price.
+            beaten_by: the arm that serves the name and goes on doing so.
 
         Raises:
             WriteRefused: the evaluation is over.
@@ -176,7 +226,7 @@ class Evaluation(CarriesDataset, Aggregate):
         self.state = "completed"
         self.verdict, self.reason, self.metric, self.evidence = verdict, reason, metric, evidence
         self.metrics, self.scores = metrics, metrics.get(metric, {})
-        self.finished_at, self.cost = at, cost
+        self.finished_at, self.cost, self.beaten_by = at, cost, beaten_by
         self.last_error = None
         self.record(
             EvaluationCompleted(
@@ -191,6 +241,7 @@ class Evaluation(CarriesDataset, Aggregate):
                 evidence=evidence,
                 earlier_verdicts=earlier,
                 cost=cost,
+                beaten_by=beaten_by,
             )
         )
 

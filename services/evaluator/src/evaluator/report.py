@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -11,16 +10,21 @@ from typing import Any
 import numpy as np
 
 from evaluator.comparison import ALPHA, Comparison, compare
-from evaluator.domain import Evaluation, Plan
+from evaluator.domain import Evaluation, Plan, ServingArm
+from evaluator.guess import best_guess
 from evaluator.intervals import RESAMPLES
 from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
 from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
+from evaluator.replacement import arm_goes_on
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
-from evaluator.verdict import Verdict, decide
+from evaluator.verdict import ARMS, Verdict, beside_arm, decide, decide_arm
 from schemas import Interval
+from schemas.artifacts import ArmKind
+
+OVER_GUESS = "candidate - commonest answer"
 
 Given = dict[tuple[str, int], Answer]
 Scores = dict[str, dict[str, list[float]]]
@@ -37,6 +41,7 @@ class Report:
         evidence: the whole of it as JSON.
         cost: of the answers; None where one of them has no price.
         earlier: how many candidates were judged on the same data before.
+        beaten_by: the arm that serves the candidate's name and goes on doing so.
     """
 
     verdict: Verdict
@@ -44,6 +49,7 @@ class Report:
     evidence: dict[str, Any]
     cost: float | None
     earlier: int
+    beaten_by: ArmKind | None = None
 
 
 def counted_rows(plan: Plan, heldout: Sequence[Row], given: Given) -> list[Row]:
@@ -85,18 +91,16 @@ def build_report(
     intervals = {system: _intervals(suite, found, cases[system], plan.seed) for system, found in scores.items()}
     decisive = suite.deciding.name
     comparisons = _comparisons(scores, decisive, plan.seed)
-    over_guess = _over_guess(suite, scores, counted, train, plan.seed) if suite.of_classes else None
-    over_few_shot = comparisons.get("candidate - few_shot")
-    verdict = decide(
-        suite.deciding,
-        {system: intervals[system][decisive] for system in plan.systems},
-        comparisons["candidate - base"],
-        over_few_shot.interval if over_few_shot else None,
-        min_rows=min_rows,
-        over_guess=over_guess,
-    )
-    if over_guess is not None:
-        comparisons["candidate - commonest answer"] = over_guess
+    if suite.scores_guess:
+        comparisons[OVER_GUESS] = _over_guess(suite, scores, counted, train, plan.seed)
+    decided_on: dict[str, Interval] = {system: intervals[system][decisive] for system in plan.systems}
+    verdict = _decide(evaluation, suite, decided_on, comparisons, min_rows)
+    beaten_by = None
+    if (arm := plan.asked_arm) is not None and counted:
+        over_arm = comparisons[f"candidate - {arm.kind}"]
+        goes_on = arm_goes_on(over_arm, min_rows=min_rows)
+        beaten_by = arm.kind if goes_on else None
+        verdict = beside_arm(verdict, arm.kind, over_arm, goes_on=goes_on)
     evidence = {
         **opening(evaluation, suite, verdict),
         "seed": plan.seed,
@@ -120,13 +124,15 @@ def build_report(
         "differences": {name: found.interval.model_dump() for name, found in comparisons.items()},
         "alpha": ALPHA,
         "p_values": {name: round(found.p_value, 6) for name, found in comparisons.items()},
+        **({"serving_arm": _serving_arm(plan.arm, comparisons, beaten_by)} if plan.arm else {}),
         "cost": {system: cost_of(system, plan, given) for system in plan.systems},
         "rows": [_row_evidence(place, row, plan, given, scores) for place, row in enumerate(counted)],
     }
     metrics = {
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
-    return Report(verdict, metrics, evidence, price(answers), earlier)
+    cost = price([answer for answer in answers if answer.system in plan.systems])
+    return Report(verdict, metrics, evidence, cost, earlier, beaten_by)
 
 
 def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) -> dict[str, Any]:
@@ -139,6 +145,7 @@ def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) 
         "job_id": evaluation.job_id,
         "base_model": evaluation.base_model,
         "adapter_id": evaluation.adapter_id,
+        "arm": evaluation.arm,
         "task": evaluation.dataset.task,
         "method": evaluation.method,
         "heldout": evaluation.dataset.heldout.model_dump(),
@@ -180,10 +187,44 @@ def _classes(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 
 def _comparisons(scores: Scores, metric: str, seed: int) -> dict[str, Comparison]:
+    """The candidate over each other system, and those over the arm that serves its name."""
+    pairs = [("candidate", system) for system in scores if system != "candidate"]
+    pairs += [(system, arm) for arm in ARMS if arm in scores for system in scores if system not in ("candidate", arm)]
+    return {f"{one} - {other}": compare(scores[one][metric], scores[other][metric], seed) for one, other in pairs}
+
+
+def _decide(
+    evaluation: Evaluation,
+    suite: Suite,
+    scores: Mapping[str, Interval],
+    comparisons: Mapping[str, Comparison],
+    min_rows: int,
+) -> Verdict:
+    over_guess = comparisons.get(OVER_GUESS)
+    if evaluation.arm is not None and over_guess is not None:
+        return decide_arm(
+            suite.deciding, scores, over_guess, evaluation.arm, min_rows=min_rows, least_closed=suite.least_closed
+        )
+    over_few_shot = comparisons.get("candidate - few_shot")
+    return decide(
+        suite.deciding,
+        scores,
+        comparisons["candidate - base"],
+        over_few_shot.interval if over_few_shot else None,
+        min_rows=min_rows,
+        over_guess=over_guess,
+    )
+
+
+def _serving_arm(arm: ServingArm, comparisons: Mapping[str, Comparison], beaten_by: ArmKind | None) -> dict[str, Any]:
+    """The arm that serves the name, and who is better than it beyond doubt on the same rows."""
+    over = {name.removesuffix(f" - {arm.kind}"): found for name, found in comparisons.items() if name != OVER_GUESS}
     return {
-        f"candidate - {system}": compare(scores["candidate"][metric], scores[system][metric], seed)
-        for system in scores
-        if system != "candidate"
+        **arm.model_dump(),
+        "goes_on": beaten_by is not None,
+        "better_beyond_doubt": [
+            system for system in ("base", "few_shot", "candidate") if system in over and over[system].clear
+        ],
     }
 
 
@@ -237,8 +278,8 @@ def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores
 
 
 def _over_guess(suite: Suite, scores: Scores, counted: Sequence[Row], train: Sequence[Row], seed: int) -> Comparison:
-    """How much better the candidate is than always giving the commonest training answer."""
-    commonest = Counter(row.reference for row in train if row.taught).most_common(1)[0][0]
-    assert isinstance(suite.deciding, RowMetric)  # as every suite of classes is checked to have
-    guessed = [suite.deciding.score(Case(row, commonest)) for row in counted]
+    """How much better the candidate is than always giving one training answer."""
+    assert isinstance(suite.deciding, RowMetric)  # as every suite that scores a guess is checked to have
+    guess = best_guess(train, suite.deciding, seed, of_classes=suite.of_classes)
+    guessed = [suite.deciding.score(Case(row, guess)) for row in counted]
     return compare(scores["candidate"][suite.deciding.name], guessed, seed)

@@ -12,6 +12,9 @@ class Settings(ServiceSettings):
 
     evaluator_slots: int = Field(2, ge=1, description="Evaluations one replica runs at a time.")
     evaluator_parallel: int = Field(16, ge=1, description="Questions asked of inference_proxy at a time, all slots.")
+    evaluator_arm_parallel: int = Field(
+        8, ge=1, description="Questions at a time in tests of arms, which have these places to themselves."
+    )
     evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
     evaluator_min_rows: int = Field(10, ge=1, description="Fewer rows than this never decide without a person.")
     evaluator_windows: int = Field(

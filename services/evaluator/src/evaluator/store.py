@@ -16,9 +16,12 @@ from evaluator.windows import Window, read_windows
 from eventbus import AggregateStore
 from schemas import ObjectRef
 from schemas.artifacts import HELDOUT, MANIFEST, AdapterManifest, HeldoutText
-from stores.mongo import ASCENDING, Collection, ensure_index
+from stores.mongo import ASCENDING, Collection, Query, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
+
+ARMS: Query = {"arm": {"$gt": ""}}
+"""Which evaluations are those of arms, people wait for which."""
 
 
 class Answer(BaseModel):
@@ -69,6 +72,8 @@ class Evaluations:
         await ensure_index(self._evaluations.collection, [("tenant_id", ASCENDING), ("heldout.sha256", ASCENDING)])
         await ensure_index(self._evaluations.collection, [("tenant_id", ASCENDING), ("heldout.key", ASCENDING)])
         await ensure_index(self._evaluations.collection, [("content", ASCENDING)])
+        lane = ("arm", "state", "tenant_id", "lease.until_ms")
+        await ensure_index(self._evaluations.collection, [(name, ASCENDING) for name in lane])
 
     async def add_once(self, evaluation: Evaluation) -> Evaluation:
         """Add the evaluation of a model, or return the one the model has."""
@@ -114,13 +119,14 @@ class Evaluations:
             yield evaluation
 
     async def count_earlier(self, evaluation: Evaluation) -> int:
-        """How many candidates of the tenant were judged on the same held-out rows before."""
-        query = {
+        """How many candidates of the tenant were judged on the same held-out rows before: adapters, or else arms."""
+        query: Query = {
             "tenant_id": evaluation.tenant_id,
             "heldout.sha256": evaluation.dataset.heldout.sha256,
             "_id": {"$ne": evaluation.id},
             "state": "completed",
             "scores": {"$ne": {}},
+            "arm": ARMS["arm"] if evaluation.arm else None,
         }
         return int(await self._evaluations.collection.count_documents(query))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from evaluator.domain import System
 from evaluator.metrics import (
@@ -29,6 +29,13 @@ TOLERANCE = 0.05
 """Nats a token by which what is served may gain more or less than its training run measured on the same text: other
 arithmetic moves a mean of hundreds of tokens by a hundredth."""
 
+LEAST_CLOSED: dict[Task, float] = {"classification": 0.0, "generation": 0.5}
+"""Of the gap between a guess and no error at all, how much an arm must close besides being better beyond doubt.
+
+A class is right or wrong. Free text that is only written alike, as answers to other questions are, has a share of its
+characters in common with the right one: it may be better than any one answer to all, and be of no use.
+"""
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a metric may be called: its name is a field of documents."""
 
@@ -48,6 +55,8 @@ class Suite:
         systems: who is asked, in this order; `few_shot` only where there are examples to show.
         of_classes: whether answers are classes: each is measured by itself too, and a candidate must have learned more
             than the commonest of them.
+        opponent: what a candidate must be better than: its base model, or always giving one guess at the answer.
+        least_closed: of the gap between that guess and no error at all, how much a candidate must close besides.
     """
 
     name: str
@@ -56,6 +65,8 @@ class Suite:
     deciding: RowMetric | AwaitedMetric
     systems: tuple[System, ...] = ("base", "few_shot", "candidate")
     of_classes: bool = False
+    opponent: Literal["base", "guess"] = "base"
+    least_closed: float = 0.0
 
     def __post_init__(self) -> None:
         names = [metric.name for metric in self.metrics]
@@ -71,10 +82,17 @@ class Suite:
             raise ValueError(f"suite {self.name}: the deciding metric must go from 0, the worst, to 1, the best")
         if len(set(self.systems)) < len(self.systems):
             raise ValueError(f"suite {self.name}: a system is asked twice, {list(self.systems)}")
-        if self.of_classes and not isinstance(self.deciding, RowMetric):
+        if self.scores_guess and not isinstance(self.deciding, RowMetric):
             raise ValueError(f"suite {self.name}: the commonest answer is scored too, so nothing can be waited for")
-        if not {"base", "candidate"} <= set(self.systems):
+        if self.opponent == "base" and not {"base", "candidate"} <= set(self.systems):
             raise ValueError(f"suite {self.name}: base and candidate must be asked, else nothing is compared")
+        if self.opponent == "guess" and self.systems != ("candidate",):
+            raise ValueError(f"suite {self.name}: beside a guess the candidate alone is asked, not {self.systems}")
+
+    @property
+    def scores_guess(self) -> bool:
+        """Whether a guess at the answer is scored beside the systems."""
+        return self.of_classes or self.opponent == "guess"
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -115,5 +133,20 @@ SUITES: dict[Task, Suite] = {
     "generation": Suite("heldout", 3, (CHRF, ROUGE_L, BLEU, EXACT_MATCH), deciding=CHRF),
 }
 
+ARM_SUITES: dict[Task, Suite] = {
+    task: Suite(
+        "heldout_arm",
+        1,
+        suite.metrics,
+        deciding=suite.deciding,
+        systems=("candidate",),
+        of_classes=suite.of_classes,
+        opponent="guess",
+        least_closed=LEAST_CLOSED[task],
+    )
+    for task, suite in SUITES.items()
+}
+"""What arms are tested by: people wait for them, so nobody else is asked."""
+
 TEXT_SUITES: dict[str, TextSuite] = {"pretrain": TextSuite("heldout_text", 2, PERPLEXITY)}
-"""By method; candidates of any other are tested by `SUITES`."""
+"""By method; adapters of any other are tested by `SUITES`."""

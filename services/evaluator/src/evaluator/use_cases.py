@@ -10,13 +10,14 @@ import structlog
 
 from chassis.crash import crash_point
 from chassis.ids import now
+from evaluator.asking import answerer_of
 from evaluator.domain import Evaluation
 from evaluator.proxy import NotServed, Proxy
 from evaluator.report import Report, opening, price
 from evaluator.settings import Settings
 from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.suites import TEXT_SUITES, Suite, TextSuite
-from evaluator.verdict import untested
+from evaluator.verdict import untested, untested_arm
 from schemas import DatasetDeleted, ModelDeleted, ModelRegistered
 from work import GiveUp
 
@@ -115,6 +116,7 @@ class Evaluate:
         proxy: Proxy,
         by_answers: Judging,
         by_scores: Judging,
+        of_arms: Judging,
     ) -> None:
         self._settings = settings
         self._evaluations = evaluations
@@ -123,6 +125,7 @@ class Evaluate:
         self._proxy = proxy
         self._by_answers = by_answers
         self._by_scores = by_scores
+        self._of_arms = of_arms
 
     async def run(self, evaluation: Evaluation) -> None:
         """Ask what is not answered yet, then judge.
@@ -132,10 +135,10 @@ class Evaluate:
             SartorError: `transient` ones may pass; others mean that it can never be tested.
         """
         evaluation = await self._evaluations.write(evaluation, lambda one: one.begin(now()))
-        if evaluation.adapter_missed_at is not None:
-            for model in (evaluation.base_model, evaluation.model_id):
-                await self._proxy.expect(evaluation.tenant_id, model)
         judging = self._judging(evaluation)
+        if evaluation.adapter_missed_at is not None:
+            for model in {answerer_of(evaluation, system).model: None for system in judging.suite(evaluation).systems}:
+                await self._proxy.expect(evaluation.tenant_id, model)
         report = await judging.report(evaluation)
         await self._complete(evaluation, judging.suite(evaluation).deciding.name, report)
         await self._answers.forget(evaluation)
@@ -160,11 +163,11 @@ class Evaluate:
         return min(1 + missed / 4, LONGEST_LOOK_SECONDS)
 
     async def give_up(self, evaluation: Evaluation, reason: str) -> None:
-        """End the evaluation without scores: a person decides, and the evidence says why there are none.
+        """End the evaluation without scores: a person decides on an adapter, and the evidence says why there are none.
 
         What was answered until then has its cost.
         """
-        verdict = untested(reason)
+        verdict = untested_arm(reason) if evaluation.arm else untested(reason)
         suite = self._judging(evaluation).suite(evaluation)
         current = await self._evaluations.get(evaluation.tenant_id, evaluation.id)
         ref = await self._artifacts.put_evidence(evaluation, opening(current, suite, verdict))
@@ -184,6 +187,8 @@ class Evaluate:
         await self._answers.forget(evaluation)
 
     def _judging(self, evaluation: Evaluation) -> Judging:
+        if evaluation.arm:
+            return self._of_arms
         return self._by_scores if evaluation.method in TEXT_SUITES else self._by_answers
 
     async def _complete(self, evaluation: Evaluation, metric: str, report: Report) -> None:
@@ -200,6 +205,7 @@ class Evaluate:
                 evidence=ref,
                 earlier=report.earlier,
                 cost=report.cost,
+                beaten_by=report.beaten_by,
                 at=now(),
             ),
         )

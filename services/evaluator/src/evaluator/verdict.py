@@ -9,10 +9,23 @@ from typing import Literal
 from evaluator.comparison import Comparison
 from evaluator.metrics import AwaitedMetric, RowMetric
 from schemas import Interval
+from schemas.artifacts import ArmKind
 
 Kind = Literal["pass", "fail", "needs_human"]
 
-SYSTEMS = {"candidate": "the fine-tuned model", "base": "the base model", "few_shot": "the base model with examples"}
+ARMS: dict[ArmKind, str] = {"head": "the head", "nearest": "the nearest training row"}
+"""What an arm is called in a sentence."""
+
+SYSTEMS: dict[str, str] = {
+    "candidate": "the fine-tuned model",
+    "base": "the base model",
+    "few_shot": "the base model with examples",
+} | {kind: f"{name}, which answers meanwhile," for kind, name in ARMS.items()}
+
+
+UNKNOWN = "The rows do not show that it knows them"
+
+GUESS = "always giving one answer"
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,70 @@ def decide(
             f"do better still: {_points(over_few_shot)} against them.",
         )
     return Verdict("pass", f"{compared} The gain is clear: {difference}.")
+
+
+def decide_arm(
+    metric: RowMetric | AwaitedMetric,
+    scores: Mapping[str, Interval],
+    over_guess: Comparison,
+    kind: ArmKind,
+    *,
+    min_rows: int,
+    least_closed: float,
+) -> Verdict:
+    """Judge an arm by its difference from always giving one answer, which knows no question.
+
+    pass: better beyond doubt, and it closes enough of the gap between that guess and no error at all. fail: everything
+    else, fewer rows than `min_rows` too. A person waits for its answers, and its adapter comes: nobody is asked.
+
+    Args:
+        metric: the metric of `scores`.
+        scores: its own, as the candidate.
+        over_guess: arm minus guess.
+        kind: of the arm.
+        min_rows: fewer rows show nothing.
+        least_closed: the share of the gap that it must close.
+    """
+    score, over = scores["candidate"], over_guess.interval
+    if score.n == 0:
+        return Verdict("fail", f"No held-out row could be tested. {UNKNOWN}.")
+    guess = score.value - over.value
+    compared = (
+        f"On {_rows(score.n)} {_score(metric, ARMS[kind], score)} and "
+        f"{_score(metric, GUESS, score.model_copy(update={'value': guess}))}."
+    )
+    if score.n < min_rows:
+        few = f"only {_rows(score.n)}, too few to decide (at least {min_rows} needed)"
+        return Verdict("fail", f"{compared} {UNKNOWN}: {few}.")
+    difference = f"{_points(over)} against that"
+    if not over_guess.clear:
+        return Verdict("fail", f"{compared} {UNKNOWN}: {difference}{by_chance(over_guess)}.")
+    if over.value < least_closed * (1 - guess):
+        closed = f"{100 * over.value / (1 - guess):.0f} % of what that lacks, and {100 * least_closed:.0f} % are needed"
+        return Verdict("fail", f"{compared} {UNKNOWN}: {difference} are {closed}.")
+    return Verdict("pass", f"{compared} It is clearly better: {difference}.")
+
+
+def beside_arm(verdict: Verdict, kind: ArmKind, over_arm: Comparison, *, goes_on: bool) -> Verdict:
+    """The verdict on an adapter, with what its test says of the arm that serves its name meanwhile.
+
+    Args:
+        verdict: on the adapter.
+        kind: of the arm.
+        over_arm: adapter minus arm.
+        goes_on: whether the arm goes on serving, whatever the verdict.
+    """
+    against = f"{_points(over_arm.interval)} against {ARMS[kind]}"
+    if goes_on:
+        against = f"{ARMS[kind].capitalize()} goes on answering, which costs less: the fine-tuned model has {against}"
+    else:
+        against = f"It has {against}"
+    return Verdict(verdict.kind, f"{verdict.reason} {against}.")
+
+
+def untested_arm(reason: str) -> Verdict:
+    """The verdict on an arm whose test could not be carried out: nothing shows that it knows the rows."""
+    return Verdict("fail", f"The test could not be carried out: {reason} {UNKNOWN}.")
 
 
 def untested(reason: str) -> Verdict:

@@ -31,7 +31,7 @@ def policy(settings: Settings) -> Policy:
 
 
 class Evaluating(Kind[Evaluation]):
-    """Carries an evaluation through; one that cannot be is left to a person."""
+    """Carries an evaluation through; an adapter's that cannot be is left to a person."""
 
     name = "evaluation"
 

@@ -13,12 +13,13 @@ from chassis.idempotency import request_id_for
 from chassis.ids import new_id
 from inference_proxy.admission import Admission
 from inference_proxy.answers import Answer, Choice, Scoring, StopFilter
-from inference_proxy.bases import Bases
+from inference_proxy.bases import ArmBase, Bases
 from inference_proxy.engines import (
     Accepted,
     Engine,
     EngineAway,
     EngineLate,
+    ModelLoading,
     Piece,
     Prompt,
     Sampling,
@@ -74,7 +75,8 @@ class Answering:
         asked = asked.checked()
         self._admission.admit(principal, asked.requests)
         route = await self._admission.route(principal, asked.model)
-        base = await self._bases.get(route.base_id, principal.tenant_id)
+        known = await self._bases.get(route.base_id, principal.tenant_id)
+        base = ArmBase(known) if route.arm else known
         route.agree(base)
         rendered = await self._rendering.of(principal, base, asked)
         return Answer(
@@ -160,6 +162,9 @@ class Answering:
                     yield one
             return
         except EngineLate:
+            raise
+        except ModelLoading:
+            self._routes.missed(route)
             raise
         except (EngineAway, WrongModel):
             other = self._routes.instead(route, target)

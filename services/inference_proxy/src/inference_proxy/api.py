@@ -64,8 +64,8 @@ def inference_routes(answering: Answering) -> APIRouter:
         """Answer when the first part is there: until then a refusal has its own status, and a hang-up ends the work."""
         told = parts(answering, answer, shape)
         first = await unless_gone(request, anext(told))
-        adapter_id = answer.route.adapter_id
-        headers = {"x-sartor-adapter": adapter_id} if adapter_id else {}
+        adapter_id, answers_by = answer.route.adapter_id, answer.route.answers_by
+        headers = {"x-sartor-adapter": adapter_id, "x-sartor-arm": answers_by} if adapter_id and answers_by else {}
         if not answer.asked.stream:
             await told.aclose()
             return Response(first, media_type="application/json", headers=headers)

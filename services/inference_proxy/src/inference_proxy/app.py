@@ -14,6 +14,7 @@ from inference_proxy.api import evaluation_routes, feedback_routes, inference_ro
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.engines import Engine
+from inference_proxy.engines.arms import ArmEngine
 from inference_proxy.engines.openai import OpenAIEngine
 from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
@@ -32,12 +33,13 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The proxy's application."""
     service = Service("inference_proxy", settings, **overrides)
     chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
-    registry = service.peer("registry")
+    registry, rag_indexer = service.peer("registry"), service.peer("rag_indexer")
     bases = Bases(registry, settings.route_stale_seconds)
     routes = RouteTable(registry, bases, settings.route_stale_seconds)
     engines: dict[str, Engine] = {
         "tgi": TGIEngine(settings.inference_seconds),
         "openai": OpenAIEngine(settings.inference_seconds, settings.inference_keys_dir),
+        "arm": ArmEngine(rag_indexer, settings.inference_seconds),
     }
     tokens = Limiter("tokens")
     service.limiters.append(tokens)
@@ -46,7 +48,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     in_flight = InFlight(
         "answers", most=settings.inference_in_flight, most_each=settings.inference_tenant_in_flight, retry_after=1
     )
-    rendering = Rendering(Retrieval(service.peer("rag_indexer"), settings.inference_retrieved_characters))
+    rendering = Rendering(Retrieval(rag_indexer, settings.inference_retrieved_characters))
     records = Records(chats)
     of_tenants = TenantAdmission(routes, spending, in_flight, records)
     most = settings.inference_evaluation_in_flight

@@ -14,11 +14,13 @@ from chassis.believed import Believed
 from chassis.errors import Invalid, NotFound
 from chassis.peers import Peer
 from inference_proxy.engines import Prompt
-from schemas.artifacts import BaseModelSpec, ProviderModelSpec
+from schemas.artifacts import BaseModelSpec, Price, ProviderModelSpec
 from schemas.http.registry import PROVIDER_MODEL
+from schemas.questions import question_of
 
 BELIEVED_SECONDS = 60.0
 STALE_SECONDS = 600.0
+FREE = Price(input=0, output=0)
 
 
 class Base:
@@ -123,6 +125,28 @@ class ProviderBase:
     def prompt(self, messages: list[dict[str, str]]) -> Prompt:
         """What the engine is given for a chat: the messages as they are."""
         return Prompt("messages", messages=messages)
+
+
+class ArmBase:
+    """What stands for a base model where an arm answers: it reads one question, and none of the base's tokens.
+
+    Args:
+        base: the base model of the arm's job; its price is not that of an arm, which costs nothing where others do.
+    """
+
+    provider = None
+    stop_tokens: Sequence[str] = ()
+
+    def __init__(self, base: Base | ProviderBase) -> None:
+        self.id = base.id
+        self.price = FREE if base.price else None
+
+    def check(self, _messages: int, _token_ids: Iterable[int]) -> None:
+        """Nothing is too long for an arm; that it biases no token its engine says."""
+
+    def prompt(self, messages: list[dict[str, str]]) -> Prompt:
+        """What the engine is given for a chat: the question that an arm's training rows would be."""
+        return Prompt("messages", text=question_of(messages))
 
 
 class Bases:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chassis.auth import Principal
-from inference_proxy.bases import Base, ProviderBase
+from chassis.errors import Invalid
+from inference_proxy.bases import ArmBase, Base, ProviderBase
 from inference_proxy.engines import Prompt
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.retrieval import Retrieval
+from schemas.http.inference_proxy import UNSUPPORTED
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Rendering:
     def __init__(self, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
 
-    async def of(self, principal: Principal, base: Base | ProviderBase, asked: ChatAsked | CompletionAsked) -> Rendered:
+    async def of(
+        self, principal: Principal, base: Base | ProviderBase | ArmBase, asked: ChatAsked | CompletionAsked
+    ) -> Rendered:
         """What the engine of a base model is given.
 
         Raises:
@@ -51,6 +55,13 @@ class Rendering:
             return Rendered([Prompt("prompt", text=one) for one in asked.prompts for _ in range(asked.choices)])
         messages = asked.plain_messages()
         base.check(len(messages), biased)
+        if asked.stores and isinstance(base, ArmBase):
+            raise Invalid(
+                "vector_store_ids: this model answers by its training rows at the moment, and reads no documents. "
+                "Leave it out, or wait until its adapter serves.",
+                code=UNSUPPORTED,
+                param="vector_store_ids",
+            )
         augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
         prompt = await asyncio.to_thread(base.prompt, augmented)
         return Rendered([prompt] * asked.choices, base.stop_tokens, retrieved)

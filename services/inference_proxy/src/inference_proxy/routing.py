@@ -14,11 +14,11 @@ from chassis.auth import Principal
 from chassis.believed import Believed
 from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
-from inference_proxy.bases import Base, Bases, ProviderBase
+from inference_proxy.bases import ArmBase, Base, Bases, ProviderBase
 from inference_proxy.engines import ModelLoading, Target
 from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
 from schemas.artifacts import Provider
-from schemas.http.registry import ModelRoute, RouteReplica
+from schemas.http.registry import ArmRoute, ModelRoute, RouteReplica
 
 log = structlog.get_logger()
 
@@ -30,6 +30,9 @@ AVOIDED_SECONDS = 5.0
 EMPTY_SECONDS = 1.0
 """How long it is believed that nobody answers for a model: not asked of the registry at each request, and soon over."""
 
+ARM_HOLDER = RouteReplica(replica_id="", replica_url="", engine="arm")
+"""Who answers for every arm; its engine knows where."""
+
 Key = tuple[str, str, Literal["production", "version"]]
 """A tenant, the name a model is asked for by, and what that name may stand for."""
 
@@ -40,11 +43,15 @@ class Route:
 
     Attributes:
         model: the name it was asked for by.
-        adapter_id: None for a base model.
-        replicas: by name, those that proved they hold the base, and the adapter if there is one.
+        adapter_id: of the adapter, or of the arm that answers in its place; None for a base model.
+        replicas: by name, those that proved they hold the base, and the adapter if there is one; or who holds the arm.
         base_digest: of the base model's files; empty for a provider's.
         owner: whose model it is among the tenant's people.
         provider: how the base model's provider is asked, where it is not served by us.
+        name: the model's own, where it was asked for by an alias too.
+        tenant_id: who asks.
+        testing: whether a test asks.
+        arm: what is known of the arm, where one answers.
     """
 
     model: str
@@ -54,6 +61,15 @@ class Route:
     base_digest: str = ""
     owner: str = ""
     provider: Provider | None = None
+    name: str = ""
+    tenant_id: str = ""
+    testing: bool = False
+    arm: ArmRoute | None = None
+
+    @property
+    def answers_by(self) -> str | None:
+        """The kind of what a tenant's model answers by; None for a base model."""
+        return self.arm.kind if self.arm else "adapter" if self.adapter_id else None
 
     @property
     def fingerprint(self) -> str:
@@ -65,7 +81,7 @@ class Route:
         left = {name: replica for name, replica in self.replicas.items() if name != replica_id}
         return replace(self, replicas=left) if left else None
 
-    def agree(self, base: Base | ProviderBase) -> None:
+    def agree(self, base: Base | ProviderBase | ArmBase) -> None:
         """Refuse where route and base, which are believed apart, are not of one engine: it would be sent nothing.
 
         Raises:
@@ -149,15 +165,28 @@ class RouteTable:
             base_digest=route.base_digest,
             echoes="echo" in replica.capabilities,
             replica_id=replica.replica_id,
+            arm=route.arm,
+            tenant_id=route.tenant_id,
+            testing=route.testing,
         )
 
     def instead(self, route: Route, failed: Target) -> Target | None:
-        """The model on another of its replicas than one that failed, which is avoided for a while; None: no other."""
+        """The model on another of its replicas than one that failed, which is avoided for a while; None: no other.
+
+        Where there is no other the registry is asked again soon: an arm may answer meanwhile.
+        """
         now = time.monotonic()
         self._avoided = {name: until for name, until in self._avoided.items() if until > now}
         self._avoided[failed.replica_id] = now + AVOIDED_SECONDS
         left = route.without(failed.replica_id)
-        return self.pick(left) if left else None
+        if left is None:
+            self.missed(route)
+            return None
+        return self.pick(left)
+
+    def missed(self, route: Route) -> None:
+        """Nobody answered by a route: it is not believed much longer."""
+        self._known.shorten((route.tenant_id, route.model, "version" if route.testing else "production"), EMPTY_SECONDS)
 
     async def _ask(self, key: Key, deadline: float | None) -> Route:
         tenant_id, model, stage = key
@@ -179,15 +208,30 @@ class RouteTable:
             raise _not_found(model) from error
         if told.tenant_id != ("" if base else tenant_id) or bool(told.adapter_id) == bool(base):
             raise _not_found(model)
-        replicas = {replica.replica_id: replica for replica in told.replicas}
-        return Route(model, told.base_model, told.adapter_id or None, replicas, told.base_digest, told.owner)
+        replicas = [ARM_HOLDER] if told.arm else told.replicas
+        return Route(
+            model,
+            told.base_model,
+            told.adapter_id or None,
+            {replica.replica_id: replica for replica in replicas},
+            base_digest=told.base_digest,
+            owner=told.owner,
+            name=told.model,
+            tenant_id=tenant_id,
+            testing=stage == "version",
+            arm=told.arm,
+        )
 
     async def on_change(
         self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
     ) -> None:
-        """The next request asks again; what serves an adapter no more is asked no more, from now on."""
+        """The next request asks again; what serves an adapter no more is asked no more, from now on.
+
+        What is promoted, or held now, may take the place of an arm that answers for its name.
+        """
         if isinstance(event, (ModelPromoted, AdapterResident)):
-            self._known.doubt(lambda _key, route: route.adapter_id == event.adapter_id)
+            named = (event.tenant_id, (isinstance(event, ModelPromoted) and event.name) or event.model_id)
+            self._known.doubt(lambda _key, route: named == (route.tenant_id, route.name))
         else:
             self._known.revise(lambda _key, route: _left_of(route, event))
 

@@ -8,9 +8,11 @@ from schemas import (
     EvaluationCompleted,
     EvidenceDeleted,
     FinetuneAdapterDeleted,
+    FinetuneArmFitted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
+    FinetuneSucceeded,
     FinetuneTrained,
     LabelsDeleted,
     LabelsPublished,
@@ -38,8 +40,17 @@ def subscriptions(uploads: Uploads, retention: Retention) -> Handlers:
     async def on_model_registered(event: ModelRegistered) -> None:
         await retention.registered(event)
 
-    async def on_end(event: FinetuneFailed | FinetuneCancelled | ModelRejected | ModelDeleted) -> None:
+    async def on_finetune_arm_fitted(event: FinetuneArmFitted) -> None:
+        await retention.arm_fitted(event)
+
+    async def on_finetune_succeeded(event: FinetuneSucceeded) -> None:
+        await retention.succeeded(event)
+
+    async def on_job_ended(event: FinetuneFailed | FinetuneCancelled) -> None:
         await retention.ended(event)
+
+    async def on_version_lost(event: ModelRejected | ModelDeleted) -> None:
+        await retention.lost(event)
 
     async def on_evaluation_completed(event: EvaluationCompleted) -> None:
         await retention.evaluated(event)
@@ -55,12 +66,14 @@ def subscriptions(uploads: Uploads, retention: Retention) -> Handlers:
         LabelsDeleted: on_labels_deleted,
         FinetuneRequested: on_finetune_requested,
         FinetuneTrained: on_finetune_trained,
-        FinetuneFailed: on_end,
-        FinetuneCancelled: on_end,
+        FinetuneArmFitted: on_finetune_arm_fitted,
+        FinetuneSucceeded: on_finetune_succeeded,
+        FinetuneFailed: on_job_ended,
+        FinetuneCancelled: on_job_ended,
         FinetuneAdapterDeleted: on_finetune_adapter_deleted,
         ModelRegistered: on_model_registered,
-        ModelRejected: on_end,
-        ModelDeleted: on_end,
+        ModelRejected: on_version_lost,
+        ModelDeleted: on_version_lost,
         EvaluationCompleted: on_evaluation_completed,
         EvidenceDeleted: on_evidence_deleted,
     }

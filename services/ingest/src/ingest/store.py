@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +12,7 @@ from chassis.ids import derived_id, new_id, now
 from eventbus import AggregateStore
 from ingest.domain import Dataset, File, State
 from ingest.texts import find_text
+from ingest.uses import Use, Uses
 from schemas import ObjectRef
 from schemas.http.ingest import FileText
 from stores.mongo import Collection, Document, Query, ensure_index
@@ -35,53 +35,6 @@ LEFT_BEHIND: Query = {"state": "deleted", "told": {"$ne": True}}
 
 DATASETS_TO_PURGE: Query = {"state": "deleted"}
 SHOWN_DATASETS: Query = {"state": {"$nin": ["deleted", "purged"]}}
-MOST_USES = 20
-"""Jobs and models that are read of those that rest on one file: to know that there are some, and to name them."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """A job that needs a file's rows, or the model it made, which is known by them."""
-
-    job_id: str
-    model_id: str | None
-
-    @property
-    def sentence(self) -> str:
-        """What it is, for the file's owner."""
-        return f"model {self.model_id} was made from it" if self.model_id else f"job {self.job_id} needs it"
-
-
-class Uses:
-    """What rests on files, as trainer and registry say: jobs that are not over, and models that are not at their end.
-
-    Args:
-        collection: one document for each job; one that is over stays, for an event that comes late.
-    """
-
-    def __init__(self, collection: Collection) -> None:
-        self._uses = collection
-
-    async def prepare(self) -> None:
-        """Create the indexes."""
-        await ensure_index(self._uses, [("tenant_id", 1), ("training_file", 1)])
-        await ensure_index(self._uses, [("tenant_id", 1), ("validation_file", 1)])
-
-    async def note(self, tenant_id: str, job_id: str, **facts: str | bool | None) -> None:
-        """Keep what is said of a job."""
-        await self._uses.update_one({"_id": job_id, "tenant_id": tenant_id}, {"$set": facts}, upsert=True)
-
-    async def files_of(self, tenant_id: str, job_id: str) -> list[str]:
-        """The files that a job was given."""
-        found = await self._uses.find_one({"_id": job_id, "tenant_id": tenant_id}) or {}
-        return [found[name] for name in ("training_file", "validation_file") if found.get(name)]
-
-    async def of(self, tenant_id: str, file_id: str) -> list[Use]:
-        """Who rests on a file's rows, the first of them; a model was made from what it was trained on alone."""
-        there = {"tenant_id": tenant_id, "over": {"$ne": True}}
-        as_what = ({"training_file": file_id}, {"validation_file": file_id, "trained": {"$ne": True}})
-        found = [use for where in as_what async for use in self._uses.find({**there, **where}).limit(MOST_USES)]
-        return [Use(use["_id"], use.get("model_id")) for use in found]
 
 
 class StoredElsewhere:

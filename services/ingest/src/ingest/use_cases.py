@@ -18,14 +18,17 @@ from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import Dataset, File
 from ingest.readers import BadRows
-from ingest.store import Files, StoredElsewhere, Uses
+from ingest.store import Files, StoredElsewhere
+from ingest.uses import Uses, Version
 from schemas import (
     EvaluationCompleted,
     EvidenceDeleted,
     FinetuneAdapterDeleted,
+    FinetuneArmFitted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
+    FinetuneSucceeded,
     FinetuneTrained,
     LabelsDeleted,
     LabelsPublished,
@@ -255,12 +258,30 @@ class Retention:
         await self._elsewhere.count(event.tenant_id, event.adapter_id, event.job_id, event.adapter_bytes)
         await self._release(event.tenant_id, event.job_id)
 
-    async def registered(self, event: ModelRegistered) -> None:
-        """A job's model exists."""
-        await self._uses.note(event.tenant_id, event.job_id, model_id=event.model_id)
+    async def arm_fitted(self, event: FinetuneArmFitted) -> None:
+        """A version of a job's model is there beside its adapter."""
+        await self._uses.note(event.tenant_id, event.job_id, training_file=event.training_file)
+        await self._uses.note_version(event.tenant_id, event.job_id, "arm", there=True)
 
-    async def ended(self, event: FinetuneFailed | FinetuneCancelled | ModelRejected | ModelDeleted) -> None:
-        """A job is over without a model, or its model is at its end: it rests on nothing any more."""
+    async def registered(self, event: ModelRegistered) -> None:
+        """A version of a job's model exists."""
+        await self._uses.note(event.tenant_id, event.job_id, model_id=event.name or event.model_id)
+
+    async def succeeded(self, event: FinetuneSucceeded) -> None:
+        """A job is over with a model, be it that its training was given up: its validation file is needed no more."""
+        await self._uses.note(event.tenant_id, event.job_id, succeeded=True)
+        await self._uses.settle(event.tenant_id, event.job_id)
+        await self._release(event.tenant_id, event.job_id)
+
+    async def lost(self, event: ModelRejected | ModelDeleted) -> None:
+        """A version is at its end: its job rests on nothing any more where no other version is there or to come."""
+        which: Version = "arm" if event.arm else "adapter"
+        await self._uses.note_version(event.tenant_id, event.job_id, which, there=False)
+        await self._uses.settle(event.tenant_id, event.job_id)
+        await self._release(event.tenant_id, event.job_id)
+
+    async def ended(self, event: FinetuneFailed | FinetuneCancelled) -> None:
+        """A job is over without a model: it rests on nothing any more."""
         await self._uses.note(event.tenant_id, event.job_id, over=True)
         await self._release(event.tenant_id, event.job_id)
 

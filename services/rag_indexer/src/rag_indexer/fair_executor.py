@@ -6,37 +6,40 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Waiting = tuple["asyncio.Future[Any]", Callable[[], Any]]
 
+Lane: TypeAlias = Literal["people", "background"]
+"""`people` is what somebody waits for who reads the answer; indexing, fits and tests are `background`."""
+
 
 class FairExecutor:
-    """Runs work in one thread."""
+    """Runs work in one thread: the two lanes take turns, and in each lane those who wait there.
+
+    So whoever is next among people waits for one piece of the background at most, however many wait there.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Waiting]] = {}
+        self._lanes: dict[Lane, dict[str, deque[Waiting]]] = {"people": {}, "background": {}}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fair_executor")
         self._busy = False
 
-    async def run(self, who: str, work: Callable[[], T]) -> T:
+    async def run(self, who: str, work: Callable[[], T], lane: Lane = "people") -> T:
         """Run `work` in the thread when it is the turn of `who`; one who stops waiting loses the turn."""
         turn: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(who, deque()).append((turn, work))
+        self._lanes[lane].setdefault(who, deque()).append((turn, work))
         self._start()
         return await turn
 
     def _start(self) -> None:
-        """Give the thread to who waits longest; who has more to do then goes to the end of the line."""
-        while self._waiting and not self._busy:
-            who = next(iter(self._waiting))
-            line = self._waiting.pop(who)
-            turn, work = line.popleft()
-            if line:
-                self._waiting[who] = line
-            if turn.done():
+        """Give the thread to who is next in the lane whose turn is longest ago, unless somebody has it."""
+        for lane in [*self._lanes]:
+            if self._busy or (following := _next(self._lanes[lane])) is None:
                 continue
+            self._lanes[lane] = self._lanes.pop(lane)
+            turn, work = following
             self._busy = True
             running = asyncio.get_running_loop().run_in_executor(self._pool, work)
             running.add_done_callback(lambda done, turn=turn: self._finish(turn, done))  # type: ignore[misc]
@@ -51,3 +54,16 @@ class FairExecutor:
         else:
             turn.set_result(done.result())
         self._start()
+
+
+def _next(waiting: dict[str, deque[Waiting]]) -> Waiting | None:
+    """Take what is next of who waits longest; who has more to do then goes to the end of the line."""
+    while waiting:
+        who = next(iter(waiting))
+        line = waiting.pop(who)
+        following = line.popleft()
+        if line:
+            waiting[who] = line
+        if not following[0].done():
+            return following
+    return None

@@ -11,6 +11,7 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 from chassis.bodies import LONGEST_VALUE, Body, Metadata, Pairs
 from chassis.errors import Invalid
 from rag_indexer.domain import Chunking
+from schemas.http.rag_indexer import ArmAsked, Questions
 
 MOST_INPUTS = 2_048
 LONGEST_INPUT = 32_000
@@ -192,3 +193,11 @@ def chunking(asked: ChunkingAsked | None, auto: Chunking) -> Chunking | None:
     if asked.static is None:
         return auto
     return Chunking(tokens=asked.static.max_chunk_size_tokens, overlap=asked.static.chunk_overlap_tokens)
+
+
+class QuestionsAsked(Body, Questions):
+    """`POST /internal/embeddings`."""
+
+
+class ArmQuestions(Body, ArmAsked):
+    """`POST /internal/arms/answers`."""

@@ -18,6 +18,19 @@ class Settings(ServiceSettings):
     embedding_request_tokens: int = Field(32_768, description="Most tokens of one embeddings request.")
     embedding_waiting: int = Field(64, description="Searches and embeddings requests at the same time; more get 429.")
     embedding_tenant_waiting: int = Field(8, description="Of those, at most this many of one tenant.")
+    arms_bytes: int = Field(
+        256 * 1024 * 1024, ge=0, description="Memory for the files of arms; those asked longest ago leave."
+    )
+    arms_waiting: int = Field(
+        128, description="People's questions to arms at the same time; more get 429. At least what all proxies let in."
+    )
+    arms_tenant_waiting: int = Field(32, description="Of those, at most this many of one tenant.")
+    arms_testing: int = Field(
+        64, ge=1, description="Questions of tests to arms at the same time, apart from those of people."
+    )
+    arms_fitting: int = Field(
+        16, ge=1, description="Requests for vectors that arms are fitted on, at the same time; more get 429."
+    )
     rag_chunk_tokens: int = Field(
         200, ge=100, le=4096, description="Longest chunk, in tokens of the embedder, of a file that asks for no other."
     )

@@ -140,8 +140,8 @@ class Indexing(Kind[StoreFile]):
         ids = list(texts)
         for start in range(0, len(ids), EMBEDDED_AT_ONCE):
             batch = ids[start : start + EMBEDDED_AT_ONCE]
-            turn = f"{file.tenant_id} indexing"
-            embedded = await self._embedding.passages([texts[chunk_id] for chunk_id in batch], turn)
+            said = [texts[chunk_id] for chunk_id in batch]
+            embedded = await self._embedding.passages(said, f"{file.tenant_id} indexing", "background")
             rows = {chunk_id: vector.tolist() for chunk_id, vector in zip(batch, embedded, strict=True)}
             await self._vectors.upsert(file.tenant_id, file.store_id, file.file_id, rows)
             crash_point("indexer.vectors_written")

@@ -12,7 +12,7 @@ from chassis.bodies import Body
 from chassis.http import Page, page
 from registry.card import markdown
 from registry.catalogue import Catalogue
-from registry.domain import State
+from registry.domain import Model, State
 from registry.store import Models
 from registry.use_cases import Gate, Naming, Serving
 from registry.views import (
@@ -100,6 +100,9 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving
     """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
     router = APIRouter(prefix="/v1/registry")
 
+    async def card_of(principal: Principal, model: Model) -> ModelCard:
+        return ModelCard.of(model, await serving.serves(principal.tenant_id, [model]))
+
     @router.get("/base_models", dependencies=[require("models:read")])
     async def list_base_models(limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
         bases = catalogue.all() if order == "asc" else catalogue.all()[::-1]
@@ -118,37 +121,40 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving
         order: Order = "desc",
         state: State | None = None,
         base_model: Annotated[str | None, Query(max_length=256)] = None,
+        name: Annotated[str | None, Query(max_length=256, description="All versions of one name.")] = None,
     ) -> Page:
         found = await models.page_of(
             principal.tenant_id,
             principal.only,
             state=state,
             base_model=base_model,
+            name=name,
             limit=limit + 1,
             after=after,
             newest_first=order == "desc",
         )
-        return page([ModelCard.of(model) for model in found], limit=limit)
+        served = await serving.serves(principal.tenant_id, found)
+        return page([ModelCard.of(model, served) for model in found], limit=limit)
 
     # Addresses that end in a word come before `/models/{model:path}`, which would take them for part of the name.
     @router.get("/models/{model:path}/card")
     async def show_card(model: str, principal: Reads) -> Response:
-        found = await models.get(principal.tenant_id, model, principal.only)
+        found = await models.version(principal.tenant_id, model, principal.only)
         return Response(markdown(found), media_type="text/markdown; charset=utf-8")
 
     @router.get("/models/{model:path}")
     async def show_version(model: str, principal: Reads) -> ModelCard:
-        return ModelCard.of(await models.get(principal.tenant_id, model, principal.only))
+        return await card_of(principal, await models.version(principal.tenant_id, model, principal.only))
 
     @router.post("/models/{model:path}/approve")
     async def approve(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
         note = request.note if request else ""
-        return ModelCard.of(await gate.approve(principal.tenant_id, model, who(principal), note))
+        return await card_of(principal, await gate.approve(principal.tenant_id, model, who(principal), note))
 
     @router.post("/models/{model:path}/reject")
     async def reject(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
         note = request.note if request else ""
-        return ModelCard.of(await gate.reject(principal.tenant_id, model, who(principal), note))
+        return await card_of(principal, await gate.reject(principal.tenant_id, model, who(principal), note))
 
     _add_alias_routes(router, naming)
     return router
@@ -201,6 +207,10 @@ def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
     @router.get("/versions/{model:path}")
     async def version(model: str, principal: Internal) -> ModelRoute:
         return route_view(await serving.version(principal.tenant_id, model))
+
+    @router.get("/arms/{model:path}")
+    async def arms(model: str, principal: Internal) -> list[ModelRoute]:
+        return [route_view(route) for route in await serving.arms(principal.tenant_id, model)]
 
     @router.get("/adapters")
     async def adapters(

@@ -21,7 +21,12 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     """The registry's application."""
     service = Service("registry", settings, **overrides)
     store = service.aggregates("models", Model)
-    models = Models(store, service.collection("cancelled_jobs"), service.collection("deleted_datasets"))
+    models = Models(
+        store,
+        service.collection("cancelled_jobs"),
+        service.collection("deleted_names"),
+        service.collection("deleted_datasets"),
+    )
     aliases = Aliases(service.aggregates("aliases", Alias))
     tenants = Tenants(service.collection("tenants"), service.peer("accounts"))
     replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from registry.domain import Model
+from registry.domain import ANSWERS_BY, Arm, Model
 from schemas import Interval
 
 
@@ -17,9 +17,14 @@ def markdown(model: Model) -> str:
         "## Evaluation\n\n" + _evaluation(model),
         "## Decisions\n\n" + _decisions(model),
         "## Where it comes from\n\n" + _origin(model),
-        "## How it was trained\n\n" + _training(model),
-        "## Where it is held\n\n" + _residency(model),
     ]
+    if model.arm:
+        sections += ["## How it answers\n\n" + _answering(model, model.arm)]
+    else:
+        sections += [
+            "## How it was trained\n\n" + _training(model),
+            "## Where it is held\n\n" + _residency(model),
+        ]
     return "\n\n".join(sections) + "\n"
 
 
@@ -29,6 +34,8 @@ def _summary(model: Model) -> str:
         ("", ""),
         [
             ("State", f"{model.state}{waits}"),
+            ("Serves under", f"`{model.name}`"),
+            ("Answers by", f"arm `{model.arm.kind}`" if model.arm else "adapter"),
             ("Base model", f"`{model.base_model}`"),
             ("Task", model.lineage.dataset.task),
             ("Organization", model.organization),
@@ -56,6 +63,8 @@ def _evaluation(model: Model) -> str:
     if others:
         scores += "\n\nMeasured of this model besides:\n\n"
         scores += _table(("Metric", "Value", "95 % interval", "Rows"), others)
+    if found.beaten_by:
+        scores += f"\n\n{found.comparison}"
     said = f"**{found.verdict}**: {found.reason}\n\n{scores}\n\nEvidence: evaluation `{found.evaluation_id}`."
     if not found.earlier_verdicts:
         return said
@@ -71,7 +80,8 @@ def _decisions(model: Model) -> str:
 
 
 def _origin(model: Model) -> str:
-    lineage = model.lineage
+    lineage, made = model.lineage, "Arm" if model.arm else "Adapter"
+    base = [] if model.arm else [("Base model digest", f"`{lineage.base_digest}`")]
     return _table(
         ("Thing", "Id or digest"),
         [
@@ -80,11 +90,24 @@ def _origin(model: Model) -> str:
             ("Dataset manifest (sha256)", f"`{lineage.dataset.manifest_sha256}`"),
             ("Held-out rows (sha256)", f"`{lineage.dataset.heldout.sha256}`"),
             ("Fine-tuning job", f"`{model.job_id}`"),
-            ("Base model digest", f"`{lineage.base_digest}`"),
-            ("Adapter", f"`{model.adapter_id}`"),
-            ("Adapter manifest (sha256)", f"`{model.adapter_manifest.sha256}`"),
+            *base,
+            (made, f"`{model.adapter_id}`"),
+            (f"{made} manifest (sha256)", f"`{model.adapter_manifest.sha256}`"),
         ],
     )
+
+
+def _answering(model: Model, arm: Arm) -> str:
+    lineage = model.lineage
+    facts: list[tuple[object, object]] = [
+        ("embedder", f"`{arm.embedder.id}`, {arm.embedder.dimensions} dimensions"),
+        ("embedder's digest", f"`{arm.embedder.digest}`"),
+        ("rows it was fitted on", arm.rows),
+        ("time of the fit", f"{lineage.train_seconds:.1f} s"),
+        ("seed", lineage.seed),
+    ]
+    facts += [(f"{name} (out of fold)", f"{value:.4g}") for name, value in lineage.metrics.items()]
+    return f"By {ANSWERS_BY[arm.kind]}. No replica holds it.\n\n{_table(('Fact', 'Value'), facts)}"
 
 
 def _training(model: Model) -> str:

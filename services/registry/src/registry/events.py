@@ -11,6 +11,7 @@ from schemas import (
     AdapterResident,
     DatasetDeleted,
     EvaluationCompleted,
+    FinetuneArmFitted,
     FinetuneCancelled,
     FinetuneTrained,
     ReplicaReady,
@@ -29,6 +30,9 @@ def subscriptions(gate: Gate, tenants: Tenants, replicas: Replicas) -> Handlers:
         await tenants.change_policy(event.tenant_id, event.policy, event.revision)
 
     async def on_finetune_trained(event: FinetuneTrained) -> None:
+        await gate.register(event)
+
+    async def on_finetune_arm_fitted(event: FinetuneArmFitted) -> None:
         await gate.register(event)
 
     async def on_finetune_cancelled(event: FinetuneCancelled) -> None:
@@ -56,6 +60,7 @@ def subscriptions(gate: Gate, tenants: Tenants, replicas: Replicas) -> Handlers:
         TenantCreated: on_tenant_created,
         TenantPolicyChanged: on_tenant_policy_changed,
         FinetuneTrained: on_finetune_trained,
+        FinetuneArmFitted: on_finetune_arm_fitted,
         FinetuneCancelled: on_finetune_cancelled,
         DatasetDeleted: on_dataset_deleted,
         EvaluationCompleted: on_evaluation_completed,

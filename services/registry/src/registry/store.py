@@ -11,7 +11,7 @@ from chassis.ids import SERVER_MS
 from chassis.peers import Peer
 from eventbus import AggregateStore
 from registry.alias import Alias, alias_id
-from registry.domain import LOADED, Model, State
+from registry.domain import LOADED, Model, State, is_version_id, versions_of
 from schemas import ReplicaReady, TenantPolicy
 from schemas.http.accounts import TenantFacts
 from stores.mongo import ASCENDING, DESCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
@@ -28,11 +28,18 @@ LEFT_BEHIND: Query = {"state": "retired", "deleted_at": None}
 
 
 class Models:
-    """Model versions, the jobs that were cancelled and must not get one any more, and the datasets that are deleted."""
+    """Model versions, and what ends those that are yet to come: cancelled jobs, deleted names, deleted datasets."""
 
-    def __init__(self, aggregates: AggregateStore[Model], cancelled: Collection, deleted_datasets: Collection) -> None:
+    def __init__(
+        self,
+        aggregates: AggregateStore[Model],
+        cancelled: Collection,
+        deleted_names: Collection,
+        deleted_datasets: Collection,
+    ) -> None:
         self._models = aggregates
         self._cancelled = cancelled
+        self._deleted_names = deleted_names
         self._deleted_datasets = deleted_datasets
 
     async def note_cancelled(self, tenant_id: str, job_id: str) -> None:
@@ -42,6 +49,16 @@ class Models:
     async def cancelled(self, tenant_id: str, job_id: str) -> bool:
         """Whether a job was cancelled."""
         return await self._cancelled.find_one({"_id": job_id, "tenant_id": tenant_id}) is not None
+
+    async def note_deleted_name(self, tenant_id: str, name: str, by: str) -> None:
+        """Remember that a name was taken back, and who did."""
+        facts = {"tenant_id": tenant_id, "by": by}
+        await self._deleted_names.update_one({"_id": name}, {"$set": facts}, upsert=True)
+
+    async def who_deleted(self, tenant_id: str, name: str) -> str | None:
+        """Who took a name back; None where nobody did."""
+        noted = await self._deleted_names.find_one({"_id": name, "tenant_id": tenant_id})
+        return str(noted["by"]) if noted else None
 
     async def note_deleted_rows(self, tenant_id: str, dataset_id: str) -> None:
         """Remember that a dataset version was deleted."""
@@ -57,19 +74,23 @@ class Models:
         return await self._models.find(tenant_id, query)
 
     async def prepare(self) -> None:
-        """Create the indexes; that on `job_id` is what keeps one job from having two models."""
-        await ensure_index(self._models.collection, [("job_id", ASCENDING)], unique=True)
+        """Create the indexes; the first is what keeps one job from having two adapters, or two arms of a kind.
+
+        It takes the place, and the name, of that on `job_id` alone, under which a job had one model.
+        """
+        of_job = [("job_id", ASCENDING), ("arm.kind", ASCENDING)]
+        await ensure_index(self._models.collection, of_job, unique=True, name="job_id_1")
         await ensure_index(self._models.collection, [("adapter_id", ASCENDING)])
         await ensure_index(self._models.collection, [("tenant_id", ASCENDING), ("lineage.dataset_id", ASCENDING)])
         await ensure_index(self._models.collection, [("state", ASCENDING), ("waiting_since", ASCENDING)])
         await ensure_index(self._models.collection, [("state", ASCENDING), ("base_model", ASCENDING)])
 
     async def register(self, model: Model) -> Model:
-        """Add the candidate of a job, or return the one the job has."""
+        """Add a candidate of a job, or return the one the job has."""
         try:
             await self._models.add(model)
         except Conflict:
-            existing = await self.of_job(model.tenant_id, model.job_id)
+            existing = await self.of_kind(model.tenant_id, model.job_id, arm=model.arm is not None)
             if existing is None:
                 raise
             return existing
@@ -90,13 +111,33 @@ class Models:
         """The tenant's model, in any state, if there is one that meets the further conditions of `where`."""
         return await self._models.find_one(tenant_id, {**(where or {}), "_id": model_id})
 
-    async def of_job(self, tenant_id: str, job_id: str) -> Model | None:
-        """The model a job made, if it made one."""
-        return await self._models.find_one(tenant_id, {"job_id": job_id})
+    async def version(self, tenant_id: str, model_id: str, where: Mapping[str, Any] | None = None) -> Model:
+        """The tenant's model of that id, in any state, else the one that has that name: the one in production first.
+
+        Raises:
+            NotFound: as `get`.
+        """
+        found = await self.named(tenant_id, model_id, where) if not is_version_id(model_id) else []
+        if found:
+            return min(found, key=lambda one: (one.id != model_id, one.state != "production"))
+        return await self.get(tenant_id, model_id, where)
+
+    async def named(self, tenant_id: str, name: str, where: Mapping[str, Any] | None = None) -> list[Model]:
+        """The tenant's versions of a name, in any state, if they meet the further conditions of `where`."""
+        return await self._models.find(tenant_id, {**(where or {}), "_id": {"$in": versions_of(name)}})
+
+    async def of_job(self, tenant_id: str, job_id: str) -> list[Model]:
+        """The versions that a job made."""
+        return await self._models.find(tenant_id, {"job_id": job_id})
+
+    async def of_kind(self, tenant_id: str, job_id: str, *, arm: bool) -> Model | None:
+        """The arm that a job made, or its adapter, if it made one."""
+        made = [model for model in await self.of_job(tenant_id, job_id) if (model.arm is not None) == arm]
+        return made[0] if made else None
 
     async def with_adapter(self, tenant_id: str, adapter_id: str) -> list[Model]:
         """The tenant's models that use an adapter."""
-        return await self._models.find(tenant_id, {"adapter_id": adapter_id})
+        return await self._models.find(tenant_id, {"adapter_id": adapter_id, "arm": None})
 
     async def page_of(
         self,
@@ -105,13 +146,15 @@ class Models:
         *,
         state: State | None,
         base_model: str | None,
+        name: str | None,
         limit: int,
         after: str | None,
         newest_first: bool,
     ) -> list[Model]:
-        """The tenant's models that meet the further conditions of `where`, in one state, or of one base model."""
-        wanted = {"state": state, "base_model": base_model}
-        query = {**where, **{name: value for name, value in wanted.items() if value is not None}}
+        """The tenant's models that meet the further conditions of `where`, in one state, of one base model or name."""
+        versions = {"$in": versions_of(name)} if name is not None else None
+        wanted = {"state": state, "base_model": base_model, "_id": versions}
+        query = {**where, **{field: value for field, value in wanted.items() if value is not None}}
         return await self._models.find(tenant_id, query, limit=limit, after=after, newest_first=newest_first)
 
     async def in_production(self, tenant_id: str) -> list[Model]:
@@ -120,9 +163,14 @@ class Models:
             return await self._models.find(tenant_id, {"state": "production"})
         return [model async for model in self._models.for_service({"state": "production"})]
 
+    async def serving(self, tenant_id: str, names: Iterable[str]) -> list[Model]:
+        """The tenant's versions in production that have these names."""
+        ids = [version for name in sorted(set(names)) for version in versions_of(name)]
+        return await self._models.find(tenant_id, {"_id": {"$in": ids}, "state": "production"})
+
     async def to_load(self, tenant_id: str, base_model: str) -> list[Model]:
         """Models whose adapter a replica of `base_model` must hold; all tenants' where `tenant_id` is empty."""
-        query: Query = {"state": {"$in": list(LOADED)}, "base_model": base_model}
+        query: Query = {"state": {"$in": list(LOADED)}, "base_model": base_model, "arm": None}
         if tenant_id:
             return await self._models.find(tenant_id, query)
         return [model async for model in self._models.for_service(query)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import BaseModel
@@ -20,8 +21,8 @@ from registry.domain import (
 )
 from registry.use_cases import Route
 from schemas import ObjectRef
-from schemas.artifacts import BaseModelSpec, Price
-from schemas.http.registry import AdapterToLoad, ModelRoute, RouteReplica
+from schemas.artifacts import ArmKind, BaseModelSpec, Price
+from schemas.http.registry import AdapterToLoad, ArmRoute, ModelRoute, RouteReplica
 
 
 class OpenAIModel(BaseModel):
@@ -40,7 +41,7 @@ class OpenAIModel(BaseModel):
     @classmethod
     def of_model(cls, model: Model, name: str = "") -> OpenAIModel:
         """A fine-tuned model under its own name, or under an alias."""
-        return cls(id=name or model.id, created=model.created_at, owned_by=model.organization)
+        return cls(id=name or model.name, created=model.created_at, owned_by=model.organization)
 
     @classmethod
     def of(cls, found: Model | Base, name: str) -> OpenAIModel:
@@ -90,10 +91,19 @@ class BaseView(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model version with everything known of it: what it came from, how it scored, who decided, where it is held."""
+    """A model version with everything known of it: what it came from, how it scored, who decided, where it is held.
+
+    Attributes:
+        name: it serves under, as versions of other kinds may.
+        arm: how it answers where it is an arm; `adapter_id` and `adapter_manifest` are the arm's then.
+        serves: it answers at the moment who asks by the name.
+    """
 
     id: str
     object: Literal["registry.model"] = "registry.model"
+    name: str
+    arm: ArmKind | None
+    serves: bool
     created_at: int
     state: State
     waiting_for: Awaited | None
@@ -122,15 +132,18 @@ class ModelCard(BaseModel):
     deleted_at: int | None
 
     @classmethod
-    def of(cls, model: Model) -> ModelCard:
-        """The card of a model."""
-        shared = set(cls.model_fields) & set(Model.model_fields)
+    def of(cls, model: Model, serving: Collection[str] = ()) -> ModelCard:
+        """The card of a model; `serving` holds the ids of versions that serve their names."""
+        shared = set(cls.model_fields) & set(Model.model_fields) - {"arm"}
         own = {name: getattr(model, name) for name in shared}
         traced = {name: getattr(model.lineage, name) for name in set(cls.model_fields) & set(Lineage.model_fields)}
         dataset = model.lineage.dataset
         return cls(
             **own,
             **traced,
+            name=model.name,
+            arm=model.arm_kind,
+            serves=model.id in serving,
             dataset_id=dataset.dataset_id,
             dataset_manifest=dataset.manifest,
             task=dataset.task,
@@ -181,8 +194,9 @@ def route_view(route: Route) -> ModelRoute:
             state="production",
             replicas=replicas,
         )
+    arm = model.arm
     return ModelRoute(
-        model=model.id,
+        model=model.name,
         aliases=route.aliases,
         tenant_id=model.tenant_id,
         owner=model.owner,
@@ -191,6 +205,8 @@ def route_view(route: Route) -> ModelRoute:
         adapter_id=model.adapter_id,
         state=model.state,
         replicas=replicas,
+        version=model.id if arm else "",
+        arm=ArmRoute(kind=arm.kind, manifest=model.adapter_manifest, embedder=arm.embedder) if arm else None,
     )
 
 

@@ -108,7 +108,7 @@ class JobAsked(Body):
 
 
 class JobObject(BaseModel):
-    """OpenAI's job object, and where the job stands: its stage, and what it waits for from whom."""
+    """OpenAI's job object, and more: its stage, what it waits for from whom, and how its model answers."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -131,6 +131,7 @@ class JobObject(BaseModel):
     method: dict[str, Any]
     stage: Stage
     waiting_for: Waiting | None
+    answers_by: str | None
 
     @classmethod
     def of(cls, job: Job) -> JobObject:
@@ -159,6 +160,7 @@ class JobObject(BaseModel):
             method={"type": job.method, job.method: {"hyperparameters": hyperparameters}},
             stage=stage_of(job),
             waiting_for=waiting_of(job),
+            answers_by=job.answers_by,
         )
 
 

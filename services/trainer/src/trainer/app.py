@@ -8,15 +8,18 @@ from fastapi import FastAPI
 
 from runtime import Leftovers, Overrides, Service, leftover_routes
 from trainer.api import routes
-from trainer.domain import CLAIMABLE, Job
+from trainer.arms import lane
+from trainer.arms.fitter import Fitter
+from trainer.domain import CLAIMABLE, ArmFit, Job
 from trainer.events import subscriptions
 from trainer.job_data import JobData
 from trainer.job_objects import JobObjects
+from trainer.outcomes import Outcomes
 from trainer.run.fork_server import ForkServer
 from trainer.settings import Settings
 from trainer.store import INTERRUPTED, LEFT_BEHIND, TO_DISCARD, TO_SWEEP, WAITING, Jobs
 from trainer.sweep import Sweep
-from trainer.use_cases import Outcomes, Requests, TuneOnUpload
+from trainer.use_cases import Requests, TuneOnUpload
 from trainer.worker import Training, policy
 from work import LeasedWorker, WorkQueue
 
@@ -26,9 +29,10 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     service = Service("trainer", settings, **overrides)
     store = service.aggregates("jobs", Job)
     names = ("job_events", "checkpoints", "datasets")
-    jobs = Jobs(store, *(service.collection(name) for name in names))
+    fits = service.aggregates("arm_fits", ArmFit)
+    jobs = Jobs(store, *(service.collection(name) for name in names), fits=fits)
     ingest = service.peer("ingest")
-    data = JobData(jobs, ingest, settings.trainer_max_length)
+    data = JobData(jobs, ingest, settings.trainer_max_length, settings.arms)
     requests = Requests(jobs, data, ingest, service.peer("registry"), settings.trainer_open_jobs)
     tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
     fork_server = ForkServer()
@@ -36,15 +40,23 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     queue = WorkQueue(store, CLAIMABLE, service.collection("turns"), first=INTERRUPTED)
     training = Training(jobs, objects, fork_server, settings)
     worker = LeasedWorker(queue, training, policy(settings), service.replica_id)
+    fit_queue = WorkQueue(fits, ("to_fit",), service.collection("fit_turns"))
+    fitting = lane.ArmFitting(jobs, objects, service.peer("rag_indexer"), Fitter(), settings)
+    arms = LeasedWorker(fit_queue, fitting, lane.policy(settings), service.replica_id)
     sweep = Sweep(jobs, data, objects, service.replica_id, settings.trainer_lease_seconds)
     service.on_start(jobs.prepare)
     service.on_start(queue.prepare)
+    service.on_start(fit_queue.prepare)
     service.on_stop(fork_server.close)
     service.bus.subscribe(subscriptions(data, tune_on_upload, Outcomes(jobs)))
     service.background("worker", worker.run)
+    service.background("arms", arms.run)
     service.background("sweep", sweep.run)
     service.watch_waiting(store, WAITING, "since")
     service.watch_leases(store, queue.query, TO_SWEEP, TO_DISCARD)
-    service.sweep_orphans({"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters})
+    service.watch_leases(fits, fit_queue.query)
+    service.sweep_orphans(
+        {"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters, "arms": jobs.orphaned_arms}
+    )
     leftovers = Leftovers(store, LEFT_BEHIND, Job.discard_adapter)
     return service.app([routes(jobs, requests), leftover_routes(leftovers)])

@@ -16,7 +16,8 @@ from schemas import (
     ModelWaiting,
 )
 from trainer.job_data import JobData
-from trainer.use_cases import Outcomes, TuneOnUpload
+from trainer.outcomes import Outcomes
+from trainer.use_cases import TuneOnUpload
 
 
 def subscriptions(data: JobData, tune_on_upload: TuneOnUpload, outcomes: Outcomes) -> Handlers:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
+from chassis.crash import crash_point
 from chassis.errors import Invalid, NotFound, Transient
 from chassis.ids import now
 from chassis.peers import Peer
@@ -19,7 +21,9 @@ from schemas import (
     FileDeleted,
     LabelingRequested,
 )
+from schemas.artifacts import ArmKind
 from schemas.http.ingest import FileText
+from trainer.arms.lines import lines_without_adapter, tell_lines
 from trainer.domain import Failure, Job, Text
 from trainer.run.hyperparameters import resolve
 from trainer.run.methods import METHODS, Method
@@ -59,12 +63,14 @@ class JobData:
         jobs: where they are kept.
         ingest: asked for the text of a file of which no event was heard.
         longest: most tokens of a window of text.
+        arms: kinds of arms that are fitted for jobs with rows.
     """
 
-    def __init__(self, jobs: Jobs, ingest: Peer, longest: int) -> None:
+    def __init__(self, jobs: Jobs, ingest: Peer, longest: int, arms: Sequence[ArmKind]) -> None:
         self._jobs = jobs
         self._ingest = ingest
         self._longest = longest
+        self._arms = arms
 
     def check(self, requested: Mapping[str, Any]) -> None:
         """Refuse what this installation would not honour.
@@ -116,8 +122,8 @@ class JobData:
         failure = Failure(code="file_deleted", message=FILE_DELETED)
         for job in await self._jobs.resting_on(tenant_id, data_id):
             left = await self._jobs.update(job.tenant_id, job.id, lambda it: it.lose_data(data_id, failure, now()))
-            if left.error == failure:
-                await self._jobs.tell(left, "failed", failure.message, level="error")
+            if failure in (left.error, left.setback):
+                await tell_lines(self._jobs, left, lines_without_adapter(left, failure.message))
 
     async def begin(self, job: Job) -> Job:
         """Say that a job was accepted, and queue it if its data is there; doing it again changes nothing."""
@@ -163,10 +169,24 @@ class JobData:
             raise Refused("invalid_validation_file", SAME_ROWS, "validation_file")
         chosen: dict[str, int | float | str] = {**resolve(method.hyperparameters, training.rows.train, job.requested)}
         prepared = validation if isinstance(validation, DatasetPrepared) else None
-        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue(training, prepared, chosen, now()))
+        if self._arms:
+            await self._jobs.order_arm(job)
+            crash_point("trainer.arm_ordered")
+        job = await self._jobs.update(job.tenant_id, job.id, partial(self._enqueue, training, prepared, chosen))
         await self._jobs.tell(job, "split", _split_line(training, prepared))
         await self._tell_queued(job, chosen)
         return job
+
+    def _enqueue(
+        self,
+        training: DatasetPrepared,
+        validation: DatasetPrepared | None,
+        chosen: dict[str, int | float | str],
+        job: Job,
+    ) -> None:
+        job.enqueue(training, validation, chosen, now())
+        if self._arms:
+            job.expect_arm()
 
     async def _advance_on_text(self, job: Job, method: Method) -> Job:
         text = await self._jobs.text(job.tenant_id, job.training_file)

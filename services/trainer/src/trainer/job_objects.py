@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,29 @@ class JobObjects:
             metrics=metrics,
         )
 
+    async def fetch_training_rows(self, job: Job, path: Path) -> None:
+        """The rows that a job learns from."""
+        await self._objects.download(job.learns_from.train, path)
+
+    async def store_arm(self, job: Job, attempt: int, files: Mapping[str, bytes]) -> ObjectRef:
+        """Upload the files of an arm, the manifest last; returns its reference. Nothing points at it yet."""
+        prefix = f"{_arms(job)}{attempt}/"
+        for name, content in files.items():
+            if name != MANIFEST:
+                await self._objects.put_bytes(f"{prefix}{name}", content)
+        crash_point("trainer.arm_files_stored")
+        return await self._objects.put_bytes(f"{prefix}{MANIFEST}", files[MANIFEST], "application/json")
+
+    async def delete_arm(self, job: Job) -> None:
+        """Remove what the fits of a job's arm stored, the manifest first: what is half gone is no arm."""
+        if job.arm.made is not None:
+            await self._objects.delete(job.arm.made.manifest.key)
+        await self._objects.delete_prefix(_arms(job))
+
+    async def delete_arm_attempt(self, job: Job, attempt: int) -> None:
+        """Remove what one attempt stored and nothing points at."""
+        await self._objects.delete_prefix(f"{_arms(job)}{attempt}/")
+
     async def _upload(self, folder: Path, prefix: str) -> ObjectRef:
         """Upload a folder, its manifest last; returns the manifest's reference."""
         for path in sorted(folder.iterdir()):
@@ -183,3 +207,7 @@ def _of(job: Job) -> str:
 
 def _adapter(job: Job, adapter_id: str) -> str:
     return f"tenants/{job.tenant_id}/adapters/{adapter_id}/"
+
+
+def _arms(job: Job) -> str:
+    return f"tenants/{job.tenant_id}/arms/{job.id}/"

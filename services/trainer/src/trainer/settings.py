@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, field_validator
 
 from chassis.settings import ServiceSettings
+from schemas.artifacts import ArmKind
+
+ARM_KINDS = TypeAdapter(list[ArmKind])
 
 
 class Settings(ServiceSettings):
@@ -26,4 +29,24 @@ class Settings(ServiceSettings):
     )
     trainer_stall_seconds: float = Field(900, description="A run that reports nothing for so long is tried again.")
     trainer_open_jobs: int = Field(20, description="Jobs of a tenant that may wait or run at the same time.")
+    trainer_arms: str = Field(
+        "head,nearest",
+        description="Ways to answer on embeddings that are tried for jobs with rows while they are trained; the best "
+        "is tested, and answers until the adapter does better. `head`, `nearest`, or both with a comma; none if empty.",
+    )
     trainer_attempts: int = Field(4, description="Attempts at a job before an unexplained failure is final.")
+
+    @field_validator("trainer_arms")
+    @classmethod
+    def _known_arms(cls, said: str) -> str:
+        ARM_KINDS.validate_python(_names(said))
+        return said
+
+    @property
+    def arms(self) -> list[ArmKind]:
+        """The kinds of arms that are tried."""
+        return ARM_KINDS.validate_python(_names(self.trainer_arms))
+
+
+def _names(said: str) -> list[str]:
+    return [name.strip() for name in said.split(",") if name.strip()]

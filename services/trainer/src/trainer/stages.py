@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from trainer.domain import Job, State
+from trainer.domain import GateWait, Job, State
 
 Stage = Literal["waiting_for_file", "queued", "training", "paused", "testing", "awaiting_approval", "loading", "ended"]
 
@@ -20,7 +20,7 @@ OF_STATE: dict[State, Stage] = {
     "cancelled": "ended",
 }
 OF_GATE: dict[str, Stage] = {"evaluation": "testing", "approval": "awaiting_approval", "replica": "loading"}
-"""The stages of a job that is `evaluating`, by what its model waits for."""
+"""The stages of a job that is `evaluating`, by what its model waits for, or `awaiting_arm`, by what its arm does."""
 
 BY_ITSELF = "Sartor, by itself"
 OPERATOR = "whoever runs this installation"
@@ -36,20 +36,24 @@ class Waiting(BaseModel):
 
 def stage_of(job: Job) -> Stage:
     """The stage a job is in."""
-    return OF_GATE[job.gate.waiting_for] if job.state == "evaluating" else OF_STATE[job.state]
+    if job.state in ("evaluating", "awaiting_arm"):
+        return OF_GATE[_gate(job).waiting_for]
+    return OF_STATE[job.state]
 
 
 def waiting_of(job: Job) -> Waiting | None:
-    """What a job waits for; None while it is trained and once it is over."""
+    """What a job waits for; None once it is over, and while it is trained and no person must decide about its arm."""
     stage = stage_of(job)
-    if stage in ("training", "ended"):
+    if stage == "ended":
         return None
+    if stage == "training":
+        return _arm_waits(job)
     what, who = _what_and_who(job, stage)
     return Waiting(what=what, who=who, since=job.since or job.created_at)
 
 
 def _what_and_who(job: Job, stage: Stage) -> tuple[str, str]:
-    gate = job.gate
+    gate = _gate(job)
     if stage == "waiting_for_file":
         files = [job.training_file, *([job.validation_file] if job.validation_file else [])]
         return f"{' and '.join(files)} must be read and checked first.", BY_ITSELF
@@ -67,17 +71,33 @@ def _what_and_who(job: Job, stage: Stage) -> tuple[str, str]:
     return f"A replica of the model server must load the model and prove it. {gate.reason}".strip(), who
 
 
+def _gate(job: Job) -> GateWait:
+    """What the version waits for that the job waits for."""
+    return job.arm.gate if job.state == "awaiting_arm" else job.gate
+
+
+def _arm_waits(job: Job) -> Waiting | None:
+    """That a person must decide about the arm, though the job goes on training."""
+    gate = job.arm.gate
+    if job.arm.state != "fitted" or gate.waiting_for != "approval":
+        return None
+    what = f"A person must decide about the model's {job.arm.kind}, which could answer while it is trained."
+    who = f"a person with models:approve, by {decide_by(gate.model_id)}"
+    return Waiting(what=f"{what} {gate.reason}".strip(), who=who, since=job.arm.since or job.created_at)
+
+
 def decide_by(model_id: str) -> str:
     """How a person decides about a model."""
     return f"`sartor models approve {model_id}` or `sartor models reject {model_id}`"
 
 
-def waiting_line(job: Job) -> str:
-    """What the job's events say when what its model waits for changed."""
-    gate = job.gate
+def waiting_line(job: Job, arm: str | None = None) -> str:
+    """What the job's events say when what its model, or the model's arm, waits for changed."""
+    gate = job.arm.gate if arm else job.gate
+    version = f"The model's {arm}" if arm else "The model"
     if gate.waiting_for == "approval":
         why = f" {gate.reason}" if gate.reason else ""
-        return f"The model waits for a person with models:approve to decide; {decide_by(gate.model_id)}.{why}"
+        return f"{version} waits for a person with models:approve to decide; {decide_by(gate.model_id)}.{why}"
     if gate.waiting_for == "replica":
-        return f"The model was let through; it waits for a replica that loads it. {gate.reason}".strip()
-    return gate.reason or "The model is loaded now; the test goes on."
+        return f"{version} was let through; it waits for a replica that loads it. {gate.reason}".strip()
+    return gate.reason or f"{version} is loaded now; the test goes on."

@@ -14,7 +14,7 @@ from schemas import DatasetDeleted, DatasetPrepared, DatasetRejected, FileDelete
 from stores.mongo import Collection, Document, DuplicateKeyError, Query, ensure_index
 from stores.orphans import Orphans
 from stores.paging import page
-from trainer.domain import ENDED, OPEN, Job, Text
+from trainer.domain import ENDED, OPEN, ArmFit, Job, Text
 from trainer.stages import OF_GATE
 
 INTERRUPTED: Query = {
@@ -27,18 +27,30 @@ INTERRUPTED: Query = {
 WAITING: dict[str, Query] = {
     "waiting_for_file": {"state": "waiting_for_dataset"},
     "queued": {"state": "queued"},
-    **{stage: {"state": "evaluating", "gate.waiting_for": gate} for gate, stage in OF_GATE.items()},
+    **{
+        stage: {
+            "$or": [
+                {"state": "evaluating", "gate.waiting_for": gate},
+                {"state": "awaiting_arm", "arm.gate.waiting_for": gate},
+            ]
+        }
+        for gate, stage in OF_GATE.items()
+    },
 }
 """The stages that somebody else than the job's owner must end, each with the query for its jobs."""
 
 FILE_DELETED = "The file was deleted, and its rows with it. Upload it again and start a new job."
 
-TO_SWEEP: Query = {"state": {"$in": ["evaluating", *ENDED]}, "swept": {"$in": [False, None]}}
+TO_SWEEP: Query = {"state": {"$in": ["evaluating", "awaiting_arm", *ENDED]}, "swept": {"$in": [False, None]}}
 """Will not be trained any more: its adapter is stored, or it is over."""
 
 
 TO_DISCARD: Query = {"adapter_files": "unwanted"}
 """Made an adapter that nobody will serve, and whose files may still be stored."""
+
+
+ARM_TO_DISCARD: Query = {"arm.files": "unwanted"}
+"""Made an arm that nobody will ask, and whose files may still be stored."""
 
 
 LEFT_BEHIND: Query = {
@@ -82,6 +94,7 @@ class Jobs:
         events: job events, each with a natural key so that a repeated attempt does not repeat them.
         checkpoints: checkpoints as listed.
         datasets: by file id, the dataset or text made from it, or why there is none.
+        fits: the work of fitting arms, by the id of the job.
     """
 
     def __init__(
@@ -90,11 +103,14 @@ class Jobs:
         events: Collection,
         checkpoints: Collection,
         datasets: Collection,
+        *,
+        fits: AggregateStore[ArmFit],
     ) -> None:
         self._jobs = aggregates
         self._events = events
         self._checkpoints = checkpoints
         self._datasets = datasets
+        self._fits = fits
 
     async def prepare(self) -> None:
         """Create the indexes."""
@@ -103,6 +119,7 @@ class Jobs:
         await ensure_index(self._jobs.collection, [("swept", 1), ("state", 1), ("created_at", 1)])
         await ensure_index(self._jobs.collection, [("adapter_files", 1), ("created_at", 1)])
         await ensure_index(self._jobs.collection, [("tenant_id", 1), ("adapter.adapter_id", 1)])
+        await ensure_index(self._jobs.collection, [("arm.files", 1), ("created_at", 1)])
         await ensure_index(self._events, [("job_id", 1), ("order", -1), ("_id", -1)])
         await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1), ("_id", -1)])
 
@@ -160,6 +177,18 @@ class Jobs:
         """Apply anybody else's change."""
         return await self._jobs.update(tenant_id, job_id, change)
 
+    async def order_arm(self, job: Job) -> None:
+        """Have an arm fitted for a job, once; before the job expects one, which would wait for it in vain."""
+        await self._fits.add_once(ArmFit(id=job.id, tenant_id=job.tenant_id, created_at=now()))
+
+    async def finish_fit(self, fit: ArmFit) -> None:
+        """Nothing is left to fit, refused once another worker has claimed it."""
+        await self._fits.update(fit.tenant_id, fit.id, ArmFit.finish, fence=fit.lease.fence)
+
+    async def with_unwanted_arms(self) -> list[Job]:
+        """Jobs whose arm nobody will ask, and whose files may still be stored; of all tenants."""
+        return [job async for job in self._jobs.readable(ARM_TO_DISCARD)]
+
     async def release(self, job: Job) -> None:
         """Give a claimed job back."""
         await self._jobs.leases.release(job.id, job.lease.fence)
@@ -205,6 +234,17 @@ class Jobs:
         query = {"tenant_id": tenant_id, "adapter.adapter_id": {"$in": list(folders)}}
         known = await self._jobs.collection.distinct("adapter.adapter_id", query)
         return Orphans([], [key for adapter_id, keys in folders.items() if adapter_id not in known for key in keys])
+
+    async def orphaned_arms(self, tenant_id: str, folders: Mapping[str, list[str]]) -> Orphans:
+        """What attempts stored of arms, by job, that the job does not name: once its arm is decided, it never will."""
+        query = {"_id": {"$in": list(folders)}, "tenant_id": tenant_id}
+        arms = {job["_id"]: job.get("arm") or {} async for job in self._jobs.collection.find(query, {"arm": 1})}
+        removable = []
+        for job_id, arm in arms.items():
+            kept = arm["made"]["manifest"]["key"].rpartition("/")[0] if arm.get("made") else None
+            if arm.get("state") != "to_fit":
+                removable += [key for key in folders[job_id] if kept is None or not key.startswith(f"{kept}/")]
+        return Orphans(removable, [key for job_id, keys in folders.items() if job_id not in arms for key in keys])
 
     async def open_jobs(self, tenant_id: str) -> int:
         """Jobs of the tenant that are not over."""

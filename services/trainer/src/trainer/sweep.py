@@ -45,6 +45,7 @@ class Sweep:
                 await self._begin(tenant_id, job_id)
             await self._delete_checkpoints()
             await self._delete_adapters()
+            await self._delete_arms()
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _begin(self, tenant_id: str, job_id: str) -> None:
@@ -82,3 +83,13 @@ class Sweep:
                 log.warning("adapter_not_deleted", job_id=job.id, error=error.message)
                 return
             await self._jobs.release(job)
+
+    async def _delete_arms(self) -> None:
+        """Of arms that nobody will ask. No job is claimed: it may be trained, and removing twice does no harm."""
+        for job in await self._jobs.with_unwanted_arms():
+            try:
+                await self._objects.delete_arm(job)
+                await self._jobs.update(job.tenant_id, job.id, lambda it: it.arm.lose_files())
+            except SartorError as error:
+                log.warning("arm_not_deleted", job_id=job.id, error=error.message)
+                return

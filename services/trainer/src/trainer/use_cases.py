@@ -1,4 +1,4 @@
-"""What the trainer does besides training: takes requests, follows datasets and the gate."""
+"""What the trainer does besides training: takes requests, and makes some by itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from typing import Any
 import structlog
 
 from chassis.auth import Principal
-from chassis.errors import Conflict, Invalid, NotFound, RateLimited, SartorError
+from chassis.errors import Invalid, NotFound, RateLimited, SartorError
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from chassis.peers import Peer
 from chassis.text import quoted
-from schemas import (
-    DatasetPrepared,
-    ModelDeleted,
-    ModelPromoted,
-    ModelRejected,
-    ModelWaiting,
-)
+from schemas import DatasetPrepared
 from schemas.artifacts import BaseModelSpec
 from schemas.http.accounts import TenantFacts
 from schemas.http.registry import PROVIDER_MODEL
@@ -30,7 +24,6 @@ from trainer.domain import Failure, Job, Trigger
 from trainer.job_data import SAME_ROWS, JobData
 from trainer.run.hyperparameters import resolve
 from trainer.run.methods import DEFAULT, Source, method_of
-from trainer.stages import waiting_line
 from trainer.store import Jobs
 
 log = structlog.get_logger()
@@ -242,44 +235,3 @@ class TuneOnUpload:
             return None
         base = tenant.policy.base_model or self._default_base
         return await self._requests.create_for(dataset, base, tenant.slug)
-
-
-class Outcomes:
-    """Follows what becomes of a job's model: what it waits for, and how the gate decided."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
-
-    async def waits(self, event: ModelWaiting) -> None:
-        """The model waits for something else than before, or for a new reason: the job and its events say so."""
-        job = await self._change(event.tenant_id, event.job_id, lambda it: it.wait(event, now()))
-        if job and job.state == "evaluating" and job.gate.revision == event.revision:
-            level = "warn" if event.reason and event.waiting_for != "approval" else "info"
-            await self._jobs.tell(job, f"waits-{event.revision}", waiting_line(job), level=level)
-
-    async def promoted(self, event: ModelPromoted) -> None:
-        """The model answers: the job has succeeded."""
-        job = await self._change(event.tenant_id, event.job_id, lambda it: it.succeed(event.model_id, now()))
-        if job and job.state == "succeeded":
-            await self._jobs.tell(job, "answers", f"New fine-tuned model created: {event.model_id}")
-            await self._jobs.tell(job, "ended", "The job has successfully completed")
-
-    async def rejected(self, event: ModelRejected) -> None:
-        """The gate refused, or the model was taken back: the job has failed, and says why."""
-        failure = Failure(code=event.code, message=event.reason)
-        job = await self._change(event.tenant_id, event.job_id, lambda it: it.fail(failure, now()))
-        if job and job.state == "failed":
-            await self._jobs.tell(job, "failed", f"The model was not let through: {event.reason}", level="error")
-
-    async def deleted(self, event: ModelDeleted) -> None:
-        """The model is taken back: its adapter's files go."""
-        await self._change(event.tenant_id, event.job_id, Job.discard_adapter)
-
-    async def _change(self, tenant_id: str, job_id: str, change: Any) -> Job | None:
-        try:
-            return await self._jobs.update(tenant_id, job_id, change)
-        except (NotFound, Conflict):
-            job = await self._jobs.find(tenant_id, job_id)
-            if job is not None and not job.ended:
-                raise
-            return job

@@ -17,6 +17,7 @@ from chassis.ids import now
 from chassis.private_folders import PrivateFolders
 from chassis.text import quoted
 from schemas.artifacts import BASE_FILE, BaseModelSpec
+from trainer.arms.lines import lines_without_adapter, tell_lines
 from trainer.domain import Adapter, Failure, Job
 from trainer.job_objects import JobObjects
 from trainer.run.config import FailedForGood, RunConfig
@@ -106,8 +107,10 @@ class Training(Kind[Job]):
         """Say what an attempt came to, and fail the job that is given up: last, as nobody comes to it again then."""
         if isinstance(end, GiveUp):
             failure = Failure(code=end.code or "training_failed", message=_reason(end))
-            if (await self._jobs.get(one.tenant_id, one.id)).may_be_given_up(one.lease.fence):
-                await self._jobs.tell(one, "failed", failure.message, level="error")
+            expected = await self._jobs.get(one.tenant_id, one.id)
+            if expected.may_be_given_up(one.lease.fence):
+                expected.fail_training(failure, now())
+                await tell_lines(self._jobs, expected, lines_without_adapter(expected, failure.message))
             await self._jobs.write(one, lambda it: it.fail_training(failure, now()))
         elif isinstance(end, Failed):
             key = f"attempt-{one.lease.fence}-failed"
@@ -176,8 +179,8 @@ class Training(Kind[Job]):
             max_length=self._settings.trainer_max_length,
             resume_from=str(resume_from) if resume_from else None,
             threads=self._settings.trainer_threads or os.cpu_count() or 1,
-            dataset=_data_of(job),
-            code_version=_code_version(),
+            dataset=data_of(job),
+            code_version=code_version(),
             created_at=job.created_at,
             followed=True,
         )
@@ -185,7 +188,7 @@ class Training(Kind[Job]):
         return config
 
 
-def _data_of(job: Job) -> dict[str, str]:
+def data_of(job: Job) -> dict[str, str]:
     """What an adapter's manifest says of the data."""
     if job.text is not None:
         return {"file_id": job.text.file_id, "kind": job.text.kind, "sha256": job.text.object.sha256}
@@ -193,7 +196,8 @@ def _data_of(job: Job) -> dict[str, str]:
     return {"dataset_id": learned.dataset_id, "manifest_sha256": learned.manifest_sha256}
 
 
-def _code_version() -> str:
+def code_version() -> str:
+    """Of what trains."""
     try:
         return version("sartor-trainer")
     except PackageNotFoundError:

@@ -12,6 +12,8 @@ from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from console.answering import TITLES, kind_of, name_of
+from console.answers import VersionAnswer
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
@@ -72,15 +74,23 @@ def deletion_routes(web: Web, ingest: Peer, trainer: Peer, registry: Peer, label
         )
 
     async def model(session: Session, model_id: str) -> Doomed:
-        await registry.get("/v1/registry/models/{}", model_id, **session.who)
-        goes = (
-            "The model: whoever asks for it is told that there is none.",
-            "Its adapter, the evidence of its tests, and the dataset where its file is deleted already.",
+        card: VersionAnswer = await registry.get("/v1/registry/models/{}", model_id, **session.who)
+        goes: tuple[str, ...] = (
+            "The model, with its fine-tune and its quick answers: whoever asks for it is told that there is none.",
+            "What they were made of, the evidence of their tests, and the dataset where its file is deleted already.",
+            "The job that makes it, where that still runs.",
         )
-        stays = (
+        stays: tuple[str, ...] = (
             "The file it was made from.",
             "An alias that points at it; it answers nothing until it is pointed elsewhere.",
         )
+        if model_id != name_of(card):
+            goes = (
+                f"{TITLES[kind_of(card)]} of this model alone: whoever asks for it is answered by another version, if "
+                "one is in use.",
+                "What it was made of, and the evidence of its tests.",
+            )
+            stays = ("The model's other versions, its job, and the file it was made from.",)
         return Doomed(
             "model",
             model_id,

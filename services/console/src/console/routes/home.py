@@ -13,7 +13,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from chassis.errors import NotFound, SartorError
+from chassis.ids import now
 from chassis.peers import Peer
+from console.answering import TITLES, answers, kind_of, name_of
 from console.answers import FileAnswer, JobAnswer, JobsPage
 from console.navigation import home_of
 from console.paging import Listed, cursor
@@ -57,7 +59,12 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
         )
         newest = await _newest_jobs(session, files["data"], jobs)
         states = {file["id"]: state_of(file, newest.get(file["id"])) for file in files["data"]}
-        waiting = [card for card in undecided["data"] if card["waiting_for"] == "approval"]
+        waiting = [
+            {"id": card["id"], "name": name_of(card), "title": TITLES[kind_of(card)]}
+            for card in undecided["data"]
+            if card["waiting_for"] == "approval"
+        ]
+        made = {job["fine_tuned_model"]: job for job in reversed(jobs["data"]) if job.get("fine_tuned_model")}
         bases, own = names_of(models["data"])
         return web.page(
             "home/home",
@@ -65,6 +72,7 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
             uploads=Listed(files["data"], files["has_more"], after),
             states=states,
             models=own,
+            answering={name: answers(made[name], now()) for name in own if name in made},
             bases=bases,
             decisions=Listed(waiting, undecided["has_more"], decisions_after),
             may=may,

@@ -10,9 +10,19 @@ from fastapi.responses import RedirectResponse
 
 from chassis.errors import Conflict, NotFound, Transient
 from chassis.peers import Peer
-from console.answers import ClassAnswer, DocumentAnswer, EvaluationAnswer, EvidenceAnswer, RowAnswer
+from console.answering import TITLES, kind_of, name_of
+from console.answers import (
+    ClassAnswer,
+    DocumentAnswer,
+    EvaluationAnswer,
+    EvidenceAnswer,
+    RowAnswer,
+    VersionAnswer,
+    VersionsPage,
+)
 from console.paging import Listed, cursor
 from console.sessions import Session
+from console.versions import Version, picture
 from console.web import SEE_OTHER, Web
 
 MODELS_SHOWN = 50
@@ -29,9 +39,12 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
     @router.get("/models")
     async def models_page(request: Request, after: str | None = None) -> Response:
         session = await web.session(request)
-        found = await registry.get("/v1/registry/models", params=cursor(MODELS_SHOWN, after), **session.who)
+        found: VersionsPage = await registry.get(
+            "/v1/registry/models", params=cursor(MODELS_SHOWN, after), **session.who
+        )
         bases = await registry.get("/v1/registry/base_models", params={"limit": BASES_SHOWN}, **session.who)
-        models = Listed(found["data"], found["has_more"], after)
+        cards = [{**card, "name": name_of(card), "title": TITLES[kind_of(card)]} for card in found["data"]]
+        models = Listed(cards, found["has_more"], after)
         return web.page("models/models", session, models=models, bases=bases["data"])
 
     @router.get("/models/{model_id:path}")
@@ -41,8 +54,12 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
         return await shown(await web.session(request), model_id, row)
 
     async def shown(session: Session, model_id: str, row: int = 0, problem: str = "", status: int = 200) -> Response:
-        card = await registry.get("/v1/registry/models/{}", model_id, **session.who)
-        runs = await evaluator.get("/v1/evals/evaluations", params={"model": model_id}, **session.who)
+        card: VersionAnswer = await registry.get("/v1/registry/models/{}", model_id, **session.who)
+        name = name_of(card)
+        found: VersionsPage = await registry.get("/v1/registry/models", params={"name": name}, **session.who)
+        of_name = [one for one in found["data"] if name_of(one) == name and not one.get("deleted_at")]
+        versions = [Version.of(one) for one in sorted(of_name, key=_age)]
+        runs = await evaluator.get("/v1/evals/evaluations", params={"model": card["id"]}, **session.who)
         evaluation = next(iter(runs["data"]), None)
         unread = ""
         try:
@@ -56,6 +73,10 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             "models/model",
             session,
             card=card,
+            model=name,
+            version=Version.of(card),
+            versions=versions,
+            picture=picture(versions),
             evaluation=evaluation,
             may_decide=session.principal.may("models:approve"),
             answers=rows[row : row + ANSWERS_SHOWN],
@@ -101,6 +122,10 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
         return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
 
     return router
+
+
+def _age(card: VersionAnswer) -> int:
+    return card["created_at"]
 
 
 def _f1(of_class: ClassAnswer) -> float:

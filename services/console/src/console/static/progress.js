@@ -1,14 +1,37 @@
 // Keeps the progress page current from the server's events.
 const stages = document.getElementById("stages");
 const find = (id) => document.getElementById(id);
+const steps = [...stages.children].filter((item) => item.id !== "first-answer");
+
+// What is in a live region is read out when it is set, so it is set when it is new.
+const say = (id, text) => {
+  if (find(id).textContent !== text) find(id).textContent = text;
+};
+
+const decision = ([id, title]) => {
+  const item = document.createElement("li");
+  const link = Object.assign(document.createElement("a"), { className: "button", href: `/models/${encodeURIComponent(id)}` });
+  const about = Object.assign(document.createElement("span"), { className: "hidden", textContent: ` about ${title.toLowerCase()}` });
+  link.append("See the evidence and decide", about);
+  item.append(`${title}: `, link);
+  return item;
+};
+
+let undecided = null;
 
 const show = (state) => {
-  [...stages.children].forEach((item, index) => {
+  steps.forEach((item, index) => {
     item.className = index < state.stage ? "done" : index === state.stage ? "now" : "";
     if (index === state.stage) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });
-  find("note").textContent = state.failed ? "Stopped" : state.note || "Working";
+  say("note", state.failed ? "Stopped" : state.note || "Working");
+  say("answers", state.answers);
+  find("better").textContent = state.better;
+  find("better").hidden = !state.better;
+  find("first-answer-time").textContent = state.first_answer;
+  find("first-answer").className = state.first_answer ? "done" : "";
+  find("first-answer").hidden = !state.first_answer;
   find("method-name").textContent = state.method;
   find("method").hidden = !state.method;
   find("waiting").textContent = state.waiting;
@@ -29,8 +52,12 @@ const show = (state) => {
   find("failed").textContent = state.failed;
   find("unanswered").hidden = !state.project;
   if (state.project) find("answer-link").href = `/labeling/${encodeURIComponent(state.project)}`;
-  find("undecided").hidden = !state.undecided;
-  if (state.undecided) find("decide-link").href = `/models/${encodeURIComponent(state.undecided)}`;
+  const waiting = Object.entries(state.undecided);
+  if (undecided !== JSON.stringify(waiting)) {
+    undecided = JSON.stringify(waiting);
+    find("undecided").replaceChildren(...waiting.map(decision));
+    find("undecided").hidden = !waiting.length;
+  }
   if (state.model) {
     find("chat-link").href = `/chat?model=${encodeURIComponent(state.model)}`;
     find("model-link").href = `/models/${encodeURIComponent(state.model)}`;

@@ -46,12 +46,16 @@ VISIBLE: dict[str, Seen] = {
     "finetune.succeeded.v1": Seen("fine_tuning:read", ("job_id", "model_id")),
     "finetune.failed.v1": Seen("fine_tuning:read", ("job_id", "code")),
     "finetune.cancelled.v1": Seen("fine_tuning:read", ("job_id",)),
-    "model.registered.v1": Seen("models:read", ("model_id", "job_id", "base_model", "adapter_id", "task")),
-    "model.waiting.v1": Seen("models:read", ("model_id", "job_id", "waiting_for", "revision", "evaluation_id")),
-    "model.promoted.v1": Seen("models:read", ("model_id", "job_id", "base_model", "adapter_id", "decided_by")),
-    "model.rejected.v1": Seen("models:read", ("model_id", "job_id", "adapter_id", "evaluation_id", "code")),
-    "model.retired.v1": Seen("models:read", ("model_id", "adapter_id")),
-    "model.deleted.v1": Seen("models:read", ("model_id", "job_id", "adapter_id")),
+    "model.registered.v1": Seen(
+        "models:read", ("model_id", "name", "arm", "job_id", "base_model", "adapter_id", "task")
+    ),
+    "model.waiting.v1": Seen("models:read", ("model_id", "arm", "job_id", "waiting_for", "revision", "evaluation_id")),
+    "model.promoted.v1": Seen(
+        "models:read", ("model_id", "name", "arm", "job_id", "base_model", "adapter_id", "decided_by")
+    ),
+    "model.rejected.v1": Seen("models:read", ("model_id", "arm", "job_id", "adapter_id", "evaluation_id", "code")),
+    "model.retired.v1": Seen("models:read", ("model_id", "arm", "adapter_id")),
+    "model.deleted.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "adapter_id")),
     "evaluation.completed.v1": Seen(
         "evals:read", ("evaluation_id", "model_id", "verdict", "metric", "scores", "earlier_verdicts")
     ),

@@ -7,8 +7,17 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from prometheus_client import Counter
+
 from chassis.errors import Invalid, RateLimited, Transient
 from schemas.artifacts import Provider
+from schemas.http.registry import ArmRoute
+
+WRONG_MODELS = Counter(
+    "inference_wrong_models_total", "Answers not given, as their engine named another model, or none.", ["why"]
+)
+for _why in ("another", "unnamed", "refused"):
+    WRONG_MODELS.labels(_why)  # an alert sees the first one only if there was a zero before
 
 
 @dataclass(frozen=True)
@@ -18,12 +27,15 @@ class Target:
     Attributes:
         base_id: the base model.
         url: where the engine answers.
-        adapter_id: the adapter on top; None for the base model itself.
+        adapter_id: the adapter on top, or the arm that answers in its place; None for the base model itself.
         provider: how the base model's provider is asked, where it is not served by us.
         kind: of the engine.
         base_digest: of the base model's files; empty for a provider's.
         echoes: whether each answer must name base and adapter; it is given to nobody where it does not.
-        replica_id: whose engine it is; empty for a provider's.
+        replica_id: whose engine it is; empty for a provider's, and for an arm's.
+        arm: what is known of the arm, where one answers.
+        tenant_id: who asks.
+        testing: whether a test asks, which takes no place of people.
     """
 
     base_id: str
@@ -34,6 +46,9 @@ class Target:
     base_digest: str = ""
     echoes: bool = False
     replica_id: str = ""
+    arm: ArmRoute | None = None
+    tenant_id: str = ""
+    testing: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import structlog
-from prometheus_client import Counter
 from pydantic import BaseModel, TypeAdapter, field_validator
 from pydantic import ValidationError as PydanticError
 from text_generation import AsyncClient
@@ -35,6 +34,7 @@ from text_generation.types import Parameters, Request, StreamResponse
 
 from chassis.errors import Invalid, SartorError
 from inference_proxy.engines.engine import (
+    WRONG_MODELS,
     AnswerBroken,
     EngineAway,
     EngineBusy,
@@ -51,12 +51,6 @@ from inference_proxy.engines.engine import (
 from schemas.http.model_server import IDENTITY, identity
 
 log = structlog.get_logger()
-
-WRONG_MODELS = Counter(
-    "inference_wrong_models_total", "Answers not given, as their engine named another model, or none.", ["why"]
-)
-for _why in ("another", "unnamed", "refused"):
-    WRONG_MODELS.labels(_why)  # an alert sees the first one only if there was a zero before
 
 FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 LONGEST_EVENT = 1024 * 1024

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from chassis.errors import WriteRefused
-from chassis.ids import derived_id
 from eventbus import Aggregate
+from registry.domain.names import model_name, name_of, version_id
+from registry.domain.parts import (
+    KEPT_LOAD_FAILURES,
+    LOADED,
+    Arm,
+    Awaited,
+    Decision,
+    Evaluation,
+    GatePolicy,
+    Lineage,
+    LoadFailure,
+    Replica,
+    State,
+)
 from schemas import (
-    CarriesDataset,
     EvaluationCompleted,
+    FinetuneArmFitted,
     FinetuneTrained,
-    Interval,
     ModelDeleted,
     ModelPromoted,
     ModelRegistered,
@@ -24,108 +34,15 @@ from schemas import (
     ModelWaiting,
     ObjectRef,
 )
-from schemas.datasets import flat
-
-State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
-Verdict = Literal["pass", "fail", "needs_human"]
-GatePolicy = Literal["auto", "approval", "advisory"]
-Outcome = Literal["promote", "reject", "retire", "wait"]
-
-LOADED: tuple[State, ...] = ("candidate", "awaiting_approval", "production")
-"""States in which a replica holds the model's adapter."""
-
-KEPT_LOAD_FAILURES = 10
-
-Awaited = Literal["evaluation", "approval", "replica"]
-
-# What may not stand in the suffix of a model's name: ':' separates its parts, '/' would split the path of its address.
-NOT_IN_SUFFIX = re.compile(r"[^\w.-]+")
-
-
-class Part(BaseModel):
-    """A value inside an aggregate."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Lineage(CarriesDataset, Part):
-    """What a model was made from, and how."""
-
-    base_digest: str
-    training_file: str
-    trained_tokens: int
-    train_seconds: float
-    metrics: dict[str, float]
-    hyperparameters: dict[str, float | int | str]
-    seed: int
-    method: str = "supervised"
-
-    dataset_id: ClassVar[object] = flat("dataset_id", str, "Models are found by it.")
-    dataset_manifest: ClassVar[object] = flat("manifest", ObjectRef, "Read by the release before.")
-
-
-class Evaluation(Part):
-    """What the evaluator found."""
-
-    evaluation_id: str
-    verdict: Verdict
-    reason: str
-    metric: str
-    scores: dict[str, Interval]
-    measured: dict[str, Interval] = Field(default_factory=dict)
-    evidence: ObjectRef
-    earlier_verdicts: int = 0
-
-
-class Decision(Part):
-    """One decision about a model: what, by whom, when (Unix seconds), why."""
-
-    outcome: Outcome
-    by: str
-    at: int
-    note: str = ""
-
-
-class Replica(Part):
-    """A replica that proved it holds the model's adapter, since `at` (Unix seconds)."""
-
-    replica_id: str
-    replica_url: str
-    fingerprint_delta: float
-    base_delta: float
-    at: int
-
-
-class LoadFailure(Part):
-    """A replica that could not take the model's adapter, since `at` (Unix seconds)."""
-
-    replica_id: str
-    replica_url: str
-    reason: str
-    permanent: bool
-    at: int
-
-    @property
-    def sentence(self) -> str:
-        """What happened, for the model's owner."""
-        then = "It will not be tried there again" if self.permanent else "It is tried again"
-        return f"Replica {self.replica_id} could not load the adapter: {self.reason.rstrip(' .')}. {then}."
-
-
-def model_name(base_model: str, organization: str, suffix: str, job_id: str) -> str:
-    """The name of a job's model: `ft:{base}:{organization}:{suffix}:{8 hex digits that follow from the job}`.
-
-    Characters of the suffix that have a meaning in names or addresses become `-`; it is cut at 64 characters.
-    """
-    short = derived_id("", job_id)[:8]
-    return f"ft:{base_model}:{organization}:{NOT_IN_SUFFIX.sub('-', suffix)[:64]}:{short}"
+from schemas.artifacts import ArmKind
 
 
 class Model(Aggregate):
-    """One model version: a base model with the adapter of one job, on its way through the gate.
+    """One model version on its way through the gate: a base model with the adapter of one job, or an arm of that job.
 
     `candidate -> (awaiting_approval) -> production -> retired`, or `rejected` before production. A promotion that was
-    decided waits in `promotion` until a replica holds the adapter.
+    decided waits in `promotion` until a replica holds the adapter. An arm is held by no replica: it waits for none,
+    and `adapter_id` and `adapter_manifest` are its own.
     """
 
     created_at: int
@@ -137,6 +54,7 @@ class Model(Aggregate):
     adapter_id: str
     adapter_manifest: ObjectRef
     lineage: Lineage
+    arm: Arm | None = None
     evaluation: Evaluation | None = None
     promotion: Decision | None = None
     decisions: list[Decision] = Field(default_factory=list)
@@ -173,21 +91,48 @@ class Model(Aggregate):
             lineage=Lineage(**{name: facts[name] for name in Lineage.model_fields}),
             waiting_since=at,
         )
-        model.record(
-            ModelRegistered(
-                tenant_id=model.tenant_id,
-                model_id=model.id,
-                job_id=model.job_id,
-                base_model=model.base_model,
-                adapter_id=model.adapter_id,
-                adapter_manifest=model.adapter_manifest,
-                dataset=trained.dataset,
-                owner=model.owner,
-                method=trained.method,
-                metrics=trained.metrics,
-            )
-        )
+        model._say_registered()
         return model
+
+    @classmethod
+    def register_arm(cls, fitted: FinetuneArmFitted, organization: str, at: int) -> Model:
+        """The candidate that follows from a fitted arm; see `register`."""
+        name = model_name(fitted.base_model, organization, fitted.suffix, fitted.job_id)
+        model = cls(
+            id=version_id(name, fitted.arm),
+            tenant_id=fitted.tenant_id,
+            created_at=at,
+            owner=fitted.owner,
+            organization=organization,
+            job_id=fitted.job_id,
+            base_model=fitted.base_model,
+            adapter_id=fitted.arm_id,
+            adapter_manifest=fitted.arm_manifest,
+            lineage=Lineage(
+                base_digest="",
+                training_file=fitted.training_file,
+                trained_tokens=0,
+                train_seconds=fitted.fit_seconds,
+                metrics=fitted.metrics,
+                hyperparameters={},
+                seed=fitted.seed,
+                dataset=fitted.dataset,
+            ),
+            arm=Arm(kind=fitted.arm, embedder=fitted.embedder, rows=fitted.rows),
+            waiting_since=at,
+        )
+        model._say_registered()
+        return model
+
+    @property
+    def name(self) -> str:
+        """The name it serves under: its id, but for an arm."""
+        return name_of(self.id) if self.arm else self.id
+
+    @property
+    def arm_kind(self) -> ArmKind | None:
+        """How it answers where it is an arm; None of an adapter."""
+        return self.arm.kind if self.arm else None
 
     @property
     def waiting_for(self) -> Awaited | None:
@@ -206,21 +151,31 @@ class Model(Aggregate):
         """Take the evaluation and let the gate decide by the tenant's policy.
 
         `auto` follows the verdict and asks a person where it is `needs_human`; `approval` asks a person whatever the
-        verdict; `advisory` promotes whatever the verdict. An evaluation of a decided model changes nothing.
+        verdict; `advisory` promotes whatever the verdict. Where an arm that serves the name does as well, it goes on
+        serving, unless a person decides. An evaluation of a decided model changes nothing.
+
+        Args:
+            completed: the evaluation; its `beaten_by` is believed, so who calls looks whether such an arm serves.
+            gate: the tenant's policy.
+            at: now, in Unix seconds.
         """
         if self.state != "candidate" or self.evaluation is not None:
             return
         facts = completed.model_dump()
         self.evaluation = Evaluation(**{name: facts[name] for name in Evaluation.model_fields})
-        if gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):
+        why = " ".join(filter(None, (completed.reason, self.evaluation.comparison)))
+        failed = gate == "auto" and completed.verdict == "fail"
+        if completed.beaten_by and gate != "approval" and not failed:
+            self._reject(Decision(outcome="reject", by="gate", at=at, note=why), why, code="arm_is_better")
+        elif gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):
             self._decide_promotion(Decision(outcome="promote", by="gate", at=at, note=completed.reason))
-        elif gate == "auto" and completed.verdict == "fail":
+        elif failed:
             self._reject(Decision(outcome="reject", by="gate", at=at, note=completed.reason), completed.reason)
         else:
             self.state = "awaiting_approval"
-            self._keep(Decision(outcome="wait", by="gate", at=at, note=completed.reason))
+            self._keep(Decision(outcome="wait", by="gate", at=at, note=why))
             self.waiting_since = at
-            self._say_waiting(completed.reason)
+            self._say_waiting(why)
 
     def approve(self, by: str, note: str, at: int) -> None:
         """A person lets the model through.
@@ -253,12 +208,19 @@ class Model(Aggregate):
         self.waiting_since = None
         self.ended_at = at
         self._keep(Decision(outcome="retire", by=by, at=at, note=note))
-        self.record(ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id))
+        self.record(
+            ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id, arm=self.arm_kind)
+        )
 
-    def delete(self, by: str, at: int) -> None:
+    def delete(self, by: str, at: int, name: str = "") -> None:
         """Its owner takes it back: it is out of use for good, and what was made for it alone is wanted no more.
 
         Nothing happens to one that was deleted before.
+
+        Args:
+            by: who does.
+            at: now, in Unix seconds.
+            name: its name, where that is taken back with every version of it.
         """
         if self.deleted_at is not None:
             return
@@ -269,7 +231,14 @@ class Model(Aggregate):
             self.retire(by, note, at)
         self.deleted_at = at
         self.record(
-            ModelDeleted(tenant_id=self.tenant_id, model_id=self.id, job_id=self.job_id, adapter_id=self.adapter_id)
+            ModelDeleted(
+                tenant_id=self.tenant_id,
+                model_id=self.id,
+                job_id=self.job_id,
+                adapter_id=self.adapter_id,
+                arm=self.arm_kind,
+                name=name,
+            )
         )
 
     def lose_rows(self, at: int) -> None:
@@ -332,7 +301,7 @@ class Model(Aggregate):
             self._say_waiting(self.load_failures[-1].sentence if self.load_failures else "")
 
     def _promote_if_held(self, at: int) -> None:
-        held = any(one.replica_id in self._proven for one in self.replicas)
+        held = self.arm is not None or any(one.replica_id in self._proven for one in self.replicas)
         if self.promotion is None or not held or self.state == "production":
             return
         self.state = "production"
@@ -346,6 +315,8 @@ class Model(Aggregate):
                 base_model=self.base_model,
                 adapter_id=self.adapter_id,
                 decided_by=self.promotion.by,
+                name=self.name if self.arm else "",
+                arm=self.arm_kind,
             )
         )
 
@@ -364,6 +335,25 @@ class Model(Aggregate):
                 reason=reason,
                 evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
                 code=code,
+                arm=self.arm_kind,
+            )
+        )
+
+    def _say_registered(self) -> None:
+        self.record(
+            ModelRegistered(
+                tenant_id=self.tenant_id,
+                model_id=self.id,
+                job_id=self.job_id,
+                base_model=self.base_model,
+                adapter_id=self.adapter_id,
+                adapter_manifest=self.adapter_manifest,
+                dataset=self.lineage.dataset,
+                owner=self.owner,
+                method=self.lineage.method,
+                metrics=self.lineage.metrics,
+                name=self.name if self.arm else "",
+                arm=self.arm_kind,
             )
         )
 
@@ -380,6 +370,7 @@ class Model(Aggregate):
                 revision=self.waits,
                 reason=reason,
                 evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
+                arm=self.arm_kind,
             )
         )
 

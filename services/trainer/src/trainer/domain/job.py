@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from chassis.errors import Conflict, WriteRefused
 from eventbus import Aggregate
@@ -12,6 +12,7 @@ from schemas import (
     DatasetPrepared,
     DatasetRef,
     FinetuneAdapterDeleted,
+    FinetuneArmFitted,
     FinetuneCancelled,
     FinetuneFailed,
     FinetuneRequested,
@@ -19,85 +20,10 @@ from schemas import (
     FinetuneSucceeded,
     FinetuneTrained,
     ModelWaiting,
-    ObjectRef,
 )
-
-State = Literal["waiting_for_dataset", "queued", "paused", "running", "evaluating", "succeeded", "failed", "cancelled"]
-Trigger = Literal["request", "upload", "labels", "feedback", "drift"]
-
-ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
-CLAIMABLE: tuple[State, ...] = ("queued", "running")
-OPEN: tuple[State, ...] = ("waiting_for_dataset", "queued", "paused", "running", "evaluating")
-
-OPENAI_STATUS: dict[State, str] = {
-    "waiting_for_dataset": "validating_files",
-    "queued": "queued",
-    "paused": "queued",
-    "running": "running",
-    "evaluating": "running",
-    "succeeded": "succeeded",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
-
-
-class Failure(BaseModel):
-    """Why a job failed, in OpenAI's shape."""
-
-    code: str
-    message: str
-    param: str | None = None
-
-
-class Text(BaseModel):
-    """Text without answers that a file became: a document, or rows of texts.
-
-    Attributes:
-        file_id: the file.
-        kind: a document is one UTF-8 text, `rows` are JSONL of `{"text": …}`.
-        object: where it lies.
-        rows: how many there are, where there are rows.
-    """
-
-    file_id: str
-    kind: Literal["document", "rows"]
-    object: ObjectRef
-    rows: int = 0
-
-    @property
-    def dataset(self) -> DatasetRef:
-        """The text as what is learned from and, a part of it, tested on."""
-        return DatasetRef(
-            dataset_id=self.file_id, task="generation", manifest=self.object, train=self.object, heldout=self.object
-        )
-
-
-class Checkpoint(BaseModel):
-    """A checkpoint that a job can go on from."""
-
-    step: int
-    manifest: ObjectRef
-
-
-class Adapter(BaseModel):
-    """What a finished run made."""
-
-    adapter_id: str
-    manifest: ObjectRef
-    bytes: int = 0
-    base_digest: str
-    trained_tokens: int
-    train_seconds: float
-    metrics: dict[str, float]
-
-
-class GateWait(BaseModel):
-    """What the model that a job made waits for, as the registry said last."""
-
-    waiting_for: Literal["evaluation", "approval", "replica"] = "evaluation"
-    model_id: str = ""
-    reason: str = ""
-    revision: int = 0
+from trainer.domain.arm import ArmOfJob, FittedArm
+from trainer.domain.parts import Adapter, Checkpoint, Failure, GateWait, Text
+from trainer.domain.states import CLAIMABLE, ENDED, State, Trigger
 
 
 class Job(Aggregate):
@@ -129,6 +55,8 @@ class Job(Aggregate):
     earlier_checkpoint: Checkpoint | None = None
     adapter: Adapter | None = None
     adapter_files: Literal["kept", "unwanted", "deleted"] = "kept"
+    arm: ArmOfJob = Field(default_factory=ArmOfJob)
+    setback: Failure | None = None
     trained_tokens: int | None = None
     estimated_finish: int | None = None
     finished_at: int | None = None
@@ -139,6 +67,15 @@ class Job(Aggregate):
     def ended(self) -> bool:
         """Whether the state is final."""
         return self.state in ENDED
+
+    @property
+    def answers_by(self) -> str | None:
+        """How its model answers: by its adapter, or by its arm of which kind; None while it does not."""
+        if self.fine_tuned_model is None:
+            return None
+        if self.state == "succeeded" and self.setback is None:
+            return "adapter"
+        return self.arm.kind if self.arm.state == "serving" else None
 
     @property
     def has_data(self) -> bool:
@@ -259,21 +196,75 @@ class Job(Aggregate):
 
     def wait(self, waiting: ModelWaiting, at: int) -> None:
         """The registry says what its model waits for; what was said before that, or comes too late, changes nothing."""
-        if self.state != "evaluating" or waiting.revision <= self.gate.revision:
-            return
-        if waiting.waiting_for != self.gate.waiting_for:
-            self.since = at
-        self.gate = GateWait(
-            waiting_for=waiting.waiting_for,
-            model_id=waiting.model_id,
-            reason=waiting.reason,
-            revision=waiting.revision,
-        )
-
-    def succeed(self, model_id: str, at: int) -> None:
-        """Its model answers."""
         if self.ended:
             return
+        if waiting.arm is not None:
+            self.arm.wait(waiting, at)
+        elif self.state == "evaluating" and self.gate.hears(waiting):
+            if waiting.waiting_for != self.gate.waiting_for:
+                self.since = at
+            self.gate = GateWait.of(waiting)
+
+    def expect_arm(self) -> None:
+        """It is queued with rows: a quick way to answer is fitted to them beside training."""
+        if self.dataset is not None and not self.ended:
+            self.arm.expect()
+
+    def take_arm(self, fitted: FittedArm) -> None:
+        """An arm is stored: hand it over to be tested, unless it is too late; `arm.made` tells which the job has."""
+        if self.ended or self.arm.state != "to_fit":
+            return
+        self.arm.take(fitted)
+        self.record(
+            FinetuneArmFitted(
+                tenant_id=self.tenant_id,
+                job_id=self.id,
+                owner=self.owner,
+                base_model=self.base_model,
+                suffix=self.suffix,
+                arm=fitted.kind,
+                arm_id=fitted.arm_id,
+                arm_manifest=fitted.manifest,
+                embedder=fitted.embedder,
+                dataset=self.learns_from,
+                training_file=self.training_file,
+                rows=fitted.rows,
+                fit_seconds=fitted.fit_seconds,
+                metrics=fitted.metrics,
+                seed=self.seed,
+            )
+        )
+
+    def give_up_arm(self, at: int) -> None:
+        """None is fitted: the job goes on as it would without; one that waited for nothing else ends."""
+        if self.arm.state == "to_fit":
+            self.arm.end()
+            self._settle(at)
+
+    def answer_by_arm(self, name: str, at: int) -> None:
+        """Its arm was let through: the model answers, whatever becomes of the training."""
+        if self.arm.state != "fitted":
+            return
+        self.arm.serve()
+        if not self.ended:
+            self.fine_tuned_model = name
+            self._settle(at)
+
+    def lose_arm(self, at: int) -> None:
+        """Its arm was refused, or taken back: its files are to be removed, and only the adapter may answer."""
+        self.arm.end()
+        if not self.ended:
+            self.fine_tuned_model = None
+            self._settle(at)
+
+    def succeed(self, model_id: str, at: int) -> None:
+        """Its model answers by its adapter."""
+        if self.ended:
+            return
+        self.arm.stop_fitting()
+        self._succeed(model_id, at)
+
+    def _succeed(self, model_id: str, at: int) -> None:
         self.state, self.fine_tuned_model, self.finished_at = "succeeded", model_id, at
         self.record(FinetuneSucceeded(tenant_id=self.tenant_id, job_id=self.id, model_id=model_id, method=self.method))
 
@@ -282,9 +273,35 @@ class Job(Aggregate):
         if self.ended:
             return
         self.state, self.error, self.finished_at = "failed", failure, at
-        self.discard_adapter()
+        self._leave_nothing()
         event = FinetuneFailed(tenant_id=self.tenant_id, job_id=self.id, code=failure.code, message=failure.message)
         self.record(event)
+
+    def come_to_nothing(self, failure: Failure, at: int) -> None:
+        """Its training is given up, or its adapter refused: it is over, once its arm is decided.
+
+        It succeeds where the arm answers, and fails where there is none.
+        """
+        if self.ended or self.setback is not None:
+            return
+        self.setback = failure
+        self.discard_adapter()
+        self._enter("awaiting_arm", at)
+        self._settle(at)
+
+    def _settle(self, at: int) -> None:
+        """Its arm is decided: where the training came to nothing, nothing else is waited for."""
+        if self.state != "awaiting_arm" or self.arm.undecided or self.setback is None:
+            return
+        if self.arm.state == "serving" and self.fine_tuned_model is not None:
+            self._succeed(self.fine_tuned_model, at)
+        else:
+            self.fail(self.setback, at)
+
+    def _leave_nothing(self) -> None:
+        self.fine_tuned_model = None
+        self.discard_adapter()
+        self.arm.end()
 
     def discard_adapter(self) -> None:
         """Its model will not be served any more: the adapter's files are to be removed."""
@@ -293,7 +310,7 @@ class Job(Aggregate):
 
     def leave_adapter(self, adapter: Adapter) -> None:
         """An attempt stored an adapter after the job was over: its files are to be removed."""
-        if self.ended and self.adapter is None:
+        if (self.ended or self.state == "awaiting_arm") and self.adapter is None:
             self.adapter, self.adapter_files = adapter, "unwanted"
 
     def lose_adapter(self) -> None:
@@ -310,9 +327,10 @@ class Job(Aggregate):
         return self.state in ("queued", "paused", "running") and data_id in used
 
     def lose_data(self, data_id: str, failure: Failure, at: int) -> None:
-        """A dataset version or text is deleted: a job that rests on it fails, one that is trained by now does not."""
+        """A dataset version or text is deleted: the training of a job that rests on it comes to nothing."""
         if self.rests_on(data_id):
-            self.fail(failure, at)
+            self.arm.stop_fitting()
+            self.come_to_nothing(failure, at)
 
     def give_place(self, at: int) -> None:
         """Others wait: its run ends at a checkpoint, and it goes on from there in its turn."""
@@ -322,11 +340,11 @@ class Job(Aggregate):
     def fail_training(self, failure: Failure, at: int) -> None:
         """Its training is given up; one whose adapter is stored has not failed."""
         if self.state != "evaluating":
-            self.fail(failure, at)
+            self.come_to_nothing(failure, at)
 
     def may_be_given_up(self, fence: int) -> bool:
-        """Whether `fail_training`, under that claim, would fail it."""
-        return self.lease.fence == fence and self.state != "evaluating" and not self.ended
+        """Whether `fail_training`, under that claim, would end its training."""
+        return self.lease.fence == fence and self.state not in ("evaluating", "awaiting_arm", *ENDED)
 
     def may_be_handed_over(self, fence: int) -> bool:
         """Whether `train`, under that claim, would hand it over."""
@@ -342,7 +360,7 @@ class Job(Aggregate):
             return
         self._not_ended("cancelled")
         self.state, self.finished_at = "cancelled", at
-        self.discard_adapter()
+        self._leave_nothing()
         self.record(FinetuneCancelled(tenant_id=self.tenant_id, job_id=self.id))
 
     def pause(self, at: int) -> None:
@@ -352,7 +370,7 @@ class Job(Aggregate):
             Conflict: it is over, or being tested already.
         """
         self._not_ended("paused")
-        if self.state == "evaluating":
+        if self.state in ("evaluating", "awaiting_arm"):
             raise Conflict(f"Job '{self.id}' is trained and being tested; it cannot be paused any more.")
         if self.state != "paused":
             self.paused_from = "waiting_for_dataset" if self.state == "waiting_for_dataset" else "queued"

@@ -1,0 +1,289 @@
+"""Pages of a model that answers by an arm before, or instead of, its fine-tune: one model, and what answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from console_harness import CARD, FILE, MODEL, OWN, STEP, WAITS, Harness, at, event, page, token_of
+
+from chassis.errors import Transient
+from chassis.ids import now
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+UPLOADED = 1_700_000_000
+SCORE = {"value": 0.875, "low": 0.75, "high": 0.9375, "n": 72}
+TESTED = {"metric": "accuracy", "scores": {"candidate": SCORE, "base": {**SCORE, "value": 0.25}}}
+ADAPTER = {**CARD, "name": MODEL, "arm": None, "serves": False, "state": "candidate", "created_at": UPLOADED + 90}
+ARM = {
+    **CARD,
+    "id": f"{MODEL}@nearest",
+    "name": MODEL,
+    "arm": "nearest",
+    "serves": True,
+    "evaluation": TESTED,
+    "promoted_at": UPLOADED + 8,
+}
+UNDECIDED = {**ARM, "serves": False, "state": "awaiting_approval", "waiting_for": "approval", "promoted_at": None}
+ANSWERS: dict[str, Any] = {"fine_tuned_model": MODEL, "answers_by": "nearest"}
+VERSIONS = ("GET", "/v1/registry/models")
+
+
+def text_of(html: str, place: str) -> str:
+    """What stands in the element of an id, without its tags; empty where it is hidden."""
+    found = re.search(rf'<(\w+) id="{place}"([^>]*)>(.*?)</\1>', html, re.DOTALL)
+    assert found, place
+    return "" if " hidden" in found[2] else " ".join(re.sub(r"<[^>]+>", "", found[3]).split())
+
+
+async def progress_of(harness: Harness, **answers: Any) -> str:
+    browser = await harness.sign_in()
+    harness.services.answers["GET", "/v1/files/file-1"] = {**FILE, "created_at": UPLOADED}
+    harness.services.answers["GET", "/v1/fine_tuning/jobs"] = page(at(**answers))
+    return (await browser.get("/files/file-1")).text
+
+
+@pytest.mark.parametrize(
+    ("job", "better"),
+    [
+        ({"stage": "training"}, "A better one is on its way."),
+        ({"stage": "training", "estimated_finish": 230}, "A better one in about 4 minutes."),
+        ({"stage": "training", "estimated_finish": 30}, "A better one in about a minute."),
+        ({"stage": "training", "estimated_finish": -30}, "A better one is on its way."),
+        ({"stage": "awaiting_approval", "waiting_for": WAITS}, "A better one waits for a decision."),
+    ],
+)
+async def test_a_model_that_answers_while_it_is_trained_can_be_asked(
+    harness: Harness, job: dict[str, Any], better: str
+) -> None:
+    harness.services.answers[VERSIONS] = page(ARM)
+    finish = {"estimated_finish": now() + job["estimated_finish"]} if "estimated_finish" in job else {}
+    shown = await progress_of(harness, **{**ANSWERS, **job, **finish})
+    assert text_of(shown, "first-answer") == "First answer after 8 s"
+    assert text_of(shown, "answers") == "Your model answers now by its nearest rows."
+    assert text_of(shown, "better") == better
+    assert "Chat with your model" in text_of(shown, "ready")
+    assert f'href="/chat?model={quote(MODEL, safe="")}"' in shown
+    assert harness.services.of(*VERSIONS)[-1].query == {"name": MODEL}
+    assert 'id="answers" role="status" aria-live="polite"' in shown
+
+
+async def test_nothing_is_promised_before_a_version_answers(harness: Harness) -> None:
+    shown = await progress_of(harness, stage="training", answers_by=None)
+    assert [text_of(shown, place) for place in ("first-answer", "answers", "better", "ready")] == [""] * 4
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (119, "119 s"), (150, "2 minutes")])
+async def test_the_first_answer_is_that_of_the_version_that_served_first(
+    harness: Harness, seconds: int, said: str
+) -> None:
+    first, second = ({**ARM, "promoted_at": UPLOADED + after} for after in (seconds, seconds + 400))
+    harness.services.answers[VERSIONS] = page(second, first, {**ARM, "job_id": "ftjob-2", "promoted_at": UPLOADED})
+    shown = await progress_of(harness, **ANSWERS, stage="training")
+    assert text_of(shown, "first-answer") == f"First answer after {said}"
+
+
+async def test_an_arm_and_a_fine_tune_are_two_decisions_with_names(harness: Harness) -> None:
+    waiting = [UNDECIDED, {**ADAPTER, "state": "awaiting_approval", "waiting_for": "approval"}]
+    harness.services.answers[VERSIONS] = page(*waiting)
+    shown = await progress_of(harness, stage="awaiting_approval", waiting_for=WAITS)
+    home = (await (await harness.sign_in()).get("/")).text
+    for html in (shown, home):
+        assert html.count("See the evidence and decide") == 2
+        assert f'href="/models/{quote(MODEL + "@nearest", safe="")}"' in html
+        assert "about quick answers by its nearest rows" in html
+        assert "about fine-tune" in html
+    assert "hidden" in shown.split('<progress id="bar"')[1].split(">")[0]
+    assert f"<strong>Quick answers by its nearest rows</strong> of <code>{MODEL}</code>" in home
+
+
+async def test_an_arm_that_waits_for_a_decision_does_not_stop_the_bar(harness: Harness) -> None:
+    harness.services.answers[VERSIONS] = page(UNDECIDED)
+    harness.services.answers["GET", "/v1/fine_tuning/jobs/ftjob-1/events"] = page(STEP)
+    shown = await progress_of(harness, stage="training", waiting_for=WAITS)
+    assert "step 3 of 6" in shown
+    assert text_of(shown, "undecided").startswith("Quick answers by its nearest rows: See the evidence and decide")
+    assert "hidden" not in shown.split('<progress id="bar"')[1].split(">")[0]
+    assert "an owner or approver" not in text_of(shown, "waiting")
+
+
+async def test_the_stream_tells_when_the_first_answer_is_there_and_asks_for_versions_only_then(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.routes.home.POLL_SECONDS", 0.01)
+    browser = await harness.sign_in()
+    jobs, events = ("GET", "/v1/fine_tuning/jobs"), ("GET", "/v1/fine_tuning/jobs/ftjob-1/events")
+    harness.services.answers |= {
+        ("GET", "/v1/files/file-1"): {**FILE, "created_at": UPLOADED},
+        jobs: page(at("training")),
+        events: page(STEP),
+        VERSIONS: page(),
+    }
+    states, asked = [], []
+    async with browser.stream("GET", "/files/file-1/events") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith(": nothing new"):
+                asked.append(len(harness.services.of(*VERSIONS)))
+            if line.startswith("data: "):
+                states.append(json.loads(line[6:]))
+            if len(asked) == 3 and len(states) == 1:
+                harness.services.answers |= {VERSIONS: page(UNDECIDED), events: page(event("It waits."), STEP)}
+            if len(states) == 2:
+                harness.services.answers |= {VERSIONS: page(ARM), jobs: page(at("training", **ANSWERS))}
+            if len(states) == 3:
+                break
+    assert asked[:3] == [1, 1, 1]
+    assert [state["undecided"] for state in states] == [{}, {UNDECIDED["id"]: "Quick answers by its nearest rows"}, {}]
+    assert [state["first_answer"] for state in states] == ["", "", "8 s"]
+    assert [state["model"] for state in states] == ["", "", MODEL]
+    assert not any(state["waits_for_people"] or state["over"] for state in states)
+
+
+async def test_a_registry_that_is_away_keeps_nobody_from_the_progress(harness: Harness) -> None:
+    harness.services.answers[VERSIONS] = Transient("away")
+    shown = await progress_of(harness, **ANSWERS, stage="training")
+    assert text_of(shown, "answers") == "Your model answers now by its nearest rows."
+    assert text_of(shown, "first-answer") == ""
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("head", "It goes on answering by its head: no fine-tune came of it that does better."),
+        ("adapter", ""),
+        (None, ""),
+    ],
+)
+async def test_a_job_at_its_end_says_what_goes_on_answering(harness: Harness, by: str | None, said: str) -> None:
+    harness.services.answers[VERSIONS] = page(ARM)
+    shown = await progress_of(harness, stage="ended", status="succeeded", **{**ANSWERS, "answers_by": by})
+    assert "Your model answers." in shown
+    assert text_of(shown, "answers") == said
+    assert text_of(shown, "better") == ""
+    assert text_of(shown, "first-answer") == "First answer after 8 s"
+
+
+async def test_what_was_refused_leads_to_the_fine_tune_rather_than_the_arm(harness: Harness) -> None:
+    refused = [{**card, "state": "rejected", "promoted_at": None} for card in (ARM, ADAPTER)]
+    harness.services.answers[VERSIONS] = page(*refused)
+    error = {"message": "Not better.", "code": "gate_rejected"}
+    shown = await progress_of(harness, stage="ended", status="failed", error=error)
+    assert f'id="refused-link" href="/models/{quote(MODEL, safe="")}"' in shown
+
+
+@pytest.mark.parametrize(
+    ("job", "said", "state"),
+    [
+        (
+            {"stage": "training", "answers_by": "nearest"},
+            "answers now by its nearest rows; a better one is on its way",
+            "answers; model being made",
+        ),
+        ({"stage": "ended", "status": "succeeded", "answers_by": "head"}, "answers by its head", "model in use"),
+        (
+            {"stage": "ended", "status": "succeeded", "answers_by": "adapter"},
+            "answers by its fine-tune",
+            "model in use",
+        ),
+    ],
+)
+async def test_the_first_page_has_one_item_for_a_model_and_says_what_answers(
+    harness: Harness, job: dict[str, Any], said: str, state: str
+) -> None:
+    browser = await harness.sign_in()
+    older = at("ended", id="ftjob-0", fine_tuned_model=MODEL, answers_by="head", status="succeeded")
+    harness.services.answers |= {
+        ("GET", "/v1/models"): page(OWN, {**OWN, "id": "support"}),
+        ("GET", "/v1/fine_tuning/jobs"): page({**at("training"), **ANSWERS, **job}, older),
+        VERSIONS: page(),
+    }
+    shown = (await browser.get("/")).text
+    assert shown.count(f"<code>{MODEL}</code>") == 1
+    assert f'<p class="hint">{said}</p>' in shown
+    assert f'<td class="state">{state}</td>' in shown
+
+
+async def test_the_versions_of_a_model_are_a_table_and_a_picture(harness: Harness) -> None:
+    browser = await harness.sign_in()
+    worse = {**TESTED, "scores": {"candidate": {**SCORE, "value": 0.5, "low": 0.25, "high": 0.75}}}
+    deleted = {**ARM, "id": f"{MODEL}@head", "arm": "head", "serves": False, "deleted_at": 1}
+    harness.services.answers |= {
+        VERSIONS: page({**ADAPTER, "state": "rejected", "evaluation": worse}, ARM, deleted),
+        ("GET", f"/v1/registry/models/{MODEL}@nearest"): ARM,
+    }
+    shown = (await browser.get(f"/models/{MODEL}@nearest")).text
+    assert f"<h1><code>{MODEL}</code></h1>" in shown
+    assert harness.services.of(*VERSIONS)[-1].query == {"name": MODEL}
+    assert harness.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": f"{MODEL}@nearest"}
+    table = shown.split('id="versions-title"')[1].split("<table")[1].split("</table>")[0]
+    rows = [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in table.split("<tr")[2:]]
+    assert [row.split("> ", 1)[-1] for row in rows] == [
+        "Quick answers by its nearest rows this page in use yes Accuracy 0.88 0.75 – 0.94 72",
+        "Fine-tune refused no Accuracy 0.50 0.25 – 0.75 72",
+    ]
+    assert f'href="/models/{quote(MODEL, safe="")}">Fine-tune</a>' in table
+    picture = shown.split('<svg class="versions"')[1].split("</svg>")[0]
+    assert "Quick answers by its nearest rows 0.88, between 0.75 and 0.94; Fine-tune 0.50" in picture
+    assert '<circle class="value ours" cx="271.0" cy="32" r="5">' in picture
+    assert '<line class="range" x1="86.0" x2="234.0" y1="78" y2="78">' in picture
+    assert "style=" not in shown
+    assert f'href="/models/{quote(MODEL + "@nearest", safe="")}/delete">Delete this version alone' in shown
+    assert f'href="/models/{quote(MODEL, safe="")}/delete">Delete this model' in shown
+
+
+async def test_a_fine_tune_alone_has_no_table_of_versions(harness: Harness) -> None:
+    harness.services.answers[VERSIONS] = page(CARD)
+    assert "versions-title" not in (await (await harness.sign_in()).get(f"/models/{MODEL}")).text
+
+
+async def test_measures_without_an_end_are_not_drawn(harness: Harness) -> None:
+    endless = {"metric": "heldout_perplexity", "scores": {"candidate": {**SCORE, "high": 12.0}}}
+    harness.services.answers[VERSIONS] = page({**ADAPTER, "evaluation": endless}, {**ARM, "evaluation": endless})
+    shown = (await (await harness.sign_in()).get(f"/models/{MODEL}")).text
+    assert "versions-title" in shown
+    assert '<svg class="versions"' not in shown
+
+
+async def test_a_decision_about_an_arm_lets_nothing_else_through(harness: Harness) -> None:
+    browser = await harness.sign_in()
+    place = f"/v1/registry/models/{UNDECIDED['id']}"
+    harness.services.answers |= {
+        ("GET", place): UNDECIDED,
+        ("POST", f"{place}/approve"): ARM,
+        VERSIONS: page(UNDECIDED, ADAPTER),
+    }
+    shown = (await browser.get(f"/models/{UNDECIDED['id']}")).text
+    assert "This is about quick answers by its nearest rows alone" in shown
+    form = {"form_token": token_of(shown), "model": UNDECIDED["id"], "approve": "1"}
+    assert f'name="model" value="{UNDECIDED["id"]}"' in shown
+    assert (await browser.post("/decide", data=form)).status_code == 303
+    assert [one.path for one in harness.services.asked if one.method == "POST"][-1:] == [f"{place}/approve"]
+
+
+async def test_the_list_of_models_says_which_version_each_is(harness: Harness) -> None:
+    harness.services.answers[VERSIONS] = page(ADAPTER, ARM)
+    shown = (await (await harness.sign_in()).get("/models")).text
+    assert shown.count(f"<code>{MODEL}</code>") == 2
+    assert "<td>Fine-tune</td>" in shown
+    assert '<td>Quick answers by its nearest rows <span class="hint">answers now</span></td>' in shown
+
+
+@pytest.mark.parametrize(
+    ("model_id", "says"),
+    [
+        (MODEL, "The model, with its fine-tune and its quick answers"),
+        (f"{MODEL}@nearest", "Quick answers by its nearest rows of this model alone"),
+    ],
+)
+async def test_what_goes_with_a_model_or_with_one_version_is_said(harness: Harness, model_id: str, says: str) -> None:
+    harness.services.answers["GET", f"/v1/registry/models/{model_id}"] = ARM
+    harness.services.answers["DELETE", f"/v1/models/{model_id}"] = {"deleted": True, "kept": []}
+    browser = await harness.sign_in()
+    asked = (await browser.get(f"/models/{model_id}/delete")).text
+    assert says in asked
+    await browser.post(f"/models/{model_id}/delete", data={"form_token": token_of(asked), "name": model_id})
+    assert len(harness.services.of("DELETE", f"/v1/models/{model_id}")) == 1

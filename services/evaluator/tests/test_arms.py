@@ -1,0 +1,445 @@
+"""Arms judged by themselves, and adapters judged beside the arm that serves their name, with no process beside."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from evaluator_world import BASE, LABELS, Messages, copies_the_examples, jsonl, label_of, right, rows, wrong
+
+from chassis.errors import Invalid, NotFound, SartorError, Transient
+from chassis.ids import new_id
+from evaluator.app import build
+from evaluator.settings import Settings
+from schemas import DatasetRef, EvaluationCompleted, ModelRegistered, ObjectRef, Task
+from schemas.artifacts import ArmKind, EmbedderFacts
+from schemas.http.registry import ArmRoute, ModelRoute
+from testkit import Space, eventually
+from testkit.alone import NOWHERE, Alone, alone
+from testkit.base_models import base_spec
+from testkit.stub_peer import StubPeer
+
+Says = Callable[[Messages], str]
+UNKNOWN = "The rows do not show that it knows them"
+
+
+def knows(share: int) -> Says:
+    """Right to all but every so many questions."""
+
+    def says(messages: Messages) -> str:
+        number = int(messages[-1]["content"].rsplit(maxsplit=1)[-1])
+        return "nonsense" if number % share == 0 else label_of(f"{number}")
+
+    return says
+
+
+@dataclass
+class Others(StubPeer):
+    """inference_proxy and registry, played.
+
+    Attributes:
+        says: by model, how it answers; who is not in it is not served.
+        ids: by model, the adapter or arm that it says has answered.
+        serving: by name, the arms that the registry knows of.
+        failing: by model, what it is always answered with.
+        held_up: by model, until when its answers but the first wait.
+        asked: how often each (model, question) was answered.
+        looked: what else was asked of either.
+        at_once, most_at_once: by model, questions that it has now, and had at most.
+    """
+
+    says: dict[str, Says] = field(default_factory=lambda: {BASE: wrong})
+    ids: dict[str, str] = field(default_factory=dict)
+    serving: dict[str, list[ModelRoute]] = field(default_factory=dict)
+    failing: dict[str, SartorError] = field(default_factory=dict)
+    held_up: dict[str, asyncio.Event] = field(default_factory=dict)
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    looked: list[str] = field(default_factory=list)
+    at_once: Counter[str] = field(default_factory=Counter)
+    most_at_once: Counter[str] = field(default_factory=Counter)
+
+    async def get(self, path: str, *ids: str, **options: Any) -> Any:
+        if path == "/internal/evaluation/answers":
+            return await self._answer(options["json"])
+        self.looked.append(path)
+        match path:
+            case "/internal/base_models/{}":
+                return base_spec(ids[0], context_length=512).model_dump()
+            case "/internal/arms/{}":
+                if ids[0] not in self.serving:
+                    raise NotFound("There is no such name.")
+                return [route.model_dump() for route in self.serving[ids[0]]]
+            case "/internal/evaluation/token_counts":
+                return {"tokens": len(options["json"]["text"].split())}
+        raise AssertionError(path)
+
+    async def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        model, question = body["model"], body["messages"][-1]["content"]
+        self.at_once[model] += 1
+        self.most_at_once[model] = max(self.most_at_once[model], self.at_once[model])
+        try:
+            await asyncio.sleep(0)
+            if model in self.held_up and self.questions(model):
+                await self.held_up[model].wait()
+        finally:
+            self.at_once[model] -= 1
+        if model in self.failing:
+            raise self.failing[model]
+        if model not in self.says:
+            raise Transient("The model is being loaded.", code="model_loading")
+        if question != ".":
+            self.asked[model, question] += 1
+        return {
+            "text": self.says[model](body["messages"]) if question != "." else ".",
+            "finish_reason": "stop",
+            "prompt_tokens": 3,
+            "completion_tokens": 1,
+            "adapter_id": self.ids.get(model),
+            "cost": 0.25,
+        }
+
+    def questions(self, model: str) -> int:
+        """How often it answered."""
+        return sum(count for (asked, _), count in self.asked.items() if asked == model)
+
+
+@dataclass
+class Lonely:
+    """An evaluator alone, and who it asks."""
+
+    service: Alone
+    others: Others
+    space: Space
+    tenant: str = field(default_factory=lambda: new_id("tenant_"))
+
+    def put(self, lines: Sequence[dict[str, Any]]) -> ObjectRef:
+        data, key = jsonl(list(lines)), f"tenants/{self.tenant}/datasets/{new_id('ds-')}/rows.jsonl"
+        self.service.objects.objects[key] = data
+        return ObjectRef(bucket="sartor", key=key, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+    def named(self) -> str:
+        return f"ft:{BASE}:acme::{new_id('')[:8]}"
+
+    async def register(
+        self,
+        heldout: Sequence[dict[str, Any]],
+        says: Says | None,
+        arm: ArmKind | None = None,
+        *,
+        train: Sequence[dict[str, Any]] | None = None,
+        task: Task = "classification",
+        name: str = "",
+    ) -> str:
+        """A version that comes to be tested; returns its id."""
+        name = name or self.named()
+        model_id = f"{name}@{arm}" if arm else name
+        train_ref = self.put(rows(1000, 60) if train is None else train)
+        event = ModelRegistered(
+            tenant_id=self.tenant,
+            model_id=model_id,
+            job_id=new_id("ftjob-"),
+            base_model=BASE,
+            adapter_id=new_id("arm-" if arm else "ad-"),
+            adapter_manifest=train_ref,
+            dataset=DatasetRef(task=task, train=train_ref, heldout=self.put(heldout)),
+            name=name if arm else "",
+            arm=arm,
+        )
+        self.others.ids[model_id] = event.adapter_id
+        if says is not None:
+            self.others.says[model_id] = says
+        await self.service.broker.tell(event)
+        return model_id
+
+    def serve(self, name: str, says: Says, kind: ArmKind = "head", state: Any = "production") -> str:
+        """An arm serves a name; returns the id of its version."""
+        version, manifest = f"{name}@{kind}", self.put(rows(0, 1))
+        embedder = EmbedderFacts(id="tiny", digest="00", dimensions=4)
+        self.others.serving[name] = [
+            ModelRoute(
+                model=name,
+                aliases=[],
+                tenant_id=self.tenant,
+                owner="",
+                base_model=BASE,
+                base_digest="d",
+                adapter_id=f"arm-of-{name}",
+                state=state,
+                replicas=[],
+                version=version,
+                arm=ArmRoute(kind=kind, manifest=manifest, embedder=embedder),
+            )
+        ]
+        self.others.says[version], self.others.ids[version] = says, f"arm-of-{name}"
+        return version
+
+    async def completed(self, model_id: str) -> EvaluationCompleted:
+        async def found() -> list[EvaluationCompleted]:
+            self.service.seconds += 1  # what was put off is due
+            return [one for one in self.service.broker.of(EvaluationCompleted) if one.model_id == model_id]
+
+        [event] = await eventually(found, within=20)
+        return event
+
+    async def shown(self, model_id: str) -> dict[str, Any]:
+        async with self.service.http(self.space.headers("evaluator", self.tenant)) as http:
+            found = (await http.get("/v1/evals/evaluations", params={"model": model_id})).json()["data"]
+            return dict(found[0]) if found else {}
+
+    async def evidence(self, event: EvaluationCompleted) -> dict[str, Any]:
+        async with self.service.http(self.space.headers("evaluator", self.tenant)) as http:
+            answer = await http.get(f"/v1/evals/evaluations/{event.evaluation_id}/evidence")
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest_asyncio.fixture
+async def evaluator(folder: Path) -> AsyncIterator[Lonely]:
+    others, space = Others(), Space(NOWHERE, folder)
+    settings = space.settings(
+        Settings,
+        "evaluator",
+        evaluator_slots=1,
+        evaluator_parallel=4,
+        evaluator_arm_parallel=3,
+        evaluator_poll_seconds=0.02,
+        evaluator_retry_seconds=0.1,
+        evaluator_attempts=2,
+    )
+    async with alone(build, settings, peers={"inference_proxy": others, "registry": others}) as service:
+        yield Lonely(service, others, space)
+
+
+async def test_an_arm_that_knows_the_rows_passes_by_its_own_answers(evaluator: Lonely) -> None:
+    model = await evaluator.register(rows(0, 100), knows(10), "head")
+    event = await evaluator.completed(model)
+    assert (event.verdict, event.metric, event.beaten_by) == ("pass", "accuracy", None), event.reason
+    assert {name: score.value for name, score in event.scores.items()} == {"candidate": 0.9}
+    assert event.reason.startswith("On 100 held-out rows the head got 90 right and always giving one answer got 3")
+    assert {asked for asked, _ in evaluator.others.asked} == {model}, "people wait for it: nobody else is asked"
+    assert evaluator.others.looked == [], "it has no base model to count tokens with, and no arm beside it"
+    assert set(evaluator.others.asked.values()) == {1}
+    assert 1 < evaluator.others.most_at_once[model] <= 3
+    evidence = await evaluator.evidence(event)
+    assert evidence["suite"] == {"name": "heldout_arm", "version": 1}
+    assert (evidence["arm"], evidence["rows_counted"]) == ("head", 100)
+    assert set(evidence["differences"]) == {"candidate - commonest answer"}
+    assert "serving_arm" not in evidence
+    shown = await evaluator.shown(model)
+    assert (shown["arm"], shown["name"], shown["model"]) == ("head", model.removesuffix("@head"), model)
+    assert shown["progress"] == {"done": 100, "total": 100}
+
+
+@pytest.mark.parametrize(
+    ("heldout", "says", "told"),
+    [
+        (rows(0, 30), lambda _: LABELS[0], "+0.0 points"),
+        (rows(0, 30), wrong, "-33.3 points"),
+        (rows(0, 9), right, "only 9 held-out rows, too few to decide (at least 10 needed)"),
+        (rows(0, 12), knows(2), "chance alone does as well"),
+        ([], right, "No held-out row could be tested"),
+    ],
+    ids=["always one answer", "wrong", "few rows", "unclear", "no rows"],
+)
+async def test_what_does_not_show_that_an_arm_knows_the_rows_fails_and_no_person_is_asked(
+    evaluator: Lonely, heldout: list[dict[str, Any]], says: Says, told: str
+) -> None:
+    event = await evaluator.completed(await evaluator.register(heldout, says, "nearest"))
+    assert event.verdict == "fail"
+    assert UNKNOWN in event.reason
+    assert told in event.reason
+
+
+async def test_an_arm_that_is_answered_for_by_another_fails(evaluator: Lonely) -> None:
+    name = evaluator.named()
+    evaluator.others.says[f"{name}@head"] = right
+    model = await evaluator.register(rows(0, 12), None, "head", name=name)
+    evaluator.others.ids[model] = "arm-of-another"
+    event = await evaluator.completed(model)
+    assert (event.verdict, event.scores) == ("fail", {})
+    assert "arm-of-another" in event.reason
+    assert UNKNOWN in event.reason
+
+
+async def test_an_arm_is_waited_for_alone_though_its_base_model_is_away(evaluator: Lonely) -> None:
+    del evaluator.others.says[BASE]
+    model = await evaluator.register(rows(0, 12), None, "head")
+
+    async def put_off() -> bool:
+        return "cannot be asked" in ((await evaluator.shown(model)).get("last_error") or "")
+
+    await eventually(put_off, within=20)
+    evaluator.others.says[model] = right
+    event = await evaluator.completed(model)
+    assert event.verdict == "pass", event.reason
+    assert (await evaluator.shown(model))["attempts"] == 1
+
+
+async def test_an_arm_never_waits_for_the_tests_of_adapters(evaluator: Lonely) -> None:
+    """One worker is all they have, and they have asked as much as may be asked at a time."""
+    evaluator.others.held_up[BASE] = asyncio.Event()
+    adapters = [await evaluator.register(rows(0, 20), right) for _ in range(3)]
+    await eventually(lambda: evaluator.others.at_once[BASE] == 4)
+    arm = await evaluator.register(rows(0, 20), right, "head")
+    assert (await evaluator.completed(arm)).verdict == "pass"
+    assert not [one for one in evaluator.service.broker.of(EvaluationCompleted) if one.model_id in adapters]
+    evaluator.others.held_up.pop(BASE).set()
+    for adapter in adapters:
+        assert (await evaluator.completed(adapter)).verdict == "pass"
+
+
+def text_rows(first: int, count: int, answer: Callable[[int], str]) -> list[dict[str, Any]]:
+    return [
+        {"messages": [{"role": "user", "content": f"n {number}"}, {"role": "assistant", "content": answer(number)}]}
+        for number in range(first, first + count)
+    ]
+
+
+FORMS = (
+    "You may return it within thirty days in its own box.",
+    "The parcel leaves our warehouse on the next working day.",
+    "Your invoice is in the account under orders, as a PDF.",
+)
+
+
+def form(number: int) -> str:
+    return FORMS[number % 3]
+
+
+def lookalike(number: int) -> str:
+    return f"Dear customer, we thank you for your letter about article {hashlib.md5(b'%d' % number).hexdigest()[:10]}."
+
+
+async def test_free_text_passes_where_it_is_right_and_not_where_it_is_only_written_alike(evaluator: Lonely) -> None:
+    def of(messages: Messages) -> int:
+        return int(messages[-1]["content"].split()[-1])
+
+    good = await evaluator.register(
+        text_rows(0, 30, form),
+        lambda messages: form(of(messages)),
+        "nearest",
+        train=text_rows(100, 60, form),
+        task="generation",
+    )
+    event = await evaluator.completed(good)
+    assert (event.verdict, event.metric) == ("pass", "chrF"), event.reason
+    assert "the nearest training row reached chrF 100.0" in event.reason
+    alike = await evaluator.register(
+        text_rows(0, 30, lookalike),
+        lambda messages: lookalike(of(messages))[:-6] + "?????.",
+        "nearest",
+        train=text_rows(100, 60, lambda number: f"{lookalike(number)} Bye, {number}."),
+        task="generation",
+    )
+    event = await evaluator.completed(alike)
+    evidence = await evaluator.evidence(event)
+    assert evidence["differences"]["candidate - commonest answer"]["low"] > 0, "better than any one answer"
+    assert event.verdict == "fail", event.reason
+    assert "% of what that lacks, and 50 % are needed" in event.reason
+
+
+async def test_an_adapter_is_tested_beside_the_arm_that_serves_its_name(evaluator: Lonely) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, right)
+    evaluator.others.says[BASE] = copies_the_examples
+    model = await evaluator.register(rows(0, 60), right, name=name)
+    event = await evaluator.completed(model)
+    assert (event.verdict, event.beaten_by) == ("pass", "head"), event.reason
+    assert set(event.scores) == {"base", "few_shot", "candidate", "head"}
+    assert {score.n for score in event.scores.values()} == {60}
+    assert "and the head, which answers meanwhile, got 60 right" in event.reason
+    assert "The head goes on answering" in event.reason
+    assert evaluator.others.questions(version) == 60
+    assert {question for asked, question in evaluator.others.asked if asked == version} == {
+        question for asked, question in evaluator.others.asked if asked == model
+    }
+    evidence = await evaluator.evidence(event)
+    assert evidence["serving_arm"] == {
+        "kind": "head",
+        "version": version,
+        "arm_id": f"arm-of-{name}",
+        "away": None,
+        "goes_on": True,
+        "better_beyond_doubt": [],
+    }
+    assert evidence["rows"][0]["answers"]["head"]["scores"] == {"accuracy": 1.0}
+    assert (await evaluator.shown(model))["beaten_by"] == "head"
+    assert event.cost == 0.25 * 60 * 4
+
+
+async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else_is_better_is_said(
+    evaluator: Lonely,
+) -> None:
+    name = evaluator.named()
+    evaluator.serve(name, knows(3), "nearest")
+    evaluator.others.says[BASE] = copies_the_examples
+    event = await evaluator.completed(await evaluator.register(rows(0, 60), right, name=name))
+    assert (event.verdict, event.beaten_by) == ("pass", None), event.reason
+    assert "against the nearest training row" in event.reason
+    assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
+
+
+async def test_an_arm_that_is_only_tested_yet_is_not_asked(evaluator: Lonely) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, right, state="candidate")
+    event = await evaluator.completed(await evaluator.register(rows(0, 20), right, name=name))
+    assert set(event.scores) == {"base", "few_shot", "candidate"}
+    assert evaluator.others.questions(version) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFound("The model is retired."),
+        Transient("The model is being loaded.", code="model_loading"),
+        Transient("out of memory"),
+        Invalid("It answers no such question."),
+        None,
+    ],
+    ids=["retired", "away", "broken", "refused", "another arm"],
+)
+async def test_an_arm_that_cannot_be_asked_holds_up_no_adapter(evaluator: Lonely, error: SartorError | None) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, right)
+    if error is not None:
+        evaluator.others.failing[version] = error
+    else:
+        evaluator.others.ids[version] = "arm-of-another"
+    event = await evaluator.completed(await evaluator.register(rows(0, 20), right, name=name))
+    assert (event.verdict, event.beaten_by) == ("pass", None), event.reason
+    assert set(event.scores) == {"base", "few_shot", "candidate"}
+    assert {score.n for score in event.scores.values()} == {20}, "no row is left out because of it"
+    shown, evidence = await evaluator.shown(name), await evaluator.evidence(event)
+    assert (shown["attempts"], shown["progress"]) == (1, {"done": 60, "total": 60})
+    assert (error.message if error else "arm-of-another") in evidence["serving_arm"]["away"]
+    assert event.cost == 0.25 * 20 * 3, "what it answered is no answer of this test"
+
+
+async def test_a_later_attempt_asks_the_arm_that_the_first_one_found(evaluator: Lonely) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, right)
+    await evaluator.register(rows(0, 20), None, name=name)
+    await eventually(lambda: evaluator.others.questions(BASE) == 40)
+    del evaluator.others.serving[name]
+    evaluator.others.says[name] = right
+    event = await evaluator.completed(name)
+    assert set(event.scores) == {"base", "few_shot", "candidate", "head"}
+    assert evaluator.others.questions(version) == 20
+
+
+async def test_arms_are_no_tries_of_an_adapter(evaluator: Lonely) -> None:
+    kinds: list[ArmKind | None] = ["head", None, "head", None]
+    found = [await evaluator.completed(await evaluator.register(rows(0, 20), right, kind)) for kind in kinds]
+    assert [event.earlier_verdicts for event in found] == [0, 0, 1, 1]

@@ -1,0 +1,374 @@
+"""Arms are fitted on vectors from here and asked here, on the real stack with the real embedder and object store."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import pytest_asyncio
+from prometheus_client import REGISTRY
+
+from arms import Facts, fit, pack
+from chassis.errors import RateLimited
+from chassis.ids import new_id
+from chassis.in_flight import InFlight
+from rag_indexer.app import build
+from rag_indexer.arms import held
+from rag_indexer.arms.answering import AskArm
+from rag_indexer.arms.held import HeldArms
+from rag_indexer.arms.reading import ArmFiles
+from rag_indexer.embedding import Embedding
+from rag_indexer.fair_executor import FairExecutor
+from rag_indexer.settings import Settings
+from schemas import ObjectRef
+from schemas.artifacts import (
+    ARM_ANSWERS,
+    ARM_FINGERPRINT,
+    ARM_NUMBERS,
+    MANIFEST,
+    ArmFingerprint,
+    ArmKind,
+    ArmManifest,
+    EmbedderFacts,
+    arm_id_of,
+)
+from schemas.artifacts.adapter import FileFacts
+from schemas.http.rag_indexer import ArmAnswers, ArmAsked, QuestionVectors
+from stores.objects import Objects
+from testkit import Addresses, Space, eventually, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROWS = {
+    "Where is my card?": "card_arrival",
+    "My new card has not come yet.": "card_arrival",
+    "How long does a card take by post?": "card_arrival",
+    "The card is still not here.": "card_arrival",
+    "Which rate do you use for euros?": "exchange_rate",
+    "What is the exchange rate for dollars?": "exchange_rate",
+    "How is the rate for foreign money made?": "exchange_rate",
+    "Is your exchange rate good today?": "exchange_rate",
+    "I forgot my PIN.": "pin_forgotten",
+    "How do I get a new PIN?": "pin_forgotten",
+    "The PIN does not come back to me.": "pin_forgotten",
+    "Can I see my PIN again?": "pin_forgotten",
+}
+ANSWERS = sorted(set(ROWS.values()))
+PLACES = np.asarray([ANSWERS.index(answer) for answer in ROWS.values()], dtype=np.int32)
+
+Files = dict[str, bytes]
+
+ROOM = 50_000
+"""Bytes of two arms of the kind `nearest`, and not of three."""
+
+
+@dataclass
+class World:
+    """A running indexer whose clock a test moves, and one test's two tenants."""
+
+    space: Space
+    url: str
+    objects: Objects
+    clock: list[float]
+    rows: list[tuple[Any, EmbedderFacts]]
+    a: str = field(default_factory=lambda: new_id("tenant_a"))
+    b: str = field(default_factory=lambda: new_id("tenant_b"))
+
+    async def post(self, path: str, body: dict[str, Any], tenant: str) -> httpx2.Response:
+        bearer = self.space.bearer("rag_indexer", tenant, as_service="inference_proxy")
+        async with httpx2.AsyncClient(base_url=self.url, timeout=60) as client:
+            return await client.post(path, json=body, headers={"authorization": f"Bearer {bearer}"})
+
+    async def vectors(self, texts: list[str]) -> tuple[Any, EmbedderFacts]:
+        answer = await self.post("/internal/embeddings", {"texts": texts}, self.a)
+        assert answer.status_code == 200, answer.text
+        told = QuestionVectors.model_validate(answer.json())
+        numbers = np.frombuffer(base64.b64decode(told.vectors), dtype="<f4")
+        return numbers.reshape(len(texts), told.embedder.dimensions), told.embedder
+
+    async def fitted(self, kind: ArmKind = "head", seed: int = 7) -> Files:
+        """The files of an arm."""
+        if not self.rows:
+            self.rows.append(await self.vectors(list(ROWS)))
+        [(vectors, embedder)] = self.rows
+        arm = fit(kind, vectors, PLACES, seed).arm
+        return pack(arm, ANSWERS, list(ROWS), vectors, embedder, Facts(rows=len(ROWS), seed=seed))
+
+    async def stored(self, files: Files, tenant: str = "") -> ObjectRef:
+        """Where the manifest of an arm lies among those of a tenant."""
+        folder = f"tenants/{tenant or self.a}/arms/{new_id('ftjob-')}/1"
+        refs = {name: await self.objects.put_bytes(f"{folder}/{name}", content) for name, content in files.items()}
+        return refs[MANIFEST]
+
+    async def ask(self, manifest: ObjectRef, *questions: str, tenant: str = "", **more: Any) -> httpx2.Response:
+        asked = {
+            "arm_id": f"arm-{manifest.sha256[:24]}",
+            "manifest": manifest.model_dump(),
+            "questions": questions or ("Where is my card?",),
+            **more,
+        }
+        return await self.post("/internal/arms/answers", asked, tenant or self.a)
+
+    async def answers(self, manifest: ObjectRef, *questions: str, **more: Any) -> ArmAnswers:
+        answer = await self.ask(manifest, *questions, **more)
+        assert answer.status_code == 200, answer.text
+        return ArmAnswers.model_validate(answer.json())
+
+    async def refused(self, manifest: ObjectRef, **more: Any) -> tuple[int, str]:
+        answer = await self.ask(manifest, **more)
+        return answer.status_code, answer.json()["error"]["code"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+    """One indexer for the tests of this module; each brings its own tenants."""
+    space = Space(addresses, tmp_path_factory.mktemp("keys"))
+    clock = [time.time()]
+    settings = space.settings(Settings, "rag_indexer", arms_bytes=ROOM)
+    async with running(build(settings, clock=lambda: clock[0])) as url, httpx2.AsyncClient(base_url=url) as http:
+
+        async def ready() -> bool:
+            return (await http.get("/readyz")).status_code == 200
+
+        await eventually(ready, within=60)
+        objects = space.objects()
+        yield {"space": space, "url": url, "objects": objects, "clock": clock, "rows": []}
+        objects.close()
+    space.remove_topics()
+
+
+@pytest.fixture
+def world(shared: dict[str, Any]) -> World:
+    return World(**shared)
+
+
+def loads(outcome: str) -> float:
+    return REGISTRY.get_sample_value("arm_loads_total", {"outcome": outcome}) or 0.0
+
+
+def packed_anew(files: Files, change: Callable[[ArmManifest], ArmManifest] = lambda it: it) -> Files:
+    """Files whose manifest names them as they are, and says something else besides."""
+    manifest = ArmManifest.model_validate_json(files[MANIFEST])
+    named = {
+        name: FileFacts(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        for name, content in files.items()
+        if name != MANIFEST
+    }
+    manifest = change(manifest.model_copy(update={"files": named}))
+    return {**files, MANIFEST: manifest.model_dump_json().encode()}
+
+
+@pytest.mark.parametrize("kind", ["head", "nearest"])
+async def test_an_arm_fitted_on_vectors_from_here_answers_each_question_in_its_order(
+    world: World, kind: ArmKind
+) -> None:
+    files = await world.fitted(kind)
+    manifest = await world.stored(files)
+    questions = ["my card did not arrive", "what is the rate for euros", "my pin is forgotten"] * 21
+    said = await world.answers(manifest, *questions, top=2)
+    assert (said.arm_id, said.kind) == (arm_id_of(files[MANIFEST]), kind)
+    assert said.embedder == (await world.vectors(["x"]))[1]
+    assert [one.answer for one in said.answers] == ["card_arrival", "exchange_rate", "pin_forgotten"] * 21
+    for one in said.answers:
+        first, second = one.top
+        assert (first.answer, first.confidence) == (one.answer, one.confidence)
+        assert first.confidence > second.confidence > 0
+    assert said.answers[0].tokens < said.answers[1].tokens
+    [alone] = (await world.answers(manifest, questions[1])).answers
+    assert (alone.answer, alone.top) == ("exchange_rate", [])
+    assert alone.confidence == pytest.approx(said.answers[1].confidence, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", [ARM_NUMBERS, ARM_ANSWERS, ARM_FINGERPRINT, MANIFEST])
+async def test_an_arm_with_a_wrong_byte_does_not_answer(world: World, name: str) -> None:
+    files = await world.fitted()
+    manifest = await world.stored(files)
+    folder = manifest.key.removesuffix(MANIFEST)
+    wrong = bytearray(files[name])
+    wrong[len(wrong) // 2] ^= 1
+    await world.objects.put_bytes(f"{folder}{name}", bytes(wrong))
+    assert await world.refused(manifest) == (409, "wrong_arm")
+    await world.objects.put_bytes(f"{folder}{name}", files[name] + b" ")
+    assert await world.refused(manifest) == (409, "wrong_arm")
+    await world.objects.put_bytes(f"{folder}{name}", files[name])
+    await world.answers(manifest)
+
+
+async def test_an_arm_that_says_something_else_to_the_questions_of_its_fingerprint_does_not_answer(
+    world: World,
+) -> None:
+    files = await world.fitted()
+    said = ArmFingerprint.model_validate_json(files[ARM_FINGERPRINT])
+    other = [
+        probe.model_copy(update={"confidence": probe.confidence - 0.05}) if at == 0 else probe
+        for at, probe in enumerate(said.probes)
+    ]
+    files[ARM_FINGERPRINT] = said.model_copy(update={"probes": other}).model_dump_json().encode()
+    assert await world.refused(await world.stored(packed_anew(files))) == (409, "wrong_arm")
+
+
+async def test_an_arm_of_another_tenant_does_not_answer_whether_it_is_held_or_not(world: World) -> None:
+    manifest = await world.stored(await world.fitted())
+    assert await world.refused(manifest, tenant=world.b) == (409, "wrong_arm")
+    await world.answers(manifest)
+    assert await world.refused(manifest, tenant=world.b) == (409, "wrong_arm")
+    named_alike = manifest.model_copy(update={"key": manifest.key.replace(world.a, world.b)})
+    assert await world.refused(named_alike, tenant=world.b) == (404, "arm_not_found")
+    around = manifest.model_copy(update={"key": f"tenants/{world.b}/arms/../../{world.a}/arms/x/1/{MANIFEST}"})
+    assert await world.refused(around, tenant=world.b) == (409, "wrong_arm")
+    elsewhere = manifest.model_copy(update={"key": manifest.key.replace("/arms/", "/files/")})
+    assert await world.refused(elsewhere) == (409, "wrong_arm")
+
+
+async def test_an_arm_answers_under_its_own_id_only(world: World) -> None:
+    one, other = [await world.stored(await world.fitted(seed=seed)) for seed in (1, 2)]
+    await world.answers(one)
+    assert await world.refused(one, arm_id=f"arm-{other.sha256[:24]}") == (409, "wrong_arm")
+
+
+@pytest.mark.parametrize("of", [{"digest": "ab" * 32}, {"id": "another"}])
+async def test_an_arm_fitted_on_the_vectors_of_another_embedder_is_stale(world: World, of: dict[str, str]) -> None:
+    def elsewhere(manifest: ArmManifest) -> ArmManifest:
+        return manifest.model_copy(update={"embedder": manifest.embedder.model_copy(update=of)})
+
+    manifest = await world.stored(packed_anew(await world.fitted(), elsewhere))
+    assert await world.refused(manifest) == (409, "stale_arm")
+
+
+async def test_an_arm_whose_files_would_be_too_long_is_not_read(world: World) -> None:
+    def large(manifest: ArmManifest) -> ArmManifest:
+        numbers = manifest.files[ARM_NUMBERS].model_copy(update={"size": 65 * 1024 * 1024})
+        return manifest.model_copy(update={"files": {**manifest.files, ARM_NUMBERS: numbers}})
+
+    manifest = await world.stored(packed_anew(await world.fitted(), large))
+    await world.objects.delete(manifest.key.removesuffix(MANIFEST) + ARM_NUMBERS)  # reading it would be a 404
+    assert await world.refused(manifest) == (409, "wrong_arm")
+
+
+async def test_an_arm_whose_files_are_gone_answers_for_a_minute_at_most_and_again_when_they_are_back(
+    world: World,
+) -> None:
+    files = await world.fitted()
+    manifest = await world.stored(files)
+    await world.answers(manifest)
+    await world.objects.delete(manifest.key)
+    await world.answers(manifest)
+    world.clock[0] += held.LOOK_SECONDS + 1
+    assert await world.refused(manifest) == (404, "arm_not_found")
+    assert await world.refused(manifest) == (404, "arm_not_found")
+    await world.objects.put_bytes(manifest.key, files[MANIFEST])
+    await world.answers(manifest)
+
+
+async def test_an_arm_is_loaded_once_for_all_who_wait_and_proved_again_after_an_hour(world: World) -> None:
+    manifest = await world.stored(await world.fitted())
+    before = loads("loaded")
+    await asyncio.gather(*(world.answers(manifest) for _ in range(8)))
+    assert loads("loaded") == before + 1
+    world.clock[0] += held.LOOK_SECONDS + 1
+    await world.answers(manifest)
+    assert loads("loaded") == before + 1
+    world.clock[0] += held.PROVED_SECONDS
+    await world.answers(manifest)
+    assert loads("loaded") == before + 2
+
+
+async def test_the_arms_asked_longest_ago_leave_where_memory_ends(world: World) -> None:
+    fitted = [await world.fitted("nearest", seed) for seed in range(3)]
+    sizes = [sum(map(len, files.values())) - len(files[MANIFEST]) for files in fitted]
+    assert 2 * max(sizes) <= ROOM < 3 * min(sizes)
+    first, second, third = [await world.stored(files) for files in fitted]
+    before = loads("loaded")
+    for manifest in (first, second, first, third):  # the second is the one asked longest ago
+        await world.answers(manifest)
+        assert 0 < (REGISTRY.get_sample_value("arms_held_bytes") or 0) <= ROOM
+    await world.answers(first)
+    await world.answers(third)
+    assert loads("loaded") == before + 3
+    await world.answers(second)
+    assert loads("loaded") == before + 4
+
+
+async def test_only_services_ask_and_each_field_is_honoured_or_refused_by_its_name(world: World) -> None:
+    manifest = await world.stored(await world.fitted())
+    for path in ("/internal/embeddings", "/internal/arms/answers"):
+        async with httpx2.AsyncClient(base_url=world.url) as client:
+            assert (await client.post(path, json={})).status_code == 401
+    for field_, more in {"questions": {"questions": ["x"] * 65}, "top": {"top": 21}, "more": {"more": 1}}.items():
+        answer = await world.ask(manifest, **more)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, field_)
+    too_many = await world.post("/internal/embeddings", {"texts": ["x"] * 65}, world.a)
+    assert (too_many.status_code, too_many.json()["error"]["param"]) == (400, "texts")
+
+
+class Letters:
+    """An embedder that counts letters; it notes what it reads, and waits to be let go."""
+
+    dimensions = 26
+    longest = 200
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.go = threading.Event()
+
+    def queries(self, texts: list[str]) -> Any:
+        self.seen += texts
+        self.go.wait(20)
+        counts = np.asarray([[text.count(chr(97 + n)) for n in range(26)] for text in texts], dtype=np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+    passages = queries
+
+    def facts(self) -> EmbedderFacts:
+        return EmbedderFacts(id="letters", digest="0", dimensions=26)
+
+    def tokens(self, text: str) -> int:
+        return len(text)
+
+    count = tokens
+
+
+async def test_a_test_takes_no_place_of_people_and_waits_behind_them(world: World) -> None:
+    letters, executor = Letters(), FairExecutor()
+    embedding = Embedding("letters", 1, 10, executor)
+    embedding._embedder = letters
+    people, tests = (InFlight(what, most=3, most_each=2, retry_after=1) for what in ("people", "tests"))
+    ask_arm = AskArm(HeldArms(ArmFiles(world.objects), embedding, executor, ROOM), embedding, people, tests)
+    letters.go.set()
+    vectors, places = letters.queries(["a", "b"]), np.asarray([0, 1], dtype=np.int32)
+    files = pack(
+        fit("nearest", vectors, places, 1).arm, ["A", "B"], ["a", "b"], vectors, letters.facts(), Facts(rows=2)
+    )
+    manifest = await world.stored(files)
+    letters.seen.clear()
+
+    def asked(question: str, **more: Any) -> asyncio.Task[ArmAnswers]:
+        questions = [f"{question}{'-' * 1_500}"] * 3
+        body = ArmAsked(arm_id=arm_id_of(files[MANIFEST]), manifest=manifest, questions=questions, **more)
+        return asyncio.create_task(ask_arm.ask(world.a, body))
+
+    await asked("a")
+    letters.seen.clear()
+    letters.go.clear()
+    tested = [asked("a", testing=True) for _ in range(2)]
+    await eventually(lambda: letters.seen)
+    of_people = [asked("b") for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimited, match="of your tests are under way"):
+        await asked("a", testing=True)
+    with pytest.raises(RateLimited, match="of your people are under way"):
+        await asked("b")
+    letters.go.set()
+    said = [one for answers in await asyncio.gather(*of_people) for one in answers.answers]
+    assert [(one.answer, one.tokens) for one in said] == [("B", letters.longest)] * 6  # of as much as is read
+    assert [text[0] for text in letters.seen[:12]] == ["a", "b"] * 6
+    assert len(await asyncio.gather(*tested)) == 2

@@ -1,0 +1,35 @@
+"""Model versions, what is known of them, and the names they serve under: the only functions that change them."""
+
+from registry.domain.model import Model
+from registry.domain.names import is_version_id, model_name, name_of, version_id, versions_of
+from registry.domain.parts import (
+    ANSWERS_BY,
+    LOADED,
+    Arm,
+    Awaited,
+    Decision,
+    Evaluation,
+    Lineage,
+    LoadFailure,
+    Replica,
+    State,
+)
+
+__all__ = [
+    "ANSWERS_BY",
+    "LOADED",
+    "Arm",
+    "Awaited",
+    "Decision",
+    "Evaluation",
+    "Lineage",
+    "LoadFailure",
+    "Model",
+    "Replica",
+    "State",
+    "is_version_id",
+    "model_name",
+    "name_of",
+    "version_id",
+    "versions_of",
+]

@@ -1,0 +1,7 @@
+"""What the registry does: registers candidates, works the gate, resolves names, tells what is served where."""
+
+from registry.use_cases.gate import Gate
+from registry.use_cases.naming import Naming
+from registry.use_cases.serving import Route, Serving
+
+__all__ = ["Gate", "Naming", "Route", "Serving"]

@@ -1,0 +1,71 @@
+"""Versions that are arms, on the local stack: the index that keeps jobs apart, OpenAI's SDK, and the gauges."""
+
+from __future__ import annotations
+
+import httpx2
+import openai
+import pytest
+from registry_world import BASE, World
+
+from chassis.errors import Conflict
+from eventbus import AggregateStore
+from registry.domain import Model
+from registry.settings import Settings
+from registry.store import Models
+from schemas import ModelDeleted, ModelPromoted
+from stores.mongo import connect
+from testkit import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_models_of_the_release_before_get_an_arm_beside_them_and_no_second_adapter(world: World) -> None:
+    database = connect(world.space.settings(Settings, "registry"), "registry")
+    collection = database["models"]
+    await collection.drop_index("job_id_1")
+    await collection.create_index("job_id", unique=True)
+    name = await world.trained(1)
+    await collection.update_one({"_id": name}, {"$unset": {"arm": ""}})
+
+    store = AggregateStore(collection, Model, "registry", lambda: None)
+    for _ in range(2):
+        await Models(store, *(database[one] for one in ("x", "y", "z"))).prepare()
+    indexes = {tuple(field for field, _ in one["key"]) for one in (await collection.index_information()).values()}
+    assert ("job_id", "arm.kind") in indexes
+    assert ("job_id",) not in indexes
+
+    version = await world.fitted(1)
+    for one in (name, version):
+        model = await store.get(world.a, one)
+        with pytest.raises(Conflict):
+            await store.add(model.model_copy(update={"id": f"{one}-again"}))
+    found = await Models(store, *(database[one] for one in ("x", "y", "z"))).of_job(world.a, world.job(1))
+    assert {one.id for one in found} == {name, version}
+    assert (await world.card(name))["arm"] is None
+
+
+async def test_the_sdk_sees_one_model_whichever_version_answers_and_deletes_all_of_it(world: World) -> None:
+    version = await world.fitted(1)
+    name = version.removesuffix("@head")
+    await world.digest(world.evaluated(version, "pass"))
+    await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == version])
+    sdk = world.sdk()
+    assert (await sdk.models.retrieve(name)).id == name
+    assert await world.promoted(1) == name
+    assert [(one.id, one.owned_by) async for one in sdk.models.list()] == [(BASE, "base"), (name, "acme")]
+    async with world.http() as http:
+        cards = (await http.get("/v1/registry/models", params={"name": name})).json()["data"]
+        arms = (await http.get(f"/internal/arms/{name.replace(':', '%3A')}")).json()
+    assert {(one["id"], one["arm"], one["serves"]) for one in cards} == {(name, None, True), (version, "head", False)}
+    assert [one["version"] for one in arms] == [version]
+
+    assert (await sdk.models.delete(name)).deleted
+    gone = await eventually(lambda: found if len(found := world.of(ModelDeleted)) == 2 else None)
+    assert {(one.model_id, one.name) for one in gone} == {(name, name), (version, name)}
+    with pytest.raises(openai.NotFoundError):
+        await sdk.models.retrieve(name)
+
+
+async def test_arms_in_production_are_told_to_services_only(world: World) -> None:
+    async with httpx2.AsyncClient(base_url=world.url) as anonymous:
+        assert (await anonymous.get("/internal/arms/x")).status_code == 401

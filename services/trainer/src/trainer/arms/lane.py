@@ -1,0 +1,242 @@
+"""Fits the arm of a job beside its training: a short lane of leased work of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import structlog
+from prometheus_client import Counter, Histogram
+
+from chassis.crash import crash_point
+from chassis.errors import NotFound, Transient
+from chassis.ids import now
+from chassis.peers import Peer
+from chassis.private_folders import PrivateFolders
+from schemas.artifacts import MANIFEST, ArmKind, EmbedderFacts, arm_id_of
+from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
+from trainer.arms import rows as training_rows
+from trainer.arms.fitter import Fitter
+from trainer.arms.lines import fitted_line, lines_without_adapter, no_arm_line, tell_lines
+from trainer.arms.orders import MadeArm, NoArm, Order
+from trainer.domain import ArmFit, FittedArm, Job
+from trainer.job_objects import JobObjects
+from trainer.settings import Settings
+from trainer.store import Jobs
+from trainer.worker import code_version, data_of
+from work import End, GiveUp, Held, Kind, Policy, PutOff
+
+log = structlog.get_logger()
+
+FITS = Counter("arm_fits_total", "Arms that were to be fitted, by what came of it.", ["outcome"])
+SECONDS = Histogram(
+    "arm_fit_seconds",
+    "Time in which an arm was fitted, its embeddings included.",
+    buckets=[2**n / 4 for n in range(12)],
+)
+
+RETRY_SECONDS = 10.0
+UNREADY_SECONDS = 2.0
+"""Until a job is looked at again whose arm was ordered and which is not queued yet."""
+
+MOST_FAILURES = 3
+MOST_DEATHS = 3
+LONGEST_AWAY_SECONDS = 3600.0
+"""For which vectors are waited for before the job goes on without an arm."""
+
+EMBEDDING_SECONDS = 120.0
+"""Longest that a portion may take: people's questions go before it."""
+
+MOST_ANSWER_BYTES = 2**22
+"""Of all different answers: who answers by an arm holds them all."""
+
+PROBE_CHARACTERS = 2000
+"""Longest question that may become a probe, where any is as short."""
+
+FEWEST_PROBES = 8
+
+
+def policy(settings: Settings) -> Policy:
+    """How long a fit is held, and how often it is tried."""
+    return Policy(
+        lease_seconds=settings.trainer_lease_seconds,
+        most_failures=MOST_FAILURES,
+        most_deaths=MOST_DEATHS,
+        retry_seconds=RETRY_SECONDS,
+    )
+
+
+@dataclass
+class Embedded:
+    """Rows with the vectors of their questions.
+
+    Attributes:
+        vectors: a portion each, little-endian float32.
+        answers: of each row.
+        probes: questions that may become probes, by row.
+        embedder: who made the vectors; the same for all.
+    """
+
+    vectors: list[bytes] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    probes: dict[int, str] = field(default_factory=dict)
+    embedder: EmbedderFacts | None = None
+
+    def take(self, portion: Sequence[training_rows.Row], answer: QuestionVectors) -> None:
+        """Add a portion.
+
+        Raises:
+            PutOff: its vectors are another embedder's than those before.
+            Transient: they are not as many numbers as were asked for.
+        """
+        if self.embedder not in (None, answer.embedder):
+            raise PutOff(UNREADY_SECONDS, "the embedder was exchanged meanwhile")
+        self.embedder = answer.embedder
+        try:
+            vectors = base64.b64decode(answer.vectors, validate=True)
+        except binascii.Error as error:
+            raise Transient("rag_indexer answered with vectors that cannot be read.") from error
+        found = np.frombuffer(vectors, dtype="<f4") if len(vectors) % 4 == 0 else np.empty(0)
+        if len(found) != len(portion) * answer.embedder.dimensions or not np.isfinite(found).all():
+            raise Transient("rag_indexer answered with other vectors than were asked for.")
+        for question, text in portion:
+            row = len(self.answers)
+            if len(question) <= PROBE_CHARACTERS or row < FEWEST_PROBES:
+                self.probes[row] = question
+            self.answers.append(text)
+        self.vectors.append(vectors)
+
+
+class ArmFitting(Kind[ArmFit]):
+    """Sees the arm of a job through to files that the job names.
+
+    Args:
+        jobs: where jobs are kept.
+        objects: where rows and arms lie.
+        rag_indexer: asked for vectors.
+        fitter: fits.
+        settings: which arms are tried, and folders.
+    """
+
+    name = "arm_fit"
+
+    def __init__(self, jobs: Jobs, objects: JobObjects, rag_indexer: Peer, fitter: Fitter, settings: Settings) -> None:
+        self._jobs = jobs
+        self._objects = objects
+        self._rag_indexer = rag_indexer
+        self._fitter = fitter
+        self._kinds: list[ArmKind] = settings.arms
+        self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
+
+    async def attempt(self, one: ArmFit, held: Held[ArmFit]) -> None:
+        """Fit, store, and hand over; where the job does not want an arm any more, nothing is left to do.
+
+        Raises:
+            End: it is done later, or there will be none.
+        """
+        job = await self._jobs.get(one.tenant_id, one.id)
+        if not job.ended and not job.has_data:
+            raise PutOff(UNREADY_SECONDS, "its job is not queued yet")
+        if not job.ended and job.arm.state == "to_fit":
+            await self._fit(job, one, held)
+        elif job.arm.made is not None and not job.ended:
+            await tell_lines(self._jobs, job, [fitted_line(job.arm.made)])  # the word of that may not have been kept
+        await self._jobs.finish_fit(one)
+
+    async def _fit(self, job: Job, one: ArmFit, held: Held[ArmFit]) -> None:
+        began = time.monotonic()
+        try:
+            with self._folders.folder(f"arm-{job.id}") as folder:
+                embedded, made = await held.while_ours(self._make(job, folder))
+        except NoArm as error:
+            raise GiveUp(str(error), "no_arm") from error
+        except NotFound as error:
+            raise GiveUp("its rows, or who makes vectors of them, are not there.", "not_found", error) from error
+        except Transient as error:
+            if now() - one.created_at > LONGEST_AWAY_SECONDS:
+                raise GiveUp("what makes vectors of its rows has been away for long.", "away", error) from error
+            raise
+        assert embedded.embedder is not None
+        manifest = await self._objects.store_arm(job, one.lease.fence, made.files)
+        fitted = FittedArm(
+            kind=made.kind,
+            arm_id=arm_id_of(made.files[MANIFEST]),
+            manifest=manifest,
+            embedder=embedded.embedder,
+            rows=len(embedded.answers),
+            fit_seconds=time.monotonic() - began,
+            metrics=made.metrics,
+        )
+        crash_point("trainer.arm_stored")
+        await self._publish(job, one, fitted)
+
+    async def _publish(self, job: Job, one: ArmFit, fitted: FittedArm) -> None:
+        """Have the job name the arm, in the one write that tells of it; of two attempts, the first."""
+        job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.take_arm(fitted))
+        crash_point("trainer.arm_published")
+        if job.arm.made != fitted:
+            FITS.labels("too_late").inc()
+            await self._objects.delete_arm_attempt(job, one.lease.fence)
+            return
+        FITS.labels(fitted.kind).inc()
+        SECONDS.observe(fitted.fit_seconds)
+        await tell_lines(self._jobs, job, [fitted_line(fitted)])
+        log.info("arm_fitted", arm_id=fitted.arm_id, kind=fitted.kind, **fitted.metrics)
+
+    async def ended(self, one: ArmFit, end: End) -> None:
+        """Have the job go on without an arm where none could be fitted, and say so."""
+        if not isinstance(end, GiveUp):
+            return
+        expected = await self._jobs.get(one.tenant_id, one.id)
+        if not expected.ended and expected.arm.state == "to_fit":
+            expected.give_up_arm(now())
+            lines = lines_without_adapter(expected, expected.error.message) if expected.error else []
+            await tell_lines(self._jobs, expected, [no_arm_line(str(end)), *lines])
+            FITS.labels("none").inc()
+        await self._jobs.update(one.tenant_id, one.id, lambda it: it.give_up_arm(now()))
+        await self._jobs.finish_fit(one)
+
+    async def _make(self, job: Job, folder: Path) -> tuple[Embedded, MadeArm]:
+        embedded = await self._embed(job, folder)
+        if embedded.embedder is None:
+            raise NoArm("no row has a question and an answer to learn.")
+        order = Order(
+            kinds=self._kinds,
+            embedder=embedded.embedder,
+            answers=embedded.answers,
+            probes=embedded.probes,
+            seed=job.seed,
+            dataset=data_of(job),
+            code_version=code_version(),
+            created_at=job.created_at,
+        )
+        return embedded, await self._fitter.fit(order, b"".join(embedded.vectors))
+
+    async def _embed(self, job: Job, folder: Path) -> Embedded:
+        """Vectors of the chosen rows' questions, asked for in portions, so that others are served between."""
+        path = folder / "train.jsonl"
+        await self._objects.fetch_training_rows(job, path)
+        lines = await asyncio.to_thread(training_rows.choose, path, job.seed)
+        rows = training_rows.read(path, lines)
+        embedded, distinct = Embedded(), set[str]()
+        while portion := await asyncio.to_thread(lambda: list(islice(rows, MOST_QUESTIONS))):
+            distinct |= {answer for _, answer in portion}
+            if sum(len(answer.encode()) for answer in distinct) > MOST_ANSWER_BYTES:
+                raise NoArm("its different answers are too long to be held by who answers by them.")
+            texts = [question for question, _ in portion]
+            answer = await self._rag_indexer.read(
+                QuestionVectors,
+                "/internal/embeddings",
+                tenant_id=job.tenant_id,
+                json={"texts": texts},
+                timeout=EMBEDDING_SECONDS,
+            )
+            embedded.take(portion, answer)
+        return embedded

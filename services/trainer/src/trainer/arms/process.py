@@ -1,0 +1,64 @@
+"""The process that fits arms: one order from standard input, what came of it to standard output.
+
+It computes on one core, so that training and other services keep theirs, and ends with the service that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy is loaded
+
+import numpy as np
+
+from arms import Facts, Numbers, Places, fit, kinds_for, pack
+from chassis.children import die_with_parent
+from trainer.arms.orders import Made, Order
+
+
+def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
+    """Fit every kind that makes sense, and pack the one that is right most often on rows it was not fitted to.
+
+    Args:
+        order: what is asked for.
+        vectors: (rows, dimensions).
+    """
+    answers, of_rows, counts = np.unique(order.answers, return_inverse=True, return_counts=True)
+    places: Places = of_rows.astype(np.int32)
+    fits = {kind: fit(kind, vectors, places, order.seed) for kind in kinds_for(places) if kind in order.kinds}
+    commonest = float(counts.max() / len(places))
+    metrics = {f"{kind}_accuracy": one.accuracy for kind, one in fits.items()} | {"commonest_accuracy": commonest}
+    if not fits:
+        return Made(metrics=metrics, why_not="there are too many different answers for the kinds that are tried."), {}
+    kind = max(fits, key=lambda one: fits[one].accuracy)
+    if fits[kind].accuracy <= commonest:
+        why = (
+            f"{fits[kind].accuracy:.0%} of the rows it was not fitted to were answered rightly, no more than by always "
+        )
+        return Made(metrics=metrics, why_not=f"{why}saying the commonest answer."), {}
+    facts = Facts(
+        rows=len(places),
+        dataset=order.dataset,
+        code_version=order.code_version,
+        seed=order.seed,
+        metrics=metrics,
+        created_at=order.created_at,
+    )
+    rows = list(order.probes)
+    questions = list(order.probes.values())
+    files = pack(fits[kind].arm, answers.tolist(), questions, vectors[rows], order.embedder, facts)
+    return Made(kind=kind, metrics=metrics, sizes={name: len(content) for name, content in files.items()}), files
+
+
+def main() -> None:
+    """Do one order."""
+    die_with_parent(int(sys.argv[1]))
+    order = Order.model_validate_json(sys.stdin.buffer.readline())
+    vectors = np.frombuffer(sys.stdin.buffer.read(), dtype="<f4").reshape(-1, order.embedder.dimensions)
+    made, files = make(order, vectors)
+    sys.stdout.buffer.write(made.model_dump_json().encode() + b"\n" + b"".join(files.values()))
+
+
+if __name__ == "__main__":
+    main()

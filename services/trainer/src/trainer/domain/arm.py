@@ -1,0 +1,101 @@
+"""The arm of a job, an answer by embeddings that is there within seconds, and the work of fitting it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from eventbus import Aggregate
+from schemas import ModelWaiting, ObjectRef
+from schemas.artifacts import ArmKind, EmbedderFacts
+from trainer.domain.parts import GateWait
+
+
+class FittedArm(BaseModel):
+    """What a fit made."""
+
+    kind: ArmKind
+    arm_id: str
+    manifest: ObjectRef
+    embedder: EmbedderFacts
+    rows: int
+    fit_seconds: float
+    metrics: dict[str, float]
+
+
+class ArmOfJob(BaseModel):
+    """Where a job's arm stands.
+
+    Attributes:
+        state: `no` of a job that has none; `fitted` until the registry decides; `over` where none is fitted, or it was
+            refused or taken back.
+        made: what was fitted.
+        files: whether they are stored.
+        gate: what it waits for, as the registry said last.
+        since: when it began to wait for that.
+    """
+
+    state: Literal["no", "to_fit", "fitted", "serving", "over"] = "no"
+    made: FittedArm | None = None
+    files: Literal["kept", "unwanted", "deleted"] = "kept"
+    gate: GateWait = Field(default_factory=GateWait)
+    since: int | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it may still come to answer."""
+        return self.state in ("to_fit", "fitted")
+
+    @property
+    def kind(self) -> ArmKind | None:
+        """How it answers, once that is known."""
+        return self.made.kind if self.made else None
+
+    def expect(self) -> None:
+        """One is to be fitted, once."""
+        if self.state == "no":
+            self.state = "to_fit"
+
+    def take(self, fitted: FittedArm) -> None:
+        """One is fitted and stored."""
+        self.state, self.made = "fitted", fitted
+
+    def wait(self, waiting: ModelWaiting, at: int) -> None:
+        """The registry says what it waits for; what is older, or comes too late, changes nothing."""
+        if self.state == "fitted" and self.gate.hears(waiting):
+            if waiting.waiting_for != self.gate.waiting_for:
+                self.since = at
+            self.gate = GateWait.of(waiting)
+
+    def serve(self) -> None:
+        """It was let through."""
+        self.state = "serving"
+
+    def stop_fitting(self) -> None:
+        """One that is not fitted yet is wanted no more."""
+        if self.state == "to_fit":
+            self.state = "over"
+
+    def end(self) -> None:
+        """It will not answer, or not any more: its files are to be removed."""
+        if self.state != "no":
+            self.state = "over"
+        if self.made is not None and self.files == "kept":
+            self.files = "unwanted"
+
+    def lose_files(self) -> None:
+        """Its files are gone; which arm it was stays known."""
+        if self.files == "unwanted":
+            self.files = "deleted"
+
+
+class ArmFit(Aggregate):
+    """The work of fitting one job's arm, under the job's id and a lease of its own: the job is trained meanwhile."""
+
+    created_at: int
+    state: Literal["to_fit", "done"] = "to_fit"
+
+    def finish(self) -> None:
+        """The job has its arm, or will have none."""
+        self.state = "done"
