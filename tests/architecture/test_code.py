@@ -20,6 +20,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "libs/chassis/src/chassis/crash.py": "points pass in processes that have no settings; no installation sets it",
     "libs/chassis/src/chassis/private_folders.py": "the temporary folder, on a full disk as well",
     "libs/testkit/src/testkit/side_by_side.py": "tests may share a running stack, and tell other processes where it is",
+    "services/trainer/src/trainer/arms/process.py": "numpy reads there how many threads it may have",
     "services/trainer/src/trainer/run/fork_server.py": "what the child process may inherit",
     "services/serving_agent/src/serving_agent/launcher.py": "what the child process may inherit",
 }

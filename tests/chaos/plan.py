@@ -12,6 +12,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
         "trainer": (
             "trainer.claimed",
+            "trainer.arm_ordered",
             "save.written",
             "idempotency.begun",
         ),
@@ -46,6 +47,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
             "trainer.started",
             "save.synced",
             "trainer.checkpoint_stored",
+            "trainer.arm_stored",
             "idempotency.done",
         ),
         "evaluator": (
@@ -76,6 +78,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
         "trainer": (
             "trainer.files_stored",
+            "trainer.arm_files_stored",
             "save.manifest_written",
             "relay.read",
             "idempotency.stored",
@@ -108,6 +111,7 @@ ROUNDS: tuple[dict[str, tuple[str, ...]], ...] = (
         "trainer": (
             "save.renamed",
             "trainer.checkpoint_saved",
+            "trainer.arm_published",
             "relay.acked",
             "consumer.fetched",
         ),

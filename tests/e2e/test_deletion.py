@@ -19,8 +19,7 @@ from pymilvus import MilvusClient
 from chassis.settings import ServiceSettings
 from eventbus import AggregateStore
 from ingest.domain import Dataset, File
-from ingest.store import Files, StoredElsewhere
-from ingest.uses import Uses
+from ingest.store import Files, StoredElsewhere, Uses
 from localstack import LocalStack
 from schemas import TOPICS
 from stores.mongo import connect

@@ -93,7 +93,7 @@ class Tested:
 
     def unmeasured(self) -> list[str]:
         """Why something was not tested."""
-        return [str(run["reason"]) for run in (self.arm, self.adapter) if run and not run["scores"]]
+        return [str(run["reason"] or run["status"]) for run in (self.arm, self.adapter) if run and not run["scores"]]
 
     def _system(self, run: dict[str, Any] | None, name: str, label: str, answers_by: str) -> System:
         assert run is not None  # its scores were just looked at

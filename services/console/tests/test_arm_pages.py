@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -124,7 +125,7 @@ async def test_the_stream_tells_when_the_first_answer_is_there_and_asks_for_vers
         VERSIONS: page(),
     }
     states, asked = [], []
-    async with browser.stream("GET", "/files/file-1/events") as answer:
+    async with asyncio.timeout(20), browser.stream("GET", "/files/file-1/events") as answer:
         async for line in answer.aiter_lines():
             if line.startswith(": nothing new"):
                 asked.append(len(harness.services.of(*VERSIONS)))
@@ -148,6 +149,27 @@ async def test_a_registry_that_is_away_keeps_nobody_from_the_progress(harness: H
     shown = await progress_of(harness, **ANSWERS, stage="training")
     assert text_of(shown, "answers") == "Your model answers now by its nearest rows."
     assert text_of(shown, "first-answer") == ""
+
+
+async def test_a_stream_asks_again_for_what_a_registry_that_was_away_did_not_tell(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.routes.home.POLL_SECONDS", 0.01)
+    browser = await harness.sign_in()
+    harness.services.answers |= {
+        ("GET", "/v1/files/file-1"): {**FILE, "created_at": UPLOADED},
+        ("GET", "/v1/fine_tuning/jobs"): page(at("queued", **ANSWERS)),
+        VERSIONS: Transient("away"),
+    }
+    told = []
+    async with asyncio.timeout(20), browser.stream("GET", "/files/file-1/events") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                told.append(json.loads(line[6:])["first_answer"])
+                harness.services.answers[VERSIONS] = page(ARM)
+            if len(told) == 2:
+                break
+    assert told == ["", "8 s"]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ OURS_ALONE = {
     "tenant.created.v1",
     "tenant.policy_changed.v1",
     "document.parsed.v1",
+    "finetune.arm_fitted.v1",
     "finetune.trained.v1",
     "finetune.adapter_deleted.v1",
     "evaluation.evidence_deleted.v1",

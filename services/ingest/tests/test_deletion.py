@@ -18,8 +18,7 @@ from chassis.ids import derived_id
 from ingest.app import build
 from ingest.domain import File
 from ingest.settings import Settings
-from ingest.store import Files, StoredElsewhere
-from ingest.uses import Uses
+from ingest.store import Files, StoredElsewhere, Uses
 from schemas import (
     DatasetDeleted,
     DatasetPrepared,

@@ -32,9 +32,8 @@ from ingest.parse import out_of_bounds
 from ingest.parse_job import DatasetFile, ParseJob, read_result, write_job
 from ingest.publishing import Publish
 from ingest.settings import Settings
-from ingest.store import TO_PARSE, Files, StoredElsewhere, dataset_id_of
+from ingest.store import TO_PARSE, Files, StoredElsewhere, Uses, dataset_id_of
 from ingest.use_cases import Upload, Uploads
-from ingest.uses import Uses
 from ingest.worker import Reading, policy
 from runtime import Service
 from schemas import LabelsPublished, ObjectRef, Purpose

@@ -11,6 +11,7 @@ SENDING = "services/event_gateway/tests/test_sending.py"
 WEBHOOKS = "services/event_gateway/tests/test_webhooks.py"
 NAVIGATION = "services/console/tests/test_navigation.py"
 CONSOLE = "services/console/tests/test_console_service.py"
+ARM_PAGES = "services/console/tests/test_arm_pages.py"
 PROGRESS = "services/console/tests/test_console_progress.py"
 COMMANDS = "cli/tests/test_api_commands.py"
 
@@ -291,9 +292,30 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "console: an open page reads a job's events at every look",
         "console:Watcher._of_job",
-        "if stage == 'training' or moment != seen.moment:",
+        "if stage == 'training' or happened:",
         "if True:",
         f"{PROGRESS}::test_a_page_left_open_asks_little",
+    ),
+    bug(
+        "console: an open page asks for a model's versions at every look",
+        "console:Watcher._of_job",
+        "if happened and stage != 'waiting_for_file':",
+        "if stage != 'waiting_for_file':",
+        f"{ARM_PAGES}::test_the_stream_tells_when_the_first_answer_is_there_and_asks_for_versions_only_then",
+    ),
+    bug(
+        "console: the versions of another job tell when a model first answered",
+        "console:Watcher._read_versions",
+        "if card['job_id'] == seen.job_id",
+        "if card['job_id']",
+        f"{ARM_PAGES}::test_the_first_answer_is_that_of_the_version_that_served_first",
+    ),
+    bug(
+        "console: the evidence of a name is shown for that of its version",
+        "console:model_routes",
+        "params={'model': card['id']}",
+        "params={'model': name}",
+        f"{ARM_PAGES}::test_the_versions_of_a_model_are_a_table_and_a_picture",
     ),
     bug(
         "console: an open page never looks less often",

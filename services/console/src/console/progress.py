@@ -222,16 +222,21 @@ class Watcher:
         seen.events[:0] = fresh
         return any(event["type"] == "message" for event in fresh)
 
-    async def _read_versions(self, seen: Seen, job: JobAnswer, who: Who) -> None:
-        """Look what became of the job's model; what was seen before holds while the registry is away."""
+    async def _read_versions(self, seen: Seen, job: JobAnswer, who: Who) -> bool:
+        """Look what became of the job's model; what was seen before holds while the registry is away.
+
+        Returns:
+            Whether there is no need to look again before something else happens.
+        """
         seen.name = job.get("fine_tuned_model") or seen.name
         wanted = {"name": seen.name} if seen.name else {"limit": NEWEST_VERSIONS}
         try:
             found: VersionsPage = await self._registry.get("/v1/registry/models", params=wanted, **who)
-        except SartorError:
-            return
+        except SartorError as error:
+            return not error.transient
         seen.versions = [card for card in found["data"] if card["job_id"] == seen.job_id]
         seen.name = seen.name or next(map(name_of, seen.versions), "")
+        return True
 
     async def _of_job(self, progress: Progress, job: JobAnswer, seen: Seen, who: Who) -> None:
         if job["id"] != seen.job_id:
@@ -243,9 +248,10 @@ class Watcher:
         happened = moment != seen.moment
         if stage == "training" or happened:
             happened |= await self._read_events(seen, who)
+        known = True
         if happened and stage != "waiting_for_file":
-            await self._read_versions(seen, job, who)
-        seen.moment = moment
+            known = await self._read_versions(seen, job, who)
+        seen.moment = moment if known else None
         progress.events = [event["message"] for event in seen.events if event["type"] == "message"][:12]
         steps = [
             event["data"] for event in seen.events if "total_steps" in event["data"] and "train_loss" in event["data"]

@@ -11,9 +11,8 @@ from ingest.domain import Dataset, File
 from ingest.events import subscriptions
 from ingest.publishing import Publish
 from ingest.settings import Settings
-from ingest.store import DATASETS_TO_PURGE, LEFT_BEHIND, TO_PARSE, TO_PURGE, Files, StoredElsewhere
+from ingest.store import DATASETS_TO_PURGE, LEFT_BEHIND, TO_PARSE, TO_PURGE, Files, StoredElsewhere, Uses
 from ingest.use_cases import Retention, Uploads
-from ingest.uses import Uses
 from ingest.worker import Reading, policy
 from runtime import Leftovers, Overrides, Service, leftover_routes
 from work import LeasedWorker, WorkQueue

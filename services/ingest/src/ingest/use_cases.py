@@ -18,8 +18,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from ingest.domain import Dataset, File
 from ingest.readers import BadRows
-from ingest.store import Files, StoredElsewhere
-from ingest.uses import Uses, Version
+from ingest.store import Files, StoredElsewhere, Uses, Version
 from schemas import (
     EvaluationCompleted,
     EvidenceDeleted,

@@ -11,8 +11,8 @@ from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, new_id, now
 from eventbus import AggregateStore
 from ingest.domain import Dataset, File, State
+from ingest.store.uses import Use, Uses
 from ingest.texts import find_text
-from ingest.uses import Use, Uses
 from schemas import ObjectRef
 from schemas.http.ingest import FileText
 from stores.mongo import Collection, Document, Query, ensure_index
