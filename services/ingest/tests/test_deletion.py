@@ -308,6 +308,16 @@ async def test_rows_stay_while_a_version_of_the_model_is_there_or_to_come_and_no
     await world.nothing_is_left()
 
 
+async def test_an_adapter_whose_training_is_heard_of_after_its_success_keeps_the_rows(world: World) -> None:
+    file_id = await world.upload()
+    prepared = await world.prepared(file_id)
+    await world.digest(SUCCEEDED)
+    await world.trained(prepared)
+    assert len(await world.delete(file_id)) == 1
+    await world.digest(end_of("the model is deleted"))
+    await world.nothing_is_left()
+
+
 async def test_an_arm_that_is_fitted_after_its_adapter_was_refused_keeps_the_rows(world: World) -> None:
     file_id = await world.upload()
     prepared = await world.prepared(file_id)
