@@ -111,6 +111,8 @@ def test_a_decision_names_the_version_it_is_about(api: Api, sartor: Sartor) -> N
     assert [line(name, out) for name in ("id", "answers_by", "serves")] == [f"{MODEL}@head", "head", "yes"]
 
 
+A_WORKER = {"what": "A training worker must be free for it.", "who": "Sartor, by itself", "person": False, "since": AT}
+DECISION = {"what": "A decision about the model", "who": "an owner or approver", "person": True, "since": AT}
 UNMADE = {**JOB, "fine_tuned_model": None, "waiting_for": None, "stage": "training"}
 ANSWERS = {**UNMADE, "fine_tuned_model": MODEL, "answers_by": "nearest"}
 DONE = {**ANSWERS, "stage": "ended", "status": "succeeded", "answers_by": "adapter"}
@@ -126,12 +128,16 @@ DONE = {**ANSWERS, "stage": "ended", "status": "succeeded", "answers_by": "adapt
             rf"Meanwhile a better one is on its way: `sartor jobs logs -f {JOB_ID}` follows it\.\n$",
         ),
         (listed(DONE), {}, rf"^Its own model answers \d\.\d s after the upload began, by its adapter: {MODEL}\n$"),
-        (listed(JOB | {"fine_tuned_model": None}), {}, f"^Job {JOB_ID} waits: A decision about the model"),
-        (listed({**UNMADE, "waiting_for": JOB["waiting_for"]}), {}, f"^Job {JOB_ID} waits: A decision about the model"),
+        (
+            [listed(UNMADE | {"waiting_for": A_WORKER}), listed(UNMADE | {"stage": "queued", "waiting_for": DECISION})],
+            {},
+            f"^Job {JOB_ID} waits: A decision about the model",
+        ),
+        (listed({**UNMADE, "waiting_for": DECISION}), {}, f"^Job {JOB_ID} waits: A decision about the model"),
         (listed({**UNMADE, "stage": "ended", "status": "failed", "error": {"message": "No rows."}}), {}, "No rows"),
         (listed(UNMADE), {}, f"^No model answers by it yet; `sartor jobs logs -f {JOB_ID}` shows how it goes on"),
         (listed(), {"status": "uploaded"}, "^No model answers by it yet; `sartor jobs list`"),
-        (listed(), {"status": "processed"}, "^No model is made of it by itself; `sartor jobs create`"),
+        (listed(), {"status": "processed"}, "^No job was made of it yet; `sartor jobs list` shows"),
         (listed(), {"kind": "document"}, "^No model is made of it: it is kept as document"),
         (listed(), {"status": "error", "status_details": "line 3: not JSON"}, "^It cannot be used: line 3: not JSON"),
         ((403, {"error": {"message": "Not for this key."}}), {}, "^What becomes of it is not known: Not for this key"),

@@ -14,7 +14,7 @@ LONGEST_SECONDS = 60.0
 """A model without an arm answers once it is trained; nobody waits for that here."""
 
 UNASKED_SECONDS = 5.0
-"""A file that was read, and of which no job was made so long after, has none made by itself."""
+"""A file that was read, and of which no job was made so long after, may have none made by itself."""
 
 
 def follow(client: Client, file_id: str, began: float) -> None:
@@ -60,7 +60,7 @@ def _of_job(job: dict[str, Any], seconds: float) -> str:
         return answers + on
     if ended:
         return f"Job {job['id']} ended as {job['status']}: {(job.get('error') or {}).get('message')}"
-    if stage_of(job) in ("awaiting_approval", "training") and waiting_for(job):
+    if (job.get("waiting_for") or {}).get("person"):  # in whatever stage: an arm waits while the job is queued, too
         return f"Job {job['id']} waits: {waiting_for(job)}"
     return ""
 
@@ -71,4 +71,5 @@ def _of_file(file: dict[str, Any], *, unasked: bool) -> str:
         return f"It cannot be used: {file.get('status_details')}"
     if file["status"] == "processed" and file.get("kind") not in (None, "rows"):
         return f"No model is made of it: it is kept as {file['kind']}. {file.get('status_details') or ''}".strip()
-    return "No model is made of it by itself; `sartor jobs create` asks for one." if unasked else ""
+    on = "`sartor jobs list` shows whether one comes, `sartor jobs create` asks for one."
+    return f"No job was made of it yet; {on}" if unasked else ""

@@ -151,7 +151,7 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
 
 @jobs.command("cancel")
 def cancel_job(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """End a job."""
+    """End a job; a model of it that answers already by its rows goes too."""
     done = Client(base_url=base_url, api_key=api_key).call("POST", "/fine_tuning/jobs/{}/cancel", job_id)
     show(done, as_json=as_json, columns=("id", "status"))
 

@@ -78,6 +78,19 @@ def test_the_confidence_is_how_often_it_is_right_and_so_is_the_accuracy_out_of_f
     assert right[sure].mean() > right[~sure].mean() + 0.05
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_ask_the_same_are_no_measure_of_each_other(kind: ArmKind) -> None:
+    vectors, places = rows(200, 1.6)
+    chance = np.random.default_rng(9)
+    again = vectors + chance.normal(size=vectors.shape).astype(np.float32) * 0.001
+    groups = np.tile(np.arange(200), 2)
+    fitted = fit(kind, np.vstack([vectors, again]), np.tile(places, 2), 1, groups)
+    asked, answers = rows(2000, 1.6, seed=2)
+    right = (fitted.arm.confidences(asked).argmax(axis=1) == answers).mean()
+    assert right < 0.9
+    assert fitted.accuracy == pytest.approx(right, abs=0.06)
+
+
 def test_nearest_gives_the_answer_of_the_closest_row() -> None:
     vectors, places = rows(60, 1.5)
     arm = fit("nearest", vectors, places, seed=1).arm

@@ -308,6 +308,16 @@ async def test_rows_stay_while_a_version_of_the_model_is_there_or_to_come_and_no
     await harness.nothing_is_left()
 
 
+async def test_an_adapter_whose_training_is_heard_of_after_its_success_keeps_the_rows(harness: Harness) -> None:
+    file_id = await harness.upload()
+    prepared = await harness.prepared(file_id)
+    await harness.digest(SUCCEEDED)
+    await harness.trained(prepared)
+    assert len(await harness.delete(file_id)) == 1
+    await harness.digest(end_of("the model is deleted"))
+    await harness.nothing_is_left()
+
+
 async def test_an_arm_that_is_fitted_after_its_adapter_was_refused_keeps_the_rows(harness: Harness) -> None:
     file_id = await harness.upload()
     prepared = await harness.prepared(file_id)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from arms import prove, unpack
-from chassis.errors import Invalid, NotFound, SartorError, Transient
+from chassis.errors import Invalid, NotFound, RateLimited, SartorError, Transient, WriteRefused
 from schemas import (
     DatasetPrepared,
     DatasetRef,
@@ -31,16 +33,23 @@ from schemas import (
     RowCounts,
 )
 from schemas.artifacts import MANIFEST, EmbedderFacts
-from schemas.http.rag_indexer import MOST_QUESTIONS
+from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
 from testkit import eventually
 from testkit.alone import NOWHERE, Alone, alone
 from testkit.space import Space
 from testkit.stub_peer import StubPeer
+from trainer import worker
 from trainer.app import build
-from trainer.arms import lane, rows
+from trainer.arms import giving_up, lane, rows
+from trainer.arms.lines import COMPLETED, Line, tell_lines
+from trainer.arms.orders import Made, Order
 from trainer.domain import OPENAI_STATUS, Adapter, ArmFit, Failure, FittedArm, Job
+from trainer.run.fork_server import ForkServer
 from trainer.settings import Settings
 from trainer.stages import stage_of, waiting_of
+from trainer.store import Jobs
+from trainer.use_cases import Requests
+from work import GiveUp
 
 REF = ObjectRef(bucket="sartor", key="k", sha256="0" * 64, size=1)
 EMBEDDER = EmbedderFacts(id="made-up", digest="ab", dimensions=8)
@@ -193,6 +202,34 @@ def test_that_a_person_must_decide_about_the_arm_is_said_while_the_job_trains() 
     assert waiting_of(made) is None
 
 
+@pytest.mark.parametrize(
+    ("steps", "stage"),
+    [
+        (("enqueue", "fit"), "queued"),
+        (("enqueue", "start", "fit"), "training"),
+        (("enqueue", "start", "fit", "pause"), "paused"),
+        (TRAINED, "testing"),
+    ],
+)
+def test_that_a_person_must_decide_about_the_arm_is_said_in_every_stage(steps: tuple[str, ...], stage: str) -> None:
+    made = job(*steps)
+    before = waiting_of(made)
+    assert stage_of(made) == stage
+    assert before is None or f"{NAME}@head" not in before.who
+    made.wait(waiting("head"), 9)
+    said = waiting_of(made)
+    assert stage_of(made) == stage
+    assert said is not None
+    assert (f"{NAME}@head" in said.who, said.person) == (True, True)
+
+
+def test_a_job_that_waits_for_its_arm_alone_says_that_and_not_that_its_adapter_is_tested() -> None:
+    made = job("enqueue", "start", "train", "refuse")
+    assert waiting_of(made).what.startswith("The training came to nothing; its quick way to answer is being fitted")  # type: ignore[union-attr]
+    made = job(*TRAINED, "refuse")
+    assert waiting_of(made).what.startswith("The training came to nothing; its quick way to answer is tested")  # type: ignore[union-attr]
+
+
 def test_what_the_arm_waits_for_is_not_what_the_adapter_waits_for() -> None:
     made = job(*TRAINED)
     made.wait(waiting("head"), 9)
@@ -231,13 +268,69 @@ def test_rows_without_question_or_answer_to_learn_are_left_out(tmp_path: Path) -
             [turn("user", "a")],
             [turn("system", "s"), turn("assistant", "b")],
             [*good, turn("user", "and now?"), turn("assistant", "refund")],
+            [turn("user", "my money"), turn("assistant", "refund")],
         ],
     )
     chosen = rows.choose(path, 1)
     assert list(rows.read(path, chosen)) == [
         ("where is it?", "lost_card"),
         ("where is it?\nlost_card\nand now?", "refund"),
+        ("my money", "refund"),
     ]
+
+
+def test_rows_that_ask_the_same_are_one_group_and_an_answer_is_held_once() -> None:
+    embedded = lane.Embedded()
+    said = QuestionVectors(embedder=EMBEDDER, vectors=base64.b64encode(np.ones(24, dtype="<f4").tobytes()).decode())
+    embedded.take([("Where is  it?", "a"), ("where\nIS it?", "b"), ("When?", "a")], said)
+    assert embedded.groups[0] == embedded.groups[1] != embedded.groups[2]
+    assert (embedded.answers, embedded.places) == ({"a": 0, "b": 1}, [0, 1, 0])
+
+
+def order(places: list[int], groups: list[int], answers: list[str]) -> Order:
+    return Order(
+        kinds=["head", "nearest"],
+        embedder=EMBEDDER,
+        answers=answers,
+        places=places,
+        groups=groups,
+        probes={0: "q"},
+        seed=1,
+        dataset={},
+        code_version="1",
+        created_at=1,
+    )
+
+
+def made_of(ordered: Order, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Made:
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # which the process sets for itself
+        monkeypatch.setenv(name, "1")
+    from trainer.arms.process import make
+
+    return make(ordered, vectors.astype(np.float32))[0]
+
+
+def test_rows_that_ask_the_same_tell_nothing_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(1)
+    vectors, places = chance.normal(size=(100, 8)), chance.integers(0, 4, 100)
+    doubled = order([*places, *places], [*range(100)] * 2, ["a", "b", "c", "d"])
+    made = made_of(doubled, np.vstack([vectors, vectors]), monkeypatch)
+    assert max(made.metrics["nearest_accuracy"], made.metrics["head_accuracy"]) < 0.5
+
+
+def test_a_long_answer_costs_its_length_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [0, 1] * 200 + [2]
+    ordered = order(places, [*range(401)], ["a", "b", "long " * 20_000])
+    assert len(ordered.model_dump_json()) < 110_000
+    vectors = np.eye(8)[places] + np.random.default_rng(1).normal(size=(401, 8)) * 0.1
+    tracemalloc.start()
+    try:
+        made = made_of(ordered, vectors, monkeypatch)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert made.kind is not None
+    assert held < 20_000_000
 
 
 def test_of_many_rows_some_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,12 +347,14 @@ class Elsewhere(StubPeer):
     Attributes:
         error: what rag_indexer refuses with.
         broken: it leaves out a vector.
+        breaks_at: portions of each attempt after which it is away.
         digests: of its embedder, by portion; the last one stays.
         before: what happens before it answers.
     """
 
     error: SartorError | None = None
     broken: bool = False
+    breaks_at: int | None = None
     digests: list[str] = field(default_factory=lambda: ["ab"])
     before: Callable[[], Awaitable[None]] | None = None
     portions: list[int] = field(default_factory=list)
@@ -272,6 +367,9 @@ class Elsewhere(StubPeer):
             raise self.error
         texts = options["json"]["texts"]
         vectors = np.stack([vector_of(text) for text in texts])[int(self.broken) :]
+        if self.breaks_at is not None and len(self.portions) % 2 == self.breaks_at:
+            self.portions.append(0)
+            raise Transient("rag_indexer cannot be reached.")
         digest = self.digests[min(len(self.portions), len(self.digests) - 1)]
         self.portions.append(len(texts))
         return {
@@ -336,6 +434,15 @@ class Room:
 
     def stored(self) -> list[str]:
         return sorted(key for key in self.service.objects.objects if "/arms/" in key)
+
+    def working(self, name: str) -> Any:
+        """What runs in the background under a name."""
+        return self.service.app.state.service._background[name].__self__  # type: ignore[union-attr]
+
+    @property
+    def fitting(self) -> lane.ArmFitting:
+        found: lane.ArmFitting = self.working("arms")._kind
+        return found
 
     async def done(self) -> Job:
         """The job once its arm is fitted, or given up."""
@@ -454,7 +561,146 @@ async def test_an_embedder_that_is_exchanged_between_portions_makes_no_arm_of_tw
     assert made.embedder.digest == "cd"
 
 
-@pytest.mark.parametrize("error", [None, Invalid("too many"), NotFound("no such route")])
+@pytest.mark.parametrize(
+    "error", [Transient("rag_indexer cannot be reached."), RateLimited("later"), NotFound("no such route")]
+)
+async def test_a_fit_that_was_ordered_long_ago_waits_as_long_as_any(room: Room, error: SartorError) -> None:
+    await room.fits.add(ArmFit(id="ftjob-1", tenant_id=TENANT, created_at=1))
+    room.elsewhere.error = error
+    await room.queue()
+    for _ in range(lane.MOST_FAILURES + 1):
+        await room.put_off()
+        room.service.seconds += lane.RETRY_SECONDS + 1
+    room.elsewhere.error = None
+    room.service.seconds += lane.RETRY_SECONDS + 1
+    assert (await room.done()).arm.state == "fitted"
+
+
+async def test_what_was_away_and_came_back_is_away_from_then_on(room: Room) -> None:
+    room.elsewhere.error = Transient("rag_indexer cannot be reached.")
+    await room.queue()
+    await room.put_off()
+    room.elsewhere.error, room.elsewhere.breaks_at = None, 1
+    room.service.seconds += lane.LONGEST_AWAY_SECONDS - 60
+    await eventually(lambda: room.elsewhere.portions)
+    await room.put_off()
+    room.service.seconds += 120
+    await eventually(lambda: len(room.elsewhere.portions) > 1)
+    assert (await room.job()).arm.state == "to_fit"
+
+
+async def test_an_embedder_that_is_exchanged_for_ever_is_not_waited_for(room: Room) -> None:
+    room.elsewhere.digests = ["ab", "cd"] * 9
+    await room.queue()
+    await room.put_off()
+    room.service.seconds += lane.LONGEST_AWAY_SECONDS + 1
+    assert (await room.done()).arm.state == "over"
+    assert len(room.elsewhere.portions) == 4
+    assert "two different ones" in room.told()[-1]
+
+
+async def test_nothing_is_embedded_where_the_answers_tell_that_there_will_be_no_arm(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.queue([f"text {number}" for number in range(95)] + ["refund"] * 5)
+    assert (await room.done()).arm.state == "over"
+    assert room.told()[-1].endswith("5% of its rows have an answer that comes again, 10% at least must.")
+    assert room.elsewhere.portions == []
+
+
+async def test_nothing_is_embedded_where_answers_are_too_long(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_ANSWER_BYTES", len("".join(LABELS)) - 1)
+    await room.queue()
+    assert (await room.done()).arm.state == "over"
+    assert room.elsewhere.portions == []
+
+
+async def test_nothing_is_embedded_for_an_installation_that_tries_no_arm_any_more(room: Room) -> None:
+    room.fitting._kinds = []
+    await room.queue()
+    assert (await room.done()).arm.state == "over"
+    assert room.told()[-1].endswith("this installation tries none any more.")
+    assert room.elsewhere.portions == []
+
+
+async def test_a_worker_that_lost_a_fit_gives_no_arm_up(room: Room) -> None:
+    room.elsewhere.error = Transient("rag_indexer cannot be reached.")
+    await room.queue()
+    await room.put_off()
+    with pytest.raises(WriteRefused):
+        await room.fitting.ended(await room.fits.get(TENANT, "ftjob-1"), GiveUp("it took too long."))
+    assert (await room.job()).arm.state == "to_fit"
+    assert not [line for line in room.told() if line.startswith("Nothing answers")]
+
+
+async def test_why_a_job_fails_is_told_where_its_training_is_given_up_while_its_arm_is(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during(monkeypatch, giving_up, lambda: room.change("start", "train", "refuse"))
+    room.fitting._kinds = []
+    await room.queue()
+    assert (await room.done()).error == BAD
+    assert room.told()[-1] == BAD.message
+
+
+async def test_that_a_job_is_over_is_told_where_its_arm_is_let_through_while_its_training_is_given_up(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during(monkeypatch, worker, lambda: room.change("arm answers"))
+    await room.queue()
+    await room.done()
+    await room.change("start")
+    settings = Space(NOWHERE, tmp_path).settings(Settings, "trainer")
+    training = worker.Training(room.fitting._jobs, room.fitting._objects, ForkServer(), settings)
+    await training.ended(await room.job(), GiveUp("no better than its base"))
+    assert (await room.job()).state == "succeeded"
+    assert room.told()[-1] == COMPLETED
+
+
+def during(monkeypatch: pytest.MonkeyPatch, where: ModuleType, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Have something happen between the first lines that a module tells and what it writes then."""
+    told: list[Job] = []
+
+    async def tell_lines_and_more(jobs: Jobs, job: Job, lines: Sequence[Line]) -> None:
+        await tell_lines(jobs, job, lines)
+        told.append(job)
+        if len(told) == 1:
+            await meanwhile()
+
+    monkeypatch.setattr(where, "tell_lines", tell_lines_and_more)
+
+
+async def test_a_job_that_expects_an_arm_which_nobody_fits_is_told_so(room: Room) -> None:
+    await room.ask()
+    await room.change("enqueue", "start", "train", "refuse")
+
+    async def failed() -> bool:
+        return (await room.job()).state == "failed"
+
+    await eventually(failed)
+    assert room.told()[-2:] == ["Nothing answers before the training is over: its fit was lost.", BAD.message]
+
+
+async def test_a_job_that_another_replica_queued_without_an_arm_expects_none(room: Room) -> None:
+    await room.ask()
+    waits = await room.job()
+    await room.jobs.update(TENANT, "ftjob-1", lambda it: it.enqueue(dataset(), None, {"n_epochs": 1}, 2))
+    await room.fitting._jobs.learn(dataset())
+    await room.working("sweep")._data.advance(waits)
+    assert (await room.done()).arm.state == "no"
+
+
+async def test_who_cancels_a_job_whose_model_answers_is_told_that_it_goes_too(room: Room, monkeypatch: Any) -> None:
+    await room.queue()
+    await room.done()
+    await room.change("start", "arm answers")
+    nobody = room.elsewhere
+    requests = Requests(room.fitting._jobs, room.working("sweep")._data, nobody, nobody, 1)
+    await requests.cancel(TENANT, "ftjob-1", {})
+    assert room.told()[-1] == f"The job was cancelled. Its model {NAME} goes too and answers no more."
+
+
+@pytest.mark.parametrize("error", [None, Invalid("too many")])
 async def test_what_cannot_be_fitted_is_given_up_and_the_job_goes_on(room: Room, error: SartorError | None) -> None:
     room.elsewhere.error, room.elsewhere.broken = error, error is None
     await room.queue()
@@ -529,8 +775,11 @@ async def test_a_job_answers_by_its_arm_while_it_is_trained_and_says_so(room: Ro
         "The model was not let through: 0.91 to 0.92 The model goes on answering by its head.",
         "The job has successfully completed",
     ]
-    assert (job.adapter_files, job.arm.files) != ("kept", "unwanted")
-    assert room.stored()
+    room.service.seconds += 601  # the claim of who trains ends
+    await eventually(lambda: room.service.documents["jobs"].documents["ftjob-1"]["adapter_files"] != "unwanted")
+    job = await room.job()
+    assert (job.adapter_files, job.arm.files) == ("deleted", "kept")
+    assert len(room.stored()) == 4
 
 
 async def test_a_job_whose_adapter_is_refused_waits_for_its_arm_and_fails_with_the_adapters_reason(room: Room) -> None:

@@ -2,7 +2,7 @@
 
 from arms.answering import Arm, Head, Nearest, Numbers, Places
 from arms.files import Facts, FittedArm, WrongArm, pack, prove, unpack
-from arms.fitting import MOST_CLASSES, MOST_ROWS, Fit, fit, kinds_for, sample
+from arms.fitting import MOST_CLASSES, MOST_ROWS, Fit, Groups, fit, kinds_for, sample
 from schemas.questions import question_of
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Facts",
     "Fit",
     "FittedArm",
+    "Groups",
     "Head",
     "Nearest",
     "Numbers",

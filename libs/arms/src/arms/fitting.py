@@ -12,6 +12,8 @@ from arms.answering import Arm, Head, Nearest, Numbers, Places, closest_of_each,
 from arms.regression import Scaling, regress
 from schemas.artifacts import ArmKind
 
+Groups = NDArray[np.int64]
+
 MOST_ROWS = 5_000
 """That an arm is fitted on: of more, `sample` chooses."""
 
@@ -51,7 +53,7 @@ def kinds_for(places: Places) -> list[ArmKind]:
     return ["nearest"]
 
 
-def sample(places: Places, seed: int, most: int = MOST_ROWS) -> NDArray[np.int64]:
+def sample(places: Places | Groups, seed: int, most: int = MOST_ROWS) -> NDArray[np.int64]:
     """Rows to fit on, in their order: each answer keeps its share, and one row where there is room for all answers."""
     _, answer, sizes = np.unique(places, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(places))
@@ -61,7 +63,7 @@ def sample(places: Places, seed: int, most: int = MOST_ROWS) -> NDArray[np.int64
     return np.sort(chosen)
 
 
-def fit(kind: ArmKind, vectors: Numbers, places: Places, seed: int) -> Fit:
+def fit(kind: ArmKind, vectors: Numbers, places: Places, seed: int, groups: Groups | None = None) -> Fit:
     """Fit an arm whose confidence, on the average, is how often it is right out of fold.
 
     Args:
@@ -69,6 +71,8 @@ def fit(kind: ArmKind, vectors: Numbers, places: Places, seed: int) -> Fit:
         vectors: (rows, dimensions), unit vectors of the questions; at most `MOST_ROWS`.
         places: (rows,), the answers from 0; each number below the highest is some row's.
         seed: of the folds. The same call gives the same numbers on the same machine.
+        groups: (rows,), a number for rows that ask the same: what is known of one is no measure of the others. Each row
+            by itself where left out.
 
     Raises:
         ValueError: no rows, too many, or numbers that are none.
@@ -79,7 +83,7 @@ def fit(kind: ArmKind, vectors: Numbers, places: Places, seed: int) -> Fit:
         raise ValueError("a vector holds what is no number")
     vectors, places = vectors.astype(np.float32), places.astype(np.int32)
     answers = int(places.max()) + 1
-    folds = _folds(places, seed)
+    folds = _folds(places, np.arange(len(places)) if groups is None else groups, seed)
     return (
         _fit_head(vectors, places, answers, folds) if kind == "head" else _fit_nearest(vectors, places, answers, folds)
     )
@@ -139,14 +143,15 @@ def temperature_of(scores: Numbers, accuracy: float) -> float:
     return math.exp((low + high) / 2)
 
 
-def _folds(places: Places, seed: int) -> Places:
-    """The fold of each row: those of one answer are spread over all, and folds are of like size."""
+def _folds(places: Places, groups: Groups, seed: int) -> Places:
+    """The fold of each row: a group is in one, those of one answer are spread over all, which have as many groups."""
     count = FOLDS if len(places) < MANY else FOLDS_OF_MANY
-    order = np.random.default_rng(seed).permutation(len(places))
-    by_answer = order[np.argsort(places[order], kind="stable")]
-    folds = np.empty(len(places), dtype=np.int32)
-    folds[by_answer] = np.arange(len(places)) % count
-    return folds
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(first))
+    by_answer = order[np.argsort(places[first[order]], kind="stable")]
+    folds = np.empty(len(first), dtype=np.int32)
+    folds[by_answer] = np.arange(len(first)) % count
+    return folds[group]
 
 
 def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -43,6 +43,9 @@ LOOP_LAG = Gauge("event_loop_lag_seconds", "How late the event loop woke a timer
 LOOK_SECONDS = 0.1
 """Between looks at whether the service is to stop."""
 
+MOST_CONNECTIONS = 1000
+"""To other services at a time: a bound on open files where a service asks without counting."""
+
 LEAST_SECONDS = 1.0
 """What flushing and closing each have at least when a stop runs late."""
 
@@ -93,8 +96,8 @@ class Service:
 
     @cached_property
     def http(self) -> httpx2.AsyncClient:
-        """The client by which other services are asked; places are counted elsewhere, so connections are not."""
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        """The client by which other services are asked; places are counted elsewhere, far below its connections."""
+        limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20)
         return httpx2.AsyncClient(timeout=self.settings.http_timeout, limits=limits)
 
     @cached_property

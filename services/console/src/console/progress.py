@@ -41,7 +41,7 @@ WORDS = {
     "queued": (0, 50.0, "Waiting for a free worker"),
     "training": (1, 0.0, "Loading the base model"),
     "paused": (1, 0.0, "Paused"),
-    "testing": (2, 0.0, "Loading the adapter"),
+    "testing": (2, 0.0, "Waiting for the test on held-out rows"),
     "awaiting_approval": (3, 0.0, "Tested. A person decides whether it goes into use"),
     "loading": (3, 0.0, "Tested. It goes into use now"),
 }

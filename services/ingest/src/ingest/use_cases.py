@@ -254,6 +254,7 @@ class Retention:
     async def trained(self, event: FinetuneTrained) -> None:
         """A job needs its validation file no more; its adapter is stored."""
         await self._uses.note(event.tenant_id, event.job_id, training_file=event.training_file, trained=True)
+        await self._uses.note_version(event.tenant_id, event.job_id, "adapter", there=True)
         await self._elsewhere.count(event.tenant_id, event.adapter_id, event.job_id, event.adapter_bytes)
         await self._release(event.tenant_id, event.job_id)
 

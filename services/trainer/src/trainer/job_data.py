@@ -184,8 +184,9 @@ class JobData:
         chosen: dict[str, int | float | str],
         job: Job,
     ) -> None:
+        begins = not job.has_data
         job.enqueue(training, validation, chosen, now())
-        if self._arms:
+        if begins and self._arms:  # a replica that fits none may have queued it, and the fit have found it so
             job.expect_arm()
 
     async def _advance_on_text(self, job: Job, method: Method) -> Job:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
 from schemas import ModelDeleted, ModelPromoted, ModelRejected, ModelWaiting
-from trainer.arms.lines import Line, lines_of_arm, lines_without_adapter, tell_lines
+from trainer.arms.lines import Line, lines_of_arm, lines_of_failure, lines_without_adapter, tell_lines
 from trainer.domain import Failure, Job
 from trainer.stages import waiting_line
 from trainer.store import Jobs
@@ -78,8 +78,7 @@ class Outcomes:
         job = await self._change(event.tenant_id, event.job_id, lambda it: it.lose_arm(now()))
         if job is None or (job.ended and job.setback is None):
             return
-        lines = [Line("failed", job.error.message, "error")] if job.error else []
-        await tell_lines(self._jobs, job, [Line("arm-over", what, "warn"), *lines])
+        await tell_lines(self._jobs, job, [Line("arm-over", what, "warn"), *lines_of_failure(job)])
 
     async def _change(self, tenant_id: str, job_id: str, change: Callable[[Job], None]) -> Job | None:
         try:

@@ -22,15 +22,19 @@ OF_STATE: dict[State, Stage] = {
 OF_GATE: dict[str, Stage] = {"evaluation": "testing", "approval": "awaiting_approval", "replica": "loading"}
 """The stages of a job that is `evaluating`, by what its model waits for, or `awaiting_arm`, by what its arm does."""
 
+ARM_FIRST: tuple[Stage, ...] = ("queued", "training", "paused", "testing")
+"""In which nothing is more urgent than what the arm waits for."""
+
 BY_ITSELF = "Sartor, by itself"
 OPERATOR = "whoever runs this installation"
 
 
 class Waiting(BaseModel):
-    """What a job waits for, who can end that, and since when it waits (Unix seconds)."""
+    """What a job waits for, who can end that, whether a person must, and since when it waits (Unix seconds)."""
 
     what: str
     who: str
+    person: bool
     since: int
 
 
@@ -42,14 +46,20 @@ def stage_of(job: Job) -> Stage:
 
 
 def waiting_of(job: Job) -> Waiting | None:
-    """What a job waits for; None once it is over, and while it is trained and no person must decide about its arm."""
+    """What a job waits for; None once it is over, and while it is trained.
+
+    That a person must decide about its arm comes before what ends by itself, and before a pause.
+    """
     stage = stage_of(job)
     if stage == "ended":
         return None
+    if stage in ARM_FIRST and (arm_waits := _arm_waits(job)):
+        return arm_waits
     if stage == "training":
-        return _arm_waits(job)
+        return None
     what, who = _what_and_who(job, stage)
-    return Waiting(what=what, who=who, since=job.since or job.created_at)
+    person = stage in ("paused", "awaiting_approval")
+    return Waiting(what=what, who=who, person=person, since=job.since or job.created_at)
 
 
 def _what_and_who(job: Job, stage: Stage) -> tuple[str, str]:
@@ -66,6 +76,9 @@ def _what_and_who(job: Job, stage: Stage) -> tuple[str, str]:
         who = f"a person with models:approve, by {decide_by(gate.model_id)}"
         return f"A person must decide about the model. {gate.reason}".strip(), who
     who = OPERATOR if gate.reason else BY_ITSELF
+    if job.state == "awaiting_arm" and stage == "testing":
+        comes = "being fitted" if job.arm.state == "to_fit" else "tested on held-out rows"
+        return f"The training came to nothing; its quick way to answer is {comes}. {gate.reason}".strip(), who
     if stage == "testing":
         return f"The model must be tested on held-out rows. {gate.reason}".strip(), who
     return f"A replica of the model server must load the model and prove it. {gate.reason}".strip(), who
@@ -83,7 +96,7 @@ def _arm_waits(job: Job) -> Waiting | None:
         return None
     what = f"A person must decide about the model's {job.arm.kind}, which could answer while it is trained."
     who = f"a person with models:approve, by {decide_by(gate.model_id)}"
-    return Waiting(what=f"{what} {gate.reason}".strip(), who=who, since=job.arm.since or job.created_at)
+    return Waiting(what=f"{what} {gate.reason}".strip(), who=who, person=True, since=job.arm.since or job.created_at)
 
 
 def decide_by(model_id: str) -> str:

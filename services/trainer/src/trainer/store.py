@@ -49,6 +49,10 @@ TO_DISCARD: Query = {"adapter_files": "unwanted"}
 """Made an adapter that nobody will serve, and whose files may still be stored."""
 
 
+ARM_TO_FIT: Query = {"arm.state": "to_fit", "state": {"$in": list(OPEN)}}
+"""Expects an arm; what fits it ends after the job says what came of it."""
+
+
 ARM_TO_DISCARD: Query = {"arm.files": "unwanted"}
 """Made an arm that nobody will ask, and whose files may still be stored."""
 
@@ -120,6 +124,7 @@ class Jobs:
         await ensure_index(self._jobs.collection, [("adapter_files", 1), ("created_at", 1)])
         await ensure_index(self._jobs.collection, [("tenant_id", 1), ("adapter.adapter_id", 1)])
         await ensure_index(self._jobs.collection, [("arm.files", 1), ("created_at", 1)])
+        await ensure_index(self._jobs.collection, [("arm.state", 1), ("state", 1)])
         await ensure_index(self._events, [("job_id", 1), ("order", -1), ("_id", -1)])
         await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1), ("_id", -1)])
 
@@ -181,9 +186,24 @@ class Jobs:
         """Have an arm fitted for a job, once; before the job expects one, which would wait for it in vain."""
         await self._fits.add_once(ArmFit(id=job.id, tenant_id=job.tenant_id, created_at=now()))
 
+    async def write_fit(self, fit: ArmFit, change: Callable[[ArmFit], None]) -> ArmFit:
+        """Apply a worker's change to a fit, refused once another worker has claimed it."""
+        return await self._fits.update(fit.tenant_id, fit.id, change, fence=fit.lease.fence)
+
     async def finish_fit(self, fit: ArmFit) -> None:
         """Nothing is left to fit, refused once another worker has claimed it."""
-        await self._fits.update(fit.tenant_id, fit.id, ArmFit.finish, fence=fit.lease.fence)
+        await self.write_fit(fit, ArmFit.finish)
+
+    async def renew_fit(self, fit: ArmFit, seconds: float) -> bool:
+        """Extend the lease of a fit; False once another worker has claimed it."""
+        return await self._fits.leases.renew(fit.id, fit.lease.fence, seconds, {"state": "to_fit"})
+
+    async def without_fit(self) -> list[Job]:
+        """Jobs that expect an arm which nobody has to fit any more, or ever had; of all tenants."""
+        expecting = [job async for job in self._jobs.readable(ARM_TO_FIT)]
+        query = {"_id": {"$in": [job.id for job in expecting]}, "state": "to_fit"}
+        fitted = {fit["_id"] async for fit in self._fits.collection.find(query, {"_id": 1})}
+        return [job for job in expecting if job.id not in fitted]
 
     async def with_unwanted_arms(self) -> list[Job]:
         """Jobs whose arm nobody will ask, and whose files may still be stored; of all tenants."""

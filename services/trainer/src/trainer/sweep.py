@@ -8,6 +8,7 @@ import structlog
 
 from chassis.errors import SartorError
 from stores.mongo import PyMongoError
+from trainer.arms.giving_up import give_up_arm
 from trainer.domain import Job
 from trainer.job_data import JobData
 from trainer.job_objects import JobObjects
@@ -46,6 +47,7 @@ class Sweep:
             await self._delete_checkpoints()
             await self._delete_adapters()
             await self._delete_arms()
+            await self._give_up_arms()
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _begin(self, tenant_id: str, job_id: str) -> None:
@@ -93,3 +95,11 @@ class Sweep:
             except SartorError as error:
                 log.warning("arm_not_deleted", job_id=job.id, error=error.message)
                 return
+
+    async def _give_up_arms(self) -> None:
+        """Of jobs that would wait for a fit in vain."""
+        for job in await self._jobs.without_fit():
+            try:
+                await give_up_arm(self._jobs, job.tenant_id, job.id, "its fit was lost.")
+            except SartorError as error:
+                log.warning("arm_not_given_up", job_id=job.id, error=error.message)

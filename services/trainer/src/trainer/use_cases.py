@@ -197,9 +197,10 @@ class Requests:
 
     async def cancel(self, tenant_id: str, job_id: str, where: Mapping[str, str]) -> Job:
         """End a job, if it meets the conditions of `where`."""
-        await self._jobs.get(tenant_id, job_id, where)
+        before = await self._jobs.get(tenant_id, job_id, where)
         job = await self._jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))
-        await self._say(job, "cancelled", "The job was cancelled.", level="warn")
+        goes = f" Its model {before.fine_tuned_model} goes too and answers no more." if before.fine_tuned_model else ""
+        await self._say(job, "cancelled", f"The job was cancelled.{goes}", level="warn")
         return job
 
     async def pause(self, tenant_id: str, job_id: str) -> Job:

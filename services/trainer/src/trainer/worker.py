@@ -111,7 +111,9 @@ class Training(Kind[Job]):
             if expected.may_be_given_up(one.lease.fence):
                 expected.fail_training(failure, now())
                 await tell_lines(self._jobs, expected, lines_without_adapter(expected, failure.message))
-            await self._jobs.write(one, lambda it: it.fail_training(failure, now()))
+            left = await self._jobs.write(one, lambda it: it.fail_training(failure, now()))
+            if left.setback == failure:  # its arm may have been decided meanwhile
+                await tell_lines(self._jobs, left, lines_without_adapter(left, failure.message))
         elif isinstance(end, Failed):
             key = f"attempt-{one.lease.fence}-failed"
             await self._jobs.tell(one, key, "An attempt failed; trying again from the last checkpoint.", level="warn")

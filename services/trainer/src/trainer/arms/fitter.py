@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 
 import structlog
 
@@ -27,12 +28,12 @@ class FitBroke(SartorError):
 class Fitter:
     """Starts a process for each fit."""
 
-    async def fit(self, order: Order, vectors: bytes) -> MadeArm:
+    async def fit(self, order: Order, vectors: Sequence[bytes]) -> MadeArm:
         """Fit, measure and pack.
 
         Args:
             order: what.
-            vectors: as the order says.
+            vectors: as the order says, in portions.
 
         Raises:
             NoArm: none is worth a test.
@@ -51,7 +52,7 @@ class Fitter:
             )
         try:
             async with asyncio.timeout(LONGEST_FIT_SECONDS):
-                said, words = await process.communicate(order.model_dump_json().encode() + b"\n" + vectors)
+                said, words = await process.communicate(await asyncio.to_thread(_written, order, vectors))
         except TimeoutError as error:
             raise FitBroke(f"The fit took more than {LONGEST_FIT_SECONDS:.0f} s.") from error
         finally:
@@ -62,6 +63,10 @@ class Fitter:
             log.error("fit_broke", code=process.returncode, words=words[-LAST_WORDS:].decode(errors="replace"))
             raise FitBroke("The fit did not come to an end.")
         return _made(said)
+
+
+def _written(order: Order, vectors: Sequence[bytes]) -> bytes:
+    return b"".join([order.model_dump_json().encode(), b"\n", *vectors])
 
 
 def _made(said: bytes) -> MadeArm:

@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from chassis.crash import crash_point
-from chassis.errors import NotFound, Transient
+from chassis.errors import NotFound, RateLimited, Transient, WriteRefused
 from chassis.ids import now
 from chassis.peers import Peer
 from chassis.private_folders import PrivateFolders
@@ -24,7 +24,8 @@ from schemas.artifacts import MANIFEST, ArmKind, EmbedderFacts, arm_id_of
 from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
 from trainer.arms import rows as training_rows
 from trainer.arms.fitter import Fitter
-from trainer.arms.lines import fitted_line, lines_without_adapter, no_arm_line, tell_lines
+from trainer.arms.giving_up import give_up_arm
+from trainer.arms.lines import fitted_line, tell_lines
 from trainer.arms.orders import MadeArm, NoArm, Order
 from trainer.domain import ArmFit, FittedArm, Job
 from trainer.job_objects import JobObjects
@@ -49,13 +50,10 @@ UNREADY_SECONDS = 2.0
 MOST_FAILURES = 3
 MOST_DEATHS = 3
 LONGEST_AWAY_SECONDS = 3600.0
-"""For which vectors are waited for before the job goes on without an arm."""
+"""For which vectors, or those of one embedder, are waited for before the job goes on without an arm."""
 
 EMBEDDING_SECONDS = 120.0
 """Longest that a portion may take: people's questions go before it."""
-
-MOST_ANSWER_BYTES = 2**22
-"""Of all different answers: who answers by an arm holds them all."""
 
 PROBE_CHARACTERS = 2000
 """Longest question that may become a probe, where any is as short."""
@@ -73,19 +71,27 @@ def policy(settings: Settings) -> Policy:
     )
 
 
+class Exchanged(Exception):
+    """Vectors of two embedders came in one attempt."""
+
+
 @dataclass
 class Embedded:
     """Rows with the vectors of their questions.
 
     Attributes:
         vectors: a portion each, little-endian float32.
-        answers: of each row.
+        answers: those that differ, with the place of each.
+        places: of each row's answer.
+        groups: of each row, what rows that ask the same have in common.
         probes: questions that may become probes, by row.
         embedder: who made the vectors; the same for all.
     """
 
     vectors: list[bytes] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
+    answers: dict[str, int] = field(default_factory=dict)
+    places: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     probes: dict[int, str] = field(default_factory=dict)
     embedder: EmbedderFacts | None = None
 
@@ -93,11 +99,11 @@ class Embedded:
         """Add a portion.
 
         Raises:
-            PutOff: its vectors are another embedder's than those before.
+            Exchanged: its vectors are another embedder's than those before.
             Transient: they are not as many numbers as were asked for.
         """
         if self.embedder not in (None, answer.embedder):
-            raise PutOff(UNREADY_SECONDS, "the embedder was exchanged meanwhile")
+            raise Exchanged("the embedder was exchanged meanwhile")
         self.embedder = answer.embedder
         try:
             vectors = base64.b64decode(answer.vectors, validate=True)
@@ -107,10 +113,11 @@ class Embedded:
         if len(found) != len(portion) * answer.embedder.dimensions or not np.isfinite(found).all():
             raise Transient("rag_indexer answered with other vectors than were asked for.")
         for question, text in portion:
-            row = len(self.answers)
+            row = len(self.places)
             if len(question) <= PROBE_CHARACTERS or row < FEWEST_PROBES:
                 self.probes[row] = question
-            self.answers.append(text)
+            self.places.append(self.answers.setdefault(text, len(self.answers)))
+            self.groups.append(training_rows.group_of(question))
         self.vectors.append(vectors)
 
 
@@ -133,6 +140,7 @@ class ArmFitting(Kind[ArmFit]):
         self._rag_indexer = rag_indexer
         self._fitter = fitter
         self._kinds: list[ArmKind] = settings.arms
+        self._lease_seconds = settings.trainer_lease_seconds
         self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 
     async def attempt(self, one: ArmFit, held: Held[ArmFit]) -> None:
@@ -154,15 +162,19 @@ class ArmFitting(Kind[ArmFit]):
         began = time.monotonic()
         try:
             with self._folders.folder(f"arm-{job.id}") as folder:
-                embedded, made = await held.while_ours(self._make(job, folder))
+                embedded, made = await held.while_ours(self._make(job, one, folder))
         except NoArm as error:
             raise GiveUp(str(error), "no_arm") from error
         except NotFound as error:
-            raise GiveUp("its rows, or who makes vectors of them, are not there.", "not_found", error) from error
-        except Transient as error:
-            if now() - one.created_at > LONGEST_AWAY_SECONDS:
-                raise GiveUp("what makes vectors of its rows has been away for long.", "away", error) from error
-            raise
+            raise GiveUp("its rows are not there any more.", "not_found", error) from error
+        except Exchanged as error:
+            one = await self._jobs.write_fit(one, lambda it: it.meet_exchange(now()))
+            why = "who makes vectors of its rows has been two different ones for long."
+            raise _later(one.exchanged_since, why, error) from error
+        except (Transient, RateLimited) as error:
+            one = await self._jobs.write_fit(one, lambda it: it.miss_vectors(now()))
+            why = "what makes vectors of its rows has been away for long."
+            raise _later(one.away_since, why, error) from error
         assert embedded.embedder is not None
         manifest = await self._objects.store_arm(job, one.lease.fence, made.files)
         fitted = FittedArm(
@@ -170,7 +182,7 @@ class ArmFitting(Kind[ArmFit]):
             arm_id=arm_id_of(made.files[MANIFEST]),
             manifest=manifest,
             embedder=embedded.embedder,
-            rows=len(embedded.answers),
+            rows=len(embedded.places),
             fit_seconds=time.monotonic() - began,
             metrics=made.metrics,
         )
@@ -194,49 +206,59 @@ class ArmFitting(Kind[ArmFit]):
         """Have the job go on without an arm where none could be fitted, and say so."""
         if not isinstance(end, GiveUp):
             return
-        expected = await self._jobs.get(one.tenant_id, one.id)
-        if not expected.ended and expected.arm.state == "to_fit":
-            expected.give_up_arm(now())
-            lines = lines_without_adapter(expected, expected.error.message) if expected.error else []
-            await tell_lines(self._jobs, expected, [no_arm_line(str(end)), *lines])
+        if not await self._jobs.renew_fit(one, self._lease_seconds):
+            raise WriteRefused("Another worker fits the arm by now, or nobody wants it any more.")
+        if await give_up_arm(self._jobs, one.tenant_id, one.id, str(end)):
             FITS.labels("none").inc()
-        await self._jobs.update(one.tenant_id, one.id, lambda it: it.give_up_arm(now()))
         await self._jobs.finish_fit(one)
 
-    async def _make(self, job: Job, folder: Path) -> tuple[Embedded, MadeArm]:
-        embedded = await self._embed(job, folder)
-        if embedded.embedder is None:
-            raise NoArm("no row has a question and an answer to learn.")
+    async def _make(self, job: Job, one: ArmFit, folder: Path) -> tuple[Embedded, MadeArm]:
+        if not self._kinds:
+            raise NoArm("this installation tries none any more.")
+        embedded = await self._embed(job, one, folder)
+        assert embedded.embedder is not None
         order = Order(
             kinds=self._kinds,
             embedder=embedded.embedder,
-            answers=embedded.answers,
+            answers=list(embedded.answers),
+            places=embedded.places,
+            groups=embedded.groups,
             probes=embedded.probes,
             seed=job.seed,
             dataset=data_of(job),
             code_version=code_version(),
             created_at=job.created_at,
         )
-        return embedded, await self._fitter.fit(order, b"".join(embedded.vectors))
+        return embedded, await self._fitter.fit(order, embedded.vectors)
 
-    async def _embed(self, job: Job, folder: Path) -> Embedded:
+    async def _embed(self, job: Job, one: ArmFit, folder: Path) -> Embedded:
         """Vectors of the chosen rows' questions, asked for in portions, so that others are served between."""
         path = folder / "train.jsonl"
         await self._objects.fetch_training_rows(job, path)
         lines = await asyncio.to_thread(training_rows.choose, path, job.seed)
         rows = training_rows.read(path, lines)
-        embedded, distinct = Embedded(), set[str]()
+        embedded = Embedded()
         while portion := await asyncio.to_thread(lambda: list(islice(rows, MOST_QUESTIONS))):
-            distinct |= {answer for _, answer in portion}
-            if sum(len(answer.encode()) for answer in distinct) > MOST_ANSWER_BYTES:
-                raise NoArm("its different answers are too long to be held by who answers by them.")
-            texts = [question for question, _ in portion]
-            answer = await self._rag_indexer.read(
+            embedded.take(portion, await self._vectors_of(job, [question for question, _ in portion]))
+            if one.away_since is not None:
+                one = await self._jobs.write_fit(one, ArmFit.get_vectors)
+        return embedded
+
+    async def _vectors_of(self, job: Job, texts: list[str]) -> QuestionVectors:
+        try:
+            return await self._rag_indexer.read(
                 QuestionVectors,
                 "/internal/embeddings",
                 tenant_id=job.tenant_id,
                 json={"texts": texts},
                 timeout=EMBEDDING_SECONDS,
             )
-            embedded.take(portion, answer)
-        return embedded
+        except NotFound as error:
+            raise Transient("rag_indexer is of a release that makes no vectors of questions.") from error
+
+
+def _later(since: int | None, why: str, error: Exception) -> End:
+    """Another attempt after a pause; once there were such for long, none."""
+    if since is not None and now() - since > LONGEST_AWAY_SECONDS:
+        return GiveUp(why, "away", error)
+    return PutOff(RETRY_SECONDS, str(error), error)

@@ -51,6 +51,11 @@ def lines_of_arm(job: Job) -> list[Line]:
     return [Line("arm-answers", f"{answers}."), Line("ended", COMPLETED)]
 
 
+def lines_of_failure(job: Job) -> list[Line]:
+    """Why a job failed, if it did."""
+    return [Line("failed", job.error.message, "error")] if job.error else []
+
+
 def lines_without_adapter(job: Job, what: str) -> list[Line]:
     """That a job's training, or its adapter, came to nothing; the job has been changed so already.
 

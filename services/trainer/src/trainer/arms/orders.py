@@ -15,7 +15,9 @@ class Order(BaseModel):
     Attributes:
         kinds: that are tried.
         embedder: who made the vectors.
-        answers: of each row.
+        answers: those that differ, each once: one may be as long as a page.
+        places: of each row, which of these is its answer.
+        groups: of each row, a number that rows which ask the same have in common.
         probes: questions that may become probes, by row.
         seed: of the fit.
         dataset: for the manifest, as the next two.
@@ -26,6 +28,8 @@ class Order(BaseModel):
     kinds: list[ArmKind]
     embedder: EmbedderFacts
     answers: list[str]
+    places: list[int]
+    groups: list[int]
     probes: dict[int, str]
     seed: int
     dataset: dict[str, str]

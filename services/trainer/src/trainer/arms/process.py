@@ -12,7 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # read
 
 import numpy as np
 
-from arms import Facts, Numbers, Places, fit, kinds_for, pack
+from arms import Facts, Groups, Numbers, Places, fit, kinds_for, pack
 from chassis.children import die_with_parent
 from trainer.arms.orders import Made, Order
 
@@ -24,10 +24,11 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
         order: what is asked for.
         vectors: (rows, dimensions).
     """
-    answers, of_rows, counts = np.unique(order.answers, return_inverse=True, return_counts=True)
-    places: Places = of_rows.astype(np.int32)
-    fits = {kind: fit(kind, vectors, places, order.seed) for kind in kinds_for(places) if kind in order.kinds}
-    commonest = float(counts.max() / len(places))
+    places: Places = np.array(order.places, dtype=np.int32)
+    groups: Groups = np.array(order.groups, dtype=np.int64)
+    kinds = [kind for kind in kinds_for(places) if kind in order.kinds]
+    fits = {kind: fit(kind, vectors, places, order.seed, groups) for kind in kinds}
+    commonest = float(np.bincount(places).max() / len(places))
     metrics = {f"{kind}_accuracy": one.accuracy for kind, one in fits.items()} | {"commonest_accuracy": commonest}
     if not fits:
         return Made(metrics=metrics, why_not="there are too many different answers for the kinds that are tried."), {}
@@ -47,7 +48,7 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
     )
     rows = list(order.probes)
     questions = list(order.probes.values())
-    files = pack(fits[kind].arm, answers.tolist(), questions, vectors[rows], order.embedder, facts)
+    files = pack(fits[kind].arm, order.answers, questions, vectors[rows], order.embedder, facts)
     return Made(kind=kind, metrics=metrics, sizes={name: len(content) for name, content in files.items()}), files
 
 

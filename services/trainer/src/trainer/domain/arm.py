@@ -95,6 +95,20 @@ class ArmFit(Aggregate):
 
     created_at: int
     state: Literal["to_fit", "done"] = "to_fit"
+    away_since: int | None = None
+    exchanged_since: int | None = None
+
+    def miss_vectors(self, at: int) -> None:
+        """Who makes vectors is away, and was so since the first time that this is said."""
+        self.away_since = self.away_since or at
+
+    def get_vectors(self) -> None:
+        """Who makes vectors is there."""
+        self.away_since = None
+
+    def meet_exchange(self, at: int) -> None:
+        """Vectors came of two embedders; that some come is no sign that those of one will."""
+        self.exchanged_since = self.exchanged_since or at
 
     def finish(self) -> None:
         """The job has its arm, or will have none."""

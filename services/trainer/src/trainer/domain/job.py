@@ -371,7 +371,7 @@ class Job(Aggregate):
         """
         self._not_ended("paused")
         if self.state in ("evaluating", "awaiting_arm"):
-            raise Conflict(f"Job '{self.id}' is trained and being tested; it cannot be paused any more.")
+            raise Conflict(f"Job '{self.id}' is not trained any more; its model is being tested. It cannot be paused.")
         if self.state != "paused":
             self.paused_from = "waiting_for_dataset" if self.state == "waiting_for_dataset" else "queued"
             self._enter("paused", at)
