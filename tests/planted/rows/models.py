@@ -165,6 +165,20 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS}::test_a_decision_on_a_name_lets_no_more_than_one_version_through",
     ),
     bug(
+        "arms: one that failed answers where the gate only advises",
+        "registry:Model.judge",
+        "if gate == 'advisory' and self.arm is not None:",
+        "if False:",
+        f"{ARMS}::test_an_arm_that_did_not_pass_answers_only_if_a_person_says_so",
+    ),
+    bug(
+        "arms: a name cannot be taken back once its only version was",
+        "registry:Gate.delete",
+        "known = not whole or await self._models.who_deleted(tenant_id, model_id) is not None",
+        "known = True",
+        f"{ARMS}::test_a_name_is_taken_back_whose_only_version_was_taken_back_alone",
+    ),
+    bug(
         "arms: a model server is told to load one",
         "registry:Models.to_load",
         "'base_model': base_model, 'arm': None}",
