@@ -93,7 +93,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "candidates: a question that takes too long is put off",
         "evaluator:_patiently",
-        "if isinstance(failure, (NotFound, RateLimited, Unreachable)) or failure.code == LOADING:",
+        "if isinstance(failure, (RateLimited, Unreachable)) or failure.code == LOADING:",
         "if failure.code != BROKEN:",
         "services/evaluator/tests/test_proxy.py::test_an_answer_that_takes_too_long_counts_and_is_not_waited_for_again",
     ),
@@ -247,7 +247,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "arms: an arm that is away for a moment is replaced for good",
         "evaluator:ByAnswers._answer_of_arm",
-        "if error.transient and not isinstance(error, NotThere) and missed <= ARM_AWAY_SECONDS:",
+        "if error.transient and (not isinstance(error, NotThere)) and (missed <= ARM_AWAY_SECONDS):",
         "if False:",
         f"{ARMS_TEST}::test_an_arm_that_is_away_is_waited_for_a_few_minutes",
     ),

@@ -233,7 +233,8 @@ class Model(Aggregate):
             self._reject(Decision(outcome="reject", by=by, at=at, note=note), note, code="model_deleted")
         else:
             self.retire(by, note, at)
-        self.deleted_at, self.name_deleted = self.deleted_at or at, bool(name)
+        self.deleted_at = self.deleted_at or at
+        self.name_deleted = bool(name)
         self.record(
             ModelDeleted(
                 tenant_id=self.tenant_id,
