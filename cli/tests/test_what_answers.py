@@ -10,7 +10,7 @@ import pytest
 from fake_api import Api
 from test_api_commands import ADAPTER, ARM, AT, FILE, FILE_ID, JOB, JOB_ID, MODEL, Sartor, listed
 
-from sartor_cli import first_answer, model_commands
+from sartor_cli import client, first_answer, model_commands
 
 SCORED = {"metric": "accuracy", "scores": {"candidate": {"value": 0.75, "low": 0.5, "high": 0.9, "n": 8}}}
 
@@ -156,17 +156,35 @@ def test_an_upload_says_when_its_own_model_first_answers(
         ("GET", "/fine_tuning/jobs"): jobs,
         ("GET", f"/files/{FILE_ID}"): {**FILE, **file},
     }
-    out, said = sartor("files", "upload", str(tmp_path / "rows.jsonl"))
+    out, said = sartor("files", "upload", str(tmp_path / "rows.jsonl"), "--wait")
     assert FILE_ID in out
     assert re.search(told, said)
     assert api.asked[1][2] == {"training_file": FILE_ID, "limit": "1"}
 
 
-@pytest.mark.parametrize("given", [("--json",), ("--no-wait",), ("--purpose", "fine-tune")])
-def test_an_upload_is_not_waited_for_where_nobody_wants_to(
-    api: Api, sartor: Sartor, tmp_path: Path, given: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("terminal", "given", "waits"),
+    [
+        (True, (), True),
+        (False, (), False),
+        (True, ("--json",), False),
+        (True, ("--no-wait",), False),
+        (True, ("--purpose", "fine-tune"), False),
+        (False, ("--wait", "--json"), True),
+    ],
+)
+def test_an_upload_is_waited_for_where_somebody_reads_or_asks_for_it(
+    api: Api,
+    sartor: Sartor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    given: tuple[str, ...],
+    waits: bool,
 ) -> None:
+    monkeypatch.setattr(client.stderr, "_force_terminal", terminal)
     (tmp_path / "rows.jsonl").write_bytes(b"{}")
-    api.answers["POST", "/files"] = FILE
-    assert sartor("files", "upload", str(tmp_path / "rows.jsonl"), *given)[1] == ""
-    assert [method for method, *_ in api.asked] == ["POST"]
+    api.answers |= {("POST", "/files"): FILE, ("GET", "/fine_tuning/jobs"): listed(DONE)}
+    said = sartor("files", "upload", str(tmp_path / "rows.jsonl"), *given)[1]
+    assert ("Its own model answers" in said) is waits
+    assert [method for method, *_ in api.asked] == (["POST", "GET"] if waits else ["POST"])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from sartor_cli.client import Client, CommandFailed, stdout
+from sartor_cli.client import Client, CommandFailed, stderr, stdout
 from sartor_cli.first_answer import follow
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
 from sartor_cli.tables import show, show_deleted
@@ -32,8 +32,14 @@ def upload_file(
         typer.Option(help="Where rows are broken: refuse the file, as if not given, or skip those rows and list them."),
     ] = None,
     wait: Annotated[
-        bool, typer.Option(help="Say when the model made of it first answers, or after a minute how to go on.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Say when the model made of it first answers, or after a minute how to go on; as if given in a "
+            "terminal, for user_data without --json.",
+            show_default=False,
+        ),
+    ] = None,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
@@ -63,7 +69,8 @@ def upload_file(
             "POST", "/files", data=fields, files={"file": (path.name, watched, "application/octet-stream")}
         )
     show(made, as_json=as_json, columns=FILE)
-    if wait and purpose == "user_data" and not as_json:
+    somebody_reads = stderr.is_terminal and purpose == "user_data" and not as_json
+    if somebody_reads if wait is None else wait:
         follow(client, made["id"], began)
 
 

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from evaluator_world import BASE, LABELS, Messages, copies_the_examples, jsonl, label_of, right, rows, wrong
 
-from chassis.errors import Invalid, NotFound, SartorError, Transient
+from chassis.errors import Invalid, NotFound, RateLimited, SartorError, Transient
 from chassis.ids import new_id
 from evaluator.app import build
 from evaluator.settings import Settings
@@ -51,6 +51,7 @@ class Others(StubPeer):
         failing: by model, what it is always answered with.
         held_up: by model, until when its answers but the first wait.
         asked: how often each (model, question) was answered.
+        tried: by model, how often it was asked, whether or not it answered.
         looked: what else was asked of either.
         at_once, most_at_once: by model, questions that it has now, and had at most.
     """
@@ -61,6 +62,7 @@ class Others(StubPeer):
     failing: dict[str, SartorError] = field(default_factory=dict)
     held_up: dict[str, asyncio.Event] = field(default_factory=dict)
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
     looked: list[str] = field(default_factory=list)
     at_once: Counter[str] = field(default_factory=Counter)
     most_at_once: Counter[str] = field(default_factory=Counter)
@@ -82,6 +84,7 @@ class Others(StubPeer):
 
     async def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         model, question = body["model"], body["messages"][-1]["content"]
+        self.tried[model] += 1
         self.at_once[model] += 1
         self.most_at_once[model] = max(self.most_at_once[model], self.at_once[model])
         try:
@@ -216,7 +219,7 @@ async def evaluator(folder: Path) -> AsyncIterator[Lonely]:
         evaluator_arm_parallel=3,
         evaluator_poll_seconds=0.02,
         evaluator_retry_seconds=0.1,
-        evaluator_attempts=2,
+        evaluator_attempts=5,
     )
     async with alone(build, settings, peers={"inference_proxy": others, "registry": others}) as service:
         yield Lonely(service, others, space)
@@ -271,6 +274,19 @@ async def test_an_arm_that_is_answered_for_by_another_fails(evaluator: Lonely) -
     assert (event.verdict, event.scores) == ("fail", {})
     assert "arm-of-another" in event.reason
     assert UNKNOWN in event.reason
+
+
+@pytest.mark.parametrize("code", ["wrong_model", "arm_gone"])
+async def test_an_arm_that_is_refused_for_good_holds_up_its_job_for_no_more_than_three_attempts(
+    evaluator: Lonely, code: str
+) -> None:
+    model = await evaluator.register(rows(0, 12), right, "head")
+    evaluator.others.failing[model] = Transient("What answers is not this model.", code=code)
+    event = await evaluator.completed(model)
+    assert (event.verdict, event.scores) == ("fail", {})
+    assert "What answers is not this model." in event.reason
+    assert evaluator.others.most_at_once[model] == 1
+    assert evaluator.others.tried[model] == 3
 
 
 async def test_an_arm_is_waited_for_alone_though_its_base_model_is_away(evaluator: Lonely) -> None:
@@ -360,7 +376,7 @@ async def test_an_adapter_is_tested_beside_the_arm_that_serves_its_name(evaluato
     assert set(event.scores) == {"base", "few_shot", "candidate", "head"}
     assert {score.n for score in event.scores.values()} == {60}
     assert "and the head, which answers meanwhile, got 60 right" in event.reason
-    assert "The head goes on answering" in event.reason
+    assert event.reason.endswith("It has +0.0 points (95 % interval +0.0 to +0.0) against the head.")
     assert evaluator.others.questions(version) == 60
     assert {question for asked, question in evaluator.others.asked if asked == version} == {
         question for asked, question in evaluator.others.asked if asked == model
@@ -391,26 +407,41 @@ async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else
     assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
 
 
-async def test_an_arm_that_is_only_tested_yet_is_not_asked(evaluator: Lonely) -> None:
+async def put_off(evaluator: Lonely, name: str) -> None:
+    async def said() -> bool:
+        return bool((await evaluator.shown(name)).get("last_error"))
+
+    await eventually(said, within=20)
+
+
+@pytest.mark.parametrize("state", ["production", "awaiting_approval", "rejected", "candidate"])
+async def test_an_adapter_waits_until_the_arm_of_its_name_is_tested_and_no_longer(
+    evaluator: Lonely, state: str
+) -> None:
     name = evaluator.named()
     version = evaluator.serve(name, right, state="candidate")
-    event = await evaluator.completed(await evaluator.register(rows(0, 20), right, name=name))
-    assert set(event.scores) == {"base", "few_shot", "candidate"}
-    assert evaluator.others.questions(version) == 0
+    await evaluator.register(rows(0, 20), right, name=name)
+    await put_off(evaluator, name)
+    assert evaluator.others.asked.total() == 0
+    if state == "candidate":  # still
+        evaluator.service.seconds += 600
+    elif state == "production":
+        evaluator.serve(name, right)
+    else:
+        evaluator.others.serving[name] = []
+    event = await evaluator.completed(name)
+    beside = {"head"} if state == "production" else set()
+    assert set(event.scores) == {"base", "few_shot", "candidate"} | beside
+    assert evaluator.others.questions(version) == (20 if beside else 0)
+    assert (await evaluator.shown(name))["attempts"] == 1
 
 
 @pytest.mark.parametrize(
     "error",
-    [
-        NotFound("The model is retired."),
-        Transient("The model is being loaded.", code="model_loading"),
-        Transient("out of memory"),
-        Invalid("It answers no such question."),
-        None,
-    ],
-    ids=["retired", "away", "broken", "refused", "another arm"],
+    [NotFound("The model is retired."), Invalid("It answers no such question."), None],
+    ids=["retired", "refused", "another arm"],
 )
-async def test_an_arm_that_cannot_be_asked_holds_up_no_adapter(evaluator: Lonely, error: SartorError | None) -> None:
+async def test_an_arm_that_will_never_answer_holds_up_no_adapter(evaluator: Lonely, error: SartorError | None) -> None:
     name = evaluator.named()
     version = evaluator.serve(name, right)
     if error is not None:
@@ -425,6 +456,39 @@ async def test_an_arm_that_cannot_be_asked_holds_up_no_adapter(evaluator: Lonely
     assert (shown["attempts"], shown["progress"]) == (1, {"done": 60, "total": 60})
     assert (error.message if error else "arm-of-another") in evidence["serving_arm"]["away"]
     assert event.cost == 0.25 * 20 * 3, "what it answered is no answer of this test"
+    assert "The head could not be asked: " in event.reason
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["for a while", "for good"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Transient("The model is being loaded.", code="model_loading"),
+        Transient("The model is not reachable at the moment."),
+        Transient("Another answers.", code="wrong_model"),
+        RateLimited("One too many."),
+    ],
+    ids=["away", "broken", "wrong", "busy"],
+)
+async def test_an_arm_that_is_away_is_waited_for_a_few_minutes(
+    evaluator: Lonely, error: SartorError, back: bool
+) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, right)
+    evaluator.others.failing[version] = error
+    await evaluator.register(rows(0, 60), knows(4), name=name)
+    await put_off(evaluator, name)
+    if back:
+        del evaluator.others.failing[version]
+    else:
+        evaluator.service.seconds += 300
+    event = await evaluator.completed(name)
+    assert (event.verdict, event.beaten_by) == ("pass", "head" if back else None), event.reason
+    assert ("The head could not be asked: " in event.reason) is not back
+    assert event.reason.endswith(error.message) is not back
+    assert evaluator.others.questions(version) == (60 if back else 0)
+    assert (await evaluator.shown(name))["attempts"] == 1, "that is no attempt of the adapter"
+    assert evaluator.others.questions(name) == 60, "what is answered is kept"
 
 
 async def test_a_later_attempt_asks_the_arm_that_the_first_one_found(evaluator: Lonely) -> None:

@@ -26,7 +26,7 @@ from chassis.http import error_response
 from chassis.peers import Peer
 from chassis.tokens import Tokens
 from evaluator import proxy
-from evaluator.proxy import NotServed, Proxy, RowRefused
+from evaluator.proxy import NotServed, NotThere, Proxy, RowRefused
 from testkit import Addresses, Space
 from testkit.running import free_port
 
@@ -87,7 +87,7 @@ async def test_an_engine_that_is_busy_or_breaks_is_asked_again(tokens: Tokens, f
         (Transient("What answers is not this model.", code="wrong_model"), Transient),
         (SartorError("It crashed."), Transient),
         (RateLimited("Too many requests at the same time."), NotServed),
-        (NotFound("No such model.", code="model_not_found"), NotServed),
+        (NotFound("No such model.", code="model_not_found"), NotThere),
         (Unauthenticated("The service token was refused.", code="service_token_refused"), Transient),
         (BROKEN, Transient),
         (Invalid("The context is too short.", code="context_length_exceeded"), RowRefused),

@@ -164,7 +164,35 @@ async def test_what_has_no_meaning_for_an_arm_is_refused_by_name(
     answer = await ask(world, on_arm(world), way, **asked)
     assert code(answer) == (400, UNSUPPORTED)
     assert answer.json()["error"]["param"] == param
+    assert "this model answers by its training rows at the moment" in answer.json()["error"]["message"]
     assert (world.elsewhere.arms.asked, world.elsewhere.searches) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("way", "asked"),
+    [
+        ("chat", {"frequency_penalty": 1}),
+        ("streamed", {"presence_penalty": -1}),
+        ("completion", {"echo": True, "logprobs": 0}),
+        ("chat", {"vector_store_ids": ["vs_1"]}),
+    ],
+)
+async def test_what_the_adapter_would_take_is_not_refused_for_good_while_an_arm_stands_in_for_it(
+    world: World, way: str, asked: dict[str, Any]
+) -> None:
+    model = on_arm(world)
+    world.elsewhere.routes[model]["stands_in"] = True
+    assert code(await ask(world, model, way, **asked)) == (503, "model_loading")
+    assert world.elsewhere.arms.asked == []
+    assert (await ask(world, model, way)).is_success
+
+
+async def test_an_arm_answers_though_its_base_model_is_not_there_any_more(world: World) -> None:
+    model = on_arm(world)
+    world.elsewhere.routes[model]["base_model"] = "a-base-that-was-taken-away"
+    world.elsewhere.versions[model] = world.elsewhere.routes[model]
+    assert (await ask(world, model)).is_success
+    assert (await ask(world, model, "test")).json()["cost"] is None
 
 
 async def test_neutral_fields_and_an_echo_that_is_not_scored_are_taken(world: World) -> None:
@@ -231,7 +259,7 @@ async def test_no_word_is_given_of_what_is_not_the_arm_of_the_route(
         ((409, STALE_ARM), (503, "wrong_model")),
         ((409, WRONG_ARM), (503, "wrong_model")),
         ((403, "insufficient_permissions"), (503, "wrong_model")),
-        ((404, "arm_not_found"), (503, "service_unavailable")),
+        ((404, "arm_not_found"), (503, "arm_gone")),
         ((422, ""), (503, "generation_failed")),
         ((429, "rate_limit_exceeded"), (429, "rate_limit_exceeded")),
         ((503, "service_unavailable"), (503, "service_unavailable")),

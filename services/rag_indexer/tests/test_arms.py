@@ -352,7 +352,7 @@ async def test_a_test_takes_no_place_of_people_and_waits_behind_them(world: Worl
     letters.seen.clear()
 
     def asked(question: str, **more: Any) -> asyncio.Task[ArmAnswers]:
-        questions = [f"{question}{'-' * 1_500}"] * 3
+        questions = [f"{'-' * 1_500}{question}"] * 3
         body = ArmAsked(arm_id=arm_id_of(files[MANIFEST]), manifest=manifest, questions=questions, **more)
         return asyncio.create_task(ask_arm.ask(world.a, body))
 
@@ -370,5 +370,42 @@ async def test_a_test_takes_no_place_of_people_and_waits_behind_them(world: Worl
     letters.go.set()
     said = [one for answers in await asyncio.gather(*of_people) for one in answers.answers]
     assert [(one.answer, one.tokens) for one in said] == [("B", letters.longest)] * 6  # of as much as is read
-    assert [text[0] for text in letters.seen[:12]] == ["a", "b"] * 6
+    assert [text[-1] for text in letters.seen[:12]] == ["a", "b"] * 6
     assert len(await asyncio.gather(*tested)) == 2
+
+
+class FirstWaits(ArmFiles):
+    """Files of arms of which the first read waits to be let go."""
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(objects)
+        self.asked = 0
+        self.go = asyncio.Event()
+
+    async def manifest(self, ref: ObjectRef) -> bytes:
+        self.asked += 1
+        if self.asked == 1:
+            await self.go.wait()
+        return await super().manifest(ref)
+
+
+async def test_people_do_not_wait_for_an_arm_that_a_test_began_to_load(world: World) -> None:
+    letters, executor = Letters(), FairExecutor()
+    embedding = Embedding("letters", 1, 10, executor)
+    embedding._embedder = letters
+    letters.go.set()
+    places = InFlight("people", most=3, most_each=2, retry_after=1)
+    files_of_arms = FirstWaits(world.objects)
+    ask_arm = AskArm(HeldArms(files_of_arms, embedding, executor, ROOM), embedding, places, places)
+    vectors, right = letters.queries(["a", "b"]), np.asarray([0, 1], dtype=np.int32)
+    files = pack(fit("nearest", vectors, right, 1).arm, ["A", "B"], ["a", "b"], vectors, letters.facts(), Facts(rows=2))
+    manifest = await world.stored(files)
+    asked = ArmAsked(arm_id=arm_id_of(files[MANIFEST]), manifest=manifest, questions=["b"])
+    tested = asyncio.create_task(ask_arm.ask(world.a, asked.model_copy(update={"testing": True})))
+    await eventually(lambda: files_of_arms.asked)
+    async with asyncio.timeout(20):
+        said = await ask_arm.ask(world.a, asked)
+    assert [one.answer for one in said.answers] == ["B"]
+    assert not tested.done()
+    files_of_arms.go.set()
+    assert (await tested).answers == said.answers

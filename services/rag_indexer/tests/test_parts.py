@@ -158,3 +158,16 @@ async def test_a_passage_longer_than_the_model_reads_is_embedded_whole_and_in_tu
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
     assert max(map(len, letters.seen)) <= letters.longest
     assert "".join("".join(letters.seen).split()) == "c" + "".join(long.split()) + "d"
+
+
+async def test_of_a_long_question_to_an_arm_the_end_is_read_and_of_a_search_the_beginning() -> None:
+    letters = Letters()
+    embedding = Embedding("letters", 1, 10, FairExecutor())
+    letters.queries = letters.passages  # type: ignore[attr-defined]
+    embedding._embedder = letters  # type: ignore[assignment]
+    long = "a" * 100_000 + "b" * 150 + "c" * 50
+    [(read, tokens)] = await embedding.questions([long], "me", lambda vectors: [letters.seen[-1] for _ in vectors])
+    assert (read, tokens) == ("b" * 150 + "c" * 50, letters.longest)
+    [vector] = await embedding.queries([long], "me")
+    assert int(vector.argmax()) == 1
+    assert int((await embedding.query("a" * 300 + "b" * 900, "me")).argmax()) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from registry_world import BASE, Accounts
+from structlog.testing import capture_logs
 from test_use_cases import Lonely, folder, registry
 
 from eventbus import AggregateStore
@@ -68,6 +69,8 @@ async def test_an_arm_that_passed_answers_under_the_models_name_and_waits_for_no
     )
     card = await registry.card(version)
     assert (card["name"], card["arm"], card["waiting_for"], card["serves"]) == (name, "head", "evaluation", False)
+    [untested] = await told(registry, f"/internal/arms/{name}")
+    assert (untested["version"], untested["state"]) == (version, "candidate")
     async with registry.http() as http:
         assert (await http.get(f"/v1/models/{name}")).status_code == 404
         assert (await http.get(f"/internal/routes/{name}")).status_code == 404
@@ -87,6 +90,7 @@ async def test_an_arm_that_passed_answers_under_the_models_name_and_waits_for_no
     route = await told(registry, f"/internal/routes/{name}")
     assert (route["model"], route["version"], route["adapter_id"]) == (name, version, fitting.arm_id)
     assert (route["replicas"], route["arm"]["kind"], route["tenant_id"]) == ([], "head", registry.a)
+    assert route["stands_in"] is False
     assert await told(registry, "/internal/routes") == [route]
     assert [one["id"] for one in (await told(registry, "/v1/models"))["data"]] == [BASE, name]
     assert (await told(registry, f"/v1/models/{name}"))["id"] == name
@@ -130,6 +134,7 @@ async def test_the_adapter_takes_the_name_over_and_the_arm_answers_while_no_repl
         route = await told(registry, "/internal/routes/support")
         assert (route["model"], route["version"]) == (name, version if silent else "")
         assert (bool(route["arm"]), bool(route["replicas"]), route["aliases"]) == (silent, not silent, ["support"])
+        assert route["stands_in"] is silent
         assert await told(registry, "/internal/routes") == [route]
         cards = (await told(registry, f"/v1/registry/models?name={name}"))["data"]
         assert {card["id"] for card in cards} == {name, version}
@@ -189,6 +194,23 @@ async def test_an_adapter_that_an_arm_in_production_beats_leaves_it_the_name(
     assert (await told(registry, f"/internal/routes/{name}"))["version"] == f"{name}@head"
     async with registry.http() as http:
         assert "costs less" in (await http.get(f"/v1/registry/models/{name}/card")).text
+
+
+@pytest.mark.parametrize("gate", ["advisory", "auto", "approval"])
+@pytest.mark.parametrize("verdict", ["pass", "fail", "needs_human"])
+async def test_an_arm_that_did_not_pass_answers_only_if_a_person_says_so(
+    registry: Lonely, gate: Any, verdict: Any
+) -> None:
+    await policy(registry, gate)
+    version = await registry.fitted(1)
+    await registry.publish(registry.evaluated(version, verdict))
+    state = (await registry.card(version))["state"]
+    if gate == "approval" or (gate, verdict) == ("auto", "needs_human"):
+        assert state == "awaiting_approval"
+    else:
+        assert state == ("production" if verdict == "pass" else "rejected")
+    arms = await told(registry, f"/internal/arms/{version.removesuffix('@head')}")
+    assert len(arms) == (state == "production"), "nobody waits for its test"
 
 
 async def test_an_adapter_that_failed_is_rejected_for_that_whatever_an_arm_does(registry: Lonely) -> None:
@@ -330,6 +352,25 @@ async def test_a_version_is_taken_back_alone_by_its_own_id(registry: Lonely) -> 
     assert (await registry.card(name))["state"] == "candidate"
 
 
+async def test_a_name_is_taken_back_whose_only_version_was_taken_back_alone(registry: Lonely) -> None:
+    name = await registry.answering(1)
+    async with registry.http() as http:
+        statuses = [(await http.delete(f"/v1/models/{one}")).status_code for one in (f"{name}@head", name, name)]
+    assert statuses == [200, 200, 404]
+    deleted = await eventually(lambda: found if len(found := registry.of(ModelDeleted)) == 2 else None)
+    assert [(one.model_id, one.name) for one in deleted] == [(f"{name}@head", ""), (f"{name}@head", name)]
+    await registry.publish(registry.training(1))
+    assert (await registry.card(name))["state"] == "rejected"
+
+
+async def test_what_is_kept_of_a_version_are_the_aliases_that_answer_no_more(registry: Lonely) -> None:
+    name = await registry.answering(1)
+    async with registry.http() as http:
+        assert (await http.put("/v1/registry/aliases/support", json={"model": name})).status_code == 200
+        kept = (await http.delete(f"/v1/models/{name}@head")).json()["kept"]
+    assert [(one["object"], one["id"]) for one in kept] == [("model.alias", "support")]
+
+
 async def test_a_cancelled_job_takes_all_its_versions_with_it_and_gets_none_later(registry: Lonely) -> None:
     name = await registry.answering(1)
     await registry.trained(1)
@@ -428,6 +469,32 @@ class Race:
         self.documents.call = call
         await one()
         return done >= step
+
+
+async def test_an_operator_hears_of_a_name_whose_arm_is_taken_back_while_the_adapter_is_refused_for_it(
+    registry: Lonely,
+) -> None:
+    told = 0
+    for step in range(1, 100):
+        race = Race()
+        await race.models.prepare()
+        await race.tenants.learn(registry.a, "acme", TenantPolicy())
+        arm, adapter = [await race.gate.register(made(1)) for made in (registry.fitting, registry.training)]
+        assert arm is not None
+        assert adapter is not None
+        await race.gate.judge(registry.evaluated(arm.id, "pass"))
+        judge = partial(race.gate.judge, registry.evaluated(adapter.id, "pass", beaten_by="head"))
+        delete = partial(race.gate.delete, registry.a, arm.id, "user_1", {})
+        with capture_logs() as logs:
+            if not await race.within(step, judge, delete):
+                break
+        said = [one["name"] for one in logs if one["event"] == "name_without_version"]
+        if said:
+            assert said == [adapter.id]
+            assert (await race.models.get(registry.a, adapter.id)).state == "rejected"
+        told += len(said)
+    assert told > 1
+    assert step < 99
 
 
 @pytest.mark.parametrize("first", ["registration", "deletion"])

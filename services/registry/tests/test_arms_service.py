@@ -13,7 +13,7 @@ from registry.domain import Model
 from registry.settings import Settings
 from registry.store import Models
 from schemas import ModelDeleted, ModelPromoted
-from stores.mongo import connect
+from stores.mongo import connect, ensure_index
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -22,13 +22,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_models_of_the_release_before_get_an_arm_beside_them_and_no_second_adapter(world: World) -> None:
     database = connect(world.space.settings(Settings, "registry"), "registry")
     collection = database["models"]
-    await collection.drop_index("job_id_1")
+    await collection.drop_index("job_id_1_arm.kind_1")
     await collection.create_index("job_id", unique=True)
     name = await world.trained(1)
     await collection.update_one({"_id": name}, {"$unset": {"arm": ""}})
 
     store = AggregateStore(collection, Model, "registry", lambda: None)
     for _ in range(2):
+        await ensure_index(collection, "job_id", unique=True)  # as the release before does at its start
         await Models(store, *(database[one] for one in ("x", "y", "z"))).prepare()
     indexes = {tuple(field for field, _ in one["key"]) for one in (await collection.index_information()).values()}
     assert ("job_id", "arm.kind") in indexes

@@ -62,10 +62,17 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "arms: a base's price is charged",
-        "inference_proxy:Answering.begin",
-        "base = ArmBase(known) if route.arm else known",
-        "base = known",
+        "inference_proxy:Bases.of_arm",
+        "FREE if known.price else None",
+        "known.price",
         f"{ARMS}::test_the_price_of_a_base_is_not_that_of_an_arm",
+    ),
+    bug(
+        "arms: what the adapter would take is refused for good while an arm stands in for it",
+        "inference_proxy:_refuse_lacking",
+        "if route.stands_in:",
+        "if False:",
+        f"{ARMS}::test_what_the_adapter_would_take_is_not_refused_for_good_while_an_arm_stands_in_for_it",
     ),
     bug(
         "a declared echo may be missing",
@@ -442,6 +449,21 @@ BUGS: tuple[Planted, ...] = (
         "await self._files.manifest(ref)",
         "pass",
         f"{ARMS_TEST}::test_an_arm_whose_files_are_gone_answers_for_a_minute_at_most_and_again_when_they_are_back",
+    ),
+    bug(
+        "arm: the beginning of a long question is read",
+        "rag_indexer:Embedding._ending",
+        "text = text[len(text) - len(text) * embedder.longest // tokens:]",
+        "text = text[:len(text) * embedder.longest // tokens]",
+        "services/rag_indexer/tests/test_parts.py"
+        "::test_of_a_long_question_to_an_arm_the_end_is_read_and_of_a_search_the_beginning",
+    ),
+    bug(
+        "arm: people wait for what a test began to load",
+        "rag_indexer:HeldArms.get",
+        "(ref, lane)",
+        "(ref, 'people')",
+        f"{ARMS_TEST}::test_people_do_not_wait_for_an_arm_that_a_test_began_to_load",
     ),
     bug(
         "arm: none ever leaves memory",

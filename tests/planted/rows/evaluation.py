@@ -93,7 +93,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "candidates: a question that takes too long is put off",
         "evaluator:_patiently",
-        "if isinstance(failure, (NotFound, RateLimited, Unreachable)) or failure.code == LOADING:",
+        "if isinstance(failure, (RateLimited, Unreachable)) or failure.code == LOADING:",
         "if failure.code != BROKEN:",
         "services/evaluator/tests/test_proxy.py::test_an_answer_that_takes_too_long_counts_and_is_not_waited_for_again",
     ),
@@ -242,7 +242,21 @@ BUGS: tuple[Planted, ...] = (
         "evaluator:ByAnswers._answer_of_arm",
         "raise ArmAway(error.message) from error",
         "raise",
-        f"{ARMS_TEST}::test_an_arm_that_cannot_be_asked_holds_up_no_adapter",
+        f"{ARMS_TEST}::test_an_arm_that_will_never_answer_holds_up_no_adapter",
+    ),
+    bug(
+        "arms: an arm that is away for a moment is replaced for good",
+        "evaluator:ByAnswers._answer_of_arm",
+        "if error.transient and (not isinstance(error, NotThere)) and (missed <= ARM_AWAY_SECONDS):",
+        "if False:",
+        f"{ARMS_TEST}::test_an_arm_that_is_away_is_waited_for_a_few_minutes",
+    ),
+    bug(
+        "arms: an adapter does not wait until the arm of its name is tested",
+        "evaluator:ByAnswers._serving_arm",
+        "if route.arm is not None and route.state == 'candidate':",
+        "if False:",
+        f"{ARMS_TEST}::test_an_adapter_waits_until_the_arm_of_its_name_is_tested_and_no_longer",
     ),
     bug(
         "arms: a later attempt asks no arm",
@@ -256,6 +270,6 @@ BUGS: tuple[Planted, ...] = (
         "evaluator:ByAnswers._serving_arm",
         "if route.arm is not None and route.state == 'production':",
         "if route.arm is not None:",
-        f"{ARMS_TEST}::test_an_arm_that_is_only_tested_yet_is_not_asked",
+        f"{ARMS_TEST}::test_an_adapter_waits_until_the_arm_of_its_name_is_tested_and_no_longer",
     ),
 )

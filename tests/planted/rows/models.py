@@ -153,7 +153,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "deletion: a model is deleted again and again",
         "registry:Model.delete",
-        "self.deleted_at = at",
+        "self.deleted_at = self.deleted_at or at",
         "pass",
         "services/registry/tests/test_gate.py::test_a_model_is_deleted_once_in_whatever_state",
     ),
@@ -163,6 +163,20 @@ BUGS: tuple[Planted, ...] = (
         "if len(waiting) > 1:",
         "if not waiting:",
         f"{ARMS}::test_a_decision_on_a_name_lets_no_more_than_one_version_through",
+    ),
+    bug(
+        "arms: one that failed answers where the gate only advises",
+        "registry:Model.judge",
+        "if gate == 'advisory' and self.arm is not None:",
+        "if False:",
+        f"{ARMS}::test_an_arm_that_did_not_pass_answers_only_if_a_person_says_so",
+    ),
+    bug(
+        "arms: a name cannot be taken back once its only version was",
+        "registry:Gate.delete",
+        "known = not whole or await self._models.who_deleted(tenant_id, model_id) is not None",
+        "known = True",
+        f"{ARMS}::test_a_name_is_taken_back_whose_only_version_was_taken_back_alone",
     ),
     bug(
         "arms: a model server is told to load one",

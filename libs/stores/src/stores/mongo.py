@@ -29,6 +29,7 @@ __all__ = [
     "Query",
     "UpdateOne",
     "connect",
+    "drop_index",
     "ensure_index",
     "is_away",
 ]
@@ -37,6 +38,9 @@ log = structlog.get_logger()
 
 INDEX_CONFLICTS = (85, 86)
 """IndexOptionsConflict and IndexKeySpecsConflict, from the same list."""
+
+INDEX_NOT_FOUND = 27
+"""From the same list."""
 
 SERVER_FAILED = (1, 14031)
 """InternalError and OutOfDiskSpace, from https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml."""
@@ -101,6 +105,17 @@ async def ensure_index(collection: Collection, keys: str | list[tuple[str, int]]
                 log.warning("index_replaced", collection=collection.name, index=name, options=options)
                 await collection.drop_index(name)
         await collection.create_index(keys, **options)
+
+
+async def drop_index(collection: Collection, name: str) -> None:
+    """Drop an index that an earlier release made, if it is there."""
+    try:
+        await collection.drop_index(name)
+    except OperationFailure as error:
+        if error.code != INDEX_NOT_FOUND:
+            raise
+    else:
+        log.warning("index_dropped", collection=collection.name, index=name)
 
 
 async def ping(collection: Collection) -> None:

@@ -144,6 +144,9 @@ class SimulatedCollection:
         if unique:
             self._unique.append([f"${field}" for field in ([keys] if isinstance(keys, str) else dict(keys))])
 
+    async def drop_index(self, _name: str) -> None:
+        """No index of an earlier release is here."""
+
     def find(self, query: Document | None = None, _projection: Any = None) -> Cursor:
         """See MongoDB."""
         return Cursor(self, query or {})

@@ -31,7 +31,7 @@ class ModelRegistered(CarriesDataset, Event):
     metrics: dict[Parameter, float] = Field(
         default_factory=dict, max_length=32, description="What the run measured of it."
     )
-    name: Id = Field("", description="The name it serves under, where that is not its id.")
+    name: Id = Field("", description="The name it serves under; empty from an earlier release, whose ids are names.")
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
@@ -61,7 +61,7 @@ class ModelPromoted(Event):
     base_model: Id = Field(description="Base model id.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     decided_by: Id = Field(description="`gate`, or the id of the person.")
-    name: Id = Field("", description="The name it serves under, where that is not its id.")
+    name: Id = Field("", description="The name it serves under; empty from an earlier release, whose ids are names.")
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 

@@ -61,6 +61,9 @@ class ModelRoute(BaseModel):
     replicas: list[RouteReplica] = Field(description="Who proved that they hold both, and is alive.")
     version: str = Field("", description="The version that serves the name, where that is not its own.")
     arm: ArmRoute | None = Field(None, description="What answers, where that version is an arm: it has no replicas.")
+    stands_in: bool = Field(
+        False, description="Whether that arm answers only until a replica holds the adapter, which is in production."
+    )
 
 
 class AdapterToLoad(BaseModel):

@@ -9,13 +9,14 @@ from functools import partial
 import structlog
 
 from chassis.errors import NotFound, SartorError
+from chassis.ids import now
 from chassis.peers import Peer
 from evaluator.asking import Asking, answerer_of
 from evaluator.domain import SEED, Evaluation, Plan, ServingArm, System
 from evaluator.metrics import AwaitedMetric, Case
 from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
-from evaluator.proxy import Proxy, RowRefused
+from evaluator.proxy import NotServed, NotThere, Proxy, RowRefused
 from evaluator.report import Report, build_report, counted_rows
 from evaluator.rows import Message, Row, sample
 from evaluator.settings import Settings
@@ -30,6 +31,12 @@ log = structlog.get_logger()
 LONGEST_LOOKED_AT = 3
 MARGIN_TOKENS = 4
 TEMPLATE_TOKENS = 64
+
+ARM_AWAY_SECONDS = 300
+"""How long an arm is waited for that serves the name and does not answer; the test then goes on without it."""
+
+ARM_UNTESTED_SECONDS = 600
+"""How old a test may be that waits until the arm of its name is tested, beside which it is then made."""
 
 
 class ArmAway(Exception):
@@ -94,13 +101,13 @@ class ByAnswers:
         rows = await asyncio.to_thread(
             sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
         )
+        arm = await self._serving_arm(evaluation) if rows and evaluation.arm is None else None
         asked = self.suite(evaluation).systems
         of_base = "base" in asked
         max_tokens = await self._answer_tokens(evaluation, rows) if of_base else self._settings.evaluator_max_tokens
         shows = bool(rows) and "few_shot" in asked
         examples = await self._examples(evaluation, train, rows, max_tokens) if shows else []
         systems: list[System] = [system for system in asked if examples or system != "few_shot"]
-        arm = await self._serving_arm(evaluation) if rows and evaluation.arm is None else None
         if arm is not None:
             systems.append(arm.kind)
         one_line = classified and not any("\n" in row.reference for row in [*train, *heldout])
@@ -116,7 +123,11 @@ class ByAnswers:
         return (await self._evaluations.write(evaluation, lambda one: one.fix_plan(plan))).plan or plan
 
     async def _serving_arm(self, evaluation: Evaluation) -> ServingArm | None:
-        """What serves the adapter's name at the moment, where an arm does."""
+        """What serves the adapter's name at the moment, where an arm does.
+
+        Raises:
+            NotServed: the name's arm is tested itself at the moment.
+        """
         try:
             found = await self._registry.read(
                 list[ModelRoute], "/internal/arms/{}", evaluation.model_id, tenant_id=evaluation.tenant_id
@@ -128,6 +139,10 @@ class ByAnswers:
                 return ServingArm(
                     kind=route.arm.kind, version=route.version or route.model, arm_id=route.adapter_id or ""
                 )
+        if now() < evaluation.created_at + ARM_UNTESTED_SECONDS:
+            for route in found:
+                if route.arm is not None and route.state == "candidate":
+                    raise NotServed(f"'{route.version}', beside which it may be tested, is tested itself first.")
         return None
 
     async def _go_on_without_arm(self, evaluation: Evaluation, plan: Plan, why: str) -> Plan:
@@ -195,11 +210,15 @@ class ByAnswers:
         """As `_answer`, of the arm beside which an adapter is tested: no row is left out because of it.
 
         Raises:
-            ArmAway: it did not answer.
+            NotServed: it did not answer, which may pass.
+            ArmAway: it never will, or has not for as long as it is waited for.
         """
         try:
             answer = await self._answer(evaluation, system, row, messages, plan)
         except SartorError as error:
+            missed = now() - (evaluation.adapter_missed_at or now())
+            if error.transient and not isinstance(error, NotThere) and missed <= ARM_AWAY_SECONDS:
+                raise NotServed(f"'{plan.arm.version if plan.arm else system}': {error.message}") from error
             raise ArmAway(error.message) from error
         if answer.refused is not None:
             raise ArmAway(answer.refused)

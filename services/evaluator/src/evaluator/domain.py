@@ -91,7 +91,7 @@ class Evaluation(CarriesDataset, Aggregate):
 
     Attributes:
         method: how the candidate was trained.
-        name: what it serves under, where that is not the id of the model.
+        name: what it serves under; empty from an earlier release, where that is the id of the model.
         arm: how it answers, where it is an arm and no adapter.
         adapter_manifest: of the candidate's files, among which may be what its run held out.
         attempts: as the lease counts them, for its owner to see.

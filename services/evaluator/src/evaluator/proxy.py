@@ -20,6 +20,8 @@ BROKEN = "generation_failed"
 """Code of the error of an engine that was asked and failed: it is worth another try at once."""
 LOADING = "model_loading"
 """Code of the error where no replica holds the model: nobody was asked."""
+FOR_GOOD = frozenset({"wrong_model", "arm_gone"})
+"""Codes of the errors where an arm is not what was fitted, is of another embedder, or has lost its files."""
 
 A = TypeVar("A")
 
@@ -28,6 +30,10 @@ class NotServed(Transient):
     """The question was put to no engine: no replica holds the model, or there is no proxy, or one that is busy."""
 
     default_code = "not_served"
+
+
+class NotThere(NotServed):
+    """There is no such model for who asks, or it is over."""
 
 
 class RowRefused(Invalid):
@@ -141,6 +147,7 @@ async def _patiently(ask: Callable[[], Awaitable[A]]) -> A:
 
     Raises:
         RowRefused: the question itself is refused.
+        NotThere: there is nothing of that name to ask.
         NotServed: it was put to no engine.
         Transient: whatever else may pass.
     """
@@ -160,6 +167,8 @@ async def _patiently(ask: Callable[[], Awaitable[A]]) -> A:
         if attempt < TRIES - 1:
             jitter = random.uniform(0.5, 1.5)  # noqa: S311
             await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * jitter)
-    if isinstance(failure, (NotFound, RateLimited, Unreachable)) or failure.code == LOADING:
+    if isinstance(failure, NotFound):
+        raise NotThere(f"It cannot be asked now: {failure.message}") from failure
+    if isinstance(failure, (RateLimited, Unreachable)) or failure.code == LOADING:
         raise NotServed(f"It cannot be asked now: {failure.message}") from failure
     raise failure

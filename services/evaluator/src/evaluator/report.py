@@ -20,7 +20,7 @@ from evaluator.replacement import arm_goes_on
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
-from evaluator.verdict import ARMS, Verdict, beside_arm, decide, decide_arm
+from evaluator.verdict import ARMS, Verdict, beside_arm, decide, decide_arm, without_arm
 from schemas import Interval
 from schemas.artifacts import ArmKind
 
@@ -98,9 +98,10 @@ def build_report(
     beaten_by = None
     if (arm := plan.asked_arm) is not None and counted:
         over_arm = comparisons[f"candidate - {arm.kind}"]
-        goes_on = arm_goes_on(over_arm, min_rows=min_rows)
-        beaten_by = arm.kind if goes_on else None
-        verdict = beside_arm(verdict, arm.kind, over_arm, goes_on=goes_on)
+        beaten_by = arm.kind if arm_goes_on(over_arm, min_rows=min_rows) else None
+        verdict = beside_arm(verdict, arm.kind, over_arm)
+    elif plan.arm is not None and plan.arm.away is not None:
+        verdict = without_arm(verdict, plan.arm.kind, plan.arm.away)
     evidence = {
         **opening(evaluation, suite, verdict),
         "seed": plan.seed,

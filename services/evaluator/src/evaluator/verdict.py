@@ -133,21 +133,20 @@ def decide_arm(
     return Verdict("pass", f"{compared} It is clearly better: {difference}.")
 
 
-def beside_arm(verdict: Verdict, kind: ArmKind, over_arm: Comparison, *, goes_on: bool) -> Verdict:
-    """The verdict on an adapter, with what its test says of the arm that serves its name meanwhile.
+def beside_arm(verdict: Verdict, kind: ArmKind, over_arm: Comparison) -> Verdict:
+    """The verdict on an adapter, with its difference from the arm of its name; what follows the registry says.
 
     Args:
         verdict: on the adapter.
         kind: of the arm.
         over_arm: adapter minus arm.
-        goes_on: whether the arm goes on serving, whatever the verdict.
     """
-    against = f"{_points(over_arm.interval)} against {ARMS[kind]}"
-    if goes_on:
-        against = f"{ARMS[kind].capitalize()} goes on answering, which costs less: the fine-tuned model has {against}"
-    else:
-        against = f"It has {against}"
-    return Verdict(verdict.kind, f"{verdict.reason} {against}.")
+    return Verdict(verdict.kind, f"{verdict.reason} It has {_points(over_arm.interval)} against {ARMS[kind]}.")
+
+
+def without_arm(verdict: Verdict, kind: ArmKind, why: str) -> Verdict:
+    """The verdict on an adapter that could not be compared with the arm of its name, and why."""
+    return Verdict(verdict.kind, f"{verdict.reason} {ARMS[kind].capitalize()} could not be asked: {why}")
 
 
 def untested_arm(reason: str) -> Verdict:

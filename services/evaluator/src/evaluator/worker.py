@@ -7,12 +7,15 @@ import structlog
 from chassis.crash import crash_point
 from chassis.errors import Conflict, SartorError, Transient
 from evaluator.domain import Evaluation
-from evaluator.proxy import NotServed
+from evaluator.proxy import FOR_GOOD, NotServed
 from evaluator.settings import Settings
 from evaluator.use_cases import Evaluate
 from work import End, Failed, GiveUp, Held, Kind, Policy, PutOff
 
 log = structlog.get_logger()
+
+MOST_REFUSALS = 3
+"""Attempts at an arm that is not the one that was fitted, or is gone: its job waits for the end of its test."""
 
 MOST_DEATHS = 20
 """Workers that may die of an evaluation, one after the other, before a person is asked to decide without scores."""
@@ -51,6 +54,8 @@ class Evaluating(Kind[Evaluation]):
         except NotServed as error:
             raise PutOff(await self._evaluate.wait(one, error), error.message) from error
         except Transient as error:
+            if one.arm and error.code in FOR_GOOD and one.lease.failures + 1 >= MOST_REFUSALS:
+                raise GiveUp(error.message, error=error) from error
             raise Failed(error) from error
         except Conflict:
             raise

@@ -13,7 +13,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import new_id
 from inference_proxy.admission import Admission
 from inference_proxy.answers import Answer, Choice, Scoring, StopFilter
-from inference_proxy.bases import ArmBase, Bases
+from inference_proxy.bases import ArmBase, Base, Bases, ProviderBase
 from inference_proxy.engines import (
     Accepted,
     Engine,
@@ -75,8 +75,11 @@ class Answering:
         asked = asked.checked()
         self._admission.admit(principal, asked.requests)
         route = await self._admission.route(principal, asked.model)
-        known = await self._bases.get(route.base_id, principal.tenant_id)
-        base = ArmBase(known) if route.arm else known
+        base: Base | ProviderBase | ArmBase
+        if route.arm:
+            base = await self._bases.of_arm(route.base_id, principal.tenant_id, stands_in=route.stands_in)
+        else:
+            base = await self._bases.get(route.base_id, principal.tenant_id)
         route.agree(base)
         rendered = await self._rendering.of(principal, base, asked)
         return Answer(
@@ -180,7 +183,7 @@ class Answering:
         """What one engine tells of a choice."""
         asked, prompt = answer.asked, answer.prompts[index]
         sampling = asked.sampling(answer.stop_tokens, index)
-        await _refuse_lacking(engine, target, prompt, sampling, scores=asked.scores)
+        await _refuse_lacking(engine, answer.route, target, prompt, sampling, scores=asked.scores)
         choice = answer.choices[index] = Choice()
         if asked.echoes:
             choice.echo(prompt.text, await _worth(engine, target, answer, prompt) if asked.scores else ())
@@ -213,12 +216,23 @@ async def _worth(engine: Engine, target: Target, answer: Answer, prompt: Prompt)
     return scoring.worth or ()
 
 
-async def _refuse_lacking(engine: Engine, target: Target, prompt: Prompt, sampling: Sampling, *, scores: bool) -> None:
-    """Refuse what the engine does not have: it would ignore it."""
+async def _refuse_lacking(
+    engine: Engine, route: Route, target: Target, prompt: Prompt, sampling: Sampling, *, scores: bool
+) -> None:
+    """Refuse what the engine does not have: it would ignore it.
+
+    Raises:
+        ModelLoading: an arm does not, and the adapter that has it is away for a while.
+        Invalid: nothing that answers for the model does.
+    """
     of_prompt = ["echo", *(["echo_top"] if sampling.top_logprobs else [])] if scores else []
     wanted = [prompt.param, *sampling.wanted, *of_prompt]
     has = await engine.capabilities(target, wanted)
     for name in wanted:
         if name not in has:
+            if route.stands_in:
+                raise ModelLoading
             param, why = LACKING.get(name, (name, "the engine of this model does not have it. Leave it out."))
+            if route.arm:
+                why = "this model answers by its training rows at the moment, to which it means nothing. Leave it out."
             raise Invalid(f"{param}: {why}", code=UNSUPPORTED, param=param)

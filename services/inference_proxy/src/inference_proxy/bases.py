@@ -131,15 +131,18 @@ class ArmBase:
     """What stands for a base model where an arm answers: it reads one question, and none of the base's tokens.
 
     Args:
-        base: the base model of the arm's job; its price is not that of an arm, which costs nothing where others do.
+        base_id: the base model of the arm's job.
+        price: of an answer; None where the base model's is not known.
+        stands_in: whether the arm answers only until a replica holds the adapter of its name.
     """
 
     provider = None
     stop_tokens: Sequence[str] = ()
 
-    def __init__(self, base: Base | ProviderBase) -> None:
-        self.id = base.id
-        self.price = FREE if base.price else None
+    def __init__(self, base_id: str, price: Price | None, *, stands_in: bool) -> None:
+        self.id = base_id
+        self.price = price
+        self.stands_in = stands_in
 
     def check(self, _messages: int, _token_ids: Iterable[int]) -> None:
         """Nothing is too long for an arm; that it biases no token its engine says."""
@@ -173,6 +176,17 @@ class Bases:
             NotFound: there is none of that id.
         """
         return await self._known.get(base_id, lambda deadline: self._ask(base_id, tenant_id, deadline or timeout))
+
+    async def of_arm(self, base_id: str, tenant_id: str, *, stands_in: bool) -> ArmBase:
+        """What stands for the base model of an arm, whose answers cost nothing where others have a price.
+
+        It is not needed to answer: where it is not known, an answer has no price.
+        """
+        try:
+            known = await self.get(base_id, tenant_id)
+        except NotFound:
+            return ArmBase(base_id, None, stands_in=stands_in)
+        return ArmBase(base_id, FREE if known.price else None, stands_in=stands_in)
 
     async def _ask(self, base_id: str, tenant_id: str, timeout: float | None) -> Base | ProviderBase:
         asked = {"tenant_id": tenant_id, **({"timeout": timeout} if timeout else {})}

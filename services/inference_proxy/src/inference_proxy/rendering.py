@@ -10,7 +10,7 @@ from typing import Any
 from chassis.auth import Principal
 from chassis.errors import Invalid
 from inference_proxy.bases import ArmBase, Base, ProviderBase
-from inference_proxy.engines import Prompt
+from inference_proxy.engines import ModelLoading, Prompt
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.retrieval import Retrieval
 from schemas.http.inference_proxy import UNSUPPORTED
@@ -56,6 +56,8 @@ class Rendering:
         messages = asked.plain_messages()
         base.check(len(messages), biased)
         if asked.stores and isinstance(base, ArmBase):
+            if base.stands_in:
+                raise ModelLoading
             raise Invalid(
                 "vector_store_ids: this model answers by its training rows at the moment, and reads no documents. "
                 "Leave it out, or wait until its adapter serves.",

@@ -52,6 +52,7 @@ class Route:
         tenant_id: who asks.
         testing: whether a test asks.
         arm: what is known of the arm, where one answers.
+        stands_in: whether it does only until a replica holds the adapter.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Route:
     tenant_id: str = ""
     testing: bool = False
     arm: ArmRoute | None = None
+    stands_in: bool = False
 
     @property
     def answers_by(self) -> str | None:
@@ -220,6 +222,7 @@ class RouteTable:
             tenant_id=tenant_id,
             testing=stage == "version",
             arm=told.arm,
+            stands_in=told.stands_in,
         )
 
     async def on_change(

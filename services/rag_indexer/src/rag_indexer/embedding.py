@@ -178,8 +178,8 @@ class Embedding:
         return slices(text, embedder.longest - (embedder.tokens("a") - embedder.count("a")), embedder.count)
 
     async def query(self, text: str, who: str) -> Vectors:
-        """Vector of a question, shape (dimensions,); of a long one, of as much as the model reads."""
-        vectors = await self.queries([text], who)
+        """Vector of what is searched for, shape (dimensions,); of a long text, of as much as the model reads first."""
+        vectors = await self._executor.run(who, lambda: self._loaded().queries([self._beginning(text)]))
         return np.asarray(vectors[0])
 
     async def queries(self, texts: list[str], who: str, lane: Lane = "people") -> Vectors:
@@ -193,14 +193,14 @@ class Embedding:
         """What is made of the vector of each question, with the tokens that were read of it.
 
         Args:
-            texts: the questions; of a long one, as much is read as the model reads.
+            texts: the questions; of a long one, as much is read as the model reads last: what was asked last is asked.
             who: takes turns with the others who wait.
             made: makes it of vectors, shape (questions, dimensions), in the turn that embeds them.
             lane: in which they wait.
         """
 
         def turn(batch: list[str]) -> list[tuple[T, int]]:
-            read, tokens = zip(*map(self._beginning, batch), strict=True)
+            read, tokens = zip(*map(self._ending, batch), strict=True)
             return list(zip(made(self._loaded().queries([*read])), tokens, strict=True))
 
         found: list[tuple[T, int]] = []
@@ -233,12 +233,20 @@ class Embedding:
             message = f"input: a request may have {self._most_tokens} tokens; send fewer texts at a time."
             raise Invalid(message, code="context_length_exceeded", param="input")
 
-    def _beginning(self, text: str) -> tuple[str, int]:
-        """As much of a text as the model reads, and its tokens."""
+    def _beginning(self, text: str) -> str:
+        """As much of the beginning of a text as the model reads."""
         embedder = self._loaded()
         text = text[: embedder.longest * LONGEST_TOKEN]
         while (tokens := embedder.tokens(text)) > embedder.longest:
             text = text[: len(text) * embedder.longest // tokens]
+        return text
+
+    def _ending(self, text: str) -> tuple[str, int]:
+        """As much of the end of a text as the model reads, and its tokens."""
+        embedder = self._loaded()
+        text = text[-embedder.longest * LONGEST_TOKEN :]
+        while (tokens := embedder.tokens(text)) > embedder.longest:
+            text = text[len(text) - len(text) * embedder.longest // tokens :]
         return text, tokens
 
 

@@ -88,8 +88,8 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
     @router.delete("/{model:path}")
     async def delete_model(model: str, principal: Deletes) -> dict[str, Any]:
         await serving.refuse_delete_of_others(principal.tenant_id, model)
-        aliases = await naming.of(principal.tenant_id, model)
         await gate.delete(principal.tenant_id, model, who(principal), deletable(principal))
+        aliases = await naming.of_nothing(principal.tenant_id, model)
         kept = [{"object": "model.alias", "id": name, "because": POINTS_AT_NOTHING} for name in aliases]
         return {"id": model, "object": "model", "deleted": True, "kept": kept}
 

@@ -14,7 +14,7 @@ from registry.alias import Alias, alias_id
 from registry.domain import LOADED, Model, State, is_version_id, versions_of
 from schemas import ReplicaReady, TenantPolicy
 from schemas.http.accounts import TenantFacts
-from stores.mongo import ASCENDING, DESCENDING, Collection, Document, DuplicateKeyError, Query, ensure_index
+from stores.mongo import ASCENDING, DESCENDING, Collection, Document, DuplicateKeyError, Query, drop_index, ensure_index
 
 WAITING: dict[str, Query] = {
     "evaluation": {"state": "candidate", "promotion": None},
@@ -76,10 +76,11 @@ class Models:
     async def prepare(self) -> None:
         """Create the indexes; the first is what keeps one job from having two adapters, or two arms of a kind.
 
-        It takes the place, and the name, of that on `job_id` alone, under which a job had one model.
+        It takes the place of that on `job_id` alone, under which a job had one model.
         """
         of_job = [("job_id", ASCENDING), ("arm.kind", ASCENDING)]
-        await ensure_index(self._models.collection, of_job, unique=True, name="job_id_1")
+        await ensure_index(self._models.collection, of_job, unique=True)
+        await drop_index(self._models.collection, "job_id_1")
         await ensure_index(self._models.collection, [("adapter_id", ASCENDING)])
         await ensure_index(self._models.collection, [("tenant_id", ASCENDING), ("lineage.dataset_id", ASCENDING)])
         await ensure_index(self._models.collection, [("state", ASCENDING), ("waiting_since", ASCENDING)])
@@ -162,6 +163,11 @@ class Models:
         if tenant_id:
             return await self._models.find(tenant_id, {"state": "production"})
         return [model async for model in self._models.for_service({"state": "production"})]
+
+    async def untested_arms(self, tenant_id: str, name: str) -> list[Model]:
+        """The arms of a name that wait for their evaluation."""
+        query: Query = {"_id": {"$in": versions_of(name)}, "arm": {"$ne": None}, **WAITING["evaluation"]}
+        return await self._models.find(tenant_id, query)
 
     async def serving(self, tenant_id: str, names: Iterable[str]) -> list[Model]:
         """The tenant's versions in production that have these names."""

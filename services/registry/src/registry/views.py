@@ -207,6 +207,7 @@ def route_view(route: Route) -> ModelRoute:
         replicas=replicas,
         version=model.id if arm else "",
         arm=ArmRoute(kind=arm.kind, manifest=model.adapter_manifest, embedder=arm.embedder) if arm else None,
+        stands_in=route.stands_in,
     )
 
 

@@ -18,6 +18,7 @@ from inference_proxy.engines.engine import (
     WRONG_MODELS,
     Accepted,
     AnswerBroken,
+    ArmGone,
     EngineAway,
     EngineBusy,
     Piece,
@@ -151,8 +152,8 @@ def _ours(error: SartorError, target: Target) -> SartorError:
         log.warning("arm_away", **facts)
         return EngineAway()
     log.error("arm_refused", **facts)
-    if isinstance(error, NotFound):  # its files are gone: it is deleted, or was replaced just now
-        return EngineAway()
+    if isinstance(error, NotFound):
+        return ArmGone()
     return AnswerBroken("what it was asked is refused where it is held.")
 
 

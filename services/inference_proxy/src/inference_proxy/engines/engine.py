@@ -232,6 +232,12 @@ class EngineAway(Transient):
         super().__init__("The model is not reachable at the moment; try again shortly.", retry_after=retry_after)
 
 
+class ArmGone(EngineAway):
+    """The files of an arm are gone: it was deleted, or replaced just now."""
+
+    default_code = "arm_gone"
+
+
 class EngineLate(EngineAway):
     """The engine took the request and has not answered it in the time that an answer may take."""
 

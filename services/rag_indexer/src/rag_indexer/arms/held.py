@@ -66,7 +66,7 @@ class HeldArms:
         self._embedding = embedding
         self._executor = executor
         self._most_bytes = most_bytes
-        self._believed: Believed[ObjectRef, Proved] = Believed(LOOK_SECONDS, AWAY_SECONDS, wall)
+        self._believed: Believed[tuple[ObjectRef, Lane], Proved] = Believed(LOOK_SECONDS, AWAY_SECONDS, wall)
         self._held: dict[ObjectRef, Proved] = {}  # the one asked longest ago first
         self._loads: dict[Lane, asyncio.Semaphore] = {
             "people": asyncio.Semaphore(LOADS_AT_ONCE),
@@ -86,20 +86,24 @@ class HeldArms:
             Conflict: it is for another embedder, its files are not its own, or it does not answer as it did.
             Transient: the object store is away.
         """
-        proved = await self._believed.get(ref, lambda deadline: self._look(ref, deadline, who, lane))
+        proved = await self._believed.get((ref, lane), lambda deadline: self._look(ref, deadline, who, lane))
         if ref in self._held:
             self._held[ref] = self._held.pop(ref)
         return proved.arm
 
     async def _look(self, ref: ObjectRef, deadline: float | None, who: str, lane: Lane) -> Proved:
-        """Look whether an arm is still there, or load it where it was not proved for long."""
-        proved = self._held.get(ref)
+        """Look whether an arm is still there, or load it where it was not proved for long.
+
+        Each lane does, so that nobody waits for what another lane began; of two that loaded it one is kept.
+        """
+        known = proved = self._held.get(ref)
         try:
             async with asyncio.timeout(deadline):
                 if proved is not None and wall() < proved.at + PROVED_SECONDS:
                     await self._files.manifest(ref)
                 else:
-                    proved = await self._load(ref, who, lane)
+                    loaded, held = await self._load(ref, who, lane), self._held.get(ref)
+                    proved = loaded if held is None or held is known else held
         except TimeoutError as error:
             raise Transient(f"{ref.key}: it took too long to look after this arm.") from error
         except Transient:
@@ -150,7 +154,8 @@ class HeldArms:
 
     def _drop(self, ref: ObjectRef) -> None:
         self._held.pop(ref, None)
-        self._believed.forget(ref)
+        for lane in self._loads:
+            self._believed.forget((ref, lane))
         self._count()
 
     def _bytes(self) -> int:

@@ -65,6 +65,7 @@ class Model(Aggregate):
     promoted_at: int | None = None
     ended_at: int | None = None
     deleted_at: int | None = None
+    name_deleted: bool = False
 
     _proven: frozenset[str] = PrivateAttr(frozenset())
 
@@ -151,8 +152,9 @@ class Model(Aggregate):
         """Take the evaluation and let the gate decide by the tenant's policy.
 
         `auto` follows the verdict and asks a person where it is `needs_human`; `approval` asks a person whatever the
-        verdict; `advisory` promotes whatever the verdict. Where an arm that serves the name does as well, it goes on
-        serving, unless a person decides. An evaluation of a decided model changes nothing.
+        verdict; `advisory` promotes an adapter whatever the verdict, and an arm that passed: its adapter comes. Where
+        an arm that serves the name does as well, it goes on serving, unless a person decides. An evaluation of a
+        decided model changes nothing.
 
         Args:
             completed: the evaluation; its `beaten_by` is believed, so who calls looks whether such an arm serves.
@@ -165,12 +167,14 @@ class Model(Aggregate):
         self.evaluation = Evaluation(**{name: facts[name] for name in Evaluation.model_fields})
         why = " ".join(filter(None, (completed.reason, self.evaluation.comparison)))
         failed = gate == "auto" and completed.verdict == "fail"
+        if gate == "advisory" and self.arm is not None:
+            failed = completed.verdict != "pass"
         if completed.beaten_by and gate != "approval" and not failed:
             self._reject(Decision(outcome="reject", by="gate", at=at, note=why), why, code="arm_is_better")
-        elif gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):
-            self._decide_promotion(Decision(outcome="promote", by="gate", at=at, note=completed.reason))
         elif failed:
             self._reject(Decision(outcome="reject", by="gate", at=at, note=completed.reason), completed.reason)
+        elif gate == "advisory" or (gate == "auto" and completed.verdict == "pass"):
+            self._decide_promotion(Decision(outcome="promote", by="gate", at=at, note=completed.reason))
         else:
             self.state = "awaiting_approval"
             self._keep(Decision(outcome="wait", by="gate", at=at, note=why))
@@ -215,21 +219,22 @@ class Model(Aggregate):
     def delete(self, by: str, at: int, name: str = "") -> None:
         """Its owner takes it back: it is out of use for good, and what was made for it alone is wanted no more.
 
-        Nothing happens to one that was deleted before.
+        Nothing happens to one that was deleted before; that its name is taken back too is said once.
 
         Args:
             by: who does.
             at: now, in Unix seconds.
             name: its name, where that is taken back with every version of it.
         """
-        if self.deleted_at is not None:
+        if self.deleted_at is not None and (self.name_deleted or not name):
             return
         note = "Deleted by its owner."
         if self.state in ("candidate", "awaiting_approval"):
             self._reject(Decision(outcome="reject", by=by, at=at, note=note), note, code="model_deleted")
         else:
             self.retire(by, note, at)
-        self.deleted_at = at
+        self.deleted_at = self.deleted_at or at
+        self.name_deleted = bool(name)
         self.record(
             ModelDeleted(
                 tenant_id=self.tenant_id,
@@ -315,7 +320,7 @@ class Model(Aggregate):
                 base_model=self.base_model,
                 adapter_id=self.adapter_id,
                 decided_by=self.promotion.by,
-                name=self.name if self.arm else "",
+                name=self.name,
                 arm=self.arm_kind,
             )
         )
@@ -352,7 +357,7 @@ class Model(Aggregate):
                 owner=self.owner,
                 method=self.lineage.method,
                 metrics=self.lineage.metrics,
-                name=self.name if self.arm else "",
+                name=self.name,
                 arm=self.arm_kind,
             )
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from chassis.crash import crash_point
 from chassis.errors import NotFound, WriteRefused
 from chassis.ids import now
@@ -20,6 +22,8 @@ from schemas import (
     FinetuneTrained,
 )
 from schemas.artifacts import ArmKind
+
+log = structlog.get_logger()
 
 
 class Gate:
@@ -78,6 +82,9 @@ class Gate:
             completed = completed.model_copy(update={"beaten_by": None})
         model = await self._change(found, lambda model: model.judge(completed, policy.gate, now()))
         crash_point("registry.judged")
+        refused = found.state == "candidate" and model.state == "rejected"
+        if refused and completed.beaten_by and not await self._serves(model, completed.beaten_by):
+            log.error("name_without_version", name=model.name, arm=completed.beaten_by, rejected=model.id)
         return model
 
     async def hold(self, resident: AdapterResident) -> None:
@@ -143,12 +150,13 @@ class Gate:
         are looked for, and a registration asks for it after its write.
 
         Raises:
-            NotFound: there is no such version that meets the conditions of `where`, or all were deleted before.
+            NotFound: there is no such version that meets the conditions of `where`, or all that is named is deleted.
         """
         whole = not is_version_id(model_id)
         found = await self._models.version(tenant_id, model_id, where)
         versions = await self._models.named(tenant_id, model_id, where) if whole else [found]
-        if all(model.deleted_at is not None for model in versions):
+        known = not whole or await self._models.who_deleted(tenant_id, model_id) is not None
+        if known and all(model.deleted_at is not None for model in versions):
             raise NotFound(f"Model '{model_id}' is deleted already.", code="model_not_found")
         if not whole:
             await self._models.update(tenant_id, model_id, lambda one: one.delete(by, now()))

@@ -9,7 +9,7 @@ from chassis.errors import Invalid
 from chassis.ids import now
 from registry.alias import Alias
 from registry.catalogue import Catalogue
-from registry.domain import is_version_id
+from registry.domain import is_version_id, name_of
 from registry.store import Aliases, Models
 
 # Lower case, digits and . _ - : it can never be taken for an `ft:` name or need escaping in an address.
@@ -66,9 +66,12 @@ class Naming:
         """The tenant's aliases by age."""
         return await self._aliases.select(tenant_id, limit=limit, after=after, order=order)
 
-    async def of(self, tenant_id: str, model_id: str) -> list[str]:
-        """The names of the tenant's aliases that point at a model."""
-        return sorted(alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model_id)
+    async def of_nothing(self, tenant_id: str, model_id: str) -> list[str]:
+        """The names of the tenant's aliases that point at a model's name, if no version of it is in production."""
+        name = name_of(model_id)
+        if await self._models.serving(tenant_id, [name]):
+            return []
+        return sorted(alias.name for alias in await self._aliases.all(tenant_id) if alias.model == name)
 
     async def delete(self, tenant_id: str, name: str) -> Alias:
         """Remove an alias; the model stays."""

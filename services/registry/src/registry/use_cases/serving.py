@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chassis.errors import Forbidden, Invalid, NotFound
 from registry.alias import Alias
@@ -20,11 +20,16 @@ Living = Mapping[Proven, list[ReplicaReady]]
 
 @dataclass(frozen=True)
 class Route:
-    """A model in production, or a base model; its aliases; and the living replicas that proved all it stands on."""
+    """A model in production, or a base model; its aliases; and the living replicas that proved all it stands on.
+
+    Attributes:
+        stands_in: whether it is an arm that answers while no replica holds the adapter of its name.
+    """
 
     model: Model | BaseModelSpec
     aliases: list[str]
     replicas: list[ReplicaReady]
+    stands_in: bool = False
 
 
 class Serving:
@@ -112,10 +117,7 @@ class Serving:
         for alias in await self._aliases.all(tenant_id):
             names.setdefault((alias.tenant_id, alias.model), []).append(alias.name)
         living = await self._living(models)
-        return [
-            _route(who_serves(versions, living), names.get(key, []), living)
-            for key, versions in by_name(models).items()
-        ]
+        return [_route_of(versions, names.get(key, []), living) for key, versions in by_name(models).items()]
 
     async def route(self, tenant_id: str, name: str) -> Route:
         """The route to a base model with weights here, or to a model in production by name or alias.
@@ -129,14 +131,14 @@ class Serving:
             return Route(base, [], await self._replicas.with_base(base.id, base.digest))
         versions = await self.in_production(tenant_id, name)
         living = await self._living(versions)
-        model = who_serves(versions, living)
-        names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == model.name]
-        return _route(model, names, living)
+        names = [alias.name for alias in await self._aliases.all(tenant_id) if alias.model == versions[0].name]
+        return _route_of(versions, names, living)
 
     async def arms(self, tenant_id: str, name: str) -> list[Route]:
-        """The arms in production that have this name, whether or not one of them serves it at the moment."""
-        found = await self._models.serving(tenant_id, [name])
-        return [_route(model, [], {}) for model in found if model.arm]
+        """The arms of this name that are in production, whether or not one serves it, or wait for their evaluation."""
+        found = [model for model in await self._models.serving(tenant_id, [name]) if model.arm]
+        found += await self._models.untested_arms(tenant_id, name)
+        return [_route(model, [], {}) for model in found]
 
     async def serves(self, tenant_id: str, models: Iterable[Model]) -> set[str]:
         """Ids of the versions that answer at the moment who asks by the names of these models."""
@@ -218,6 +220,12 @@ def _holders(model: Model, living: Living) -> list[ReplicaReady]:
         return []
     proved_base = {said.replica_id: said for said in living[_base_of(model)]}
     return [proved_base[one.replica_id] for one in model.replicas if one.replica_id in proved_base]
+
+
+def _route_of(versions: list[Model], aliases: list[str], living: Living) -> Route:
+    """The route to a name by its versions in production, the adapter first."""
+    serving = who_serves(versions, living)
+    return replace(_route(serving, aliases, living), stands_in=serving is not versions[0])
 
 
 def _route(model: Model, aliases: list[str], living: Living) -> Route:
