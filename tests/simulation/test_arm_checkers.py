@@ -43,7 +43,7 @@ def ended(
         NAME: {"job_id": JOB, "state": adapter, "arm": None, "deleted_at": deleted_at},
         f"{NAME}@head": {"job_id": JOB, "state": of_arm, "arm": {"kind": "head"}, "deleted_at": deleted_at},
     }
-    documents = [
+    documents: list[tuple[str, str, dict[str, object]]] = [
         ("jobs", JOB, job),
         ("arm_fits", JOB, {"state": fit}),
         *(("models", key, one) for key, one in versions.items()),
