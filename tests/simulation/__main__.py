@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -38,6 +38,7 @@ class Tally:
     Attributes:
         broken: the seeds that broke an invariant, and how.
         ended: the jobs by their last state.
+        answered: the jobs by what answers by the names of their models in the end.
         crowded: of how many seeds more jobs came than there are trainers.
         gave: in how many of those a job gave its place.
         places: how often a job gave its place, in all seeds.
@@ -49,6 +50,7 @@ class Tally:
     lost_calls: int
     broken: dict[int, list[str]]
     ended: Counter[str]
+    answered: Counter[str] = field(default_factory=Counter)
     crowded: int = 0
     gave: int = 0
     places: int = 0
@@ -86,6 +88,7 @@ def play(seeds: range) -> Tally:
             tally.faults += len(history.faults)
             tally.lost_calls += scenario.world.network.lost
             tally.ended.update(job["state"] for job in scenario.world.databases["trainer"]["jobs"].documents.values())
+            tally.answered.update(_by_what(answered) for answered in history.routes.values())
             places = len(list(places_given(history)))
             tally.places += places
             tally.crowded += scenario.crowded
@@ -93,6 +96,10 @@ def play(seeds: range) -> Tally:
             if wrong := violations(history):
                 tally.broken[seed] = wrong
     return tally
+
+
+def _by_what(version: str | None) -> str:
+    return "nothing" if version is None else version.rpartition("@")[2] if "@" in version else "its adapter"
 
 
 def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
@@ -108,6 +115,7 @@ def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
             total.faults += tally.faults
             total.lost_calls += tally.lost_calls
             total.ended += tally.ended
+            total.answered += tally.answered
             total.crowded += tally.crowded
             total.gave += tally.gave
             total.places += tally.places
@@ -157,6 +165,7 @@ def main() -> int:
         f"{len(total.broken)} seeds with violations, {time.monotonic() - began:.0f} s"
     )
     print("jobs: " + ", ".join(f"{count} {state}" for state, count in total.ended.most_common()))
+    print("models: " + ", ".join(f"{count} answered by {what}" for what, count in total.answered.most_common()))
     print(f"places given: {total.places}; at least one in {total.gave} of {total.crowded} crowded seeds")
     if total.ended["succeeded"] <= total.ended["failed"]:
         print("more jobs failed than succeeded: whatever holds here, it is not the product at work")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from tests.simulation.arm_checkers import ARM_CHECKERS
 from tests.simulation.history import Document, Entry, History, Write
 from tests.simulation.turn_checker import places_are_given_to_who_waited_longer
 
@@ -40,7 +41,7 @@ ATTEMPTS = 8
 
 def no_accepted_work_is_lost(history: History) -> list[str]:
     """I1: accepted jobs exist, and every event was handled, is parked, or is a dead letter."""
-    jobs = _final(history, "jobs")
+    jobs = history.final("jobs")
     wrong = [f"I1: job {job} was accepted and is not there" for job in history.accepted if job not in jobs]
     if history.drained_at is not None:
         wrong += [f"I1: the upload made no job {job}" for job in history.expected if job not in jobs]
@@ -83,18 +84,20 @@ def one_effect_per_intent(history: History) -> list[str]:
             elif kind != "finetune.started.v1":
                 said[write.id, kind] += 1
     wrong += [f"I2: {key} recorded {kind} {times} times" for (key, kind), times in said.items() if times > 1]
-    if len(_final(history, "jobs")) > history.intents:
-        wrong.append(f"I2: {history.intents} jobs were asked for, there are {len(_final(history, 'jobs'))}")
-    models = Counter(model["job_id"] for model in _final(history, "models").values())
-    wrong += [f"I2: job {job} has {count} models" for job, count in models.items() if count > 1]
-    for key, model in _final(history, "models").items():
+    if len(history.final("jobs")) > history.intents:
+        wrong.append(f"I2: {history.intents} jobs were asked for, there are {len(history.final('jobs'))}")
+    models = Counter((model["job_id"], model["arm"] is None) for model in history.final("models").values())
+    wrong += [f"I2: job {job} has {count} adapters or arms" for (job, _), count in models.items() if count > 1]
+    for key, model in history.final("models").items():
         decided = [one["outcome"] for one in model["decisions"]]
         if decided.count("promote") > 1 or decided.count("reject") > 1 or {"promote", "reject"} <= set(decided[:1]):
             wrong.append(f"I2: {key} was decided as {decided}")
-    jobs = _final(history, "jobs")
-    for key, model in _final(history, "models").items():
-        ended = jobs.get(model["job_id"], {}).get("state")
-        expected = {"production": ("succeeded",), "rejected": ("failed", "cancelled")}.get(model["state"])
+    jobs = history.final("jobs")
+    for key, model in history.final("models").items():
+        job = jobs.get(model["job_id"], {})
+        ended = "succeeded by its arm" if job.get("setback") and job["state"] == "succeeded" else job.get("state")
+        ends = {"production": ("succeeded",), "rejected": ("failed", "cancelled", "succeeded by its arm")}
+        expected = ends.get(model["state"]) if model["arm"] is None else None
         if history.drained_at is not None and expected and ended not in expected:
             wrong.append(f"I2: {key} is {model['state']} and its job {model['job_id']} {ended}")
     if not history.faults:
@@ -114,7 +117,7 @@ def one_committing_attempt(history: History) -> list[str]:
     wrong = []
     for write in history.writes:
         before, after = write.before, write.after
-        if write.collection not in ("jobs", "parked") or before is None or after is None:
+        if write.collection not in ("jobs", "arm_fits", "parked") or before is None or after is None:
             continue
         old, new = before["lease"], after["lease"]
         if new["fence"] not in (old["fence"], old["fence"] + 1):
@@ -126,7 +129,7 @@ def one_committing_attempt(history: History) -> list[str]:
         by_its_worker = write.collection == "jobs" and new["fence"] == old["fence"] and _is_work(before, after)
         if by_its_worker and not _held_by(old["owner"], write.by, history, write.id, old["fence"]):
             wrong.append(f"I3: {write.by} wrote to {write.id}, which {old['owner']} holds (fence {old['fence']})")
-        if write.collection == "jobs" and new["unfinished"] not in _unfinished_after(old, new):
+        if write.collection != "parked" and new["unfinished"] not in _unfinished_after(old, new):
             wrong.append(f"I3: {write.id} went from {old['unfinished']} unfinished claims to {new['unfinished']}")
     return wrong + _worked_too_long(history)
 
@@ -223,11 +226,20 @@ def _expected(write: Write) -> list[str]:
         return ["finetune.requested.v1" if write.collection == "jobs" else "model.registered.v1"]
     waits = ["model.waiting.v1"] * (write.after.get("waits", 0) - write.before.get("waits", 0))
     if write.before["state"] == write.after["state"]:
-        files = [one.get("adapter_files") for one in (write.before, write.after)]
-        return [*waits, *(["finetune.adapter_deleted.v1"] if files == ["unwanted", "deleted"] else [])]
+        return [*waits, *_without_state(write.before, write.after)]
     table = EVENT_OF_JOB_STATE if write.collection == "jobs" else EVENT_OF_MODEL_STATE
     event = table.get(write.after["state"])
-    return [event, *waits] if event else waits
+    return [*([event] if event else []), *_without_state(write.before, write.after), *waits]
+
+
+def _without_state(before: Document, after: Document) -> list[str]:
+    """The events of what changed beside the state."""
+    became = {
+        "finetune.adapter_deleted.v1": [one.get("adapter_files") for one in (before, after)] == ["unwanted", "deleted"],
+        "finetune.arm_fitted.v1": "setback" in after and bool(after["arm"]["made"]) > bool(before["arm"]["made"]),
+        "model.deleted.v1": before.get("deleted_at") != after.get("deleted_at"),
+    }
+    return [event for event, is_so in became.items() if is_so]
 
 
 def _gaps(history: History) -> list[str]:
@@ -260,14 +272,14 @@ def artifacts_are_whole(history: History) -> list[str]:
         stored = {key: at for key, (at, _) in history.stored.items() if key.startswith(folder) and at <= write.at}
         if manifest["key"] not in stored or len(stored) < 4:
             wrong.append(f"I6: {write.id} names an adapter of which only {sorted(stored)} is stored")
-    jobs = _final(history, "jobs")
+    jobs = history.final("jobs")
     for job, weights in history.weights.items():
         adapter = jobs.get(job, {}).get("adapter")
         if adapter and history.learnt.get(adapter["adapter_id"]) != weights:
             wrong.append(f"I7: the adapter of {job} is not what an undisturbed run makes")
     wrong += [
         f"I6: {key} is {model['state']} and files of its adapter were removed"
-        for key, model in _final(history, "models").items()
+        for key, model in history.final("models").items()
         if model["state"] not in MODEL_ENDED and _lacks_files(model["adapter_manifest"]["key"], history)
     ]
     corrupt = [job for job in jobs.values() if job["error"] and "sha256" in job["error"]["message"]]
@@ -335,7 +347,7 @@ def only_proven_adapters_are_promoted(history: History) -> list[str]:
         if before is not None and before["state"] == "production":
             continue
         holders = {one["replica_id"] for one in after["replicas"]}
-        if not any((after["adapter_id"], replica) in history.proven for replica in holders):
+        if after["arm"] is None and not any((after["adapter_id"], replica) in history.proven for replica in holders):
             wrong.append(f"I11: {write.id} was promoted and no replica of {sorted(holders)} proved its adapter")
         promotion, evaluation = after["promotion"], after["evaluation"]
         if promotion is None or evaluation is None or (promotion["by"] == "gate" and evaluation["verdict"] != "pass"):
@@ -366,6 +378,7 @@ CHECKERS: tuple[Callable[[History], list[str]], ...] = (
     artifacts_are_whole,
     poison_blocks_only_its_key,
     only_proven_adapters_are_promoted,
+    *ARM_CHECKERS,
     everything_drains,
 )
 
@@ -377,11 +390,6 @@ def violations(history: History) -> list[str]:
 
 def _events(history: History) -> Iterator[Entry]:
     return (entry for entry in history.entries if not entry.topic.endswith("-dlq"))
-
-
-def _final(history: History, collection: str) -> dict[str, Document]:
-    found = {write.id: write.after for write in history.writes if write.collection == collection}
-    return {key: document for key, document in found.items() if document is not None}
 
 
 def _pushed(write: Write) -> list[Document]:

@@ -101,6 +101,8 @@ class History:
         parked: by service, the keys that wait in the end.
         removed: keys of objects that were removed and not stored again.
         unanswered: what was asked of a server that its simulation has no answer to.
+        routes: by job, the version that answered by its model's name in the end, as the registry said; None for none.
+        rows: by job, whether ingest holds its rows in the end.
         intents: how many jobs were asked for.
         slow: whether calls might take seconds.
         quiet_from: when faults stopped.
@@ -125,8 +127,15 @@ class History:
     subscribed: dict[str, frozenset[str]] = field(default_factory=dict)
     parked: dict[str, list[Document]] = field(default_factory=dict)
     unanswered: list[str] = field(default_factory=list)
+    routes: dict[str, str | None] = field(default_factory=dict)
+    rows: dict[str, bool] = field(default_factory=dict)
     intents: int = 0
     slow: bool = False
     quiet_from: float = 0.0
     drained_at: float | None = None
     left: str = ""
+
+    def final(self, collection: str) -> dict[str, Document]:
+        """The documents of a collection in the end, by id."""
+        found = {write.id: write.after for write in self.writes if write.collection == collection}
+        return {key: document for key, document in found.items() if document is not None}

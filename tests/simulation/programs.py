@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chassis.children import die_with_parent
-from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, MANIFEST
+from schemas.artifacts import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    ARM_ANSWERS,
+    ARM_FINGERPRINT,
+    ARM_NUMBERS,
+    FINGERPRINT,
+    MANIFEST,
+)
 from serving import Proof, verify
 from stores.heartbeat import Orders, beat
 from testkit.base_models import base_spec
 from tests.simulation.history import Worked
 from tests.simulation.machine import Subprocess
+from trainer.arms.fitter import FitBroke
+from trainer.arms.orders import MadeArm, NoArm, Order
 from trainer.run.checkpoints import CorruptArtifact
 from trainer.run.checkpoints import verify as verify_checkpoint
 from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
@@ -25,6 +36,9 @@ if TYPE_CHECKING:
 
 STEPS = 8
 SAVE_EVERY = 2
+FIT_BREAKS = 0.05
+NO_ARM = 25
+"""Of 256 data sets so many have no arm that is worth a test."""
 
 
 def after_step(state: str, step: int) -> str:
@@ -123,6 +137,37 @@ async def heartbeat(child: Subprocess) -> int:
     except ProcessLookupError:
         pass
     return 0
+
+
+def vectors(texts: Sequence[str]) -> dict[str, object]:
+    """What rag_indexer says of questions: two numbers each."""
+    numbers = b"".join(bytes((text.encode()[0], 0, 128, 63)) * 2 for text in texts)
+    embedder = {"id": "made-up", "digest": "ab", "dimensions": 2}
+    return {"embedder": embedder, "vectors": base64.b64encode(numbers).decode()}
+
+
+class SimulatedFitter:
+    """Makes an arm of hashes: always the same of the same rows and vectors, and of some none."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def fit(self, order: Order, vectors: bytes) -> MadeArm:
+        """See `trainer.arms.fitter`."""
+        random = self._world.loop.random
+        await asyncio.sleep(random.uniform(0.05, random.choice((2.0, 2.0, 12.0))))
+        if self._world.history.faults and random.random() < FIT_BREAKS:
+            raise FitBroke("The fit did not come to an end.")
+        learnt = hashlib.sha256(vectors + json.dumps(order.answers).encode())
+        first, second, *_ = learnt.digest()
+        if first < NO_ARM:
+            raise NoArm("no more rows were answered rightly than by always saying the commonest answer.")
+        texts = {ARM_NUMBERS: learnt.hexdigest(), ARM_ANSWERS: json.dumps(order.answers), ARM_FINGERPRINT: "{}"}
+        files = {name: text.encode() for name, text in texts.items()}
+        listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        manifest = json.dumps({"files": listed, "dataset": order.dataset, "created_at": order.created_at})
+        kind = order.kinds[second % len(order.kinds)]
+        return MadeArm(kind, {f"{kind}_accuracy": 0.9}, files | {MANIFEST: manifest.encode()})
 
 
 class SimulatedHost:

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from chassis.errors import Conflict, NotFound, SartorError, Transient
+from chassis.errors import Conflict, NotFound, Transient
 from chassis.idempotency import seed as idempotency_seed
 from chassis.ids import derived_id
 from eventbus import Bus, DeadLetters
-from registry.api import DecisionRequest
+from registry.domain import model_name, version_id
 from schemas import (
+    DatasetDeleted,
     DatasetPrepared,
     DatasetRef,
     DatasetRejected,
-    EvaluationCompleted,
     Event,
-    Interval,
-    ModelRegistered,
     ObjectRef,
     RowCounts,
 )
+from schemas.artifacts import ArmKind
 from tests.simulation.history import History
 from tests.simulation.http import Application
+from tests.simulation.judges import Judges
 from tests.simulation.log import SimulatedBroker
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.programs import trained
+from tests.simulation.retention import rows_held
 from tests.simulation.world import BASE, Replica, World, principal_of
 from trainer.api import JobAsked
 from trainer.domain import ENDED
@@ -41,6 +42,7 @@ from trainer.domain import ENDED
 Ask = Callable[[Application], Awaitable[Any]]
 
 TENANTS = ("tenant_a", "tenant_b")
+ROWS = 6
 PARTS = ("manifest", "train", "validation", "heldout")
 CROWDED_EVERY = 8
 """One seed of so many is crowded: more jobs at once than there are trainers, so that long ones give their places."""
@@ -54,7 +56,7 @@ DRAIN_SECONDS = 60.0
 SETTLE_SECONDS = 3.0
 """How long nothing may be left to do until it is believed."""
 
-VERDICTS: tuple[Literal["pass", "fail", "needs_human"], ...] = ("pass", "pass", "pass", "fail", "needs_human")
+UNDECIDED = ("candidate", "awaiting_approval")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Plan:
     rejected: bool
     cancel_at: float | None
     pause_at: float | None
+    delete_at: float | None
+    deletes_arm: bool
+    lose_rows_at: float | None
 
     @property
     def file_id(self) -> str:
@@ -78,7 +83,7 @@ class Plan:
 
 
 class Scenario:
-    """The users, ingest, the evaluator and the operator around the services under test."""
+    """The users, ingest, the judges and the operator around the services under test."""
 
     def __init__(self, seed: int, folder: Path, *, most_faults: int | None = None) -> None:
         self.world = World(seed, folder)
@@ -92,10 +97,8 @@ class Scenario:
             self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
         self.busy = self.history.intents = len(self.plans)
         self.over = False
-        self._evaluated: set[str] = set()
-        self._seen = 0
         self._replayed: set[int] = set()
-        self._publishing = 0
+        self._judges = Judges(self.world, self.chance)
         self._pausing: list[tuple[str, str]] = []
 
     def run(self) -> History:
@@ -107,7 +110,7 @@ class Scenario:
             for plan in self.plans:
                 self._store_rows(plan)
                 world.loop.world.spawn(self._use(plan))
-            world.loop.world.spawn(self._evaluator())
+            world.loop.world.spawn(self._judges.follow())
             world.loop.world.spawn(self._direct())
             world.loop.run_until(lambda: self.over)
             world.loop.discard()
@@ -129,14 +132,18 @@ class Scenario:
         found = []
         trainer, registry = world.databases["trainer"], world.databases["registry"]
         jobs = trainer["jobs"].documents
-        if self.busy or self._publishing:
-            found.append(f"{self.busy} users or {self._publishing} peers are busy")
+        if self.busy or self._judges.busy:
+            found.append(f"{self.busy} users or {self._judges.busy} peers are busy")
         for name, database in (("jobs", trainer), ("models", registry)):
             found += [f"{key} has an outbox" for key, one in database[name].documents.items() if one["outbox"]]
         found += [f"{name} is {world.log.behind(world.log.groups[name])} behind" for name in self._behind()]
         for name in ("trainer", "registry"):
             found += [f"{name} parks {key}" for key in world.databases[name]["parked"].documents]
         found += [f"{key} is {one['state']}" for key, one in jobs.items() if one["state"] not in ENDED]
+        found += [f"the arm of {key} is to be removed" for key, it in jobs.items() if it["arm"]["files"] == "unwanted"]
+        fits, models = trainer["arm_fits"].documents, registry["models"].documents
+        found += [f"the arm of {key} is {it['state']}" for key, it in fits.items() if it["state"] != "done"]
+        found += [f"{key} is {it['state']}" for key, it in models.items() if it["state"] in UNDECIDED]
         found += [f"{key} is not there" for key in history.accepted | history.expected if key not in jobs]
         if len(self._letters()) > len(self._replayed):
             found.append("there are dead letters")
@@ -156,8 +163,14 @@ class Scenario:
             elif history.drained_at is None:
                 history.drained_at = world.loop.time()
             elif world.loop.time() > history.drained_at + SETTLE_SECONDS:
-                break
+                await self._ask_routes()
+                if not self.left():  # what replicas say every minute may have come meanwhile
+                    break
             await asyncio.sleep(0.5)
+        if history.drained_at is not None and not history.routes:
+            await self._ask_routes()
+        if history.drained_at is not None:
+            history.rows = await rows_held(history, Random(world.seed + 3))
         for name in ("trainer", "registry"):
             history.parked[name] = list(world.databases[name]["parked"].documents.values())
         self.over = True
@@ -172,6 +185,9 @@ class Scenario:
             not upload and chance.random() < 0.1,
             chance.uniform(1, 20) if chance.random() < 0.2 else None,
             chance.uniform(1, 10) if chance.random() < 0.2 else None,
+            chance.uniform(2, 25) if chance.random() < 0.15 else None,
+            chance.random() < 0.5,
+            chance.uniform(2, 25) if not upload and chance.random() < 0.1 else None,
         )
 
     def _store_rows(self, plan: Plan) -> None:
@@ -179,7 +195,11 @@ class Scenario:
             self.world.objects.objects[self._ref(plan, part).key] = self._body(plan, part)
 
     def _body(self, plan: Plan, part: str) -> bytes:
-        return f"{plan.dataset_id} {part}\n".encode()
+        if part != "train":
+            return f"{plan.dataset_id} {part}\n".encode()
+        asked = [f"{number} of {plan.dataset_id}, seed {self.world.seed}?" for number in range(ROWS)]
+        rows = [[{"role": "user", "content": it}, {"role": "assistant", "content": f"yes, {it}"}] for it in asked]
+        return "".join(json.dumps({"messages": row}) + "\n" for row in rows).encode()
 
     def _ref(self, plan: Plan, part: str) -> ObjectRef:
         body = self._body(plan, part)
@@ -247,6 +267,45 @@ class Scenario:
             job = await self._until_answered(lambda: self.world.request("trainer", command("cancel")), or_late=True)
             if job is not None:
                 self.history.cancelled.add(job_id)
+        elif plan.delete_at is not None:
+            await asyncio.sleep(plan.delete_at)
+            delete = self._delete(plan, job_id)
+            await self._insist(lambda: self.world.request("registry", delete), or_late=True)
+        elif plan.lose_rows_at is not None:
+            await asyncio.sleep(plan.lose_rows_at)
+            gone = DatasetDeleted(
+                tenant_id=plan.tenant,
+                dataset_id=plan.dataset_id,
+                file_id=plan.file_id,
+                heldout=self._ref(plan, "heldout"),
+            )
+            await self.world.publish(gone, "ingest")
+            for part in PARTS:
+                self.world.objects.objects.pop(self._ref(plan, part).key, None)
+
+    def _delete(self, plan: Plan, job_id: str) -> Ask:
+        """The owner takes a model back, or its arm alone."""
+        name = _name_of(job_id)
+        if plan.deletes_arm:
+            kinds: tuple[ArmKind, ...] = ("head", "nearest")
+            made = self.world.databases["registry"]["models"].documents
+            name = next((one for one in (version_id(name, kind) for kind in kinds) if one in made), name)
+
+        def delete(api: Application) -> Awaitable[Any]:
+            return api.ask("DELETE /v1/models/{model:path}", model=name, principal=principal_of(plan.tenant))
+
+        return delete
+
+    async def _ask_routes(self) -> None:
+        """Who answers by the names of the jobs' models, as the proxy hears it."""
+        for job_id, job in self.world.databases["trainer"]["jobs"].documents.items():
+
+            async def ask(api: Application, name: str = _name_of(job_id), tenant: str = job["tenant_id"]) -> Any:
+                route = await api.ask("GET /internal/routes/{model:path}", model=name, principal=principal_of(tenant))
+                return route.version or route.model
+
+            answered = await self._insist(partial(self.world.request, "registry", ask), or_late=True)
+            self.history.routes[job_id] = answered
 
     async def _resume(self) -> None:
         """Who paused a job sees that a request for that, given up long ago, was carried out by a replica that woke."""
@@ -267,59 +326,6 @@ class Scenario:
                 if or_late and error.code != "stale_write":
                     return None
                 await asyncio.sleep(1)
-
-    async def _evaluator(self) -> None:
-        """The evaluator and the approvers: they follow the log, and may say what they say more than once."""
-        while True:
-            entries = self.history.entries
-            while self._seen < len(entries):
-                entry, self._seen = entries[self._seen], self._seen + 1
-                if entry.headers.get("ce_type") == ModelRegistered.type and entry.event_id not in self._evaluated:
-                    self._evaluated.add(entry.event_id)
-                    self._publishing += 1
-                    event = ModelRegistered.model_validate_json(entry.value)
-                    self.world.loop.world.spawn(self._evaluate(event))
-            await asyncio.sleep(1)
-
-    async def _evaluate(self, event: ModelRegistered) -> None:
-        verdict = self.chance.choice(VERDICTS)
-        await asyncio.sleep(self.chance.uniform(0.5, 5))
-        completed = EvaluationCompleted(
-            tenant_id=event.tenant_id,
-            evaluation_id=derived_id("ev-", event.model_id),
-            model_id=event.model_id,
-            verdict=verdict,
-            reason="57 of 58.",
-            metric="accuracy",
-            scores={"candidate": Interval(value=0.9, low=0.8, high=1.0, n=58)},
-            evidence=ObjectRef(bucket="sartor", key="evidence", sha256="0" * 64, size=1),
-        )
-        await self.world.publish(completed, "evaluator")
-        if verdict == "needs_human":
-            await self._decide(event)
-        if self.chance.random() < 0.3:
-            await asyncio.sleep(self.chance.uniform(0, 10))
-            await self.world.publish(completed, "evaluator")
-        self._publishing -= 1
-
-    async def _decide(self, event: ModelRegistered) -> None:
-        """A person decides, once the model waits for one."""
-        name = "approve" if self.chance.random() < 0.6 else "reject"
-
-        async def decide(api: Application) -> Any:
-            route = f"POST /v1/registry/models/{{model:path}}/{name}"
-            said = DecisionRequest(note="ok")
-            return await api.ask(route, model=event.model_id, principal=principal_of(event.tenant_id), request=said)
-
-        documents = self.world.databases["registry"]["models"].documents
-        while True:
-            model = documents.get(event.model_id)
-            if model is not None and (model["state"] not in ("candidate", "awaiting_approval") or model["promotion"]):
-                return
-            if model is not None and model["state"] == "awaiting_approval":
-                with contextlib.suppress(SartorError):
-                    await self.world.request("registry", decide)
-            await asyncio.sleep(1)
 
     def _behind(self) -> list[str]:
         groups = self.world.log.groups
@@ -348,6 +354,10 @@ class Scenario:
             )
             await letters.replay(letters._letter(cast(Any, record), {}))
             self._replayed.add(index)
+
+
+def _name_of(job_id: str) -> str:
+    return model_name(BASE, "acme", "", job_id)
 
 
 def _command(tenant_id: str, job_id: str, name: str) -> Ask:

@@ -23,7 +23,7 @@ def told(*waits: dict[str, str]) -> History:
     outbox: list[dict[str, Any]] = []
     for number, data in enumerate(waits):
         outbox = [*outbox, {"id": f"evt_{number}", "envelope": {"type": "model.waiting.v1"}, "data": data}]
-        after = {"job_id": "job", "state": "candidate", "decisions": [], "outbox": outbox}
+        after = {"job_id": "job", "arm": None, "state": "candidate", "decisions": [], "outbox": outbox}
         writes.append(Write(number, number, "registry", "models", "model", before, after, "registry-a"))
         before = after
     return History(writes=writes, faults=[Fault(0, "away")])

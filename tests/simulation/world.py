@@ -42,7 +42,7 @@ from tests.simulation.history import Document, Fault, Handled, History, Write
 from tests.simulation.http import Application, Routes
 from tests.simulation.log import SimulatedBroker, SimulatedLog
 from tests.simulation.machine import Machines, ObjectServer, patched
-from tests.simulation.programs import SAVE_EVERY, SimulatedHost, heartbeat, training
+from tests.simulation.programs import SAVE_EVERY, SimulatedFitter, SimulatedHost, heartbeat, training, vectors
 
 BASE = "base"
 LEASE_SECONDS = 6.0
@@ -61,6 +61,10 @@ DURATIONS = {
     "eventbus.publish.relay.RELAY_LEASE_SECONDS": 10,
     "serving.announcing.AGAIN_SECONDS": 8.0,
     "trainer.worker.RETRY_SECONDS": 3.0,
+    "trainer.arms.lane.RETRY_SECONDS": 3.0,
+    "trainer.arms.lane.UNREADY_SECONDS": 1.0,
+    "trainer.arms.lane.MOST_QUESTIONS": 4,  # so that few rows are more than one portion
+    "trainer.sweep.SWEEP_SECONDS": 6.0,
     "runtime.service.LOOK_SECONDS": 60.0,  # nobody is told to stop
 }
 """Of the product, changed in proportion, so that a run is about a minute of virtual time."""
@@ -74,7 +78,6 @@ BUILDS: dict[str, tuple[Callable[..., Any], type[ServiceSettings], dict[str, Any
             "trainer_slice_seconds": 0.5,
             "trainer_save_every_steps": SAVE_EVERY,
             "trainer_threads": 1,
-            "trainer_arms": "",  # what is counted here is one model a job
         },
     ),
     "registry": (registry.app.build, registry.settings.Settings, {"registry_replica_seconds": SILENT_SECONDS}),
@@ -166,7 +169,7 @@ class World:
 
     def journal(self, database: str) -> Callable[[str, str, Document | None, Document | None], None]:
         def keep(collection: str, key: str, before: Document | None, after: Document | None) -> None:
-            if collection in ("jobs", "models", "aliases", "parked", "turns"):
+            if collection in ("jobs", "arm_fits", "models", "aliases", "parked", "turns"):
                 now = self.databases[database].now_ms()
                 self.history.writes.append(
                     Write(self.loop.time(), now, database, collection, key, before, after, self.network.caller)
@@ -182,6 +185,7 @@ class World:
             "stores.heartbeat.connect": lambda _, name: self.databases[name],
             "tempfile.tempdir": str(self.folder),
             "trainer.app.ForkServer": SimulatedForkServer,
+            "trainer.app.Fitter": lambda: SimulatedFitter(self),
             "serving_agent.app.TGIHost": lambda settings, *_: SimulatedHost(self, settings.own_id),
             "runtime.service.httpx2.AsyncClient": lambda **_: None,
             "runtime.service.create_app": Application,
@@ -318,7 +322,7 @@ class SimulatedForkServer:
 
 
 class StubPeers(StubPeer):
-    """The peers of the services under test: ingest, registry and accounts as HTTP shows them."""
+    """The peers of the services under test: ingest, registry, rag_indexer and accounts as HTTP shows them."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -330,9 +334,11 @@ class StubPeers(StubPeer):
                 lambda api: api.ask("GET /internal/adapters", principal=principal_of(""), **options["params"]),
             )
             return [one.model_dump(mode="json") for one in found]
-        return await self._world.network.call("peer", lambda: self._answer(path, ids))
+        return await self._world.network.call("peer", lambda: self._answer(path, ids, options))
 
-    def _answer(self, path: str, ids: tuple[str, ...]) -> Any:
+    def _answer(self, path: str, ids: tuple[str, ...], options: dict[str, Any]) -> Any:
+        if path == "/internal/embeddings":
+            return vectors(options["json"]["texts"])
         if path.startswith("/internal/tenants"):
             policy = TenantPolicy().model_dump()
             return {"tenant_id": ids[0], "name": ids[0], "slug": "acme", "policy": policy}

@@ -18,6 +18,18 @@ BUGS: tuple[Planted, ...] = (
         "if self.promotion is None or",
     ),
     bug(
+        "an adapter gives way to an arm that does not serve its name",
+        "registry:Gate.judge",
+        "if completed.beaten_by and (not await self._serves(found, completed.beaten_by)):",
+        "if False:",
+    ),
+    bug(
+        "a version that is registered after its name was deleted is let through",
+        "registry:Gate.register",
+        "if by is not None:",
+        "if False:",
+    ),
+    bug(
         "a replica heard of again promotes nothing",
         "registry:Serving.to_load",
         "if model.waiting_for == 'replica' and",

@@ -27,6 +27,12 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS}::test_a_job_whose_adapter_is_refused_waits_for_its_arm_and_fails_with_the_adapters_reason",
     ),
     bug(
+        "a job ends before its arm is decided",
+        "trainer:Job._settle",
+        "self.arm.undecided or",
+        "",
+    ),
+    bug(
         "a job waits for ever for an arm that was given up",
         "trainer:Job.give_up_arm",
         "self._settle(at)",

@@ -130,6 +130,10 @@ def evaluate(document: Document, expression: Any, now: int) -> Any:
             return None if None in values else values[0] - values[1]
         if operator == "$ifNull":
             return next((value for value in values if value is not None), None)
+        if operator == "$eq":
+            return values[0] == values[1]
+        if operator == "$cond":
+            return values[1] if values[0] else values[2]
         if operator == "$lt":
             return values[1] is not None and (values[0] is None or values[0] < values[1])
         raise LookupError(f"the simulated documents do not know {operator}")
