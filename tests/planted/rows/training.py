@@ -62,10 +62,24 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "an arm waits for ever for who makes vectors",
-        "trainer:ArmFitting._fit",
-        "if now() - one.created_at > LONGEST_AWAY_SECONDS:",
+        "trainer.arms.lane:_later",
+        "if since is not None and now() - since > LONGEST_AWAY_SECONDS:",
         "if False:",
         f"{ARMS}::test_an_arm_waits_for_who_makes_vectors_and_is_given_up_after_an_hour",
+    ),
+    bug(
+        "rows that ask the same measure each other",
+        "trainer.arms.process:make",
+        "order.seed, groups)",
+        "order.seed)",
+        f"{ARMS}::test_rows_that_ask_the_same_tell_nothing_of_each_other",
+    ),
+    bug(
+        "a job waits for ever for an arm that nobody fits",
+        "trainer:Jobs.without_fit",
+        "if job.id not in fitted",
+        "if False",
+        f"{ARMS}::test_a_job_that_expects_an_arm_which_nobody_fits_is_told_so",
     ),
     bug(
         "the files of an arm that was taken back stay stored",

@@ -13,9 +13,10 @@ from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
 from trainer.domain import OPENAI_STATUS, Job
+from trainer.history import JobCheckpoint, JobEvent
 from trainer.run.methods import DEFAULT, METHODS, method_of
 from trainer.stages import Stage, Waiting, stage_of, waiting_of
-from trainer.store import JobCheckpoint, JobEvent, Jobs
+from trainer.store import Jobs
 from trainer.use_cases import Asked, Requests
 
 Reads = Annotated[Principal, require("fine_tuning:read")]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
 from chassis.clock import wall
 from chassis.ids import derived_id, now
 from eventbus import AggregateStore
@@ -15,6 +13,7 @@ from stores.mongo import Collection, Document, DuplicateKeyError, Query, ensure_
 from stores.orphans import Orphans
 from stores.paging import page
 from trainer.domain import ENDED, OPEN, ArmFit, Job, Text
+from trainer.history import JobCheckpoint, JobEvent
 from trainer.stages import OF_GATE
 
 INTERRUPTED: Query = {
@@ -63,31 +62,6 @@ LEFT_BEHIND: Query = {
     "adapter_files": {"$in": ["kept", None]},
 }
 """Ended without a model under a release that kept the adapter all the same."""
-
-
-class JobEvent(BaseModel):
-    """One line of a job's history."""
-
-    id: str
-    job_id: str
-    tenant_id: str
-    created_at: int
-    order: int
-    level: str
-    message: str
-    type: str
-    data: dict[str, Any]
-
-
-class JobCheckpoint(BaseModel):
-    """One checkpoint as listed."""
-
-    id: str
-    job_id: str
-    tenant_id: str
-    created_at: int
-    step: int
-    metrics: dict[str, float]
 
 
 class Jobs:

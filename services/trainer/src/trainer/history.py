@@ -1,0 +1,32 @@
+"""What a job's history lists: its lines, and its checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class JobEvent(BaseModel):
+    """One line of a job's history."""
+
+    id: str
+    job_id: str
+    tenant_id: str
+    created_at: int
+    order: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any]
+
+
+class JobCheckpoint(BaseModel):
+    """One checkpoint as listed."""
+
+    id: str
+    job_id: str
+    tenant_id: str
+    created_at: int
+    step: int
+    metrics: dict[str, float]
