@@ -75,7 +75,7 @@ def test_an_upload_becomes_a_model_that_answers_and_goes_again(person: Tenant) -
     assert job.status == "succeeded", job.error
     question: Any = [{"role": "user", "content": "bike 3 will not open"}]
     answer = sdk.chat.completions.create(model=job.fine_tuned_model, messages=question, max_tokens=4)
-    assert (answer.system_fingerprint or "").startswith("ad-")
+    assert (answer.system_fingerprint or "").startswith(("ad-", "arm-"))
     with person.http as http:
         http.post("/feedback", json={"completion_id": answer.id, "rating": "down"}).raise_for_status()
         wait_for(lambda: http.get("/labeling/feedback").json()["data"], seconds=60)

@@ -77,17 +77,18 @@ def test_an_upload_alone_makes_a_model_that_answers(tenant: Tenant, trained: Any
     assert answer.usage is not None
     assert answer.usage.prompt_tokens > 0
     assert answer.system_fingerprint is not None
-    assert answer.system_fingerprint.startswith("ad-")
+    assert answer.system_fingerprint.startswith(("ad-", "arm-"))
 
 
 def test_the_model_has_evidence_and_lineage(tenant: Tenant, trained: Any) -> None:
     with tenant.http as http:
         evaluation = http.get("/evals/evaluations", params={"model": trained.fine_tuned_model}).json()["data"][0]
-        assert set(evaluation["scores"]) == {"base", "few_shot", "candidate"}
+        assert {"base", "few_shot", "candidate"} <= set(evaluation["scores"])
         for score in evaluation["scores"].values():
             assert score["low"] <= score["value"] <= score["high"]
             assert score["n"] > 0
-        card = http.get(f"/registry/models/{trained.fine_tuned_model}").json()
+        versions = http.get("/registry/models", params={"name": trained.fine_tuned_model}).json()["data"]
+        [card] = [version for version in versions if version["serves"]]
         assert card["training_file"] == trained.training_file
         assert card["state"] == "production"
 

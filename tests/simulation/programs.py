@@ -152,13 +152,13 @@ class SimulatedFitter:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def fit(self, order: Order, vectors: bytes) -> MadeArm:
+    async def fit(self, order: Order, vectors: Sequence[bytes]) -> MadeArm:
         """See `trainer.arms.fitter`."""
         random = self._world.loop.random
         await asyncio.sleep(random.uniform(0.05, random.choice((2.0, 2.0, 12.0))))
         if self._world.history.faults and random.random() < FIT_BREAKS:
             raise FitBroke("The fit did not come to an end.")
-        learnt = hashlib.sha256(vectors + json.dumps(order.answers).encode())
+        learnt = hashlib.sha256(b"".join([*vectors, json.dumps(order.answers).encode()]))
         first, second, *_ = learnt.digest()
         if first < NO_ARM:
             raise NoArm("no more rows were answered rightly than by always saying the commonest answer.")

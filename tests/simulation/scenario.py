@@ -43,6 +43,7 @@ Ask = Callable[[Application], Awaitable[Any]]
 
 TENANTS = ("tenant_a", "tenant_b")
 ROWS = 6
+ANSWERS = ("yes", "no")
 PARTS = ("manifest", "train", "validation", "heldout")
 CROWDED_EVERY = 8
 """One seed of so many is crowded: more jobs at once than there are trainers, so that long ones give their places."""
@@ -96,7 +97,6 @@ class Scenario:
         else:
             self.plans = [self._plan(number) for number in range(self.chance.choice((1, 2, 2, 3)))]
         self.busy = self.history.intents = len(self.plans)
-        self.over = False
         self._replayed: set[int] = set()
         self._judges = Judges(self.world, self.chance)
         self._pausing: list[tuple[str, str]] = []
@@ -111,8 +111,9 @@ class Scenario:
                 self._store_rows(plan)
                 world.loop.world.spawn(self._use(plan))
             world.loop.world.spawn(self._judges.follow())
-            world.loop.world.spawn(self._direct())
-            world.loop.run_until(lambda: self.over)
+            directing = world.loop.world.spawn(self._direct())
+            world.loop.run_until(directing.done)
+            directing.result()
             world.loop.discard()
         return self.history
 
@@ -173,7 +174,6 @@ class Scenario:
             history.rows = await rows_held(history, Random(world.seed + 3))
         for name in ("trainer", "registry"):
             history.parked[name] = list(world.databases[name]["parked"].documents.values())
-        self.over = True
 
     def _plan(self, number: int, tenant: str = "") -> Plan:
         chance = self.chance
@@ -197,9 +197,12 @@ class Scenario:
     def _body(self, plan: Plan, part: str) -> bytes:
         if part != "train":
             return f"{plan.dataset_id} {part}\n".encode()
-        asked = [f"{number} of {plan.dataset_id}, seed {self.world.seed}?" for number in range(ROWS)]
-        rows = [[{"role": "user", "content": it}, {"role": "assistant", "content": f"yes, {it}"}] for it in asked]
-        return "".join(json.dumps({"messages": row}) + "\n" for row in rows).encode()
+        lines = []
+        for number in range(ROWS):
+            question, answer = f"{number} of {plan.dataset_id}, seed {self.world.seed}?", ANSWERS[number % len(ANSWERS)]
+            row = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            lines.append(json.dumps({"messages": row}) + "\n")
+        return "".join(lines).encode()
 
     def _ref(self, plan: Plan, part: str) -> ObjectRef:
         body = self._body(plan, part)
@@ -270,7 +273,7 @@ class Scenario:
         elif plan.delete_at is not None:
             await asyncio.sleep(plan.delete_at)
             delete = self._delete(plan, job_id)
-            await self._insist(lambda: self.world.request("registry", delete), or_late=True)
+            await self._until_answered(lambda: self.world.request("registry", delete), or_late=True)
         elif plan.lose_rows_at is not None:
             await asyncio.sleep(plan.lose_rows_at)
             gone = DatasetDeleted(
@@ -304,7 +307,7 @@ class Scenario:
                 route = await api.ask("GET /internal/routes/{model:path}", model=name, principal=principal_of(tenant))
                 return route.version or route.model
 
-            answered = await self._insist(partial(self.world.request, "registry", ask), or_late=True)
+            answered = await self._until_answered(partial(self.world.request, "registry", ask), or_late=True)
             self.history.routes[job_id] = answered
 
     async def _resume(self) -> None:
