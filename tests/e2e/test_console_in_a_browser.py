@@ -336,6 +336,7 @@ def test_rows_without_answers_are_answered_and_published(person: Visitor) -> Non
     _until_shown(person, person.page.get_by_role("link", name="unlabelled-answered-1.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_refused_model_stops_where_it_was_refused(person: Visitor) -> None:
     upload(person, "second.jsonl", rows(45))
     person.page.get_by_role("link", name="See the evidence and decide about fine-tune").click(timeout=TRAINING)

@@ -161,6 +161,7 @@ def label(owner: Tenant) -> tuple[str, str, str]:
     return file, path, answered
 
 
+@pytest.mark.slow
 def test_a_phrase_that_is_taken_back_is_nowhere(stack: LocalStack, owner: Tenant) -> None:
     stores, sdk = Stores(stack, owner.tenant_id), owner.sdk
     before = asyncio.run(stores.counted())

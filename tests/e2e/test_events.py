@@ -36,6 +36,7 @@ def producer(tenant: Tenant) -> Tenant:
     return Tenant(tenant.base_url, tenant.tenant_id, made.json()["api_key"])
 
 
+@pytest.mark.slow
 def test_the_pages_example_publishes_a_rating_and_reads_a_promotion(
     tenant: Tenant, producer: Tenant, trained: Any, tmp_path: Path
 ) -> None:

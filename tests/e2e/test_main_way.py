@@ -128,6 +128,7 @@ def test_a_bad_upload_names_its_line(tenant: Tenant) -> None:
     assert "line 3" in (refused.status_details or "")
 
 
+@pytest.mark.slow
 def test_a_job_of_few_rows_says_what_it_waits_for_and_ends_with_a_persons_decision(stack: LocalStack) -> None:
     """50 prompt/completion rows leave too few to decide on: the default policy asks a person."""
     import json
@@ -159,6 +160,7 @@ def test_a_job_of_few_rows_says_what_it_waits_for_and_ends_with_a_persons_decisi
     assert (ended["stage"], ended["waiting_for"], ended["fine_tuned_model"]) == ("ended", None, model)
 
 
+@pytest.mark.slow
 def test_the_gate_refuses_a_model_that_is_not_better(stack: LocalStack) -> None:
     """Labels that follow from nothing cannot be learned, only which is commonest: the job fails with the evidence."""
     import json

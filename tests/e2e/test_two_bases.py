@@ -76,6 +76,7 @@ def refusal(tenant: Tenant, base: str) -> tuple[int, str]:
     return answer.status_code, answer.json().get("error", {}).get("code", "")
 
 
+@pytest.mark.slow
 def test_each_base_answers_as_itself_and_one_that_ends_takes_nothing_else_with_it(two_bases: LocalStack) -> None:
     tenant = make_tenant(two_bases, "Two bases")
     until_bases_answer(tenant)

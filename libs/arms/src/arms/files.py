@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from arms.answering import Arm, Head, Nearest, Numbers
 from schemas.artifacts import (
@@ -85,6 +83,8 @@ def pack(
         embedder: who made them.
         facts: what else the manifest says.
     """
+    from safetensors.numpy import save  # the trainer's service, which only chooses rows, does without
+
     fingerprint = ArmFingerprint(version=1, probes=_probes(arm, questions, vectors))
     files = {
         ARM_NUMBERS: save(_tensors(arm)),
@@ -193,6 +193,9 @@ def _arm(content: bytes, said: ArmManifest) -> Arm:
 
 
 def _loaded(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         tensors: dict[str, np.ndarray] = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
