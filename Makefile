@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+OURS   := $(VENV)/.ours
 TORCH  := $(shell grep '^torch==' requirements.lock)
 # The pins with the digests of their files, where these are known for this kind of machine; else the pins alone.
 PINS   := $(shell $(PYTHON) -c 'import sys, sysconfig as s; here = "cp%d%d-%s" % (*sys.version_info[:2], s.get_platform()); print("requirements.hashes" if here in open("requirements.hashes").readline().split() else "requirements.lock")')
 HASHED := $(if $(filter %.hashes,$(PINS)),--require-hashes)
+# Where our own packages lie; one that is new is found although nothing new is to be installed.
 SOURCE := schemas/src $(wildcard libs/*/src) $(wildcard services/*/src) cli/src infra/local/src infra/provision/src
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --log $(VENV)/install.log
 SEEDS  ?= 10000
@@ -25,7 +27,7 @@ endef
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-venv: $(STAMP) ## make the virtual environment from requirements.lock
+venv: $(OURS) ## make the virtual environment from requirements.lock
 
 $(STAMP): requirements.lock requirements.hashes Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Sartor needs Python 3.11 or newer, and $(PYTHON) is older; set PYTHON= to a newer one")'
@@ -37,6 +39,9 @@ $(STAMP): requirements.lock requirements.hashes Makefile
 	@$(PYTHON) -I infra/local/src/localstack/startup_files.py $(VENV)
 	@$(call TIMED,$(TORCH),$(PIP) -c requirements.lock $(TORCH))
 	@$(PYTHON) -I infra/local/src/localstack/startup_files.py $(VENV)
+	@touch $@
+
+$(OURS): $(STAMP) $(wildcard libs/*/pyproject.toml) $(wildcard services/*/pyproject.toml)
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(SOURCE)) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sartor.pth"
 	@printf '#!%s\nfrom sartor_cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/sartor && chmod +x $(BIN)/sartor
 	@touch $@

@@ -52,6 +52,7 @@ class Judges:
         verdict = self._chance.choice(VERDICTS)
         await asyncio.sleep(self._chance.uniform(0.5, 5))
         beaten_by = self._beaten_by(event)
+        below_base = self._below_base(event)
         completed = EvaluationCompleted(
             tenant_id=event.tenant_id,
             evaluation_id=derived_id("ev-", event.model_id),
@@ -59,8 +60,11 @@ class Judges:
             verdict=verdict,
             reason="57 of 58.",
             metric="accuracy",
-            scores=dict.fromkeys(filter(None, ("candidate", beaten_by)), Interval(value=0.9, low=0.8, high=1.0, n=58)),
+            scores=dict.fromkeys(
+                filter(None, ("candidate", beaten_by, below_base)), Interval(value=0.9, low=0.8, high=1.0, n=58)
+            ),
             beaten_by=beaten_by,
+            below_base=below_base,
             evidence=ObjectRef(bucket="sartor", key="evidence", sha256="0" * 64, size=1),
         )
         await self._world.publish(completed, "evaluator")
@@ -72,11 +76,19 @@ class Judges:
         self.busy -= 1
 
     def _beaten_by(self, event: ModelRegistered) -> ArmKind | None:
-        """The arm that goes on serving: mostly one that does, seldom one of which the evaluator heard too early."""
+        """The arm that goes on serving."""
+        return self._arm_beside(event, 0.4)
+
+    def _below_base(self, event: ModelRegistered) -> ArmKind | None:
+        """The arm that is worse than the base model; now and then the one that is said to go on."""
+        return self._arm_beside(event, 0.2)
+
+    def _arm_beside(self, event: ModelRegistered, share: float) -> ArmKind | None:
+        """The arm of an adapter's name: mostly one that serves, seldom one of which the evaluator heard too early."""
         models = self._world.databases["registry"]["models"].documents.values()
         arms = [it for it in models if it["job_id"] == event.job_id and it["arm"] is not None]
         claims = [it["arm"]["kind"] for it in arms if it["state"] == "production" or self._chance.random() < 0.2]
-        return claims[0] if claims and event.arm is None and self._chance.random() < 0.4 else None
+        return claims[0] if claims and event.arm is None and self._chance.random() < share else None
 
     async def _decide(self, event: ModelRegistered) -> None:
         """A person decides, once the model waits for one."""

@@ -407,6 +407,24 @@ async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else
     assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
 
 
+@pytest.mark.parametrize("rows_tested", [60, 9])
+async def test_an_arm_that_is_clearly_worse_than_the_base_model_is_said_to_be_and_beats_nobody(
+    evaluator: Lonely, rows_tested: int
+) -> None:
+    name = evaluator.named()
+    evaluator.serve(name, wrong)
+    evaluator.others.says[BASE] = right
+    event = await evaluator.completed(await evaluator.register(rows(0, rows_tested), wrong, name=name))
+    behind = "The base model is clearly better than the head: +100.0 points"
+    if rows_tested < 10:
+        assert (event.below_base, behind in event.reason) == (None, False), "too few rows to say so"
+    else:
+        assert (event.verdict, event.beaten_by, event.below_base) == ("fail", None, "head"), event.reason
+        assert behind in event.reason
+        assert (await evaluator.shown(name))["below_base"] == "head"
+        assert (await evaluator.evidence(event))["serving_arm"]["goes_on"] is False
+
+
 async def put_off(evaluator: Lonely, name: str) -> None:
     async def said() -> bool:
         return bool((await evaluator.shown(name)).get("last_error"))

@@ -200,11 +200,14 @@ class World:
         return [one["replica_id"] for one in route["replicas"]]
 
     def evaluated(
-        self, model: str, verdict: Any, tenant: str | None = None, beaten_by: Any = None
+        self, model: str, verdict: Any, tenant: str | None = None, beaten_by: Any = None, below_base: Any = None
     ) -> EvaluationCompleted:
         scores = {"candidate": Interval(value=0.98, low=0.91, high=1.0, n=58)}
         if beaten_by:
             scores[beaten_by] = Interval(value=0.966, low=0.9, high=1.0, n=58)
+        if below_base:
+            scores |= {"base": Interval(value=0.97, low=0.9, high=1.0, n=58)}
+            scores |= {below_base: Interval(value=0.81, low=0.7, high=0.9, n=58)}
         return EvaluationCompleted(
             tenant_id=tenant or self.a,
             evaluation_id=f"ev-{model[-8:]}",
@@ -214,6 +217,7 @@ class World:
             metric="accuracy",
             scores=scores,
             beaten_by=beaten_by,
+            below_base=below_base,
             evidence=ref("evidence"),
         )
 

@@ -242,6 +242,53 @@ async def test_an_adapter_is_beaten_by_no_arm_that_does_not_serve_its_name(regis
     assert (card["state"], card["evaluation"]["beaten_by"], card["serves"]) == ("production", None, True)
 
 
+@pytest.mark.parametrize(
+    ("gate", "verdict", "adapter", "arm"),
+    [
+        ("auto", "fail", "rejected", "retired"),
+        ("auto", "pass", "candidate", "retired"),
+        ("auto", "needs_human", "awaiting_approval", "retired"),
+        ("advisory", "fail", "candidate", "retired"),
+        ("approval", "fail", "awaiting_approval", "production"),
+    ],
+)
+async def test_an_arm_that_is_worse_than_the_base_model_is_withdrawn_unless_a_person_decides(
+    registry: Lonely, gate: Any, verdict: Any, adapter: str, arm: str
+) -> None:
+    name = await registry.answering(1)
+    await registry.trained(1)
+    await policy(registry, gate)
+    for _ in range(2):
+        await registry.publish(registry.evaluated(name, verdict, below_base="head"))
+    card, of_arm = await registry.card(name), await registry.card(f"{name}@head")
+    assert (card["state"], of_arm["state"], of_arm["serves"]) == (adapter, arm, arm == "production")
+    if arm == "production":
+        assert (registry.of(ModelRetired), card["evaluation"]["below_base"]) == ([], None)
+        return
+    async with registry.http() as http:
+        markdown = (await http.get(f"/v1/registry/models/{name}/card")).text
+    [retired] = registry.of(ModelRetired)
+    assert (retired.model_id, retired.arm, retired.job_id) == (f"{name}@head", "head", registry.training(1).job_id)
+    for fact in ("accuracy 0.970", "arm 'head' reaches 0.810"):
+        assert fact in retired.reason
+        assert fact in of_arm["decisions"][-1]["note"]
+        assert fact in markdown
+    assert [(one.code, one.withdrawn) for one in registry.of(ModelRejected)] == [("gate_rejected", "head")] * (
+        adapter == "rejected"
+    )
+    async with registry.http() as http:
+        assert (await http.get(f"/internal/routes/{name}")).status_code == 404
+
+
+async def test_only_an_arm_in_production_is_withdrawn(registry: Lonely) -> None:
+    version = await registry.fitted(1)
+    name = await registry.trained(1)
+    await registry.publish(registry.evaluated(name, "fail", below_base="head"))
+    assert (await registry.card(version))["state"] == "candidate"
+    [rejected] = await eventually(lambda: registry.of(ModelRejected))
+    assert (rejected.model_id, rejected.withdrawn) == (name, None)
+
+
 async def test_each_version_has_a_decision_of_its_own(registry: Lonely) -> None:
     await policy(registry, "approval")
     version = await registry.fitted(1)

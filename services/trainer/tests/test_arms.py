@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,9 +26,11 @@ from schemas import (
     Event,
     FinetuneArmFitted,
     FinetuneFailed,
+    FinetuneSucceeded,
     ModelDeleted,
     ModelPromoted,
     ModelRejected,
+    ModelRetired,
     ModelWaiting,
     ObjectRef,
     RowCounts,
@@ -800,6 +803,45 @@ async def test_a_job_whose_adapter_is_refused_waits_for_its_arm_and_fails_with_t
     ]
     await eventually(lambda: not room.stored())
     assert (await eventually(room.job)).arm.files in ("unwanted", "deleted")
+
+
+@pytest.mark.parametrize("first", ["refused", "withdrawn"])
+async def test_a_job_whose_arm_is_withdrawn_and_whose_adapter_is_refused_fails_in_whatever_order_it_hears(
+    room: Room, first: str
+) -> None:
+    await room.queue()
+    await room.done()
+    await room.change("start")
+    await room.hear(ModelPromoted)
+    await room.change("train")
+    hear = {
+        "refused": partial(room.hear, ModelRejected, arm=None, reason="no better than its base", withdrawn="head"),
+        "withdrawn": partial(room.hear, ModelRetired, reason="The base model is better."),
+    }
+    await hear.pop(first)()
+    job = await room.job()
+    assert (job.state, job.fine_tuned_model) == ("failed" if first == "refused" else "evaluating", None)
+    [later] = hear.values()
+    await later()
+    job = await room.job()
+    assert job.error == Failure(code="gate_rejected", message="no better than its base")
+    assert len(await eventually(lambda: room.service.broker.of(FinetuneFailed))) == 1
+    assert room.service.broker.of(FinetuneSucceeded) == []
+    assert "The model's head answers no more: The base model is better." in room.told()
+    await eventually(lambda: not room.stored())
+
+
+async def test_a_job_whose_adapter_answers_loses_a_withdrawn_arm_and_nothing_else(room: Room) -> None:
+    await room.queue()
+    await room.done()
+    await room.change("start")
+    await room.hear(ModelPromoted)
+    await room.change("train")
+    await room.hear(ModelPromoted, arm=None)
+    await room.hear(ModelRetired, reason="The base model is better.")
+    job = await room.job()
+    assert (job.state, job.fine_tuned_model, job.answers_by) == ("succeeded", NAME, "adapter")
+    await eventually(lambda: not room.stored())
 
 
 async def test_a_name_that_is_taken_back_ends_the_job_and_one_version_does_not(room: Room) -> None:

@@ -221,6 +221,19 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS}::test_an_adapter_is_beaten_by_no_arm_that_does_not_serve_its_name",
     ),
     bug(
+        "arms: one that is worse than the base model goes on",
+        "registry:Gate._withdraw_arm",
+        "if arm is not None:",
+        "if arm is None:",
+        f"{ARMS}::test_an_arm_that_is_worse_than_the_base_model_is_withdrawn_unless_a_person_decides",
+    ),
+    bug(
+        "arms: an adapter that is refused leaves its job to an arm that is withdrawn",
+        "trainer:Outcomes.rejected",
+        "if event.withdrawn:",
+        "if False:",
+    ),
+    bug(
         "arms: nobody answers while no replica holds the adapter",
         "registry:who_serves",
         "return others[0] if others and (not _holders(first, living)) else first",

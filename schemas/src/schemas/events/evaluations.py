@@ -31,6 +31,9 @@ class EvaluationCompleted(Event):
     beaten_by: ArmKind | None = Field(
         None, description="The arm that serves the name meanwhile and does as well, for less: it goes on serving."
     )
+    below_base: ArmKind | None = Field(
+        None, description="The arm that serves the name meanwhile, where the base model is better beyond doubt."
+    )
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
     earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")
     cost: float | None = Field(

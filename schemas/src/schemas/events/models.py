@@ -76,6 +76,9 @@ class ModelRejected(Event):
     reason: Sentence = Field(description="The evidence in a sentence.")
     evaluation_id: Id | None = Field(None, description="The evaluation it rests on.")
     code: Id = Field("gate_rejected", description="Stable slug of the reason, with which the job ends.")
+    withdrawn: ArmKind | None = Field(
+        None, description="The arm of its name that is withdrawn with it, as the base model is better."
+    )
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
@@ -85,6 +88,8 @@ class ModelRetired(Event):
     type, topic, key = "model.retired.v1", "models", "model_id"
 
     model_id: Id = Field(description="The model.")
+    job_id: Id = Field("", description="The job that made it; empty from an earlier release.")
+    reason: Sentence = Field("", description="Why; empty from an earlier release.")
     adapter_id: Id = Field(description="Content-addressed id of the adapter.")
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 

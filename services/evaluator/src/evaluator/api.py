@@ -50,6 +50,7 @@ class EvaluationView(BaseModel):
     evidence: ObjectRef | None
     cost: float | None
     beaten_by: str | None
+    below_base: str | None
 
     @classmethod
     def of(cls, evaluation: Evaluation, answered: int) -> EvaluationView:

@@ -100,6 +100,7 @@ class Evaluation(CarriesDataset, Aggregate):
         cost: of the answers that were kept to questions of the plan, at the base model's price; None where one of them
             has none. What is asked to see whether somebody can be asked, or by a metric, is not in it.
         beaten_by: the arm that serves the candidate's name and goes on doing so.
+        below_base: that arm, where the base model is better than it beyond doubt.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -128,6 +129,7 @@ class Evaluation(CarriesDataset, Aggregate):
     evidence: ObjectRef | None = None
     cost: float | None = None
     beaten_by: ArmKind | None = None
+    below_base: ArmKind | None = None
     content: Content = "kept"
 
     @classmethod
@@ -205,6 +207,7 @@ class Evaluation(CarriesDataset, Aggregate):
         earlier: int = 0,
         cost: float | None = None,
         beaten_by: ArmKind | None = None,
+        below_base: ArmKind | None = None,
     ) -> None:
         """Keep the result and tell everybody.
 
@@ -218,6 +221,7 @@ class Evaluation(CarriesDataset, Aggregate):
             earlier: how many candidates were judged on the same rows before.
             cost: of the answers; None where one of them has no price.
             beaten_by: the arm that serves the name and goes on doing so.
+            below_base: that arm, where the base model is better than it beyond doubt.
 
         Raises:
             WriteRefused: the evaluation is over.
@@ -226,7 +230,7 @@ class Evaluation(CarriesDataset, Aggregate):
         self.state = "completed"
         self.verdict, self.reason, self.metric, self.evidence = verdict, reason, metric, evidence
         self.metrics, self.scores = metrics, metrics.get(metric, {})
-        self.finished_at, self.cost, self.beaten_by = at, cost, beaten_by
+        self.finished_at, self.cost, self.beaten_by, self.below_base = at, cost, beaten_by, below_base
         self.last_error = None
         self.record(
             EvaluationCompleted(
@@ -242,6 +246,7 @@ class Evaluation(CarriesDataset, Aggregate):
                 earlier_verdicts=earlier,
                 cost=cost,
                 beaten_by=beaten_by,
+                below_base=below_base,
             )
         )
 

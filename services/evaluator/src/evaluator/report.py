@@ -16,11 +16,11 @@ from evaluator.intervals import RESAMPLES
 from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
 from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
-from evaluator.replacement import arm_goes_on
+from evaluator.replacement import arm_goes_on, is_below_base
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
-from evaluator.verdict import ARMS, Verdict, beside_arm, decide, decide_arm, without_arm
+from evaluator.verdict import ARMS, Verdict, above_arm, beside_arm, decide, decide_arm, without_arm
 from schemas import Interval
 from schemas.artifacts import ArmKind
 
@@ -42,6 +42,7 @@ class Report:
         cost: of the answers; None where one of them has no price.
         earlier: how many candidates were judged on the same data before.
         beaten_by: the arm that serves the candidate's name and goes on doing so.
+        below_base: that arm, where the base model is better than it beyond doubt.
     """
 
     verdict: Verdict
@@ -50,6 +51,7 @@ class Report:
     cost: float | None
     earlier: int
     beaten_by: ArmKind | None = None
+    below_base: ArmKind | None = None
 
 
 def counted_rows(plan: Plan, heldout: Sequence[Row], given: Given) -> list[Row]:
@@ -95,11 +97,14 @@ def build_report(
         comparisons[OVER_GUESS] = _over_guess(suite, scores, counted, train, plan.seed)
     decided_on: dict[str, Interval] = {system: intervals[system][decisive] for system in plan.systems}
     verdict = _decide(evaluation, suite, decided_on, comparisons, min_rows)
-    beaten_by = None
+    beaten_by = below_base = None
     if (arm := plan.asked_arm) is not None and counted:
-        over_arm = comparisons[f"candidate - {arm.kind}"]
-        beaten_by = arm.kind if arm_goes_on(over_arm, min_rows=min_rows) else None
+        over_arm, base_over_arm = (comparisons[f"{system} - {arm.kind}"] for system in ("candidate", "base"))
         verdict = beside_arm(verdict, arm.kind, over_arm)
+        if is_below_base(base_over_arm, min_rows=min_rows):
+            below_base, verdict = arm.kind, above_arm(verdict, arm.kind, base_over_arm)
+        elif arm_goes_on(over_arm, min_rows=min_rows):
+            beaten_by = arm.kind
     elif plan.arm is not None and plan.arm.away is not None:
         verdict = without_arm(verdict, plan.arm.kind, plan.arm.away)
     evidence = {
@@ -133,7 +138,7 @@ def build_report(
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
     cost = price([answer for answer in answers if answer.system in plan.systems])
-    return Report(verdict, metrics, evidence, cost, earlier, beaten_by)
+    return Report(verdict, metrics, evidence, cost, earlier, beaten_by, below_base)
 
 
 def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) -> dict[str, Any]:

@@ -206,6 +206,7 @@ class Evaluate:
                 earlier=report.earlier,
                 cost=report.cost,
                 beaten_by=report.beaten_by,
+                below_base=report.below_base,
                 at=now(),
             ),
         )

@@ -144,6 +144,18 @@ def beside_arm(verdict: Verdict, kind: ArmKind, over_arm: Comparison) -> Verdict
     return Verdict(verdict.kind, f"{verdict.reason} It has {_points(over_arm.interval)} against {ARMS[kind]}.")
 
 
+def above_arm(verdict: Verdict, kind: ArmKind, base_over_arm: Comparison) -> Verdict:
+    """The verdict on an adapter whose name is served by an arm that is worse than the base model.
+
+    Args:
+        verdict: on the adapter.
+        kind: of the arm.
+        base_over_arm: base model minus arm.
+    """
+    behind = f"The base model is clearly better than {ARMS[kind]}: {_points(base_over_arm.interval)}."
+    return Verdict(verdict.kind, f"{verdict.reason} {behind}")
+
+
 def without_arm(verdict: Verdict, kind: ArmKind, why: str) -> Verdict:
     """The verdict on an adapter that could not be compared with the arm of its name, and why."""
     return Verdict(verdict.kind, f"{verdict.reason} {ARMS[kind].capitalize()} could not be asked: {why}")

@@ -63,8 +63,8 @@ def _evaluation(model: Model) -> str:
     if others:
         scores += "\n\nMeasured of this model besides:\n\n"
         scores += _table(("Metric", "Value", "95 % interval", "Rows"), others)
-    if found.beaten_by:
-        scores += f"\n\n{found.comparison}"
+    for said in filter(None, (found.comparison, found.superiority_of_base)):
+        scores += f"\n\n{said}"
     said = f"**{found.verdict}**: {found.reason}\n\n{scores}\n\nEvidence: evaluation `{found.evaluation_id}`."
     if not found.earlier_verdicts:
         return said

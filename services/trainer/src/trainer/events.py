@@ -13,6 +13,7 @@ from schemas import (
     ModelDeleted,
     ModelPromoted,
     ModelRejected,
+    ModelRetired,
     ModelWaiting,
 )
 from trainer.job_data import JobData
@@ -51,6 +52,9 @@ def subscriptions(data: JobData, tune_on_upload: TuneOnUpload, outcomes: Outcome
     async def on_model_rejected(event: ModelRejected) -> None:
         await outcomes.rejected(event)
 
+    async def on_model_retired(event: ModelRetired) -> None:
+        await outcomes.retired(event)
+
     async def on_model_deleted(event: ModelDeleted) -> None:
         await outcomes.deleted(event)
 
@@ -64,5 +68,6 @@ def subscriptions(data: JobData, tune_on_upload: TuneOnUpload, outcomes: Outcome
         ModelWaiting: on_model_waiting,
         ModelPromoted: on_model_promoted,
         ModelRejected: on_model_rejected,
+        ModelRetired: on_model_retired,
         ModelDeleted: on_model_deleted,
     }

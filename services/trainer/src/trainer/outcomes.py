@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
-from schemas import ModelDeleted, ModelPromoted, ModelRejected, ModelWaiting
+from schemas import ModelDeleted, ModelPromoted, ModelRejected, ModelRetired, ModelWaiting
 from trainer.arms.lines import Line, lines_of_arm, lines_of_failure, lines_without_adapter, tell_lines
 from trainer.domain import Failure, Job
 from trainer.stages import waiting_line
@@ -58,10 +58,21 @@ class Outcomes:
             return
         failure = Failure(code=event.code, message=event.reason)
         end = Job.fail if event.code == MODEL_DELETED else Job.come_to_nothing
-        job = await self._change(event.tenant_id, event.job_id, lambda it: end(it, failure, now()))
+
+        def refuse(job: Job) -> None:
+            if event.withdrawn:
+                job.lose_arm(now())
+            end(job, failure, now())
+
+        job = await self._change(event.tenant_id, event.job_id, refuse)
         if job and failure in (job.error, job.setback):
             what = f"The model was not let through: {event.reason}"
             await tell_lines(self._jobs, job, lines_without_adapter(job, what))
+
+    async def retired(self, event: ModelRetired) -> None:
+        """An arm is withdrawn; what becomes of an adapter that is retired, its deletion or the job's end says."""
+        if event.arm is not None and event.job_id:
+            await self._lose_arm(event, f"The model's {event.arm} answers no more: {event.reason}")
 
     async def deleted(self, event: ModelDeleted) -> None:
         """A version is taken back: its files go, and with the whole name the job that still works for it."""
@@ -74,7 +85,7 @@ class Outcomes:
         else:
             await self._lose_arm(event, f"The model's {event.arm} was deleted by its owner.")
 
-    async def _lose_arm(self, event: ModelRejected | ModelDeleted, what: str) -> None:
+    async def _lose_arm(self, event: ModelRejected | ModelRetired | ModelDeleted, what: str) -> None:
         job = await self._change(event.tenant_id, event.job_id, lambda it: it.lose_arm(now()))
         if job is None or (job.ended and job.setback is None):
             return

@@ -57,7 +57,8 @@ VISIBLE: dict[str, Seen] = {
     "model.retired.v1": Seen("models:read", ("model_id", "arm", "adapter_id")),
     "model.deleted.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "adapter_id")),
     "evaluation.completed.v1": Seen(
-        "evals:read", ("evaluation_id", "model_id", "verdict", "metric", "scores", "beaten_by", "earlier_verdicts")
+        "evals:read",
+        ("evaluation_id", "model_id", "verdict", "metric", "scores", "beaten_by", "below_base", "earlier_verdicts"),
     ),
     "feedback.recorded.v1": Seen(
         "labeling:read", ("feedback_id", "chat_id", "model", "rating", "has_correction", "producer")

@@ -153,11 +153,12 @@ class Model(Aggregate):
 
         `auto` follows the verdict and asks a person where it is `needs_human`; `approval` asks a person whatever the
         verdict; `advisory` promotes an adapter whatever the verdict, and an arm that passed: its adapter comes. Where
-        an arm that serves the name does as well, it goes on serving, unless a person decides. An evaluation of a
-        decided model changes nothing.
+        an arm that serves the name does as well, it goes on serving, and where the base model is better than that arm,
+        it is withdrawn, unless a person decides. An evaluation of a decided model changes nothing.
 
         Args:
-            completed: the evaluation; its `beaten_by` is believed, so who calls looks whether such an arm serves.
+            completed: the evaluation; its `beaten_by` and `below_base` are believed, so who calls looks whether such
+                an arm serves.
             gate: the tenant's policy.
             at: now, in Unix seconds.
         """
@@ -213,7 +214,14 @@ class Model(Aggregate):
         self.ended_at = at
         self._keep(Decision(outcome="retire", by=by, at=at, note=note))
         self.record(
-            ModelRetired(tenant_id=self.tenant_id, model_id=self.id, adapter_id=self.adapter_id, arm=self.arm_kind)
+            ModelRetired(
+                tenant_id=self.tenant_id,
+                model_id=self.id,
+                job_id=self.job_id,
+                reason=note,
+                adapter_id=self.adapter_id,
+                arm=self.arm_kind,
+            )
         )
 
     def delete(self, by: str, at: int, name: str = "") -> None:
@@ -340,6 +348,7 @@ class Model(Aggregate):
                 reason=reason,
                 evaluation_id=self.evaluation.evaluation_id if self.evaluation else None,
                 code=code,
+                withdrawn=self.evaluation.below_base if self.evaluation else None,
                 arm=self.arm_kind,
             )
         )

@@ -64,6 +64,7 @@ class Evaluation(Part):
 
     Attributes:
         beaten_by: the arm in production that does as well for less, by the registry's own documents too.
+        below_base: the arm in production that is worse than the base model, by these too; it is withdrawn.
     """
 
     evaluation_id: str
@@ -75,6 +76,7 @@ class Evaluation(Part):
     evidence: ObjectRef
     earlier_verdicts: int = 0
     beaten_by: ArmKind | None = None
+    below_base: ArmKind | None = None
 
     @property
     def comparison(self) -> str:
@@ -87,6 +89,19 @@ class Evaluation(Part):
         return (
             f"The arm '{self.beaten_by}', which serves the name, reaches {self.metric} {arm.value:.3f} on the same "
             f"held-out rows where the adapter reaches {adapter.value:.3f}, and costs less."
+        )
+
+    @property
+    def superiority_of_base(self) -> str:
+        """Why the arm is withdrawn, in a sentence with both values; empty where none is."""
+        if self.below_base is None:
+            return ""
+        arm, base = self.scores.get(self.below_base), self.scores.get("base")
+        if arm is None or base is None:
+            return "The base model is clearly better on the same held-out rows."
+        return (
+            f"The base model is clearly better on the same held-out rows: {self.metric} {base.value:.3f}, where the "
+            f"arm '{self.below_base}' reaches {arm.value:.3f}."
         )
 
 

@@ -80,12 +80,24 @@ class Gate:
         found = await self._models.get(completed.tenant_id, completed.model_id)
         if completed.beaten_by and not await self._serves(found, completed.beaten_by):
             completed = completed.model_copy(update={"beaten_by": None})
+        if completed.below_base and (policy.gate == "approval" or not await self._serves(found, completed.below_base)):
+            completed = completed.model_copy(update={"below_base": None})
         model = await self._change(found, lambda model: model.judge(completed, policy.gate, now()))
         crash_point("registry.judged")
         refused = found.state == "candidate" and model.state == "rejected"
         if refused and completed.beaten_by and not await self._serves(model, completed.beaten_by):
             log.error("name_without_version", name=model.name, arm=completed.beaten_by, rejected=model.id)
+        await self._withdraw_arm(model)
         return model
+
+    async def _withdraw_arm(self, adapter: Model) -> None:
+        """Retire the arm of an adapter's name where its evaluation shows that the base model is better."""
+        if adapter.evaluation is None or adapter.evaluation.below_base is None:
+            return
+        arm = await self._models.of_kind(adapter.tenant_id, adapter.job_id, arm=True)
+        if arm is not None:
+            why = adapter.evaluation.superiority_of_base
+            await self._models.update(arm.tenant_id, arm.id, lambda one: one.retire("gate", why, now()))
 
     async def hold(self, resident: AdapterResident) -> None:
         """A replica holds an adapter: promote the model that waited for that."""
