@@ -38,6 +38,10 @@ LATENCY = Histogram("http_request_seconds", "Time to the last byte of an answer.
 MOST_BODY_BYTES = 8 * 1024 * 1024
 """Of a request that is read whole; a long conversation with its context is far below."""
 
+IDLE_SECONDS = 150
+"""How long a connection without a request stays open: longer than any client keeps one, Caddy 120 s. A connection that
+the server closes may be one on which a client has just sent a request, which is then lost without an answer."""
+
 Check = Callable[[], Awaitable[Any]]
 
 
@@ -294,6 +298,7 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.stop_timeout / 2)),
+        timeout_keep_alive=IDLE_SECONDS,
     )
     _Server(config, app).run()
 

@@ -56,6 +56,8 @@ FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "sto
 LONGEST_EVENT = 1024 * 1024
 CONNECT_SECONDS = 10.0
 """A machine that is gone takes no connection and refuses none."""
+KEPT_SECONDS = 60.0
+"""How long a connection is kept for the next question; engines keep theirs longer."""
 FAILED = (GenerationError, IncompleteGenerationError, ShardNotReadyError, ShardTimeoutError, UnknownError)
 BEYOND_TGI = {"presence_penalty": "presence_penalty", "logit_bias": "logit_bias", "echo_top": "score"}
 """What a request may want that TGI itself does not have, with the word by which an engine says that it has it."""
@@ -125,7 +127,7 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
 
     async def open(self) -> None:
         """Make the session, inside the running event loop."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
         timeout = aiohttp.ClientTimeout(total=self._seconds, sock_connect=CONNECT_SECONDS)
         self._opened = aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=LONGEST_EVENT)
 
