@@ -97,6 +97,13 @@ async def test_a_key_is_not_believed_for_longer_than_that(space: Space) -> None:
         await authenticator.authenticate(f"Bearer {API_KEY}")
 
 
+async def test_a_key_of_which_accounts_names_no_scopes_may_do_nothing(space: Space) -> None:
+    accounts = Accounts()
+    del accounts.answer["scopes"]
+    with pytest.raises(KeyError, match="scopes"):
+        await Authenticator(space.tokens("ingest"), accounts).authenticate(f"Bearer {API_KEY}")
+
+
 async def test_a_revoked_key_is_refused_though_accounts_is_away(space: Space) -> None:
     accounts = Accounts()
     authenticator = Authenticator(space.tokens("ingest"), accounts, cache_seconds=0)

@@ -1,4 +1,4 @@
-"""Makes `proxy_world` importable and its fixtures known to the tests of this folder."""
+"""Makes `proxy_harness` importable and its fixtures known to the tests of this folder."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from played_provider import provider
-from proxy_world import shared, world
+from proxy_harness import harness, shared
 
-__all__ = ["provider", "shared", "world"]
+__all__ = ["harness", "provider", "shared"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from played_arms import as_arm
-from proxy_world import BASE, as_route
+from proxy_harness import BASE, as_route
 
 from chassis.auth import Principal
 from chassis.errors import NotFound, Transient

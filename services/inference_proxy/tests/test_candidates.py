@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from played_provider import Provider
-from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
+from proxy_harness import BASE, PROMPT_TOKENS, QUESTION, Harness
 
 from inference_proxy.admission import EVALUATION_TOKENS
 from inference_proxy.settings import Settings
@@ -26,55 +26,55 @@ def asked(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": QUESTION, "max_tokens": 7, **more}
 
 
-def evaluator(world: World, tenant: str = "") -> httpx2.AsyncClient:
-    return world.http(key=world.space.bearer("inference_proxy", tenant or world.a, as_service="evaluator"))
+def evaluator(harness: Harness, tenant: str = "") -> httpx2.AsyncClient:
+    return harness.http(key=harness.space.bearer("inference_proxy", tenant or harness.a, as_service="evaluator"))
 
 
 def read(kind: str) -> float:
     return float(EVALUATION_TOKENS.labels(kind)._value.get())
 
 
-async def test_a_candidate_is_asked_as_it_would_be_served(world: World) -> None:
-    served, candidate = world.model(), world.candidate()
+async def test_a_candidate_is_asked_as_it_would_be_served(harness: Harness) -> None:
+    served, candidate = harness.model(), harness.candidate()
     before = read("prompt"), read("completion")
-    async with evaluator(world) as http:
+    async with evaluator(harness) as http:
         answer = await http.post(ANSWERS, json=asked(candidate, stop=["\n"]))
     assert answer.status_code == 200, answer.text
     told = answer.json()
     assert (told["text"], told["finish_reason"], told["adapter_id"]) == (
         "In the shed.",
         "stop",
-        world.elsewhere.versions[candidate]["adapter_id"],
+        harness.stubs.versions[candidate]["adapter_id"],
     )
     assert (told["prompt_tokens"], told["completion_tokens"], told["cost"]) == (PROMPT_TOKENS, 3, None)
-    async with world.http() as http:
+    async with harness.http() as http:
         same = {"model": served, "messages": QUESTION, "max_tokens": 7, "stop": ["\n"], "temperature": 0}
         assert (await http.post(CHAT, json=same)).status_code == 200
-    tested, chatted = world.elsewhere.prompts
+    tested, chatted = harness.stubs.prompts
     for body in (tested, chatted):
         body["parameters"].pop("adapter_id")
     assert tested == chatted, "a candidate is not judged as it would be served"
     assert (read("prompt") - before[0], read("completion") - before[1]) == (PROMPT_TOKENS, 3)
 
 
-async def test_a_base_is_asked_with_examples_and_a_candidate_that_serves_already_too(world: World) -> None:
+async def test_a_base_is_asked_with_examples_and_a_candidate_that_serves_already_too(harness: Harness) -> None:
     examples = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, *QUESTION]
-    served = world.model()
-    world.elsewhere.versions[served] = world.elsewhere.routes[served]
-    async with evaluator(world) as http:
+    served = harness.model()
+    harness.stubs.versions[served] = harness.stubs.routes[served]
+    async with evaluator(harness) as http:
         base = await http.post(ANSWERS, json=asked(BASE, messages=examples))
         again = await http.post(ANSWERS, json=asked(served))
     assert (base.status_code, base.json()["adapter_id"]) == (200, None)
-    assert world.elsewhere.prompts[0]["inputs"] == f"<user>a<assistant>b<user>{QUESTION[0]['content']}<assistant>"
-    assert again.json()["adapter_id"] == world.adapter(served)
+    assert harness.stubs.prompts[0]["inputs"] == f"<user>a<assistant>b<user>{QUESTION[0]['content']}<assistant>"
+    assert again.json()["adapter_id"] == harness.adapter(served)
 
 
-async def test_only_a_service_for_itself_may_name_a_candidate(world: World) -> None:
-    candidate = world.candidate()
-    end_user, owner = world.key(role="end_user"), world.key()
-    through_the_console = world.space.bearer("inference_proxy", world.a, role="owner")
+async def test_only_a_service_for_itself_may_name_a_candidate(harness: Harness) -> None:
+    candidate = harness.candidate()
+    end_user, owner = harness.key(role="end_user"), harness.key()
+    through_the_console = harness.space.bearer("inference_proxy", harness.a, role="owner")
     for key in (end_user, owner, through_the_console):
-        async with world.http(key=key) as http:
+        async with harness.http(key=key) as http:
             text = {"model": candidate, "text": "x"}
             for path, body in ((ANSWERS, asked(candidate)), (COUNTS, text), (SCORES, text)):
                 assert (await http.post(path, json=body)).status_code == 403, path
@@ -84,41 +84,41 @@ async def test_only_a_service_for_itself_may_name_a_candidate(world: World) -> N
             assert text.status_code == 404
             marked = await http.post(CHAT, json={"model": candidate, "messages": QUESTION, "candidate": True})
             assert marked.status_code == 400
-    async with evaluator(world) as http:
+    async with evaluator(harness) as http:
         assert (await http.post(CHAT, json={"model": candidate, "messages": QUESTION})).status_code == 404
-    assert world.elsewhere.prompts == []
+    assert harness.stubs.prompts == []
 
 
-async def test_another_tenants_candidate_is_nobody(world: World) -> None:
-    candidate = world.candidate()
-    async with evaluator(world, world.b) as http:
+async def test_another_tenants_candidate_is_nobody(harness: Harness) -> None:
+    candidate = harness.candidate()
+    async with evaluator(harness, harness.b) as http:
         answer = await http.post(ANSWERS, json=asked(candidate))
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
-    assert world.elsewhere.prompts == []
+    assert harness.stubs.prompts == []
 
 
-async def test_a_candidate_without_a_replica_is_loading_and_never_the_base(world: World) -> None:
-    waiting = world.candidate(held=False)
-    lost = world.candidate()
-    async with evaluator(world) as http:
+async def test_a_candidate_without_a_replica_is_loading_and_never_the_base(harness: Harness) -> None:
+    waiting = harness.candidate(held=False)
+    lost = harness.candidate()
+    async with evaluator(harness) as http:
         answer = await http.post(ANSWERS, json=asked(waiting))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
-        assert world.elsewhere.prompts == []
-        world.elsewhere.refusal = (404, {"error": "not loaded here", "error_type": "adapter_not_found"})
+        assert harness.stubs.prompts == []
+        harness.stubs.refusal = (404, {"error": "not loaded here", "error_type": "adapter_not_found"})
         answer = await http.post(ANSWERS, json=asked(lost))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
 
 
-async def test_tests_are_nobodys_chats_and_count_against_nobodys_limits(world: World) -> None:
-    candidate = world.candidate()
-    key = world.key(requests_per_minute=2, tokens_per_minute=20)
-    async with evaluator(world) as http:
+async def test_tests_are_nobodys_chats_and_count_against_nobodys_limits(harness: Harness) -> None:
+    candidate = harness.candidate()
+    key = harness.key(requests_per_minute=2, tokens_per_minute=20)
+    async with evaluator(harness) as http:
         for _ in range(5):
             assert (await http.post(ANSWERS, json=asked(candidate))).status_code == 200
-    world.elsewhere.endless = True
-    async with evaluator(world) as http, world.http(key=key) as person:
+    harness.stubs.endless = True
+    async with evaluator(harness) as http, harness.http(key=key) as person:
         tests = [asyncio.create_task(http.post(ANSWERS, json=asked(candidate))) for _ in range(16)]
-        await eventually(lambda: len(world.elsewhere.prompts) == 21)
+        await eventually(lambda: len(harness.stubs.prompts) == 21)
         chat = {"model": BASE, "messages": QUESTION, "stream": True}
         async with person.stream("POST", CHAT, json=chat) as answer:
             assert answer.status_code == 200, "tests have taken the places of people"
@@ -126,15 +126,15 @@ async def test_tests_are_nobodys_chats_and_count_against_nobodys_limits(world: W
         for one in tests:
             one.cancel()
         await asyncio.gather(*tests, return_exceptions=True)
-    completed = await world.completed()
+    completed = await harness.completed()
     assert completed.model == BASE
-    assert [one for one in world.seen.of(ChatCompleted) if one.model == candidate] == []
-    async with world.http() as http:
+    assert [one for one in harness.seen.of(ChatCompleted) if one.model == candidate] == []
+    async with harness.http() as http:
         assert (await http.get(CHAT)).json()["data"] == []
 
 
-async def test_what_a_test_cannot_ask_is_refused_by_name(world: World) -> None:
-    async with evaluator(world) as http:
+async def test_what_a_test_cannot_ask_is_refused_by_name(harness: Harness) -> None:
+    async with evaluator(harness) as http:
         for name, value in (("store", True), ("stream", True), ("n", 2), ("metadata", {"a": "b"}), ("max_tokens", 0)):
             answer = await http.post(ANSWERS, json=asked(BASE, **{name: value}))
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
@@ -142,38 +142,40 @@ async def test_what_a_test_cannot_ask_is_refused_by_name(world: World) -> None:
         assert (await http.post(ANSWERS, json=asked(BASE, messages=robot))).status_code == 400
 
 
-async def test_tokens_are_counted_by_the_models_engine(world: World) -> None:
-    async with evaluator(world) as http:
+async def test_tokens_are_counted_by_the_models_engine(harness: Harness) -> None:
+    async with evaluator(harness) as http:
         answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
         assert (answer.status_code, answer.json()) == (200, {"tokens": 4})
         assert (await http.post(COUNTS, json={"model": "nobody", "text": "four"})).status_code == 404
 
 
 @pytest.mark.parametrize("tuned", [True, False], ids=["candidate", "base"])
-async def test_a_text_is_scored_as_an_echo_tells_it_by_the_model_that_is_asked(world: World, tuned: bool) -> None:
-    text, model = "Where is 龘靐?", world.candidate() if tuned else BASE
-    adapter_id = world.elsewhere.versions[model]["adapter_id"] if tuned else None
+async def test_a_text_is_scored_as_an_echo_tells_it_by_the_model_that_is_asked(harness: Harness, tuned: bool) -> None:
+    text, model = "Where is 龘靐?", harness.candidate() if tuned else BASE
+    adapter_id = harness.stubs.versions[model]["adapter_id"] if tuned else None
     before = read("prompt"), read("completion")
-    async with evaluator(world) as http:
+    async with evaluator(harness) as http:
         answer = await http.post(SCORES, json={"model": model, "text": text})
         assert answer.status_code == 200, answer.text
     count = -(-len(text.encode()) // 3)
     told = {"logprobs": [-0.25] * (count - 1), "prompt_tokens": count + 1, "adapter_id": adapter_id, "cost": None}
     assert answer.json() == told
-    [body] = world.elsewhere.scored
+    [body] = harness.stubs.scored
     assert (body["inputs"], body["parameters"]["adapter_id"]) == (text, adapter_id)
-    assert world.elsewhere.prompts == [], "something was generated"
+    assert harness.stubs.prompts == [], "something was generated"
     assert (read("prompt") - before[0], read("completion") - before[1]) == (count + 1, 0)
 
 
-async def test_a_text_that_cannot_be_scored_is_refused_and_never_half_scored(world: World, provider: Provider) -> None:
-    plain, chats = (world.provider_model(provider.url, completions=completions) for completions in (True, False))
-    async with evaluator(world) as http:
+async def test_a_text_that_cannot_be_scored_is_refused_and_never_half_scored(
+    harness: Harness, provider: Provider
+) -> None:
+    plain, chats = (harness.provider_model(provider.url, completions=completions) for completions in (True, False))
+    async with evaluator(harness) as http:
         for unable in (plain, chats):
             answer = await http.post(SCORES, json={"model": unable, "text": "aa"})
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, UNSUPPORTED)
         assert provider.asked == []
-        world.elsewhere.strange = {"details": {"prefill": [{"id": 1, "text": "a", "logprob": None}] * 2}}
+        harness.stubs.strange = {"details": {"prefill": [{"id": 1, "text": "a", "logprob": None}] * 2}}
         answer = await http.post(SCORES, json={"model": BASE, "text": "aa"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
         assert (await http.post(SCORES, json={"model": BASE, "text": ""})).status_code == 400
@@ -197,38 +199,38 @@ async def test_a_text_that_cannot_be_scored_is_refused_and_never_half_scored(wor
     ],
 )
 async def test_what_an_engine_refuses_of_a_text_is_told_as_what_it_refuses_of_a_prompt(
-    world: World, refusal: tuple[int, dict[str, str]], means: tuple[int, str | None]
+    harness: Harness, refusal: tuple[int, dict[str, str]], means: tuple[int, str | None]
 ) -> None:
-    world.elsewhere.refusal = refusal
-    async with evaluator(world) as http:
+    harness.stubs.refusal = refusal
+    async with evaluator(harness) as http:
         answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
     assert (answer.status_code, answer.json()["error"]["code"]) == means
 
 
 @pytest.mark.parametrize("strange", [{}, [{}], [{"id": "x"}], [7], {"details": {"prefill": [{}]}}], ids=str)
-async def test_an_engine_that_tells_something_strange_has_failed(world: World, strange: Any) -> None:
-    world.elsewhere.strange = strange
-    async with evaluator(world) as http:
+async def test_an_engine_that_tells_something_strange_has_failed(harness: Harness, strange: Any) -> None:
+    harness.stubs.strange = strange
+    async with evaluator(harness) as http:
         answer = await http.post(COUNTS, json={"model": BASE, "text": "four"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
-    async with world.http() as http:
+    async with harness.http() as http:
         scored = {"model": BASE, "prompt": "four", "echo": True, "logprobs": 0, "max_tokens": 0}
         answer = await http.post("/v1/completions", json=scored)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
 
 
-async def test_texts_are_counted_in_as_many_places_as_there_are_for_tests(world: World) -> None:
-    world.elsewhere.queued = True
+async def test_texts_are_counted_in_as_many_places_as_there_are_for_tests(harness: Harness) -> None:
+    harness.stubs.queued = True
     most = Settings.model_fields["inference_evaluation_in_flight"].default
     text = {"model": BASE, "text": "four"}
-    async with evaluator(world) as http:
+    async with evaluator(harness) as http:
         counts = [asyncio.create_task(http.post(COUNTS, json=text)) for _ in range(most)]
-        await eventually(lambda: len(world.elsewhere.counted) == most)
+        await eventually(lambda: len(harness.stubs.counted) == most)
         assert (await http.post(COUNTS, json=text)).status_code == 429
         for one in counts:
             one.cancel()
         await asyncio.gather(*counts, return_exceptions=True)
-        world.elsewhere.queued = False
+        harness.stubs.queued = False
 
         async def free() -> bool:
             return (await http.post(COUNTS, json=text)).status_code == 200

@@ -13,7 +13,7 @@ import pytest
 from openai._models import validate_type
 from openai.types import Completion
 from played_provider import PROMPT_TOKENS, Provider
-from proxy_world import BASE, DIGEST, World
+from proxy_harness import BASE, DIGEST, Harness
 
 from inference_proxy.engines import Accepted, Prompt, PromptTooLong, Scored, Target
 from inference_proxy.engines.openai import OpenAIEngine
@@ -27,22 +27,22 @@ PATH = "/v1/completions"
 SCORED = {"model": BASE, "prompt": TEXT, "echo": True, "logprobs": 2, "max_tokens": 0}
 
 
-async def ask(world: World, **body: Any) -> dict[str, Any]:
-    async with world.http() as http:
+async def ask(harness: Harness, **body: Any) -> dict[str, Any]:
+    async with harness.http() as http:
         answer = await http.post(PATH, json=body)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
 
-async def refused(world: World, **body: Any) -> tuple[int, str | None, str]:
-    async with world.http() as http:
+async def refused(harness: Harness, **body: Any) -> tuple[int, str | None, str]:
+    async with harness.http() as http:
         answer = await http.post(PATH, json=body)
     error = answer.json()["error"]
     return answer.status_code, error["param"], error["message"]
 
 
-async def test_a_text_is_told_with_what_each_of_its_tokens_is_worth(world: World) -> None:
-    told = await ask(world, **SCORED)
+async def test_a_text_is_told_with_what_each_of_its_tokens_is_worth(harness: Harness) -> None:
+    told = await ask(harness, **SCORED)
     [choice] = told["choices"]
     assert (choice["text"], choice["finish_reason"]) == (TEXT, "length")
     logprobs = choice["logprobs"]
@@ -54,25 +54,25 @@ async def test_a_text_is_told_with_what_each_of_its_tokens_is_worth(world: World
     assert logprobs["tokens"][:4] == ["Whe", "re ", "is ", "龘"]
     assert logprobs["text_offset"][:5] == [0, 3, 6, 9, 10]
     assert told["usage"] == {"prompt_tokens": count + 1, "completion_tokens": 0, "total_tokens": count + 1}
-    assert world.elsewhere.prompts == [], "something was generated"
-    [body] = world.elsewhere.scored
+    assert harness.stubs.prompts == [], "something was generated"
+    [body] = harness.stubs.scored
     assert (body["inputs"], body["parameters"]["adapter_id"], body["parameters"]["top_n_tokens"]) == (TEXT, None, 2)
-    completed = await world.completed()
+    completed = await harness.completed()
     assert (completed.prompt_tokens, completed.completion_tokens) == (count + 1, 0)
 
 
-async def test_the_sdk_takes_the_shape_but_for_the_first_tokens_null(world: World) -> None:
+async def test_the_sdk_takes_the_shape_but_for_the_first_tokens_null(harness: Harness) -> None:
     """OpenAI's API says null where the SDK's types allow none: there a strict client sees no other difference."""
-    told = await ask(world, **SCORED)
+    told = await ask(harness, **SCORED)
     logprobs = told["choices"][0]["logprobs"]
     logprobs["token_logprobs"][0], logprobs["top_logprobs"][0] = 0.0, {}
     assert validate_type(type_=Completion, value=told).choices[0].text == TEXT
-    lenient = await world.sdk().completions.create(**SCORED)
+    lenient = await harness.sdk().completions.create(**SCORED)
     assert lenient.choices[0].logprobs is not None
     assert lenient.choices[0].logprobs.token_logprobs is not None
     assert lenient.choices[0].logprobs.token_logprobs[:2] == [None, -0.25]
-    credential = world.space.bearer("inference_proxy", world.a)
-    strict = openai.AsyncOpenAI(api_key=credential, base_url=f"{world.url}/v1", _strict_response_validation=True)
+    credential = harness.space.bearer("inference_proxy", harness.a)
+    strict = openai.AsyncOpenAI(api_key=credential, base_url=f"{harness.url}/v1", _strict_response_validation=True)
     plain = await strict.completions.create(model=BASE, prompt=TEXT, echo=True, max_tokens=0)
     assert (plain.choices[0].text, plain.choices[0].logprobs) == (TEXT, None)
     assert plain.usage is not None
@@ -82,15 +82,15 @@ async def test_the_sdk_takes_the_shape_but_for_the_first_tokens_null(world: Worl
 
 
 @pytest.mark.parametrize("tuned", [False, True], ids=["base", "tuned"])
-async def test_the_model_that_is_asked_reads_the_text(world: World, tuned: bool) -> None:
-    model = world.model() if tuned else BASE
-    await ask(world, **{**SCORED, "model": model})
-    [body] = world.elsewhere.scored
-    assert body["parameters"]["adapter_id"] == (world.adapter(model) if tuned else None)
+async def test_the_model_that_is_asked_reads_the_text(harness: Harness, tuned: bool) -> None:
+    model = harness.model() if tuned else BASE
+    await ask(harness, **{**SCORED, "model": model})
+    [body] = harness.stubs.scored
+    assert body["parameters"]["adapter_id"] == (harness.adapter(model) if tuned else None)
 
 
-async def test_an_answer_goes_on_after_its_prompt(world: World) -> None:
-    told = await ask(world, **{**SCORED, "max_tokens": 9, "logprobs": 1})
+async def test_an_answer_goes_on_after_its_prompt(harness: Harness) -> None:
+    told = await ask(harness, **{**SCORED, "max_tokens": 9, "logprobs": 1})
     [choice] = told["choices"]
     assert (choice["text"], choice["finish_reason"]) == (f"{TEXT}In the shed.", "stop")
     logprobs = choice["logprobs"]
@@ -100,19 +100,19 @@ async def test_an_answer_goes_on_after_its_prompt(world: World) -> None:
     assert told["usage"]["completion_tokens"] == 3
 
 
-async def test_stops_and_choices_are_of_what_comes_after_the_prompt(world: World) -> None:
+async def test_stops_and_choices_are_of_what_comes_after_the_prompt(harness: Harness) -> None:
     prompts = ["the first", "the second"]
-    told = await ask(world, model=BASE, prompt=prompts, echo=True, n=2, stop="the", logprobs=0)
+    told = await ask(harness, model=BASE, prompt=prompts, echo=True, n=2, stop="the", logprobs=0)
     assert [one["text"] for one in told["choices"]] == [f"{prompt}In " for prompt in prompts for _ in range(2)]
     assert [one["logprobs"]["token_logprobs"][0] for one in told["choices"]] == [None] * 4
 
 
 @pytest.mark.parametrize("most", [0, 9])
 @pytest.mark.parametrize("logprobs", [None, 2])
-async def test_a_streamed_echo_says_what_a_whole_one_says(world: World, most: int, logprobs: int | None) -> None:
+async def test_a_streamed_echo_says_what_a_whole_one_says(harness: Harness, most: int, logprobs: int | None) -> None:
     body = {**SCORED, "max_tokens": most, "logprobs": logprobs}
-    [whole] = (await ask(world, **body))["choices"]
-    async with world.http() as http:
+    [whole] = (await ask(harness, **body))["choices"]
+    async with harness.http() as http:
         answer = await http.post(PATH, json={**body, "stream": True, "stream_options": {"include_usage": True}})
     assert answer.text.endswith("data: [DONE]\n\n")
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
@@ -139,55 +139,55 @@ async def test_a_streamed_echo_says_what_a_whole_one_says(world: World, most: in
     ],
     ids=str,
 )
-async def test_what_means_nothing_is_refused_by_name(world: World, body: dict[str, Any], param: str) -> None:
-    assert (await refused(world, **{"model": BASE, "prompt": "x", **body}))[:2] == (400, param)
-    assert world.elsewhere.scored == []
+async def test_what_means_nothing_is_refused_by_name(harness: Harness, body: dict[str, Any], param: str) -> None:
+    assert (await refused(harness, **{"model": BASE, "prompt": "x", **body}))[:2] == (400, param)
+    assert harness.stubs.scored == []
 
 
-async def test_a_text_that_does_not_fit_the_context_is_refused(world: World) -> None:
+async def test_a_text_that_does_not_fit_the_context_is_refused(harness: Harness) -> None:
     said = {"error": "`inputs` must have less than 2048 tokens. Given: 9999", "error_type": "validation"}
-    world.elsewhere.refusal = (422, said)
-    async with world.http() as http:
+    harness.stubs.refusal = (422, said)
+    async with harness.http() as http:
         answer = await http.post(PATH, json=SCORED)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
-    world.elsewhere.refusal = (404, {"error": "not loaded", "error_type": "adapter_not_found"})
-    assert (await refused(world, **SCORED))[0] == 503
+    harness.stubs.refusal = (404, {"error": "not loaded", "error_type": "adapter_not_found"})
+    assert (await refused(harness, **SCORED))[0] == 503
 
 
-async def test_tgi_tells_of_a_prompt_without_its_likeliest_tokens(world: World) -> None:
-    world.elsewhere.beyond_tgi = ()
-    status, param, message = await refused(world, **{**SCORED, "prompt": "Where is it?"})
+async def test_tgi_tells_of_a_prompt_without_its_likeliest_tokens(harness: Harness) -> None:
+    harness.stubs.beyond_tgi = ()
+    status, param, message = await refused(harness, **{**SCORED, "prompt": "Where is it?"})
     assert (status, param) == (400, "logprobs")
     assert "logprobs=0" in message
-    [choice] = (await ask(world, **{**SCORED, "prompt": "Where is it?", "logprobs": 0}))["choices"]
+    [choice] = (await ask(harness, **{**SCORED, "prompt": "Where is it?", "logprobs": 0}))["choices"]
     assert choice["logprobs"]["tokens"] == ["Where ", "is ", "it?"]
     assert choice["logprobs"]["token_logprobs"] == [None, -0.25, -0.25]
     assert choice["logprobs"]["text_offset"] == [0, 6, 9]
 
 
-async def test_a_text_that_begins_like_the_begin_of_text_token_keeps_its_first_token(world: World) -> None:
-    engine, target = TGIEngine(5), Target(BASE, world.elsewhere.url, base_digest=DIGEST)
+async def test_a_text_that_begins_like_the_begin_of_text_token_keeps_its_first_token(harness: Harness) -> None:
+    engine, target = TGIEngine(5), Target(BASE, harness.stubs.url, base_digest=DIGEST)
     await engine.open()
     try:
         scored = await anext(engine.score(target, Prompt("prompt", text="<s>abc"), 0))
         assert "".join(piece.text for piece in scored.pieces) == "<s>abc"
-        world.elsewhere.refusal = (413, {"error": "too large", "error_type": "validation"})
+        harness.stubs.refusal = (413, {"error": "too large", "error_type": "validation"})
         with pytest.raises(PromptTooLong):
             await anext(engine.score(target, Prompt("prompt", text="x"), 0))
     finally:
         await engine.close()
 
 
-async def test_a_provider_scores_only_where_its_description_says_so(world: World, provider: Provider) -> None:
+async def test_a_provider_scores_only_where_its_description_says_so(harness: Harness, provider: Provider) -> None:
     provider.words = (b"In ", b"the ", b"shed.")
     price = {"input": 2.0, "output": 10.0}
-    able = world.provider_model(provider.url, completions=True, scores=True, price=price)
-    unable = world.provider_model(provider.url, completions=True)
+    able = harness.provider_model(provider.url, completions=True, scores=True, price=price)
+    unable = harness.provider_model(provider.url, completions=True)
     asked = {**SCORED, "prompt": "In the shed."}
-    status, param, _ = await refused(world, **{**asked, "model": unable})
+    status, param, _ = await refused(harness, **{**asked, "model": unable})
     assert (status, param) == (400, "echo")
     assert provider.asked == []
-    told = await ask(world, **{**asked, "model": able, "logprobs": 1})
+    told = await ask(harness, **{**asked, "model": able, "logprobs": 1})
     [choice] = told["choices"]
     assert (choice["text"], choice["logprobs"]["tokens"]) == ("In the shed.", ["In ", "the ", "shed."])
     assert choice["logprobs"]["token_logprobs"] == [None, -0.25, -0.25]
@@ -195,34 +195,34 @@ async def test_a_provider_scores_only_where_its_description_says_so(world: World
     assert path == "completions"
     assert (body["echo"], body["max_tokens"], body["logprobs"]) == (True, 0, 1)
     assert told["usage"] == {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 0, "total_tokens": PROMPT_TOKENS}
-    assert (await world.completed()).cost == pytest.approx(PROMPT_TOKENS * 2 / 1_000_000)
-    assert (await ask(world, model=unable, prompt="So: ", echo=True, max_tokens=9))["choices"][0]["text"].startswith(
+    assert (await harness.completed()).cost == pytest.approx(PROMPT_TOKENS * 2 / 1_000_000)
+    assert (await ask(harness, model=unable, prompt="So: ", echo=True, max_tokens=9))["choices"][0]["text"].startswith(
         "So: In the"
     )
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_a_prompt_that_is_scored_and_answered_is_owed_as_often_as_it_is_read(
-    world: World, provider: Provider, stream: bool
+    harness: Harness, provider: Provider, stream: bool
 ) -> None:
     """Once for all its choices to say what it is worth, and once for each of them."""
-    able = world.provider_model(provider.url, completions=True, scores=True, price={"input": 2.0, "output": 10.0})
+    able = harness.provider_model(provider.url, completions=True, scores=True, price={"input": 2.0, "output": 10.0})
     asked = {"model": able, "prompt": ["In the shed."] * 2, "echo": True, "logprobs": 0, "max_tokens": 9, "n": 2}
     more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    async with world.http() as http:
+    async with harness.http() as http:
         answer = await http.post(PATH, json={**asked, **more})
     assert answer.status_code == 200, answer.text
     scored = [body for _, body, _ in provider.asked if body.get("echo")]
     assert (len(scored), len(provider.asked)) == (1, 5)
-    completed = await world.completed()
+    completed = await harness.completed()
     assert (completed.prompt_tokens, completed.completion_tokens) == (3 * PROMPT_TOKENS, 4 * 3)
     assert completed.cost == pytest.approx((5 * PROMPT_TOKENS * 2 + 12 * 10) / 1_000_000)
 
 
-async def test_choices_of_one_prompt_have_it_scored_once(world: World) -> None:
+async def test_choices_of_one_prompt_have_it_scored_once(harness: Harness) -> None:
     prompts = [TEXT, "another", TEXT]
-    told = await ask(world, **{**SCORED, "prompt": prompts, "n": 3})
-    assert sorted(body["inputs"] for body in world.elsewhere.scored) == sorted({*prompts})
+    told = await ask(harness, **{**SCORED, "prompt": prompts, "n": 3})
+    assert sorted(body["inputs"] for body in harness.stubs.scored) == sorted({*prompts})
     assert [one["text"] for one in told["choices"]] == [one for one in prompts for _ in range(3)]
     assert all(one["logprobs"]["token_logprobs"][0] is None for one in told["choices"])
     each = {len(one["logprobs"]["tokens"]) for one in told["choices"] if one["text"] == TEXT}
@@ -231,7 +231,7 @@ async def test_choices_of_one_prompt_have_it_scored_once(world: World) -> None:
 
 
 async def test_who_leaves_while_a_provider_scores_is_charged(
-    world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[Accepted | Scored] = []
     score = OpenAIEngine.score
@@ -244,12 +244,12 @@ async def test_who_leaves_while_a_provider_scores_is_charged(
 
     monkeypatch.setattr(OpenAIEngine, "score", overheard)
     provider.queued = True
-    able = world.provider_model(provider.url, completions=True, scores=True, price={"input": 2.0, "output": 10.0})
-    async with world.http() as http:
+    able = harness.provider_model(provider.url, completions=True, scores=True, price={"input": 2.0, "output": 10.0})
+    async with harness.http() as http:
         asking = asyncio.create_task(http.post(PATH, json={**SCORED, "model": able, "prompt": "Why? " * 80}))
         await eventually(lambda: heard)
         asking.cancel()
         await asyncio.wait((asking,))
-    completed = await world.completed()
+    completed = await harness.completed()
     assert (completed.prompt_tokens, completed.completion_tokens) == (100, 0)
     assert (completed.finish_reason, completed.cost) == ("cancelled", pytest.approx(100 * 2 / 1_000_000))

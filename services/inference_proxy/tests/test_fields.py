@@ -12,7 +12,7 @@ from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.chat import completion_list_params, completion_update_params
 from openai.types.chat.completions import message_list_params
-from proxy_world import BASE, QUESTION, World
+from proxy_harness import BASE, QUESTION, Harness
 
 from chassis.auth import Principal
 from inference_proxy.bases import Base
@@ -97,9 +97,9 @@ async def test_every_field_of_the_sdk_has_its_outcome(path: str, params: Any) ->
 
 
 @pytest.mark.parametrize(("path", "name", "value", "outcome"), CASES)
-async def test_a_field_does_what_it_says(world: World, path: str, name: str, value: Any, outcome: str) -> None:
-    plain = await outcome_of(world, path, PLAIN[path])
-    given = await outcome_of(world, path, {**PLAIN[path], name: value})
+async def test_a_field_does_what_it_says(harness: Harness, path: str, name: str, value: Any, outcome: str) -> None:
+    plain = await outcome_of(harness, path, PLAIN[path])
+    given = await outcome_of(harness, path, {**PLAIN[path], name: value})
     assert plain["status"] == 200
     if outcome == REFUSED:
         assert given["status"] == (404 if name == "model" else 400), given
@@ -109,55 +109,55 @@ async def test_a_field_does_what_it_says(world: World, path: str, name: str, val
         assert (given == plain) is (outcome == SAME)
 
 
-async def outcome_of(world: World, path: str, body: dict[str, Any]) -> dict[str, Any]:
+async def outcome_of(harness: Harness, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """What the client is told and the engine is asked, but for names and times."""
-    world.elsewhere.prompts.clear()
-    async with world.http() as http:
+    harness.stubs.prompts.clear()
+    async with harness.http() as http:
         answer = await http.post(path, json=body)
     if answer.status_code != 200:
         return {"status": answer.status_code, "param": answer.json()["error"]["param"] or ""}
     told = None if body.get("stream") else answer.json()
     for field in ("id", "created"):
         (told or {}).pop(field, None)
-    asked = sorted(world.elsewhere.prompts, key=str)
+    asked = sorted(harness.stubs.prompts, key=str)
     return {"status": 200, "told": told, "asked": asked}
 
 
-async def test_top_logprobs_are_as_many_as_asked(world: World) -> None:
-    given = await outcome_of(world, CHAT, {**PLAIN[CHAT], "logprobs": True, "top_logprobs": 3})
+async def test_top_logprobs_are_as_many_as_asked(harness: Harness) -> None:
+    given = await outcome_of(harness, CHAT, {**PLAIN[CHAT], "logprobs": True, "top_logprobs": 3})
     assert given["asked"][0]["parameters"]["top_n_tokens"] == 3
 
 
-async def test_best_of_as_many_as_are_shown_asks_for_nothing(world: World) -> None:
-    assert await outcome_of(world, TEXT, {**PLAIN[TEXT], "n": 2, "best_of": 2}) == await outcome_of(
-        world, TEXT, {**PLAIN[TEXT], "n": 2}
+async def test_best_of_as_many_as_are_shown_asks_for_nothing(harness: Harness) -> None:
+    assert await outcome_of(harness, TEXT, {**PLAIN[TEXT], "n": 2, "best_of": 2}) == await outcome_of(
+        harness, TEXT, {**PLAIN[TEXT], "n": 2}
     )
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
-async def test_without_a_limit_the_engine_is_asked_for_the_room_that_is_left(world: World, path: str) -> None:
-    given = await outcome_of(world, path, PLAIN[path])
+async def test_without_a_limit_the_engine_is_asked_for_the_room_that_is_left(harness: Harness, path: str) -> None:
+    given = await outcome_of(harness, path, PLAIN[path])
     parameters = given["asked"][0]["parameters"]
     assert "max_new_tokens" in parameters
     assert parameters["max_new_tokens"] is None
 
 
-async def test_what_an_engine_lacks_is_refused_by_name(world: World) -> None:
-    world.elsewhere.beyond_tgi = ()
+async def test_what_an_engine_lacks_is_refused_by_name(harness: Harness) -> None:
+    harness.stubs.beyond_tgi = ()
     for name, value in (("presence_penalty", 1), ("logit_bias", {"5": 1})):
-        given = await outcome_of(world, CHAT, {**PLAIN[CHAT], name: value})
+        given = await outcome_of(harness, CHAT, {**PLAIN[CHAT], name: value})
         assert (given["status"], given["param"]) == (400, name)
-    given = await outcome_of(world, CHAT, {**PLAIN[CHAT], "frequency_penalty": 1, "presence_penalty": 0})
+    given = await outcome_of(harness, CHAT, {**PLAIN[CHAT], "frequency_penalty": 1, "presence_penalty": 0})
     assert given["asked"][0]["parameters"]["frequency_penalty"] == 1
 
 
-async def test_tool_choice_none_searches_nothing(world: World) -> None:
+async def test_tool_choice_none_searches_nothing(harness: Harness) -> None:
     tools = [{"type": "file_search", "vector_store_ids": ["vs_unknown"]}]
     body = {**PLAIN[CHAT], "tools": tools, "tool_choice": "none"}
-    assert await outcome_of(world, CHAT, body) == await outcome_of(world, CHAT, PLAIN[CHAT])
+    assert await outcome_of(harness, CHAT, body) == await outcome_of(harness, CHAT, PLAIN[CHAT])
 
 
-async def test_a_name_and_calls_of_tools_are_shown_to_the_model(world: World) -> None:
+async def test_a_name_and_calls_of_tools_are_shown_to_the_model(harness: Harness) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"of": "Oslo"}'}}
     messages = [
         {"role": "user", "name": "Ada", "content": "Rain?"},
@@ -165,18 +165,18 @@ async def test_a_name_and_calls_of_tools_are_shown_to_the_model(world: World) ->
         {"role": "tool", "tool_call_id": "call_1", "content": "yes"},
         {"role": "assistant", "refusal": "I may not say."},
     ]
-    given = await outcome_of(world, CHAT, {"model": BASE, "messages": messages})
+    given = await outcome_of(harness, CHAT, {"model": BASE, "messages": messages})
     shown = '<user>Ada: Rain?<assistant>weather({"of": "Oslo"})<user>weather: yes<assistant>I may not say.<assistant>'
     assert given["asked"][0]["inputs"] == shown
 
 
-async def test_stored_completions_are_kept_labelled_and_found(world: World) -> None:
+async def test_stored_completions_are_kept_labelled_and_found(harness: Harness) -> None:
     assert set(completion_list_params.CompletionListParams.__annotations__) == {
         *("after", "limit", "metadata", "model", "order")
     }
     assert set(completion_update_params.CompletionUpdateParams.__annotations__) == {"metadata"}
     assert set(message_list_params.MessageListParams.__annotations__) == {"after", "limit", "order"}
-    completions, model = world.sdk().chat.completions, world.model()
+    completions, model = harness.sdk().chat.completions, harness.model()
     kept = [
         await completions.create(model=one, messages=QUESTION, store=True, metadata=metadata, n=n)  # type: ignore[arg-type]
         for one, metadata, n in ((BASE, {"who": "Ada"}, 1), (model, {"who": "Bob"}, 2), (BASE, {"who": "Ada"}, 1))
@@ -199,7 +199,7 @@ async def test_stored_completions_are_kept_labelled_and_found(world: World) -> N
     await completions.update(ids[0], metadata=None)
     assert (await completions.retrieve(ids[0])).metadata == {}
     with pytest.raises(openai.NotFoundError):
-        await world.sdk(tenant=world.b).chat.completions.update(ids[0], metadata={"who": "me"})
+        await harness.sdk(tenant=harness.b).chat.completions.update(ids[0], metadata={"who": "me"})
     with pytest.raises(openai.BadRequestError, match="metadata"):
         await found(metadata={"$where": "1"})
     with pytest.raises(openai.BadRequestError, match="mood"):
@@ -209,16 +209,16 @@ async def test_stored_completions_are_kept_labelled_and_found(world: World) -> N
     assert [one.content async for one in completions.messages.list(ids[0], order="desc")] == [QUESTION[0]["content"]]
 
 
-async def test_only_a_chat_has_a_verbosity(world: World) -> None:
-    given = await outcome_of(world, TEXT, {**PLAIN[TEXT], "verbosity": "medium"})
+async def test_only_a_chat_has_a_verbosity(harness: Harness) -> None:
+    given = await outcome_of(harness, TEXT, {**PLAIN[TEXT], "verbosity": "medium"})
     assert (given["status"], given["param"]) == (400, "verbosity")
 
 
 @pytest.mark.parametrize("change", ["label", "delete"])
 async def test_a_change_that_comes_after_a_delete_leaves_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, change: str
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    completions = world.sdk().chat.completions
+    completions = harness.sdk().chat.completions
     chat_id = (await completions.create(model=BASE, messages=QUESTION, store=True, metadata={"who": "Ada"})).id  # type: ignore[arg-type]
     stored, places = Chats.stored, []
 
@@ -235,25 +235,25 @@ async def test_a_change_that_comes_after_a_delete_leaves_nothing(
             await completions.update(chat_id, metadata={"who": "Eve"})
         else:
             await completions.delete(chat_id)
-    left = await places[0]._chats.get(world.a, chat_id)
+    left = await places[0]._chats.get(harness.a, chat_id)
     assert (left.stored, left.metadata, left.messages, left.answers) == (False, {}, [], [])
 
 
-async def test_where_one_choice_fails_the_others_end_and_are_counted(world: World) -> None:
-    world.elsewhere.endless = True
-    world.elsewhere.refusal = (500, {"error": "out of memory", "error_type": "incomplete_generation"})
-    world.elsewhere.refused_from = 2
-    world.elsewhere.refused_after = 5
-    async with world.http() as http:
+async def test_where_one_choice_fails_the_others_end_and_are_counted(harness: Harness) -> None:
+    harness.stubs.endless = True
+    harness.stubs.refusal = (500, {"error": "out of memory", "error_type": "incomplete_generation"})
+    harness.stubs.refused_from = 2
+    harness.stubs.refused_after = 5
+    async with harness.http() as http:
         answer = await http.post(CHAT, json={**PLAIN[CHAT], "n": 3})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "generation_failed")
-    await eventually(lambda: world.elsewhere.hung_up == 2)
-    completed = await world.completed()
+    await eventually(lambda: harness.stubs.hung_up == 2)
+    completed = await harness.completed()
     assert completed.finish_reason == "cancelled"
     assert completed.completion_tokens >= 5
 
 
-async def test_a_prompt_is_rendered_beside_the_event_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_prompt_is_rendered_beside_the_event_loop(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
     render = Base.render
 
@@ -263,13 +263,13 @@ async def test_a_prompt_is_rendered_beside_the_event_loop(world: World, monkeypa
         return render(self, messages)
 
     monkeypatch.setattr(Base, "render", slowly)
-    asking = asyncio.create_task(outcome_of(world, CHAT, PLAIN[CHAT]))
+    asking = asyncio.create_task(outcome_of(harness, CHAT, PLAIN[CHAT]))
     await eventually(begun.is_set)
     go_on.set()
     assert (await asking)["status"] == 200
 
 
 @pytest.mark.parametrize("name", ["service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"])
-async def test_advice_of_chat_is_unknown_to_raw_completions(world: World, name: str) -> None:
-    given = await outcome_of(world, TEXT, {**PLAIN[TEXT], name: "auto"})
+async def test_advice_of_chat_is_unknown_to_raw_completions(harness: Harness, name: str) -> None:
+    given = await outcome_of(harness, TEXT, {**PLAIN[TEXT], name: "auto"})
     assert given == {"status": 400, "param": name}

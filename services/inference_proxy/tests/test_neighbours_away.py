@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from proxy_world import BASE, QUESTION, Elsewhere, World
+from proxy_harness import BASE, QUESTION, Harness, StubPeers
 
 from chassis.auth import hash_key
 from inference_proxy import routing
@@ -18,7 +18,7 @@ from testkit.tcp_proxy import HEALTHY, RESET, tcp_proxy
 
 async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "BELIEVED_SECONDS", 0.0)
-    engine, neighbours, port = Elsewhere(space), Elsewhere(space), free_port()
+    engine, neighbours, port = StubPeers(space), StubPeers(space), free_port()
     away = f"http://127.0.0.1:{port}"
     async with running(engine.app()) as there:
         neighbours.url = there
@@ -31,9 +31,9 @@ async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, mon
             rag_indexer_url=there,
         )
         async with running(build(settings)) as url, space.publisher("registry") as publish:
-            world = World(space, url, neighbours, publish, None)
-            key, other, unseen = world.key(), world.key(), world.key()
-            model, unseen_model = world.model(), world.model()
+            harness = Harness(space, url, neighbours, publish, None)
+            key, other, unseen = harness.key(), harness.key(), harness.key()
+            model, unseen_model = harness.model(), harness.model()
 
             async def chat(key: str, model: str) -> int:
                 async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
@@ -49,9 +49,9 @@ async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, mon
             assert await chat(key, unseen_model) == 503
 
             resident = {"replica_id": "r2", "replica_url": there, "fingerprint_delta": 0.0, "base_delta": 1.0}
-            ids = {"tenant_id": world.a, "adapter_id": world.adapter(model), "model_id": model}
+            ids = {"tenant_id": harness.a, "adapter_id": harness.adapter(model), "model_id": model}
             await publish(AdapterResident(**ids, **resident))
-            await publish(KeyRevoked(tenant_id=world.a, key_id="key_1", key_hash=hash_key(key)))
+            await publish(KeyRevoked(tenant_id=harness.a, key_id="key_1", key_hash=hash_key(key)))
 
             async def answers(key: str, status: int) -> bool:
                 return await chat(key, model) == status
@@ -69,7 +69,7 @@ async def test_what_was_seen_is_answered_and_what_ended_is_not(space: Space, mon
 async def test_a_replica_that_can_answer_is_ready_whichever_store_is_away(
     space: Space, store: str, named: str, address: str
 ) -> None:
-    neighbours = Elsewhere(space)
+    neighbours = StubPeers(space)
     async with running(neighbours.app()) as there, tcp_proxy(getattr(space.addresses, store)) as proxy:
         neighbours.url = there
         settings = space.settings(
@@ -81,7 +81,7 @@ async def test_a_replica_that_can_answer_is_ready_whichever_store_is_away(
             **{store: address.format(proxy.address)},
         )
         async with running(build(settings)) as url:
-            world = World(space, url, neighbours, None, None)
+            harness = Harness(space, url, neighbours, None, None)
             async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
 
                 async def chat() -> int:
@@ -89,7 +89,7 @@ async def test_a_replica_that_can_answer_is_ready_whichever_store_is_away(
                     body = {"model": BASE, "messages": QUESTION}
                     return (await http.post("/v1/chat/completions", json=body, headers=headers)).status_code
 
-                key = world.key()
+                key = harness.key()
                 assert await chat() == 200
                 proxy.set(RESET)
                 try:

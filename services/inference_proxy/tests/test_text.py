@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from proxy_world import BASE, PROMPT_TOKENS, QUESTION, World
+from proxy_harness import BASE, PROMPT_TOKENS, QUESTION, Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,13 +36,13 @@ ANSWERS = [
 @both_routes
 @pytest.mark.parametrize(("spelled", "reason", "stop"), ANSWERS, ids=range(len(ANSWERS)))
 async def test_a_streamed_answer_says_what_a_whole_one_says(
-    world: World, path: str, spelled: tuple[bytes, ...], reason: str, stop: list[str]
+    harness: Harness, path: str, spelled: tuple[bytes, ...], reason: str, stop: list[str]
 ) -> None:
-    world.elsewhere.spelled, world.elsewhere.reason = spelled, reason
+    harness.stubs.spelled, harness.stubs.reason = spelled, reason
     body: dict[str, Any] = {"model": BASE, "n": 2, "stop": stop or None}
     body |= {"prompt": "x", "logprobs": 1} if path == "/v1/completions" else LOGPROBS
-    whole = await ask(world, path, **body)
-    streamed = await ask(world, path, **body, stream=True, stream_options={"include_usage": True})
+    whole = await ask(harness, path, **body)
+    streamed = await ask(harness, path, **body, stream=True, stream_options={"include_usage": True})
     assert streamed == whole
     choices, usage = whole
     assert usage["completion_tokens"] == 2 * len(spelled)
@@ -78,9 +78,9 @@ def legacy(own: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
-async def ask(world: World, path: str, **body: Any) -> Answer:
+async def ask(harness: Harness, path: str, **body: Any) -> Answer:
     """Choices and usage of an answer, streamed or not."""
-    async with world.http() as http:
+    async with harness.http() as http:
         answer = await http.post(path, json=body)
     assert answer.status_code == 200, answer.text
     if not body.get("stream"):
@@ -112,21 +112,21 @@ def choice_of(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @both_routes
-async def test_an_engine_that_tells_no_bytes_still_has_log_probabilities(world: World, path: str) -> None:
+async def test_an_engine_that_tells_no_bytes_still_has_log_probabilities(harness: Harness, path: str) -> None:
     """As TGI itself: what it cannot show is named as it names it, and has no bytes."""
-    world.elsewhere.pieces = ("a", "", "龘", "\ufffd")
+    harness.stubs.pieces = ("a", "", "龘", "\ufffd")
     body = {"prompt": "x", "logprobs": 1} if path == "/v1/completions" else LOGPROBS
-    [choice], _ = await ask(world, path, model=BASE, **body)
+    [choice], _ = await ask(harness, path, model=BASE, **body)
     assert choice["text"] == "a龘\ufffd"
     assert [one["token"] for one in choice["logprobs"]] == ["a", "", "龘", "\ufffd"]
     if path != "/v1/completions":
         assert [one["bytes"] for one in choice["logprobs"]] == [[97], [], list("龘".encode()), None]
 
 
-async def test_the_stops_of_chat_do_not_end_a_raw_completion(world: World) -> None:
-    world.elsewhere.pieces = ("one", "<end>", "two")
-    [choice], _ = await ask(world, "/v1/completions", model=BASE, prompt="x", stop=["never"])
+async def test_the_stops_of_chat_do_not_end_a_raw_completion(harness: Harness) -> None:
+    harness.stubs.pieces = ("one", "<end>", "two")
+    [choice], _ = await ask(harness, "/v1/completions", model=BASE, prompt="x", stop=["never"])
     assert choice["text"] == "one<end>two"
-    assert world.elsewhere.prompts[0]["parameters"]["stop"] == ["never"]
-    [chat], _ = await ask(world, "/v1/chat/completions", model=BASE, messages=QUESTION)
+    assert harness.stubs.prompts[0]["parameters"]["stop"] == ["never"]
+    [chat], _ = await ask(harness, "/v1/chat/completions", model=BASE, messages=QUESTION)
     assert chat["text"] == "one"

@@ -6,11 +6,12 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from fastapi import Request
 from fastapi.params import Depends as Dependency
+from pydantic import JsonValue, TypeAdapter
 from starlette.types import Scope
 
 from chassis.believed import Believed
@@ -75,6 +76,19 @@ class Principal:
         return covers(role, scope) and covers(self.scopes, scope)
 
 
+PRINCIPALS = TypeAdapter(Principal)
+
+
+class KeyVerifier(Protocol):
+    """Who knows the API keys: accounts, over HTTP or in its own process."""
+
+    async def ask(
+        self, path: str, /, *, json: dict[str, str], tenant_id: str, timeout: float | None = None
+    ) -> Mapping[str, JsonValue]:
+        """What `POST /internal/keys/verify` answers; see `Peer.ask`."""
+        ...
+
+
 def hash_key(api_key: str) -> str:
     """SHA-256 of an API key in hex: what is stored and looked up, never the key."""
     return hashlib.sha256(api_key.encode()).hexdigest()
@@ -89,7 +103,7 @@ class Authenticator:
     """
 
     def __init__(
-        self, tokens: Tokens, accounts: Any, *, cache_seconds: float = 30.0, stale_seconds: float = 600.0
+        self, tokens: Tokens, accounts: KeyVerifier, *, cache_seconds: float = 30.0, stale_seconds: float = 600.0
     ) -> None:
         self._tokens = tokens
         self._accounts = accounts
@@ -120,8 +134,8 @@ class Authenticator:
         return principal
 
     async def _ask(self, hashed: str, deadline: float | None) -> Principal:
-        timeout = {"timeout": deadline} if deadline else {}
-        answer = await self._accounts.ask("/internal/keys/verify", json={"key_hash": hashed}, tenant_id="", **timeout)
+        asked = {"key_hash": hashed}
+        answer = await self._accounts.ask("/internal/keys/verify", json=asked, tenant_id="", timeout=deadline)
         return _principal({**answer, "key_hash": hashed})
 
     def _check_ended(self, hashed: str) -> None:
@@ -131,7 +145,7 @@ class Authenticator:
         if ends_at <= wall():
             raise Unauthenticated(REPLACED, code="replaced_api_key")
 
-    def ask(self, accounts: Any) -> None:
+    def ask(self, accounts: KeyVerifier) -> None:
         """Verify keys with `accounts` instead of the peer: for the accounts service itself."""
         self._accounts = accounts
 
@@ -147,11 +161,9 @@ class Authenticator:
             self._ends.pop(next(iter(self._ends)))
 
 
-def _principal(answer: Mapping[str, Any]) -> Principal:
-    """What accounts says of a key; fields that a newer accounts adds are left out."""
-    known = {name: value for name, value in answer.items() if name in Principal.__dataclass_fields__}
-    lists = {"scopes": frozenset(answer["scopes"]), "event_types": tuple(answer.get("event_types", ()))}
-    return Principal(**{**known, **lists, "allowances": tuple(map(Allowance.read, answer.get("allowances", ())))})
+def _principal(answer: Mapping[str, JsonValue]) -> Principal:
+    """What accounts says of a key, whose scopes it must name; fields that a newer accounts adds are left out."""
+    return PRINCIPALS.validate_python({**answer, "scopes": answer["scopes"]})
 
 
 async def caller_of(scope: Scope) -> Principal:
@@ -167,12 +179,13 @@ async def caller_of(scope: Scope) -> Principal:
     if "principal" not in state:
         app_state = scope["app"].state
         credential = dict(scope["headers"]).get(b"authorization")
-        principal = await app_state.authenticator.authenticate(credential.decode("latin-1") if credential else None)
-        structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
-        state["principal"] = principal
-        if principal.caller is None:
-            app_state.limiters[0].admit(principal.allowances)
-    return cast("Principal", state["principal"])
+        caller = await app_state.authenticator.authenticate(credential.decode("latin-1") if credential else None)
+        structlog.contextvars.bind_contextvars(tenant_id=caller.tenant_id)
+        state["principal"] = caller
+        if caller.caller is None:
+            app_state.limiters[0].admit(caller.allowances)
+    principal: Principal = state["principal"]
+    return principal
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from chassis.errors import Invalid
@@ -53,7 +53,7 @@ class Body(BaseModel):
     ADVICE: ClassVar[frozenset[str]] = frozenset()
     """Fields that may be ignored by the API's own definition, such as `user` and `service_tier`."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {}
     """Field -> values that ask for nothing, such as the API's default: `{"tools": ([],)}`."""
 
     @model_validator(mode="before")
@@ -74,11 +74,11 @@ class Body(BaseModel):
         return {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
 
     @classmethod
-    def _says_nothing(cls, name: str, value: Any) -> bool:
+    def _says_nothing(cls, name: str, value: JsonValue) -> bool:
         return value is None or name in cls.ADVICE or any(_same(value, one) for one in cls.UNASKED.get(name, ()))
 
 
-def _same(value: Any, other: Any) -> bool:
+def _same(value: JsonValue, other: JsonValue) -> bool:
     """Equal, and `1` is not `True`."""
     return isinstance(value, bool) == isinstance(other, bool) and value == other
 
@@ -91,9 +91,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _all_unicode(value: Any) -> bool:
+def _all_unicode(value: JsonValue) -> bool:
     """Whether every text in decoded JSON is Unicode; places are named by `_texts` only where one is not."""
-    left = [value]
+    left: list[JsonValue] = [value]
     while left:
         one = left.pop()
         if isinstance(one, str):
@@ -107,7 +107,7 @@ def _all_unicode(value: Any) -> bool:
     return True
 
 
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+def _texts(value: JsonValue, where: str = "") -> Iterator[tuple[str, str]]:
     """Every text in decoded JSON with the place it stands at; a key stands at its own place."""
     if isinstance(value, str):
         yield where, value

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import uvicorn
@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,7 +30,20 @@ from chassis.text import shown
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
+
+class Identified(Protocol):
+    """Something with an id."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+
+Item = Identified | Mapping[str, JsonValue]
+"""What a page lists: a model, or JSON with an `id`."""
+
+T = TypeVar("T", bound=Item)
 
 REQUESTS = Counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
 LATENCY = Histogram("http_request_seconds", "Time to the last byte of an answer.", ["method", "route"])
@@ -313,7 +326,7 @@ class Page(BaseModel):
     has_more: bool = False
 
 
-def page(items: Sequence[Any], *, limit: int) -> Page:
+def page(items: Sequence[Item], *, limit: int) -> Page:
     """Make a page of the first `limit` items. A further item says that there is more.
 
     Items are models or dicts with an `id`.
@@ -347,5 +360,5 @@ def behind(items: Sequence[T], after: str | None, missing: str) -> Sequence[T]:
     return items[ids.index(after) + 1 :]
 
 
-def _id_of(item: Any) -> str:
-    return str(item["id"] if isinstance(item, dict) else item.id)
+def _id_of(item: Item) -> str:
+    return str(item["id"] if isinstance(item, Mapping) else item.id)

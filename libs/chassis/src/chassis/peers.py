@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Required, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx2
@@ -32,6 +32,36 @@ class Unreachable(Transient):
     """Nobody takes the connection: the other service has not heard of the call."""
 
 
+class Sent(TypedDict, total=False):
+    """What a call sends.
+
+    Attributes:
+        json: the body.
+        content: the body, where it is none of JSON.
+        params: of the query.
+        headers: besides those of every call.
+        timeout: seconds; as usual where it is None.
+    """
+
+    json: Mapping[str, Any]
+    content: AsyncIterable[bytes]
+    params: Mapping[str, Any]
+    headers: Mapping[str, str]
+    timeout: float | None
+
+
+class Call(Sent, total=False):
+    """What a call says besides its address.
+
+    Attributes:
+        tenant_id: acted for; empty where the call is about no tenant.
+        user: acted as.
+    """
+
+    tenant_id: Required[str]
+    user: Principal | None
+
+
 class Peer:
     """A client for another service's HTTP API, signed for one tenant per call.
 
@@ -56,7 +86,7 @@ class Peer:
         tenant_id: str,
         user: Principal | None = None,
         again: int = 0,
-        **kwargs: Any,
+        **sent: Unpack[Sent],
     ) -> Any:
         """Call the service for `tenant_id`, as `user` if one is named, and return the decoded JSON body.
 
@@ -67,7 +97,7 @@ class Peer:
             tenant_id: acted for; empty where the call is about no tenant.
             user: acted as.
             again: how often it is sent again where the connection breaks before the answer, as by a replica that dies.
-            kwargs: for the HTTP client.
+            sent: see `Sent`.
 
         Raises:
             SartorError: the kind its status means, with its message; `Transient` when it cannot be reached, which is
@@ -75,12 +105,12 @@ class Peer:
         """
         headers = {
             "authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}",
-            **kwargs.pop("headers", {}),
+            **sent.pop("headers", {}),
         }
         context = structlog.contextvars.get_contextvars()
         if "request_id" in context:
             headers["x-request-id"] = str(context["request_id"])
-        response = await self._send(method, self._address(path, ids), again, {**kwargs, "headers": headers})
+        response = await self._send(method, self._address(path, ids), again, {**sent, "headers": headers})
         if response.is_success:
             return response.json() if response.content else None
         try:
@@ -94,52 +124,52 @@ class Peer:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **kwargs: Any
+        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **sent: Unpack[Sent]
     ) -> AsyncIterator[httpx2.Response]:
         """As `request`, but yields the open response, whatever its status, to be read as it comes.
 
         Raises:
             Transient: the service cannot be reached.
         """
-        headers = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}"}
-        headers |= kwargs.pop("headers", {})
+        authorization = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}"}
+        sent["headers"] = {**authorization, **sent.get("headers", {})}
         try:
-            async with self._client.stream(method, f"{self.url}{path}", headers=headers, **kwargs) as response:
+            async with self._client.stream(method, f"{self.url}{path}", **_given(sent)) as response:
                 yield response
         except httpx2.TransportError as error:
             raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
 
-    async def get(self, path: str, *ids: str, **kwargs: Any) -> Any:
+    async def get(self, path: str, *ids: str, **call: Unpack[Call]) -> Any:
         """GET `path`, of another replica where one goes away meanwhile; see `request`."""
-        return await self.request("GET", path, *ids, again=1, **kwargs)
+        return await self.request("GET", path, *ids, again=1, **call)
 
-    async def read(self, shape: type[T], path: str, *ids: str, **kwargs: Any) -> T:
+    async def read(self, shape: type[T], path: str, *ids: str, **call: Unpack[Call]) -> T:
         """As `get`, or with a body as `ask`, with the answer read as what `schemas.http` says that it is.
 
         Raises:
             Transient: the other service answers something else: another release of it.
         """
-        answer = await (self.ask if "json" in kwargs else self.get)(path, *ids, **kwargs)
+        answer = await (self.ask if "json" in call else self.get)(path, *ids, **call)
         try:
             return TypeAdapter(shape).validate_python(answer)
         except ValidationError as error:
             log.error("peer_answer_unknown", peer=self.name, path=path, error=str(error))
             raise Transient(f"{self.name} answered {path} in a way that is not known here.") from error
 
-    async def ask(self, path: str, *ids: str, **kwargs: Any) -> Any:
+    async def ask(self, path: str, *ids: str, **call: Unpack[Call]) -> Any:
         """POST to `path` what changes nothing there, so that it may be asked like `get`; see `request`."""
-        return await self.request("POST", path, *ids, again=1, **kwargs)
+        return await self.request("POST", path, *ids, again=1, **call)
 
-    async def post(self, path: str, *ids: str, **kwargs: Any) -> Any:
+    async def post(self, path: str, *ids: str, **call: Unpack[Call]) -> Any:
         """POST to `path`, once; see `request`."""
-        return await self.request("POST", path, *ids, **kwargs)
+        return await self.request("POST", path, *ids, **call)
 
-    async def _send(self, method: str, address: str, again: int, kwargs: dict[str, Any]) -> httpx2.Response:
+    async def _send(self, method: str, address: str, again: int, sent: Sent) -> httpx2.Response:
         try:
-            async with asyncio.timeout(kwargs.get("timeout", LONGEST_CALL_SECONDS)):
+            async with asyncio.timeout(sent.get("timeout") or LONGEST_CALL_SECONDS):
                 while True:
                     try:
-                        return await self._client.request(method, address, **kwargs)
+                        return await self._client.request(method, address, **_given(sent))
                     except BROKEN:
                         if again <= 0:
                             raise
@@ -152,3 +182,10 @@ class Peer:
         if any(one in ("", ".", "..") for one in ids):
             raise NotFound(f"'{next(one for one in ids if one in ('', '.', '..'))}' is no id.")
         return self.url + path.format(*(quote(one, safe="") for one in ids))
+
+
+def _given(sent: Sent) -> Sent:
+    """What goes to the HTTP client, whose usual deadline holds where none is named."""
+    if sent.get("timeout") is None:
+        sent.pop("timeout", None)
+    return sent

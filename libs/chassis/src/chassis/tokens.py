@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from joserfc import jwt
 from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
@@ -112,9 +111,9 @@ class Tokens:
         return jwt.decode(token, last, algorithms=["Ed25519"])
 
 
-def _by_place(keys: list[Any]) -> list[KeySet]:
+def _by_place(keys: list[dict[str, str | list[str]]]) -> list[KeySet]:
     """Sets that hold one key of a service each, since a set finds one by its `kid`."""
-    sets: list[list[Any]] = [[]]
+    sets: list[list[dict[str, str | list[str]]]] = [[]]
     for key in keys:
         fitting = next((one for one in sets if all(other["kid"] != key["kid"] for other in one)), None)
         if fitting is None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Unpack
 
 from fastapi import FastAPI
+from pydantic import JsonValue
 
 from accounts.api import (
     dead_letter_routes,
@@ -37,8 +38,8 @@ class LocalKeys:
         self._keys = keys
 
     async def ask(
-        self, _path: str, *, json: dict[str, str], tenant_id: str, timeout: float = LONGEST_CALL_SECONDS
-    ) -> dict[str, object]:
+        self, _path: str, *, json: dict[str, str], tenant_id: str, timeout: float | None = None
+    ) -> dict[str, JsonValue]:
         """Verify a key, as `POST /internal/keys/verify` does.
 
         Raises:
@@ -46,7 +47,7 @@ class LocalKeys:
         """
         del tenant_id
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout or LONGEST_CALL_SECONDS):
                 return await self._keys.verify(json["key_hash"])
         except Exception as error:  # which errors mean "away" is told by `is_away` alone; every other one goes on
             if is_away(error) or isinstance(error, TimeoutError):

@@ -12,7 +12,7 @@ from chassis.auth import OF_SERVICE, Principal
 from chassis.errors import Forbidden, Invalid
 from chassis.in_flight import InFlight
 from inference_proxy.answers import Answer
-from inference_proxy.domain import Chat
+from inference_proxy.domain import Chat, KeptAnswer
 from inference_proxy.limits import Spending
 from inference_proxy.records import Records
 from inference_proxy.routing import Route, RouteTable
@@ -92,7 +92,7 @@ class TenantAdmission:
         if not used["total_tokens"]:
             return
         kept, choices = answer.asked.kept, answer.choices
-        answers = [{"content": choice.text, "finish_reason": choice.finish_reason} for choice in choices if kept]
+        answers = [KeptAnswer(content=one.text, finish_reason=one.finish_reason) for one in choices if kept]
         chat = Chat(
             id=answer.id,
             tenant_id=answer.principal.tenant_id,
@@ -143,8 +143,9 @@ class EvaluationAdmission:
 
     async def settle(self, answer: Answer, *, cancelled: bool) -> None:  # noqa: ARG002 - as every account's
         """Count the tokens; the answer carries them and its cost to whoever pays for the test."""
-        for kind in ("prompt", "completion"):
-            EVALUATION_TOKENS.labels(kind).inc(answer.usage[f"{kind}_tokens"])
+        used = answer.usage
+        EVALUATION_TOKENS.labels("prompt").inc(used["prompt_tokens"])
+        EVALUATION_TOKENS.labels("completion").inc(used["completion_tokens"])
 
 
 def _entered(free: InFlight, principal: Principal, places: int) -> AbstractContextManager[None]:

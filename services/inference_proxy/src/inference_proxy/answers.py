@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Any
 
 from chassis.auth import Principal
 from chassis.ids import now
 from inference_proxy.engines import Accepted, AnswerBroken, Piece, Prompt, Scored
 from inference_proxy.requests import Common
 from inference_proxy.routing import Route
+from inference_proxy.shapes import ChatLogprobs, ChatToken, Header, NamedToken, Source, TextLogprobs, Usage
 from schemas.artifacts import Price
 
 UNKNOWN = "\ufffd"
@@ -168,7 +168,7 @@ class Answer:
     prompts: Sequence[Prompt]
     stop_tokens: Sequence[str]
     price: Price | None
-    retrieved: list[dict[str, Any]] = field(default_factory=list)
+    retrieved: list[Source] = field(default_factory=list)
     created: int = field(default_factory=now)
     began: float = field(default_factory=time.monotonic)
     choices: list[Choice] = field(default_factory=list)
@@ -193,7 +193,7 @@ class Answer:
         return sum(scoring.tokens for scoring in self.scorings.values())
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> Usage:
         """OpenAI's usage: a prompt counts once, however many choices it has, and once more where it was scored."""
         each = self.asked.choices
         of_prompts = (self.choices[start : start + each] for start in range(0, len(self.choices), each))
@@ -202,9 +202,9 @@ class Answer:
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Header:
         """Fields every chunk and answer carries."""
-        header: dict[str, Any] = {
+        header: Header = {
             "id": self.id,
             "created": self.created,
             "model": self.asked.model,
@@ -213,12 +213,12 @@ class Answer:
         return {**header, "sartor": {"retrieved": self.retrieved}} if self.retrieved else header
 
 
-def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+def chat_logprobs(tokens: list[TokenLogprob]) -> ChatLogprobs:
     """Log-probabilities as chat answers carry them; a part of a character is named by its bytes' escapes."""
     return {"content": [_logprob(token.piece) for token in tokens], "refusal": None}
 
 
-def _logprob(piece: Piece) -> dict[str, Any]:
+def _logprob(piece: Piece) -> ChatToken:
     return {
         **_named(piece.text, piece.bytes),
         "logprob": piece.logprob if piece.logprob is not None else 0.0,
@@ -226,14 +226,14 @@ def _logprob(piece: Piece) -> dict[str, Any]:
     }
 
 
-def _named(text: str, own: bytes | None) -> dict[str, Any]:
+def _named(text: str, own: bytes | None) -> NamedToken:
     """An engine that does not tell a token's bytes gives text, which may hold less or more than the token."""
     if own is not None:
         return {"token": own.decode(errors="backslashreplace"), "bytes": list(own)}
     return {"token": text, "bytes": None if UNKNOWN in text else list(text.encode())}
 
 
-def text_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+def text_logprobs(tokens: list[TokenLogprob]) -> TextLogprobs:
     """Log-probabilities as legacy completions carry them; a text's first token has none."""
     return {
         "tokens": [_legacy(token.piece.text, token.piece.bytes) for token in tokens],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -16,11 +16,11 @@ from chassis.http import Page, behind, page
 from chassis.idempotency import answer_not_kept
 from inference_proxy.answering import Answering
 from inference_proxy.answers import Answer
-from inference_proxy.domain import Chat
 from inference_proxy.requests import ChatAsked, CompletionAsked, EvaluationAsked, ScoreAsked, TokenCountAsked
 from inference_proxy.store import Chats
 from inference_proxy.streams import ChatShape, Shape, TextShape, from_first, parts
 from inference_proxy.use_cases import ForgetChat, LabelChat, Rating
+from inference_proxy.views import ChatDeleted, ChatView, FeedbackTakenBack, FeedbackView
 from schemas.http.inference_proxy import EvaluationAnswer, TextScore, TokenCount
 
 Chatting = Annotated[Principal, require("chat:write")]
@@ -135,15 +135,15 @@ def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRout
             after=after,
             newest_first=newest_first,
         )
-        return page([_stored_view(chat) for chat in found], limit=limit)
+        return page([ChatView.of(chat) for chat in found], limit=limit)
 
     @router.get("/{chat_id}")
-    async def retrieve_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
-        return _stored_view(await chats.stored(principal, chat_id))
+    async def retrieve_stored(chat_id: str, principal: Chatting) -> ChatView:
+        return ChatView.of(await chats.stored(principal, chat_id))
 
     @router.post("/{chat_id}")
-    async def update_stored(chat_id: str, asked: StoredChange, principal: Chatting) -> dict[str, Any]:
-        return _stored_view(await label.run(principal, chat_id, asked.metadata or {}))
+    async def update_stored(chat_id: str, asked: StoredChange, principal: Chatting) -> ChatView:
+        return ChatView.of(await label.run(principal, chat_id, asked.metadata or {}))
 
     @router.get("/{chat_id}/messages")
     async def stored_messages(
@@ -160,35 +160,11 @@ def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRout
         return page(behind(messages, after, f"No such message: '{after}'."), limit=limit)
 
     @router.delete("/{chat_id}")
-    async def delete_stored(chat_id: str, principal: Chatting) -> dict[str, Any]:
+    async def delete_stored(chat_id: str, principal: Chatting) -> ChatDeleted:
         await forget.run(principal, chat_id)
-        return {"object": "chat.completion.deleted", "id": chat_id, "deleted": True}
+        return ChatDeleted(id=chat_id)
 
     return router
-
-
-def _stored_view(chat: Chat) -> dict[str, Any]:
-    return {
-        "id": chat.id,
-        "object": "chat.completion",
-        "created": chat.created_at,
-        "model": chat.model,
-        "metadata": chat.metadata,
-        "choices": [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": answer["content"], "refusal": None},
-                "finish_reason": answer["finish_reason"],
-                "logprobs": None,
-            }
-            for index, answer in enumerate(chat.answers)
-        ],
-        "usage": {
-            "prompt_tokens": chat.prompt_tokens,
-            "completion_tokens": chat.completion_tokens,
-            "total_tokens": chat.prompt_tokens + chat.completion_tokens,
-        },
-    }
 
 
 def feedback_routes(rating: Rating) -> APIRouter:
@@ -196,24 +172,17 @@ def feedback_routes(rating: Rating) -> APIRouter:
     router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
 
     @router.post("")
-    async def create_feedback(asked: FeedbackAsked, principal: Chatting) -> dict[str, Any]:
+    async def create_feedback(asked: FeedbackAsked, principal: Chatting) -> FeedbackView:
         if asked.correction is not None and not asked.correction.strip():
             raise Invalid("correction: is empty; leave it out.", param="correction")
         feedback = await rating.record(
             principal, asked.completion_id, asked.rating, correction=asked.correction, comment=asked.comment
         )
-        return {
-            "id": feedback.id,
-            "object": "feedback",
-            "created_at": feedback.created_at,
-            "completion_id": feedback.chat_id,
-            "model": feedback.model,
-            "rating": feedback.rating,
-        }
+        return FeedbackView.of(feedback)
 
     @router.delete("/{feedback_id}")
-    async def delete_feedback(feedback_id: str, principal: Chatting) -> dict[str, Any]:
+    async def delete_feedback(feedback_id: str, principal: Chatting) -> FeedbackTakenBack:
         await rating.take_back(principal, feedback_id)
-        return {"id": feedback_id, "object": "feedback.deleted", "deleted": True}
+        return FeedbackTakenBack(id=feedback_id)
 
     return router

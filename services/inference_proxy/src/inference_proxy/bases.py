@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chassis.believed import Believed
 from chassis.errors import Invalid, NotFound
-from chassis.peers import Peer
+from chassis.peers import Call, Peer
 from inference_proxy.engines import Prompt
 from schemas.artifacts import BaseModelSpec, Price, ProviderModelSpec
 from schemas.http.registry import PROVIDER_MODEL
@@ -189,7 +189,7 @@ class Bases:
         return ArmBase(base_id, FREE if known.price else None, stands_in=stands_in)
 
     async def _ask(self, base_id: str, tenant_id: str, timeout: float | None) -> Base | ProviderBase:
-        asked = {"tenant_id": tenant_id, **({"timeout": timeout} if timeout else {})}
+        asked: Call = {"tenant_id": tenant_id, "timeout": timeout}
         try:
             return Base(await self._registry.read(BaseModelSpec, "/internal/base_models/{}", base_id, **asked))
         except NotFound as error:

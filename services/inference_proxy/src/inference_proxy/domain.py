@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from chassis.errors import NotFound
 from chassis.text import quoted
@@ -20,6 +20,15 @@ def not_stored(chat_id: str) -> NotFound:
 def no_feedback(feedback_id: str) -> NotFound:
     """There is no such rating, or none that the caller may take back."""
     return NotFound(f"No feedback {quoted(feedback_id)} that you may take back.", param="feedback_id")
+
+
+class KeptAnswer(BaseModel):
+    """What was said in one choice, as far as it is stored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    content: str
+    finish_reason: str
 
 
 class Chat(Aggregate):
@@ -38,12 +47,12 @@ class Chat(Aggregate):
     retrieved: list[str] = Field(default_factory=list)
     stored: bool = False
     metadata: dict[str, str] = Field(default_factory=dict)
-    messages: list[dict[str, Any]] = Field(default_factory=list)
-    answer: dict[str, Any] | None = None
-    further_answers: list[dict[str, Any]] = Field(default_factory=list)
+    messages: list[dict[str, JsonValue]] = Field(default_factory=list)
+    answer: KeptAnswer | None = None
+    further_answers: list[KeptAnswer] = Field(default_factory=list)
 
     @property
-    def answers(self) -> list[dict[str, Any]]:
+    def answers(self) -> list[KeptAnswer]:
         """What was said, choice by choice."""
         return [*([self.answer] if self.answer else []), *self.further_answers]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from chassis.bodies import Body
 from chassis.errors import Invalid
@@ -51,7 +51,7 @@ class Call(Body):
 class Message(Body):
     """A message: who says what. Calls of tools and their answers are shown to the model as text."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"annotations": ([],)}
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {"annotations": ([],)}
 
     role: Name
     content: Text | Annotated[list[Part], Field(max_length=MOST_PARTS)] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from chassis.auth import Principal
 from chassis.errors import Invalid
@@ -13,6 +12,7 @@ from inference_proxy.bases import ArmBase, Base, ProviderBase
 from inference_proxy.engines import ModelLoading, Prompt
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.retrieval import Retrieval
+from inference_proxy.shapes import Source
 from schemas.http.inference_proxy import UNSUPPORTED
 
 
@@ -28,7 +28,7 @@ class Rendered:
 
     prompts: Sequence[Prompt]
     stop_tokens: Sequence[str] = ()
-    retrieved: list[dict[str, Any]] = field(default_factory=list)
+    retrieved: list[Source] = field(default_factory=list)
 
 
 class Rendering:

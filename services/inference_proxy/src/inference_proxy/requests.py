@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from chassis.bodies import Body, Metadata
 from chassis.errors import Invalid
@@ -37,7 +37,7 @@ class Tool(Body):
 class StreamOptions(Body):
     """What a stream carries besides the text."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"include_obfuscation": (True, False)}
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {"include_obfuscation": (True, False)}
 
     include_usage: bool | None = None
 
@@ -46,7 +46,7 @@ class StreamOptions(Body):
 class Kept:
     """What is kept of a chat, as it was sent."""
 
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, JsonValue]]
     metadata: dict[str, str]
 
 
@@ -145,7 +145,7 @@ class ChatAsked(Common):
         "safety_identifier",
         "service_tier",
     }
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {
         "function_call": ("none", "auto"),
         "functions": ([],),
         "modalities": (["text"],),
@@ -160,9 +160,9 @@ class ChatAsked(Common):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: dict[str, Any] | None = Field(None, max_length=10)
+    response_format: dict[str, JsonValue] | None = Field(None, max_length=10)
     tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: Any = None
+    tool_choice: JsonValue = None
     store: bool | None = None
     metadata: Metadata | None = None
     vector_store_ids: list[Name] | None = Field(None, max_length=MOST_STORES)
@@ -257,7 +257,7 @@ class TokenCountAsked(Body):
 class CompletionAsked(Common):
     """`POST /v1/completions`."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"suffix": ("",)}
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {"suffix": ("",)}
     ID_PREFIX = "cmpl-"
 
     prompt: Any

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 
@@ -192,20 +192,16 @@ class RouteTable:
 
     async def _ask(self, key: Key, deadline: float | None) -> Route:
         tenant_id, model, stage = key
-        timeout = {"timeout": deadline} if deadline else {}
         base = None
         if not model.startswith("ft:"):
             with contextlib.suppress(NotFound):
-                base = await self._bases.get(model, tenant_id, **timeout)
+                base = await self._bases.get(model, tenant_id, timeout=deadline)
         if base and base.provider:
             there = RouteReplica(replica_id="", replica_url=base.provider.url, engine=base.provider.kind)
             return Route(model, base.id, None, {"": there}, provider=base.provider)
         try:
-            asked: dict[str, Any] = {"tenant_id": tenant_id, **timeout}
-            if base or stage == "production":
-                told = await self._registry.read(ModelRoute, "/internal/routes/{}", model, **asked)
-            else:
-                told = await self._registry.read(ModelRoute, "/internal/versions/{}", model, **asked)
+            path = "/internal/routes/{}" if base or stage == "production" else "/internal/versions/{}"
+            told = await self._registry.read(ModelRoute, path, model, tenant_id=tenant_id, timeout=deadline)
         except NotFound as error:
             raise _not_found(model) from error
         if told.tenant_id != ("" if base else tenant_id) or bool(told.adapter_id) == bool(base):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -13,6 +13,19 @@ from chassis.errors import SartorError, envelope
 from inference_proxy.answering import Answering
 from inference_proxy.answers import Answer, chat_logprobs, text_logprobs
 from inference_proxy.engines import Piece
+from inference_proxy.shapes import (
+    ChatAnswer,
+    ChatChunk,
+    ChatGrowth,
+    ChatLogprobs,
+    Chunk,
+    Delta,
+    Header,
+    Sent,
+    TextAnswer,
+    TextChoice,
+    TextLogprobs,
+)
 
 log = structlog.get_logger()
 
@@ -22,15 +35,15 @@ DONE = b"data: [DONE]\n\n"
 class Shape(Protocol):
     """One of OpenAI's kinds of answer, for one answer."""
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> ChatAnswer | TextAnswer:
         """The answer, when it is whole."""
         ...
 
-    def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[dict[str, Any]]:
+    def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[Chunk]:
         """What a stream tells when one choice has grown."""
         ...
 
-    def last(self) -> dict[str, Any]:
+    def last(self) -> Chunk:
         """What a stream ends with, where its usage is wanted."""
         ...
 
@@ -46,7 +59,7 @@ class ChatShape:
         self._answer = answer
         self._header = _header(answer)
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> ChatAnswer:
         """The answer, when it is whole: choices for one prompt."""
         answer = self._answer
         return {
@@ -64,7 +77,7 @@ class ChatShape:
             "usage": answer.usage,
         }
 
-    def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[dict[str, Any]]:
+    def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[ChatChunk]:
         """The role once, then text, then the reason why the choice ended."""
         choice = self._answer.choices[index]
         if choice.told is None:
@@ -76,14 +89,14 @@ class ChatShape:
         if piece.finish_reason:
             yield self._chunk(index, {}, finish_reason=piece.finish_reason)
 
-    def last(self) -> dict[str, Any]:
+    def last(self) -> ChatChunk:
         """The usage."""
-        return _last(self._answer, {**self._header, "object": "chat.completion.chunk"})
+        return {**self._header, "object": "chat.completion.chunk", "choices": [], "usage": self._answer.usage}
 
     def _chunk(
-        self, index: int, delta: dict[str, Any], *, finish_reason: str | None = None, logprobs: Any = None
-    ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
+        self, index: int, delta: Delta, *, finish_reason: str | None = None, logprobs: ChatLogprobs | None = None
+    ) -> ChatChunk:
+        choice: ChatGrowth = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
         return {**self._header, "object": "chat.completion.chunk", "choices": [choice]}
 
 
@@ -98,7 +111,7 @@ class TextShape:
         self._answer = answer
         self._header = _header(answer)
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> TextAnswer:
         """The answer, when it is whole: the choices of all prompts, in their order."""
         answer = self._answer
         choices = [
@@ -112,7 +125,7 @@ class TextShape:
         ]
         return {**answer.header, "object": "text_completion", "choices": choices, "usage": answer.usage}
 
-    def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[dict[str, Any]]:
+    def chunks(self, index: int, piece: Piece, shown: str) -> Iterator[TextAnswer]:
         """Text, and with the last of it the reason why the choice ended."""
         if not shown and not piece.finish_reason:
             return
@@ -120,22 +133,18 @@ class TextShape:
         choice = self._choice(index, shown, piece.finish_reason, text_logprobs(tokens) if tokens else None)
         yield {**self._header, "object": "text_completion", "choices": [choice]}
 
-    def last(self) -> dict[str, Any]:
+    def last(self) -> TextAnswer:
         """The usage."""
-        return _last(self._answer, {**self._header, "object": "text_completion"})
+        return {**self._header, "object": "text_completion", "choices": [], "usage": self._answer.usage}
 
     @staticmethod
-    def _choice(index: int, text: str, finish_reason: str | None, logprobs: Any) -> dict[str, Any]:
+    def _choice(index: int, text: str, finish_reason: str | None, logprobs: TextLogprobs | None) -> TextChoice:
         return {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": logprobs}
 
 
-def _header(answer: Answer) -> dict[str, Any]:
+def _header(answer: Answer) -> Header:
     """What every chunk carries."""
     return {**answer.header, "usage": None} if answer.asked.wants_usage else answer.header
-
-
-def _last(answer: Answer, header: dict[str, Any]) -> dict[str, Any]:
-    return {**header, "choices": [], "usage": answer.usage}
 
 
 async def parts(answering: Answering, answer: Answer, shape: Shape) -> AsyncGenerator[bytes, None]:
@@ -167,9 +176,9 @@ async def from_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGe
         yield _event(envelope(SartorError("The answer broke off. Quote the x-request-id when you report it.")))
 
 
-def _event(payload: dict[str, Any]) -> bytes:
+def _event(payload: Sent) -> bytes:
     return b"data: " + _written(payload) + b"\n\n"
 
 
-def _written(payload: dict[str, Any]) -> bytes:
+def _written(payload: Sent) -> bytes:
     return json.dumps(payload, ensure_ascii=False).encode()

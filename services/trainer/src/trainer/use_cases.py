@@ -228,8 +228,8 @@ class TuneOnUpload:
         """Make the dataset's job if it was uploaded as `user_data`, is not deleted since, and the policy allows it."""
         if dataset.purpose != "user_data" or dataset.file_id is None:
             return None
-        of_tenant = {"tenant_id": dataset.tenant_id}
-        tenant = await self._accounts.read(TenantFacts, "/internal/tenants/{}", dataset.tenant_id, **of_tenant)
+        tenant_id = dataset.tenant_id
+        tenant = await self._accounts.read(TenantFacts, "/internal/tenants/{}", tenant_id, tenant_id=tenant_id)
         if not tenant.policy.tune_on_upload:
             return None
         if not await self._requests.has_file(dataset.tenant_id, dataset.file_id):

@@ -33,8 +33,8 @@ def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
     async def audit_page(request: Request, after: str | None = None, verify: bool = False) -> Response:
         session = await web.session(request)
         params = cursor(LINES_SHOWN, after) | ({"verify": "true"} if verify else {})
-        deadline = {"timeout": VERIFY_SECONDS} if verify else {}
-        found = await accounts.get("/v1/organization/audit_logs", params=params, **deadline, **session.who)
+        deadline = VERIFY_SECONDS if verify else None
+        found = await accounts.get("/v1/organization/audit_logs", params=params, timeout=deadline, **session.who)
         names = await _names(session)
         lines = Listed(found["data"], found["has_more"], after)
         return web.page("operate/audit", session, lines=lines, intact=found["intact"], verified=verify, names=names)

@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Collection
 
 import structlog
+from pydantic import JsonValue
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, SartorError, Transient
 from chassis.peers import LONGEST_CALL_SECONDS, Peer
@@ -135,7 +136,7 @@ def _check_arm(target: Target, arm: ArmRoute, told: ArmAnswers) -> None:
         raise _wrong_model(target, "another", answered=told.arm_id, embedder=told.embedder.model_dump())
 
 
-def _wrong_model(target: Target, why: str, **facts: object) -> WrongModel:
+def _wrong_model(target: Target, why: str, **facts: JsonValue) -> WrongModel:
     WRONG_MODELS.labels(why).inc()
     log.error("wrong_model", why=why, arm_id=target.adapter_id, tenant_id=target.tenant_id, **facts)
     return WrongModel()

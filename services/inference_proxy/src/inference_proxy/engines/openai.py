@@ -10,11 +10,11 @@ import json
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import structlog
 from prometheus_client import Counter
+from pydantic import JsonValue
 
 from chassis.errors import Invalid, SartorError
 from inference_proxy.engines.engine import (
@@ -103,7 +103,7 @@ class OpenAIEngine:
         yield Scored(pieces[:-1], pieces[-1].prompt_tokens)
 
     async def _answer(
-        self, target: Target, prompt: Prompt, sampling: Sampling, route: str, body: dict[str, Any]
+        self, target: Target, prompt: Prompt, sampling: Sampling, route: str, body: dict[str, JsonValue]
     ) -> AsyncGenerator[Accepted | Piece, None]:
         """The pieces of what a provider answers to a body; the last one has its counts."""
         key = self._key(target, _provider(target))
@@ -142,7 +142,7 @@ class OpenAIEngine:
         lacks |= set() if provider.scores else {"echo", "echo_top"}
         return [name for name in wanted if name not in lacks]
 
-    async def _send(self, url: str, key: str, body: dict[str, Any]) -> httpx2.Response:
+    async def _send(self, url: str, key: str, body: dict[str, JsonValue]) -> httpx2.Response:
         assert self._client is not None, "open() was not called"
         headers = {"accept": "text/event-stream", "accept-encoding": "identity"}
         if key:
@@ -172,15 +172,15 @@ def _provider(target: Target) -> Provider:
     return target.provider
 
 
-def _request(provider: Provider, prompt: Prompt, sampling: Sampling) -> tuple[str, dict[str, Any]]:
+def _request(provider: Provider, prompt: Prompt, sampling: Sampling) -> tuple[str, dict[str, JsonValue]]:
     """Path and body of what the provider is sent: what was asked for, and nothing that it lacks."""
-    body: dict[str, Any] = {"model": provider.model, "stream": True, "stream_options": {"include_usage": True}}
+    body: dict[str, JsonValue] = {"model": provider.model, "stream": True, "stream_options": {"include_usage": True}}
     for name in SENT:
         value = getattr(sampling, name)
         if value not in (None, [], {}) and name not in provider.lacks:
             body[name] = value
     if prompt.messages:
-        body["messages"] = list(prompt.messages)
+        body["messages"] = [{**message} for message in prompt.messages]
         if sampling.max_tokens is not None:
             body[provider.max_tokens_field] = sampling.max_tokens
         if sampling.logprobs:
@@ -198,7 +198,7 @@ def _characters(prompt: Prompt) -> int:
     return len(prompt.text) + sum(len(message["content"]) for message in prompt.messages)
 
 
-async def _error_of(response: httpx2.Response) -> dict[str, Any]:
+async def _error_of(response: httpx2.Response) -> dict[str, JsonValue]:
     """What the provider says went wrong, in OpenAI's shape or one like it; empty where it says nothing readable."""
     read = b""
     async for chunk in response.aiter_raw():
@@ -213,7 +213,9 @@ async def _error_of(response: httpx2.Response) -> dict[str, Any]:
     return error if isinstance(error, dict) else {"message": error}
 
 
-def _refusal(target: Target, prompt: Prompt, response: httpx2.Response, said: dict[str, Any], key: str) -> SartorError:
+def _refusal(
+    target: Target, prompt: Prompt, response: httpx2.Response, said: dict[str, JsonValue], key: str
+) -> SartorError:
     """The error a client of Sartor gets for a provider's; what concerns the operator alone is only logged."""
     status, names = response.status_code, ("code", "type", "message", "param")
     code, kind, message, param = (_without(key, str(said.get(name) or ""))[:MOST_SAID] for name in names)
@@ -240,7 +242,7 @@ def _retry_after(response: httpx2.Response) -> float:
     return min(seconds, MOST_RETRY_SECONDS) if seconds > 1 else 1.0
 
 
-def _note(target: Target, why: str, **facts: object) -> None:
+def _note(target: Target, why: str, **facts: str | int) -> None:
     FAILURES.labels(target.base_id, why).inc()
     note = log.error if why in FOR_THE_OPERATOR else log.warning
     note("provider_failed", base_model=target.base_id, why=why, **facts)

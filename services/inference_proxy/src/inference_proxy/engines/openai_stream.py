@@ -7,10 +7,10 @@ import codecs
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from chassis.errors import Invalid
 from inference_proxy.engines.engine import AnswerBroken, Piece, Sampling
@@ -34,7 +34,7 @@ class Told(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, told: Any) -> Any:
+    def _without_nulls(cls, told: JsonValue) -> JsonValue:
         return {name: value for name, value in told.items() if value is not None} if isinstance(told, dict) else told
 
 
@@ -89,7 +89,7 @@ class StreamEvent(Told):
 
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: Any = None
+    error: JsonValue = None
 
 
 async def events(response: httpx2.Response, deadline: float) -> AsyncGenerator[StreamEvent, None]:

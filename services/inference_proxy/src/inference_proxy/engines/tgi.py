@@ -5,16 +5,17 @@ Both are added here, and its errors become ours.
 
 from __future__ import annotations
 
+import builtins
 import codecs
 import json
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import aiohttp
 import structlog
-from pydantic import BaseModel, TypeAdapter, field_validator
+from pydantic import BaseModel, JsonValue, TypeAdapter, field_validator
 from pydantic import ValidationError as PydanticError
 from text_generation import AsyncClient
 from text_generation.errors import (
@@ -30,7 +31,7 @@ from text_generation.errors import (
     ValidationError,
     parse_error,
 )
-from text_generation.types import Parameters, Request, StreamResponse
+from text_generation.types import Parameters, Request
 
 from chassis.errors import Invalid, SartorError
 from inference_proxy.engines.engine import (
@@ -85,11 +86,21 @@ class LoraRequest(Request):  # type: ignore[misc]
 
 
 class LikelyToken(BaseModel):
-    """A token, as TGI tells of those of a prompt; the bytes come from our engine alone."""
+    """A token, as TGI tells it; the bytes come from our engine alone."""
 
     text: str
     logprob: float | None = None
     bytes: list[int] | None = None
+
+    @property
+    def own(self) -> builtins.bytes | None:
+        """What it stands for itself, where that is told."""
+        return None if self.bytes is None else builtins.bytes(self.bytes)
+
+    @property
+    def likely(self) -> tuple[str, float, builtins.bytes | None]:
+        """As one of a piece's likeliest."""
+        return self.text, self.logprob or 0.0, self.own
 
 
 class PrefillToken(LikelyToken):
@@ -102,6 +113,28 @@ class PrefillToken(LikelyToken):
 
     special: bool | None = None
     top_tokens: list[LikelyToken] = []
+
+
+class AnswerToken(LikelyToken):
+    """A token of an answer."""
+
+    special: bool
+
+
+class Ending(BaseModel):
+    """How an answer ended, with its counts."""
+
+    finish_reason: Literal["length", "eos_token", "stop_sequence"]
+    generated_tokens: int
+    input_length: int | None = None
+
+
+class StreamEvent(BaseModel):
+    """One event of a stream."""
+
+    token: AnswerToken
+    top_tokens: list[LikelyToken] | None = None
+    details: Ending | None = None
 
 
 class Token(BaseModel):
@@ -159,28 +192,28 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
     async def score(self, target: Target, prompt: Prompt, top: int) -> AsyncGenerator[Scored, None]:
         """What TGI tells of a prompt before it answers; of its one token of an answer nothing is told; see `Engine`."""
         with _our_kinds(prompt.param):
-            parameters = {
+            parameters: dict[str, JsonValue] = {
                 "adapter_id": target.adapter_id,
                 "details": True,
                 "decoder_input_details": True,
                 "max_new_tokens": 0 if "score" in await self._beyond_tgi(target) else 1,
                 "top_n_tokens": top or None,
             }
-            body = {"inputs": prompt.text, "parameters": parameters}
+            body: dict[str, JsonValue] = {"inputs": prompt.text, "parameters": parameters}
             async with self._asked(target, "/generate", body, prompt.param) as answer:
                 told = await answer.json()
             yield _scored(prompt.text, [PrefillToken.model_validate(one) for one in told["details"]["prefill"]])
 
     async def tokenize(self, target: Target, text: str) -> list[int]:
         """The base model's tokens of a text, whatever is on top of it; see `Engine`."""
-        body = {"inputs": text, "add_special_tokens": False}
+        body: dict[str, JsonValue] = {"inputs": text, "add_special_tokens": False}
         with _our_kinds("text"):
             async with self._asked(replace(target, adapter_id=None), "/tokenize", body, "text") as answer:
                 return [token.id for token in TOKENS.validate_python(await answer.json())]
 
     @asynccontextmanager
     async def _asked(
-        self, target: Target, path: str, body: Mapping[str, Any], param: str
+        self, target: Target, path: str, body: Mapping[str, JsonValue], param: str
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """An answer of the model that was asked; none else, and no refusal, is read any further."""
         sent = json.dumps(body, ensure_ascii=False).encode()
@@ -201,7 +234,7 @@ class TGIEngine(AsyncClient):  # type: ignore[misc]
         beyond = await self._beyond_tgi(target)
         return [*plain, *(name for name, word in BEYOND_TGI.items() if word in beyond)]
 
-    async def _beyond_tgi(self, target: Target) -> Collection[Any]:
+    async def _beyond_tgi(self, target: Target) -> Collection[JsonValue]:
         """What the engine says that it has besides what TGI has."""
         with _our_kinds(""):
             async with self._session.get(f"{target.url}/info") as answer:
@@ -233,7 +266,7 @@ def _wrong_model(target: Target, why: str, echoed: str | None) -> WrongModel:
     return WrongModel()
 
 
-def _refusal(target: Target, status: int, body: Any) -> Exception:
+def _refusal(target: Target, status: int, body: JsonValue) -> Exception:
     if not isinstance(body, dict):
         return AnswerBroken(f"it answered {status}.")
     if body.get("error_type") == "base_not_found":
@@ -262,26 +295,21 @@ def _parameters(sampling: Sampling, adapter_id: str | None) -> LoraParameters:
     )
 
 
-def _piece(payload: dict[str, object], prompt_tokens: int) -> Piece:
+def _piece(payload: JsonValue, prompt_tokens: int) -> Piece:
     try:
-        event = StreamResponse.model_validate(payload)
+        event = StreamEvent.model_validate(payload)
     except PydanticError:
         raise parse_error(200, payload) from None
-    token, top = payload.get("token"), payload.get("top_tokens")
-    details = payload.get("details")
-    counts = details if isinstance(details, dict) else {}
+    token, ending = event.token, event.details
     return Piece(
-        text=event.token.text,
-        logprob=event.token.logprob,
-        special=event.token.special,
-        bytes=_own_bytes(token),
-        top=[
-            (one.text, one.logprob or 0.0, _own_bytes(raw))
-            for one, raw in zip(event.top_tokens or [], top if isinstance(top, list) else [], strict=True)
-        ],
-        finish_reason=FINISH_REASONS[event.details.finish_reason.value] if event.details else None,
-        generated_tokens=event.details.generated_tokens if event.details else 0,
-        prompt_tokens=prompt_tokens or int(counts.get("input_length") or 0),
+        text=token.text,
+        logprob=token.logprob,
+        special=token.special,
+        bytes=token.own,
+        top=[one.likely for one in event.top_tokens or []],
+        finish_reason=FINISH_REASONS[ending.finish_reason] if ending else None,
+        generated_tokens=ending.generated_tokens if ending else 0,
+        prompt_tokens=prompt_tokens or (ending.input_length or 0 if ending else 0),
     )
 
 
@@ -296,22 +324,14 @@ def _scored(text: str, told: list[PrefillToken]) -> Scored:
     characters = codecs.getincrementaldecoder("utf-8")("replace")
     pieces = [
         Piece(
-            text=token.text if token.bytes is None else characters.decode(bytes(token.bytes)),
+            text=token.text if token.own is None else characters.decode(token.own),
             logprob=token.logprob,
-            bytes=None if token.bytes is None else bytes(token.bytes),
-            top=[
-                (one.text, one.logprob or 0.0, None if one.bytes is None else bytes(one.bytes))
-                for one in token.top_tokens
-            ],
+            bytes=token.own,
+            top=[one.likely for one in token.top_tokens],
         )
         for token in told[begins:]
     ]
     return Scored(pieces, prompt_tokens=len(told))
-
-
-def _own_bytes(token: object) -> bytes | None:
-    own = token.get("bytes") if isinstance(token, dict) else None
-    return None if own is None else bytes(own)
 
 
 @contextmanager

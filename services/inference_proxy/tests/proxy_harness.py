@@ -39,7 +39,7 @@ TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor 
 
 
 @dataclass
-class Elsewhere:
+class StubPeers:
     """Accounts, registry, rag_indexer and a TGI engine before answers that a test chooses; it keeps what is asked.
 
     Attributes:
@@ -299,12 +299,12 @@ def event(token: dict[str, Any], *, generated: str | None = None, tokens: int = 
 
 
 @dataclass
-class World:
+class Harness:
     """A running proxy, what it asks, and one test's two tenants."""
 
     space: Space
     url: str
-    elsewhere: Elsewhere
+    stubs: StubPeers
     publish: Any
     seen: Any
     keys_dir: Path = Path()
@@ -314,32 +314,32 @@ class World:
     def model(self, tenant: str = "", replica: str | None = None) -> str:
         """A tenant's model in production, held by the engine played here or by a named replica ('' for none)."""
         name = f"ft:{BASE}:acme::{new_id('')[:8]}"
-        url = self.elsewhere.url if replica is None else replica
-        held = self.elsewhere.held(*filter(None, [url]))
-        self.elsewhere.routes[name] = as_route(name, tenant or self.a, f"ad-{name[-8:]}", held)
+        url = self.stubs.url if replica is None else replica
+        held = self.stubs.held(*filter(None, [url]))
+        self.stubs.routes[name] = as_route(name, tenant or self.a, f"ad-{name[-8:]}", held)
         return name
 
     def candidate(self, tenant: str = "", *, held: bool = True) -> str:
         """A version of a tenant's model that is only tested yet, and whether a replica holds it."""
         name = self.model(tenant, None if held else "")
-        self.elsewhere.versions[name] = {**self.elsewhere.routes.pop(name), "state": "candidate"}
+        self.stubs.versions[name] = {**self.stubs.routes.pop(name), "state": "candidate"}
         return name
 
     def provider_model(self, url: str, price: dict[str, float] | None = None, **engine: Any) -> str:
         """A base model that the provider at `url` answers for."""
         name = f"far-{new_id('')[:8]}"
         asked = {"kind": "openai", "url": f"{url}/v1", "model": "their-name", **engine}
-        self.elsewhere.providers[name] = {"id": name, "engine": asked, "context_length": 4096, "price": price}
+        self.stubs.providers[name] = {"id": name, "engine": asked, "context_length": 4096, "price": price}
         return name
 
     def adapter(self, model: str) -> str:
-        return str(self.elsewhere.routes[model]["adapter_id"])
+        return str(self.stubs.routes[model]["adapter_id"])
 
     def key(self, tenant: str = "", role: str = "owner", scopes: tuple[str, ...] = ("*",), **limits: int) -> str:
         """An API key that accounts knows."""
         key = new_id("sk-")
         allowed = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, **limits}
-        self.elsewhere.keys[hash_key(key)] = {
+        self.stubs.keys[hash_key(key)] = {
             "tenant_id": tenant or self.a,
             "key_id": f"key_{key[-6:]}",
             "role": role,
@@ -370,8 +370,8 @@ class World:
 async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
     """One proxy for the tests of this module; each brings its own tenants."""
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    elsewhere = Elsewhere(space)
-    async with running(elsewhere.app()) as there:
+    stubs = StubPeers(space)
+    async with running(stubs.app()) as there:
         peers = dict.fromkeys(("accounts_url", "registry_url", "rag_indexer_url"), there)
         keys_dir = tmp_path_factory.mktemp("providers")
         more = {"key_cache_seconds": 3600, "inference_keys_dir": keys_dir, **peers}
@@ -381,13 +381,13 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
             space.publisher("registry") as publish,
             space.probe("chats", "feedback") as seen,
         ):
-            shared = {"space": space, "url": url, "elsewhere": elsewhere, "publish": publish, "seen": seen}
+            shared = {"space": space, "url": url, "stubs": stubs, "publish": publish, "seen": seen}
             yield {**shared, "there": there, "keys_dir": keys_dir}
 
 
 @pytest.fixture
-def world(shared: dict[str, Any]) -> World:
+def harness(shared: dict[str, Any]) -> Harness:
     """The shared proxy; what it asks forgot what earlier tests taught it."""
-    fresh = Elsewhere(shared["space"], url=shared["there"])
-    shared["elsewhere"].__dict__.update(fresh.__dict__)
-    return World(**{name: value for name, value in shared.items() if name != "there"})
+    fresh = StubPeers(shared["space"], url=shared["there"])
+    shared["stubs"].__dict__.update(fresh.__dict__)
+    return Harness(**{name: value for name, value in shared.items() if name != "there"})
