@@ -16,7 +16,7 @@ from annotated_types import MaxLen
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from fastapi import FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from chassis.clock import utc_now
@@ -48,10 +48,11 @@ def test_every_artifact_has_a_schema_and_an_example() -> None:
 @pytest.mark.parametrize("path", ARTIFACT_EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_examples_of_artifacts_match_the_committed_schema_and_come_back_whole(path: Path) -> None:
     text = path.read_text()
-    artifact = ARTIFACTS[path.parent.name].model_validate_json(text)
-    assert artifact.model_dump(mode="json", exclude_unset=True) == json.loads(text)
+    contract: TypeAdapter[Any] = TypeAdapter(ARTIFACTS[path.parent.name])
+    artifact = contract.validate_json(text)
+    assert contract.dump_python(artifact, mode="json", exclude_unset=True) == json.loads(text)
     committed = json.loads((ROOT / f"json/artifacts/{path.parent.name}.schema.json").read_text())
-    jsonschema.validate(artifact.model_dump(mode="json"), committed)
+    jsonschema.validate(contract.dump_python(artifact, mode="json"), committed)
 
 
 def test_every_event_has_an_example() -> None:

@@ -25,9 +25,10 @@ def intents(counts: dict[str, int]) -> list[Row]:
 def test_chat_lines_are_read() -> None:
     line = {
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "荷物は"}, {"type": "text", "text": "どこ?"}]},
-            {"role": "assistant", "content": "配送中"},
-        ]
+            {"role": "user", "content": "荷物はどこ?", "name": "of a later release"},
+            {"role": "assistant", "content": "配送中", "weight": True},
+        ],
+        "tags": [],
     }
     [found] = parse_rows((json.dumps(line, ensure_ascii=False) + "\n\n").encode(), "heldout.jsonl")
     assert (found.index, found.reference, found.messages) == (
@@ -63,6 +64,7 @@ def test_an_answer_of_weight_0_is_no_reference() -> None:
         '{"messages": []}',
         '{"messages": [{"role": "assistant", "content": "x"}]}',
         '{"messages": [1, 2]}',
+        '{"messages": [{"role": "user", "content": [{"type": "text"}]}, {"role": "assistant", "content": "y"}]}',
         '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
     ],
 )

@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from ingest.parse_job import (
-    DatasetFile,
     DocumentFile,
     KeptFile,
     ParseJob,
@@ -21,6 +20,7 @@ from ingest.parse_job import (
     write_result,
 )
 from schemas import RowCounts
+from schemas.artifacts import DatasetFacts
 
 JOB = ParseJob(
     filename="返品.xlsx",
@@ -36,7 +36,7 @@ JOB = ParseJob(
     seconds=120,
     max_file_bytes=2**29,
 )
-DATASET = DatasetFile(
+DATASET = DatasetFacts(
     format="CSV",
     task="generation",
     labels=0,

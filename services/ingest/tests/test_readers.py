@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from ingest.cleaning import answer_of
-from ingest.readers import BadRows, FormatError, Parsed, Row, Source, parse
+from ingest.readers import BadRows, FormatError, Parsed, Source, parse
 from ingest.readers.json_lines import check_jsonl
+from schemas.artifacts import ChatRow
 
 
 def chat(question: str, answer: str = "yes") -> str:
@@ -52,7 +53,7 @@ def table(*rows: Sequence[str], delimiter: str = ",") -> str:
     return written.getvalue()
 
 
-def said(row: Row) -> list[str]:
+def said(row: ChatRow) -> list[str]:
     return [message["content"] for message in row["messages"]]
 
 

@@ -29,7 +29,7 @@ from chassis.private_folders import HELD
 from ingest import worker as worker_module
 from ingest.domain import Dataset, File
 from ingest.parse import out_of_bounds
-from ingest.parse_job import DatasetFile, ParseJob, read_result, write_job
+from ingest.parse_job import ParseJob, read_result, write_job
 from ingest.publishing import Publish
 from ingest.settings import Settings
 from ingest.store import TO_PARSE, Files, StoredElsewhere, Uses, dataset_id_of
@@ -37,6 +37,7 @@ from ingest.use_cases import Upload, Uploads
 from ingest.worker import Reading, policy
 from runtime import Service
 from schemas import LabelsPublished, ObjectRef, Purpose
+from schemas.artifacts import DatasetFacts
 from stores.mongo import PyMongoError
 from stores.orphans import FOUND, OrphanSweep
 from testkit import Space, eventually
@@ -675,7 +676,7 @@ async def test_a_workbook_of_dates_that_no_calendar_has_has_nothing_printed(tmp_
     printed, _ = await parser.communicate()
     assert (parser.returncode, printed) == (0, b"")
     result = read_result(tmp_path)
-    assert isinstance(result, DatasetFile)
+    assert isinstance(result, DatasetFacts)
     assert result.note == "Not read, in so many rows: 'at' (60)."
 
 

@@ -21,8 +21,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "an answer of weight 0 is a reference",
         "evaluator:_parse_row",
-        "learned = [place for place in answers if weights[place] != 0]",
-        "learned = answers",
+        "if is_learned(one) and place > 0]",
+        "if one['role'] == 'assistant' and place > 0]",
         "services/evaluator/tests/test_rows.py",
     ),
     bug(

@@ -1,6 +1,4 @@
-"""What services hand each other as files: base-model folders, adapters, arms and what was held out."""
-
-from pydantic import BaseModel
+"""What services hand each other as files: base-model folders, datasets, adapters, arms and what was held out."""
 
 from schemas.artifacts.adapter import (
     ADAPTER_CONFIG,
@@ -23,6 +21,17 @@ from schemas.artifacts.arm import (
     arm_id_of,
 )
 from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec, digest_of
+from schemas.artifacts.dataset import (
+    CARD,
+    SPLITS,
+    DatasetFacts,
+    DatasetManifest,
+    DatasetParts,
+    DatasetSource,
+    Split,
+    SplitShares,
+    rows_file,
+)
 from schemas.artifacts.fingerprint import FINGERPRINT_TOLERANCE, LEAST_CHANGE, Fingerprint, Probe
 from schemas.artifacts.heldout import (
     HELDOUT,
@@ -34,8 +43,19 @@ from schemas.artifacts.heldout import (
 )
 from schemas.artifacts.price import Price
 from schemas.artifacts.provider_model import PROVIDER_FILE, Provider, ProviderModelSpec
+from schemas.artifacts.rows import (
+    BadRow,
+    ChatMessage,
+    ChatRole,
+    ChatRow,
+    TextRow,
+    is_learned,
+    read_chat_row,
+    read_text_row,
+    write_row,
+)
 
-ARTIFACTS: dict[str, type[BaseModel]] = {
+ARTIFACTS: dict[str, type] = {
     "base-model": BaseModelSpec,
     "provider-model": ProviderModelSpec,
     "adapter-manifest": AdapterManifest,
@@ -43,6 +63,9 @@ ARTIFACTS: dict[str, type[BaseModel]] = {
     "arm-manifest": ArmManifest,
     "arm-fingerprint": ArmFingerprint,
     "heldout-text": HeldoutText,
+    "dataset-manifest": DatasetManifest,
+    "chat-row": ChatRow,
+    "text-row": TextRow,
 }
 """Every artifact whose schema is exported, by the name of that file."""
 
@@ -55,6 +78,7 @@ __all__ = [
     "ARM_TOLERANCE",
     "ARTIFACTS",
     "BASE_FILE",
+    "CARD",
     "FINGERPRINT",
     "FINGERPRINT_TOLERANCE",
     "HELDOUT",
@@ -63,12 +87,21 @@ __all__ = [
     "MOST_DOCUMENTS",
     "MOST_WINDOWS",
     "PROVIDER_FILE",
+    "SPLITS",
     "AdapterManifest",
     "ArmFingerprint",
     "ArmKind",
     "ArmManifest",
     "ArmProbe",
+    "BadRow",
     "BaseModelSpec",
+    "ChatMessage",
+    "ChatRole",
+    "ChatRow",
+    "DatasetFacts",
+    "DatasetManifest",
+    "DatasetParts",
+    "DatasetSource",
     "EmbedderFacts",
     "Fingerprint",
     "HeldoutDocument",
@@ -78,7 +111,15 @@ __all__ = [
     "Probe",
     "Provider",
     "ProviderModelSpec",
+    "Split",
+    "SplitShares",
+    "TextRow",
     "adapter_id_of",
     "arm_id_of",
     "digest_of",
+    "is_learned",
+    "read_chat_row",
+    "read_text_row",
+    "rows_file",
+    "write_row",
 ]

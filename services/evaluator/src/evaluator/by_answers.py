@@ -18,12 +18,12 @@ from evaluator.metrics.metric import within
 from evaluator.prompts import choose_examples, example_text, few_shot, zero_shot
 from evaluator.proxy import NotServed, NotThere, Proxy, RowRefused
 from evaluator.report import Report, build_report, counted_rows
-from evaluator.rows import Message, Row, sample
+from evaluator.rows import Row, sample
 from evaluator.settings import Settings
 from evaluator.store import Answer, Answers, Artifacts, Evaluations
 from evaluator.suites import Suite
 from schemas import Task
-from schemas.artifacts import BaseModelSpec
+from schemas.artifacts import BaseModelSpec, ChatMessage
 from schemas.http.registry import ModelRoute
 
 log = structlog.get_logger()
@@ -192,7 +192,7 @@ class ByAnswers:
         await self._asking.one_then_all(evaluation, [partial(ask, row) for row in rows])
 
     async def _answer(
-        self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[Message], plan: Plan
+        self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[ChatMessage], plan: Plan
     ) -> Answer:
         asked = answerer_of(evaluation, system, plan.arm)
         try:
@@ -205,7 +205,7 @@ class ByAnswers:
         return Answer(system=system, row=row.index, seconds=seconds, **given.model_dump(exclude={"adapter_id"}))
 
     async def _answer_of_arm(
-        self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[Message], plan: Plan
+        self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[ChatMessage], plan: Plan
     ) -> Answer:
         """As `_answer`, of the arm beside which an adapter is tested: no row is left out because of it.
 

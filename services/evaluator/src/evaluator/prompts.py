@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from evaluator.rows import Message, Row, shuffled
+from evaluator.rows import Row, shuffled
+from schemas.artifacts import ChatMessage
 
 EXAMPLES_OF_A_CLASS = 2
 GENERATION_EXAMPLES = 4
@@ -50,18 +51,20 @@ def example_text(row: Row) -> str:
     return "\n".join([*(turn["content"] for turn in row.turns), row.reference])
 
 
-def zero_shot(row: Row) -> list[Message]:
+def zero_shot(row: Row) -> list[ChatMessage]:
     """The row's own messages."""
     return list(row.messages)
 
 
-def few_shot(row: Row, examples: Sequence[Row]) -> list[Message]:
+def few_shot(row: Row, examples: Sequence[Row]) -> list[ChatMessage]:
     """The row after the examples, as earlier turns of the conversation.
 
     Nothing before the row's own turns depends on the row (where all rows share a system message), so an engine that
     caches prompt prefixes reads the examples once.
     """
-    shown = [
-        turn for example in examples for turn in (*example.turns, {"role": "assistant", "content": example.reference})
-    ]
+    shown = [turn for example in examples for turn in (*example.turns, _answer(example))]
     return [*row.system, *shown, *row.turns]
+
+
+def _answer(row: Row) -> ChatMessage:
+    return {"role": "assistant", "content": row.reference}

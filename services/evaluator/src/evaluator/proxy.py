@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from chassis.errors import Invalid, NotFound, RateLimited, SartorError, TooLarge, Transient, Unprocessable
 from chassis.peers import Peer, Unreachable
-from evaluator.rows import Message
+from schemas.artifacts import ChatMessage
 from schemas.http.inference_proxy import UNSUPPORTED, EvaluationAnswer, TextScore, TokenCount
 
 TRIES = 3
@@ -61,7 +61,7 @@ class Proxy:
         self._deadline = answer_seconds
 
     async def answer(
-        self, tenant_id: str, model: str, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str]
+        self, tenant_id: str, model: str, messages: Sequence[ChatMessage], *, max_tokens: int, stop: Sequence[str]
     ) -> tuple[EvaluationAnswer, float]:
         """The greedy answer of a base model, or of a version of one of the tenant's models; and its seconds.
 

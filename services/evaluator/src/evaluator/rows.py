@@ -7,12 +7,10 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from chassis.errors import Invalid
 from evaluator.words import normalise
-
-Message = dict[str, str]
+from schemas.artifacts import BadRow, ChatMessage, is_learned, read_chat_row
 
 
 @dataclass(frozen=True)
@@ -28,17 +26,17 @@ class Row:
     """
 
     index: int
-    messages: tuple[Message, ...]
+    messages: tuple[ChatMessage, ...]
     reference: str
     taught: bool = True
 
     @property
-    def system(self) -> list[Message]:
+    def system(self) -> list[ChatMessage]:
         """Its system messages."""
         return [message for message in self.messages if message["role"] == "system"]
 
     @property
-    def turns(self) -> list[Message]:
+    def turns(self) -> list[ChatMessage]:
         """Its other messages."""
         return [message for message in self.messages if message["role"] != "system"]
 
@@ -49,7 +47,7 @@ class Row:
 
 
 def parse_rows(data: bytes, name: str) -> list[Row]:
-    """Read chat JSONL, each line `{"messages": [..., {"role": "assistant", "content": ...}]}`.
+    """Read chat JSONL.
 
     Args:
         data: the file.
@@ -67,24 +65,15 @@ def parse_rows(data: bytes, name: str) -> list[Row]:
 
 def _parse_row(line: str, index: int, where: str) -> Row:
     try:
-        given = json.loads(line)["messages"]
-        messages = [{"role": str(one["role"]), "content": _text(one["content"])} for one in given]
-        weights = [one.get("weight", 1) for one in given]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Invalid(f"{where}: not a chat row ({type(error).__name__}: {error}).", code="bad_row") from error
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        given = read_chat_row(line)["messages"]
+    except BadRow as error:
+        raise Invalid(f"{where}: not a chat row ({error}).", code="bad_row") from error
+    if len(given) < 2 or given[-1]["role"] != "assistant":
         raise Invalid(f"{where}: the last message must be the assistant's, after at least one other.", code="bad_row")
-    answers = [place for place, one in enumerate(messages) if one["role"] == "assistant" and place > 0]
-    learned = [place for place in answers if weights[place] != 0]
-    last = (learned or answers)[-1]
-    return Row(index, tuple(messages[:last]), messages[last]["content"], taught=bool(learned))
-
-
-def _text(content: Any) -> str:
-    """The text of a message, given as a string or as OpenAI's list of parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content)
+    learned = [place for place, one in enumerate(given) if is_learned(one) and place > 0]
+    last = learned[-1] if learned else len(given) - 1
+    asked: list[ChatMessage] = [{"role": one["role"], "content": one["content"]} for one in given[:last]]
+    return Row(index, tuple(asked), given[last]["content"], taught=bool(learned))
 
 
 def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:

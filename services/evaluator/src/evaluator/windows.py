@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from chassis.errors import Invalid
-from schemas.artifacts import HeldoutText
+from schemas.artifacts import HeldoutText, read_text_row
 
 T = TypeVar("T")
 
@@ -90,9 +89,9 @@ def _lines(data: bytes, heldout: HeldoutText) -> dict[int, bytes]:
 
 def _text(lines: Mapping[int, bytes], line: int, *, rows: bool) -> str:
     try:
-        text = lines[line].decode("utf-8")
-        return str(json.loads(text)["text"] if rows else text).strip()
-    except (ValueError, KeyError, TypeError) as error:
+        text = read_text_row(lines[line])["text"] if rows else lines[line].decode("utf-8")
+        return text.strip()
+    except (ValueError, KeyError) as error:
         raise _not_there(line) from error
 
 

@@ -71,8 +71,8 @@ def dataset_view(dataset: Dataset) -> dict[str, Any]:
         "task": prepared.dataset.task,
         "labels": prepared.labels,
         "rows": prepared.rows.model_dump(),
-        "system": dataset.manifest["result"].get("system", ""),
-        "manifest": dataset.manifest,
+        "system": dataset.system,
+        "manifest": dataset.manifest.model_dump(),
         "card": dataset.card,
     }
 

@@ -9,13 +9,10 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ingest.grouping import groups_of, question_key
-from ingest.readers.parsed import Row
 from schemas import Task
-
-Part = Literal["train", "validation", "heldout"]
+from schemas.artifacts import ChatRow, Split, is_learned
 
 LONGEST_LABEL = 60
 MOST_LABELS = 200
@@ -41,9 +38,9 @@ class Splits:
         labels: answer -> rows, for a classification; empty otherwise.
     """
 
-    train: list[Row]
-    validation: list[Row]
-    heldout: list[Row]
+    train: list[ChatRow]
+    validation: list[ChatRow]
+    heldout: list[ChatRow]
     duplicates: int
     teach_nothing: int
     task: Task
@@ -64,32 +61,31 @@ class Splits:
         return first.pop() if len(first) == 1 else ""
 
 
-def clean(row: Row) -> Row:
+def clean(row: ChatRow) -> ChatRow:
     """Unicode NFC, one kind of line end, no blanks around a content."""
-    return {
-        "messages": [
-            {**message, "content": unicodedata.normalize("NFC", message["content"].replace("\r\n", "\n")).strip()}
-            for message in row["messages"]
-        ]
-    }
+    return {"messages": [{**message, "content": _clean(message["content"])} for message in row["messages"]]}
 
 
-def answer_of(row: Row) -> str:
+def _clean(text: str) -> str:
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
+
+
+def answer_of(row: ChatRow) -> str:
     """The answer to learn: the last message."""
-    return str(row["messages"][-1]["content"])
+    return row["messages"][-1]["content"]
 
 
-def teaches(row: Row) -> bool:
+def teaches(row: ChatRow) -> bool:
     """Whether an answer in it is learned."""
-    return any(message["role"] == "assistant" and message.get("weight") != 0 for message in row["messages"])
+    return any(map(is_learned, row["messages"]))
 
 
-def is_reference(row: Row) -> bool:
+def is_reference(row: ChatRow) -> bool:
     """Whether its last answer is one to compare answers with: its sender did not say that it is not to be learned."""
-    return bool(row["messages"][-1].get("weight") != 0)
+    return is_learned(row["messages"][-1])
 
 
-def task_of(rows: list[Row]) -> Task:
+def task_of(rows: list[ChatRow]) -> Task:
     """Classification where few short answers repeat: at least three rows each on average, none over 60 characters."""
     answers = {answer_of(row) for row in rows}
     short = all(len(answer) <= LONGEST_LABEL and "\n" not in answer for answer in answers)
@@ -98,7 +94,7 @@ def task_of(rows: list[Row]) -> Task:
 
 
 def split(
-    rows: Sequence[Row], *, unread: Sequence[str] = (), validation_share: float, heldout_share: float, seed: str
+    rows: Sequence[ChatRow], *, unread: Sequence[str] = (), validation_share: float, heldout_share: float, seed: str
 ) -> Splits:
     """Clean rows, drop exact duplicates and split the rest, alike whenever the rows and the seed are the same.
 
@@ -113,13 +109,13 @@ def split(
         heldout_share: of the rows, about.
         seed: of the order in which rows are dealt.
     """
-    unique: dict[bytes, Row] = {}
+    unique: dict[bytes, ChatRow] = {}
     for row, beside in zip(map(clean, rows), unread or [""] * len(rows), strict=True):
         unique.setdefault(hashlib.sha256(f"{_spelled(row)}\n{beside}".encode()).digest(), row)
     kept = [row for row in unique.values() if teaches(row)]
     task = task_of(kept)
-    strata: dict[str, list[list[Row]]] = defaultdict(list)
-    parts: dict[Part, list[Row]] = {"train": [], "validation": [], "heldout": []}
+    strata: dict[str, list[list[ChatRow]]] = defaultdict(list)
+    parts: dict[Split, list[ChatRow]] = {"train": [], "validation": [], "heldout": []}
     for group in groups_of(kept):
         if all(map(is_reference, group)):
             strata[_most_common_answer(group) if task == "classification" else ""].append(group)
@@ -143,11 +139,11 @@ def split(
     )
 
 
-Wanted = dict[Part, int]
+Wanted = dict[Split, int]
 
 
 def _wanted(
-    strata: dict[str, list[list[Row]]], validation_share: float, heldout_share: float, seed: str
+    strata: dict[str, list[list[ChatRow]]], validation_share: float, heldout_share: float, seed: str
 ) -> dict[str, Wanted]:
     """How many rows of each stratum are wanted for what; small ones give one, most of them to be held out."""
     sizes = {stratum: sum(map(len, groups)) for stratum, groups in strata.items() if len(groups) >= 3}
@@ -169,11 +165,11 @@ def _share(rows: int, share: float) -> int:
     return max(1, round(rows * share)) if share else 0
 
 
-def _deal(groups: list[list[Row]], wanted: Wanted, seed: str) -> list[tuple[Part, list[Row]]]:
+def _deal(groups: list[list[ChatRow]], wanted: Wanted, seed: str) -> list[tuple[Split, list[ChatRow]]]:
     """Each group with its part: as many rows as wanted, or the smallest group, while two thirds are learned."""
     order = sorted(groups, key=lambda group: _order(seed, min(map(question_key, group))))
     may_go = sum(map(len, groups)) // 3
-    dealt: dict[int, Part] = {}
+    dealt: dict[int, Split] = {}
     for part, rows in wanted.items():
         left = [place for place in range(len(order)) if place not in dealt]
         room = max(rows, min(len(order[place]) for place in left)) if rows else 0
@@ -185,7 +181,7 @@ def _deal(groups: list[list[Row]], wanted: Wanted, seed: str) -> list[tuple[Part
     return [(dealt.get(place, "train"), group) for place, group in enumerate(order)]
 
 
-def _most_common_answer(group: list[Row]) -> str:
+def _most_common_answer(group: list[ChatRow]) -> str:
     counts = Counter(map(answer_of, group))
     return min(counts, key=lambda answer: (-counts[answer], answer))
 
@@ -194,7 +190,7 @@ def _order(seed: str, text: str) -> str:
     return hashlib.sha256(f"{seed}\x1f{text}".encode()).hexdigest()
 
 
-def japanese_share(rows: list[Row]) -> float:
+def japanese_share(rows: list[ChatRow]) -> float:
     """Share of rows with kana or kanji in them."""
     with_japanese = sum(any(JAPANESE.search(message["content"]) for message in row["messages"]) for row in rows)
     return with_japanese / len(rows) if rows else 0.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.errors import Invalid
 from chassis.text import quoted
@@ -22,6 +22,7 @@ from schemas import (
     Purpose,
     RowCounts,
 )
+from schemas.artifacts import DatasetManifest
 
 State = Literal["uploaded", "processed", "error", "deleted"]
 PURPOSES: tuple[Purpose, ...] = ("fine-tune", "user_data", "assistants", "evals", "batch", "vision")
@@ -194,6 +195,12 @@ class File(Aggregate):
         )
 
 
+class Erased(BaseModel):
+    """Nothing is left of what was said here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class Dataset(Aggregate):
     """A dataset version: complete, immutable, named by what it was made from.
 
@@ -205,12 +212,17 @@ class Dataset(Aggregate):
     owner: str = ""
     prepared: DatasetPrepared
     card: str
-    manifest: dict[str, Any]
+    manifest: DatasetManifest | Erased
 
     @property
     def rows(self) -> RowCounts:
         """Rows in each split."""
         return self.prepared.rows
+
+    @property
+    def system(self) -> str:
+        """The system message that every row begins with; empty where they differ."""
+        return "" if isinstance(self.manifest, Erased) else self.manifest.result.system
 
     def outlive_file(self) -> None:
         """Its file is deleted: it stays for those alone that rest on it."""
@@ -221,7 +233,7 @@ class Dataset(Aggregate):
         """Its file is deleted and nothing rests on it: its rows are about to go, and what was said of them goes."""
         if self.state != "kept":
             return
-        self.state, self.card, self.manifest = "deleted", "", {}
+        self.state, self.card, self.manifest = "deleted", "", Erased()
         self.record(
             DatasetDeleted(
                 tenant_id=self.tenant_id,

@@ -6,15 +6,15 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ingest.readers.parsed import Row
+from schemas.artifacts import ChatRow
 
 
-def question_key(row: Row) -> str:
+def question_key(row: ChatRow) -> str:
     """A digest of what a row asks, folded so that trivial variants meet in one split."""
     return list(_beginnings(row))[-2].hex()
 
 
-def groups_of(rows: list[Row]) -> list[list[Row]]:
+def groups_of(rows: list[ChatRow]) -> list[list[ChatRow]]:
     """The rows in groups; each row is in one.
 
     Two rows are in one group if they ask the same, or if one begins with all of the other, its answer included, or if
@@ -38,13 +38,13 @@ def groups_of(rows: list[Row]) -> list[list[Row]]:
         for beginning in list(_beginnings(row))[:-1]:
             if beginning in whole:
                 parent[root(index)] = root(whole[beginning])
-    groups: dict[int, list[Row]] = defaultdict(list)
+    groups: dict[int, list[ChatRow]] = defaultdict(list)
     for index, row in enumerate(rows):
         groups[root(index)].append(row)
     return list(groups.values())
 
 
-def _beginnings(row: Row) -> Iterator[bytes]:
+def _beginnings(row: ChatRow) -> Iterator[bytes]:
     """A digest of nothing, of the first message, of the first two, and so on to the whole conversation."""
     digest = hashlib.sha256()
     yield digest.digest()[:16]

@@ -7,10 +7,10 @@ PARENT.
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from chassis.children import die_with_parent
@@ -18,7 +18,6 @@ from chassis.exhaustion import Exhausted, exhaustion_named
 from ingest.card import write_card
 from ingest.cleaning import Splits, split
 from ingest.parse_job import (
-    DatasetFile,
     DocumentFile,
     KeptFile,
     ParseJob,
@@ -29,8 +28,9 @@ from ingest.parse_job import (
     write_fault,
     write_result,
 )
-from ingest.readers import FormatError, Parsed, Row, Source, check_kept, parse
+from ingest.readers import FormatError, Parsed, Source, check_kept, parse
 from schemas import RowCounts
+from schemas.artifacts import CARD, SPLITS, ChatRow, DatasetFacts, TextRow, rows_file, write_row
 
 KEPT_AS_IS = ("evals", "batch")
 SHORT_ROW_BYTES = 2800
@@ -100,8 +100,8 @@ def work(folder: Path, job: ParseJob) -> ParseResult:
     if parsed.kind == "unlabelled":
         if job.purpose == "fine-tune":
             raise FormatError("no_answers", "the rows have no answers to learn. Add them, or upload as 'user_data'.")
-        _write_rows(folder / "records.jsonl", parsed.rows)
-        return UnlabelledFile(rows=len(parsed.rows), note=_note(parsed.left_out, parsed.unread_note()))
+        _write_rows(folder / "records.jsonl", parsed.texts)
+        return UnlabelledFile(rows=len(parsed.texts), note=_note(parsed.left_out, parsed.unread_note()))
     return _dataset(folder, job, parsed)
 
 
@@ -111,7 +111,7 @@ def _document(folder: Path, job: ParseJob, parsed: Parsed) -> DocumentFile:
     return DocumentFile(title=next(headings, "")[:200] or job.filename)
 
 
-def _dataset(folder: Path, job: ParseJob, parsed: Parsed) -> DatasetFile:
+def _dataset(folder: Path, job: ParseJob, parsed: Parsed) -> DatasetFacts:
     splits = split(
         parsed.rows,
         unread=parsed.unread,
@@ -120,10 +120,10 @@ def _dataset(folder: Path, job: ParseJob, parsed: Parsed) -> DatasetFile:
         seed=job.seed,
     )
     _check_rows(splits, job)
-    for name in ("train", "validation", "heldout"):
-        _write_rows(folder / f"{name}.jsonl", getattr(splits, name))
-    (folder / "card.md").write_text(write_card(job, parsed.format, splits))
-    return DatasetFile(
+    for name in SPLITS:
+        _write_rows(folder / rows_file(name), getattr(splits, name))
+    (folder / CARD).write_text(write_card(job, parsed.format, splits))
+    return DatasetFacts(
         format=parsed.format,
         task=splits.task,
         labels=len(splits.labels),
@@ -171,10 +171,9 @@ def _note(*sentences: str | None) -> str | None:
     return " ".join(sentence for sentence in sentences if sentence) or None
 
 
-def _write_rows(path: Path, rows: list[Row]) -> None:
-    encode = json.JSONEncoder(ensure_ascii=False).encode
+def _write_rows(path: Path, rows: Iterable[ChatRow | TextRow]) -> None:
     with path.open("w") as file:
-        file.writelines(f"{encode(row)}\n" for row in rows)
+        file.writelines(f"{write_row(row)}\n" for row in rows)
 
 
 if __name__ == "__main__":

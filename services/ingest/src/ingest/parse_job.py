@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ingest.readers import BadRows
-from schemas import Purpose, RowCounts, Task
+from schemas import Purpose
+from schemas.artifacts import DatasetFacts
 
 MOST_ERRORS, MOST_FRAMES = 4, 6
 """Of a fault: errors that caused one another, and for each the innermost places in the code."""
@@ -80,20 +81,6 @@ class UnlabelledFile(_Message):
     note: str | None
 
 
-class DatasetFile(_Message):
-    """Its rows became a dataset: `train.jsonl`, `validation.jsonl`, `heldout.jsonl` and `card.md`."""
-
-    kind: Literal["dataset"] = "dataset"
-    format: str
-    task: Task
-    labels: int
-    system: str
-    duplicates: int
-    teach_nothing: int
-    rows: RowCounts
-    note: str | None
-
-
 class Fault(_Message):
     """Why a parser ended without a result, in words of the code alone: what errors say may quote the file.
 
@@ -104,7 +91,8 @@ class Fault(_Message):
     errors: list[str]
 
 
-ParseResult = RejectedFile | KeptFile | DocumentFile | UnlabelledFile | DatasetFile
+ParseResult = RejectedFile | KeptFile | DocumentFile | UnlabelledFile | DatasetFacts
+"""Of a dataset the facts stand in its manifest as they are here; its files of rows and its card lie in the folder."""
 
 _result: TypeAdapter[ParseResult] = TypeAdapter(Annotated[ParseResult, Field(discriminator="kind")])
 

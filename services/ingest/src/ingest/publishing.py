@@ -11,7 +11,6 @@ from chassis.crash import crash_point
 from chassis.ids import now
 from ingest.domain import Dataset, File, Rejection
 from ingest.parse_job import (
-    DatasetFile,
     DocumentFile,
     KeptFile,
     ParseJob,
@@ -23,10 +22,21 @@ from ingest.settings import Settings
 from ingest.store import Files, dataset_id_of
 from ingest.texts import document_key, records_key
 from schemas import FEWEST_TRAINING_ROWS, DatasetPrepared, DatasetRef, ObjectRef
+from schemas.artifacts import (
+    CARD,
+    MANIFEST,
+    SPLITS,
+    DatasetFacts,
+    DatasetManifest,
+    DatasetParts,
+    DatasetSource,
+    Split,
+    SplitShares,
+    rows_file,
+)
 from stores.objects import Objects
 
 SPLIT_SEED = "sartor-1"
-PARTS = ("train", "validation", "heldout")
 
 
 class Publish:
@@ -62,47 +72,46 @@ class Publish:
             case UnlabelledFile(rows=rows, note=note):
                 records = await put_file(records_key(file), folder / "records.jsonl")
                 await write(file, lambda it: it.needs_labels(records, rows, note))
-            case DatasetFile(note=note):
+            case DatasetFacts(note=note):
                 dataset = await self._files.add_dataset(await self._dataset(file, folder, result))
                 crash_point("ingest.dataset_saved")
                 await write(file, lambda it: it.became_dataset(dataset, note))
 
-    async def _dataset(self, file: File, folder: Path, result: DatasetFile) -> Dataset:
+    async def _dataset(self, file: File, folder: Path, result: DatasetFacts) -> Dataset:
         """Write the parts, the manifest last, into a folder that their bytes name: other bytes replace none of them."""
         dataset_id = dataset_id_of(file)
         version = await asyncio.to_thread(_version_of, folder, result)
         prefix = f"tenants/{file.tenant_id}/datasets/{dataset_id}/{version}"
         objects = self._objects
-        parts: dict[str, ObjectRef] = {}
-        for name in PARTS:
-            parts[name] = await objects.put_file(f"{prefix}/{name}.jsonl", folder / f"{name}.jsonl")
-        card = await objects.put_file(f"{prefix}/card.md", folder / "card.md", "text/markdown")
+        rows: dict[Split, ObjectRef] = {}
+        for split in SPLITS:
+            rows[split] = await objects.put_file(f"{prefix}/{rows_file(split)}", folder / rows_file(split))
+        card = await objects.put_file(f"{prefix}/{CARD}", folder / CARD, "text/markdown")
         crash_point("ingest.parts_stored")
-        manifest = {
-            "dataset_id": dataset_id,
-            "source": {"file_id": file.id, "project_id": file.project_id, "sha256": file.object.sha256},
-            "created_at": file.created_at,
-            "seed": SPLIT_SEED,
-            "shares": {
-                "validation": self._settings.ingest_validation_share,
-                "heldout": self._settings.ingest_heldout_share,
-            },
-            "result": result.model_dump(),
-            "parts": {name: ref.model_dump() for name, ref in {**parts, "card": card}.items()},
-        }
-        body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
-        reference = await objects.put_bytes(f"{prefix}/manifest.json", body, "application/json")
+        manifest = DatasetManifest(
+            dataset_id=dataset_id,
+            source=DatasetSource(file_id=file.id, project_id=file.project_id, sha256=file.object.sha256),
+            created_at=file.created_at,
+            seed=SPLIT_SEED,
+            shares=SplitShares(
+                validation=self._settings.ingest_validation_share, heldout=self._settings.ingest_heldout_share
+            ),
+            result=result,
+            parts=DatasetParts(**rows, card=card),
+        )
+        body = json.dumps(manifest.model_dump(), sort_keys=True, ensure_ascii=False).encode()
+        reference = await objects.put_bytes(f"{prefix}/{MANIFEST}", body, "application/json")
         crash_point("ingest.manifest_stored")
         return Dataset(
             id=dataset_id,
             tenant_id=file.tenant_id,
             created_at=now(),
-            card=(folder / "card.md").read_text(),
+            card=(folder / CARD).read_text(),
             manifest=manifest,
             owner=file.owner,
             prepared=DatasetPrepared(
                 tenant_id=file.tenant_id,
-                dataset=DatasetRef(dataset_id=dataset_id, task=result.task, manifest=reference, **parts),
+                dataset=DatasetRef(dataset_id=dataset_id, task=result.task, manifest=reference, **rows),
                 file_id=file.id,
                 project_id=file.project_id,
                 owner=file.owner,
@@ -131,9 +140,9 @@ def job_of(file: File, settings: Settings) -> ParseJob:
     )
 
 
-def _version_of(folder: Path, result: DatasetFile) -> str:
+def _version_of(folder: Path, result: DatasetFacts) -> str:
     digest = hashlib.sha256(json.dumps(result.model_dump(), sort_keys=True).encode())
-    for name in (*(f"{part}.jsonl" for part in PARTS), "card.md"):
+    for name in (*map(rows_file, SPLITS), CARD):
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

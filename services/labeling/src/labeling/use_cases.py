@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -18,6 +16,7 @@ from chassis.ids import derived_id, new_id, now
 from labeling.domain import Project, Task
 from labeling.store import Labels
 from schemas import FeedbackDeleted, FeedbackRecorded, FileDeleted, LabelingRequested, ObjectRef
+from schemas.artifacts import ChatMessage, ChatRow, read_text_row, write_row
 from stores.objects import Objects
 
 log = structlog.get_logger()
@@ -116,13 +115,13 @@ class Projects:
         async with aclosing(self._objects.stream(records)) as chunks:
             async for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
-                texts = [str(json.loads(line)["text"]) for line in lines[:left]]
+                texts = [read_text_row(line)["text"] for line in lines[:left]]
                 left -= len(texts)
                 yield texts
                 if left == 0:
                     return
         if rest:
-            yield [str(json.loads(rest)["text"])]
+            yield [read_text_row(rest)["text"]]
 
     async def _let_go_if_deleted(self, project: Project) -> bool:
         """Remove the tasks that were added to a project while it, or its file, was deleted, by whichever attempt.
@@ -215,7 +214,7 @@ class Projects:
         await self._labels.reopen_unfit(project)
         tasks = await self._labels.answered(project)
         project.expect_answers(len(tasks))
-        body = "\n".join(json.dumps(_row(project, task), ensure_ascii=False) for task in tasks).encode()
+        body = "\n".join(write_row(_row(project, task)) for task in tasks).encode()
         sha256 = hashlib.sha256(body).hexdigest()
         if sha256 == project.published_sha256:
             return project
@@ -237,8 +236,9 @@ class Projects:
         await self._labels.forget_feedback(event)
 
 
-def _row(project: Project, task: Task) -> dict[str, Any]:
-    system = [{"role": "system", "content": project.instructions}] if project.instructions else []
+def _row(project: Project, task: Task) -> ChatRow:
+    assert task.answer is not None
+    system: list[ChatMessage] = [{"role": "system", "content": project.instructions}] if project.instructions else []
     return {
         "messages": [
             *system,

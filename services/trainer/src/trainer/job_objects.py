@@ -14,7 +14,7 @@ from typing import Any
 from chassis.crash import crash_point
 from chassis.errors import NotFound
 from schemas import ObjectRef
-from schemas.artifacts import MANIFEST, adapter_id_of
+from schemas.artifacts import MANIFEST, adapter_id_of, rows_file, write_row
 from stores.objects import DigestMismatch, Objects
 from trainer.domain import Adapter, Checkpoint, Job, Text
 from trainer.run.config import FailedForGood
@@ -52,9 +52,9 @@ class JobObjects:
             FailedForGood: every row of the validation file is in the training file too.
         """
         if job.text is not None:
-            return Rows(await self._fetch_text(job.text, folder / "train.jsonl"), None)
+            return Rows(await self._fetch_text(job.text, folder / rows_file("train")), None)
         learned = job.learns_from
-        train, validation = folder / "train.jsonl", folder / "validation.jsonl"
+        train, validation = folder / rows_file("train"), folder / rows_file("validation")
         await self._objects.download(learned.train, train)
         if job.validation is None:
             content = await self._objects.get_bytes(learned.validation) if learned.validation else b""
@@ -73,12 +73,12 @@ class JobObjects:
         return Rows(train, validation if new else None, len(given) - len(new))
 
     async def _fetch_text(self, text: Text, path: Path) -> Path:
-        """Write a text as JSONL of `{"text": …}`, a document as one line."""
+        """Write a text as text rows, a document as one."""
         if text.kind == "rows":
             await self._objects.download(text.object, path)
             return path
         document = (await self._objects.get_bytes(text.object)).decode()
-        path.write_text(json.dumps({"text": document}) + "\n", encoding="utf-8")
+        path.write_text(write_row({"text": document}) + "\n", encoding="utf-8")
         return path
 
     async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from ingest.readers.faults import BadRows, FormatError
 from ingest.readers.formats import check_kept, parse
-from ingest.readers.parsed import Parsed, Row
+from ingest.readers.parsed import Parsed
 from ingest.readers.reader import Source
 
-__all__ = ["BadRows", "FormatError", "Parsed", "Row", "Source", "check_kept", "parse"]
+__all__ = ["BadRows", "FormatError", "Parsed", "Source", "check_kept", "parse"]

@@ -12,10 +12,11 @@ from pydantic import JsonValue
 
 from chassis.text import quoted
 from ingest.readers.faults import BadRows, Faults, FormatError, listed
-from ingest.readers.parsed import Fields, Parsed, Row, Unread
+from ingest.readers.parsed import Fields, Parsed, Unread
 from ingest.readers.reader import Source
 from ingest.readers.rows.conversation import read_chat, read_sharegpt
 from ingest.readers.rows.roles import Roles, find_roles
+from schemas.artifacts import ChatRow, TextRow
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -61,8 +62,8 @@ class JsonLines:
                 faults.add(error)
                 continue
             parsed.add(row, unread, number)
-        faults.end(len(parsed.rows))
-        if not parsed.rows:
+        faults.end(parsed.count)
+        if not parsed.count:
             raise FormatError("empty_file", "there are no rows. Upload a file with at least one row.")
         parsed.kind = "unlabelled" if expected == "text" else "rows"
         parsed.format, parsed.left_out = f"{expected} JSONL", faults.note()
@@ -159,7 +160,7 @@ class _RowReader:
         self._columns = columns
         self._known: dict[tuple[str, ...], Roles] = {}
 
-    def read(self, record: Fields, number: int) -> tuple[str, Row, Unread]:
+    def read(self, record: Fields, number: int) -> tuple[str, ChatRow | TextRow, Unread]:
         if not self._columns and "messages" in record and "conversations" in record:
             message = "the fields 'messages' and 'conversations' could both be the conversation. Remove one."
             raise FormatError("ambiguous_fields", message, number)

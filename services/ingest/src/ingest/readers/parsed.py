@@ -8,20 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import JsonValue
 
 from chassis.text import quoted
 from ingest.readers.faults import FormatError
+from schemas.artifacts import ChatRow, TextRow
 
 MAX_ROWS = 1_000_000
 MOST_NAMED = 10
 MOST_COUNTED_NAMES = 1000
 LONGEST_NAME = 60
-
-Row = dict[str, Any]
-"""A chat row `{"messages": […]}`, or `{"text": …}` where there is no answer."""
 
 Fields = Mapping[str, JsonValue]
 """A row as it was sent: an object of a line, or the cells of a table under their columns."""
@@ -39,7 +37,8 @@ class Parsed:
     Attributes:
         kind: `rows` (with answers), `unlabelled`, or `document`.
         format: what it was recognised as.
-        rows: what is read of each row.
+        rows: what is read of each row that has an answer.
+        texts: what is read of each row without one; a file has rows of one of the two.
         unread: for each row a digest of what is not read of it, empty where all is: rows are the same only if it is.
         unread_in: by place, how many rows say something there that is not read.
         text: the document.
@@ -48,21 +47,30 @@ class Parsed:
 
     kind: Literal["rows", "unlabelled", "document"]
     format: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ChatRow] = field(default_factory=list)
+    texts: list[TextRow] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     unread_in: Counter[str] = field(default_factory=Counter)
     text: str = ""
     left_out: str | None = None
 
-    def add(self, row: Row, unread: Unread, line: int) -> None:
+    @property
+    def count(self) -> int:
+        """Rows with and without an answer."""
+        return len(self.rows) + len(self.texts)
+
+    def add(self, row: ChatRow | TextRow, unread: Unread, line: int) -> None:
         """Take in a row.
 
         Raises:
             FormatError: there are too many.
         """
-        if len(self.rows) >= MAX_ROWS:
+        if self.count >= MAX_ROWS:
             raise FormatError("too_many_rows", f"more than {MAX_ROWS} rows. Send the best of them.", line)
-        self.rows.append(row)
+        if "messages" in row:
+            self.rows.append(row)
+        else:
+            self.texts.append(row)
         self.unread.append(_digest(unread) if unread else "")
         for place in dict.fromkeys(INDEX.sub("[]", place) for place, _ in unread):
             if place in self.unread_in or len(self.unread_in) < MOST_COUNTED_NAMES:

@@ -20,7 +20,7 @@ from chassis.errors import NotFound, RateLimited, Transient, WriteRefused
 from chassis.ids import now
 from chassis.peers import Peer
 from chassis.private_folders import PrivateFolders
-from schemas.artifacts import MANIFEST, ArmKind, EmbedderFacts, arm_id_of
+from schemas.artifacts import MANIFEST, ArmKind, EmbedderFacts, arm_id_of, rows_file
 from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
 from trainer.arms import rows as training_rows
 from trainer.arms.fitter import Fitter
@@ -233,7 +233,7 @@ class ArmFitting(Kind[ArmFit]):
 
     async def _embed(self, job: Job, one: ArmFit, folder: Path) -> Embedded:
         """Vectors of the chosen rows' questions, asked for in portions, so that others are served between."""
-        path = folder / "train.jsonl"
+        path = folder / rows_file("train")
         await self._objects.fetch_training_rows(job, path)
         lines = await asyncio.to_thread(training_rows.choose, path, job.seed)
         rows = training_rows.read(path, lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arms import question_of, sample
+from schemas.artifacts import is_learned, read_chat_row
 from trainer.arms.orders import NoArm
 
 Row = tuple[str, str]
@@ -82,10 +82,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Row | None]]:
 
 def _row(line: bytes) -> Row | None:
     """Question and answer of a row; None where its last message is no answer to learn, or nothing was asked."""
-    messages = json.loads(line)["messages"]
-    last = messages[-1]
-    answer = last.get("content")
-    if last["role"] != "assistant" or last.get("weight", 1) == 0 or not isinstance(answer, str) or not answer:
+    *asked, last = read_chat_row(line)["messages"]
+    if not is_learned(last) or not last["content"]:
         return None
-    question = question_of(messages[:-1])
-    return (question, answer) if question.strip() else None
+    question = question_of(asked)
+    return (question, last["content"]) if question.strip() else None

@@ -44,7 +44,7 @@ class RunConfig:
         base_dir: folder of the base model, with its `base.json`.
         base_id: id the folder must have.
         base_digest: digest the folder must have.
-        train_path: JSONL of what the method learns from: `{"messages": [...]}` rows or `{"text": ...}`.
+        train_path: what the method learns from: chat rows or text rows.
         epochs: passes over the rows.
         batch_size: rows a step.
         learning_rate: peak rate.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pydantic import JsonValue
 
 from chassis.text import quoted
 from ingest.readers.faults import FormatError
-from ingest.readers.parsed import Fields, Row, Unread, says_something, unread_of
+from ingest.readers.parsed import Fields, Unread, says_something, unread_of
 from ingest.readers.rows.content import blank, content
+from schemas.artifacts import ChatMessage, ChatRole, ChatRow
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-SHAREGPT_ROLES = {
+ROLES: dict[str, ChatRole] = {role: role for role in get_args(ChatRole)}
+SHAREGPT_ROLES: dict[str, ChatRole] = {
     "system": "system",
     "human": "user",
     "user": "user",
@@ -23,15 +26,13 @@ SHAREGPT_ROLES = {
     "function_response": "tool",
 }
 CALLS = ("tool_calls", "function_call")
-ChatMessage = dict[str, str | int]
-"""`role`, `content` and perhaps a `weight`."""
 
 NO_CALLS = (
     "a tool call cannot be learned yet. Write the answer as text, or have such rows left out (on_bad_rows: skip)."
 )
 
 
-def read_chat(record: Fields, number: int) -> tuple[Row, Unread]:
+def read_chat(record: Fields, number: int) -> tuple[ChatRow, Unread]:
     """The row of `{"messages": [{"role": …, "content": …}]}`, and what it says beside.
 
     Raises:
@@ -46,7 +47,7 @@ def read_chat(record: Fields, number: int) -> tuple[Row, Unread]:
     return {"messages": messages}, unread
 
 
-def read_sharegpt(record: Fields, number: int) -> tuple[Row, Unread]:
+def read_sharegpt(record: Fields, number: int) -> tuple[ChatRow, Unread]:
     """The row of `{"conversations": [{"from": "human", "value": …}]}`, perhaps with `system`, and what it says beside.
 
     Raises:
@@ -82,9 +83,10 @@ def _check(messages: list[ChatMessage], where: str, number: int) -> None:
 def _message(message: JsonValue, where: str, number: int, unread: Unread) -> ChatMessage:
     if not isinstance(message, dict):
         raise FormatError("bad_message", f"{where}: must be an object with role and content.", number)
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise FormatError("wrong_role", f"{where}.role: {quoted(role)} is not one of {', '.join(ROLES)}.", number)
+    named = message.get("role")
+    role = ROLES.get(named) if isinstance(named, str) else None
+    if role is None:
+        raise FormatError("wrong_role", f"{where}.role: {quoted(named)} is not one of {', '.join(ROLES)}.", number)
     _refuse_calls(message, where, number)
     read: ChatMessage = {"role": role, "content": content(message.get("content"), f"{where}.content", number)}
     _add_weight(read, message, where, number)

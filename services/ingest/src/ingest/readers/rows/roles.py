@@ -8,8 +8,9 @@ from typing import Literal
 
 from chassis.text import quoted
 from ingest.readers.faults import FormatError, listed
-from ingest.readers.parsed import Fields, Row, Unread, unread_of
+from ingest.readers.parsed import Fields, Unread, unread_of
 from ingest.readers.rows.content import blank, content
+from schemas.artifacts import ChatMessage, ChatRow, TextRow
 
 TEXTS: tuple[str, ...] = (
     "text",
@@ -56,7 +57,7 @@ class Roles:
         pair = (self.text.casefold(), self.answer.casefold())
         return {PAIRS[0]: "instruction", PAIRS[1]: "prompt/completion"}.get(pair, "text/label")
 
-    def read(self, record: Fields, number: int) -> tuple[Row, Unread]:
+    def read(self, record: Fields, number: int) -> tuple[ChatRow | TextRow, Unread]:
         """The row that a record of these fields is, and what it says beside.
 
         Raises:
@@ -158,7 +159,7 @@ def _ambiguous(names: Sequence[str], found: Sequence[str], role: str, kind: Lite
     return f'{both} could both be the {role}. Say which: columns={{"{role}": "…"}}, or remove one.'
 
 
-def chat_row(question: str, answer: str, system: str = "") -> Row:
+def chat_row(question: str, answer: str, system: str = "") -> ChatRow:
     """A row of one question and one answer."""
-    messages = [{"role": "system", "content": system}] if system else []
-    return {"messages": [*messages, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+    before: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
+    return {"messages": [*before, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]}

@@ -47,8 +47,8 @@ def read_table(
             faults.add(error)
             continue
         parsed.add(row, unread, number)
-    faults.end(len(parsed.rows))
-    if not parsed.rows:
+    faults.end(parsed.count)
+    if not parsed.count:
         raise FormatError("empty_file", "there is a header and no rows.")
     parsed.left_out = faults.note()
     return parsed

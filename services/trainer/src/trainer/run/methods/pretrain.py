@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.artifacts import BadRow, read_text_row
 from trainer.run.config import RunConfig
 from trainer.run.data import BadTrainingData, Data, Example, Examples
 from trainer.run.heldout import listed, places, told
@@ -175,20 +175,20 @@ class Pretrain:
 
 
 def read_texts(path: Path) -> tuple[dict[str, int], int]:
-    """The different texts of a JSONL file of `{"text": …}` with their lines, from 0, and how many stood there again.
+    """The different texts of a file of text rows with their lines, from 0, and how many stood there again.
 
     Raises:
         BadTrainingData: a line holds no text.
     """
     texts: dict[str, int] = {}
     repeated = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")):
+    for number, line in enumerate(path.read_bytes().split(b"\n")):
         if not line.strip():
             continue
         try:
-            text = json.loads(line)["text"].strip()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadTrainingData(f"{path.name} line {number + 1}: no text ({error!r}).") from error
+            text = read_text_row(line)["text"].strip()
+        except BadRow as error:
+            raise BadTrainingData(f"{path.name} line {number + 1}: no text ({error}).") from error
         repeated += text in texts
         texts.setdefault(text, number)
     return texts, repeated

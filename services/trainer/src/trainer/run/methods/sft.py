@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schemas.artifacts import ChatMessage, is_learned, read_chat_row
 from trainer.run.config import RunConfig
 from trainer.run.data import IGNORED, BadTrainingData, Data, Example, Examples
 from trainer.run.hyperparameters import BATCH_SIZE, EARLY_STOP_PATIENCE, LEARNING_RATE, N_EPOCHS
@@ -57,20 +57,20 @@ class Supervised:
 
 
 def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> Examples:
-    """Encode a JSONL file of `{"messages": [...]}` rows.
+    """Encode a file of chat rows.
 
     Raises:
         BadTrainingData: a line is not such a row.
     """
     examples: list[Example] = []
     too_long = unweighted = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            example = encode(json.loads(line)["messages"], tokenizer, stop_ids)
+            example = encode(read_chat_row(line)["messages"], tokenizer, stop_ids)
         except (ValueError, KeyError, TypeError) as error:
-            raise BadTrainingData(f"{path.name} line {number}: not a chat row ({error!r}).") from error
+            raise BadTrainingData(f"{path.name} line {number}: not a chat row ({error}).") from error
         if all(target == IGNORED for target in example.targets):
             unweighted += 1
         elif len(example.ids) > max_length:
@@ -80,14 +80,14 @@ def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: in
     return Examples(examples, too_long, unweighted)
 
 
-def encode(messages: Sequence[dict[str, Any]], tokenizer: Any, stop_ids: set[int]) -> Example:
+def encode(messages: Sequence[ChatMessage], tokenizer: Any, stop_ids: set[int]) -> Example:
     """Tokenise a conversation; only assistant messages (unless their `weight` is 0) and their end are learned.
 
     The tokens before an answer are those of the prompt the server will see. After the last token of an answer the model
     must predict end-of-sequence, whatever the template puts there for later turns, so that it learns to stop.
 
     Args:
-        messages: OpenAI chat messages.
+        messages: of a chat row.
         tokenizer: with a chat template whose rendering of a conversation starts with that of its beginning.
         stop_ids: tokens that end an answer by themselves.
 
@@ -98,7 +98,7 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Any, stop_ids: set[int
     targets: list[int] = []
     encoded = ""
     for i, message in enumerate(messages):
-        if message["role"] != "assistant" or message.get("weight", 1) == 0:
+        if not is_learned(message):
             continue
         prompt = _render(tokenizer, messages[:i], add_generation_prompt=True)
         answered = _render(tokenizer, messages[: i + 1], add_generation_prompt=False)
@@ -114,7 +114,7 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Any, stop_ids: set[int
     return Example(ids, targets)
 
 
-def _render(tokenizer: Any, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+def _render(tokenizer: Any, messages: Sequence[ChatMessage], *, add_generation_prompt: bool) -> str:
     text: str = tokenizer.apply_chat_template(
         list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
     )
