@@ -83,7 +83,7 @@ clients: venv ## clients of others against a whole stack: LangChain's standard t
 	$(BIN)/python -m tests.clients
 
 screenshots: venv ## pictures of every page of the console, taken by its browser test into .sartor/screenshots
-	SARTOR_SCREENSHOTS=$(CURDIR)/.sartor/screenshots $(BIN)/python -m pytest tests/e2e/test_console_in_a_browser.py
+	SARTOR_SCREENSHOTS=$(CURDIR)/.sartor/screenshots $(BIN)/python -m pytest -m "" tests/e2e/test_console_in_a_browser.py
 
 containers: venv ## every image built and the compose file started by podman, stand-ins for the servers: the main way once (root)
 	$(BIN)/python -m tests.containers
