@@ -434,6 +434,39 @@ async def test_nothing_fails_an_upload_once_its_file_is_stored(
         assert await ingest.keys() == [file.object.key]
 
 
+def _named(part: Any) -> set[str]:
+    """The fields that a group's expression reads."""
+    if isinstance(part, dict):
+        return {name for value in part.values() for name in _named(value)}
+    if isinstance(part, list):
+        return {name for value in part for name in _named(value)}
+    return {part[1:]} if isinstance(part, str) and part.startswith("$") else set()
+
+
+async def test_what_a_tenant_has_stored_is_summed_along_indexes_that_hold_all_of_it(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each upload asks: with a million files, a sum over documents would end in its deadline."""
+    async with parts(space) as ingest:
+        await ingest.upload()
+        collection, sent = ingest.kept.collection, []
+        aggregate = type(collection).aggregate
+
+        def noted(asked: Any, pipeline: list[dict[str, Any]]) -> Any:
+            sent.append({"aggregate": asked.name, "pipeline": pipeline, "cursor": {}})
+            return aggregate(asked, pipeline)
+
+        monkeypatch.setattr(type(collection), "aggregate", noted)
+        assert await ingest.files.stored_bytes(TENANT) == len(ROWS)
+        assert len(sent) == 3
+        for command in sent:
+            told = await collection.database.command("explain", command, verbosity="queryPlanner")
+            plan = told["queryPlanner"]["winningPlan"]["inputStage"]
+            [match, group] = (next(iter(stage.values())) for stage in command["pipeline"])
+            assert plan["stage"] == "IXSCAN"
+            assert {*match, *_named(group)} <= {*plan["keyPattern"]}, command["aggregate"]
+
+
 async def test_a_dataset_that_was_half_made_otherwise_keeps_the_bytes_it_names(space: Space) -> None:
     """Its worker died after the dataset was saved; the next one splits by other shares."""
     async with parts(space) as ingest:

@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture
 async def registry(folder: Path) -> AsyncIterator[Lonely]:
     accounts, space = Accounts(), Space(NOWHERE, folder)
-    settings = space.settings(Settings, "registry", models_dir=folder, base_model=BASE)
+    settings = space.settings(Settings, "registry", models_dir=folder, base_model=BASE, registry_aliases=3)
     async with alone(build, settings, peers={"accounts": accounts}) as service:
         broker = service.broker
         lonely = Lonely("", space, broker.tell, broker, accounts, folder, service=service)
@@ -137,6 +137,19 @@ async def test_an_alias_points_at_models_in_production_only(registry: Lonely) ->
         found = await http.get("/v1/models/support")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_in_production")
     assert (pointed.status_code, found.json()["id"]) == (200, "support")
+
+
+async def test_a_tenant_has_so_many_aliases_and_points_those_anew(registry: Lonely) -> None:
+    """Each question for a route reads all of a tenant's."""
+    served = {"model": await registry.promoted(1)}
+    async with registry.http() as http:
+        made = [await http.put(f"/v1/registry/aliases/a{number}", json=served) for number in range(4)]
+        again = await http.put("/v1/registry/aliases/a0", json=served)
+        assert [answer.status_code for answer in made] == [200, 200, 200, 403]
+        assert made[-1].json()["error"]["code"] == "too_many_aliases"
+        assert again.status_code == 200
+        await http.delete("/v1/registry/aliases/a0")
+        assert (await http.put("/v1/registry/aliases/a3", json=served)).status_code == 200
 
 
 async def test_a_request_with_an_idempotency_key_is_answered_as_it_was(registry: Lonely) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from tgi_harness import restart_lease, tgi
 
@@ -49,6 +51,17 @@ async def test_an_adapter_is_proven_by_tgi_itself(space: Space, tiny_models: Pat
         assert proven(host, one, two)
         await host.unload(proof.adapter_id)
         assert proven(host, two)
+
+
+@pytest.mark.parametrize("asked", [{"top_n_tokens": 20}, {"stop": ["a", "b", "c", "d", "<end_of_turn>", "<eos>"]}])
+async def test_tgi_takes_all_that_people_may_ask_for(
+    space: Space, tiny_models: Path, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    """By itself it takes five likeliest tokens, and four stop texts, among which are the base model's."""
+    async with tgi(space, tiny_models, tmp_path) as host, httpx2.AsyncClient() as http:
+        parameters = {"adapter_id": None, **asked}
+        answer = await http.post(f"{host._launcher.url}/generate", json={"inputs": "x", "parameters": parameters})
+        assert answer.status_code == 200, answer.text
 
 
 async def test_adapters_that_wait_share_one_start(space: Space, tiny_models: Path, tmp_path: Path) -> None:

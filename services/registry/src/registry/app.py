@@ -32,7 +32,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     replicas = Replicas(service.collection("replicas"), settings.registry_replica_seconds)
     catalogue = Catalogue(settings.models_dir, default=settings.base_model)
     gate = Gate(models, tenants, replicas)
-    naming = Naming(aliases, models, catalogue)
+    naming = Naming(aliases, models, catalogue, settings.registry_aliases)
     serving = Serving(models, aliases, replicas, catalogue, gate)
     service.bus.subscribe(subscriptions(gate, tenants, replicas))
     service.on_start(models.prepare)

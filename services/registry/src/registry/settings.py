@@ -17,3 +17,4 @@ class Settings(ServiceSettings):
     registry_replica_seconds: float = Field(
         60.0, description="A replica that asks for its adapters and then falls silent this long is not routed to."
     )
+    registry_aliases: int = Field(200, description="Aliases a tenant may have.")

@@ -217,6 +217,10 @@ class Aliases:
             return await self._aliases.find(tenant_id)
         return [alias async for alias in self._aliases.for_service({})]
 
+    async def count(self, tenant_id: str, most: int) -> int:
+        """How many aliases the tenant has; counted to `most`."""
+        return int(await self._aliases.collection.count_documents({"tenant_id": tenant_id}, limit=most))
+
     async def put(self, alias: Alias, change: Callable[[Alias], None]) -> Alias:
         """Add the alias, or apply `change` to the one of that name."""
         try:

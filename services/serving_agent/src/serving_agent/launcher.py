@@ -21,6 +21,11 @@ STOP_SECONDS = 60
 
 POLL_SECONDS = 1.0
 
+AS_NEEDED = ("--enable-prefill-logprobs", "--max-top-n-tokens=20", "--max-stop-sequences=16")
+"""What TGI has off, or small, unless it is told: proofs read what a prompt is worth, and people may ask for twenty
+likeliest tokens and four stop texts, beside which stand the base model's own.
+"""
+
 
 class Launcher:
     """Starts, watches and stops TGI.
@@ -34,7 +39,8 @@ class Launcher:
 
     def __init__(self, command: str, base_folder: Path, port: int, http: httpx2.AsyncClient) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [*shlex.split(command), "--model-id", str(base_folder), "--port", str(port)]
+        of_base = ["--model-id", str(base_folder), "--port", str(port)]
+        self._command = [*shlex.split(command), *of_base, *AS_NEEDED]
         self._http = http
         self._process: asyncio.subprocess.Process | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from chassis.crash import crash_point
-from chassis.errors import Invalid
+from chassis.errors import Forbidden, Invalid
 from chassis.ids import now
 from registry.alias import Alias
 from registry.catalogue import Catalogue
@@ -17,12 +17,20 @@ ALIAS_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class Naming:
-    """The tenants' aliases."""
+    """The tenants' aliases.
 
-    def __init__(self, aliases: Aliases, models: Models, catalogue: Catalogue) -> None:
+    Args:
+        aliases: where they are kept.
+        models: what they point at.
+        catalogue: whose names no alias takes.
+        most: aliases of a tenant.
+    """
+
+    def __init__(self, aliases: Aliases, models: Models, catalogue: Catalogue, most: int) -> None:
         self._aliases = aliases
         self._models = models
         self._catalogue = catalogue
+        self._most = most
 
     async def point(self, tenant_id: str, name: str, model_id: str, by: str) -> Alias:
         """Point an alias at one of the tenant's models in production, making the alias if there is none.
@@ -30,6 +38,7 @@ class Naming:
         Raises:
             Invalid: the name is not allowed, or the model is not in production, or is a version and no name.
             NotFound: no such model.
+            Forbidden: it would be one alias too many.
         """
         if not ALIAS_NAME.fullmatch(name):
             raise Invalid(
@@ -52,11 +61,21 @@ class Naming:
                 param="model",
                 code="model_not_in_production",
             )
+        if await self._aliases.find(tenant_id, name) is None:
+            await self._refuse_too_many(tenant_id)
         alias = await self._aliases.put(
             Alias.create(tenant_id, name, model_id, by, now()), lambda alias: alias.point(model_id, by, now())
         )
         crash_point("registry.alias_pointed")
         return alias
+
+    async def _refuse_too_many(self, tenant_id: str) -> None:
+        """Each question for a route reads all aliases of its tenant."""
+        if await self._aliases.count(tenant_id, self._most) >= self._most:
+            raise Forbidden(
+                f"Your organization has {self._most} aliases, the most it may have. Delete some, or point one anew.",
+                code="too_many_aliases",
+            )
 
     async def get(self, tenant_id: str, name: str) -> Alias:
         """The tenant's alias."""
