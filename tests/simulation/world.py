@@ -312,6 +312,9 @@ class Poisonous(Invalid):
 class SimulatedForkServer:
     """Starts each run as a child of the worker."""
 
+    def __init__(self, _niceness: int) -> None:
+        """Virtual time gives way to nobody."""
+
     async def start(self, folder: Path) -> Any:
         """See `trainer.run.fork_server`."""
         command = ("python", "-m", "trainer.run.fork_server", str(folder), str(os.getpid()))

@@ -303,6 +303,16 @@ async def test_an_arm_is_waited_for_alone_though_its_base_model_is_away(evaluato
     assert (await evaluator.shown(model))["attempts"] == 1
 
 
+async def test_what_is_registered_is_tested_at_once(folder: Path) -> None:
+    """By nobody's next look, which is an hour away."""
+    others, space = Others(), Space(NOWHERE, folder)
+    settings = space.settings(Settings, "evaluator", evaluator_slots=1, evaluator_poll_seconds=3600.0)
+    async with alone(build, settings, peers={"inference_proxy": others, "registry": others}) as service:
+        evaluator = Lonely(service, others, space)
+        await evaluator.completed(await evaluator.register(rows(0, 20), right))
+        await evaluator.completed(await evaluator.register(rows(0, 20), right, "head"))
+
+
 async def test_an_arm_never_waits_for_the_tests_of_adapters(evaluator: Lonely) -> None:
     """One worker is all they have, and they have asked as much as may be asked at a time."""
     evaluator.others.held_up[BASE] = asyncio.Event()

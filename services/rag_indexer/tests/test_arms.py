@@ -203,6 +203,17 @@ async def test_an_arm_with_a_wrong_byte_does_not_answer(world: World, name: str)
     await world.answers(manifest)
 
 
+async def test_an_arm_says_the_same_alone_and_in_company(world: World) -> None:
+    manifest = await world.stored(await world.fitted())
+    questions = [*ROWS, "What is a PIN?", "Has my card been sent by post, or is it still with you? " * 9, "euros"]
+    alone = [(await world.answers(manifest, one)).answers[0] for one in questions]
+    company = await asyncio.gather(*(world.answers(manifest, one) for one in questions))
+    for one, said in zip(alone, company, strict=True):
+        [other] = said.answers
+        assert (other.answer, other.tokens) == (one.answer, one.tokens)
+        assert other.confidence == pytest.approx(one.confidence, abs=1e-5)
+
+
 async def test_an_arm_that_says_something_else_to_the_questions_of_its_fingerprint_does_not_answer(
     world: World,
 ) -> None:

@@ -17,13 +17,14 @@ from testkit import eventually
 
 
 class Words:
-    """An embedder whose tokens are words; it notes what it embeds, and waits to be let go."""
+    """An embedder whose tokens are words; it notes what it embeds and is asked together, and waits to be let go."""
 
     dimensions = 2
     longest = 4
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.asked: list[list[str]] = []
         self.go = threading.Event()
 
     def passages(self, texts: list[str]) -> Any:
@@ -33,6 +34,7 @@ class Words:
 
     def queries(self, texts: list[str]) -> Any:
         self.seen += texts
+        self.asked.append(texts)
         self.go.wait(20)
         return np.zeros((len(texts), 2), dtype=np.float32)
 
@@ -122,6 +124,85 @@ async def test_tests_get_between_the_questions_of_people(words: Words, embedding
     words.go.set()
     await asyncio.gather(*people, test)
     assert words.seen.index("test") == 1
+
+
+def all_at_once(embedding: Embedding, who: str, texts: list[str]) -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(embedding.queries([text], who)) for text in texts]
+
+
+async def test_questions_that_came_while_one_was_embedded_are_embedded_together_and_at_once(
+    words: Words, embedding: Embedding
+) -> None:
+    first = all_at_once(embedding, "a", ["first"])
+    await eventually(lambda: words.seen)
+    others = [one for who in "abc" for one in all_at_once(embedding, who, [f"{who}0", f"{who}1"])]
+    await asyncio.sleep(0)
+    words.go.set()
+    await asyncio.gather(*first, *others)
+    assert words.asked == [["first"], ["a0", "b0", "c0", "a1", "b1", "c1"]]
+
+
+async def test_a_turn_has_room_for_so_much_and_of_each_who_waits_the_next_goes_first(
+    words: Words, embedding: Embedding
+) -> None:
+    first = all_at_once(embedding, "a", ["first"])
+    await eventually(lambda: words.seen)
+    long = "x" * 300  # three of them are a turn
+    many = all_at_once(embedding, "a", [f"{long} a{number}" for number in range(7)])
+    one = all_at_once(embedding, "b", [f"{long} b"])
+    await asyncio.sleep(0)
+    words.go.set()
+    await asyncio.gather(*first, *many, *one)
+    assert [[text.split()[-1] for text in texts] for texts in words.asked] == [
+        ["first"],
+        ["a0", "b", "a1"],
+        ["a2", "a3", "a4"],
+        ["a5", "a6"],
+    ]
+
+
+async def test_who_waits_for_something_else_is_not_passed_over_twice(words: Words, embedding: Embedding) -> None:
+    first = all_at_once(embedding, "a", ["first"])
+    await eventually(lambda: words.seen)
+    long = "x" * 900  # each is a turn
+    many = [one for who in "ac" for one in all_at_once(embedding, who, [f"{long} {who}{n}" for n in range(3)])]
+    other = asyncio.create_task(embedding.passages(["passage"], "b"))
+    await asyncio.sleep(0)
+    words.go.set()
+    await asyncio.gather(*first, *many, other)
+    assert [text.split()[-1] for text in words.seen] == ["first", "a0", "c0", "passage", "a1", "c1", "a2", "c2"]
+
+
+async def test_a_question_that_cannot_be_embedded_takes_none_of_its_company_with_it(
+    words: Words, embedding: Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words.go.set()
+
+    def tokens(text: str) -> int:
+        if text == "bad":
+            raise ArithmeticError
+        return len(text.split())
+
+    monkeypatch.setattr(words, "tokens", tokens)
+    tasks = [one for who, text in (("a", "x"), ("b", "bad"), ("c", "y")) for one in all_at_once(embedding, who, [text])]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(one, ArithmeticError) for one in outcomes] == [False, True, False]
+
+
+async def test_what_is_made_of_a_question_is_made_of_its_own_vector(words: Words, embedding: Embedding) -> None:
+    words.go.set()
+
+    def queries(texts: list[str]) -> Any:
+        return np.array([[float(text), 0.0] for text in texts], dtype=np.float32)
+
+    words.queries = queries  # type: ignore[method-assign]
+    found = await asyncio.gather(
+        *(
+            embedding.questions([str(one), str(one + 1)], "a", lambda vectors, by=by: [*vectors[:, 0] * by])  # type: ignore[misc]
+            for one, by in ((1, 10), (3, 100), (5, 1000))
+        )
+    )
+    assert found == [[(10, 1), (20, 1)], [(300, 1), (400, 1)], [(5000, 1), (6000, 1)]]
 
 
 async def test_work_that_nobody_waits_for_is_not_done(words: Words, embedding: Embedding) -> None:

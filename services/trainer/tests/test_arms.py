@@ -8,7 +8,7 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -525,6 +525,16 @@ async def test_an_arm_is_fitted_stored_and_published_once_while_the_job_waits_fo
     vectors = np.stack([vector_of(probe.question) for probe in read.probes]).astype(np.float32)
     prove(read, vectors)
     assert room.told()[-1].startswith("A head was fitted to 90 rows in ")
+
+
+async def test_an_arm_is_fitted_as_soon_as_its_job_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By nobody's next look, which is an hour away."""
+    often = lane.policy
+    monkeypatch.setattr(lane, "policy", lambda settings: replace(often(settings), idle_seconds=3600.0))
+    async with room_of(tmp_path) as room:
+        await eventually(lambda: room.working("arms")._awake._waiters)  # it has looked, and found nothing
+        await room.queue()
+        assert (await room.done()).arm.state == "fitted"
 
 
 def stored(room: Room, key: str) -> bytes:

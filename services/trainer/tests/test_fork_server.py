@@ -59,7 +59,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     def use(idle: float = fork_server.IDLE_SECONDS) -> None:
         (tmp_path / "quick.py").write_text(QUICK.format(idle=idle))
         python = tmp_path / "python"
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "quick.py"} "$3"\n')
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "quick.py"} "$3" "$4"\n')
         python.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(python))
 
@@ -82,6 +82,18 @@ async def is_gone(pid: int) -> None:
         return True
 
     await eventually(gone, within=10)
+
+
+async def test_runs_give_way_as_they_were_told(quick: Callable[..., None], configure: Any) -> None:
+    quick()
+    own = os.nice(0)
+    server = ForkServer(niceness=3)
+    try:
+        run = await started(server, *configure("run", epochs=1000))
+        assert psutil.Process(run.pid).nice() == own + 3
+        assert os.nice(0) == own
+    finally:
+        await server.close()
 
 
 async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(kept: ForkServer, configure: Any) -> None:

@@ -99,7 +99,7 @@ class Shop:
         settings = self.settings.model_copy(update=changes)
         self.training = Training(self.jobs, self.store, self.fork_server, settings)
         self.worker = LeasedWorker(self.queue, self.training, policy(settings), "worker-1")
-        data = JobData(self.jobs, self.ingest, 1024, [])
+        data = JobData(self.jobs, self.ingest, 1024, [], lambda: None)
         self.sweep = Sweep(self.jobs, data, self.store, "worker-1", settings.trainer_lease_seconds)
 
     @asynccontextmanager

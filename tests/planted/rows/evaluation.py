@@ -226,9 +226,16 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "arms: an arm has no worker of its own",
         "evaluator.app:build",
-        "service.background('worker-arms', worker.run)",
+        "workers.append(LeasedWorker(waiting_arms, kind, policy(settings), f'{service.replica_id}-arms'))",
         "pass",
         f"{ARMS_TEST}::test_an_arm_never_waits_for_the_tests_of_adapters",
+    ),
+    bug(
+        "arms: what is registered waits for a worker's next look",
+        "evaluator.events:subscriptions",
+        "wake()",
+        "pass",
+        f"{ARMS_TEST}::test_what_is_registered_is_tested_at_once",
     ),
     bug(
         "arms: an arm's questions wait behind those of adapters",

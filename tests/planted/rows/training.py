@@ -10,8 +10,23 @@ PRETRAIN_TEST = "services/trainer/tests/test_pretrain.py"
 TEXT_JOBS = "services/trainer/tests/test_text_jobs.py"
 
 ARMS = "services/trainer/tests/test_arms.py"
+FORK_SERVER = "services/trainer/tests/test_fork_server.py"
 
 BUGS: tuple[Planted, ...] = (
+    bug(
+        "arms: what is queued waits for a worker's next look",
+        "trainer:JobData._advance_on_rows",
+        "self._wake()",
+        "pass",
+        f"{ARMS}::test_an_arm_is_fitted_as_soon_as_its_job_is_queued",
+    ),
+    bug(
+        "training runs are as urgent as what people wait for",
+        "trainer.run.fork_server:_give_way",
+        "os.nice(niceness)",
+        "pass",
+        f"{FORK_SERVER}::test_runs_give_way_as_they_were_told",
+    ),
     bug(
         "a job fails though its arm answers",
         "trainer:Job._settle",

@@ -42,7 +42,18 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     of_arms = ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, ARM_SUITES, asking_arms)
     evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, by_answers, by_scores, of_arms)
     queue = Queue(evaluations, answers, artifacts)
-    service.bus.subscribe(subscriptions(queue))
+    kind = Evaluating(evaluate)
+    workers = [
+        LeasedWorker(waiting, kind, policy(settings), f"{service.replica_id}-{slot}")
+        for slot in range(settings.evaluator_slots)
+    ]
+    workers.append(LeasedWorker(waiting_arms, kind, policy(settings), f"{service.replica_id}-arms"))
+
+    def wake() -> None:
+        for worker in workers:
+            worker.wake()
+
+    service.bus.subscribe(subscriptions(queue, wake))
     service.on_start(evaluations.prepare)
     service.on_start(waiting.prepare)
     service.on_start(answers.prepare)
@@ -55,10 +66,6 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     service.background("sweep", sweep)
     service.watch_leases(store, waiting.query)
     service.sweep_orphans({"evaluations": evaluations.orphaned_evidence})
-    kind = Evaluating(evaluate)
-    for slot in range(settings.evaluator_slots):
-        worker = LeasedWorker(waiting, kind, policy(settings), f"{service.replica_id}-{slot}")
-        service.background(f"worker-{slot}", worker.run)
-    worker = LeasedWorker(waiting_arms, kind, policy(settings), f"{service.replica_id}-arms")
-    service.background("worker-arms", worker.run)
+    for number, worker in enumerate(workers):
+        service.background(f"worker-{number}", worker.run)
     return service.app([routes(evaluations, answers, artifacts)])

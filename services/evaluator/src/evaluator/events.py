@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from evaluator.use_cases import Queue
 from eventbus import Handlers
 from schemas import DatasetDeleted, ModelDeleted, ModelRegistered, ModelRejected, ModelRetired
 
 
-def subscriptions(queue: Queue) -> Handlers:
-    """Each event consumed, with what it leads to."""
+def subscriptions(queue: Queue, wake: Callable[[], None]) -> Handlers:
+    """Each event consumed, with what it leads to; `wake` has this replica's workers look for work at once."""
 
     async def on_model_registered(event: ModelRegistered) -> None:
         await queue.add(event)
+        wake()
 
     async def on_model_rejected(event: ModelRejected) -> None:
         await queue.cancel(event.tenant_id, event.model_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -107,6 +108,14 @@ def _digest(weights: str) -> str:
     return hashlib.sha256(f"{COMPUTED} {weights}".encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Questions:
+    """Questions that are embedded in one turn, and what is made of their vectors."""
+
+    texts: list[str]
+    made: Callable[[Vectors], list[Any]]
+
+
 class Embedding:
     """Runs the embedder in one thread, in turns; the model is loaded at the first use.
 
@@ -195,17 +204,25 @@ class Embedding:
         Args:
             texts: the questions; of a long one, as much is read as the model reads last: what was asked last is asked.
             who: takes turns with the others who wait.
-            made: makes it of vectors, shape (questions, dimensions), in the turn that embeds them.
+            made: makes it of vectors, shape (questions, dimensions), in the turn that embeds them with whatever
+                questions of others wait in that lane and have room in it.
             lane: in which they wait.
         """
-
-        def turn(batch: list[str]) -> list[tuple[T, int]]:
-            read, tokens = zip(*map(self._ending, batch), strict=True)
-            return list(zip(made(self._loaded().queries([*read])), tokens, strict=True))
-
         found: list[tuple[T, int]] = []
         for batch in _batches(texts, CHARACTERS_A_TURN):
-            found += await self._executor.run(who, lambda batch=batch: turn(batch), lane)  # type: ignore[misc]
+            share = _size(batch) / CHARACTERS_A_TURN
+            found += await self._executor.run_together(who, self._answered, Questions(batch, made), share, lane)
+        return found
+
+    def _answered(self, asked: list[Questions]) -> list[list[tuple[Any, int]]]:
+        """What is made of the questions of each: all are embedded at once."""
+        read, tokens = zip(*(self._ending(text) for one in asked for text in one.texts), strict=True)
+        vectors = self._loaded().queries([*read])
+        found, at = [], 0
+        for one in asked:
+            own = slice(at, at + len(one.texts))
+            found.append([*zip(one.made(vectors[own]), tokens[own], strict=True)])
+            at = own.stop
         return found
 
     async def tokens(self, texts: list[str], who: str) -> int:
@@ -270,10 +287,14 @@ def _batches(texts: list[str], characters: int) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for text in texts:
-        if batch and size + len(text) + SHORTEST > characters:
+        if batch and size + _size([text]) > characters:
             yield batch
             batch, size = [], 0
         batch.append(text)
-        size += len(text) + SHORTEST
+        size += _size([text])
     if batch:
         yield batch
+
+
+def _size(texts: list[str]) -> int:
+    return sum(len(text) + SHORTEST for text in texts)

@@ -32,10 +32,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     fits = service.aggregates("arm_fits", ArmFit)
     jobs = Jobs(store, *(service.collection(name) for name in names), fits=fits)
     ingest = service.peer("ingest")
-    data = JobData(jobs, ingest, settings.trainer_max_length, settings.arms)
-    requests = Requests(jobs, data, ingest, service.peer("registry"), settings.trainer_open_jobs)
-    tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
-    fork_server = ForkServer()
+    fork_server = ForkServer(settings.trainer_niceness)
     objects = JobObjects(service.objects)
     queue = WorkQueue(store, CLAIMABLE, service.collection("turns"), first=INTERRUPTED)
     training = Training(jobs, objects, fork_server, settings)
@@ -43,6 +40,14 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     fit_queue = WorkQueue(fits, ("to_fit",), service.collection("fit_turns"))
     fitting = lane.ArmFitting(jobs, objects, service.peer("rag_indexer"), Fitter(), settings)
     arms = LeasedWorker(fit_queue, fitting, lane.policy(settings), service.replica_id)
+
+    def wake() -> None:
+        worker.wake()
+        arms.wake()
+
+    data = JobData(jobs, ingest, settings.trainer_max_length, settings.arms, wake)
+    requests = Requests(jobs, data, ingest, service.peer("registry"), settings.trainer_open_jobs)
+    tune_on_upload = TuneOnUpload(requests, service.peer("accounts"), settings.base_model)
     sweep = Sweep(jobs, data, objects, service.replica_id, settings.trainer_lease_seconds)
     service.on_start(jobs.prepare)
     service.on_start(queue.prepare)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,13 +64,17 @@ class JobData:
         ingest: asked for the text of a file of which no event was heard.
         longest: most tokens of a window of text.
         arms: kinds of arms that are fitted for jobs with rows.
+        wake: has this replica's workers look at once for what was queued.
     """
 
-    def __init__(self, jobs: Jobs, ingest: Peer, longest: int, arms: Sequence[ArmKind]) -> None:
+    def __init__(
+        self, jobs: Jobs, ingest: Peer, longest: int, arms: Sequence[ArmKind], wake: Callable[[], None]
+    ) -> None:
         self._jobs = jobs
         self._ingest = ingest
         self._longest = longest
         self._arms = arms
+        self._wake = wake
 
     def check(self, requested: Mapping[str, Any]) -> None:
         """Refuse what this installation would not honour.
@@ -173,6 +177,7 @@ class JobData:
             await self._jobs.order_arm(job)
             crash_point("trainer.arm_ordered")
         job = await self._jobs.update(job.tenant_id, job.id, partial(self._enqueue, training, prepared, chosen))
+        self._wake()
         await self._jobs.tell(job, "split", _split_line(training, prepared))
         await self._tell_queued(job, chosen)
         return job
@@ -208,6 +213,7 @@ class JobData:
         windows = self._windows(text, job.requested)
         chosen: dict[str, int | float | str] = {**resolve(method.hyperparameters, windows, job.requested)}
         job = await self._jobs.update(job.tenant_id, job.id, lambda it: it.enqueue_text(text, chosen, now()))
+        self._wake()
         await self._tell_queued(job, chosen)
         return job
 

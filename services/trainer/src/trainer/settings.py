@@ -23,6 +23,9 @@ class Settings(ServiceSettings):
         600, description="How long a job trains before it gives its place, at a checkpoint, to a tenant who waits."
     )
     trainer_threads: int = Field(0, description="Threads of a training run; all cores if 0.")
+    trainer_niceness: int = Field(
+        10, ge=0, le=19, description="How far training gives way to whatever else wants the machine's cores; 0: not."
+    )
     trainer_save_every_steps: int = Field(20, description="Steps between checkpoints.")
     trainer_max_length: int = Field(
         1024, description="Longest row in tokens; longer ones are left out. Text is cut into windows of it."

@@ -1,8 +1,8 @@
 """Forks training runs from a process that has loaded torch, so that a short run is not mostly the start of one.
 
-The worker holds a `ForkServer`; its process is `python -m trainer.run.fork_server PARENT_PID`, which takes orders from
-the socket that is its standard input. It has none of the service's credentials, and a run shares nothing with the runs
-before it.
+The worker holds a `ForkServer`; its process is `python -m trainer.run.fork_server PARENT_PID NICENESS`, which takes
+orders from the socket that is its standard input. It has none of the service's credentials, and a run shares nothing
+with the runs before it.
 """
 
 from __future__ import annotations
@@ -91,9 +91,14 @@ class _Order:
 
 
 class ForkServer:
-    """The worker's side: starts the process when a run needs it, and again when it is gone."""
+    """The worker's side: starts the process when a run needs it, and again when it is gone.
 
-    def __init__(self) -> None:
+    Args:
+        niceness: how far it, and every run, gives way to whatever else wants the cores (nice(2)).
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._socket: socket.socket | None = None
         self._listening: asyncio.Task[None] | None = None
         self._order: _Order | None = None
@@ -152,6 +157,7 @@ class ForkServer:
                         "-m",
                         "trainer.run.fork_server",
                         str(os.getpid()),
+                        str(self._niceness),
                         stdin=its.fileno(),
                         stdout=asyncio.subprocess.DEVNULL,
                         env=_environment(),
@@ -206,6 +212,7 @@ def _environment() -> dict[str, str]:
 def main() -> None:
     """Fork a run for each order, and tell how it ended, until the worker hangs up or is gone."""
     die_with_parent(int(sys.argv[1]))
+    _give_way(int(sys.argv[2]))
     orders = socket.socket(fileno=0)
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
@@ -226,6 +233,17 @@ def main() -> None:
             if not folder:
                 return
             living.add(_fork(Path(folder.decode()), orders, pipes))
+
+
+def _give_way(niceness: int) -> None:
+    """Leave the cores to others where they want them.
+
+    A session of its own, as this is, may be a group whose processes' niceness counts among themselves only: it has one
+    too (sched(7), "The autogroup feature").
+    """
+    os.nice(niceness)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _fork(folder: Path, orders: socket.socket, pipes: list[int]) -> int:
