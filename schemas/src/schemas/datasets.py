@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic.config import JsonDict
 
 from schemas.refs import Id, ObjectRef, Task
 
@@ -45,7 +46,7 @@ class DatasetRef(BaseModel):
         return self.manifest.sha256 if self.manifest else ""
 
 
-def flat(part: str, kind: Any, description: str) -> object:
+def flat(part: str, kind: Any, description: str) -> property:
     """A field in which version 1 of an event says one part of its dataset.
 
     Consumers of releases that know no `dataset` read it, and stored documents are found by it. It is written and of no
@@ -60,9 +61,10 @@ def flat(part: str, kind: Any, description: str) -> object:
     return computed_field(return_type=kind, description=description, repr=False)(read)
 
 
-def _may_be_missing(schema: dict[str, Any]) -> None:
+def _may_be_missing(schema: JsonDict) -> None:
     """Messages of releases before it have no `dataset`."""
-    schema["required"] = [name for name in schema.get("required", ()) if name != "dataset"]
+    if isinstance(required := schema.get("required"), list):
+        schema["required"] = [name for name in required if name != "dataset"]
 
 
 class CarriesDataset(BaseModel):
@@ -75,9 +77,9 @@ class CarriesDataset(BaseModel):
 
     dataset: DatasetRef = Field(description="The dataset version; releases before it say its parts beside it only.")
 
-    task: ClassVar[object] = flat("task", Task, "Kind of answers: `dataset.task`.")
-    train: ClassVar[object] = flat("train", ObjectRef, "Training rows: `dataset.train`.")
-    heldout: ClassVar[object] = flat("heldout", ObjectRef, "Held-out rows: `dataset.heldout`.")
+    task: ClassVar[property] = flat("task", Task, "Kind of answers: `dataset.task`.")
+    train: ClassVar[property] = flat("train", ObjectRef, "Training rows: `dataset.train`.")
+    heldout: ClassVar[property] = flat("heldout", ObjectRef, "Held-out rows: `dataset.heldout`.")
 
     @model_validator(mode="before")
     @classmethod

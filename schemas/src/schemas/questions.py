@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pydantic import JsonValue
+
 from schemas.http.rag_indexer import QUESTION_CHARACTERS
 
 ASKED = ("user", "assistant")
 
 
-def question_of(messages: Iterable[Mapping[str, object]]) -> str:
+def question_of(messages: Iterable[Mapping[str, JsonValue]]) -> str:
     """The turns of user and assistant in their order, a line each; system messages are the same in every row.
 
     Args:
@@ -22,10 +24,10 @@ def question_of(messages: Iterable[Mapping[str, object]]) -> str:
     return "\n".join(turn for turn in turns if turn)[-QUESTION_CHARACTERS:]
 
 
-def _text(content: object) -> str:
+def _text(content: JsonValue) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         return ""
-    texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
     return "\n".join(text for text in texts if isinstance(text, str))

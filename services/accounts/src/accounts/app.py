@@ -6,6 +6,7 @@ import asyncio
 from typing import Unpack
 
 from fastapi import FastAPI
+from pydantic import JsonValue
 
 from accounts.api import (
     dead_letter_routes,
@@ -38,7 +39,7 @@ class LocalKeys:
 
     async def ask(
         self, _path: str, *, json: dict[str, str], tenant_id: str, timeout: float = LONGEST_CALL_SECONDS
-    ) -> dict[str, object]:
+    ) -> dict[str, JsonValue]:
         """Verify a key, as `POST /internal/keys/verify` does.
 
         Raises:
@@ -47,7 +48,7 @@ class LocalKeys:
         del tenant_id
         try:
             async with asyncio.timeout(timeout):
-                return await self._keys.verify(json["key_hash"])
+                return (await self._keys.verify(json["key_hash"])).model_dump()
         except Exception as error:  # which errors mean "away" is told by `is_away` alone; every other one goes on
             if is_away(error) or isinstance(error, TimeoutError):
                 raise Transient("The keys cannot be read at the moment; try again shortly.", retry_after=1) from error

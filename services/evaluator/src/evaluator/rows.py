@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from chassis.errors import Invalid
 from evaluator.words import normalise
@@ -80,7 +79,7 @@ def _parse_row(line: str, index: int, where: str) -> Row:
     return Row(index, tuple(messages[:last]), messages[last]["content"], taught=bool(learned))
 
 
-def _text(content: Any) -> str:
+def _text(content: str | Sequence[Mapping[str, str]]) -> str:
     """The text of a message, given as a string or as OpenAI's list of parts."""
     if isinstance(content, str):
         return content

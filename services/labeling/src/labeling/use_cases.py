@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -237,12 +236,8 @@ class Projects:
         await self._labels.forget_feedback(event)
 
 
-def _row(project: Project, task: Task) -> dict[str, Any]:
-    system = [{"role": "system", "content": project.instructions}] if project.instructions else []
-    return {
-        "messages": [
-            *system,
-            {"role": "user", "content": task.text},
-            {"role": "assistant", "content": task.answer},
-        ]
-    }
+def _row(project: Project, task: Task) -> dict[str, list[dict[str, str | None]]]:
+    turns = [("user", task.text), ("assistant", task.answer)]
+    if project.instructions:
+        turns.insert(0, ("system", project.instructions))
+    return {"messages": [{"role": role, "content": said} for role, said in turns]}
