@@ -46,7 +46,7 @@ class DatasetRef(BaseModel):
         return self.manifest.sha256 if self.manifest else ""
 
 
-def flat(part: str, kind: Any, description: str) -> property:
+def flat(part: str, kind: Any, description: str) -> object:
     """A field in which version 1 of an event says one part of its dataset.
 
     Consumers of releases that know no `dataset` read it, and stored documents are found by it. It is written and of no
@@ -77,9 +77,9 @@ class CarriesDataset(BaseModel):
 
     dataset: DatasetRef = Field(description="The dataset version; releases before it say its parts beside it only.")
 
-    task: ClassVar[property] = flat("task", Task, "Kind of answers: `dataset.task`.")
-    train: ClassVar[property] = flat("train", ObjectRef, "Training rows: `dataset.train`.")
-    heldout: ClassVar[property] = flat("heldout", ObjectRef, "Held-out rows: `dataset.heldout`.")
+    task: ClassVar[object] = flat("task", Task, "Kind of answers: `dataset.task`.")
+    train: ClassVar[object] = flat("train", ObjectRef, "Training rows: `dataset.train`.")
+    heldout: ClassVar[object] = flat("heldout", ObjectRef, "Held-out rows: `dataset.heldout`.")
 
     @model_validator(mode="before")
     @classmethod

@@ -24,9 +24,9 @@ class DatasetPrepared(CarriesDataset, Event):
     labels: int = Field(0, ge=0, description="Distinct answers, for a classification task.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
 
-    dataset_id: ClassVar[property] = flat("dataset_id", Id, "Id of this dataset version: `dataset.dataset_id`.")
-    manifest: ClassVar[property] = flat("manifest", ObjectRef, "Its manifest: `dataset.manifest`.")
-    validation: ClassVar[property] = flat("validation", ObjectRef, "Validation rows: `dataset.validation`.")
+    dataset_id: ClassVar[object] = flat("dataset_id", Id, "Id of this dataset version: `dataset.dataset_id`.")
+    manifest: ClassVar[object] = flat("manifest", ObjectRef, "Its manifest: `dataset.manifest`.")
+    validation: ClassVar[object] = flat("validation", ObjectRef, "Validation rows: `dataset.validation`.")
 
 
 class DatasetRejected(Event):

@@ -81,8 +81,8 @@ class FinetuneTrained(CarriesDataset, Event):
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")
     method: Id = Field("supervised", description="How it is trained: `method.type` of the job.")
 
-    dataset_id: ClassVar[property] = flat("dataset_id", Id, "Dataset version trained on: `dataset.dataset_id`.")
-    dataset_manifest: ClassVar[property] = flat("manifest", ObjectRef, "Its manifest: `dataset.manifest`.")
+    dataset_id: ClassVar[object] = flat("dataset_id", Id, "Dataset version trained on: `dataset.dataset_id`.")
+    dataset_manifest: ClassVar[object] = flat("manifest", ObjectRef, "Its manifest: `dataset.manifest`.")
 
 
 class FinetuneSucceeded(Event):

@@ -47,8 +47,8 @@ class Lineage(CarriesDataset, Part):
     seed: int
     method: str = "supervised"
 
-    dataset_id: ClassVar[property] = flat("dataset_id", str, "Models are found by it.")
-    dataset_manifest: ClassVar[property] = flat("manifest", ObjectRef, "Read by the release before.")
+    dataset_id: ClassVar[object] = flat("dataset_id", str, "Models are found by it.")
+    dataset_manifest: ClassVar[object] = flat("manifest", ObjectRef, "Read by the release before.")
 
 
 class Arm(Part):
