@@ -134,14 +134,15 @@ def renewals(house: House) -> Found:
 
 
 def workers(house: House) -> Found:
-    """Classes that claim work in a loop of their own, be it by a method of theirs."""
+    """Classes that claim work in a loop of their own, be it by a method of theirs; what claims to delete is a sweep."""
     for module in house.modules:
         for one in module.classes:
             methods = {part.name: part for part in one.body if isinstance(part, ast.AsyncFunctionDef)}
             runs = [methods["run"]] if "run" in methods else []
             loops = [loop for run in runs for loop in ast.walk(run) if isinstance(loop, ast.While)]
             names = {name for loop in loops for name in called(loop)}
-            names |= {name for own in names & methods.keys() for name in called(methods[own])}
+            parts = [set(called(methods[own])) for own in names & methods.keys()]
+            names |= {name for part in parts if not any(one.startswith("delete") for one in part) for name in part}
             if any(name.lstrip("_").startswith("claim") for name in names):
                 yield module.at(one)
 
@@ -177,13 +178,17 @@ def envelopes(house: House) -> Found:
 
 
 def base_readers(house: House) -> Found:
-    """Modules that know what stands in `base.json`: as a class, or by its keys."""
+    """Modules that know what stands in `base.json`: as a class, or by its keys, in brackets or given to a method."""
     for module in house.modules:
         keys = {
             part.value
             for one in ast.walk(module.tree)
             for part in (
-                [one.slice] if isinstance(one, ast.Subscript) else one.args if isinstance(one, ast.Call) else []
+                [one.slice]
+                if isinstance(one, ast.Subscript)
+                else one.args
+                if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute)
+                else []
             )
             if isinstance(part, ast.Constant)
         }

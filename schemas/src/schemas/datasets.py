@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic.config import JsonDict
 
 from schemas.refs import Id, ObjectRef, Task
 
@@ -60,9 +61,10 @@ def flat(part: str, kind: Any, description: str) -> object:
     return computed_field(return_type=kind, description=description, repr=False)(read)
 
 
-def _may_be_missing(schema: dict[str, Any]) -> None:
+def _may_be_missing(schema: JsonDict) -> None:
     """Messages of releases before it have no `dataset`."""
-    schema["required"] = [name for name in schema.get("required", ()) if name != "dataset"]
+    if isinstance(required := schema.get("required"), list):
+        schema["required"] = [name for name in required if name != "dataset"]
 
 
 class CarriesDataset(BaseModel):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from schemas.refs import Id
 
@@ -56,7 +56,7 @@ class MalformedEvent(ValueError):
     """A message that is not an event of ours: missing attributes, or a payload its schema refuses."""
 
 
-def to_message(envelope: Envelope, data: Mapping[str, Any]) -> tuple[bytes, bytes, dict[str, str]]:
+def to_message(envelope: Envelope, data: Mapping[str, JsonValue]) -> tuple[bytes, bytes, dict[str, str]]:
     """Encode for Kafka: (key, value, headers) in CloudEvents binary mode."""
     headers = {f"ce_{name}": str(value) for name, value in envelope.model_dump(mode="json").items() if value != ""}
     headers["ce_partitionkey"] = envelope.subject

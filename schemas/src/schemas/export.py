@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jsoncompat import check_compat
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from schemas.artifacts import ARTIFACTS
 from schemas.envelope import Event
@@ -27,7 +27,7 @@ LINE = 120
 FACE = Path(__file__).parent / "events" / "__init__.py"
 
 
-def schema(contract: type, name: str) -> dict[str, Any]:
+def schema(contract: type, name: str) -> dict[str, JsonValue]:
     """The JSON Schema of an event's payload or of an artifact."""
     document = TypeAdapter(contract).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **document}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+
+from pydantic import JsonValue
 
 from schemas.envelope import Event
 from schemas.events import DriftDetected, FeedbackRecorded
@@ -20,8 +21,8 @@ PUBLISHABLE: dict[str, type[Event]] = {event.type: event for event in (FeedbackR
 
 
 def cloudevent(
-    event_type: str, data: Mapping[str, Any], *, event_id: str, source: str, time: datetime | None = None
-) -> dict[str, Any]:
+    event_type: str, data: Mapping[str, JsonValue], *, event_id: str, source: str, time: datetime | None = None
+) -> dict[str, JsonValue]:
     """An event in CloudEvents 1.0's JSON form, as `POST /v1/events` takes it.
 
     The tenant is left out: it is that of the API key.

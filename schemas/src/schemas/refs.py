@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+T = TypeVar("T")
 
-def _cut(value: Any, most: int) -> Any:
+
+def _cut(value: T, most: int) -> T | str:
     """The beginning of a text that only people read; halves of surrogate pairs are escaped."""
     if not isinstance(value, str):
         return value

@@ -10,7 +10,8 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from typing import Any
+
+from pydantic import JsonValue
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with
 TOLERANCE_SECONDS = 300
@@ -46,7 +47,7 @@ def signed_headers(secret: str, webhook_id: str, timestamp: int, body: bytes, *f
     }
 
 
-def verified(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> dict[str, Any]:
+def verified(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> dict[str, JsonValue]:
     """The event in a webhook, once its signature is proved.
 
     Args:
@@ -69,7 +70,7 @@ def verified(secret: str, headers: Mapping[str, str], body: bytes, now: float) -
     expected = f"v1,{_signature(secret, webhook_id, timestamp, body)}"
     if not any(hmac.compare_digest(expected.encode(), one.encode()) for one in given):
         raise WebhookRefused("The webhook's signature is not one by this secret.")
-    event: dict[str, Any] = json.loads(body)
+    event: dict[str, JsonValue] = json.loads(body)
     return event
 
 

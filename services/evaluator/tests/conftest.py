@@ -1,10 +1,10 @@
-"""Makes `evaluator_world` importable and its fixtures known to the tests of this folder."""
+"""Makes `evaluator_harness` importable and its fixtures known to the tests of this folder."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from evaluator_world import shared, world
+from evaluator_harness import harness, shared
 
-__all__ = ["shared", "world"]
+__all__ = ["harness", "shared"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from evaluator_world import BASE, LABELS, Messages, copies_the_examples, jsonl, label_of, right, rows, wrong
+from evaluator_harness import BASE, LABELS, Messages, copies_the_examples, jsonl, label_of, right, rows, wrong
 
 from chassis.errors import Invalid, NotFound, RateLimited, SartorError, Transient
 from chassis.ids import new_id

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from evaluator_world import (
+from evaluator_harness import (
     BASE,
     LABELS,
     Asked,
-    World,
+    Harness,
     copies_the_examples,
     label_of,
     process,
@@ -41,14 +41,14 @@ from testkit.running import free_port
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> None:
-    model = await world.register(rows(0, 30))
-    world.hold(model, right)
-    world.proxy.base = copies_the_examples
-    world.proxy.prices = True
-    await world.publish(model)
+async def test_a_good_candidate_passes_with_all_the_evidence(harness: Harness) -> None:
+    model = await harness.register(rows(0, 30))
+    harness.hold(model, right)
+    harness.proxy.base = copies_the_examples
+    harness.proxy.prices = True
+    await harness.publish(model)
 
-    event = await world.completed(model)
+    event = await harness.completed(model)
     assert (event.verdict, event.metric) == ("pass", "accuracy")
     assert {name: score.value for name, score in event.scores.items()} == {
         "base": 0.0,
@@ -59,7 +59,7 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
     assert "30 right" in event.reason
     assert "+100.0 points" in event.reason
 
-    evidence = await world.evidence(event)
+    evidence = await harness.evidence(event)
     assert len(evidence["rows"]) == 30
     assert evidence["rows_refused"] == []
     first = evidence["rows"][0]
@@ -78,48 +78,48 @@ async def test_a_good_candidate_passes_with_all_the_evidence(world: World) -> No
     assert evidence["suite"] == {"name": "heldout", "version": 3}
     assert len(evidence["few_shot_examples"]) == 6
     assert [evidence["cost"][system]["cost"] for system in ("base", "few_shot", "candidate")] == [7.5, 7.5, 7.5]
-    assert event.cost == (await world.shown(model))["cost"] == 22.5
-    assert world.tenant in {tenant for _, _, tenant in world.proxy.callers}
-    assert {caller[:2] for caller in world.proxy.callers} == {("evaluator", "service:evaluator")}
+    assert event.cost == (await harness.shown(model))["cost"] == 22.5
+    assert harness.tenant in {tenant for _, _, tenant in harness.proxy.callers}
+    assert {caller[:2] for caller in harness.proxy.callers} == {("evaluator", "service:evaluator")}
 
-    shown = await world.shown(model)
+    shown = await harness.shown(model)
     assert (shown["status"], shown["progress"], shown["verdict"]) == ("completed", {"done": 90, "total": 90}, "pass")
     assert shown["metrics"]["accuracy"] == shown["scores"]
     assert set(shown["metrics"]) == set(measured)
     assert all(set(found) == set(shown["scores"]) for found in shown["metrics"].values())
-    assert {one["model"] for one in world.proxy.requests} >= {BASE, model.model_id}
-    for body in world.proxy.requests:
+    assert {one["model"] for one in harness.proxy.requests} >= {BASE, model.model_id}
+    for body in harness.proxy.requests:
         assert (set(body), body["stop"], body["max_tokens"]) == (
             {"model", "messages", "stop", "max_tokens"},
             ["\n"],
             5,
         )
-    assert 1 < world.proxy.most_at_once <= 4
-    assert set(world.proxy.asked.values()) <= {1, 2}  # base is asked each question twice: alone and with examples
-    assert len([one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]) == 1
+    assert 1 < harness.proxy.most_at_once <= 4
+    assert set(harness.proxy.asked.values()) <= {1, 2}  # base is asked each question twice: alone and with examples
+    assert len([one for one in harness.seen.of(EvaluationCompleted) if one.model_id == model.model_id]) == 1
 
 
-async def test_an_arm_is_judged_by_itself(world: World) -> None:
+async def test_an_arm_is_judged_by_itself(harness: Harness) -> None:
     name = f"ft:{BASE}:acme::named"
-    model = await world.register(rows(0, 30), arm="head", name=name)
-    world.hold(model, right)
-    event = await world.completed(model)
+    model = await harness.register(rows(0, 30), arm="head", name=name)
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert (event.verdict, set(event.scores)) == ("pass", {"candidate"}), event.reason
-    assert {one["model"] for one in world.proxy.requests} == {model.model_id}
-    shown = await world.shown(model)
+    assert {one["model"] for one in harness.proxy.requests} == {model.model_id}
+    shown = await harness.shown(model)
     assert (shown["arm"], shown["name"], shown["progress"]) == ("head", name, {"done": 30, "total": 30})
 
 
-async def test_a_candidate_that_learnt_nothing_fails(world: World) -> None:
-    world.proxy.base = right
-    model = await world.register(rows(0, 20))
-    world.hold(model, wrong)
-    event = await world.completed(model)
+async def test_a_candidate_that_learnt_nothing_fails(harness: Harness) -> None:
+    harness.proxy.base = right
+    model = await harness.register(rows(0, 20))
+    harness.hold(model, wrong)
+    event = await harness.completed(model)
     assert event.verdict == "fail"
     assert "no better" in event.reason
 
 
-async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
+async def test_generation_in_japanese_is_judged_by_chrf(harness: Harness) -> None:
     answer = "返品は三十日以内に、購入時の箱に入れてお送りください。"
     heldout = [
         {
@@ -130,12 +130,12 @@ async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
         }
         for number in range(12)
     ]
-    world.proxy.base = lambda _: "You can return it."
-    model = await world.register(heldout, train=heldout[:4], task="generation")
-    world.hold(model, lambda _: answer)
-    event = await world.completed(model)
+    harness.proxy.base = lambda _: "You can return it."
+    model = await harness.register(heldout, train=heldout[:4], task="generation")
+    harness.hold(model, lambda _: answer)
+    event = await harness.completed(model)
     assert (event.verdict, event.metric) == ("pass", "chrF")
-    evidence = await world.evidence(event)
+    evidence = await harness.evidence(event)
     scores = evidence["scores"]
     assert scores["candidate"]["chrF"]["value"] > 0.7 > 0.1 > scores["base"]["chrF"]["value"]
     assert scores["candidate"]["rougeL"]["value"] > 0.7
@@ -144,61 +144,61 @@ async def test_generation_in_japanese_is_judged_by_chrf(world: World) -> None:
     assert bleu["value"] > 0.6 > 0.1 > scores["base"]["BLEU"]["value"]
     assert scores["candidate"]["exact_match"]["value"] == 0.0
     assert "classes" not in evidence
-    assert (await world.shown(model))["metrics"]["BLEU"]["candidate"] == scores["candidate"]["BLEU"]
+    assert (await harness.shown(model))["metrics"]["BLEU"]["candidate"] == scores["candidate"]["BLEU"]
     assert evidence["generation"]["stop"] == []
 
 
-async def test_it_waits_for_the_adapter_and_never_counts_its_absence(world: World) -> None:
-    model = await world.register(rows(0, 12))
-    await eventually(lambda: [one for one in world.proxy.requests if one["model"] == model.model_id])
-    assert (await world.shown(model))["progress"]["done"] == 24
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_it_waits_for_the_adapter_and_never_counts_its_absence(harness: Harness) -> None:
+    model = await harness.register(rows(0, 12))
+    await eventually(lambda: [one for one in harness.proxy.requests if one["model"] == model.model_id])
+    assert (await harness.shown(model))["progress"]["done"] == 24
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert event.verdict == "pass"
     assert event.scores["candidate"].value == 1.0
-    document = await world.documents.find_one({"model_id": model.model_id})
+    document = await harness.documents.find_one({"model_id": model.model_id})
     assert document["adapter_missed_at"] is None, "an answer ends the wait"
 
 
-async def test_an_adapter_that_never_comes_is_left_to_a_person(world: World) -> None:
-    model = await world.register(rows(0, 12))
-    await eventually(lambda: _last_error(world, model), within=20)
-    await world.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
-    event = await world.completed(model, within=60)
+async def test_an_adapter_that_never_comes_is_left_to_a_person(harness: Harness) -> None:
+    model = await harness.register(rows(0, 12))
+    await eventually(lambda: _last_error(harness, model), within=20)
+    await harness.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
+    event = await harness.completed(model, within=60)
     assert (event.verdict, event.scores) == ("needs_human", {})
     assert "cannot be asked" in event.reason
-    assert (await world.shown(model))["attempts"] == 0, "looking for an adapter is no attempt"
-    assert (await world.evidence(event))["reason"] == event.reason
-    before = Counter(world.proxy.asked)
+    assert (await harness.shown(model))["attempts"] == 0, "looking for an adapter is no attempt"
+    assert (await harness.evidence(event))["reason"] == event.reason
+    before = Counter(harness.proxy.asked)
     assert all(count == 2 for (asked, _), count in before.items() if asked == BASE)
 
 
-async def test_evaluations_whose_adapters_do_not_come_hold_up_no_other(world: World) -> None:
-    waiting = [await world.register(rows(0, 12)) for _ in range(5)]
+async def test_evaluations_whose_adapters_do_not_come_hold_up_no_other(harness: Harness) -> None:
+    waiting = [await harness.register(rows(0, 12)) for _ in range(5)]
     for model in waiting:
-        await eventually(lambda model=model: _last_error(world, model), within=20)
-    good = await world.register(rows(0, 12))
-    world.hold(good, right)
-    assert (await world.completed(good, within=20)).verdict == "pass"
-    done = [event.model_id for event in world.seen.of(EvaluationCompleted)]
+        await eventually(lambda model=model: _last_error(harness, model), within=20)
+    good = await harness.register(rows(0, 12))
+    harness.hold(good, right)
+    assert (await harness.completed(good, within=20)).verdict == "pass"
+    done = [event.model_id for event in harness.seen.of(EvaluationCompleted)]
     assert not [model for model in waiting if model.model_id in done]
     late = waiting[-1]
-    world.hold(late, right)
-    assert (await world.completed(late)).verdict == "pass"
+    harness.hold(late, right)
+    assert (await harness.completed(late)).verdict == "pass"
 
 
-async def _last_error(world: World, model: ModelRegistered) -> bool:
-    shown = await world.shown(model)
+async def _last_error(harness: Harness, model: ModelRegistered) -> bool:
+    shown = await harness.shown(model)
     return "cannot be asked" in (shown.get("last_error") or "")
 
 
-async def test_a_broken_engine_is_asked_again_later(world: World) -> None:
-    world.proxy.broken = True
-    model = await world.register(rows(0, 12))
-    await eventually(lambda: len(world.proxy.requests) >= 2)
-    world.proxy.broken = False
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_a_broken_engine_is_asked_again_later(harness: Harness) -> None:
+    harness.proxy.broken = True
+    model = await harness.register(rows(0, 12))
+    await eventually(lambda: len(harness.proxy.requests) >= 2)
+    harness.proxy.broken = False
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert event.verdict == "pass"
 
 
@@ -210,16 +210,16 @@ async def test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothi
     async with running(proxy.app()) as registry:
         app = build(settings(space, f"http://127.0.0.1:{port}", registry_url=registry))
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, url, proxy, publish, seen)
-            model = await world.register(rows(0, 12))
-            world.hold(model, right)
-            await eventually(lambda: _last_error(world, model), within=20)
-            shown = await world.shown(model)
+            harness = Harness(space, url, proxy, publish, seen)
+            model = await harness.register(rows(0, 12))
+            harness.hold(model, right)
+            await eventually(lambda: _last_error(harness, model), within=20)
+            shown = await harness.shown(model)
             assert (shown["status"], shown["attempts"], shown["progress"]["done"]) == ("queued", 0, 0)
             async with running(proxy.app(), port=port):
-                event = await world.completed(model)
+                event = await harness.completed(model)
             assert event.verdict == "pass"
-            assert (await world.shown(model))["attempts"] == 1
+            assert (await harness.shown(model))["attempts"] == 1
 
 
 @pytest.mark.parametrize(
@@ -233,73 +233,74 @@ async def test_while_the_proxy_is_away_an_evaluation_is_put_off_and_counts_nothi
     ids=["500", "engine away", "wrong model", "broken"],
 )
 async def test_a_question_that_is_never_answered_is_left_to_a_person_after_so_many_attempts(
-    world: World, error: SartorError
+    harness: Harness, error: SartorError
 ) -> None:
     """That everything else is answered, the shortest of questions too, makes no difference."""
-    world.proxy.failing["number 3"] = error
-    model = await world.register(rows(0, 12))
-    world.hold(model, right)
-    event = await world.completed(model)
+    harness.proxy.failing["number 3"] = error
+    model = await harness.register(rows(0, 12))
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert (event.verdict, event.scores) == ("needs_human", {})
     assert f"{error.message} (3 attempts)." in event.reason
 
 
-async def test_what_was_answered_of_a_test_that_is_given_up_has_its_cost(world: World) -> None:
-    world.proxy.prices, world.proxy.failing["number 403"] = True, Transient("out of memory", code="generation_failed")
-    model = await world.register(rows(400, 12))
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_what_was_answered_of_a_test_that_is_given_up_has_its_cost(harness: Harness) -> None:
+    harness.proxy.prices = True
+    harness.proxy.failing["number 403"] = Transient("out of memory", code="generation_failed")
+    model = await harness.register(rows(400, 12))
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert event.verdict == "needs_human"
-    assert event.cost == (await world.shown(model))["cost"] == 0.25 * 11  # the base's other answers
+    assert event.cost == (await harness.shown(model))["cost"] == 0.25 * 11  # the base's other answers
 
 
-async def test_a_part_of_the_cost_does_not_pass_for_the_whole(world: World) -> None:
-    world.proxy.prices, world.proxy.unpriced = True, "number 3"
-    model = await world.register(rows(0, 12))
-    world.hold(model, right)
-    event = await world.completed(model)
-    assert (event.verdict, event.cost, (await world.shown(model))["cost"]) == ("pass", None, None)
-    assert {one["cost"] for one in (await world.evidence(event))["cost"].values()} == {None}
+async def test_a_part_of_the_cost_does_not_pass_for_the_whole(harness: Harness) -> None:
+    harness.proxy.prices, harness.proxy.unpriced = True, "number 3"
+    model = await harness.register(rows(0, 12))
+    harness.hold(model, right)
+    event = await harness.completed(model)
+    assert (event.verdict, event.cost, (await harness.shown(model))["cost"]) == ("pass", None, None)
+    assert {one["cost"] for one in (await harness.evidence(event))["cost"].values()} == {None}
 
 
-async def test_a_question_that_is_refused_costs_nothing_and_leaves_the_cost_known(world: World) -> None:
-    world.proxy.prices, world.proxy.refuse = True, "number 3"
-    model = await world.register(rows(0, 15))
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_a_question_that_is_refused_costs_nothing_and_leaves_the_cost_known(harness: Harness) -> None:
+    harness.proxy.prices, harness.proxy.refuse = True, "number 3"
+    model = await harness.register(rows(0, 15))
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert event.cost == 0.25 * 3 * 14
 
 
 async def test_a_wait_that_no_answer_ends_is_one_wait_however_often_the_shortest_question_is_answered(
-    world: World,
+    harness: Harness,
 ) -> None:
-    world.proxy.failing["number 0"] = RateLimited("Too many requests at the same time.")
-    model = await world.register(rows(0, 12))
-    world.hold(model, right)
-    await eventually(lambda: _last_error(world, model), within=20)
-    await world.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
-    event = await world.completed(model)
-    assert [one for one in world.proxy.requests if one["messages"][-1]["content"] == "."]
+    harness.proxy.failing["number 0"] = RateLimited("Too many requests at the same time.")
+    model = await harness.register(rows(0, 12))
+    harness.hold(model, right)
+    await eventually(lambda: _last_error(harness, model), within=20)
+    await harness.documents.update_one({"model_id": model.model_id}, {"$set": {"adapter_missed_at": now() - 601}})
+    event = await harness.completed(model)
+    assert [one for one in harness.proxy.requests if one["messages"][-1]["content"] == "."]
     assert (event.verdict, event.scores) == ("needs_human", {})
-    assert (await world.shown(model))["attempts"] == 0
+    assert (await harness.shown(model))["attempts"] == 0
 
 
-async def test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person(world: World) -> None:
-    model = await world.register(rows(0, 12))
-    world.proxy.adapters[model.model_id] = "ad-of-another"
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_a_candidate_that_is_answered_for_by_another_adapter_is_left_to_a_person(harness: Harness) -> None:
+    model = await harness.register(rows(0, 12))
+    harness.proxy.adapters[model.model_id] = "ad-of-another"
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert (event.verdict, event.scores) == ("needs_human", {})
     assert "ad-of-another" in event.reason
 
 
-async def test_a_row_the_engine_refuses_is_left_out_for_all(world: World) -> None:
-    world.proxy.refuse = "number 3"
-    model = await world.register(rows(0, 15))
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_a_row_the_engine_refuses_is_left_out_for_all(harness: Harness) -> None:
+    harness.proxy.refuse = "number 3"
+    model = await harness.register(rows(0, 15))
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert {score.n for score in event.scores.values()} == {14}
-    evidence = await world.evidence(event)
+    evidence = await harness.evidence(event)
     assert {(one["row"], one["system"]) for one in evidence["rows_refused"]} == {
         (3, "base"),
         (3, "few_shot"),
@@ -308,56 +309,56 @@ async def test_a_row_the_engine_refuses_is_left_out_for_all(world: World) -> Non
     assert "512 tokens" in evidence["rows_refused"][0]["reason"]
 
 
-async def test_rows_that_teach_nothing_measure_nobody_and_are_no_examples(world: World) -> None:
+async def test_rows_that_teach_nothing_measure_nobody_and_are_no_examples(harness: Harness) -> None:
     silent = [
         {"messages": [one["messages"][1], {**one["messages"][2], "content": "SILENT", "weight": 0}]}
         for one in rows(0, 8)
     ]
-    model = await world.register([*silent, *rows(10, 12)], train=[*silent, *rows(1000, 30)])
-    world.hold(model, right)
-    event = await world.completed(model)
+    model = await harness.register([*silent, *rows(10, 12)], train=[*silent, *rows(1000, 30)])
+    harness.hold(model, right)
+    event = await harness.completed(model)
     assert event.verdict == "pass"
     assert {score.n for score in event.scores.values()} == {12}
     assert event.scores["candidate"].value == 1.0
-    evidence = await world.evidence(event)
+    evidence = await harness.evidence(event)
     assert evidence["rows_without_weight"] == 8
     assert "SILENT" not in str(evidence["few_shot_examples"])
 
 
-async def test_verdicts_on_the_same_rows_are_counted(world: World) -> None:
+async def test_verdicts_on_the_same_rows_are_counted(harness: Harness) -> None:
     heldout = rows(200, 12)
     found = []
     for _ in range(3):
-        model = await world.register(heldout)
-        world.hold(model, right)
-        found.append(await world.completed(model))
+        model = await harness.register(heldout)
+        harness.hold(model, right)
+        found.append(await harness.completed(model))
     assert [event.earlier_verdicts for event in found] == [0, 1, 2]
-    assert (await world.evidence(found[-1]))["earlier_verdicts"] == 2
-    other = await world.register(rows(300, 12))
-    world.hold(other, right)
-    assert (await world.completed(other)).earlier_verdicts == 0
+    assert (await harness.evidence(found[-1]))["earlier_verdicts"] == 2
+    other = await harness.register(rows(300, 12))
+    harness.hold(other, right)
+    assert (await harness.completed(other)).earlier_verdicts == 0
 
 
 @pytest.mark.parametrize("heldout", [[], rows(0, 4)])
-async def test_too_few_rows_are_for_a_person(world: World, heldout: list[dict[str, Any]]) -> None:
-    model = await world.register(heldout)
-    world.hold(model, right)
-    assert (await world.completed(model)).verdict == "needs_human"
+async def test_too_few_rows_are_for_a_person(harness: Harness, heldout: list[dict[str, Any]]) -> None:
+    model = await harness.register(heldout)
+    harness.hold(model, right)
+    assert (await harness.completed(model)).verdict == "needs_human"
 
 
-async def test_rows_that_are_gone_end_the_evaluation_at_once(world: World) -> None:
-    gone = ObjectRef(bucket=f"{world.space.prefix}-sartor", key="tenants/x/gone.jsonl", sha256="0" * 64, size=3)
-    model = await world.register(gone)
-    event = await world.completed(model)
+async def test_rows_that_are_gone_end_the_evaluation_at_once(harness: Harness) -> None:
+    gone = ObjectRef(bucket=f"{harness.space.prefix}-sartor", key="tenants/x/gone.jsonl", sha256="0" * 64, size=3)
+    model = await harness.register(gone)
+    event = await harness.completed(model)
     assert event.verdict == "needs_human"
     assert "gone.jsonl" in event.reason
-    assert (await world.shown(model))["attempts"] == 1
+    assert (await harness.shown(model))["attempts"] == 1
 
 
-async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
-    model = await world.register(rows(0, 12))
-    await eventually(lambda: [one for one in world.proxy.requests if one["model"] == model.model_id])
-    await world.publish(
+async def test_a_rejected_model_is_no_longer_tested(harness: Harness) -> None:
+    model = await harness.register(rows(0, 12))
+    await eventually(lambda: [one for one in harness.proxy.requests if one["model"] == model.model_id])
+    await harness.publish(
         ModelRejected(
             tenant_id=model.tenant_id,
             model_id=model.model_id,
@@ -366,27 +367,27 @@ async def test_a_rejected_model_is_no_longer_tested(world: World) -> None:
             reason="Deleted",
         )
     )
-    await eventually(lambda: _has_status(world, model, "cancelled"))
-    evaluation = (await world.shown(model))["id"]
-    async with world.http() as http:
+    await eventually(lambda: _has_status(harness, model, "cancelled"))
+    evaluation = (await harness.shown(model))["id"]
+    async with harness.http() as http:
         answer = await http.get(f"/v1/evals/evaluations/{evaluation}/evidence")
         assert answer.status_code == 409
         assert answer.json()["error"]["code"] == "evidence_not_ready"
     # The slot is free again: another evaluation gets through.
-    other = await world.register(rows(0, 12))
-    world.hold(model, right)
-    world.hold(other, right)
-    await world.completed(other)
-    assert not [one for one in world.seen.of(EvaluationCompleted) if one.model_id == model.model_id]
+    other = await harness.register(rows(0, 12))
+    harness.hold(model, right)
+    harness.hold(other, right)
+    await harness.completed(other)
+    assert not [one for one in harness.seen.of(EvaluationCompleted) if one.model_id == model.model_id]
 
 
-async def _evidence_status(world: World, event: EvaluationCompleted) -> int:
-    async with world.http() as http:
+async def _evidence_status(harness: Harness, event: EvaluationCompleted) -> int:
+    async with harness.http() as http:
         return (await http.get(f"/v1/evals/evaluations/{event.evaluation_id}/evidence")).status_code
 
 
-def _stored(world: World) -> Any:
-    return world.space.objects().keys(f"tenants/{world.tenant}/evaluations/")
+def _stored(harness: Harness) -> Any:
+    return harness.space.objects().keys(f"tenants/{harness.tenant}/evaluations/")
 
 
 def _deleted(model: ModelRegistered) -> ModelDeleted:
@@ -394,55 +395,57 @@ def _deleted(model: ModelRegistered) -> ModelDeleted:
     return ModelDeleted(**ids)
 
 
-async def test_the_evidence_goes_with_its_model_and_only_the_scores_stay(world: World) -> None:
-    model, other = await world.register(rows(0, 12)), await world.register(rows(0, 12))
-    world.hold(model, right)
-    world.hold(other, right)
-    event, kept = await world.completed(model), await world.completed(other)
+async def test_the_evidence_goes_with_its_model_and_only_the_scores_stay(harness: Harness) -> None:
+    model, other = await harness.register(rows(0, 12)), await harness.register(rows(0, 12))
+    harness.hold(model, right)
+    harness.hold(other, right)
+    event, kept = await harness.completed(model), await harness.completed(other)
     for _ in range(2):
-        await world.publish(_deleted(model))
-    await eventually(lambda: [one for one in world.seen.of(EvidenceDeleted) if one.model_id == model.model_id])
-    assert await _stored(world) == [kept.evidence.key]
-    assert (await _evidence_status(world, event), await _evidence_status(world, kept)) == (404, 200)
-    shown = await world.shown(model)
+        await harness.publish(_deleted(model))
+    await eventually(lambda: [one for one in harness.seen.of(EvidenceDeleted) if one.model_id == model.model_id])
+    assert await _stored(harness) == [kept.evidence.key]
+    assert (await _evidence_status(harness, event), await _evidence_status(harness, kept)) == (404, 200)
+    shown = await harness.shown(model)
     assert (shown["evidence"], shown["verdict"], set(shown["scores"])) == (None, event.verdict, set(event.scores))
-    again = await world.register(rows(0, 12))
-    world.hold(again, right)
-    assert (await world.completed(again)).earlier_verdicts == 2, "it was judged on these rows, and that stays known"
-    assert len([one for one in world.seen.of(EvidenceDeleted) if one.model_id == model.model_id]) == 1
+    again = await harness.register(rows(0, 12))
+    harness.hold(again, right)
+    assert (await harness.completed(again)).earlier_verdicts == 2, "it was judged on these rows, and that stays known"
+    assert len([one for one in harness.seen.of(EvidenceDeleted) if one.model_id == model.model_id]) == 1
 
 
-async def test_evidence_goes_with_the_rows_and_no_test_on_them_goes_on(world: World) -> None:
+async def test_evidence_goes_with_the_rows_and_no_test_on_them_goes_on(harness: Harness) -> None:
     """Rows of the same content in another dataset are others."""
-    done = await world.register(rows(0, 12))
-    world.hold(done, right)
-    event = await world.completed(done)
-    going_on, twin = await world.register(done.dataset.heldout), await world.register(rows(0, 12))
-    await eventually(lambda: [one for one in world.proxy.requests if one["model"] == going_on.model_id])
-    world.hold(twin, right)
-    kept = await world.completed(twin)
-    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=done.dataset.heldout))
-    await eventually(lambda: len([one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant]) == 2)
-    assert await _stored(world) == [kept.evidence.key]
-    assert await _evidence_status(world, event) == 404
-    assert (await world.shown(going_on))["status"] == "cancelled"
-    answers = world.documents.database["answers"]
-    await eventually(lambda: _none(answers, {"tenant_id": world.tenant}), within=90)
+    done = await harness.register(rows(0, 12))
+    harness.hold(done, right)
+    event = await harness.completed(done)
+    going_on, twin = await harness.register(done.dataset.heldout), await harness.register(rows(0, 12))
+    await eventually(lambda: [one for one in harness.proxy.requests if one["model"] == going_on.model_id])
+    harness.hold(twin, right)
+    kept = await harness.completed(twin)
+    await harness.publish(DatasetDeleted(tenant_id=harness.tenant, dataset_id="ds-1", heldout=done.dataset.heldout))
+    await eventually(
+        lambda: len([one for one in harness.seen.of(EvidenceDeleted) if one.tenant_id == harness.tenant]) == 2
+    )
+    assert await _stored(harness) == [kept.evidence.key]
+    assert await _evidence_status(harness, event) == 404
+    assert (await harness.shown(going_on))["status"] == "cancelled"
+    answers = harness.documents.database["answers"]
+    await eventually(lambda: _none(answers, {"tenant_id": harness.tenant}), within=90)
 
 
-async def test_a_candidate_whose_rows_are_deleted_before_it_is_heard_of_is_not_tested(world: World) -> None:
-    evaluations = world.documents.database["evaluations"]
+async def test_a_candidate_whose_rows_are_deleted_before_it_is_heard_of_is_not_tested(harness: Harness) -> None:
+    evaluations = harness.documents.database["evaluations"]
 
     async def rows_of(model: ModelRegistered) -> Any:
         found = await evaluations.find_one({"model_id": model.model_id})
         return found["heldout"]["key"] if found else None
 
-    known, other = await world.register(rows(0, 4)), await world.register(rows(0, 4))
+    known, other = await harness.register(rows(0, 4)), await harness.register(rows(0, 4))
     await eventually(lambda: rows_of(known))
-    await world.publish(DatasetDeleted(tenant_id=world.tenant, dataset_id="ds-1", heldout=known.dataset.heldout))
-    await eventually(lambda: [one for one in world.seen.of(EvidenceDeleted) if one.tenant_id == world.tenant])
-    late = await world.register(known.dataset.heldout)
-    await world.publish(late.model_copy(update={"dataset": other.dataset}))
+    await harness.publish(DatasetDeleted(tenant_id=harness.tenant, dataset_id="ds-1", heldout=known.dataset.heldout))
+    await eventually(lambda: [one for one in harness.seen.of(EvidenceDeleted) if one.tenant_id == harness.tenant])
+    late = await harness.register(known.dataset.heldout)
+    await harness.publish(late.model_copy(update={"dataset": other.dataset}))
     rows_of_other = other.dataset.heldout.key
     assert await eventually(lambda: rows_of(late)) == rows_of_other, "of the one that was said first there is none"
 
@@ -451,31 +454,31 @@ async def _none(collection: Any, query: dict[str, Any]) -> bool:
     return bool(await collection.count_documents(query) == 0)
 
 
-async def _has_status(world: World, model: ModelRegistered, status: str) -> bool:
-    return bool((await world.shown(model)).get("status") == status)
+async def _has_status(harness: Harness, model: ModelRegistered, status: str) -> bool:
+    return bool((await harness.shown(model)).get("status") == status)
 
 
-async def test_another_tenant_and_another_role_see_nothing(world: World) -> None:
-    model = await world.register(rows(0, 12))
-    world.hold(model, right)
-    event = await world.completed(model)
+async def test_another_tenant_and_another_role_see_nothing(harness: Harness) -> None:
+    model = await harness.register(rows(0, 12))
+    harness.hold(model, right)
+    event = await harness.completed(model)
     path = f"/v1/evals/evaluations/{event.evaluation_id}"
-    async with world.http("tenant_other") as other, world.http(role="labeler") as labeler:
+    async with harness.http("tenant_other") as other, harness.http(role="labeler") as labeler:
         for address in (path, f"{path}/evidence", f"/v1/evals/evaluations?after={event.evaluation_id}"):
             assert (await other.get(address)).status_code == 404, address
         assert (await other.get("/v1/evals/evaluations")).json()["data"] == []
         assert (await labeler.get(path)).status_code == 403
-    async with httpx2.AsyncClient(base_url=world.url) as anonymous:
+    async with httpx2.AsyncClient(base_url=harness.url) as anonymous:
         assert (await anonymous.get(path)).status_code == 401
 
 
-async def test_evaluations_come_in_pages(world: World) -> None:
-    models = [await world.register(rows(0, 4)) for _ in range(3)]
+async def test_evaluations_come_in_pages(harness: Harness) -> None:
+    models = [await harness.register(rows(0, 4)) for _ in range(3)]
     for model in models:
-        world.hold(model, right)
+        harness.hold(model, right)
     for model in models:
-        await world.completed(model)
-    async with world.http() as http:
+        await harness.completed(model)
+    async with harness.http() as http:
         first = (await http.get("/v1/evals/evaluations", params={"limit": 2})).json()
         assert len(first["data"]) == 2
         assert first["has_more"]
@@ -499,9 +502,9 @@ async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Add
             for port in (free_port(), free_port())
         )
         async with space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, f"http://127.0.0.1:{second.service_port}", proxy, publish, seen)
-            model = await world.register(rows(0, 40))
-            world.hold(model, right)
+            harness = Harness(space, f"http://127.0.0.1:{second.service_port}", proxy, publish, seen)
+            model = await harness.register(rows(0, 40))
+            harness.hold(model, right)
             async with process(first) as worker:
                 await eventually(lambda: len(proxy.asked) > 50, within=40)
                 worker.kill()
@@ -509,10 +512,10 @@ async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Add
             answered = sum(proxy.asked.values())
             assert answered < 120
             async with process(second):
-                event = await world.completed(model, within=60)
+                event = await harness.completed(model, within=60)
                 assert event.verdict == "pass"
                 assert event.scores["candidate"].n == 40
-                shown = await world.shown(model)
+                shown = await harness.shown(model)
                 assert shown["attempts"] == 2
                 # asked or answered, but not yet kept
                 assert 120 <= sum(proxy.asked.values()) <= 120 + 2 * parallel
@@ -520,7 +523,7 @@ async def test_a_killed_worker_loses_only_the_questions_in_flight(addresses: Add
                 await publish(model)
                 other = model.model_copy(update={"model_id": f"{model.model_id}0"})
                 proxy.adapters[other.model_id] = other.adapter_id
-                world.hold(other, right)
+                harness.hold(other, right)
                 await publish(other)
                 await eventually(lambda: len(seen.of(EvaluationCompleted)) == 2, within=40)
                 assert [one.model_id for one in seen.of(EvaluationCompleted)].count(model.model_id) == 1
@@ -533,17 +536,17 @@ async def test_a_frozen_worker_changes_nothing_when_it_wakes(addresses: Addresse
     async with running(proxy.app()) as asked_url:
         first, second = (settings(space, asked_url, service_port=free_port(), replica_id=name) for name in "ab")
         async with space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, f"http://127.0.0.1:{second.service_port}", proxy, publish, seen)
-            model = await world.register(rows(0, 40))
-            world.hold(model, right)
+            harness = Harness(space, f"http://127.0.0.1:{second.service_port}", proxy, publish, seen)
+            model = await harness.register(rows(0, 40))
+            harness.hold(model, right)
             async with process(first, log) as frozen:
                 await eventually(lambda: len(proxy.asked) > 20, within=40)
                 frozen.send_signal(signal.SIGSTOP)
                 async with process(second):
-                    event = await world.completed(model, within=60)
-                    before = await world.evidence(event)
+                    event = await harness.completed(model, within=60)
+                    before = await harness.evidence(event)
                     frozen.send_signal(signal.SIGCONT)
                     await eventually(lambda: "attempt_lost" in log.read_text())
-                    assert await world.evidence(event) == before
-                    assert (await world.shown(model))["attempts"] == 2
+                    assert await harness.evidence(event) == before
+                    assert (await harness.shown(model))["attempts"] == 2
                     assert len(seen.of(EvaluationCompleted)) == 1

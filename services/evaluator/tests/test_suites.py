@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, get_args
 
 import pytest
-from evaluator_world import Asked, World, right, rows, settings, wrong
+from evaluator_harness import Asked, Harness, right, rows, settings, wrong
 
 from chassis.errors import Transient
 from evaluator.app import build
@@ -86,11 +86,11 @@ async def test_a_score_that_was_waited_for_is_asked_for_once_however_many_attemp
             return bool(await answers.count_documents({f"scores.{judged.key}": {"$exists": True}}) == 10)
 
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, url, proxy, publish, seen)
-            model = await world.register(rows(0, 12))
-            world.hold(model, right)
-            event = await world.completed(model)
-            evidence = await world.evidence(event)
+            harness = Harness(space, url, proxy, publish, seen)
+            model = await harness.register(rows(0, 12))
+            harness.hold(model, right)
+            event = await harness.completed(model)
+            evidence = await harness.evidence(event)
     assert failed, "the first attempt came to its end"
     assert (event.metric, event.verdict, evidence["attempts"]) == ("judged", "pass", 2)
     judged_as = {"base": 0.25, "few_shot": 0.25, "candidate": 0.75}
@@ -125,15 +125,15 @@ async def test_a_judge_that_is_another_than_before_judges_every_answer_itself(
         monkeypatch.setattr("evaluator.app.SUITES", judged_by(lenient, "lenient"))
         app = build(settings(space, asked_url))
         async with running(app) as url:
-            world = World(space, url, proxy, publish, seen)
-            model = await world.register(rows(0, 12))
-            world.hold(model, right)
+            harness = Harness(space, url, proxy, publish, seen)
+            model = await harness.register(rows(0, 12))
+            harness.hold(model, right)
             answers = app.state.service.collection("answers")
             await eventually(lambda: answers.count_documents({"scores": {"$ne": {}}}))
         monkeypatch.setattr("evaluator.app.SUITES", judged_by(strict, "strict"))
         async with running(build(settings(space, asked_url))) as url:
-            world = World(space, url, proxy, publish, seen)
-            event = await world.completed(model)
+            harness = Harness(space, url, proxy, publish, seen)
+            event = await harness.completed(model)
     assert {name: score.value for name, score in event.scores.items()} == {"base": 0, "few_shot": 0, "candidate": 0.5}
 
 
@@ -156,10 +156,10 @@ async def test_scores_are_waited_for_so_many_at_a_time(space: Space, monkeypatch
         monkeypatch.setattr("evaluator.app.SUITES", suites)
         app = build(settings(space, asked_url, evaluator_parallel=places))
         async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
-            world = World(space, url, proxy, publish, seen)
-            model = await world.register(rows(0, 12))
-            world.hold(model, right)
-            await world.completed(model)
+            harness = Harness(space, url, proxy, publish, seen)
+            model = await harness.register(rows(0, 12))
+            harness.hold(model, right)
+            await harness.completed(model)
     assert (len(most), max(most)) == (36, places)
 
 

@@ -1,10 +1,10 @@
-"""Makes `registry_world` importable and its fixtures known to the tests of this folder."""
+"""Makes `registry_harness` importable and its fixtures known to the tests of this folder."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from registry_world import shared, world
+from registry_harness import harness, shared
 
-__all__ = ["shared", "world"]
+__all__ = ["harness", "shared"]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from registry_world import BASE, Accounts
+from registry_harness import BASE, Accounts
 from structlog.testing import capture_logs
 from test_use_cases import Lonely, folder, registry
 

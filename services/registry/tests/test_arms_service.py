@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import openai
 import pytest
-from registry_world import BASE, World
+from registry_harness import BASE, Harness
 
 from chassis.errors import Conflict
 from eventbus import AggregateStore
@@ -19,12 +19,12 @@ from testkit import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_models_of_the_release_before_get_an_arm_beside_them_and_no_second_adapter(world: World) -> None:
-    database = connect(world.space.settings(Settings, "registry"), "registry")
+async def test_models_of_the_release_before_get_an_arm_beside_them_and_no_second_adapter(harness: Harness) -> None:
+    database = connect(harness.space.settings(Settings, "registry"), "registry")
     collection = database["models"]
     await collection.drop_index("job_id_1_arm.kind_1")
     await collection.create_index("job_id", unique=True)
-    name = await world.trained(1)
+    name = await harness.trained(1)
     await collection.update_one({"_id": name}, {"$unset": {"arm": ""}})
 
     store = AggregateStore(collection, Model, "registry", lambda: None)
@@ -35,38 +35,38 @@ async def test_models_of_the_release_before_get_an_arm_beside_them_and_no_second
     assert ("job_id", "arm.kind") in indexes
     assert ("job_id",) not in indexes
 
-    version = await world.fitted(1)
+    version = await harness.fitted(1)
     for one in (name, version):
-        model = await store.get(world.a, one)
+        model = await store.get(harness.a, one)
         with pytest.raises(Conflict):
             await store.add(model.model_copy(update={"id": f"{one}-again"}))
-    found = await Models(store, *(database[one] for one in ("x", "y", "z"))).of_job(world.a, world.job(1))
+    found = await Models(store, *(database[one] for one in ("x", "y", "z"))).of_job(harness.a, harness.job(1))
     assert {one.id for one in found} == {name, version}
-    assert (await world.card(name))["arm"] is None
+    assert (await harness.card(name))["arm"] is None
 
 
-async def test_the_sdk_sees_one_model_whichever_version_answers_and_deletes_all_of_it(world: World) -> None:
-    version = await world.fitted(1)
+async def test_the_sdk_sees_one_model_whichever_version_answers_and_deletes_all_of_it(harness: Harness) -> None:
+    version = await harness.fitted(1)
     name = version.removesuffix("@head")
-    await world.digest(world.evaluated(version, "pass"))
-    await eventually(lambda: [one for one in world.of(ModelPromoted) if one.model_id == version])
-    sdk = world.sdk()
+    await harness.digest(harness.evaluated(version, "pass"))
+    await eventually(lambda: [one for one in harness.of(ModelPromoted) if one.model_id == version])
+    sdk = harness.sdk()
     assert (await sdk.models.retrieve(name)).id == name
-    assert await world.promoted(1) == name
+    assert await harness.promoted(1) == name
     assert [(one.id, one.owned_by) async for one in sdk.models.list()] == [(BASE, "base"), (name, "acme")]
-    async with world.http() as http:
+    async with harness.http() as http:
         cards = (await http.get("/v1/registry/models", params={"name": name})).json()["data"]
         arms = (await http.get(f"/internal/arms/{name.replace(':', '%3A')}")).json()
     assert {(one["id"], one["arm"], one["serves"]) for one in cards} == {(name, None, True), (version, "head", False)}
     assert [one["version"] for one in arms] == [version]
 
     assert (await sdk.models.delete(name)).deleted
-    gone = await eventually(lambda: found if len(found := world.of(ModelDeleted)) == 2 else None)
+    gone = await eventually(lambda: found if len(found := harness.of(ModelDeleted)) == 2 else None)
     assert {(one.model_id, one.name) for one in gone} == {(name, name), (version, name)}
     with pytest.raises(openai.NotFoundError):
         await sdk.models.retrieve(name)
 
 
-async def test_arms_in_production_are_told_to_services_only(world: World) -> None:
-    async with httpx2.AsyncClient(base_url=world.url) as anonymous:
+async def test_arms_in_production_are_told_to_services_only(harness: Harness) -> None:
+    async with httpx2.AsyncClient(base_url=harness.url) as anonymous:
         assert (await anonymous.get("/internal/arms/x")).status_code == 401

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from registry_world import BASE, World
+from registry_harness import BASE, Harness
 from test_use_cases import Lonely, folder, registry
 
 from registry.settings import Settings
@@ -238,11 +238,11 @@ class EmptyHost:
 class Asked(StubPeer):
     """The registry under test, asked over HTTP."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
 
     async def get(self, path: str, *ids: str, tenant_id: str, params: dict[str, Any]) -> Any:
-        async with self._world.http(tenant_id) as http:
+        async with self._harness.http(tenant_id) as http:
             return (await http.get(path, params=params)).raise_for_status().json()
 
 

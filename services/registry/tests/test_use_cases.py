@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
-from registry_world import BASE, Accounts, World, write_base
+from registry_harness import BASE, Accounts, Harness, write_base
 
 from chassis.clock import wall
 from registry.app import build
@@ -30,7 +30,7 @@ from testkit.alone import NOWHERE, Alone, alone
 
 
 @dataclass
-class Lonely(World):
+class Lonely(Harness):
     """A registry alone, and one test's two tenants in it."""
 
     service: Alone = field(default_factory=Alone)

@@ -250,7 +250,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "people: sessions outlive the password they began with",
         "console:Sessions._look_again",
-        "or person.get('password_changed_at', 0) != session.password_changed_at",
+        "or standing.password_changed_at != session.password_changed_at",
         "or False",
         f"{NAVIGATION}::test_another_password_ends_the_other_sessions",
     ),
@@ -271,8 +271,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "people: the first page asks for files whoever looks",
         "console:home_routes",
-        "_asked(may('files:read'), ingest",
-        "_asked(True, ingest",
+        "_asked(may('files:read'), NO_FILES, ingest",
+        "_asked(True, NO_FILES, ingest",
         f"{NAVIGATION}::test_a_home_asks_only_for_what_its_role_may_see",
     ),
     bug(

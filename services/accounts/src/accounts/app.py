@@ -48,7 +48,7 @@ class LocalKeys:
         del tenant_id
         try:
             async with asyncio.timeout(timeout or LONGEST_CALL_SECONDS):
-                return await self._keys.verify(json["key_hash"])
+                return (await self._keys.verify(json["key_hash"])).model_dump()
         except Exception as error:  # which errors mean "away" is told by `is_away` alone; every other one goes on
             if is_away(error) or isinstance(error, TimeoutError):
                 raise Transient("The keys cannot be read at the moment; try again shortly.", retry_after=1) from error

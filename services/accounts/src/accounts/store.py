@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
+from pydantic import JsonValue
 
 from accounts.domain import ApiKey, AuditEntry, Chain, Tenant, User
 from chassis.auth import Principal
@@ -264,7 +264,7 @@ class Accounts:
             if (await self._keys.add_once(key)).revoked_at is not None:
                 log.error("operator_key_revoked", key=key.id, mend="put a key that was never used before into its file")
 
-    async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: Any) -> AuditEntry:
+    async def audit(self, tenant_id: str, actor: str, action: str, target: str, **details: JsonValue) -> AuditEntry:
         """Append to the tenant's audit trail."""
         for _ in range(20):
             last = await self._audit.find_one({"tenant_id": tenant_id}, sort=[("position", -1)])

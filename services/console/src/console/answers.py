@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Generic, NotRequired, TypedDict, TypeVar
+
+T = TypeVar("T")
+
+
+class Listing(TypedDict, Generic[T]):
+    """A page of a list, the newest first."""
+
+    data: list[T]
+    has_more: bool
 
 
 class FileAnswer(TypedDict, total=False):
@@ -50,13 +59,6 @@ class JobAnswer(TypedDict):
     waiting_for: NotRequired[WaitingFor | None]
     answers_by: NotRequired[str | None]
     estimated_finish: NotRequired[int | None]
-
-
-class JobsPage(TypedDict):
-    """A page of jobs, the newest first."""
-
-    data: list[JobAnswer]
-    has_more: bool
 
 
 class StepAnswer(TypedDict, total=False):
@@ -165,11 +167,35 @@ class VersionAnswer(TypedDict):
     deleted_at: NotRequired[int | None]
 
 
-class VersionsPage(TypedDict):
-    """A page of versions, the newest first."""
+class KeptAnswer(TypedDict):
+    """Something that stays where another thing is deleted."""
 
-    data: list[VersionAnswer]
-    has_more: bool
+    id: str
+    because: str
+
+
+class DeletedAnswer(TypedDict):
+    """Something that was deleted."""
+
+    kept: NotRequired[list[KeptAnswer]]
+
+
+class RatingAnswer(TypedDict):
+    """A person's rating of an answer, or a service's."""
+
+    id: str
+    rating: str
+    producer: NotRequired[str]
+
+
+class KeyAnswer(TypedDict):
+    """An API key."""
+
+    name: str
+    hint: str
+    event_types: NotRequired[list[str]]
+    last_used_at: int | None
+    revoked_at: int | None
 
 
 class ModelAnswer(TypedDict):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import JsonValue
+
 Schema = Mapping[str, Any]
 Document = dict[str, Any]
 """An OpenAPI document, or an object of one, that is being made."""
@@ -95,7 +97,7 @@ def _part(path: str) -> str:
     return path.removeprefix(PUBLIC).partition("/")[0]
 
 
-def _used(paths: Any, schemas: Schema) -> set[str]:
+def _used(paths: Document, schemas: Schema) -> set[str]:
     """Names of schemas that routes lead to, directly or by others."""
     used: set[str] = set()
     left = set(_references(paths))
@@ -106,8 +108,8 @@ def _used(paths: Any, schemas: Schema) -> set[str]:
     return used
 
 
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
+def _references(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, dict):
         if isinstance(place := value.get("$ref"), str):
             yield place.removeprefix(REFERENCE)
         for inner in value.values():

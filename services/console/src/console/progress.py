@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
 
 from chassis.errors import SartorError
 from chassis.ids import now
@@ -16,8 +16,8 @@ from console.answers import (
     EventAnswer,
     FileAnswer,
     JobAnswer,
+    Listing,
     VersionAnswer,
-    VersionsPage,
     WaitingFor,
 )
 from console.paging import cursor
@@ -138,10 +138,10 @@ class Progress:
         (first, before), (last, now) = self.losses[0], self.losses[-1]
         return f"Training loss, {before:.3f} at step {first}, {now:.3f} at step {last}: lower is closer to your data"
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def to_json(self) -> str:
+        """As a page that is open reads it."""
         shown = {"waits_for_people": self.waits_for_people, "chart": self.chart, "loss_note": self.loss_note}
-        return {**asdict(self), **shown}
+        return json.dumps({**asdict(self), **shown}, ensure_ascii=False)
 
 
 class Watcher:
@@ -231,7 +231,7 @@ class Watcher:
         seen.name = job.get("fine_tuned_model") or seen.name
         wanted = {"name": seen.name} if seen.name else {"limit": NEWEST_VERSIONS}
         try:
-            found: VersionsPage = await self._registry.get("/v1/registry/models", params=wanted, **who)
+            found: Listing[VersionAnswer] = await self._registry.get("/v1/registry/models", params=wanted, **who)
         except SartorError as error:
             return not error.transient
         seen.versions = [card for card in found["data"] if card["job_id"] == seen.job_id]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import structlog
+from pydantic import BaseModel, ConfigDict
 
 from chassis.auth import Principal
 from chassis.clock import utc_now
@@ -33,24 +32,39 @@ class Who(TypedDict):
     user: Principal
 
 
-@dataclass(frozen=True)
-class Session:
-    """A signed-in person, or the operator by their key: of no tenant, with `key_id` and the SHA-256 of the key.
+class Standing(BaseModel):
+    """As what a person may come in by now, as accounts says it.
+
+    `password_changed_at` is that of the password they have.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    password_changed_at: int = 0
+    allowances: tuple[Allowance, ...] = ()
+    """None in a session of an earlier release, until accounts is asked again."""
+
+
+class Person(Standing):
+    """Who comes in, or the operator by their key: of no tenant, with `key_id` and the SHA-256 of the key.
 
     `password_changed_at` is that of the password they came in by.
     """
 
-    id: str
     tenant_id: str
     user_id: str
-    role: str
     email: str
     organization: str
     name: str
     key_id: str = ""
     key_hash: str = ""
-    password_changed_at: int = 0
-    allowances: tuple[Allowance, ...] = ()
+
+
+class Session(Person):
+    """A person who is signed in, as stored."""
+
+    id: str
 
     @property
     def principal(self) -> Principal:
@@ -84,13 +98,13 @@ class Sessions:
         """Let MongoDB drop what is over."""
         await ensure_index(self._records, "expires_at", expireAfterSeconds=0)
 
-    async def open(self, person: dict[str, Any]) -> str:
+    async def open(self, person: Person) -> str:
         """Start a session; returns the cookie's value."""
         cookie = secrets.token_urlsafe(32)
-        session = _session({**person, "_id": _hash(cookie)})
+        session = Session(id=_hash(cookie), **dict(person))
         opened = utc_now()
         times = {"checked_at": opened, "expires_at": opened + timedelta(hours=self._hours)}
-        await self._records.insert_one({"_id": session.id, **asdict(session), **times})
+        await self._records.insert_one({"_id": session.id, **session.model_dump(), **times})
         return cookie
 
     async def find(self, cookie: str | None) -> Session | None:
@@ -101,7 +115,7 @@ class Sessions:
         found = await self._records.find_one({"_id": _hash(cookie), "expires_at": {"$gt": now}})
         if found is None:
             return None
-        session = _session(found)
+        session = Session.model_validate(found)
         checked_at = found.get("checked_at")
         fresh = checked_at is not None and checked_at > now - LOOK_AGAIN_AFTER
         return session if fresh else await self._look_again(session, now)
@@ -116,29 +130,38 @@ class Sessions:
                     return session
                 await self.end(session)
                 return None
-            person = await self._accounts.get("/internal/users/{}", session.user_id, tenant_id=session.tenant_id)
+            found = await self._accounts.get("/internal/users/{}", session.user_id, tenant_id=session.tenant_id)
         except (NotFound, Unauthenticated):
             await self.end(session)
             return None
         except SartorError as error:
             log.warning("person_not_looked_up", code=error.code, error=error.message)
             return session
-        if person["disabled"] or person.get("password_changed_at", 0) != session.password_changed_at:
+        standing = Standing.model_validate(found)
+        if found["disabled"] or standing.password_changed_at != session.password_changed_at:
             await self.end(session)
             return None
-        changed = replace(session, role=person["role"], allowances=_allowances(person))
-        await self._records.update_one({"_id": session.id}, {"$set": asdict(changed)})
+        changed = session.model_copy(update=dict(standing))
+        await self._records.update_one({"_id": session.id}, {"$set": changed.model_dump()})
         return changed
 
-    async def begin_operator(self, key_hash: str) -> dict[str, Any]:
+    async def begin_operator(self, key_hash: str) -> Person:
         """The operator, by the SHA-256 of their key, as `open` takes them.
 
         Raises:
             Unauthenticated: it is no operator's key.
         """
         known = await self._accounts.ask("/internal/keys/operator", json={"key_hash": key_hash}, tenant_id="")
-        nobody = {"tenant_id": "", "user_id": "", "email": "", "organization": "", "name": "Operator"}
-        return {**nobody, "role": "operator", "key_id": known["key_id"], "key_hash": key_hash}
+        return Person(
+            tenant_id="",
+            user_id="",
+            role="operator",
+            email="",
+            organization="",
+            name="Operator",
+            key_id=known["key_id"],
+            key_hash=key_hash,
+        )
 
     async def end(self, session: Session) -> None:
         """Sign out."""
@@ -156,18 +179,6 @@ class Sessions:
         """
         if not hmac.compare_digest(self.form_token(session_id).encode(), (token or "").encode(errors="replace")):
             raise Forbidden("This form is too old. Go back, reload the page and try again.", code="stale_form")
-
-
-def _session(found: Mapping[str, Any]) -> Session:
-    known = ("tenant_id", "user_id", "role", "email", "organization", "name")
-    facts: dict[str, Any] = {name: found[name] for name in known}
-    facts |= {name: found[name] for name in ("key_id", "key_hash", "password_changed_at") if name in found}
-    return Session(id=found["_id"], allowances=_allowances(found), **facts)
-
-
-def _allowances(found: Mapping[str, Any]) -> tuple[Allowance, ...]:
-    """None in a session of an earlier release, until accounts is asked again."""
-    return tuple(map(Allowance.read, found.get("allowances", ())))
 
 
 def _hash(cookie: str) -> str:

@@ -15,7 +15,7 @@ from chassis.http import error_response
 from chassis.roles import ROLES, SCOPES, covers
 from console.navigation import home_of, navigation_of
 from console.rendering import HEADERS, render
-from console.sessions import COOKIE, Session, Sessions
+from console.sessions import COOKIE, Person, Session, Sessions
 
 SEE_OTHER = 303
 MOST_FIELDS = 20
@@ -118,7 +118,7 @@ class Web:
         having = [role for role, may in ROLES.items() if scope and role != "operator" and covers(may, scope)]
         return self.page("parts/problem", session, status=status, message=message, having=having)
 
-    async def signed_in(self, request: Request, person: dict[str, Any], place: str = "/") -> Response:
+    async def signed_in(self, request: Request, person: Person, place: str = "/") -> Response:
         """Open a session for a person, end the one before, and lead to a page, the first where none is named."""
         if before := await self.sessions.find(request.cookies.get(COOKIE)):
             await self.sessions.end(before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,13 +22,41 @@ from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
 from evaluator.verdict import ARMS, Verdict, above_arm, beside_arm, decide, decide_arm, without_arm
 from schemas import Interval
-from schemas.artifacts import ArmKind
+from schemas.artifacts import ArmKind, ChatMessage
 
 OVER_GUESS = "candidate - commonest answer"
 
 Given = dict[tuple[str, int], Answer]
 Scores = dict[str, dict[str, list[float]]]
 """By system, then by metric, of each row that counts."""
+
+
+class Refusal(TypedDict):
+    """A question that a system refused."""
+
+    row: int
+    system: str
+    reason: str | None
+
+
+class AnswerEvidence(TypedDict):
+    """What a system answered to a row."""
+
+    text: str
+    scores: dict[str, float]
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    seconds: float
+
+
+class RowEvidence(TypedDict):
+    """A row that counts, with what each system answered."""
+
+    row: int
+    messages: Sequence[ChatMessage]
+    reference: str
+    answers: dict[str, AnswerEvidence]
 
 
 @dataclass(frozen=True)
@@ -186,7 +214,7 @@ def _intervals(
     }
 
 
-def _classes(cases: Sequence[Case]) -> list[dict[str, Any]]:
+def _classes(cases: Sequence[Case]) -> list[dict[str, str | float]]:
     shares = ("precision", "recall", "f1")
     found = [asdict(one) for one in per_class(cases)]
     return [{name: round(value, 6) if name in shares else value for name, value in one.items()} for one in found]
@@ -234,7 +262,7 @@ def _serving_arm(arm: ServingArm, comparisons: Mapping[str, Comparison], beaten_
     }
 
 
-def refusals(plan: Plan, given: Given) -> list[dict[str, Any]]:
+def refusals(plan: Plan, given: Given) -> list[Refusal]:
     """What was refused of a plan, by whom and why."""
     return [
         {"row": place, "system": system, "reason": given[system, place].refused}
@@ -268,8 +296,8 @@ def price(answers: Sequence[Answer]) -> float | None:
     return round(total, 9)
 
 
-def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores) -> dict[str, Any]:
-    answers = {}
+def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores) -> RowEvidence:
+    answers: dict[str, AnswerEvidence] = {}
     for system in plan.systems:
         answer = given[system, row.index]
         answers[system] = {

@@ -79,7 +79,7 @@ class Evaluations:
         """Add the evaluation of a model, or return the one the model has."""
         return await self._evaluations.add_once(evaluation)
 
-    async def get(self, tenant_id: str, evaluation_id: str, where: Mapping[str, Any] | None = None) -> Evaluation:
+    async def get(self, tenant_id: str, evaluation_id: str, where: Mapping[str, str] | None = None) -> Evaluation:
         """The tenant's evaluation.
 
         Raises:
@@ -144,7 +144,7 @@ class Evaluations:
     async def page_of(
         self,
         tenant_id: str,
-        where: Mapping[str, Any],
+        where: Mapping[str, str],
         *,
         model_id: str | None,
         state: State | None,

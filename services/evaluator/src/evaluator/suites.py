@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from evaluator.domain import System
 from evaluator.metrics import (
@@ -95,7 +95,7 @@ class Suite:
         return self.of_classes or self.opponent == "guess"
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, str | int]:
         """As it stands in evidence."""
         return {"name": self.name, "version": self.version}
 
@@ -121,7 +121,7 @@ class TextSuite:
     tolerance: float = TOLERANCE
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, str | int]:
         """As it stands in evidence."""
         return {"name": self.name, "version": self.version}
 

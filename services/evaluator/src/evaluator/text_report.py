@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from chassis.errors import Invalid
 from evaluator.comparison import ALPHA, Comparison
@@ -20,6 +20,16 @@ Unit = Literal["documents", "passages"]
 
 PASSAGE_TOKENS = 32
 """Of the end of an only document, how much counts as one measurement."""
+
+
+class DocumentEvidence(TypedDict):
+    """What a document was worth, by its line from 1."""
+
+    line: int
+    windows: int
+    tokens: int
+    perplexity: dict[str, float]
+    training_run_gain: float
 
 
 def build_text_report(
@@ -157,8 +167,8 @@ def _run_gain(windows: Sequence[Window]) -> float:
     return sum(one.tokens * one.run_gain for one in windows) / sum(one.tokens for one in windows)
 
 
-def _documents(suite: TextSuite, plan: Plan, given: Given, windows: Sequence[Window]) -> list[dict[str, Any]]:
-    """Of each document, by its line from 1, what it was worth; not what it says."""
+def _documents(suite: TextSuite, plan: Plan, given: Given, windows: Sequence[Window]) -> list[DocumentEvidence]:
+    """Of each document what it was worth; not what it says."""
     return [
         {
             "line": of[0].line + 1,

@@ -1,4 +1,8 @@
-"""Brings leased deliveries to their endpoints. Tenants have turns, and a delivery that fails too often is parked."""
+"""Brings leased deliveries to their endpoints. Tenants have turns, and a delivery that fails too often is parked.
+
+No `work.LeasedWorker`, which does one piece at a time: many deliveries wait for slow endpoints at once here, and which
+may be claimed next depends on how many of an endpoint and of a tenant are under way.
+"""
 
 from __future__ import annotations
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from chassis.auth import Principal, internal, require
 from chassis.errors import NotFound
@@ -18,7 +17,8 @@ from ingest.domain import Dataset, File
 from ingest.receive import Limits, form_schema, receive
 from ingest.settings import Settings
 from ingest.store import Files
-from ingest.use_cases import Uploads
+from ingest.use_cases import Kept, Uploads
+from schemas import RowCounts, Task
 from schemas.http.ingest import FileText
 
 Reads = Annotated[Principal, require("files:read")]
@@ -58,23 +58,48 @@ class FileObject(BaseModel):
         )
 
 
-def dataset_view(dataset: Dataset) -> dict[str, Any]:
-    """A dataset version as shown."""
-    prepared = dataset.prepared
-    return {
-        "id": dataset.id,
-        "object": "dataset",
-        "file_deleted": dataset.state == "kept",
-        "created_at": dataset.created_at,
-        "file_id": prepared.file_id,
-        "project_id": prepared.project_id,
-        "task": prepared.dataset.task,
-        "labels": prepared.labels,
-        "rows": prepared.rows.model_dump(),
-        "system": dataset.system,
-        "manifest": dataset.manifest.model_dump(),
-        "card": dataset.card,
-    }
+class DatasetView(BaseModel):
+    """A dataset version."""
+
+    id: str
+    object: Literal["dataset"] = "dataset"
+    file_deleted: bool
+    created_at: int
+    file_id: str | None
+    project_id: str | None
+    task: Task
+    labels: int
+    rows: RowCounts
+    system: str
+    manifest: dict[str, JsonValue]
+    card: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DatasetView:
+        """The dataset version as shown."""
+        prepared = dataset.prepared
+        return cls(
+            id=dataset.id,
+            file_deleted=dataset.state == "kept",
+            created_at=dataset.created_at,
+            file_id=prepared.file_id,
+            project_id=prepared.project_id,
+            task=prepared.dataset.task,
+            labels=prepared.labels,
+            rows=prepared.rows,
+            system=dataset.system,
+            manifest=dataset.manifest.model_dump(),
+            card=dataset.card,
+        )
+
+
+class FileDeleted(BaseModel):
+    """A file that is deleted, and what stays that was made of it."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+    kept: list[Kept]
 
 
 def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Callable[[], None]) -> APIRouter:
@@ -130,9 +155,9 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Callab
         )
 
     @router.delete("/{file_id}")
-    async def delete_file(file_id: str, principal: Writes) -> dict[str, Any]:
+    async def delete_file(file_id: str, principal: Writes) -> FileDeleted:
         kept = await uploads.delete(principal.tenant_id, file_id, principal.only)
-        return {"id": file_id, "object": "file", "deleted": True, "kept": [asdict(one) for one in kept]}
+        return FileDeleted(id=file_id, kept=kept)
 
     return router
 
@@ -160,10 +185,10 @@ def dataset_routes(files: Files) -> APIRouter:
         principal: Reads, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
     ) -> Page:
         found = await files.shown_datasets(principal.tenant_id, principal.only, limit=limit + 1, after=after)
-        return page([dataset_view(dataset) for dataset in found], limit=limit)
+        return page([DatasetView.of(dataset) for dataset in found], limit=limit)
 
     @router.get("/{dataset_id}")
-    async def retrieve_dataset(dataset_id: str, principal: Reads) -> dict[str, Any]:
-        return dataset_view(await files.shown_dataset(principal.tenant_id, dataset_id, principal.only))
+    async def retrieve_dataset(dataset_id: str, principal: Reads) -> DatasetView:
+        return DatasetView.of(await files.shown_dataset(principal.tenant_id, dataset_id, principal.only))
 
     return router

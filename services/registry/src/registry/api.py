@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, internal, require
 from chassis.bodies import Body
-from chassis.http import Page, page
+from chassis.http import Page, behind, page
+from chassis.text import quoted
 from registry.card import markdown
 from registry.catalogue import Catalogue
 from registry.domain import Model, State
 from registry.store import Models
 from registry.use_cases import Gate, Naming, Serving
 from registry.views import (
+    AliasDeleted,
     AliasView,
     BaseView,
+    KeptAlias,
     ModelCard,
+    ModelDeleted,
     OpenAIModel,
     adapter_to_load,
     route_view,
@@ -56,9 +60,6 @@ class AliasRequest(Body):
     model: str = Field(max_length=256, description="One of the tenant's models in production.")
 
 
-POINTS_AT_NOTHING = "it points at the model and answers 404 until it is pointed at another one, or deleted"
-
-
 def who(principal: Principal) -> str:
     """The name a decision is recorded under."""
     return principal.user_id or principal.key_id
@@ -86,12 +87,11 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
         return OpenAIModel.of(await serving.resolve(principal.tenant_id, model, principal.only), name=model)
 
     @router.delete("/{model:path}")
-    async def delete_model(model: str, principal: Deletes) -> dict[str, Any]:
+    async def delete_model(model: str, principal: Deletes) -> ModelDeleted:
         await serving.refuse_delete_of_others(principal.tenant_id, model)
         await gate.delete(principal.tenant_id, model, who(principal), deletable(principal))
         aliases = await naming.of_nothing(principal.tenant_id, model)
-        kept = [{"object": "model.alias", "id": name, "because": POINTS_AT_NOTHING} for name in aliases]
-        return {"id": model, "object": "model", "deleted": True, "kept": kept}
+        return ModelDeleted(id=model, kept=[KeptAlias(id=name) for name in aliases])
 
     return router
 
@@ -106,12 +106,9 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving
     @router.get("/base_models", dependencies=[require("models:read")])
     async def list_base_models(limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
         bases = catalogue.all() if order == "asc" else catalogue.all()[::-1]
-        if after is not None:
-            bases = bases[1 + bases.index(catalogue.get(after)) :]
-        default = catalogue.default_id()
-        held = await serving.held(bases[: limit + 1])
-        shown = [BaseView.of(base, default, held.get(base.id)) for base in bases[: limit + 1]]
-        return page(shown, limit=limit)
+        rest = behind(bases, after, f"There is no base model {quoted(after or '')}.")
+        default, held = catalogue.default_id(), await serving.held(rest)
+        return page([BaseView.of(base, default, held.get(base.id)) for base in rest], limit=limit)
 
     @router.get("/models")
     async def list_versions(
@@ -175,9 +172,9 @@ def _add_alias_routes(router: APIRouter, naming: Naming) -> None:
         return AliasView.of(await naming.get(principal.tenant_id, name))
 
     @router.delete("/aliases/{name}")
-    async def delete_alias(name: str, principal: Writes) -> dict[str, Any]:
+    async def delete_alias(name: str, principal: Writes) -> AliasDeleted:
         alias = await naming.delete(principal.tenant_id, name)
-        return {"id": alias.id, "object": "model.alias.deleted", "name": name, "deleted": True}
+        return AliasDeleted(id=alias.id, name=name)
 
 
 def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from registry.domain import ANSWERS_BY, Arm, Model
 from schemas import Interval
 
+Cell = str | int | float
+"""What stands in a table."""
+
 
 def markdown(model: Model) -> str:
     """The card of a model in any state."""
@@ -99,7 +102,7 @@ def _origin(model: Model) -> str:
 
 def _answering(model: Model, arm: Arm) -> str:
     lineage = model.lineage
-    facts: list[tuple[object, object]] = [
+    facts: list[tuple[str, Cell]] = [
         ("embedder", f"`{arm.embedder.id}`, {arm.embedder.dimensions} dimensions"),
         ("embedder's digest", f"`{arm.embedder.digest}`"),
         ("rows it was fitted on", arm.rows),
@@ -112,7 +115,7 @@ def _answering(model: Model, arm: Arm) -> str:
 
 def _training(model: Model) -> str:
     lineage = model.lineage
-    facts: list[tuple[object, object]] = [("method", lineage.method), ("seed", lineage.seed)]
+    facts: list[tuple[str, Cell]] = [("method", lineage.method), ("seed", lineage.seed)]
     facts += [("trained tokens", lineage.trained_tokens)]
     facts += [("training time", f"{lineage.train_seconds:.1f} s"), *lineage.hyperparameters.items()]
     facts += [(f"{name} (measured)", f"{value:.4g}") for name, value in lineage.metrics.items()]
@@ -141,12 +144,12 @@ def _when(at: int | None) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else "-"
 
 
-def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+def _table(head: Iterable[str], rows: Iterable[Iterable[Cell]]) -> str:
     titles = list(head)
     lines = [_line(titles), _line(["---"] * len(titles)), *(_line(row) for row in rows)]
     return "\n".join(lines)
 
 
-def _line(cells: Iterable[object]) -> str:
+def _line(cells: Iterable[Cell]) -> str:
     shown = (str(cell).replace("\n", " ").replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(shown)} |"

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
+from pydantic import JsonValue
 
 from chassis.errors import NotFound
 from schemas.artifacts import BASE_FILE, PROVIDER_FILE, BaseModelSpec, ProviderModelSpec
@@ -146,7 +146,7 @@ def _parse(path: Path, created: int) -> Base | None:
     return Base(spec.id, created, spec)
 
 
-def _left_out(given: Any, taken: Any, place: str = "") -> Iterator[str]:
+def _left_out(given: JsonValue, taken: JsonValue, place: str = "") -> Iterator[str]:
     """Where `given` says more than was taken."""
     if not isinstance(given, dict) or not isinstance(taken, dict):
         return

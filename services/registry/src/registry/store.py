@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import SERVER_MS
@@ -97,7 +96,7 @@ class Models:
             return existing
         return model
 
-    async def get(self, tenant_id: str, model_id: str, where: Mapping[str, Any] | None = None) -> Model:
+    async def get(self, tenant_id: str, model_id: str, where: Mapping[str, str] | None = None) -> Model:
         """The tenant's model, in any state, if it meets the further conditions of `where`.
 
         Raises:
@@ -108,11 +107,11 @@ class Models:
             raise NotFound(f"There is no model '{model_id}', or it is not yours.", code="model_not_found")
         return model
 
-    async def find(self, tenant_id: str, model_id: str, where: Mapping[str, Any] | None = None) -> Model | None:
+    async def find(self, tenant_id: str, model_id: str, where: Mapping[str, str] | None = None) -> Model | None:
         """The tenant's model, in any state, if there is one that meets the further conditions of `where`."""
         return await self._models.find_one(tenant_id, {**(where or {}), "_id": model_id})
 
-    async def version(self, tenant_id: str, model_id: str, where: Mapping[str, Any] | None = None) -> Model:
+    async def version(self, tenant_id: str, model_id: str, where: Mapping[str, str] | None = None) -> Model:
         """The tenant's model of that id, in any state, else the one that has that name: the one in production first.
 
         Raises:
@@ -123,7 +122,7 @@ class Models:
             return min(found, key=lambda one: (one.id != model_id, one.state != "production"))
         return await self.get(tenant_id, model_id, where)
 
-    async def named(self, tenant_id: str, name: str, where: Mapping[str, Any] | None = None) -> list[Model]:
+    async def named(self, tenant_id: str, name: str, where: Mapping[str, str] | None = None) -> list[Model]:
         """The tenant's versions of a name, in any state, if they meet the further conditions of `where`."""
         return await self._models.find(tenant_id, {**(where or {}), "_id": {"$in": versions_of(name)}})
 
@@ -143,7 +142,7 @@ class Models:
     async def page_of(
         self,
         tenant_id: str,
-        where: Mapping[str, Any],
+        where: Mapping[str, str],
         *,
         state: State | None,
         base_model: str | None,

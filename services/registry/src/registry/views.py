@@ -151,6 +151,32 @@ class ModelCard(BaseModel):
         )
 
 
+class KeptAlias(BaseModel):
+    """An alias that pointed at a model which was deleted."""
+
+    object: Literal["model.alias"] = "model.alias"
+    id: str
+    because: str = "it points at the model and answers 404 until it is pointed at another one, or deleted"
+
+
+class ModelDeleted(BaseModel):
+    """A model that was taken back, and what stays."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
+    kept: list[KeptAlias]
+
+
+class AliasDeleted(BaseModel):
+    """An alias that is no more."""
+
+    id: str
+    object: Literal["model.alias.deleted"] = "model.alias.deleted"
+    name: str
+    deleted: bool = True
+
+
 class AliasView(BaseModel):
     """A tenant's name for a model, and where it pointed before."""
 

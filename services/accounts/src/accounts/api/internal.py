@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
 
@@ -10,7 +10,7 @@ from accounts.api.bodies import Code, Joining, KeyHash, PasswordChange, SignIn, 
 from accounts.api.views import Invited, PersonView
 from accounts.domain import Ceiling
 from accounts.store import Accounts
-from accounts.use_cases import Keys, People
+from accounts.use_cases import KeyFacts, Keys, People
 from chassis.auth import Principal, internal
 from schemas.http.accounts import TenantFacts
 
@@ -22,7 +22,7 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
     router = APIRouter(prefix="/internal")
 
     @router.post("/keys/verify")
-    async def verify_key(asked: KeyHash, _: Internal) -> dict[str, Any]:
+    async def verify_key(asked: KeyHash, _: Internal) -> KeyFacts:
         return await keys.verify(asked.key_hash)
 
     @router.get("/tenants/{tenant_id}")
@@ -46,7 +46,7 @@ def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceili
         return PersonView.of(*await people.sign_in(asked.email, asked.password, asked.address), usual)
 
     @router.post("/keys/operator")
-    async def operator_sign_in(asked: KeyHash, _: Internal) -> dict[str, Any]:
+    async def operator_sign_in(asked: KeyHash, _: Internal) -> KeyFacts:
         return await keys.operator(asked.key_hash)
 
     @router.post("/users/look")

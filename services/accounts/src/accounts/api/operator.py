@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from accounts.api.bodies import CeilingChange, LettersAsked, OwnerAsked, TenantAsked, Word
-from accounts.api.views import InvitedView, LetterView, TenantView, TenantWithKey, TenantWithOwner, WholeLetter
+from accounts.api.views import (
+    InvitedView,
+    LeftView,
+    LetterView,
+    Replayed,
+    TenantView,
+    TenantWithKey,
+    TenantWithOwner,
+    WholeLetter,
+)
 from accounts.domain import Ceiling
 from accounts.store import Accounts
 from accounts.use_cases import Leftovers, People, ReplayLetters, Tenants, actor_of
@@ -73,11 +81,11 @@ def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> APIR
         return page([LetterView.of(letter) for letter in rest], limit=limit)
 
     @router.post("/replay")
-    async def replay_all(asked: LettersAsked, principal: Operator) -> dict[str, Any]:
+    async def replay_all(asked: LettersAsked, principal: Operator) -> Replayed:
         found = await dead_letters.find(consumer=asked.consumer, code=asked.code)
         whole = [letter for letter in found[::-1] if not letter.cut]  # as they died: those of a key follow each other
         await replay.run(whole, actor_of(principal))
-        return {"object": "list", "replayed": len(whole), "skipped": [letter.id for letter in found if letter.cut]}
+        return Replayed(replayed=len(whole), skipped=[letter.id for letter in found if letter.cut])
 
     @router.get("/{letter_id}")
     async def retrieve_letter(letter_id: str, _: Operator) -> WholeLetter:
@@ -97,11 +105,11 @@ def leftover_routes(leftovers: Leftovers) -> APIRouter:
     router = APIRouter(prefix="/v1/organization/leftovers", tags=["organization"])
 
     @router.get("")
-    async def list_leftovers(_: Operator) -> dict[str, Any]:
-        return {"object": "list", "data": [asdict(one) for one in await leftovers.look()]}
+    async def list_leftovers(_: Operator) -> LeftView:
+        return LeftView(data=await leftovers.look())
 
     @router.post("/purge")
-    async def purge_leftovers(principal: Operator) -> dict[str, Any]:
-        return {"object": "list", "data": [asdict(one) for one in await leftovers.purge(actor_of(principal))]}
+    async def purge_leftovers(principal: Operator) -> LeftView:
+        return LeftView(data=await leftovers.purge(actor_of(principal)))
 
     return router

@@ -8,6 +8,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from accounts.domain import ApiKey, AuditEntry, Ceiling, Tenant, User
+from accounts.use_cases import Left
 from chassis.http import Page
 from chassis.ids import now
 from chassis.limits import Allowance
@@ -196,6 +197,21 @@ class TrailPage(Page):
     """A page of the audit trail, and whether it is as it was written."""
 
     intact: bool
+
+
+class LeftView(BaseModel):
+    """What is left of what was deleted, by service."""
+
+    object: Literal["list"] = "list"
+    data: list[Left]
+
+
+class Replayed(BaseModel):
+    """How many dead letters were sent back, and which cannot be."""
+
+    object: Literal["list"] = "list"
+    replayed: int
+    skipped: list[str]
 
 
 class LetterView(BaseModel):

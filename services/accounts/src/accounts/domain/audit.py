@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 
 class AuditEntry(BaseModel):
@@ -17,7 +16,7 @@ class AuditEntry(BaseModel):
     actor: str
     action: str
     target: str
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: dict[str, JsonValue] = Field(default_factory=dict)
     previous: str
     digest: str = ""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import string
-from dataclasses import asdict
-from typing import Any
+
+from pydantic import BaseModel
 
 from accounts.domain import KEY_PREFIX, ApiKey, NewKey, Tenant, check_event_types, check_grant
 from accounts.store import Accounts
@@ -19,6 +19,21 @@ from chassis.text import quoted
 
 BASE62 = string.digits + string.ascii_letters
 SECRET_CHARACTERS = 43
+
+
+class KeyFacts(BaseModel):
+    """Who a key belongs to and what it may do, as the other services cache it."""
+
+    tenant_id: str
+    key_id: str
+    user_id: str | None
+    role: str
+    owner_role: str
+    scopes: list[str]
+    organization: str
+    expires_at: int | None
+    event_types: list[str]
+    allowances: list[Allowance]
 
 
 class Keys:
@@ -126,8 +141,9 @@ class Keys:
             it.rotate(hashed, hint, rotation=rotation, at=now(), grace_seconds=grace_seconds)
 
         change(key)  # what is refused leaves no line in the trail
-        details = {"name": key.name, "grace_seconds": grace_seconds}
-        await self._accounts.audit(tenant_id, actor_of(maker), "key.rotate", key_id, **details)
+        await self._accounts.audit(
+            tenant_id, actor_of(maker), "key.rotate", key_id, name=key.name, grace_seconds=grace_seconds
+        )
         return await self._accounts.change_key(tenant_id, key_id, change), secret
 
     async def _check_could_make(self, maker: Principal, own: ApiKey | None, key: ApiKey) -> None:
@@ -155,8 +171,8 @@ class Keys:
         await self._accounts.audit(tenant_id, actor_of(maker), "key.revoke", key_id)
         return await self._accounts.change_key(tenant_id, key_id, lambda it: it.revoke(now()))
 
-    async def verify(self, key_hash: str) -> dict[str, Any]:
-        """Who a key belongs to and what it may do, as the other services cache it.
+    async def verify(self, key_hash: str) -> KeyFacts:
+        """Who a key belongs to and what it may do.
 
         Raises:
             Unauthenticated: unknown, expired, replaced or revoked.
@@ -167,34 +183,34 @@ class Keys:
         ends_at = key.ends_for(key_hash, now())
         owner = await self._accounts.owner_of(key)
         scopes = key.scopes_for(owner)
-        organization, allowances = "", []
+        organization, allowances = "", list[Allowance]()
         if key.tenant_id:
             tenant = await self._accounts.tenant(key.tenant_id)
             organization, allowances = tenant.slug, self._allowances(key, tenant)
         self._accounts.note_use(key)
-        return {
-            "tenant_id": key.tenant_id,
-            "key_id": key.id,
-            "user_id": key.user_id,
-            "role": key.role_for(owner),
-            "owner_role": owner.role if owner else "",
-            "scopes": sorted(scopes),
-            "organization": organization,
-            "expires_at": ends_at,
-            "event_types": key.event_types,
-            "allowances": [asdict(allowance) for allowance in allowances],
-        }
+        return KeyFacts(
+            tenant_id=key.tenant_id,
+            key_id=key.id,
+            user_id=key.user_id,
+            role=key.role_for(owner),
+            owner_role=owner.role if owner else "",
+            scopes=sorted(scopes),
+            organization=organization,
+            expires_at=ends_at,
+            event_types=key.event_types,
+            allowances=allowances,
+        )
 
-    async def operator(self, key_hash: str) -> dict[str, Any]:
+    async def operator(self, key_hash: str) -> KeyFacts:
         """As `verify`, of the operator's key, who comes in by it.
 
         Raises:
             Unauthenticated: it is not the operator's.
         """
         known = await self.verify(key_hash)
-        if known["role"] != "operator":
+        if known.role != "operator":
             raise Unauthenticated("This is not the operator's key.", code="wrong_credentials")
-        await self._accounts.audit("", known["key_id"], "operator.sign_in", known["key_id"])
+        await self._accounts.audit("", known.key_id, "operator.sign_in", known.key_id)
         return known
 
     def _allowances(self, key: ApiKey, tenant: Tenant) -> list[Allowance]:

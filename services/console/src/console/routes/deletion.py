@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from chassis.errors import SartorError
 from chassis.peers import Peer
 from console.answering import TITLES, kind_of, name_of
-from console.answers import VersionAnswer
+from console.answers import DeletedAnswer, VersionAnswer
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
 
@@ -39,7 +38,7 @@ class Doomed:
     place: str
     goes: tuple[str, ...]
     stays: tuple[str, ...]
-    delete: Callable[[], Awaitable[Any]]
+    delete: Callable[[], Awaitable[DeletedAnswer]]
     left: str
 
 

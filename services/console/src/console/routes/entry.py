@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from chassis.auth import hash_key
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from console.sessions import Person
 from console.web import Web, address_of
 
 SIGN_UP_FIELDS = ("organization", "email", "password")
@@ -23,10 +24,12 @@ def entry_routes(web: Web, accounts: Peer) -> APIRouter:
     async def sign_up_page() -> Response:
         return web.page("entry/sign_up", None, problem="", fields=dict.fromkeys(SIGN_UP_FIELDS, ""))
 
-    async def enter(request: Request, place: str, asked: dict[str, str], page: str, shown: dict[str, Any]) -> Response:
+    async def enter(
+        request: Request, place: str, asked: Mapping[str, str], page: str, shown: Mapping[str, str | Mapping[str, str]]
+    ) -> Response:
         """In, if accounts lets them, else the page again with what was `shown` there and why not."""
         try:
-            person = await accounts.post(place, tenant_id="", json=asked)
+            person = Person.model_validate(await accounts.post(place, tenant_id="", json=asked))
         except SartorError as error:
             return web.page(page, None, status=error.status, problem=error.message, **shown)
         return await web.signed_in(request, person)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from console.answers import KeyAnswer, Listing
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.web import SEE_OTHER, Web
@@ -36,10 +36,12 @@ def event_routes(web: Web, accounts: Peer, gateway: Peer) -> APIRouter:
 
 
 def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> None:
-    async def producers(session: Session) -> list[dict[str, Any]]:
+    async def producers(session: Session) -> list[KeyAnswer]:
         if not session.principal.may("organization:read"):
             return []
-        keys = await accounts.get("/v1/organization/keys", params={"limit": KEYS_LOOKED_AT}, **session.who)
+        keys: Listing[KeyAnswer] = await accounts.get(
+            "/v1/organization/keys", params={"limit": KEYS_LOOKED_AT}, **session.who
+        )
         return [key for key in keys["data"] if key.get("event_types") and not key["revoked_at"]]
 
     async def shown(

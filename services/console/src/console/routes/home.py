@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, suppress
-from typing import Any
+from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
@@ -16,7 +16,7 @@ from chassis.errors import NotFound, SartorError
 from chassis.ids import now
 from chassis.peers import Peer
 from console.answering import TITLES, answers, kind_of, name_of
-from console.answers import FileAnswer, JobAnswer, JobsPage
+from console.answers import FileAnswer, JobAnswer, Listing
 from console.navigation import home_of
 from console.paging import Listed, cursor
 from console.progress import STAGES, Progress, Seen, Watcher, state_of
@@ -34,8 +34,10 @@ WATCH_SECONDS = 3600
 MOST_STREAMS = 4
 UPLOADS_SHOWN = 25
 DECISIONS_SHOWN = 25
-NOTHING: dict[str, Any] = {"data": [], "has_more": False}
+NO_FILES: Listing[FileAnswer] = {"data": [], "has_more": False}
+NO_JOBS: Listing[JobAnswer] = {"data": [], "has_more": False}
 
+L = TypeVar("L")
 Stream = AbstractContextManager[asyncio.Event]
 
 
@@ -50,12 +52,12 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
         may = session.principal.may
         if (place := home_of(session.principal)) != "/":
             return RedirectResponse(place, SEE_OTHER)
-        undecided = {"state": "awaiting_approval", **cursor(DECISIONS_SHOWN, decisions_after)}
+        wanted = {"state": "awaiting_approval", **cursor(DECISIONS_SHOWN, decisions_after)}
         files, jobs, models, undecided = await asyncio.gather(
-            _asked(may("files:read"), ingest, "/v1/files", cursor(UPLOADS_SHOWN, after), session),
-            _asked(may("files:read"), trainer, "/v1/fine_tuning/jobs", {"limit": 100}, session),
+            _asked(may("files:read"), NO_FILES, ingest, "/v1/files", cursor(UPLOADS_SHOWN, after), session),
+            _asked(may("files:read"), NO_JOBS, trainer, "/v1/fine_tuning/jobs", {"limit": 100}, session),
             registry.get("/v1/models", **session.who),
-            registry.get("/v1/registry/models", params=undecided, **session.who),
+            registry.get("/v1/registry/models", params=wanted, **session.who),
         )
         newest = await _newest_jobs(session, files["data"], jobs)
         states = {file["id"]: state_of(file, newest.get(file["id"])) for file in files["data"]}
@@ -78,7 +80,7 @@ def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registr
             may=may,
         )
 
-    async def _newest_jobs(session: Session, files: list[FileAnswer], jobs: JobsPage) -> dict[str, JobAnswer]:
+    async def _newest_jobs(session: Session, files: list[FileAnswer], jobs: Listing[JobAnswer]) -> dict[str, JobAnswer]:
         """The newest job of each file. Jobs of older files are not in the page and are asked for one by one."""
         newest = {job["training_file"]: job for job in reversed(jobs["data"])}
         if not jobs["has_more"]:
@@ -139,7 +141,7 @@ async def _watch(web: Web, watcher: Watcher, stream: Stream, request: Request, f
                 progress = Progress(file_id, failed="This file was deleted.", over=True)
             except SartorError as error:
                 progress = Progress(file_id, failed=error.message, over=not error.transient)
-            state = json.dumps(progress.as_dict(), ensure_ascii=False)
+            state = progress.to_json()
             if progress.failed and not progress.over:
                 state = ""
                 yield b": a service is away\n\n"
@@ -164,9 +166,9 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
-async def _asked(may: bool, peer: Peer, path: str, params: dict[str, str | int], session: Session) -> dict[str, Any]:
+async def _asked(may: bool, empty: L, peer: Peer, path: str, params: dict[str, str | int], session: Session) -> L:
     """A page of a list, or an empty one for who may not see it."""
     if not may:
-        return NOTHING
-    found: dict[str, Any] = await peer.get(path, params=params, **session.who)
+        return empty
+    found: L = await peer.get(path, params=params, **session.who)
     return found

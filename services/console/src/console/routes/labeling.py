@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.peers import Peer
+from console.answers import Listing, RatingAnswer
 from console.paging import Listed, cursor
 from console.web import SEE_OTHER, Web
 
@@ -25,7 +24,7 @@ def label_routes(web: Web, labeling: Peer) -> APIRouter:
         who = session.who
         projects = await labeling.get("/v1/labeling/projects", params=cursor(PROJECTS_SHOWN, after), **who)
         listed = Listed(projects["data"], projects["has_more"], after)
-        feedback: dict[str, Any] = {"data": [], "has_more": False}
+        feedback: Listing[RatingAnswer] = {"data": [], "has_more": False}
         if session.principal.may("labeling:read"):  # labelers see their tasks and nothing else
             feedback = await labeling.get("/v1/labeling/feedback", params={"limit": RATINGS_SHOWN}, **who)
         return web.page("labeling/projects", session, projects=listed, feedback=feedback)

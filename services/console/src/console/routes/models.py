@@ -16,9 +16,9 @@ from console.answers import (
     DocumentAnswer,
     EvaluationAnswer,
     EvidenceAnswer,
+    Listing,
     RowAnswer,
     VersionAnswer,
-    VersionsPage,
 )
 from console.paging import Listed, cursor
 from console.sessions import Session
@@ -39,7 +39,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
     @router.get("/models")
     async def models_page(request: Request, after: str | None = None) -> Response:
         session = await web.session(request)
-        found: VersionsPage = await registry.get(
+        found: Listing[VersionAnswer] = await registry.get(
             "/v1/registry/models", params=cursor(MODELS_SHOWN, after), **session.who
         )
         bases = await registry.get("/v1/registry/base_models", params={"limit": BASES_SHOWN}, **session.who)
@@ -56,7 +56,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
     async def shown(session: Session, model_id: str, row: int = 0, problem: str = "", status: int = 200) -> Response:
         card: VersionAnswer = await registry.get("/v1/registry/models/{}", model_id, **session.who)
         name = name_of(card)
-        found: VersionsPage = await registry.get("/v1/registry/models", params={"name": name}, **session.who)
+        found: Listing[VersionAnswer] = await registry.get("/v1/registry/models", params={"name": name}, **session.who)
         of_name = [one for one in found["data"] if name_of(one) == name and not one.get("deleted_at")]
         versions = [Version.of(one) for one in sorted(of_name, key=_age)]
         runs = await evaluator.get("/v1/evals/evaluations", params={"model": card["id"]}, **session.who)

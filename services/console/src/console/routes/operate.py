@@ -10,7 +10,7 @@ from chassis.peers import Peer
 from chassis.roles import ROLES, expand
 from console.answers import InvitedAnswer
 from console.paging import Listed, cursor
-from console.sessions import Session
+from console.sessions import Person, Session
 from console.web import SEE_OTHER, Web, address_of
 
 PEOPLE_SHOWN = 50
@@ -230,7 +230,7 @@ def _add_account(router: APIRouter, web: Web, accounts: Peer) -> None:
         wanted = {name: fields.get(name, "") for name in ("current", "new")} | {"address": address_of(request)}
         try:
             place = "/internal/users/{}/password"
-            person = await accounts.post(place, session.user_id, json=wanted, tenant_id=session.tenant_id)
+            answer = await accounts.post(place, session.user_id, json=wanted, tenant_id=session.tenant_id)
         except SartorError as error:
             return web.page("operate/account", session, status=error.status, problem=error.message, changed=False)
-        return await web.signed_in(request, person, "/account?changed=true")
+        return await web.signed_in(request, Person.model_validate(answer), "/account?changed=true")

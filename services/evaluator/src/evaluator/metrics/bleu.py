@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from sacrebleu.metrics import bleu as sacrebleu
@@ -42,7 +41,7 @@ def bleu(summed: np.ndarray) -> float:
 
 
 @cache
-def _scorer() -> Any:
+def _scorer() -> sacrebleu.BLEU:
     return sacrebleu.BLEU(tokenize="none", max_ngram_order=ORDER, effective_order=True)
 
 

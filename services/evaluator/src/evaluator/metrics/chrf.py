@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from sacrebleu.metrics import chrf as sacrebleu
 
@@ -20,7 +19,7 @@ def chrf(case: Case) -> float:
 
 
 @cache
-def _scorer() -> Any:
+def _scorer() -> sacrebleu.CHRF:
     return sacrebleu.CHRF()
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evaluator.metrics.metric import Case, RowMetric
 from evaluator.words import words
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 
 def rouge_l(case: Case) -> float:
@@ -25,7 +28,7 @@ class _Tokens:
 
 
 @cache
-def _scorer() -> Any:
+def _scorer() -> RougeScorer:
     # Imported at first use: rouge-score brings nltk along, 180 MB that classification never needs.
     from rouge_score.rouge_scorer import RougeScorer
 

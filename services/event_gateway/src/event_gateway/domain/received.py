@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
 from chassis.auth import Principal
 from chassis.bodies import Body
@@ -45,7 +45,7 @@ class Sent(Body):
     datacontenttype: Annotated[str, Field(max_length=256, pattern=r"^application/json(;.*)?$")] = "application/json"
     dataschema: Attribute | None = None
     tenantid: Attribute | None = None
-    data: dict[Annotated[str, Field(max_length=64)], Any] = Field(max_length=MOST_FIELDS)
+    data: dict[Annotated[str, Field(max_length=64)], JsonValue] = Field(max_length=MOST_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _expect_fields(kind: type[Event], sent: Sent) -> None:
         )
 
 
-def _validated(kind: type[Event], data: Mapping[str, Any]) -> Event:
+def _validated(kind: type[Event], data: Mapping[str, JsonValue]) -> Event:
     try:
         return kind.model_validate(data, strict=True)
     except ValidationError as error:

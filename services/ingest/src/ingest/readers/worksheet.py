@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from itertools import chain, islice
-from typing import Any
+from typing import TypedDict
 from xml.etree.ElementTree import Element
 
 from openpyxl.utils import get_column_letter, range_boundaries
@@ -35,6 +35,17 @@ UNCALCULATED = CellError("=")
 
 HALF_A_SECOND = timedelta(milliseconds=500)
 SOME_DAY = date(2000, 1, 1)
+
+Value = str | bool | int | float | datetime | date | time | timedelta
+
+
+class Cell(TypedDict):
+    """A cell as `openpyxl` reads it."""
+
+    row: int
+    column: int
+    value: Value | None
+    data_type: str
 
 
 def read_sheet(sheet: ReadOnlyWorksheet, columns: Mapping[str, str], bad_rows: BadRows) -> Parsed | None:
@@ -154,7 +165,7 @@ def _cells(parser: WorkSheetParser, row: Element) -> Iterator[tuple[int, str]]:
         yield cell["column"], _text_of(cell, element)
 
 
-def _text_of(cell: dict[str, Any], element: Element) -> str:
+def _text_of(cell: Cell, element: Element) -> str:
     value = cell["value"]
     if value is None:
         # A formula whose value is no text at all is written as an empty text.
@@ -163,7 +174,7 @@ def _text_of(cell: dict[str, Any], element: Element) -> str:
     return CellError(value) if cell["data_type"] == "e" else _text(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: Value) -> str:
     """What a cell says, as a spreadsheet shows it where it is not told how.
 
     Dates are ISO 8601, whatever tells a time is rounded to the second, and numbers have 15 digits.

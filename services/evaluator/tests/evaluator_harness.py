@@ -182,7 +182,7 @@ def settings(space: Space, asked_url: str, **overrides: Any) -> Settings:
 
 
 @dataclass
-class World:
+class Harness:
     """A running evaluator and the proxy it asks, and one test's tenants."""
 
     space: Space
@@ -267,11 +267,11 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def world(shared: dict[str, Any]) -> World:
+def harness(shared: dict[str, Any]) -> Harness:
     """The shared evaluator with a proxy that forgot what earlier tests taught it."""
     proxy: Asked = shared["proxy"]
     proxy.__dict__.update(Asked(shared["space"]).__dict__)
-    return World(**shared)
+    return Harness(**shared)
 
 
 @asynccontextmanager

@@ -59,7 +59,7 @@ class Accounts(StubPeer):
 
 
 @dataclass
-class World:
+class Harness:
     """A running registry, and one test's two tenants in it."""
 
     url: str
@@ -298,9 +298,9 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def world(shared: dict[str, Any]) -> World:
+async def harness(shared: dict[str, Any]) -> Harness:
     """The shared registry, which has heard of this test's tenants."""
-    made = World(**shared)
+    made = Harness(**shared)
     made.accounts.asked.clear()
     await made.digest(
         *(
