@@ -68,7 +68,7 @@ def is_better(one: Judged, other: Judged) -> bool:
     gains = sum(a > b for a, b in zip(one.marks, other.marks, strict=True))
     losses = sum(a < b for a, b in zip(one.marks, other.marks, strict=True))
     count = gains + losses
-    return sum(math.comb(count, more) for more in range(gains, count + 1)) / 2**count <= LEVEL
+    return sum(math.comb(count, more) for more in range(gains, count + 1)) <= LEVEL * math.pow(2, count)
 
 
 def chosen(cells: Iterable[Cell]) -> list[Cell]:

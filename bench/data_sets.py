@@ -16,7 +16,6 @@ TESTED = 100
 """Rows a seed that no upload holds, or what the largest upload leaves."""
 
 FILE = "open.jsonl"
-NO_ANSWER = "unanswerable"
 
 Record = dict[str, Any]
 
@@ -125,7 +124,7 @@ def _slots(record: Record) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _read(record: Record) -> tuple[str, str, tuple[str, ...]]:
-    answer, *others = record["answers"] or [NO_ANSWER]
+    answer, *others = record["answers"]
     return f"{record['title']}\n{record['context']}\n\n{record['question']}", answer, tuple(others)
 
 
@@ -149,13 +148,6 @@ TEXTS = (
         _always("Write what the message says of people, date, time, first_name and last_name as JSON."),
         _slots,
         max_tokens=64,
-    ),
-    DataSet(
-        "squad2-dev",
-        (20, 60, 288),
-        _always(f"Answer in words of the text. Where it does not say, answer: {NO_ANSWER}"),
-        _read,
-        max_tokens=32,
     ),
     DataSet("jsquad", (20, 60, 288), _always("本文の言葉で答えてください。"), _read, max_tokens=32),
     DataSet(

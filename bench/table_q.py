@@ -167,7 +167,7 @@ def _judge_own(
     stays = ask_by_name()
     if not key.adapter:
         return stays
-    if shown(tenant, f"/fine_tuning/jobs/{job_id}")["status"] == "paused":
+    if shown(tenant, f"/fine_tuning/jobs/{job_id}")["stage"] == "paused":
         jobs.resume(job_id)
     until_over(tenant, job_id)
     return ask_by_name()

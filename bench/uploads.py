@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
+import httpx2
 import openai
 import psutil
 from bench.cells import Judged
@@ -71,7 +73,7 @@ def upload(tenant: Tenant, rows: Sequence[Row], base: str, seed: int, method: An
         seed: of the job.
         method: of the training; openai.NOT_GIVEN for the usual one.
     """
-    sdk, began = tenant.sdk, time.monotonic()
+    sdk, began = clients(tenant)[0], time.monotonic()
     content = "\n".join(row.line for row in rows).encode()
     file = sdk.files.create(file=("rows.jsonl", content), purpose="fine-tune")
     job_id = sdk.fine_tuning.jobs.create(model=base, training_file=file.id, seed=seed, method=method).id
@@ -96,7 +98,7 @@ def _outcome(tenant: Tenant, job_id: str) -> Outcome | None:
     card = _card(tenant)
     if card is not None and card["state"] == "rejected":
         return Outcome(job, "refused")
-    without = [said for said in events_of(tenant.sdk, job_id) if said.startswith(NO_ARM)]
+    without = [said for said in events_of(clients(tenant)[0], job_id) if said.startswith(NO_ARM)]
     return Outcome(job, "no arm", reason=without[0].removeprefix(NO_ARM)) if without else None
 
 
@@ -105,10 +107,15 @@ def _card(tenant: Tenant) -> dict[str, Any] | None:
     return next((card for card in shown(tenant, "/registry/models")["data"] if card["arm"]), None)
 
 
+@cache
+def clients(tenant: Tenant) -> tuple[openai.OpenAI, httpx2.Client]:
+    """The SDK and a plain client of a tenant, made once: each reads all certificates, for a tenth of a second."""
+    return tenant.sdk, tenant.http
+
+
 def shown(tenant: Tenant, path: str) -> Any:
     """What the API shows."""
-    with tenant.http as http:
-        return http.get(path).raise_for_status().json()
+    return clients(tenant)[1].get(path).raise_for_status().json()
 
 
 def events_of(sdk: openai.OpenAI, job_id: str) -> list[str]:
@@ -119,11 +126,11 @@ def events_of(sdk: openai.OpenAI, job_id: str) -> list[str]:
 def stop_training(tenant: Tenant, job_id: str) -> None:
     """Pause the job, so that nothing computes beside its arm; one that is not trained any more is waited for."""
     with suppress(openai.ConflictError):  # it is not trained any more
-        tenant.sdk.fine_tuning.jobs.pause(job_id)
+        clients(tenant)[0].fine_tuning.jobs.pause(job_id)
     until(
         "the job neither paused nor ended",
         LONGEST_JOB,
-        lambda: shown(tenant, f"/fine_tuning/jobs/{job_id}")["status"] in ("paused", "succeeded", "failed"),
+        lambda: shown(tenant, f"/fine_tuning/jobs/{job_id}")["stage"] in ("paused", "ended"),
     )
 
 
@@ -177,7 +184,7 @@ def judge(tenant: Tenant, stack: LocalStack, model: str, by: str, data_set: Data
     Raises:
         Silent: another version answered.
     """
-    sdk, processes = tenant.sdk, processes_of(stack)
+    sdk, processes = clients(tenant)[0], processes_of(stack)
     rest = _taken(processes, lambda: time.sleep(REST_SECONDS)) / REST_SECONDS
     began, answers = time.monotonic(), list[tuple[str, str]]()
 

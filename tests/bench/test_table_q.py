@@ -165,8 +165,7 @@ def test_the_commonest_answer_is_that_of_the_upload_and_is_measured_on_the_other
             '{"people": "2"}',
             "{}",
         ),
-        ("squad2-dev", {"title": "t", "context": "c", "question": "q", "answers": ["x", "the x"]}, "q", "The  X", "y"),
-        ("squad2-dev", {"title": "t", "context": "c", "question": "q", "answers": []}, "q", "unanswerable", ""),
+        ("jsquad", {"title": "t", "context": "c", "question": "q", "answers": ["x", "the x"]}, "q", "The  X", "y"),
         ("instruction-ja", {"messages": [{"role": "user", "content": "何"}], "chosen": "これ"}, "何", "これ ", "それ"),
     ],
 )
