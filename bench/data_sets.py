@@ -41,7 +41,7 @@ class Row:
     accepted: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> list[dict[str, str]]:
+    def asked(self) -> list[Any]:
         """The messages before the answer."""
         return [{"role": "system", "content": self.system}, {"role": "user", "content": self.question}]
 

@@ -165,7 +165,7 @@ def ask(sdk: openai.OpenAI, model: str, row: Row, *, max_tokens: int, stop: str 
         messages=row.asked,
         temperature=0,
         max_tokens=max_tokens,
-        stop=stop,  # type: ignore[arg-type]
+        stop=stop,
     )
     return raw.headers.get("x-sartor-arm") or "base", raw.parse().choices[0].message.content or ""
 
