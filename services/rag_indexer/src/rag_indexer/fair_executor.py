@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
-Waiting = tuple["asyncio.Future[Any]", Callable[[], Any]]
+
+Begin = Callable[[], bool]
+"""Gives somebody the thread; False where they wait no more."""
 
 Lane: TypeAlias = Literal["people", "background"]
 """`people` is what somebody waits for who reads the answer; indexing, fits and tests are `background`."""
@@ -22,29 +24,33 @@ class FairExecutor:
     """
 
     def __init__(self) -> None:
-        self._lanes: dict[Lane, dict[str, deque[Waiting]]] = {"people": {}, "background": {}}
+        self._lanes: dict[Lane, dict[str, deque[Begin]]] = {"people": {}, "background": {}}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fair_executor")
         self._busy = False
 
     async def run(self, who: str, work: Callable[[], T], lane: Lane = "people") -> T:
         """Run `work` in the thread when it is the turn of `who`; one who stops waiting loses the turn."""
         turn: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._lanes[lane].setdefault(who, deque()).append((turn, work))
+
+        def begin() -> bool:
+            if turn.done():
+                return False
+            running = asyncio.get_running_loop().run_in_executor(self._pool, work)
+            running.add_done_callback(lambda done: self._finish(turn, done))
+            return True
+
+        self._lanes[lane].setdefault(who, deque()).append(begin)
         self._start()
         return await turn
 
     def _start(self) -> None:
         """Give the thread to who is next in the lane whose turn is longest ago, unless somebody has it."""
         for lane in [*self._lanes]:
-            if self._busy or (following := _next(self._lanes[lane])) is None:
-                continue
-            self._lanes[lane] = self._lanes.pop(lane)
-            turn, work = following
-            self._busy = True
-            running = asyncio.get_running_loop().run_in_executor(self._pool, work)
-            running.add_done_callback(lambda done, turn=turn: self._finish(turn, done))  # type: ignore[misc]
+            if not self._busy and _begin_next(self._lanes[lane]):
+                self._lanes[lane] = self._lanes.pop(lane)
+                self._busy = True
 
-    def _finish(self, turn: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
+    def _finish(self, turn: asyncio.Future[T], done: asyncio.Future[T]) -> None:
         self._busy = False
         error = done.exception()
         if turn.done():
@@ -56,14 +62,14 @@ class FairExecutor:
         self._start()
 
 
-def _next(waiting: dict[str, deque[Waiting]]) -> Waiting | None:
-    """Take what is next of who waits longest; who has more to do then goes to the end of the line."""
+def _begin_next(waiting: dict[str, deque[Begin]]) -> bool:
+    """Begin what is next of who waits longest; who has more to do then goes to the end of the line."""
     while waiting:
         who = next(iter(waiting))
         line = waiting.pop(who)
-        following = line.popleft()
+        begin = line.popleft()
         if line:
             waiting[who] = line
-        if not following[0].done():
-            return following
-    return None
+        if begin():
+            return True
+    return False
