@@ -276,15 +276,17 @@ async def shop(
 
 
 HUNG = """
-import json, signal, sys, types
+import signal, sys, types
 from trainer.run import fork_server
+from trainer.run.reports import Step
 
 sys.modules["trainer.run.recipe"] = types.ModuleType("trainer.run.recipe")
 fork_server._load_architecture = lambda _: None
 
 def train(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print(json.dumps({"type": "step", "step": 1, "total_steps": 9, "train_loss": 1.0}), flush=True)
+    at, measured = {"step": 1, "total_steps": 9, "epoch": 0.1}, {"train_loss": 1.0, "train_mean_token_accuracy": 0.5}
+    print(Step(**at, **measured, learning_rate=1e-3, tokens=9, elapsed_s=0.1).model_dump_json(), flush=True)
     while True:
         signal.pause()
 

@@ -8,6 +8,7 @@ from schemas.artifacts.adapter import (
     FINGERPRINT,
     MANIFEST,
     AdapterManifest,
+    FileFacts,
     adapter_id_of,
 )
 from schemas.artifacts.arm import (
@@ -70,6 +71,7 @@ __all__ = [
     "ArmProbe",
     "BaseModelSpec",
     "EmbedderFacts",
+    "FileFacts",
     "Fingerprint",
     "HeldoutDocument",
     "HeldoutText",

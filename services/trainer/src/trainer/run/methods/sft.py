@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from trainer.run.config import RunConfig
 from trainer.run.data import IGNORED, BadTrainingData, Data, Example, Examples
@@ -14,6 +16,7 @@ from trainer.run.methods.method import Measured, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from trainer.run.frozen_base import FrozenBase
     from trainer.run.model import AdaptedModel
@@ -56,7 +59,11 @@ class Supervised:
         return Measured()
 
 
-def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> Examples:
+Message = Mapping[str, JsonValue]
+"""A message of a conversation, as OpenAI writes it."""
+
+
+def read_examples(path: Path, tokenizer: PreTrainedTokenizerBase, stop_ids: set[int], max_length: int) -> Examples:
     """Encode a JSONL file of `{"messages": [...]}` rows.
 
     Raises:
@@ -80,7 +87,7 @@ def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: in
     return Examples(examples, too_long, unweighted)
 
 
-def encode(messages: Sequence[dict[str, Any]], tokenizer: Any, stop_ids: set[int]) -> Example:
+def encode(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, stop_ids: set[int]) -> Example:
     """Tokenise a conversation; only assistant messages (unless their `weight` is 0) and their end are learned.
 
     The tokens before an answer are those of the prompt the server will see. After the last token of an answer the model
@@ -114,13 +121,13 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Any, stop_ids: set[int
     return Example(ids, targets)
 
 
-def _render(tokenizer: Any, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
     text: str = tokenizer.apply_chat_template(
         list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
     )
     return text
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
