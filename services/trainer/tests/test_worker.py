@@ -36,6 +36,7 @@ from trainer.job_data import JobData
 from trainer.job_objects import JobObjects, Rows
 from trainer.run.config import FailedForGood
 from trainer.run.fork_server import RUN_NAME, ForkServer
+from trainer.run.reports import Finished, Report
 from trainer.settings import Settings
 from trainer.store import INTERRUPTED, Jobs
 from trainer.sweep import Sweep
@@ -401,9 +402,9 @@ def finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     keep = TrainingProcess._keep
 
-    async def kept(self: TrainingProcess, event: dict[str, Any]) -> None:
-        await keep(self, event)
-        if event["type"] == "finished":
+    async def kept(self: TrainingProcess, report: Report) -> None:
+        await keep(self, report)
+        if isinstance(report, Finished):
             found.append(self._job.id)
 
     monkeypatch.setattr(TrainingProcess, "_keep", kept)
@@ -454,9 +455,9 @@ async def test_a_run_that_was_done_before_it_could_stop_is_not_thrown_away(
     job_id = await shop.queue_job(2)
     store = TrainingProcess._keep
 
-    async def done(self: TrainingProcess, event: dict[str, Any]) -> None:
-        await store(self, event)
-        if event["type"] == "finished":
+    async def done(self: TrainingProcess, report: Report) -> None:
+        await store(self, report)
+        if isinstance(report, Finished):
             await shop.change(job_id, lambda job: job.give_place(2))
             if watched:
                 await eventually(lambda: self._halted)

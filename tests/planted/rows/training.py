@@ -132,7 +132,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a run that was done before it could stop is thrown away",
         "trainer:TrainingProcess.follow",
-        "if self._halted == 'queued' and code == 0 and self._finished is not None:",
+        "if self._halted == 'queued' and code == 0 and (self._finished is not None):",
         "if False:",
         f"{TRAINING}::test_a_run_that_was_done_before_it_could_stop_is_not_thrown_away",
     ),
