@@ -52,7 +52,7 @@ async def test_the_engine_that_serves_measures_what_the_run_measured(
         threads=1,
         dataset={"kind": kind},
     )
-    LoraRecipe(tmp_path, config, lambda *_, **__: None, lambda: False).execute()
+    LoraRecipe(tmp_path, config, lambda _: None, lambda: False).execute()
     heldout = HeldoutText.model_validate_json((tmp_path / "adapter" / HELDOUT).read_bytes())
     windows = read_windows((texts[0] if kind == "document" else rows).encode(), heldout)
     listed = [one for of in heldout.documents for one in of.windows]

@@ -30,6 +30,7 @@ from trainer.arms.orders import MadeArm, NoArm, Order
 from trainer.run.checkpoints import CorruptArtifact
 from trainer.run.checkpoints import verify as verify_checkpoint
 from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig, stored_mark
+from trainer.run.reports import CheckpointSaved, Finished, Report, RowsRead, RunFailed, Started, Step
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -64,8 +65,9 @@ async def training(world: World, child: Subprocess, folder: Path, parent: int) -
     await asyncio.sleep(world.loop.random.uniform(0.05, 0.5))  # it is forked, or torch is loaded first
     die_with_parent(parent)
 
-    def say(**event: Any) -> None:
-        world.loop.call_soon(child.stdout.write, json.dumps(event).encode(), context=world.loop.world_context)
+    def say(report: Report) -> None:
+        line = report.model_dump_json().encode()
+        world.loop.call_soon(child.stdout.write, line, context=world.loop.world_context)
 
     config = RunConfig.read(folder / "run.json")
     owner = child.process.name.partition("/")[0]
@@ -76,28 +78,43 @@ async def training(world: World, child: Subprocess, folder: Path, parent: int) -
         try:
             verify_checkpoint(resume)
         except CorruptArtifact as error:
-            say(type="failed", permanent=True, code="checkpoint_corrupt", message=str(error))
+            say(RunFailed(permanent=True, code="checkpoint_corrupt", message=str(error)))
             return EXIT_FAILED_FOR_GOOD
         saved = json.loads((resume / "state.json").read_text())
         state, done = saved["state"], saved["step"]
     say(
-        type="started",
-        rows=80,
-        max_length=config.max_length,
-        rows_too_long=0,
-        rows_unweighted=0,
-        validation_rows=10,
-        validation_rows_too_long=0,
-        validation_rows_unweighted=0,
+        Started(
+            step=done,
+            total_steps=STEPS,
+            epochs=1,
+            rows=RowsRead(used=80, left_out={}),
+            validation_rows=RowsRead(used=10, left_out={}),
+            unit="rows",
+            note="",
+            max_length=config.max_length,
+            trainable_parameters=1,
+        )
     )
     for step in range(done + 1, STEPS + 1):
         await asyncio.sleep(world.loop.random.uniform(0.2, 0.8))
         world.history.worked.append(Worked(world.loop.time(), job_id, owner, step))
         state = after_step(state, step)
-        say(type="step", step=step, total_steps=STEPS, train_loss=1.0 / step)
+        say(
+            Step(
+                step=step,
+                total_steps=STEPS,
+                epoch=step / STEPS,
+                train_loss=1.0 / step,
+                train_mean_token_accuracy=0.5,
+                learning_rate=1.0,
+                tokens=step,
+                elapsed_s=world.loop.time(),
+            )
+        )
         if step % SAVE_EVERY == 0 or child.terminated:
             _write(folder / f"checkpoint-{step}", {"state.json": json.dumps({"state": state, "step": step})})
-            say(type="checkpoint", step=step, total_steps=STEPS, path=f"checkpoint-{step}")
+            path = f"checkpoint-{step}"
+            say(CheckpointSaved(step=step, total_steps=STEPS, path=path, manifest_sha256="", metrics={}))
             while config.followed and not stored_mark(folder / f"checkpoint-{step}").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         if child.terminated:
@@ -115,7 +132,17 @@ async def training(world: World, child: Subprocess, folder: Path, parent: int) -
     )
     digest = hashlib.sha256((folder / "adapter" / MANIFEST).read_bytes()).hexdigest()
     world.history.learnt[f"ad-{digest[:24]}"] = state
-    say(type="finished", tokens=STEPS, metrics={})
+    say(
+        Finished(
+            step=STEPS,
+            total_steps=STEPS,
+            stopped_early=False,
+            tokens=STEPS,
+            path="adapter",
+            manifest_sha256=digest,
+            metrics={},
+        )
+    )
     return 0
 
 

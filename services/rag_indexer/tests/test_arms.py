@@ -72,7 +72,7 @@ ROOM = 50_000
 
 
 @dataclass
-class World:
+class Harness:
     """A running indexer whose clock a test moves, and one test's two tenants."""
 
     space: Space
@@ -147,8 +147,8 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def world(shared: dict[str, Any]) -> World:
-    return World(**shared)
+def harness(shared: dict[str, Any]) -> Harness:
+    return Harness(**shared)
 
 
 def loads(outcome: str) -> float:
@@ -169,45 +169,45 @@ def packed_anew(files: Files, change: Callable[[ArmManifest], ArmManifest] = lam
 
 @pytest.mark.parametrize("kind", ["head", "nearest"])
 async def test_an_arm_fitted_on_vectors_from_here_answers_each_question_in_its_order(
-    world: World, kind: ArmKind
+    harness: Harness, kind: ArmKind
 ) -> None:
-    files = await world.fitted(kind)
-    manifest = await world.stored(files)
+    files = await harness.fitted(kind)
+    manifest = await harness.stored(files)
     questions = ["my card did not arrive", "what is the rate for euros", "my pin is forgotten"] * 21
-    said = await world.answers(manifest, *questions, top=2)
+    said = await harness.answers(manifest, *questions, top=2)
     assert (said.arm_id, said.kind) == (arm_id_of(files[MANIFEST]), kind)
-    assert said.embedder == (await world.vectors(["x"]))[1]
+    assert said.embedder == (await harness.vectors(["x"]))[1]
     assert [one.answer for one in said.answers] == ["card_arrival", "exchange_rate", "pin_forgotten"] * 21
     for one in said.answers:
         first, second = one.top
         assert (first.answer, first.confidence) == (one.answer, one.confidence)
         assert first.confidence > second.confidence > 0
     assert said.answers[0].tokens < said.answers[1].tokens
-    [alone] = (await world.answers(manifest, questions[1])).answers
+    [alone] = (await harness.answers(manifest, questions[1])).answers
     assert (alone.answer, alone.top) == ("exchange_rate", [])
     assert alone.confidence == pytest.approx(said.answers[1].confidence, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", [ARM_NUMBERS, ARM_ANSWERS, ARM_FINGERPRINT, MANIFEST])
-async def test_an_arm_with_a_wrong_byte_does_not_answer(world: World, name: str) -> None:
-    files = await world.fitted()
-    manifest = await world.stored(files)
+async def test_an_arm_with_a_wrong_byte_does_not_answer(harness: Harness, name: str) -> None:
+    files = await harness.fitted()
+    manifest = await harness.stored(files)
     folder = manifest.key.removesuffix(MANIFEST)
     wrong = bytearray(files[name])
     wrong[len(wrong) // 2] ^= 1
-    await world.objects.put_bytes(f"{folder}{name}", bytes(wrong))
-    assert await world.refused(manifest) == (409, "wrong_arm")
-    await world.objects.put_bytes(f"{folder}{name}", files[name] + b" ")
-    assert await world.refused(manifest) == (409, "wrong_arm")
-    await world.objects.put_bytes(f"{folder}{name}", files[name])
-    await world.answers(manifest)
+    await harness.objects.put_bytes(f"{folder}{name}", bytes(wrong))
+    assert await harness.refused(manifest) == (409, "wrong_arm")
+    await harness.objects.put_bytes(f"{folder}{name}", files[name] + b" ")
+    assert await harness.refused(manifest) == (409, "wrong_arm")
+    await harness.objects.put_bytes(f"{folder}{name}", files[name])
+    await harness.answers(manifest)
 
 
-async def test_an_arm_says_the_same_alone_and_in_company(world: World) -> None:
-    manifest = await world.stored(await world.fitted())
+async def test_an_arm_says_the_same_alone_and_in_company(harness: Harness) -> None:
+    manifest = await harness.stored(await harness.fitted())
     questions = [*ROWS, "What is a PIN?", "Has my card been sent by post, or is it still with you? " * 9, "euros"]
-    alone = [(await world.answers(manifest, one)).answers[0] for one in questions]
-    company = await asyncio.gather(*(world.answers(manifest, one) for one in questions))
+    alone = [(await harness.answers(manifest, one)).answers[0] for one in questions]
+    company = await asyncio.gather(*(harness.answers(manifest, one) for one in questions))
     for one, said in zip(alone, company, strict=True):
         [other] = said.answers
         assert (other.answer, other.tokens) == (one.answer, one.tokens)
@@ -215,109 +215,109 @@ async def test_an_arm_says_the_same_alone_and_in_company(world: World) -> None:
 
 
 async def test_an_arm_that_says_something_else_to_the_questions_of_its_fingerprint_does_not_answer(
-    world: World,
+    harness: Harness,
 ) -> None:
-    files = await world.fitted()
+    files = await harness.fitted()
     said = ArmFingerprint.model_validate_json(files[ARM_FINGERPRINT])
     other = [
         probe.model_copy(update={"confidence": probe.confidence - 0.05}) if at == 0 else probe
         for at, probe in enumerate(said.probes)
     ]
     files[ARM_FINGERPRINT] = said.model_copy(update={"probes": other}).model_dump_json().encode()
-    assert await world.refused(await world.stored(packed_anew(files))) == (409, "wrong_arm")
+    assert await harness.refused(await harness.stored(packed_anew(files))) == (409, "wrong_arm")
 
 
-async def test_an_arm_of_another_tenant_does_not_answer_whether_it_is_held_or_not(world: World) -> None:
-    manifest = await world.stored(await world.fitted())
-    assert await world.refused(manifest, tenant=world.b) == (409, "wrong_arm")
-    await world.answers(manifest)
-    assert await world.refused(manifest, tenant=world.b) == (409, "wrong_arm")
-    named_alike = manifest.model_copy(update={"key": manifest.key.replace(world.a, world.b)})
-    assert await world.refused(named_alike, tenant=world.b) == (404, "arm_not_found")
-    around = manifest.model_copy(update={"key": f"tenants/{world.b}/arms/../../{world.a}/arms/x/1/{MANIFEST}"})
-    assert await world.refused(around, tenant=world.b) == (409, "wrong_arm")
+async def test_an_arm_of_another_tenant_does_not_answer_whether_it_is_held_or_not(harness: Harness) -> None:
+    manifest = await harness.stored(await harness.fitted())
+    assert await harness.refused(manifest, tenant=harness.b) == (409, "wrong_arm")
+    await harness.answers(manifest)
+    assert await harness.refused(manifest, tenant=harness.b) == (409, "wrong_arm")
+    named_alike = manifest.model_copy(update={"key": manifest.key.replace(harness.a, harness.b)})
+    assert await harness.refused(named_alike, tenant=harness.b) == (404, "arm_not_found")
+    around = manifest.model_copy(update={"key": f"tenants/{harness.b}/arms/../../{harness.a}/arms/x/1/{MANIFEST}"})
+    assert await harness.refused(around, tenant=harness.b) == (409, "wrong_arm")
     elsewhere = manifest.model_copy(update={"key": manifest.key.replace("/arms/", "/files/")})
-    assert await world.refused(elsewhere) == (409, "wrong_arm")
+    assert await harness.refused(elsewhere) == (409, "wrong_arm")
 
 
-async def test_an_arm_answers_under_its_own_id_only(world: World) -> None:
-    one, other = [await world.stored(await world.fitted(seed=seed)) for seed in (1, 2)]
-    await world.answers(one)
-    assert await world.refused(one, arm_id=f"arm-{other.sha256[:24]}") == (409, "wrong_arm")
+async def test_an_arm_answers_under_its_own_id_only(harness: Harness) -> None:
+    one, other = [await harness.stored(await harness.fitted(seed=seed)) for seed in (1, 2)]
+    await harness.answers(one)
+    assert await harness.refused(one, arm_id=f"arm-{other.sha256[:24]}") == (409, "wrong_arm")
 
 
 @pytest.mark.parametrize("of", [{"digest": "ab" * 32}, {"id": "another"}])
-async def test_an_arm_fitted_on_the_vectors_of_another_embedder_is_stale(world: World, of: dict[str, str]) -> None:
+async def test_an_arm_fitted_on_the_vectors_of_another_embedder_is_stale(harness: Harness, of: dict[str, str]) -> None:
     def elsewhere(manifest: ArmManifest) -> ArmManifest:
         return manifest.model_copy(update={"embedder": manifest.embedder.model_copy(update=of)})
 
-    manifest = await world.stored(packed_anew(await world.fitted(), elsewhere))
-    assert await world.refused(manifest) == (409, "stale_arm")
+    manifest = await harness.stored(packed_anew(await harness.fitted(), elsewhere))
+    assert await harness.refused(manifest) == (409, "stale_arm")
 
 
-async def test_an_arm_whose_files_would_be_too_long_is_not_read(world: World) -> None:
+async def test_an_arm_whose_files_would_be_too_long_is_not_read(harness: Harness) -> None:
     def large(manifest: ArmManifest) -> ArmManifest:
         numbers = manifest.files[ARM_NUMBERS].model_copy(update={"size": 65 * 1024 * 1024})
         return manifest.model_copy(update={"files": {**manifest.files, ARM_NUMBERS: numbers}})
 
-    manifest = await world.stored(packed_anew(await world.fitted(), large))
-    await world.objects.delete(manifest.key.removesuffix(MANIFEST) + ARM_NUMBERS)  # reading it would be a 404
-    assert await world.refused(manifest) == (409, "wrong_arm")
+    manifest = await harness.stored(packed_anew(await harness.fitted(), large))
+    await harness.objects.delete(manifest.key.removesuffix(MANIFEST) + ARM_NUMBERS)  # reading it would be a 404
+    assert await harness.refused(manifest) == (409, "wrong_arm")
 
 
 async def test_an_arm_whose_files_are_gone_answers_for_a_minute_at_most_and_again_when_they_are_back(
-    world: World,
+    harness: Harness,
 ) -> None:
-    files = await world.fitted()
-    manifest = await world.stored(files)
-    await world.answers(manifest)
-    await world.objects.delete(manifest.key)
-    await world.answers(manifest)
-    world.clock[0] += held.LOOK_SECONDS + 1
-    assert await world.refused(manifest) == (404, "arm_not_found")
-    assert await world.refused(manifest) == (404, "arm_not_found")
-    await world.objects.put_bytes(manifest.key, files[MANIFEST])
-    await world.answers(manifest)
+    files = await harness.fitted()
+    manifest = await harness.stored(files)
+    await harness.answers(manifest)
+    await harness.objects.delete(manifest.key)
+    await harness.answers(manifest)
+    harness.clock[0] += held.LOOK_SECONDS + 1
+    assert await harness.refused(manifest) == (404, "arm_not_found")
+    assert await harness.refused(manifest) == (404, "arm_not_found")
+    await harness.objects.put_bytes(manifest.key, files[MANIFEST])
+    await harness.answers(manifest)
 
 
-async def test_an_arm_is_loaded_once_for_all_who_wait_and_proved_again_after_an_hour(world: World) -> None:
-    manifest = await world.stored(await world.fitted())
+async def test_an_arm_is_loaded_once_for_all_who_wait_and_proved_again_after_an_hour(harness: Harness) -> None:
+    manifest = await harness.stored(await harness.fitted())
     before = loads("loaded")
-    await asyncio.gather(*(world.answers(manifest) for _ in range(8)))
+    await asyncio.gather(*(harness.answers(manifest) for _ in range(8)))
     assert loads("loaded") == before + 1
-    world.clock[0] += held.LOOK_SECONDS + 1
-    await world.answers(manifest)
+    harness.clock[0] += held.LOOK_SECONDS + 1
+    await harness.answers(manifest)
     assert loads("loaded") == before + 1
-    world.clock[0] += held.PROVED_SECONDS
-    await world.answers(manifest)
+    harness.clock[0] += held.PROVED_SECONDS
+    await harness.answers(manifest)
     assert loads("loaded") == before + 2
 
 
-async def test_the_arms_asked_longest_ago_leave_where_memory_ends(world: World) -> None:
-    fitted = [await world.fitted("nearest", seed) for seed in range(3)]
+async def test_the_arms_asked_longest_ago_leave_where_memory_ends(harness: Harness) -> None:
+    fitted = [await harness.fitted("nearest", seed) for seed in range(3)]
     sizes = [sum(map(len, files.values())) - len(files[MANIFEST]) for files in fitted]
     assert 2 * max(sizes) <= ROOM < 3 * min(sizes)
-    first, second, third = [await world.stored(files) for files in fitted]
+    first, second, third = [await harness.stored(files) for files in fitted]
     before = loads("loaded")
     for manifest in (first, second, first, third):  # the second is the one asked longest ago
-        await world.answers(manifest)
+        await harness.answers(manifest)
         assert 0 < (REGISTRY.get_sample_value("arms_held_bytes") or 0) <= ROOM
-    await world.answers(first)
-    await world.answers(third)
+    await harness.answers(first)
+    await harness.answers(third)
     assert loads("loaded") == before + 3
-    await world.answers(second)
+    await harness.answers(second)
     assert loads("loaded") == before + 4
 
 
-async def test_only_services_ask_and_each_field_is_honoured_or_refused_by_its_name(world: World) -> None:
-    manifest = await world.stored(await world.fitted())
+async def test_only_services_ask_and_each_field_is_honoured_or_refused_by_its_name(harness: Harness) -> None:
+    manifest = await harness.stored(await harness.fitted())
     for path in ("/internal/embeddings", "/internal/arms/answers"):
-        async with httpx2.AsyncClient(base_url=world.url) as client:
+        async with httpx2.AsyncClient(base_url=harness.url) as client:
             assert (await client.post(path, json={})).status_code == 401
     for field_, more in {"questions": {"questions": ["x"] * 65}, "top": {"top": 21}, "more": {"more": 1}}.items():
-        answer = await world.ask(manifest, **more)
+        answer = await harness.ask(manifest, **more)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, field_)
-    too_many = await world.post("/internal/embeddings", {"texts": ["x"] * 65}, world.a)
+    too_many = await harness.post("/internal/embeddings", {"texts": ["x"] * 65}, harness.a)
     assert (too_many.status_code, too_many.json()["error"]["param"]) == (400, "texts")
 
 
@@ -348,24 +348,24 @@ class Letters:
     count = tokens
 
 
-async def test_a_test_takes_no_place_of_people_and_waits_behind_them(world: World) -> None:
+async def test_a_test_takes_no_place_of_people_and_waits_behind_them(harness: Harness) -> None:
     letters, executor = Letters(), FairExecutor()
     embedding = Embedding("letters", 1, 10, executor)
     embedding._embedder = letters
     people, tests = (InFlight(what, most=3, most_each=2, retry_after=1) for what in ("people", "tests"))
-    ask_arm = AskArm(HeldArms(ArmFiles(world.objects), embedding, executor, ROOM), embedding, people, tests)
+    ask_arm = AskArm(HeldArms(ArmFiles(harness.objects), embedding, executor, ROOM), embedding, people, tests)
     letters.go.set()
     vectors, places = letters.queries(["a", "b"]), np.asarray([0, 1], dtype=np.int32)
     files = pack(
         fit("nearest", vectors, places, 1).arm, ["A", "B"], ["a", "b"], vectors, letters.facts(), Facts(rows=2)
     )
-    manifest = await world.stored(files)
+    manifest = await harness.stored(files)
     letters.seen.clear()
 
     def asked(question: str, **more: Any) -> asyncio.Task[ArmAnswers]:
         questions = [f"{'-' * 1_500}{question}"] * 3
         body = ArmAsked(arm_id=arm_id_of(files[MANIFEST]), manifest=manifest, questions=questions, **more)
-        return asyncio.create_task(ask_arm.ask(world.a, body))
+        return asyncio.create_task(ask_arm.ask(harness.a, body))
 
     await asked("a")
     letters.seen.clear()
@@ -400,22 +400,22 @@ class FirstWaits(ArmFiles):
         return await super().manifest(ref)
 
 
-async def test_people_do_not_wait_for_an_arm_that_a_test_began_to_load(world: World) -> None:
+async def test_people_do_not_wait_for_an_arm_that_a_test_began_to_load(harness: Harness) -> None:
     letters, executor = Letters(), FairExecutor()
     embedding = Embedding("letters", 1, 10, executor)
     embedding._embedder = letters
     letters.go.set()
     places = InFlight("people", most=3, most_each=2, retry_after=1)
-    files_of_arms = FirstWaits(world.objects)
+    files_of_arms = FirstWaits(harness.objects)
     ask_arm = AskArm(HeldArms(files_of_arms, embedding, executor, ROOM), embedding, places, places)
     vectors, right = letters.queries(["a", "b"]), np.asarray([0, 1], dtype=np.int32)
     files = pack(fit("nearest", vectors, right, 1).arm, ["A", "B"], ["a", "b"], vectors, letters.facts(), Facts(rows=2))
-    manifest = await world.stored(files)
+    manifest = await harness.stored(files)
     asked = ArmAsked(arm_id=arm_id_of(files[MANIFEST]), manifest=manifest, questions=["b"])
-    tested = asyncio.create_task(ask_arm.ask(world.a, asked.model_copy(update={"testing": True})))
+    tested = asyncio.create_task(ask_arm.ask(harness.a, asked.model_copy(update={"testing": True})))
     await eventually(lambda: files_of_arms.asked)
     async with asyncio.timeout(20):
-        said = await ask_arm.ask(world.a, asked)
+        said = await ask_arm.ask(harness.a, asked)
     assert [one.answer for one in said.answers] == ["B"]
     assert not tested.done()
     files_of_arms.go.set()

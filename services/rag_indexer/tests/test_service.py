@@ -79,7 +79,7 @@ class Ingest:
 
 
 @dataclass
-class World:
+class Harness:
     """A running indexer, and one test's two tenants."""
 
     space: Space
@@ -181,39 +181,39 @@ async def _indexer(space: Space, ingest: Ingest, milvus: MilvusClient) -> AsyncI
 
 
 @pytest.fixture
-def world(shared: dict[str, Any]) -> World:
-    return World(**shared)
+def harness(shared: dict[str, Any]) -> Harness:
+    return Harness(**shared)
 
 
-async def test_a_document_becomes_searchable_and_says_so(world: World) -> None:
-    store, file_id = await world.stored()
-    best, *_ = await world.search(store)
+async def test_a_document_becomes_searchable_and_says_so(harness: Harness) -> None:
+    store, file_id = await harness.stored()
+    best, *_ = await harness.search(store)
     assert (best.file_id, best.filename) == (file_id, "help.md")
     assert best.content[0].text == "Help > Refunds\nA refund takes five days."
     assert 0.5 < best.score <= 1
-    assert (await world.search(store, "the lock stays shut"))[0].content[0].text.startswith("Help > Locks")
-    [event] = await eventually(lambda: world.indexed(file_id))
-    assert (event.tenant_id, event.vector_store_id, event.chunks) == (world.a, store, 2)
-    assert await world.vectors(file_id) == 2
+    assert (await harness.search(store, "the lock stays shut"))[0].content[0].text.startswith("Help > Locks")
+    [event] = await eventually(lambda: harness.indexed(file_id))
+    assert (event.tenant_id, event.vector_store_id, event.chunks) == (harness.a, store, 2)
+    assert await harness.vectors(file_id) == 2
 
 
-async def test_a_users_document_goes_into_their_own_store_once_however_often_its_event_comes(world: World) -> None:
-    event = await world.document(HELP, purpose="user_data")
-    await world.publish(event)
-    await eventually(lambda: world.indexed(event.file_id), within=40)
+async def test_a_users_document_goes_into_their_own_store_once_however_often_its_event_comes(harness: Harness) -> None:
+    event = await harness.document(HELP, purpose="user_data")
+    await harness.publish(event)
+    await eventually(lambda: harness.indexed(event.file_id), within=40)
     for _ in range(2):
-        await world.publish(event)
-    later = await world.document("# Later\n\nAnother page.", purpose="user_data")
-    await world.publish(later)
-    await eventually(lambda: world.indexed(later.file_id), within=40)
-    [store] = (await world.sdk().vector_stores.list()).data
+        await harness.publish(event)
+    later = await harness.document("# Later\n\nAnother page.", purpose="user_data")
+    await harness.publish(later)
+    await eventually(lambda: harness.indexed(later.file_id), within=40)
+    [store] = (await harness.sdk().vector_stores.list()).data
     assert (store.name, store.file_counts.completed, store.file_counts.total) == ("My documents", 2, 2)
-    assert len(world.indexed(event.file_id)) == 1
-    assert await world.vectors(event.file_id) == 2
+    assert len(harness.indexed(event.file_id)) == 1
+    assert await harness.vectors(event.file_id) == 2
 
 
-async def test_stores_are_made_listed_changed_and_deleted(world: World) -> None:
-    client = world.sdk()
+async def test_stores_are_made_listed_changed_and_deleted(harness: Harness) -> None:
+    client = harness.sdk()
     made = [await client.vector_stores.create(name=f"store {n}", metadata={"n": str(n)}) for n in range(3)]
     listed = [store.id async for store in client.vector_stores.list(limit=2)]
     assert sorted(listed) == sorted(store.id for store in made)
@@ -226,21 +226,21 @@ async def test_stores_are_made_listed_changed_and_deleted(world: World) -> None:
     assert made[0].id not in [store.id async for store in client.vector_stores.list()]
 
 
-async def test_a_file_added_twice_is_there_once(world: World) -> None:
-    store, file_id = await world.stored()
-    again = await world.sdk().vector_stores.files.create(vector_store_id=store, file_id=file_id)
+async def test_a_file_added_twice_is_there_once(harness: Harness) -> None:
+    store, file_id = await harness.stored()
+    again = await harness.sdk().vector_stores.files.create(vector_store_id=store, file_id=file_id)
     assert (again.id, again.status) == (file_id, "completed")
-    assert [file.id async for file in world.sdk().vector_stores.files.list(store)] == [file_id]
-    assert (await world.sdk().vector_stores.retrieve(store)).file_counts.total == 1
-    assert len(await world.search(store)) == await world.vectors(file_id) == 2
+    assert [file.id async for file in harness.sdk().vector_stores.files.list(store)] == [file_id]
+    assert (await harness.sdk().vector_stores.retrieve(store)).file_counts.total == 1
+    assert len(await harness.search(store)) == await harness.vectors(file_id) == 2
 
 
-async def test_a_tenant_finds_only_its_own_copy_of_the_same_text(world: World) -> None:
-    store_a, file_a = await world.stored(tenant=world.a)
-    store_b, file_b = await world.stored(tenant=world.b)
-    assert {row.file_id for row in await world.search(store_a, tenant=world.a)} == {file_a}
-    assert {row.file_id for row in await world.search(store_b, tenant=world.b)} == {file_b}
-    stores, files = world.sdk(world.b).vector_stores, world.sdk(world.b).vector_stores.files
+async def test_a_tenant_finds_only_its_own_copy_of_the_same_text(harness: Harness) -> None:
+    store_a, file_a = await harness.stored(tenant=harness.a)
+    store_b, file_b = await harness.stored(tenant=harness.b)
+    assert {row.file_id for row in await harness.search(store_a, tenant=harness.a)} == {file_a}
+    assert {row.file_id for row in await harness.search(store_b, tenant=harness.b)} == {file_b}
+    stores, files = harness.sdk(harness.b).vector_stores, harness.sdk(harness.b).vector_stores.files
     for call in (
         stores.retrieve(store_a),
         stores.update(store_a, name="mine"),
@@ -255,89 +255,89 @@ async def test_a_tenant_finds_only_its_own_copy_of_the_same_text(world: World) -
         with pytest.raises(openai.NotFoundError):
             await call
     assert [store.id async for store in stores.list()] == [store_b]
-    assert len(await world.search(store_a)) == 2
+    assert len(await harness.search(store_a)) == 2
 
 
 @pytest.mark.parametrize("file_id", ["file-none", "../files", "x/../../files", "a?b", " "])
-async def test_a_store_with_a_file_that_is_not_there_is_not_made(world: World, file_id: str) -> None:
-    event = await world.document(HELP)
+async def test_a_store_with_a_file_that_is_not_there_is_not_made(harness: Harness, file_id: str) -> None:
+    event = await harness.document(HELP)
     with pytest.raises(openai.NotFoundError) as caught:
-        await world.sdk().vector_stores.create(name="half", file_ids=[event.file_id, file_id])
+        await harness.sdk().vector_stores.create(name="half", file_ids=[event.file_id, file_id])
     assert caught.value.param == "file_id"
-    assert (await world.sdk().vector_stores.list()).data == []
+    assert (await harness.sdk().vector_stores.list()).data == []
 
 
-async def test_only_documents_are_indexed(world: World) -> None:
-    rows = await world.document(HELP, purpose="fine-tune")
-    store = await world.sdk().vector_stores.create(name="x")
+async def test_only_documents_are_indexed(harness: Harness) -> None:
+    rows = await harness.document(HELP, purpose="fine-tune")
+    store = await harness.sdk().vector_stores.create(name="x")
     with pytest.raises(openai.BadRequestError, match="assistants"):
-        await world.sdk().vector_stores.files.create(vector_store_id=store.id, file_id=rows.file_id)
-    never_parsed = await world.document(HELP)
-    await world.sdk().vector_stores.files.create(vector_store_id=store.id, file_id=never_parsed.file_id)
-    failed = await world.settled(store.id, never_parsed.file_id)
+        await harness.sdk().vector_stores.files.create(vector_store_id=store.id, file_id=rows.file_id)
+    never_parsed = await harness.document(HELP)
+    await harness.sdk().vector_stores.files.create(vector_store_id=store.id, file_id=never_parsed.file_id)
+    failed = await harness.settled(store.id, never_parsed.file_id)
     assert failed.status == "failed"
     assert "not a text document" in failed.last_error.message
 
 
-async def test_a_file_waits_while_ingest_is_busy_and_fails_with_the_reason_ingest_gives(world: World) -> None:
-    slow, broken = await world.document(HELP), await world.document(HELP)
+async def test_a_file_waits_while_ingest_is_busy_and_fails_with_the_reason_ingest_gives(harness: Harness) -> None:
+    slow, broken = await harness.document(HELP), await harness.document(HELP)
     for event in (slow, broken):
-        world.ingest.told[event.file_id] = {"status": "uploaded"}
-    client = world.sdk().vector_stores
+        harness.ingest.told[event.file_id] = {"status": "uploaded"}
+    client = harness.sdk().vector_stores
     store = await client.create(name="x", file_ids=[slow.file_id, broken.file_id])
 
     async def asked_for(seconds: float) -> bool:
         """Longer than `rag_wait_seconds`, which says how long the text of a file that is done may take."""
-        files = await world.database["files"].find({"store_id": store.id}).to_list(None)
+        files = await harness.database["files"].find({"store_id": store.id}).to_list(None)
         return all(file["lease"]["fence"] >= 3 and time.time() - file["created_at"] > seconds for file in files)
 
     await eventually(lambda: asked_for(5), within=40)
     assert (await client.retrieve(store.id)).file_counts.in_progress == 2
-    world.ingest.told[broken.file_id] = {"status": "error", "status_details": "Its bytes are no text."}
-    assert (await world.settled(store.id, broken.file_id)).last_error.message == "Its bytes are no text."
-    del world.ingest.told[slow.file_id]
-    await world.publish(slow)
-    assert (await world.settled(store.id, slow.file_id)).status == "completed"
+    harness.ingest.told[broken.file_id] = {"status": "error", "status_details": "Its bytes are no text."}
+    assert (await harness.settled(store.id, broken.file_id)).last_error.message == "Its bytes are no text."
+    del harness.ingest.told[slow.file_id]
+    await harness.publish(slow)
+    assert (await harness.settled(store.id, slow.file_id)).status == "completed"
 
 
-async def test_a_failed_file_that_is_added_again_is_tried_again(world: World) -> None:
-    event = await world.document(HELP)
-    world.ingest.told[event.file_id] = {"status": "error", "status_details": "Broken."}
-    files = world.sdk().vector_stores.files
-    store = await world.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
-    assert (await world.settled(store.id, event.file_id)).status == "failed"
+async def test_a_failed_file_that_is_added_again_is_tried_again(harness: Harness) -> None:
+    event = await harness.document(HELP)
+    harness.ingest.told[event.file_id] = {"status": "error", "status_details": "Broken."}
+    files = harness.sdk().vector_stores.files
+    store = await harness.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
+    assert (await harness.settled(store.id, event.file_id)).status == "failed"
     failed = {"file_id": event.file_id, "lease.owner": ""}
     end_not_noted = {"$set": {"lease.failures": 5, "lease.unfinished": 5}}
-    await eventually(lambda: world.database["files"].find_one_and_update(failed, end_not_noted))
-    del world.ingest.told[event.file_id]
-    await world.publish(event)
+    await eventually(lambda: harness.database["files"].find_one_and_update(failed, end_not_noted))
+    del harness.ingest.told[event.file_id]
+    await harness.publish(event)
     again = await files.create(vector_store_id=store.id, file_id=event.file_id, attributes={"lang": "en"})
     assert (again.status, again.attributes) == ("in_progress", {"lang": "en"})
-    assert (await world.settled(store.id, event.file_id)).status == "completed"
+    assert (await harness.settled(store.id, event.file_id)).status == "completed"
 
 
-async def test_a_file_of_too_many_chunks_fails_and_says_what_to_do(world: World) -> None:
-    event = await world.document("# a\nb\n" * 501)
-    await world.publish(event)
-    store = await world.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
-    failed = await world.settled(store.id, event.file_id)
+async def test_a_file_of_too_many_chunks_fails_and_says_what_to_do(harness: Harness) -> None:
+    event = await harness.document("# a\nb\n" * 501)
+    await harness.publish(event)
+    store = await harness.sdk().vector_stores.create(name="x", file_ids=[event.file_id])
+    failed = await harness.settled(store.id, event.file_id)
     assert failed.status == "failed"
     assert "more than 500 chunks; split it" in failed.last_error.message
-    assert await world.vectors(event.file_id) == 0
+    assert await harness.vectors(event.file_id) == 0
 
 
-async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothing(world: World) -> None:
+async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothing(harness: Harness) -> None:
     """What is in MongoDB after the fifth worker was killed over a file that the others had half written."""
-    store, file_id = await world.stored()
+    store, file_id = await harness.stored()
     given_back = {"file_id": file_id, "lease.owner": "", "lease.unfinished": 0}
     died = {"$set": {"state": "in_progress", "lease.unfinished": 5}}
-    files = world.database["files"]
+    files = harness.database["files"]
     await eventually(lambda: files.find_one_and_update(given_back, died))
-    failed = await world.settled(store, file_id)
+    failed = await harness.settled(store, file_id)
     assert failed.status == "failed"
     assert "again and again" in failed.last_error.message
-    assert await world.vectors(file_id) == 0
-    assert await world.database["chunks"].count_documents({"file_id": file_id}) == 0
+    assert await harness.vectors(file_id) == 0
+    assert await harness.database["chunks"].count_documents({"file_id": file_id}) == 0
 
 
 @pytest.mark.parametrize(
@@ -356,89 +356,89 @@ async def test_a_file_whose_indexing_dies_each_time_is_given_up_and_leaves_nothi
     ],
     ids=str,
 )
-async def test_a_malformed_search_is_told_so(world: World, wrong: dict[str, Any]) -> None:
-    store = await searched(world)
-    headers = world.space.headers("rag_indexer", world.a) | {"content-type": "application/json"}
-    async with httpx2.AsyncClient(base_url=world.url, headers=headers) as http:
+async def test_a_malformed_search_is_told_so(harness: Harness, wrong: dict[str, Any]) -> None:
+    store = await searched(harness)
+    headers = harness.space.headers("rag_indexer", harness.a) | {"content-type": "application/json"}
+    async with httpx2.AsyncClient(base_url=harness.url, headers=headers) as http:
         body = json.dumps({"query": "x", **wrong})
         answer = await http.post(f"/v1/vector_stores/{store}/search", content=body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"], answer.text
 
 
-async def searched(world: World) -> str:
+async def searched(harness: Harness) -> str:
     """A store with a file in it, which needs no indexing: Milvus is not asked in vain."""
-    store = (await world.sdk().vector_stores.create(name="x")).id
+    store = (await harness.sdk().vector_stores.create(name="x")).id
     file = StoreFile(
-        id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id=store, file_id=new_id("file-"), state="completed"
+        id=new_id("vsf_"), tenant_id=harness.a, created_at=1, store_id=store, file_id=new_id("file-"), state="completed"
     )
     kept = {**file.to_document(), "_id": file.id, "version": 1, "lease": file.lease.model_dump()}
-    await world.database["files"].insert_one(kept)
+    await harness.database["files"].insert_one(kept)
     return store
 
 
-async def test_an_empty_document_is_indexed_and_finds_nothing(world: World) -> None:
-    store, file_id = await world.stored("\n \n")
-    assert (await eventually(lambda: world.indexed(file_id)))[0].chunks == 0
-    assert await world.search(store) == []
+async def test_an_empty_document_is_indexed_and_finds_nothing(harness: Harness) -> None:
+    store, file_id = await harness.stored("\n \n")
+    assert (await eventually(lambda: harness.indexed(file_id)))[0].chunks == 0
+    assert await harness.search(store) == []
 
 
 @pytest.mark.parametrize("what", ["file of the store", "store", "file itself"])
-async def test_a_delete_leaves_nothing_in_milvus(world: World, what: str) -> None:
-    (store, file_id), (_, kept) = await world.stored(), await world.stored()
-    stores = world.sdk().vector_stores
+async def test_a_delete_leaves_nothing_in_milvus(harness: Harness, what: str) -> None:
+    (store, file_id), (_, kept) = await harness.stored(), await harness.stored()
+    stores = harness.sdk().vector_stores
     if what == "file of the store":
         await stores.files.delete(file_id, vector_store_id=store)
-        assert await world.search(store) == []
+        assert await harness.search(store) == []
     elif what == "store":
         await stores.delete(store)
     else:
-        await world.publish(FileDeleted(tenant_id=world.a, file_id=file_id))
+        await harness.publish(FileDeleted(tenant_id=harness.a, file_id=file_id))
 
     async def gone() -> bool:
-        return await world.vectors(file_id) == 0
+        return await harness.vectors(file_id) == 0
 
     await eventually(gone)
-    assert await world.vectors(kept) == 2
+    assert await harness.vectors(kept) == 2
     with pytest.raises(openai.NotFoundError):
         await stores.files.retrieve(file_id, vector_store_id=store)
 
 
-async def test_a_file_deleted_while_it_is_indexed_leaves_nothing_in_milvus(world: World) -> None:
-    event = await world.document(LONG)
-    await world.publish(event)
-    store = await world.sdk().vector_stores.create(name="long", file_ids=[event.file_id])
+async def test_a_file_deleted_while_it_is_indexed_leaves_nothing_in_milvus(harness: Harness) -> None:
+    event = await harness.document(LONG)
+    await harness.publish(event)
+    store = await harness.sdk().vector_stores.create(name="long", file_ids=[event.file_id])
 
     async def begun() -> bool:
-        return await world.vectors(event.file_id) > 0
+        return await harness.vectors(event.file_id) > 0
 
     await eventually(begun)
-    await world.sdk().vector_stores.files.delete(event.file_id, vector_store_id=store.id)
-    await world.stored()  # one worker: when this is indexed, it is done with the long one
-    assert world.indexed(event.file_id) == []
-    assert await world.vectors(event.file_id) == 0
+    await harness.sdk().vector_stores.files.delete(event.file_id, vector_store_id=store.id)
+    await harness.stored()  # one worker: when this is indexed, it is done with the long one
+    assert harness.indexed(event.file_id) == []
+    assert await harness.vectors(event.file_id) == 0
 
 
 @pytest.mark.parametrize("broken_off", ["the file is marked", "the store is marked"])
-async def test_a_delete_that_a_crash_broke_off_is_finished(world: World, broken_off: str) -> None:
+async def test_a_delete_that_a_crash_broke_off_is_finished(harness: Harness, broken_off: str) -> None:
     """What is in MongoDB after a kill between the mark and the removal."""
-    store, file_id = await world.stored()
+    store, file_id = await harness.stored()
     if broken_off == "the file is marked":
-        await world.database["files"].update_one({"file_id": file_id}, {"$set": {"state": "deleting"}})
+        await harness.database["files"].update_one({"file_id": file_id}, {"$set": {"state": "deleting"}})
     else:
-        await world.database["stores"].update_one({"_id": store}, {"$set": {"deleted": True}})
+        await harness.database["stores"].update_one({"_id": store}, {"$set": {"deleted": True}})
 
     async def gone() -> bool:
-        left = await world.database["chunks"].count_documents({"file_id": file_id})
-        files = await world.database["files"].count_documents({"file_id": file_id})
-        return left == files == 0 and await world.vectors(file_id) == 0
+        left = await harness.database["chunks"].count_documents({"file_id": file_id})
+        files = await harness.database["files"].count_documents({"file_id": file_id})
+        return left == files == 0 and await harness.vectors(file_id) == 0
 
     await eventually(gone)
 
 
-async def test_a_store_with_a_file_that_cannot_be_read_holds_up_no_other(world: World) -> None:
-    (odd, odd_file), (store, file_id) = await world.stored(), await world.stored()
-    files, stores = world.database["files"], world.database["stores"]
+async def test_a_store_with_a_file_that_cannot_be_read_holds_up_no_other(harness: Harness) -> None:
+    (odd, odd_file), (store, file_id) = await harness.stored(), await harness.stored()
+    files, stores = harness.database["files"], harness.database["stores"]
     await files.update_one({"file_id": odd_file}, {"$set": {"bytes": "many"}})
     await stores.update_many({"_id": {"$in": [odd, store]}}, {"$set": {"deleted": True}})
 
@@ -446,43 +446,43 @@ async def test_a_store_with_a_file_that_cannot_be_read_holds_up_no_other(world: 
         return bool((await stores.find_one({"_id": store_id}))["emptied"])
 
     await eventually(lambda: emptied(store))
-    assert await world.vectors(file_id) == 0
+    assert await harness.vectors(file_id) == 0
     assert not await emptied(odd)
     await files.update_one({"file_id": odd_file}, {"$set": {"bytes": 0}})
     await eventually(lambda: emptied(odd))
-    assert await world.vectors(odd_file) == 0
+    assert await harness.vectors(odd_file) == 0
 
 
-async def test_a_late_event_brings_nothing_back(world: World) -> None:
-    removed, deleted, last = [await world.document(HELP, purpose="user_data") for _ in range(3)]
-    await world.publish(removed)
-    await eventually(lambda: world.indexed(removed.file_id), within=40)
-    [store] = (await world.sdk().vector_stores.list()).data
-    await world.sdk().vector_stores.files.delete(removed.file_id, vector_store_id=store.id)
-    await world.publish(FileDeleted(tenant_id=world.a, file_id=deleted.file_id))
+async def test_a_late_event_brings_nothing_back(harness: Harness) -> None:
+    removed, deleted, last = [await harness.document(HELP, purpose="user_data") for _ in range(3)]
+    await harness.publish(removed)
+    await eventually(lambda: harness.indexed(removed.file_id), within=40)
+    [store] = (await harness.sdk().vector_stores.list()).data
+    await harness.sdk().vector_stores.files.delete(removed.file_id, vector_store_id=store.id)
+    await harness.publish(FileDeleted(tenant_id=harness.a, file_id=deleted.file_id))
 
     async def known() -> bool:
-        return await world.database["documents"].find_one({"_id": deleted.file_id}) is not None
+        return await harness.database["documents"].find_one({"_id": deleted.file_id}) is not None
 
     await eventually(known)
     for event in (removed, deleted, last):
-        await world.publish(event)
-    await eventually(lambda: world.indexed(last.file_id), within=40)
-    assert [file.id for file in (await world.sdk().vector_stores.files.list(store.id)).data] == [last.file_id]
+        await harness.publish(event)
+    await eventually(lambda: harness.indexed(last.file_id), within=40)
+    assert [file.id for file in (await harness.sdk().vector_stores.files.list(store.id)).data] == [last.file_id]
 
 
 DIARY = "# Diary\n\n" + " ".join(f"On day {n} box {n * 7} came from the harbour office." for n in range(60))
 STATIC: Any = {"type": "static", "static": {"max_chunk_size_tokens": 400, "chunk_overlap_tokens": 100}}
 
 
-async def chunks_of(world: World, file_id: str) -> list[str]:
-    return [chunk["text"] async for chunk in world.database["chunks"].find({"file_id": file_id})]
+async def chunks_of(harness: Harness, file_id: str) -> list[str]:
+    return [chunk["text"] async for chunk in harness.database["chunks"].find({"file_id": file_id})]
 
 
 @pytest.mark.parametrize("said_by", ["store", "file", "file added again"])
-async def test_a_file_is_cut_as_it_is_asked_for(world: World, said_by: str) -> None:
-    event, client = await world.document(DIARY), world.sdk().vector_stores
-    await world.publish(event)
+async def test_a_file_is_cut_as_it_is_asked_for(harness: Harness, said_by: str) -> None:
+    event, client = await harness.document(DIARY), harness.sdk().vector_stores
+    await harness.publish(event)
     made = await client.create(name="x", **({"chunking_strategy": STATIC} if said_by == "store" else {}))
     files = client.files
     added = await files.create(
@@ -493,25 +493,25 @@ async def test_a_file_is_cut_as_it_is_asked_for(world: World, said_by: str) -> N
             "type": "static",
             "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 0},
         }
-        await world.settled(made.id, event.file_id)
-        first = await chunks_of(world, event.file_id)
+        await harness.settled(made.id, event.file_id)
+        first = await chunks_of(harness, event.file_id)
         await files.create(vector_store_id=made.id, file_id=event.file_id, chunking_strategy=STATIC)
         again = await files.create(vector_store_id=made.id, file_id=event.file_id)
         assert again.status == "in_progress"
-    settled = await world.settled(made.id, event.file_id)
+    settled = await harness.settled(made.id, event.file_id)
     assert settled.chunking_strategy.model_dump() == STATIC
-    texts = await chunks_of(world, event.file_id)
+    texts = await chunks_of(harness, event.file_id)
     assert max(map(len, texts)) > 900
     days = [day for text in texts for day in set(re.findall(r"On day (\d+) ", text))]
     assert len(days) > len(set(days)) == 60
-    assert await world.vectors(event.file_id) == len(texts)
+    assert await harness.vectors(event.file_id) == len(texts)
     if said_by == "file added again":
         assert not set(first) & set(texts)
 
 
-async def test_a_store_expires_after_days_without_use_and_its_files_with_it(world: World) -> None:
-    store, file_id = await world.stored()
-    client = world.sdk().vector_stores
+async def test_a_store_expires_after_days_without_use_and_its_files_with_it(harness: Harness) -> None:
+    store, file_id = await harness.stored()
+    client = harness.sdk().vector_stores
     day: Any = {"anchor": "last_active_at", "days": 1}
     changed = await client.update(store, expires_after=day)
     assert changed.expires_after.model_dump() == day
@@ -520,14 +520,14 @@ async def test_a_store_expires_after_days_without_use_and_its_files_with_it(worl
     assert (await client.update(store, expires_after=None)).expires_at is None
     await client.update(store, expires_after=day)
     hour = int(time.time()) - 3600
-    await world.database["stores"].update_one(
+    await harness.database["stores"].update_one(
         {"_id": store}, {"$set": {"last_active_at": hour, "expires_at": hour + 86_400}}
     )
-    await world.search(store)
+    await harness.search(store)
     used = await client.retrieve(store)
     assert used.last_active_at > hour
     assert used.expires_at == used.last_active_at + 24 * 3600
-    await world.database["stores"].update_one({"_id": store}, {"$set": {"last_active_at": 1, "expires_at": 2}})
+    await harness.database["stores"].update_one({"_id": store}, {"$set": {"last_active_at": 1, "expires_at": 2}})
     expired = await client.retrieve(store)
     assert (expired.status, expired.expires_at) == ("expired", 2)
     for use in (
@@ -539,7 +539,7 @@ async def test_a_store_expires_after_days_without_use_and_its_files_with_it(worl
 
     async def empty() -> bool:
         counts = (await client.retrieve(store)).file_counts
-        return counts.total == 0 and await world.vectors(file_id) == 0
+        return counts.total == 0 and await harness.vectors(file_id) == 0
 
     await eventually(empty, within=40)
     with pytest.raises(openai.ConflictError, match="expired"):
@@ -550,9 +550,9 @@ async def test_a_store_expires_after_days_without_use_and_its_files_with_it(worl
     assert (await client.create(name="for ever")).expires_at is None
 
 
-async def test_results_below_the_threshold_are_left_out(world: World) -> None:
-    store, _ = await world.stored()
-    client = world.sdk().vector_stores
+async def test_results_below_the_threshold_are_left_out(harness: Harness) -> None:
+    store, _ = await harness.stored()
+    client = harness.sdk().vector_stores
     every = (await client.search(store, query="refund", ranking_options={"ranker": "none"}, rewrite_query=False)).data
     best = every[0].score
     assert len(every) == 2
@@ -562,21 +562,21 @@ async def test_results_below_the_threshold_are_left_out(world: World) -> None:
         assert [row.score for row in results] == [row.score for row in every][:found]
 
 
-async def test_lists_are_paged_both_ways_and_filtered_by_status(world: World) -> None:
-    client = world.sdk().vector_stores
+async def test_lists_are_paged_both_ways_and_filtered_by_status(harness: Harness) -> None:
+    client = harness.sdk().vector_stores
     stores = [(await client.create(name=str(n))).id for n in range(4)]
-    events = [await world.document(HELP) for _ in range(4)]
+    events = [await harness.document(HELP) for _ in range(4)]
     for event in events[:2]:
-        world.ingest.told[event.file_id] = {"status": "error", "status_details": "Broken."}
+        harness.ingest.told[event.file_id] = {"status": "error", "status_details": "Broken."}
     store = stores[0]
     for event in events:
         await client.files.create(vector_store_id=store, file_id=event.file_id)
     for event in events[2:]:
-        await world.publish(event)
+        await harness.publish(event)
     for number, event in enumerate(events):
-        await world.settled(store, event.file_id)  # nothing writes it any more
-        await world.database["files"].update_one({"file_id": event.file_id}, {"$set": {"created_at": number}})
-        await world.database["stores"].update_one({"_id": stores[number]}, {"$set": {"created_at": number}})
+        await harness.settled(store, event.file_id)  # nothing writes it any more
+        await harness.database["files"].update_one({"file_id": event.file_id}, {"$set": {"created_at": number}})
+        await harness.database["stores"].update_one({"_id": stores[number]}, {"$set": {"created_at": number}})
     files = [event.file_id for event in events]
 
     async def page(**query: Any) -> list[tuple[list[str], bool]]:
@@ -609,18 +609,18 @@ async def test_lists_are_paged_both_ways_and_filtered_by_status(world: World) ->
     assert (await client.files.list(store, filter="cancelled")).data == []
 
 
-async def test_attributes_keep_their_type_and_can_be_changed_and_filtered_by(world: World) -> None:
-    client = world.sdk().vector_stores
+async def test_attributes_keep_their_type_and_can_be_changed_and_filtered_by(harness: Harness) -> None:
+    client = harness.sdk().vector_stores
     store = (await client.create(name="types")).id
     values: dict[str, Any] = {}
     for value in (True, 1, "1"):
-        event = await world.document(HELP)
-        await world.publish(event)
+        event = await harness.document(HELP)
+        await harness.publish(event)
         odd = {"v": value, "a.b": 2**53 + 1, "$x": 0.5}
         await client.files.create(vector_store_id=store, file_id=event.file_id, attributes=odd)
         values[event.file_id] = value
     for file_id, value in values.items():
-        await world.settled(store, file_id)
+        await harness.settled(store, file_id)
         raw = await client.files.with_raw_response.retrieve(file_id, vector_store_id=store)
         attributes = raw.http_response.json()["attributes"]  # the SDK makes every number a float
         assert attributes == {"v": value, "a.b": 2**53 + 1, "$x": 0.5}
@@ -647,48 +647,48 @@ async def test_attributes_keep_their_type_and_can_be_changed_and_filtered_by(wor
         await client.files.update("file-none", vector_store_id=store, attributes={})
 
 
-async def test_the_text_of_a_file_is_given_back_whole(world: World) -> None:
-    store, file_id = await world.stored(DIARY)
-    files = world.sdk().vector_stores.files
+async def test_the_text_of_a_file_is_given_back_whole(harness: Harness) -> None:
+    store, file_id = await harness.stored(DIARY)
+    files = harness.sdk().vector_stores.files
     assert [part.text async for part in files.content(file_id, vector_store_id=store)] == [DIARY]
-    waiting = await world.document(HELP)
+    waiting = await harness.document(HELP)
     await files.create(vector_store_id=store, file_id=waiting.file_id)
     for file, of in ((waiting.file_id, store), ("file-none", store), (file_id, "vs_none")):
         with pytest.raises(openai.NotFoundError):
             await files.content(file, vector_store_id=of)
 
 
-async def test_a_store_has_so_many_files(world: World) -> None:
-    store = (await world.sdk().vector_stores.create(name="x")).id
-    files = world.sdk().vector_stores.files
+async def test_a_store_has_so_many_files(harness: Harness) -> None:
+    store = (await harness.sdk().vector_stores.create(name="x")).id
+    files = harness.sdk().vector_stores.files
     for _ in range(4):
-        await files.create(vector_store_id=store, file_id=(await world.document(HELP)).file_id)
+        await files.create(vector_store_id=store, file_id=(await harness.document(HELP)).file_id)
     with pytest.raises(openai.BadRequestError, match="at most 4 files"):
-        await files.create(vector_store_id=store, file_id=(await world.document(HELP)).file_id)
+        await files.create(vector_store_id=store, file_id=(await harness.document(HELP)).file_id)
 
 
-async def test_neither_a_search_nor_a_list_loads_the_files_of_a_store_whole(world: World) -> None:
+async def test_neither_a_search_nor_a_list_loads_the_files_of_a_store_whole(harness: Harness) -> None:
     """Each may have thousands of chunk ids: these cannot be loaded, and nobody tries."""
-    store, file_id = await world.stored()
-    await world.database["files"].update_one({"file_id": file_id}, {"$set": {"chunk_ids": "not loaded"}})
-    assert len(await world.search(store)) == 2
-    client = world.sdk().vector_stores
+    store, file_id = await harness.stored()
+    await harness.database["files"].update_one({"file_id": file_id}, {"$set": {"chunk_ids": "not loaded"}})
+    assert len(await harness.search(store)) == 2
+    client = harness.sdk().vector_stores
     some: Any = {"type": "ne", "key": "a", "value": 1}
     assert len((await client.search(store, query="refund", filters=some)).data) == 2
     assert [one.id for one in (await client.files.list(store)).data] == [file_id]
     assert (await client.list()).data[0].file_counts.completed == 1
     assert (await client.retrieve(store)).usage_bytes == len(HELP)
-    await world.database["files"].update_one({"file_id": file_id}, {"$set": {"chunk_ids": []}})
+    await harness.database["files"].update_one({"file_id": file_id}, {"$set": {"chunk_ids": []}})
 
 
-async def test_a_file_is_kept_until_its_events_are_published(world: World) -> None:
-    files = AggregateStore(world.database["kept_files"], StoreFile, "rag_indexer", lambda: None)
+async def test_a_file_is_kept_until_its_events_are_published(harness: Harness) -> None:
+    files = AggregateStore(harness.database["kept_files"], StoreFile, "rag_indexer", lambda: None)
     nothing: Any = None
-    stores = Stores(nothing, files, world.database["kept_chunks"], nothing)
-    file = StoreFile(id=new_id("vsf_"), tenant_id=world.a, created_at=1, store_id="vs_1", file_id="file-1")
+    stores = Stores(nothing, files, harness.database["kept_chunks"], nothing)
+    file = StoreFile(id=new_id("vsf_"), tenant_id=harness.a, created_at=1, store_id="vs_1", file_id="file-1")
     file.complete(1, [], None, "here")
     await files.add(file)
-    await files.update(world.a, file.id, StoreFile.delete)
+    await files.update(harness.a, file.id, StoreFile.delete)
     assert not await stores.remove(file)
     left = await files.collection.find_one({"_id": file.id})
     assert left is not None
@@ -698,40 +698,40 @@ async def test_a_file_is_kept_until_its_events_are_published(world: World) -> No
     assert await files.collection.find_one({"_id": file.id}) is None
 
 
-async def test_a_file_whose_vectors_are_in_another_collection_is_indexed_again(world: World) -> None:
+async def test_a_file_whose_vectors_are_in_another_collection_is_indexed_again(harness: Harness) -> None:
     """What is in MongoDB after the model was changed, or Milvus came back empty."""
-    store, file_id = await world.stored()
-    await world.database["files"].update_one({"file_id": file_id}, {"$set": {"indexed_by": "collection-lost"}})
-    found = await world.database["files"].find_one({"file_id": file_id})
-    collection = re.sub(r"[^A-Za-z0-9]+", "_", f"{world.space.prefix}-chunks_{MODEL}")
-    await asyncio.to_thread(world.milvus.delete, collection, ids=found["chunk_ids"])
-    assert await world.vectors(file_id) == 0
+    store, file_id = await harness.stored()
+    await harness.database["files"].update_one({"file_id": file_id}, {"$set": {"indexed_by": "collection-lost"}})
+    found = await harness.database["files"].find_one({"file_id": file_id})
+    collection = re.sub(r"[^A-Za-z0-9]+", "_", f"{harness.space.prefix}-chunks_{MODEL}")
+    await asyncio.to_thread(harness.milvus.delete, collection, ids=found["chunk_ids"])
+    assert await harness.vectors(file_id) == 0
 
     async def back() -> bool:
-        return await world.vectors(file_id) == 2 and (await world.settled(store, file_id)).status == "completed"
+        return await harness.vectors(file_id) == 2 and (await harness.settled(store, file_id)).status == "completed"
 
     await eventually(back, within=60)
-    assert len(await world.search(store)) == 2
+    assert len(await harness.search(store)) == 2
 
 
-async def test_a_collection_has_an_identity_that_it_loses_with_its_vectors(world: World) -> None:
-    vectors = Vectors(world.space.addresses.milvus_url, new_id("try_"))
+async def test_a_collection_has_an_identity_that_it_loses_with_its_vectors(harness: Harness) -> None:
+    vectors = Vectors(harness.space.addresses.milvus_url, new_id("try_"))
     with pytest.raises(Transient):
         await vectors.identity()
     await vectors.prepare(4)
     first = await vectors.identity()
-    other = Vectors(world.space.addresses.milvus_url, vectors._collection)
+    other = Vectors(harness.space.addresses.milvus_url, vectors._collection)
     await other.prepare(4)
     assert await other.identity() == await vectors.identity() == first
-    await asyncio.to_thread(world.milvus.drop_collection, vectors._collection)
+    await asyncio.to_thread(harness.milvus.drop_collection, vectors._collection)
     assert await vectors.identity() != first
-    await asyncio.to_thread(world.milvus.drop_collection, vectors._collection)
+    await asyncio.to_thread(harness.milvus.drop_collection, vectors._collection)
 
 
-async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) -> None:
+async def test_embeddings_are_the_same_as_numbers_and_as_base64(harness: Harness) -> None:
     texts = ["a bicycle", "自転車", "tax law"]
-    plain = await world.sdk().embeddings.create(model=MODEL, input=texts, encoding_format="float")
-    raw = await world.sdk().embeddings.with_raw_response.create(model=MODEL, input=texts, encoding_format="base64")
+    plain = await harness.sdk().embeddings.create(model=MODEL, input=texts, encoding_format="float")
+    raw = await harness.sdk().embeddings.with_raw_response.create(model=MODEL, input=texts, encoding_format="base64")
     for one, packed in zip(plain.data, raw.http_response.json()["data"], strict=True):
         decoded = struct.unpack(f"<{len(one.embedding)}f", base64.b64decode(packed["embedding"]))
         assert list(decoded) == pytest.approx(one.embedding, abs=1e-6)
@@ -741,8 +741,8 @@ async def test_embeddings_are_the_same_as_numbers_and_as_base64(world: World) ->
     assert plain.usage.total_tokens > 0
 
 
-async def test_token_ids_and_hundreds_of_texts_are_embedded(world: World) -> None:
-    client = world.sdk().embeddings
+async def test_token_ids_and_hundreds_of_texts_are_embedded(harness: Harness) -> None:
+    client = harness.sdk().embeddings
     texts, one, lists = [
         [row.embedding for row in (await client.create(model=MODEL, input=given, encoding_format="float")).data]
         for given in (["hello world", "This is"], [15339, 1917], [[15339, 1917], [2028, 374]])
@@ -767,9 +767,11 @@ async def test_token_ids_and_hundreds_of_texts_are_embedded(world: World) -> Non
         ({"dimensions": 7}, "dimensions"),
     ],
 )
-async def test_bad_embedding_requests_are_told_their_field(world: World, change: dict[str, Any], param: str) -> None:
+async def test_bad_embedding_requests_are_told_their_field(
+    harness: Harness, change: dict[str, Any], param: str
+) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        await world.sdk().embeddings.create(**{"model": MODEL, "input": "x", "encoding_format": "float", **change})
+        await harness.sdk().embeddings.create(**{"model": MODEL, "input": "x", "encoding_format": "float", **change})
     assert caught.value.param == param
     with pytest.raises(openai.NotFoundError):
-        await world.sdk().embeddings.create(model="other", input="x")
+        await harness.sdk().embeddings.create(model="other", input="x")

@@ -344,7 +344,7 @@ def test_of_many_rows_some_are_chosen(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @dataclass
-class Elsewhere(StubPeer):
+class StubPeers(StubPeer):
     """The other services; vectors follow from the first word of a question.
 
     Attributes:
@@ -392,8 +392,8 @@ def vector_of(text: str) -> np.ndarray:
 class Room:
     """A trainer by itself, whose jobs nobody trains."""
 
-    def __init__(self, service: Alone, elsewhere: Elsewhere) -> None:
-        self.service, self.elsewhere = service, elsewhere
+    def __init__(self, service: Alone, peers: StubPeers) -> None:
+        self.service, self.peers = service, peers
         assert service.app is not None
         self.objects = service.app.state.service.objects
         self.jobs, self.fits = service.app.state.service._stores
@@ -483,16 +483,16 @@ class Room:
 @asynccontextmanager
 async def room_of(tmp_path: Path, **changes: Any) -> AsyncIterator[Room]:
     settings = Space(NOWHERE, tmp_path).settings(Settings, "trainer", trainer_work_dir=tmp_path / "work", **changes)
-    elsewhere = Elsewhere()
+    peers = StubPeers()
 
     def without_training(*args: Any, **overrides: Any) -> Any:
         app = build(*args, **overrides)
         del app.state.service._background["worker"]
         return app
 
-    peers = dict.fromkeys(("accounts", "ingest", "registry", "rag_indexer"), elsewhere)
-    async with alone(without_training, settings, peers) as service:
-        yield Room(service, elsewhere)
+    by_name = dict.fromkeys(("accounts", "ingest", "registry", "rag_indexer"), peers)
+    async with alone(without_training, settings, by_name) as service:
+        yield Room(service, peers)
 
 
 @pytest_asyncio.fixture
@@ -511,7 +511,7 @@ async def test_an_arm_is_fitted_stored_and_published_once_while_the_job_waits_fo
     assert said.dataset == prepared.dataset
     assert said.metrics["head_accuracy"] > 0.95
     assert said.metrics.keys() == {"head_accuracy", "nearest_accuracy", "commonest_accuracy"}
-    assert room.elsewhere.portions == [MOST_QUESTIONS, 90 - MOST_QUESTIONS]
+    assert room.peers.portions == [MOST_QUESTIONS, 90 - MOST_QUESTIONS]
     folder = f"tenants/{TENANT}/arms/{job.id}/1/"
     assert said.arm_manifest.key == f"{folder}{MANIFEST}"
     files = {key.removeprefix(folder): stored(room, key) for key in room.stored()}
@@ -542,7 +542,7 @@ def stored(room: Room, key: str) -> bytes:
 
 
 async def test_an_arm_waits_for_who_makes_vectors_and_is_given_up_after_an_hour(room: Room) -> None:
-    room.elsewhere.error = Transient("rag_indexer cannot be reached.")
+    room.peers.error = Transient("rag_indexer cannot be reached.")
     await room.queue()
     for _ in range(lane.MOST_FAILURES + 2):
         await room.put_off()
@@ -555,16 +555,16 @@ async def test_an_arm_waits_for_who_makes_vectors_and_is_given_up_after_an_hour(
 
 
 async def test_an_arm_is_fitted_once_who_makes_vectors_is_back(room: Room) -> None:
-    room.elsewhere.error = Transient("rag_indexer cannot be reached.")
+    room.peers.error = Transient("rag_indexer cannot be reached.")
     await room.queue()
     await room.put_off()
-    room.elsewhere.error = None
+    room.peers.error = None
     room.service.seconds += lane.RETRY_SECONDS + 1
     assert (await room.done()).arm.state == "fitted"
 
 
 async def test_an_embedder_that_is_exchanged_between_portions_makes_no_arm_of_two(room: Room) -> None:
-    room.elsewhere.digests = ["ab", "cd"]
+    room.peers.digests = ["ab", "cd"]
     await room.queue()
     await room.put_off()
     assert not room.stored()
@@ -579,36 +579,36 @@ async def test_an_embedder_that_is_exchanged_between_portions_makes_no_arm_of_tw
 )
 async def test_a_fit_that_was_ordered_long_ago_waits_as_long_as_any(room: Room, error: SartorError) -> None:
     await room.fits.add(ArmFit(id="ftjob-1", tenant_id=TENANT, created_at=1))
-    room.elsewhere.error = error
+    room.peers.error = error
     await room.queue()
     for _ in range(lane.MOST_FAILURES + 1):
         await room.put_off()
         room.service.seconds += lane.RETRY_SECONDS + 1
-    room.elsewhere.error = None
+    room.peers.error = None
     room.service.seconds += lane.RETRY_SECONDS + 1
     assert (await room.done()).arm.state == "fitted"
 
 
 async def test_what_was_away_and_came_back_is_away_from_then_on(room: Room) -> None:
-    room.elsewhere.error = Transient("rag_indexer cannot be reached.")
+    room.peers.error = Transient("rag_indexer cannot be reached.")
     await room.queue()
     await room.put_off()
-    room.elsewhere.error, room.elsewhere.breaks_at = None, 1
+    room.peers.error, room.peers.breaks_at = None, 1
     room.service.seconds += lane.LONGEST_AWAY_SECONDS - 60
-    await eventually(lambda: room.elsewhere.portions)
+    await eventually(lambda: room.peers.portions)
     await room.put_off()
     room.service.seconds += 120
-    await eventually(lambda: len(room.elsewhere.portions) > 1)
+    await eventually(lambda: len(room.peers.portions) > 1)
     assert (await room.job()).arm.state == "to_fit"
 
 
 async def test_an_embedder_that_is_exchanged_for_ever_is_not_waited_for(room: Room) -> None:
-    room.elsewhere.digests = ["ab", "cd"] * 9
+    room.peers.digests = ["ab", "cd"] * 9
     await room.queue()
     await room.put_off()
     room.service.seconds += lane.LONGEST_AWAY_SECONDS + 1
     assert (await room.done()).arm.state == "over"
-    assert len(room.elsewhere.portions) == 4
+    assert len(room.peers.portions) == 4
     assert "two different ones" in room.told()[-1]
 
 
@@ -618,14 +618,14 @@ async def test_nothing_is_embedded_where_the_answers_tell_that_there_will_be_no_
     await room.queue([f"text {number}" for number in range(95)] + ["refund"] * 5)
     assert (await room.done()).arm.state == "over"
     assert room.told()[-1].endswith("5% of its rows have an answer that comes again, 10% at least must.")
-    assert room.elsewhere.portions == []
+    assert room.peers.portions == []
 
 
 async def test_nothing_is_embedded_where_answers_are_too_long(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MOST_ANSWER_BYTES", len("".join(LABELS)) - 1)
     await room.queue()
     assert (await room.done()).arm.state == "over"
-    assert room.elsewhere.portions == []
+    assert room.peers.portions == []
 
 
 async def test_nothing_is_embedded_for_an_installation_that_tries_no_arm_any_more(room: Room) -> None:
@@ -633,11 +633,11 @@ async def test_nothing_is_embedded_for_an_installation_that_tries_no_arm_any_mor
     await room.queue()
     assert (await room.done()).arm.state == "over"
     assert room.told()[-1].endswith("this installation tries none any more.")
-    assert room.elsewhere.portions == []
+    assert room.peers.portions == []
 
 
 async def test_a_worker_that_lost_a_fit_gives_no_arm_up(room: Room) -> None:
-    room.elsewhere.error = Transient("rag_indexer cannot be reached.")
+    room.peers.error = Transient("rag_indexer cannot be reached.")
     await room.queue()
     await room.put_off()
     with pytest.raises(WriteRefused):
@@ -707,7 +707,7 @@ async def test_who_cancels_a_job_whose_model_answers_is_told_that_it_goes_too(ro
     await room.queue()
     await room.done()
     await room.change("start", "arm answers")
-    nobody = room.elsewhere
+    nobody = room.peers
     requests = Requests(room.fitting._jobs, room.working("sweep")._data, nobody, nobody, 1)
     await requests.cancel(TENANT, "ftjob-1", {})
     assert room.told()[-1] == f"The job was cancelled. Its model {NAME} goes too and answers no more."
@@ -715,7 +715,7 @@ async def test_who_cancels_a_job_whose_model_answers_is_told_that_it_goes_too(ro
 
 @pytest.mark.parametrize("error", [None, Invalid("too many")])
 async def test_what_cannot_be_fitted_is_given_up_and_the_job_goes_on(room: Room, error: SartorError | None) -> None:
-    room.elsewhere.error, room.elsewhere.broken = error, error is None
+    room.peers.error, room.peers.broken = error, error is None
     await room.queue()
     for _ in range(lane.MOST_FAILURES - 1 if isinstance(error, Invalid) else 0):
         await room.put_off()
@@ -739,7 +739,7 @@ async def test_an_arm_of_a_job_that_ends_meanwhile_is_not_published_and_leaves_n
     async def cancel() -> None:
         await room.change("cancel")
 
-    room.elsewhere.before = cancel
+    room.peers.before = cancel
     await room.queue(LABELS * 10)
     job = await room.done()
     assert (job.state, job.arm.made, room.stored()) == ("cancelled", None, [])
@@ -750,7 +750,7 @@ async def test_an_arm_that_another_attempt_published_meanwhile_stays_the_only_on
     async def publish() -> None:
         await room.change("fit")
 
-    room.elsewhere.before = publish
+    room.peers.before = publish
     await room.queue(LABELS * 10)
     job = await room.done()
     assert (job.arm.made, room.stored()) == (fitted(), [])

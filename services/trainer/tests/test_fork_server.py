@@ -20,6 +20,7 @@ import pytest_asyncio
 
 from testkit import eventually
 from trainer.run import checkpoints, fork_server
+from trainer.run.checkpoints import CheckpointManifest
 from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, RunConfig
 from trainer.run.fork_server import ForkServer, Run
 
@@ -106,7 +107,8 @@ async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(ke
             run.terminate()
     assert await run.wait() == EXIT_STOPPED
     assert events[-1]["type"] == "checkpoint"
-    assert checkpoints.verify(Path(events[-1]["path"]))["run"]["seed"] == config.seed
+    manifest = CheckpointManifest.model_validate_json(checkpoints.verify(Path(events[-1]["path"])))
+    assert manifest.run.seed == config.seed
 
     folder, config = configure("refused", base_id="another")
     run = await started(kept, folder, config)

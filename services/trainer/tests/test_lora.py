@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from chassis.errors import Invalid
-from schemas.artifacts import Fingerprint
+from schemas.artifacts import AdapterManifest, Fingerprint
 from trainer.run import checkpoints
 from trainer.run.config import FailedForGood, RunConfig, Stopped, stored_mark
 from trainer.run.data import IGNORED, Example, epoch_batches, split_by_tokens
@@ -25,11 +25,12 @@ from trainer.run.hyperparameters import resolve
 from trainer.run.lora_layers import CompletionHead, LoraLinear, attach_lora, load_adapter_tensors
 from trainer.run.methods.sft import Supervised, encode
 from trainer.run.recipe import LoraRecipe, _surely_worse
+from trainer.run.reports import CheckpointSaved, Report, Step
 
 
 class Events(list[dict[str, Any]]):
-    def __call__(self, kind: str, **fields: Any) -> None:
-        self.append({"type": kind, **fields})
+    def __call__(self, report: Report) -> None:
+        self.append(report.model_dump())
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self if event["type"] == kind]
@@ -49,10 +50,10 @@ def test_a_run_learns_its_rows_and_publishes_a_verified_adapter(configure: Any) 
     assert [event["step"] for event in events.of("step")] == list(range(1, 37))
     assert len(events.of("validation")) == 12
     assert events[-1]["metrics"]["valid_mean_token_accuracy"] > 0.95
-    manifest = checkpoints.verify(folder / "adapter")
-    assert set(manifest["files"]) == {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json"}
-    assert manifest["dataset"] == {"dataset_id": "ds-1"}
-    assert (manifest["base_id"], manifest["base_digest"]) == (config.base_id, config.base_digest)
+    manifest = AdapterManifest.model_validate_json(checkpoints.verify(folder / "adapter"))
+    assert set(manifest.files) == {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json"}
+    assert manifest.dataset == {"dataset_id": "ds-1"}
+    assert (manifest.base_id, manifest.base_digest) == (config.base_id, config.base_digest)
     assert events[-1]["manifest_sha256"] == checkpoints.sha256(folder / "adapter/manifest.json")
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
@@ -143,8 +144,11 @@ def test_no_checkpoint_is_seen_before_its_manifest(tmp_path: Path) -> None:
         (draft / "adapter.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 
+    def manifest(files: checkpoints.Files) -> AdapterManifest:
+        return AdapterManifest(files=files, base_id="tiny-test", base_digest="ab")
+
     with pytest.raises(OSError, match="disk full"):
-        checkpoints.publish(tmp_path / "step-1", write_half, {})
+        checkpoints.publish(tmp_path / "step-1", write_half, manifest)
     assert not (tmp_path / "step-1").exists()
 
 
@@ -170,7 +174,7 @@ def test_the_best_epoch_is_published_and_patience_ends_the_run(configure: Any, t
     contradiction.write_text(json.dumps(row))
     folder, config = configure("run", validation_path=str(contradiction), early_stop_patience=2)
     events = execute(folder, config)
-    losses = [event["valid_loss"] for event in events.of("validation")]
+    losses = [event["metrics"]["valid_loss"] for event in events.of("validation")]
     best = losses.index(min(losses))
     assert events[-1]["stopped_early"]
     assert len(losses) == best + 3 < config.epochs
@@ -237,7 +241,7 @@ def test_a_row_may_hold_any_line_separator_but_the_newline(configure: Any, tmp_p
     messages = [{"role": "user", "content": f"two{inside}lines"}, {"role": "assistant", "content": "refund"}]
     rows.write_bytes((json.dumps({"messages": messages}, ensure_ascii=False) + "\r\n").encode() * 2)
     folder, config = configure("run", train_path=str(rows), validation_path=str(rows))
-    assert execute(folder, config)[0]["rows"] == 2
+    assert execute(folder, config)[0]["rows"]["used"] == 2
 
 
 def test_rows_that_are_too_long_are_left_out_and_counted(configure: Any, tmp_path: Path) -> None:
@@ -251,8 +255,9 @@ def test_rows_that_are_too_long_are_left_out_and_counted(configure: Any, tmp_pat
     changes = {"train_path": str(train), "validation_path": str(validation), "max_length": 40}
     folder, config = configure("run", **changes)
     started = execute(folder, config)[0]
-    assert (started["rows"], started["rows_too_long"], started["max_length"]) == (3, 2, 40)
-    assert (started["validation_rows"], started["validation_rows_too_long"]) == (0, 1)
+    rows, validation_rows = started["rows"], started["validation_rows"]
+    assert (rows["used"], rows["left_out"]["too_long"], started["max_length"]) == (3, 2, 40)
+    assert (validation_rows["used"], validation_rows["left_out"]["too_long"]) == (0, 1)
 
     folder, config = configure("none", **{**changes, "train_path": str(validation)})
     with pytest.raises(FailedForGood, match="within 40 tokens; 1 are longer") as failure:
@@ -380,11 +385,11 @@ def test_a_followed_run_waits_until_its_checkpoint_is_stored(configure: Any) -> 
         stored.append(time.monotonic())
         stored_mark(checkpoint).touch()
 
-    def emit(kind: str, **fields: Any) -> None:
-        if kind == "step":
-            steps[fields["step"]] = time.monotonic()
-        if kind == "checkpoint":
-            threading.Timer(0.5, store, [Path(fields["path"])]).start()
+    def emit(report: Report) -> None:
+        if isinstance(report, Step):
+            steps[report.step] = time.monotonic()
+        if isinstance(report, CheckpointSaved):
+            threading.Timer(0.5, store, [Path(report.path)]).start()
 
     LoraRecipe(folder, config, emit, lambda: False).execute()
     assert len(stored) == 2

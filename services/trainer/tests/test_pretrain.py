@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.artifacts import HeldoutText
+from schemas.artifacts import AdapterManifest, HeldoutText
 from trainer.run import checkpoints
 from trainer.run.config import FailedForGood, RunConfig, Stopped
 from trainer.run.data import Data, Example, Examples, Place
@@ -31,6 +31,7 @@ from trainer.run.methods.pretrain import (
     windows,
 )
 from trainer.run.recipe import LoraRecipe
+from trainer.run.reports import Report
 
 SENTENCES = (
     "The warehouse of Kumo opens at seven and closes at nineteen. ",
@@ -65,8 +66,8 @@ def prepare(configure: Any, tmp_path: Path) -> Callable[..., tuple[Path, RunConf
 def execute(folder: Path, config: RunConfig, stop_after: int | None = None) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
 
-    def emit(kind: str, **fields: Any) -> None:
-        events.append({"type": kind, **fields})
+    def emit(report: Report) -> None:
+        events.append(report.model_dump())
 
     def stop() -> bool:
         return events[-1].get("step") == stop_after
@@ -76,7 +77,7 @@ def execute(folder: Path, config: RunConfig, stop_after: int | None = None) -> l
 
 
 def set_up(folder: Path, config: RunConfig) -> LoraRecipe:
-    recipe = LoraRecipe(folder, config, lambda *_, **__: None, lambda: False)
+    recipe = LoraRecipe(folder, config, lambda _: None, lambda: False)
     recipe.set_up()
     return recipe
 
@@ -89,10 +90,10 @@ def test_perplexity_of_held_out_documents_falls_and_is_published(prepare: Any) -
     gain = math.log(metrics["base_heldout_perplexity"] / metrics["heldout_perplexity"])
     assert metrics["heldout_gain"] == pytest.approx(gain)
     assert metrics["heldout_gain"] > 1.96 * metrics["heldout_gain_error"] > 0
-    manifest = checkpoints.verify(folder / "adapter")
+    manifest = AdapterManifest.model_validate_json(checkpoints.verify(folder / "adapter"))
     made = {"adapter_model.safetensors", "adapter_config.json", "fingerprint.json", "heldout.json"}
-    assert set(manifest["files"]) == made
-    assert (manifest["method"], manifest["metrics"]) == ("pretrain", metrics)
+    assert set(manifest.files) == made
+    assert (manifest.method, manifest.metrics) == ("pretrain", metrics)
     assert events[0]["unit"] == "windows"
     assert "Of 24 documents" in events[0]["note"]
 

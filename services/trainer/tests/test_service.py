@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.types.fine_tuning.job_create_params import JobCreateParams
 from prometheus_client import REGISTRY
-from trainer_world import BASE, FAR_BASE, OTHER_BASE, World
+from trainer_harness import BASE, FAR_BASE, OTHER_BASE, Harness
 
 from chassis.ids import new_id, now
 from schemas import (
@@ -33,14 +33,14 @@ from trainer.store import WAITING, Jobs
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_job_waits_for_its_data_and_is_queued_with_it(world: World) -> None:
-    job = await world.job(suffix="support", seed=7, metadata={"team": "x"})
+async def test_a_job_waits_for_its_data_and_is_queued_with_it(harness: Harness) -> None:
+    job = await harness.job(suffix="support", seed=7, metadata={"team": "x"})
     assert (job.status, job.seed, job.metadata, job.model) == ("validating_files", 7, {"team": "x"}, BASE)
     assert job.hyperparameters.n_epochs == "auto"
-    await world.digest(world.prepared(job.training_file), times=2)
-    queued = await world.becomes(job, "queued")
+    await harness.digest(harness.prepared(job.training_file), times=2)
+    queued = await harness.becomes(job, "queued")
     assert isinstance(queued.hyperparameters.n_epochs, int)
-    assert await world.messages(job) == [
+    assert await harness.messages(job) == [
         f"Created fine-tuning job: {job.id}",
         f"Validating training file: {job.training_file}",
         "No validation file was given: of 400 rows, 20 were held out for validation and 80 for the evaluation; "
@@ -48,34 +48,38 @@ async def test_a_job_waits_for_its_data_and_is_queued_with_it(world: World) -> N
         f"Files validated, the job is queued with n_epochs {queued.hyperparameters.n_epochs}, "
         f"batch_size {queued.hyperparameters.batch_size}, learning_rate_multiplier 1.0.",
     ]
-    [asked] = await eventually(lambda: [one for one in world.of(FinetuneRequested) if one.job_id == job.id])
+    [asked] = await eventually(lambda: [one for one in harness.of(FinetuneRequested) if one.job_id == job.id])
     assert (asked.training_file, asked.trigger) == (job.training_file, "request")
-    at_once = await world.job(job.training_file)
+    at_once = await harness.job(job.training_file)
     assert at_once.status == "queued"
 
 
-async def test_a_file_that_cannot_be_trained_on_fails_its_job_with_the_reason(world: World) -> None:
-    job = await world.job()
+async def test_a_file_that_cannot_be_trained_on_fails_its_job_with_the_reason(harness: Harness) -> None:
+    job = await harness.job()
     rejected = DatasetRejected(
-        tenant_id=world.a, file_id=job.training_file, purpose="fine-tune", code="bad_json", message="rows.jsonl, line 3"
+        tenant_id=harness.a,
+        file_id=job.training_file,
+        purpose="fine-tune",
+        code="bad_json",
+        message="rows.jsonl, line 3",
     )
-    await world.publish(rejected)
-    failed = await world.becomes(job, "failed")
+    await harness.publish(rejected)
+    failed = await harness.becomes(job, "failed")
     assert failed.error is not None
     assert (failed.error.code, failed.error.param) == ("invalid_training_file", "training_file")
     assert failed.error.message == "rows.jsonl, line 3"
-    assert (await eventually(lambda: world.of(FinetuneFailed)))[0].code == "invalid_training_file"
+    assert (await eventually(lambda: harness.of(FinetuneFailed)))[0].code == "invalid_training_file"
 
 
-async def test_a_file_of_a_few_rows_can_validate_and_not_train(world: World) -> None:
+async def test_a_file_of_a_few_rows_can_validate_and_not_train(harness: Harness) -> None:
     few = RowCounts(train=6, validation=1, heldout=2)
-    job = await world.job(validation_file=world.file())
-    await world.publish(world.prepared(str(job.validation_file), rows=RowCounts(train=1, validation=0, heldout=0)))
-    await world.publish(world.prepared(job.training_file, rows=few.model_copy(update={"train": 7})))
-    await world.becomes(job, "queued")
-    refused = await world.job()
-    await world.publish(world.prepared(refused.training_file, rows=few))
-    failed = await world.becomes(refused, "failed")
+    job = await harness.job(validation_file=harness.file())
+    await harness.publish(harness.prepared(str(job.validation_file), rows=RowCounts(train=1, validation=0, heldout=0)))
+    await harness.publish(harness.prepared(job.training_file, rows=few.model_copy(update={"train": 7})))
+    await harness.becomes(job, "queued")
+    refused = await harness.job()
+    await harness.publish(harness.prepared(refused.training_file, rows=few))
+    failed = await harness.becomes(refused, "failed")
     assert failed.error is not None
     assert (failed.error.code, failed.error.param) == ("invalid_training_file", "training_file")
     assert failed.error.message == (
@@ -83,30 +87,30 @@ async def test_a_file_of_a_few_rows_can_validate_and_not_train(world: World) -> 
     )
 
 
-async def test_a_validation_file_that_is_the_training_file_is_refused(world: World) -> None:
-    file = world.file()
+async def test_a_validation_file_that_is_the_training_file_is_refused(harness: Harness) -> None:
+    file = harness.file()
     with pytest.raises(openai.BadRequestError, match="rows of the training file") as refused:
-        await world.job(file, validation_file=file)
+        await harness.job(file, validation_file=file)
     assert refused.value.param == "validation_file"
-    twin = world.file()
-    job = await world.job(file, validation_file=twin)
-    first = world.prepared(file)
+    twin = harness.file()
+    job = await harness.job(file, validation_file=twin)
+    first = harness.prepared(file)
     same = first.dataset.model_copy(update={"dataset_id": f"ds-{twin}"})
-    await world.publish(first)
-    await world.publish(world.prepared(twin, dataset=same))
-    failed = await world.becomes(job, "failed")
+    await harness.publish(first)
+    await harness.publish(harness.prepared(twin, dataset=same))
+    failed = await harness.becomes(job, "failed")
     assert failed.error is not None
     assert (failed.error.code, failed.error.param) == ("invalid_validation_file", "validation_file")
     assert "rows of the training file" in failed.error.message
 
 
-async def test_the_patience_a_job_asks_for_is_kept(world: World) -> None:
-    job = await world.job(hyperparameters={"early_stop_patience": 3})  # type: ignore[dict-item]
-    await world.publish(world.prepared(job.training_file))
-    await world.becomes(job, "queued")
-    shown = await world.shown(job)
+async def test_the_patience_a_job_asks_for_is_kept(harness: Harness) -> None:
+    job = await harness.job(hyperparameters={"early_stop_patience": 3})  # type: ignore[dict-item]
+    await harness.publish(harness.prepared(job.training_file))
+    await harness.becomes(job, "queued")
+    shown = await harness.shown(job)
     assert shown["hyperparameters"]["early_stop_patience"] == 3
-    assert (await world.store.get(world.a, job.id)).hyperparameters["early_stop_patience"] == 3
+    assert (await harness.store.get(harness.a, job.id)).hyperparameters["early_stop_patience"] == 3
 
 
 @pytest.mark.parametrize(
@@ -159,16 +163,16 @@ async def test_the_patience_a_job_asks_for_is_kept(world: World) -> None:
     ],
 )
 async def test_a_wrong_request_names_its_field_and_makes_no_job(
-    world: World, asked: dict[str, Any], status: int, code: str | None, param: str
+    harness: Harness, asked: dict[str, Any], status: int, code: str | None, param: str
 ) -> None:
     files = {
-        "theirs": world.file(tenant=world.b),
-        "document": world.file(purpose="assistants"),
-        "broken": world.file(status="error", status_details="line 3"),
+        "theirs": harness.file(tenant=harness.b),
+        "document": harness.file(purpose="assistants"),
+        "broken": harness.file(status="error", status_details="line 3"),
     }
     asked = {name: files.get(value, value) if isinstance(value, str) else value for name, value in asked.items()}
-    async with world.http() as http:
-        answer = await http.post("/v1/fine_tuning/jobs", json={"model": BASE, "training_file": world.file(), **asked})
+    async with harness.http() as http:
+        answer = await http.post("/v1/fine_tuning/jobs", json={"model": BASE, "training_file": harness.file(), **asked})
         assert answer.status_code == status, answer.text
         assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == (code, param)
         assert (await http.get("/v1/fine_tuning/jobs")).json()["data"] == []
@@ -176,36 +180,40 @@ async def test_a_wrong_request_names_its_field_and_makes_no_job(
 
 @pytest.mark.parametrize(("made_from", "trigger"), [({}, "upload"), ({"project_id": "proj_1"}, "labels")])
 async def test_new_data_is_fine_tuned_by_itself_once_however_often_its_event_comes(
-    world: World, made_from: dict[str, str], trigger: str
+    harness: Harness, made_from: dict[str, str], trigger: str
 ) -> None:
-    world.elsewhere.policies[world.a] = TenantPolicy(base_model=OTHER_BASE)
-    event = world.prepared(world.file(), purpose="user_data", **made_from)
-    await world.digest(event, times=3)
-    [job] = [job async for job in world.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})]
+    harness.peers.policies[harness.a] = TenantPolicy(base_model=OTHER_BASE)
+    event = harness.prepared(harness.file(), purpose="user_data", **made_from)
+    await harness.digest(event, times=3)
+    [job] = [
+        job async for job in harness.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})
+    ]
     assert (job.status, job.model, job.organization_id) == ("queued", OTHER_BASE, "acme")
-    [asked] = await eventually(lambda: [one for one in world.of(FinetuneRequested) if one.job_id == job.id])
+    [asked] = await eventually(lambda: [one for one in harness.of(FinetuneRequested) if one.job_id == job.id])
     assert asked.trigger == trigger
 
 
 @pytest.mark.parametrize(("purpose", "tune"), [("user_data", False), ("fine-tune", True)])
-async def test_data_waits_for_a_request_where_purpose_or_policy_say_so(world: World, purpose: Any, tune: bool) -> None:
-    world.elsewhere.policies[world.a] = TenantPolicy(tune_on_upload=tune)
-    event = world.prepared(world.file(), purpose=purpose)
-    await world.digest(event)
-    jobs = world.sdk().fine_tuning.jobs
+async def test_data_waits_for_a_request_where_purpose_or_policy_say_so(
+    harness: Harness, purpose: Any, tune: bool
+) -> None:
+    harness.peers.policies[harness.a] = TenantPolicy(tune_on_upload=tune)
+    event = harness.prepared(harness.file(), purpose=purpose)
+    await harness.digest(event)
+    jobs = harness.sdk().fine_tuning.jobs
     assert [job async for job in jobs.list(extra_query={"training_file": str(event.file_id)})] == []
 
 
-async def test_data_of_a_file_that_was_deleted_since_is_not_fine_tuned_by_itself(world: World) -> None:
-    event = world.prepared(new_id("file-"), purpose="user_data")
-    await world.digest(event)
-    jobs = world.sdk().fine_tuning.jobs
+async def test_data_of_a_file_that_was_deleted_since_is_not_fine_tuned_by_itself(harness: Harness) -> None:
+    event = harness.prepared(new_id("file-"), purpose="user_data")
+    await harness.digest(event)
+    jobs = harness.sdk().fine_tuning.jobs
     assert [job async for job in jobs.list(extra_query={"training_file": str(event.file_id)})] == []
 
 
-async def test_jobs_are_listed_by_page_and_found_by_metadata_and_file(world: World) -> None:
-    made = [await world.job(metadata={"team": "x" if n else "y", "n": str(n)}) for n in range(4)]
-    jobs = world.sdk().fine_tuning.jobs
+async def test_jobs_are_listed_by_page_and_found_by_metadata_and_file(harness: Harness) -> None:
+    made = [await harness.job(metadata={"team": "x" if n else "y", "n": str(n)}) for n in range(4)]
+    jobs = harness.sdk().fine_tuning.jobs
     by_two = [job.id async for job in jobs.list(limit=2)]
     assert sorted(by_two) == sorted(job.id for job in made)
     assert [job.id for job in (await jobs.list(after=by_two[2])).data] == by_two[3:]
@@ -214,14 +222,14 @@ async def test_jobs_are_listed_by_page_and_found_by_metadata_and_file(world: Wor
     only = [job.id async for job in jobs.list(extra_query={"training_file": made[2].training_file})]
     assert only == [made[2].id]
 
-    strangers = world.sdk(world.b).fine_tuning.jobs
+    strangers = harness.sdk(harness.b).fine_tuning.jobs
     assert (await strangers.list()).data == []
     for call in (strangers.retrieve, strangers.cancel, strangers.pause, strangers.resume, strangers.list_events):
         with pytest.raises(openai.NotFoundError):
             await call(made[0].id)
     with pytest.raises(openai.NotFoundError):
         await strangers.list(after=made[0].id)
-    assert await world.status(made[0]) == "validating_files"
+    assert await harness.status(made[0]) == "validating_files"
 
 
 @pytest.mark.parametrize(
@@ -236,9 +244,9 @@ async def test_jobs_are_listed_by_page_and_found_by_metadata_and_file(world: Wor
         {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": "auto"}}, "dpo": None}},
     ],
 )
-async def test_a_field_at_its_default_asks_for_nothing(world: World, asked: dict[str, Any]) -> None:
-    async with world.http() as http:
-        answer = await http.post("/v1/fine_tuning/jobs", json={"model": BASE, "training_file": world.file(), **asked})
+async def test_a_field_at_its_default_asks_for_nothing(harness: Harness, asked: dict[str, Any]) -> None:
+    async with harness.http() as http:
+        answer = await http.post("/v1/fine_tuning/jobs", json={"model": BASE, "training_file": harness.file(), **asked})
     assert answer.status_code == 200, answer.text
     made = answer.json()
     assert set(made["hyperparameters"].values()) == {"auto"}
@@ -263,27 +271,27 @@ HONOURED: dict[str, tuple[Any, Any]] = {
 """Field of OpenAI's request -> a value, and where the job says it; files and the suffix are tried apart."""
 
 
-async def test_each_field_of_the_sdk_changes_the_job_or_is_refused_by_name(world: World) -> None:
+async def test_each_field_of_the_sdk_changes_the_job_or_is_refused_by_name(harness: Harness) -> None:
     apart = {"training_file", "validation_file", "suffix"}
     refused = {"integrations"}
     assert set(JobCreateParams.__annotations__) == HONOURED.keys() | apart | refused
-    async with world.http() as http:
+    async with harness.http() as http:
         for field, (value, said) in HONOURED.items():
-            body = {"model": BASE, "training_file": world.file(), field: value}
+            body = {"model": BASE, "training_file": harness.file(), field: value}
             made = (await http.post("/v1/fine_tuning/jobs", json=body)).json()
             assert said(made) == value, field
             await http.post(f"/v1/fine_tuning/jobs/{made['id']}/cancel")
-        asked = {"model": BASE, "training_file": world.file(), "validation_file": world.file(), "suffix": "support"}
+        asked = {"model": BASE, "training_file": harness.file(), "validation_file": harness.file(), "suffix": "support"}
         made = (await http.post("/v1/fine_tuning/jobs", json=asked)).json()
     assert {name: made[name] for name in ("training_file", "validation_file")} == {
         name: asked[name] for name in ("training_file", "validation_file")
     }
-    assert (await world.store.get(world.a, made["id"])).suffix == "support"
+    assert (await harness.store.get(harness.a, made["id"])).suffix == "support"
 
 
-async def test_jobs_are_found_by_their_metadata_also_where_it_is_empty_or_missing(world: World) -> None:
-    empty, none = await world.job(metadata={"team": ""}), await world.job()
-    async with world.http() as http:
+async def test_jobs_are_found_by_their_metadata_also_where_it_is_empty_or_missing(harness: Harness) -> None:
+    empty, none = await harness.job(metadata={"team": ""}), await harness.job()
+    async with harness.http() as http:
 
         async def found(query: str) -> list[str]:
             answer = await http.get(f"/v1/fine_tuning/jobs?{query}")
@@ -300,74 +308,76 @@ async def test_jobs_are_found_by_their_metadata_also_where_it_is_empty_or_missin
 
 
 async def test_a_stored_job_is_accepted_whatever_fails_afterwards(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = world.file()
-    await world.digest(world.prepared(file))
+    file = harness.file()
+    await harness.digest(harness.prepared(file))
 
     async def away(*_: Any, **__: Any) -> None:
         raise PyMongoError("away")
 
     with monkeypatch.context() as broken:
         broken.setattr(Jobs, "tell", away)
-        job = await world.job(file)
-        assert (await world.sdk().fine_tuning.jobs.pause(job.id)).status == "queued"
-        assert (await world.sdk().fine_tuning.jobs.resume(job.id)).status == "validating_files"
-    assert len((await world.sdk().fine_tuning.jobs.list(extra_query={"training_file": file})).data) == 1
-    await world.becomes(job, "queued")  # by the sweep
-    assert (await world.messages(job))[:2] == [
+        job = await harness.job(file)
+        assert (await harness.sdk().fine_tuning.jobs.pause(job.id)).status == "queued"
+        assert (await harness.sdk().fine_tuning.jobs.resume(job.id)).status == "validating_files"
+    assert len((await harness.sdk().fine_tuning.jobs.list(extra_query={"training_file": file})).data) == 1
+    await harness.becomes(job, "queued")  # by the sweep
+    assert (await harness.messages(job))[:2] == [
         f"Created fine-tuning job: {job.id}",
         f"Validating training file: {file}",
     ]
 
 
 @pytest.mark.parametrize("base", ["gone-base", "../../etc", "/etc", "..", FAR_BASE])
-async def test_an_automatic_job_for_a_base_model_that_is_not_there_says_so_at_once(world: World, base: str) -> None:
-    world.elsewhere.policies[world.a] = TenantPolicy(base_model=base)
-    event = world.prepared(world.file(), purpose="user_data")
-    await world.digest(event, times=2)
-    [job] = [job async for job in world.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})]
+async def test_an_automatic_job_for_a_base_model_that_is_not_there_says_so_at_once(harness: Harness, base: str) -> None:
+    harness.peers.policies[harness.a] = TenantPolicy(base_model=base)
+    event = harness.prepared(harness.file(), purpose="user_data")
+    await harness.digest(event, times=2)
+    [job] = [
+        job async for job in harness.sdk().fine_tuning.jobs.list(extra_query={"training_file": str(event.file_id)})
+    ]
     assert job.status == "failed"
     assert job.error is not None
     code = "provider_model" if base == FAR_BASE else "model_not_found"
     assert (job.error.code, job.error.param) == (code, "model")
     assert BASE in job.error.message, "those that are there are named"
-    assert (await world.messages(job))[-1] == job.error.message
+    assert (await harness.messages(job))[-1] == job.error.message
 
 
-async def test_a_cancelled_job_stays_cancelled_and_says_so_once(world: World) -> None:
-    job = await world.job()
-    await world.publish(world.prepared(job.training_file))
-    await world.becomes(job, "queued")
+async def test_a_cancelled_job_stays_cancelled_and_says_so_once(harness: Harness) -> None:
+    job = await harness.job()
+    await harness.publish(harness.prepared(job.training_file))
+    await harness.becomes(job, "queued")
     for _ in range(2):
-        cancelled = await world.sdk().fine_tuning.jobs.cancel(job.id)
+        cancelled = await harness.sdk().fine_tuning.jobs.cancel(job.id)
         assert cancelled.status == "cancelled"
         assert cancelled.finished_at is not None
-    for steer in (world.sdk().fine_tuning.jobs.pause, world.sdk().fine_tuning.jobs.resume):
+    for steer in (harness.sdk().fine_tuning.jobs.pause, harness.sdk().fine_tuning.jobs.resume):
         with pytest.raises(openai.ConflictError):
             await steer(job.id)
-    await world.decide(world.promoted(job))
-    await world.digest(world.prepared(job.training_file))
-    assert await world.status(job) == "cancelled"
-    assert len([event for event in world.of(FinetuneCancelled) if event.job_id == job.id]) == 1
-    assert (await world.messages(job)).count("The job was cancelled.") == 1
+    await harness.decide(harness.promoted(job))
+    await harness.digest(harness.prepared(job.training_file))
+    assert await harness.status(job) == "cancelled"
+    assert len([event for event in harness.of(FinetuneCancelled) if event.job_id == job.id]) == 1
+    assert (await harness.messages(job)).count("The job was cancelled.") == 1
 
 
-async def test_a_paused_job_is_not_queued_by_its_data_until_it_is_resumed(world: World) -> None:
-    job, jobs = await world.job(), world.sdk().fine_tuning.jobs
+async def test_a_paused_job_is_not_queued_by_its_data_until_it_is_resumed(harness: Harness) -> None:
+    job, jobs = await harness.job(), harness.sdk().fine_tuning.jobs
     await jobs.pause(job.id)
     assert (await jobs.resume(job.id)).status == "validating_files"
     await jobs.pause(job.id)
-    await world.digest(world.prepared(job.training_file))
-    assert await world.state(job) == "paused"
+    await harness.digest(harness.prepared(job.training_file))
+    assert await harness.state(job) == "paused"
     assert (await jobs.resume(job.id)).status == "queued"
-    assert await world.state(job) == "queued"
-    lines = [line for line in await world.messages(job) if "paused" in line or "taken up" in line]
+    assert await harness.state(job) == "queued"
+    lines = [line for line in await harness.messages(job) if "paused" in line or "taken up" in line]
     assert lines == ["The job is paused; its progress is kept.", "The job was taken up again."] * 2
 
 
-async def test_events_come_newest_first_and_by_page(world: World) -> None:
-    job, other, jobs = await world.job(), await world.job(), world.sdk().fine_tuning.jobs
+async def test_events_come_newest_first_and_by_page(harness: Harness) -> None:
+    job, other, jobs = await harness.job(), await harness.job(), harness.sdk().fine_tuning.jobs
     await jobs.pause(job.id)
     await jobs.resume(job.id)
     whole = (await jobs.list_events(job.id)).data
@@ -382,195 +392,199 @@ async def test_events_come_newest_first_and_by_page(world: World) -> None:
         await jobs.list_events(other.id, after=whole[1].id)
 
 
-async def test_a_job_says_what_its_model_waits_for_until_that_ends(world: World) -> None:
-    job = await world.evaluating()
-    assert (await world.shown(job))["stage"] == "testing"
-    waits = world.waiting(job, "approval", 1, "Only 7 held-out rows: too few to decide.")
-    await world.publish(waits)
-    await world.publish(waits)
-    await eventually(lambda: _stage(world, job, "awaiting_approval"))
-    shown = await world.shown(job)
+async def test_a_job_says_what_its_model_waits_for_until_that_ends(harness: Harness) -> None:
+    job = await harness.evaluating()
+    assert (await harness.shown(job))["stage"] == "testing"
+    waits = harness.waiting(job, "approval", 1, "Only 7 held-out rows: too few to decide.")
+    await harness.publish(waits)
+    await harness.publish(waits)
+    await eventually(lambda: _stage(harness, job, "awaiting_approval"))
+    shown = await harness.shown(job)
     assert shown["status"] == "running"
     assert "7 held-out rows" in shown["waiting_for"]["what"]
     assert "models:approve" in shown["waiting_for"]["who"]
-    assert f"sartor models approve ft:{world.a}" in shown["waiting_for"]["who"]
+    assert f"sartor models approve ft:{harness.a}" in shown["waiting_for"]["who"]
     assert shown["waiting_for"]["since"] >= job.created_at
-    await world.publish(world.waiting(job, "replica", 2, "Replica r1 could not load the adapter: out of memory."))
-    await eventually(lambda: _stage(world, job, "loading"))
-    await world.decide(world.promoted(job))
-    ended = await world.shown(job)
+    await harness.publish(harness.waiting(job, "replica", 2, "Replica r1 could not load the adapter: out of memory."))
+    await eventually(lambda: _stage(harness, job, "loading"))
+    await harness.decide(harness.promoted(job))
+    ended = await harness.shown(job)
     assert (ended["status"], ended["stage"], ended["waiting_for"]) == ("succeeded", "ended", None)
-    await world.decide(waits)
-    assert (await world.shown(job))["stage"] == "ended"
-    told = [line for line in await world.messages(job) if "wait" in line]
+    await harness.decide(waits)
+    assert (await harness.shown(job))["stage"] == "ended"
+    told = [line for line in await harness.messages(job) if "wait" in line]
     assert len(told) == 2
     assert told[0].startswith("The model waits for a person with models:approve to decide; `sartor models approve ft:")
     assert "out of memory" in told[1]
 
 
-async def _stage(world: World, job: Any, stage: str) -> bool:
-    return bool((await world.shown(job))["stage"] == stage)
+async def _stage(harness: Harness, job: Any, stage: str) -> bool:
+    return bool((await harness.shown(job))["stage"] == stage)
 
 
-async def test_the_oldest_of_each_waiting_state_is_measured(world: World) -> None:
-    job = await world.evaluating()
-    await world.publish(world.waiting(job, "approval"))
-    await eventually(lambda: _stage(world, job, "awaiting_approval"))
-    await world.jobs.update_one({"_id": job.id}, {"$set": {"since": now() - 7200}})
-    await measure_waiting(world.jobs, WAITING, "since")
+async def test_the_oldest_of_each_waiting_state_is_measured(harness: Harness) -> None:
+    job = await harness.evaluating()
+    await harness.publish(harness.waiting(job, "approval"))
+    await eventually(lambda: _stage(harness, job, "awaiting_approval"))
+    await harness.jobs.update_one({"_id": job.id}, {"$set": {"since": now() - 7200}})
+    await measure_waiting(harness.jobs, WAITING, "since")
 
     def oldest(stage: str) -> float | None:
         return REGISTRY.get_sample_value("waiting_oldest_seconds", {"collection": "jobs", "state": stage})
 
     assert 7200 <= (oldest("awaiting_approval") or 0) < 7300
     assert (oldest("loading") or 0) < 7200
-    await world.decide(world.promoted(job))
-    await measure_waiting(world.jobs, WAITING, "since")
+    await harness.decide(harness.promoted(job))
+    await measure_waiting(harness.jobs, WAITING, "since")
     assert (oldest("awaiting_approval") or 0) < 7200
 
 
-async def test_the_gate_ends_the_job_as_it_decided_once(world: World) -> None:
-    good, bad = await world.job(), await world.job()
-    await world.decide(*[world.promoted(good), world.rejected(bad, "3 of 58 against 41 of 58.")] * 2)
-    succeeded, failed = await world.becomes(good, "succeeded"), await world.becomes(bad, "failed")
-    assert (succeeded.fine_tuned_model, succeeded.error) == (f"ft:{world.a}", None)
+async def test_the_gate_ends_the_job_as_it_decided_once(harness: Harness) -> None:
+    good, bad = await harness.job(), await harness.job()
+    await harness.decide(*[harness.promoted(good), harness.rejected(bad, "3 of 58 against 41 of 58.")] * 2)
+    succeeded, failed = await harness.becomes(good, "succeeded"), await harness.becomes(bad, "failed")
+    assert (succeeded.fine_tuned_model, succeeded.error) == (f"ft:{harness.a}", None)
     assert failed.error is not None
     assert (failed.error.code, failed.error.message) == ("gate_rejected", "3 of 58 against 41 of 58.")
     assert failed.fine_tuned_model is None
-    taken_back = await world.job()
-    await world.decide(world.rejected(taken_back, "Deleted by its owner.").model_copy(update={"code": "model_deleted"}))
-    ended = await world.becomes(taken_back, "failed")
+    taken_back = await harness.job()
+    await harness.decide(
+        harness.rejected(taken_back, "Deleted by its owner.").model_copy(update={"code": "model_deleted"})
+    )
+    ended = await harness.becomes(taken_back, "failed")
     assert ended.error is not None
     assert (ended.error.code, ended.error.message) == ("model_deleted", "Deleted by its owner.")
-    await world.decide(world.rejected(good), world.promoted(bad))
-    assert (await world.status(good), await world.status(bad)) == ("succeeded", "failed")
-    assert [event.job_id for event in world.of(FinetuneSucceeded)] == [good.id]
-    assert [event.job_id for event in world.of(FinetuneFailed)].count(bad.id) == 1
-    assert (await world.messages(good))[-1] == "The job has successfully completed"
-    assert (await world.messages(bad))[-1] == "The model was not let through: 3 of 58 against 41 of 58."
+    await harness.decide(harness.rejected(good), harness.promoted(bad))
+    assert (await harness.status(good), await harness.status(bad)) == ("succeeded", "failed")
+    assert [event.job_id for event in harness.of(FinetuneSucceeded)] == [good.id]
+    assert [event.job_id for event in harness.of(FinetuneFailed)].count(bad.id) == 1
+    assert (await harness.messages(good))[-1] == "The job has successfully completed"
+    assert (await harness.messages(bad))[-1] == "The model was not let through: 3 of 58 against 41 of 58."
 
 
-async def test_an_end_user_cancels_their_own_job_and_no_other(world: World) -> None:
-    jobs = [await world.job(), await world.job()]
+async def test_an_end_user_cancels_their_own_job_and_no_other(harness: Harness) -> None:
+    jobs = [await harness.job(), await harness.job()]
     for job, owner in zip(jobs, ("user_test", "user_other"), strict=True):
-        await world.jobs.update_one({"_id": job.id}, {"$set": {"owner": owner}})
+        await harness.jobs.update_one({"_id": job.id}, {"$set": {"owner": owner}})
     for role, statuses in (("viewer", [403, 403]), ("approver", [403, 403]), ("end_user", [200, 404])):
-        async with httpx2.AsyncClient(headers=world.space.headers("trainer", world.a, role=role)) as http:
-            answers = [await http.post(f"{world.url}/v1/fine_tuning/jobs/{job.id}/cancel") for job in jobs]
-            paused = await http.post(f"{world.url}/v1/fine_tuning/jobs/{jobs[1].id}/pause")
+        async with httpx2.AsyncClient(headers=harness.space.headers("trainer", harness.a, role=role)) as http:
+            answers = [await http.post(f"{harness.url}/v1/fine_tuning/jobs/{job.id}/cancel") for job in jobs]
+            paused = await http.post(f"{harness.url}/v1/fine_tuning/jobs/{jobs[1].id}/pause")
         assert ([answer.status_code for answer in answers], paused.status_code) == (statuses, 403), role
-    assert [await world.state(job) for job in jobs] == ["cancelled", "waiting_for_dataset"]
+    assert [await harness.state(job) for job in jobs] == ["cancelled", "waiting_for_dataset"]
 
 
-async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_reason(world: World) -> None:
-    queued, tested = await world.job(), await world.evaluating()
-    await world.publish(world.prepared(queued.training_file))
-    await world.becomes(queued, "queued")
+async def test_a_job_whose_rows_are_deleted_before_it_is_trained_ends_with_that_reason(harness: Harness) -> None:
+    queued, tested = await harness.job(), await harness.evaluating()
+    await harness.publish(harness.prepared(queued.training_file))
+    await harness.becomes(queued, "queued")
     for job in (queued, tested):
         for _ in range(2):
-            await world.publish(gone(world, job.training_file))
-    failed = await world.becomes(queued, "failed")
+            await harness.publish(gone(harness, job.training_file))
+    failed = await harness.becomes(queued, "failed")
     assert failed.error is not None
     assert failed.error.code == "file_deleted"
-    late = await world.job(queued.training_file)
-    ended = await world.becomes(late, "failed")
+    late = await harness.job(queued.training_file)
+    ended = await harness.becomes(late, "failed")
     assert ended.error is not None
     assert ended.error.code == "invalid_training_file"
     assert "deleted" in ended.error.message
-    await world.decide(world.promoted(tested))
-    assert await world.status(tested) == "succeeded", "what is trained needs its rows no more"
+    await harness.decide(harness.promoted(tested))
+    assert await harness.status(tested) == "succeeded", "what is trained needs its rows no more"
 
 
-def gone(world: World, file: str) -> DatasetDeleted:
+def gone(harness: Harness, file: str) -> DatasetDeleted:
     """The rows of a file are deleted."""
-    learned = world.prepared(file).dataset
-    return DatasetDeleted(tenant_id=world.a, dataset_id=learned.dataset_id, file_id=file, heldout=learned.heldout)
+    learned = harness.prepared(file).dataset
+    return DatasetDeleted(tenant_id=harness.a, dataset_id=learned.dataset_id, file_id=file, heldout=learned.heldout)
 
 
 async def test_a_job_that_is_trained_while_its_rows_are_deleted_keeps_its_adapter(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await world.job()
-    await world.publish(world.prepared(job.training_file))
-    await world.becomes(job, "queued")
+    job = await harness.job()
+    await harness.publish(harness.prepared(job.training_file))
+    await harness.becomes(job, "queued")
     resting_on = Jobs.resting_on
 
     async def found_and_then_trained(jobs: Jobs, tenant_id: str, dataset_id: str) -> list[Job]:
         found = await resting_on(jobs, tenant_id, dataset_id)
         if found:
-            await world.train(job)
+            await harness.train(job)
         return found
 
     monkeypatch.setattr(Jobs, "resting_on", found_and_then_trained)
-    await world.publish(gone(world, job.training_file))
+    await harness.publish(gone(harness, job.training_file))
 
     async def trained() -> bool:
-        return await world.state(job) != "queued"
+        return await harness.state(job) != "queued"
 
     await eventually(trained)
-    await world.publish(gone(world, job.training_file))
-    await world.decide(world.promoted(job))
-    assert await world.status(job) == "succeeded"
-    assert (await world.store.get(world.a, job.id)).adapter_files == "kept"
-    assert not [line for line in await world.messages(job) if "deleted" in line]
+    await harness.publish(gone(harness, job.training_file))
+    await harness.decide(harness.promoted(job))
+    assert await harness.status(job) == "succeeded"
+    assert (await harness.store.get(harness.a, job.id)).adapter_files == "kept"
+    assert not [line for line in await harness.messages(job) if "deleted" in line]
 
 
-async def test_rows_that_were_deleted_before_they_were_heard_of_are_trained_on_by_no_job(world: World) -> None:
-    file = world.file()
-    await world.publish(gone(world, file))
-    await world.publish(world.prepared(file))
-    failed = await world.becomes(await world.job(file), "failed")
+async def test_rows_that_were_deleted_before_they_were_heard_of_are_trained_on_by_no_job(harness: Harness) -> None:
+    file = harness.file()
+    await harness.publish(gone(harness, file))
+    await harness.publish(harness.prepared(file))
+    failed = await harness.becomes(await harness.job(file), "failed")
     assert failed.error is not None
     assert failed.error.code == "invalid_training_file"
     assert "deleted" in failed.error.message
 
 
-async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(world: World) -> None:
-    job = await world.evaluating()
-    objects = world.space.objects()
+async def test_the_adapter_of_a_deleted_model_is_removed_and_said_to_be_once(harness: Harness) -> None:
+    job = await harness.evaluating()
+    objects = harness.space.objects()
     await objects.prepare()
-    folder = f"tenants/{world.a}/adapters/ad-1"
+    folder = f"tenants/{harness.a}/adapters/ad-1"
     await objects.put_bytes(f"{folder}/weights", b"x")
     await objects.put_bytes(f"{folder}/manifest.json", b"{}")
-    await world.decide(world.promoted(job))
-    deleted = ModelDeleted(**world.model(job))
-    await world.decide(deleted, deleted)
-    [lost] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
+    await harness.decide(harness.promoted(job))
+    deleted = ModelDeleted(**harness.model(job))
+    await harness.decide(deleted, deleted)
+    [lost] = await eventually(lambda: harness.of(FinetuneAdapterDeleted))
     assert (lost.job_id, lost.adapter_id) == (job.id, "ad-1")
     assert await objects.keys(f"{folder}/") == []
-    assert await world.status(job) == "succeeded"
-    assert len(world.of(FinetuneAdapterDeleted)) == 1
+    assert await harness.status(job) == "succeeded"
+    assert len(harness.of(FinetuneAdapterDeleted)) == 1
 
 
-async def test_an_adapter_that_an_earlier_release_kept_of_a_refused_model_is_found_and_removed(world: World) -> None:
-    job, used = await world.evaluating(), await world.evaluating()
-    await world.decide(world.promoted(used))
+async def test_an_adapter_that_an_earlier_release_kept_of_a_refused_model_is_found_and_removed(
+    harness: Harness,
+) -> None:
+    job, used = await harness.evaluating(), await harness.evaluating()
+    await harness.decide(harness.promoted(used))
     as_then = {"state": "failed", "adapter_files": "kept"}
-    await world.store.collection.update_one({"_id": job.id}, {"$set": as_then})
-    async with world.http() as http:
+    await harness.store.collection.update_one({"_id": job.id}, {"$set": as_then})
+    async with harness.http() as http:
 
         async def leftovers(*, purge: bool) -> dict[str, int]:
             return dict((await http.post("/internal/leftovers", json={"purge": purge})).json())
 
         assert await leftovers(purge=False) == {"purged": 0, "found": 1}
         assert await leftovers(purge=True) == {"purged": 1, "found": 0}
-        [lost] = await eventually(lambda: world.of(FinetuneAdapterDeleted))
+        [lost] = await eventually(lambda: harness.of(FinetuneAdapterDeleted))
         assert lost.job_id == job.id
         assert await leftovers(purge=True) == {"purged": 0, "found": 0}
-    assert (await world.store.get(world.a, used.id)).adapter_files == "kept"
+    assert (await harness.store.get(harness.a, used.id)).adapter_files == "kept"
 
 
-async def test_a_request_repeated_under_one_key_is_one_job(world: World) -> None:
-    file, key = world.file(), {"Idempotency-Key": new_id("once")}
-    jobs = world.sdk().fine_tuning.jobs
+async def test_a_request_repeated_under_one_key_is_one_job(harness: Harness) -> None:
+    file, key = harness.file(), {"Idempotency-Key": new_id("once")}
+    jobs = harness.sdk().fine_tuning.jobs
     first, second = [await jobs.create(model=BASE, training_file=file, extra_headers=key) for _ in range(2)]
     assert first.id == second.id
-    assert len((await world.sdk().fine_tuning.jobs.list()).data) == 1
+    assert len((await harness.sdk().fine_tuning.jobs.list()).data) == 1
 
 
-async def test_a_tenant_may_have_only_so_many_jobs_open(world: World) -> None:
-    made = [await world.job() for _ in range(5)]
+async def test_a_tenant_may_have_only_so_many_jobs_open(harness: Harness) -> None:
+    made = [await harness.job() for _ in range(5)]
     with pytest.raises(openai.RateLimitError, match="cancel some"):
-        await world.job()
-    await world.sdk().fine_tuning.jobs.cancel(made[0].id)
-    assert (await world.job()).status == "validating_files"
+        await harness.job()
+    await harness.sdk().fine_tuning.jobs.cancel(made[0].id)
+    assert (await harness.job()).status == "validating_files"

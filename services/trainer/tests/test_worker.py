@@ -36,6 +36,7 @@ from trainer.job_data import JobData
 from trainer.job_objects import JobObjects, Rows
 from trainer.run.config import FailedForGood
 from trainer.run.fork_server import RUN_NAME, ForkServer
+from trainer.run.reports import Finished, Report
 from trainer.settings import Settings
 from trainer.store import INTERRUPTED, Jobs
 from trainer.sweep import Sweep
@@ -276,15 +277,17 @@ async def shop(
 
 
 HUNG = """
-import json, signal, sys, types
+import signal, sys, types
 from trainer.run import fork_server
+from trainer.run.reports import Step
 
 sys.modules["trainer.run.recipe"] = types.ModuleType("trainer.run.recipe")
 fork_server._load_architecture = lambda _: None
 
 def train(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print(json.dumps({"type": "step", "step": 1, "total_steps": 9, "train_loss": 1.0}), flush=True)
+    at, measured = {"step": 1, "total_steps": 9, "epoch": 0.1}, {"train_loss": 1.0, "train_mean_token_accuracy": 0.5}
+    print(Step(**at, **measured, learning_rate=1e-3, tokens=9, elapsed_s=0.1).model_dump_json(), flush=True)
     while True:
         signal.pause()
 
@@ -399,9 +402,9 @@ def finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     keep = TrainingProcess._keep
 
-    async def kept(self: TrainingProcess, event: dict[str, Any]) -> None:
-        await keep(self, event)
-        if event["type"] == "finished":
+    async def kept(self: TrainingProcess, report: Report) -> None:
+        await keep(self, report)
+        if isinstance(report, Finished):
             found.append(self._job.id)
 
     monkeypatch.setattr(TrainingProcess, "_keep", kept)
@@ -452,9 +455,9 @@ async def test_a_run_that_was_done_before_it_could_stop_is_not_thrown_away(
     job_id = await shop.queue_job(2)
     store = TrainingProcess._keep
 
-    async def done(self: TrainingProcess, event: dict[str, Any]) -> None:
-        await store(self, event)
-        if event["type"] == "finished":
+    async def done(self: TrainingProcess, report: Report) -> None:
+        await store(self, report)
+        if isinstance(report, Finished):
             await shop.change(job_id, lambda job: job.give_place(2))
             if watched:
                 await eventually(lambda: self._halted)

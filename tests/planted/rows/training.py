@@ -147,7 +147,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a run that was done before it could stop is thrown away",
         "trainer:TrainingProcess.follow",
-        "if self._halted == 'queued' and code == 0 and self.last:",
+        "if self._halted == 'queued' and code == 0 and (self._finished is not None):",
         "if False:",
         f"{TRAINING}::test_a_run_that_was_done_before_it_could_stop_is_not_thrown_away",
     ),
@@ -221,8 +221,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a checkpoint's hash is not checked",
         "trainer:verify",
-        "if sha256(folder / name) != file['sha256']:",
-        "if file['sha256'] == '':",
+        "if sha256(folder / name) != file.sha256:",
+        "if file.sha256 == '':",
         "services/trainer/tests/test_lora.py::test_a_damaged_or_foreign_checkpoint_is_refused",
     ),
     bug(

@@ -6,7 +6,7 @@ The operator looks first, and has it removed then, a slice at a time; doing eith
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import structlog
 from fastapi import APIRouter
@@ -58,7 +58,7 @@ class LeftoversAsked(Body):
     purge: bool = False
 
 
-def leftover_routes(leftovers: Leftovers[Any]) -> APIRouter:
+def leftover_routes(leftovers: Leftovers[A]) -> APIRouter:
     """What accounts asks for the operator."""
     router = APIRouter(prefix="/internal/leftovers")
 

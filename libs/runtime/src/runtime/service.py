@@ -138,7 +138,7 @@ class Service:
         """Keep `work` running; it is started again should it fail, and `/readyz` says so where it cannot run."""
         self._background[name] = work
 
-    def watch_leases(self, store: AggregateStore[Any], *work: mongo.Query) -> None:
+    def watch_leases(self, store: AggregateStore[A], *work: mongo.Query) -> None:
         """Tell of work that a worker began and nobody goes on with.
 
         Args:
@@ -147,7 +147,7 @@ class Service:
         """
         self.background(f"leases-{store.collection.name}", partial(store.leases.watch, {"$or": list(work)}))
 
-    def watch_waiting(self, store: AggregateStore[Any], states: Mapping[str, mongo.Query], since: str) -> None:
+    def watch_waiting(self, store: AggregateStore[A], states: Mapping[str, mongo.Query], since: str) -> None:
         """Tell how long the oldest of each waiting state waits.
 
         Args:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -55,7 +55,7 @@ class Held(Generic[A]):
         """Renew the lease now; False when another worker has the work or nobody wants it any more."""
         return await self._queue.renew(self._one, self._seconds)
 
-    async def while_ours(self, work: Coroutine[Any, Any, T]) -> T:
+    async def while_ours(self, work: Awaitable[T]) -> T:
         """Do what may be broken off at any point, and break it off when the lease is lost.
 
         What must not be left half-way is done outside of this; its writes are refused, should the lease be lost.

@@ -6,6 +6,7 @@ from schemas.artifacts.adapter import (
     FINGERPRINT,
     MANIFEST,
     AdapterManifest,
+    FileFacts,
     adapter_id_of,
 )
 from schemas.artifacts.arm import (
@@ -103,6 +104,7 @@ __all__ = [
     "DatasetParts",
     "DatasetSource",
     "EmbedderFacts",
+    "FileFacts",
     "Fingerprint",
     "HeldoutDocument",
     "HeldoutText",

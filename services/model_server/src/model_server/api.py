@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -28,6 +27,7 @@ from model_server.requests import BEYOND_TGI, MOST_STOPS, GenerateBody, Tokenize
 from model_server.scoring import Scored
 from model_server.sequence import Token
 from schemas.http.model_server import IDENTITY, identity
+from serving import Proof
 
 REQUESTS = Counter("tgi_request_count", "Requests.", ["route"])
 FAILURES = Counter("tgi_request_failure", "Refused or failed requests.", ["err"])
@@ -230,15 +230,8 @@ def routes(engine: Engine) -> APIRouter:
         return Response()
 
     @router.get("/adapters")
-    async def adapters() -> list[dict[str, Any]]:
-        return [
-            {
-                "adapter_id": proof.adapter_id,
-                "fingerprint_delta": proof.fingerprint_delta,
-                "base_delta": proof.base_delta,
-            }
-            for proof in engine.proofs.values()
-        ]
+    async def adapters() -> list[Proof]:
+        return list(engine.proofs.values())
 
     return router
 

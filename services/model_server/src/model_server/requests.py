@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from chassis.bodies import Body
 from model_server.errors import ParameterRefused
@@ -28,7 +28,7 @@ Prompt = Annotated[str, Field(max_length=16 * 1024 * 1024)]
 class Parameters(Body):
     """TGI's generation parameters, and those of `BEYOND_TGI`."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {
         "best_of": (1,),
         "typical_p": (1.0,),
         "watermark": (False,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -11,6 +11,10 @@ from eventbus import Aggregate
 from schemas import DocumentIndexed
 
 FileState = Literal["in_progress", "completed", "failed", "deleting"]
+
+Value = str | bool | int | float
+Attributes = dict[str, Value]
+"""What a client notes about a file of a store, to find some of its files by."""
 
 
 DAY = 24 * 3600
@@ -91,7 +95,7 @@ class StoreFile(Aggregate):
     created_at: int
     store_id: str
     file_id: str
-    attributes: dict[str, Any] = Field(default_factory=dict)
+    attributes: Attributes = Field(default_factory=dict)
     state: FileState = "in_progress"
     error: str | None = None
     chunking: Chunking | None = None
@@ -104,7 +108,7 @@ class StoreFile(Aggregate):
         """Ingest is done with the file: its text comes soon, or never."""
         self.ingested_at = at
 
-    def ask_again(self, attributes: dict[str, Any] | None, chunking: Chunking | None) -> None:
+    def ask_again(self, attributes: Attributes | None, chunking: Chunking | None) -> None:
         """It is asked for although it is there: what is said anew holds, and one that failed is tried again."""
         self.attributes = attributes if attributes is not None else self.attributes
         recut = chunking is not None and chunking != self.chunking
@@ -141,7 +145,7 @@ class StoreFile(Aggregate):
             )
         )
 
-    def describe(self, attributes: dict[str, Any]) -> None:
+    def describe(self, attributes: Attributes) -> None:
         """Change its attributes."""
         self.attributes = attributes
 

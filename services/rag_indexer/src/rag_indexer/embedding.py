@@ -65,10 +65,10 @@ class SentenceTransformers:
         from sentence_transformers import SentenceTransformer
 
         self._name = model
-        self._model: Any = SentenceTransformer(model)
+        self._model = SentenceTransformer(model)
         self.dimensions = int(self._model.get_sentence_embedding_dimension())
         self.longest = int(self._model.max_seq_length)
-        self._counter: Any = deepcopy(self._model.tokenizer)  # the model sets its own to cut, while others count
+        self._counter = deepcopy(self._model.tokenizer)  # the model sets its own to cut, while others count
         self._lock = Lock()
 
     def passages(self, texts: list[str]) -> Vectors:

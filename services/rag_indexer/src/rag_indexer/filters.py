@@ -6,16 +6,15 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from chassis.bodies import LONGEST_KEY, LONGEST_VALUE
 from chassis.errors import Invalid
 from chassis.text import quoted
+from rag_indexer.domain import Attributes, Value
 
-Value = str | float | bool
-Attributes = dict[str, Value]
-
-ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+ORDERS: dict[str, Callable[[Value, Value], bool]] = {
     "gt": operator.gt,
     "gte": operator.ge,
     "lt": operator.lt,
@@ -48,7 +47,7 @@ class Compound:
 Filter = Comparison | Compound
 
 
-def read(asked: dict[str, Any]) -> Filter:
+def read(asked: dict[str, JsonValue]) -> Filter:
     """A filter as sent.
 
     Raises:
@@ -78,7 +77,7 @@ def passes(filter_: Filter, attributes: Attributes) -> bool:
     return among == (filter_.kind in ("eq", "in"))
 
 
-def _read(asked: Any, where: str, depth: int) -> Filter:
+def _read(asked: JsonValue, where: str, depth: int) -> Filter:
     if not isinstance(asked, dict):
         raise _refused(where, "must be a filter.")
     if depth > DEEPEST:
@@ -110,7 +109,7 @@ def _read(asked: Any, where: str, depth: int) -> Filter:
     return Comparison(str(kind), key, (read_value,))
 
 
-def _value(value: Any, where: str) -> Value:
+def _value(value: JsonValue, where: str) -> Value:
     if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         if isinstance(value, str) and len(value) > LONGEST_VALUE:
             raise _refused(where, f"has more than {LONGEST_VALUE} characters.")

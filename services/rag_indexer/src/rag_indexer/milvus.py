@@ -8,17 +8,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from chassis.errors import Transient
 from chassis.ids import new_id
 
+T = TypeVar("T")
+
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BATCH = 200
+
+Row = dict[str, str | NDArray[np.float32]]
+"""Of the collection: the vector of a chunk, and the ids that it is found by."""
 
 IDENTITY = "identity"
 """Key and tenant of the row that names the collection; no tenant's id is like it, so no search finds it."""
@@ -27,7 +35,7 @@ CALL_SECONDS = 10.0
 """Deadline of one call; without one, pymilvus waits for a server that says nothing, and every other call behind it."""
 
 
-OWN_CONNECTION: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.use_local_subchannel_pool": 1}}
+OWN_CONNECTION = {"dedicated": True, "grpc_options": {"grpc.use_local_subchannel_pool": 1}}
 """Otherwise pymilvus, and below it grpc, give a new client the connection that the old one failed on."""
 
 
@@ -69,26 +77,24 @@ class Vectors:
         ):
             raise Transient("The vector collection is not there yet.")
 
-    async def upsert(self, tenant_id: str, store_id: str, file_id: str, vectors: dict[str, Any]) -> None:
+    async def upsert(
+        self, tenant_id: str, store_id: str, file_id: str, vectors: dict[str, NDArray[np.float32]]
+    ) -> None:
         """Write vectors by chunk id; writing them again changes nothing."""
-        rows = [
+        rows: list[Row] = [
             {"chunk_id": chunk, "tenant_id": tenant_id, "store_id": store_id, "file_id": file_id, "vector": vector}
             for chunk, vector in vectors.items()
         ]
         for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
-            await self._run(lambda client, batch=batch: client.upsert(self._collection, batch, timeout=CALL_SECONDS))
+            await self._upsert(rows[start : start + BATCH])
 
     async def delete(self, chunk_ids: list[str]) -> None:
         """Remove vectors by primary key; a delete by expression can miss some and not say so."""
         for start in range(0, len(chunk_ids), BATCH):
-            batch = chunk_ids[start : start + BATCH]
-            await self._run(
-                lambda client, batch=batch: client.delete(self._collection, ids=batch, timeout=CALL_SECONDS)
-            )
+            await self._delete(chunk_ids[start : start + BATCH])
 
     async def search(
-        self, tenant_id: str, store_id: str, vector: Any, *, limit: int, file_ids: list[str] | None
+        self, tenant_id: str, store_id: str, vector: NDArray[np.float32], *, limit: int, file_ids: list[str] | None
     ) -> list[tuple[str, float]]:
         """The nearest chunks as (id, cosine similarity), best first.
 
@@ -149,10 +155,16 @@ class Vectors:
             timeout=CALL_SECONDS,
         )
 
-    async def _run(self, call: Any) -> Any:
+    async def _upsert(self, rows: list[Row]) -> None:
+        await self._run(lambda client: client.upsert(self._collection, rows, timeout=CALL_SECONDS))
+
+    async def _delete(self, chunk_ids: list[str]) -> None:
+        await self._run(lambda client: client.delete(self._collection, ids=chunk_ids, timeout=CALL_SECONDS))
+
+    async def _run(self, call: Callable[[MilvusClient], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
 
-    def _call(self, call: Any) -> Any:
+    def _call(self, call: Callable[[MilvusClient], T]) -> T:
         try:
             if self._connected is None:
                 self._connected = MilvusClient(self._url, timeout=CALL_SECONDS, **OWN_CONNECTION)

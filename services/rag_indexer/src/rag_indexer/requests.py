@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, JsonValue, PlainValidator, field_validator, model_validator
 
 from chassis.bodies import LONGEST_VALUE, Body, Metadata, Pairs
 from chassis.errors import Invalid
-from rag_indexer.domain import Chunking
+from rag_indexer.domain import Chunking, Value
 from schemas.http.rag_indexer import ArmAsked, Questions
 
 MOST_INPUTS = 2_048
@@ -23,20 +23,17 @@ LARGEST = 2**63 - 1
 """The largest whole number that MongoDB keeps."""
 
 
-def _kept(value: Any) -> Any:
-    if isinstance(value, str):
-        fits = len(value) <= LONGEST_VALUE
-    elif isinstance(value, float):
-        fits = math.isfinite(value)
-    else:
-        fits = isinstance(value, int) and abs(value) <= LARGEST
-    if not fits:
-        raise ValueError(f"must be a text of at most {LONGEST_VALUE} characters, a number, true or false")
-    return value
+def _kept(value: JsonValue) -> Value:
+    if isinstance(value, str) and len(value) <= LONGEST_VALUE:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, int) and abs(value) <= LARGEST:
+        return value
+    raise ValueError(f"must be a text of at most {LONGEST_VALUE} characters, a number, true or false")
 
 
-Value = Annotated[str | bool | int | float, PlainValidator(_kept)]
-Attributes = Pairs[Value]
+AttributesAsked = Pairs[Annotated[Value, PlainValidator(_kept)]]
 FileId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -96,14 +93,14 @@ class FileAsked(Body):
     """A file to be put into a store."""
 
     file_id: FileId
-    attributes: Attributes | None = None
+    attributes: AttributesAsked | None = None
     chunking_strategy: ChunkingAsked | None = None
 
 
 class FileChange(Body):
     """What to change about a file of a store."""
 
-    attributes: Attributes | None
+    attributes: AttributesAsked | None
 
 
 class RankingOptions(Body):
@@ -116,16 +113,16 @@ class RankingOptions(Body):
 class SearchAsked(Body):
     """A search."""
 
-    UNASKED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rewrite_query": (False,)}
+    UNASKED: ClassVar[Mapping[str, tuple[JsonValue, ...]]] = {"rewrite_query": (False,)}
 
     query: list[Annotated[str, Field(max_length=LONGEST_QUERY)]] = Field(min_length=1, max_length=MOST_QUERIES)
     max_num_results: int = Field(10, ge=1, le=50)
-    filters: dict[str, Any] | None = Field(None, max_length=8)
+    filters: dict[str, JsonValue] | None = Field(None, max_length=8)
     ranking_options: RankingOptions | None = None
 
     @field_validator("query", mode="before")
     @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
+    def _one_or_more(cls, value: JsonValue) -> JsonValue:
         return [value] if isinstance(value, str) else value
 
     @field_validator("query")
@@ -170,7 +167,7 @@ class EmbeddingsAsked(Body):
         return self.input
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: JsonValue) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

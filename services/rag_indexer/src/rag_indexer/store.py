@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from chassis.auth import Principal
 from chassis.errors import NotFound
 from chassis.text import quoted
 from eventbus import AggregateStore
-from rag_indexer.domain import Chunking, FileState, Store, StoreFile
+from rag_indexer.domain import Attributes, Chunking, FileState, Store, StoreFile
 from schemas import DocumentParsed
 from stores.mongo import Collection, Document, Query, ensure_index
 from stores.paging import NEWEST_FIRST, OLDEST_FIRST, following
@@ -45,7 +45,7 @@ class ListedFile:
     store_id: str
     file_id: str
     created_at: int
-    attributes: dict[str, Any]
+    attributes: Attributes
     state: FileState
     error: str | None
     bytes: int
@@ -53,6 +53,14 @@ class ListedFile:
 
 
 LISTED = {name: 1 for name in ListedFile.__dataclass_fields__ if name != "id"}
+
+
+@dataclass
+class Usage:
+    """How many files of a store are in each state, and how many bytes they have."""
+
+    files: dict[str, int] = field(default_factory=lambda: {"in_progress": 0, "completed": 0, "failed": 0})
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Stores:
         async for store in self._stores.readable(gone):
             yield store
 
-    async def get(self, tenant_id: str, store_id: str, where: Mapping[str, Any] | None = None) -> Store:
+    async def get(self, tenant_id: str, store_id: str, where: Query | None = None) -> Store:
         """A store that is not deleted and meets the further conditions of `where`.
 
         Raises:
@@ -194,20 +202,20 @@ class Stores:
         """How many files a store has."""
         return int(await self._files.collection.count_documents(_files(tenant_id, store_id)))
 
-    async def usage(self, tenant_id: str, store_ids: list[str]) -> dict[str, tuple[dict[str, int], int]]:
-        """By store, how many files are in each state, and how many bytes they have."""
+    async def usage(self, tenant_id: str, store_ids: list[str]) -> dict[str, Usage]:
+        """By store, what it holds."""
         query = {"tenant_id": tenant_id, "store_id": {"$in": store_ids}, "state": {"$ne": "deleting"}}
         group = {"_id": {"store": "$store_id", "state": "$state"}, "files": {"$sum": 1}, "bytes": {"$sum": "$bytes"}}
-        found = {one: ({"in_progress": 0, "completed": 0, "failed": 0}, 0) for one in store_ids}
+        found = {one: Usage() for one in store_ids}
         async for row in self._files.collection.aggregate([{"$match": query}, {"$group": group}]):
-            counts, size = found[row["_id"]["store"]]
-            counts[row["_id"]["state"]] += row["files"]
-            found[row["_id"]["store"]] = counts, size + row["bytes"]
+            usage = found[row["_id"]["store"]]
+            usage.files[row["_id"]["state"]] += row["files"]
+            usage.bytes += row["bytes"]
         return found
 
     async def attributes(
         self, tenant_id: str, store_id: str, file_ids: list[str] | None = None
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Attributes]:
         """By file that can be searched, its attributes: of some, or of all of a store."""
         query = {**_files(tenant_id, store_id), "state": "completed"}
         if file_ids is not None:
@@ -220,7 +228,7 @@ class Stores:
         query = {**_files(tenant_id, store_id), "state": "completed"}
         return await self._files.collection.find_one(query, {"_id": 1}) is not None
 
-    async def page_of_stores(self, tenant_id: str, asked: PageAsked, where: Mapping[str, Any]) -> Listed[Store]:
+    async def page_of_stores(self, tenant_id: str, asked: PageAsked, where: Query) -> Listed[Store]:
         """A page of a tenant's stores that meet the conditions of `where`.
 
         Raises:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from chassis.peers import Peer
 from chassis.text import quoted
-from rag_indexer.domain import Chunking, Store, StoreFile
+from rag_indexer.domain import Attributes, Chunking, Store, StoreFile
 from rag_indexer.embedding import Embedding
 from rag_indexer.filters import Filter, passes
 from rag_indexer.milvus import Vectors
@@ -115,7 +114,7 @@ class Collections:
         principal: Principal,
         store_id: str,
         file_id: str,
-        attributes: dict[str, Any] | None,
+        attributes: Attributes | None,
         chunking: Chunking | None,
     ) -> StoreFile:
         """Put a file into a store; it is searched once its state is completed.
@@ -155,7 +154,7 @@ class Collections:
             )
 
     async def _add(
-        self, store: Store, file_id: str, attributes: dict[str, Any] | None, chunking: Chunking | None
+        self, store: Store, file_id: str, attributes: Attributes | None, chunking: Chunking | None
     ) -> StoreFile:
         file = StoreFile(
             id=derived_id("vsf_", store.id, file_id),
@@ -177,7 +176,7 @@ class Collections:
         return there
 
     async def describe_file(
-        self, principal: Principal, store_id: str, file_id: str, attributes: dict[str, Any]
+        self, principal: Principal, store_id: str, file_id: str, attributes: Attributes
     ) -> StoreFile:
         """Change a file's attributes in a store.
 
@@ -326,7 +325,7 @@ class Search:
         limit: int,
         filter_: Filter | None = None,
         threshold: float = 0.0,
-    ) -> list[tuple[StoredChunk, float, dict[str, Any]]]:
+    ) -> list[tuple[StoredChunk, float, Attributes]]:
         """Chunks with their score (cosine, 0 to 1) and their file's attributes, best first.
 
         Args:

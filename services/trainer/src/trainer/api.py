@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from chassis.auth import Principal, require
 from chassis.bodies import Body, Metadata, metadata_filter
@@ -32,10 +32,10 @@ class HyperparametersAsked(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    n_epochs: Any = None
-    batch_size: Any = None
-    learning_rate_multiplier: Any = None
-    early_stop_patience: Any = None
+    n_epochs: JsonValue = None
+    batch_size: JsonValue = None
+    learning_rate_multiplier: JsonValue = None
+    early_stop_patience: JsonValue = None
 
 
 class MethodSettings(Body):
@@ -59,7 +59,7 @@ class MethodAsked(Body):
 class JobAsked(Body):
     """OpenAI's request for a job."""
 
-    UNASKED: ClassVar[dict[str, tuple[Any, ...]]] = {"integrations": ([],)}
+    UNASKED: ClassVar[dict[str, tuple[JsonValue, ...]]] = {"integrations": ([],)}
 
     model: str = Field(min_length=1, max_length=256)
     training_file: FileId
@@ -87,7 +87,7 @@ class JobAsked(Body):
             hyperparameters=self._hyperparameters(),
         )
 
-    def _hyperparameters(self) -> dict[str, Any]:
+    def _hyperparameters(self) -> dict[str, JsonValue]:
         nested, name = None, DEFAULT
         if self.method is not None:
             name, settings = self.method.type, self.method.settings()
@@ -117,7 +117,7 @@ class JobObject(BaseModel):
     error: dict[str, str | None] | None
     fine_tuned_model: str | None
     finished_at: int | None
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, JsonValue]
     model: str
     organization_id: str
     result_files: list[str]
@@ -127,9 +127,9 @@ class JobObject(BaseModel):
     training_file: str
     validation_file: str | None
     estimated_finish: int | None
-    integrations: list[Any]
+    integrations: list[JsonValue]
     metadata: dict[str, str] | None
-    method: dict[str, Any]
+    method: dict[str, JsonValue]
     stage: Stage
     waiting_for: Waiting | None
     answers_by: str | None
@@ -165,31 +165,53 @@ class JobObject(BaseModel):
         )
 
 
-def event_view(event: JobEvent) -> dict[str, Any]:
+class EventObject(BaseModel):
     """OpenAI's job event."""
-    return {
-        "id": event.id,
-        "object": "fine_tuning.job.event",
-        "created_at": event.created_at,
-        "level": event.level,
-        "message": event.message,
-        "type": event.type,
-        "data": event.data,
-    }
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, int | float]
+
+    @classmethod
+    def of(cls, event: JobEvent) -> EventObject:
+        """The line as shown."""
+        return cls(
+            id=event.id,
+            created_at=event.created_at,
+            level=event.level,
+            message=event.message,
+            type=event.type,
+            data=event.data,
+        )
 
 
-def checkpoint_view(checkpoint: JobCheckpoint, job: Job) -> dict[str, Any]:
+class CheckpointObject(BaseModel):
     """OpenAI's checkpoint."""
-    name = job.fine_tuned_model or f"ft:{job.base_model}:{job.organization}:{job.suffix}:{derived_id('', job.id)[:8]}"
-    return {
-        "id": checkpoint.id,
-        "object": "fine_tuning.job.checkpoint",
-        "created_at": checkpoint.created_at,
-        "fine_tuned_model_checkpoint": f"{name}:ckpt-step-{checkpoint.step}",
-        "fine_tuning_job_id": job.id,
-        "metrics": {"step": checkpoint.step, **checkpoint.metrics},
-        "step_number": checkpoint.step,
-    }
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: dict[str, int | float]
+    step_number: int
+
+    @classmethod
+    def of(cls, checkpoint: JobCheckpoint, job: Job) -> CheckpointObject:
+        """The checkpoint as shown."""
+        own = f"ft:{job.base_model}:{job.organization}:{job.suffix}:{derived_id('', job.id)[:8]}"
+        return cls(
+            id=checkpoint.id,
+            created_at=checkpoint.created_at,
+            fine_tuned_model_checkpoint=f"{job.fine_tuned_model or own}:ckpt-step-{checkpoint.step}",
+            fine_tuning_job_id=job.id,
+            metrics={"step": checkpoint.step, **checkpoint.metrics},
+            step_number=checkpoint.step,
+        )
 
 
 def routes(jobs: Jobs, requests: Requests) -> APIRouter:
@@ -243,12 +265,12 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
     async def list_events(job_id: str, principal: Reads, limit: Limit = 20, after: After = None) -> Page:
         job = await jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.history(job, limit=limit + 1, after=after)
-        return page([event_view(event) for event in found], limit=limit)
+        return page([EventObject.of(event) for event in found], limit=limit)
 
     @router.get("/{job_id}/checkpoints")
     async def list_checkpoints(job_id: str, principal: Reads, limit: Limit = 10, after: After = None) -> Page:
         job = await jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.checkpoints(job, limit=limit + 1, after=after)
-        return page([checkpoint_view(checkpoint, job) for checkpoint in found], limit=limit)
+        return page([CheckpointObject.of(checkpoint, job) for checkpoint in found], limit=limit)
 
     return router

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel
 
 
@@ -18,7 +16,7 @@ class JobEvent(BaseModel):
     level: str
     message: str
     type: str
-    data: dict[str, Any]
+    data: dict[str, int | float]
 
 
 class JobCheckpoint(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import structlog
+from pydantic import JsonValue
 
 from chassis.crash import crash_point
 from chassis.errors import Invalid, NotFound, Transient
@@ -76,7 +76,7 @@ class JobData:
         self._arms = arms
         self._wake = wake
 
-    def check(self, requested: Mapping[str, Any]) -> None:
+    def check(self, requested: Mapping[str, JsonValue]) -> None:
         """Refuse what this installation would not honour.
 
         Raises:
@@ -231,7 +231,7 @@ class JobData:
         await self._jobs.learn_text(job.tenant_id, text)
         return await self._jobs.text(job.tenant_id, job.training_file)
 
-    def _windows(self, text: Text, requested: Mapping[str, Any]) -> int:
+    def _windows(self, text: Text, requested: Mapping[str, JsonValue]) -> int:
         """About how many windows a text makes; none is of two rows."""
         asked = requested.get(CONTEXT_LENGTH.name)
         length = asked if isinstance(asked, int) else self._longest

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chassis.crash import crash_point
 from chassis.errors import NotFound
@@ -18,6 +17,7 @@ from schemas.artifacts import MANIFEST, adapter_id_of, rows_file, write_row
 from stores.objects import DigestMismatch, Objects
 from trainer.domain import Adapter, Checkpoint, Job, Text
 from trainer.run.config import FailedForGood
+from trainer.run.reports import Finished
 
 ATTEMPT = re.compile(r"attempt-(\d+)/")
 
@@ -136,7 +136,7 @@ class JobObjects:
         await self._objects.delete_prefix(folder)
 
     async def store_adapter(
-        self, job: Job, folder: Path, base_digest: str, finished: dict[str, Any], seconds: float
+        self, job: Job, folder: Path, base_digest: str, finished: Finished, seconds: float
     ) -> Adapter:
         """Upload an adapter under a name made from its manifest.
 
@@ -144,21 +144,20 @@ class JobObjects:
             job: its job.
             folder: its files and manifest.
             base_digest: digest of the base it belongs to.
-            finished: the run's `finished` event.
+            finished: the run's last report.
             seconds: how long the run took.
         """
         manifest = (folder / MANIFEST).read_bytes()
         adapter_id = adapter_id_of(manifest)
         stored = await self._upload(folder, _adapter(job, adapter_id).rstrip("/"))
-        metrics = {name: float(value) for name, value in (finished.get("metrics") or {}).items() if value is not None}
         return Adapter(
             adapter_id=adapter_id,
             manifest=stored,
             bytes=sum(path.stat().st_size for path in folder.iterdir()),
             base_digest=base_digest,
-            trained_tokens=int(finished.get("tokens") or 0),
+            trained_tokens=finished.tokens,
             train_seconds=seconds,
-            metrics=metrics,
+            metrics=finished.metrics,
         )
 
     async def fetch_training_rows(self, job: Job, path: Path) -> None:

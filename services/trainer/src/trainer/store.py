@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from chassis.clock import wall
 from chassis.ids import derived_id, now
@@ -102,7 +102,7 @@ class Jobs:
         await ensure_index(self._events, [("job_id", 1), ("order", -1), ("_id", -1)])
         await ensure_index(self._checkpoints, [("job_id", 1), ("step", -1), ("_id", -1)])
 
-    async def get(self, tenant_id: str, job_id: str, where: Mapping[str, Any] | None = None) -> Job:
+    async def get(self, tenant_id: str, job_id: str, where: Query | None = None) -> Job:
         """The tenant's job, if it meets the further conditions of `where`.
 
         Raises:
@@ -117,7 +117,7 @@ class Jobs:
     async def page_of(
         self,
         tenant_id: str,
-        where: Mapping[str, Any],
+        where: Query,
         *,
         training_file: str | None,
         metadata: Mapping[str, str],
@@ -321,7 +321,7 @@ class Jobs:
         message: str,
         *,
         level: str = "info",
-        data: dict[str, Any] | None = None,
+        data: dict[str, int | float] | None = None,
     ) -> None:
         """Add a line to a job's history, once per `key`; with `data` it is a metrics line."""
         event = JobEvent(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -21,6 +19,17 @@ from trainer.domain import Job
 from trainer.job_objects import JobObjects
 from trainer.run.config import EXIT_STOPPED, FailedForGood, stored_mark
 from trainer.run.fork_server import ForkServer
+from trainer.run.reports import (
+    CheckpointSaved,
+    Finished,
+    Reason,
+    Report,
+    RunFailed,
+    Started,
+    Step,
+    Validation,
+    read_report,
+)
 from trainer.settings import Settings
 from trainer.store import Jobs
 from work import Held
@@ -52,9 +61,6 @@ class TrainingProcess:
         folder: the run's folder, with `run.json`.
         held: its lease, told how far it got.
         settings: how long it may say nothing, and how often it saves.
-
-    Attributes:
-        last: its `finished` event.
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class TrainingProcess:
         self._first_step: int | None = None
         self._failure: FailedForGood | None = None
         self._halted: str | None = None
-        self.last: dict[str, Any] = {}
+        self._finished: Finished | None = None
 
     async def start(self) -> int:
         """Start it, in a process group of its own; returns the group."""
@@ -92,8 +98,11 @@ class TrainingProcess:
         self._process.kill()
         await self._process.wait()
 
-    async def follow(self) -> None:
+    async def follow(self) -> Finished:
         """Until the process ends; one that was done before it could stop for others is done.
+
+        Returns:
+            Its last report.
 
         Raises:
             Halted: paused, cancelled, claimed by another worker, or stopped for others.
@@ -105,16 +114,16 @@ class TrainingProcess:
         watch = asyncio.create_task(self._watch())
         errors = asyncio.create_task(self._errors())
         try:
-            async for event in self._progress():
-                await self._take(event)
+            async for report in self._progress():
+                await self._take(report)
         except asyncio.CancelledError:
             await asyncio.shield(self._stop_with_checkpoint())
             raise
         finally:
             watch.cancel()
         code = await self._process.wait()
-        if self._halted == "queued" and code == 0 and self.last:
-            return
+        if self._halted == "queued" and code == 0 and self._finished is not None:
+            return self._finished
         if self._halted:
             raise Halted(self._halted)
         if self._failure is not None:
@@ -122,10 +131,11 @@ class TrainingProcess:
         if code == EXIT_STOPPED:
             raise Halted("stopped")
         raise_for_exit(code)
-        if code != 0:
+        if code != 0 or self._finished is None:
             raise RuntimeError(f"the training process ended with {code}: {await errors}")
+        return self._finished
 
-    async def _progress(self) -> AsyncIterator[dict[str, Any]]:
+    async def _progress(self) -> AsyncIterator[Report]:
         line = b"\n"
         while line:
             try:
@@ -134,12 +144,12 @@ class TrainingProcess:
             except TimeoutError as error:
                 raise Hung(f"The training hung: it reported nothing for {self._stall_seconds:.0f} s.") from error
             if line.startswith(b"{"):
-                yield json.loads(line)
+                yield read_report(line)
 
     async def _errors(self) -> str:
         return (await self._process.stderr.read())[-2000:].decode(errors="replace")
 
-    async def _take(self, event: dict[str, Any]) -> None:
+    async def _take(self, report: Report) -> None:
         """Keep a report; one that cannot be kept now must not end a healthy run, as a later one says more.
 
         Raises:
@@ -147,57 +157,56 @@ class TrainingProcess:
             Exhausted: the run waits for a mark that cannot be made.
         """
         try:
-            await self._keep(event)
+            await self._keep(report)
         except Exhausted:
             raise
         except (SartorError, PyMongoError, OSError) as error:
             if isinstance(error, Conflict) and error.code != "stale_write":
                 raise
-            log.warning("report_not_kept", report=event["type"], error=f"{type(error).__name__}: {error}")
+            log.warning("report_not_kept", report=report.type, error=f"{type(error).__name__}: {error}")
 
-    async def _keep(self, event: dict[str, Any]) -> None:
-        kind = event["type"]
-        if kind == "started":
-            await self._tell_start(event)
-        elif kind == "step":
-            await self._step(event)
-        elif kind == "validation":
-            self._metrics |= _numbers(event)
-            message = f"Step {event['step']}: validation loss={event['valid_loss']:.4f}"
-            await self._jobs.tell(self._job, f"validation-{event['step']}", message, data=_numbers(event))
-        elif kind == "checkpoint":
-            path = Path(event["path"])
-            path = path if path.is_absolute() else self._folder / path
-            await self._keep_checkpoint(path, event["step"], event["total_steps"])
-        elif kind == "failed" and event["permanent"]:
-            self._failure = FailedForGood(event["code"], event["message"])
-        elif kind == "finished":
-            self.last = event
-            if event.get("stopped_early"):
+    async def _keep(self, report: Report) -> None:
+        if isinstance(report, Started):
+            await self._tell_start(report)
+        elif isinstance(report, Step):
+            await self._step(report)
+        elif isinstance(report, Validation):
+            self._metrics |= report.numbers
+            message = f"Step {report.step}: validation loss={report.metrics['valid_loss']:.4f}"
+            await self._jobs.tell(self._job, f"validation-{report.step}", message, data=report.numbers)
+        elif isinstance(report, CheckpointSaved):
+            await self._keep_checkpoint(self._folder / report.path, report.step, report.total_steps)
+        elif isinstance(report, RunFailed):
+            if report.permanent:
+                self._failure = FailedForGood(report.code, report.message)
+        else:
+            self._finished = report
+            if report.stopped_early:
                 message = "Training stopped early: the validation loss kept rising; the best epoch is kept."
                 await self._jobs.tell(self._job, "stopped-early", message)
 
-    async def _tell_start(self, event: dict[str, Any]) -> None:
-        job, rows, longest = self._job, event["rows"], event["max_length"]
-        unit = event.get("unit", "rows")
-        message = f"Training started on {rows} {unit}."
+    async def _tell_start(self, report: Started) -> None:
+        job, of = self._job, f"{report.rows.used} {report.unit}"
+        message = f"Training started on {of}."
         if job.checkpoint is not None:
             message = f"Training resumed from step {job.checkpoint.step} (attempt {job.lease.fence})."
         elif job.lease.fence > 1:
-            message = f"Training started again on {rows} {unit} (attempt {job.lease.fence})."
+            message = f"Training started again on {of} (attempt {job.lease.fence})."
         await self._jobs.tell(job, f"started-{job.lease.fence}", message)
-        if note := event.get("note"):
-            await self._jobs.tell(job, "note", note)
-        reasons = {
-            "too_long": f"they are longer than {longest} tokens",
+        if report.note:
+            await self._jobs.tell(job, "note", report.note)
+        why: dict[Reason, str] = {
+            "too_long": f"they are longer than {report.max_length} tokens",
             "unweighted": "every answer in them has the weight 0 and there is nothing to learn",
             "repeated": "their text stands in the file already",
         }
-        for kind, whose in (("rows", "Rows"), ("validation_rows", "Validation rows")):
-            of = event[kind] + sum(event.get(f"{kind}_{reason}", 0) for reason in reasons)
-            for reason, why in reasons.items():
-                if left_out := event.get(f"{kind}_{reason}", 0):
-                    message = f"{whose} left out because {why}: {left_out} of {of}."
+        for kind, whose, rows in (
+            ("rows", "Rows", report.rows),
+            ("validation_rows", "Validation rows", report.validation_rows),
+        ):
+            for reason, left_out in rows.left_out.items():
+                if left_out:
+                    message = f"{whose} left out because {why[reason]}: {left_out} of {rows.all}."
                     await self._jobs.tell(job, f"{kind}-{reason}", message, level="warn")
 
     async def _keep_checkpoint(self, path: Path, step: int, total_steps: int) -> None:
@@ -227,9 +236,9 @@ class TrainingProcess:
                 )
                 await self._jobs.tell(job, f"gave-place-{step}", message)
 
-    async def _step(self, event: dict[str, Any]) -> None:
-        step, total = event["step"], event["total_steps"]
-        self._metrics |= _numbers(event)
+    async def _step(self, report: Step) -> None:
+        step, total = report.step, report.total_steps
+        self._metrics |= report.numbers
         if self._first_step is None:
             self._first_step, self._began = step, time.monotonic()
         elif step % 10 == 0:
@@ -237,8 +246,8 @@ class TrainingProcess:
             end = now() + round((total - step) * a_step)
             with contextlib.suppress(NotFound):
                 await self._jobs.write(self._job, lambda it: it.expect_end(end))
-        message = f"Step {step}/{total}: training loss={event['train_loss']:.4f}"
-        await self._jobs.tell(self._job, f"step-{step}", message, data=_numbers(event))
+        message = f"Step {step}/{total}: training loss={report.train_loss:.4f}"
+        await self._jobs.tell(self._job, f"step-{step}", message, data=report.numbers)
 
     async def _watch(self) -> None:
         """Stop the process when the job's owner, or another worker, says so."""
@@ -271,15 +280,7 @@ class TrainingProcess:
         try:
             self._process.terminate()
             async with asyncio.timeout(STOP_SECONDS):
-                async for event in self._progress():
-                    await self._take(event)
+                async for report in self._progress():
+                    await self._take(report)
         except Exception as error:  # nothing may take the place of the cancellation that led here
             log.warning("stopped_without_checkpoint", error=f"{type(error).__name__}: {error}")
-
-
-def _numbers(event: dict[str, Any]) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in event.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "elapsed_s"
-    }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
+from pydantic import JsonValue
 
 from chassis.auth import Principal
 from chassis.errors import Invalid, NotFound, RateLimited, SartorError
@@ -19,7 +18,7 @@ from schemas import DatasetPrepared
 from schemas.artifacts import BaseModelSpec
 from schemas.http.accounts import TenantFacts
 from schemas.http.registry import PROVIDER_MODEL
-from stores.mongo import PyMongoError
+from stores.mongo import PyMongoError, Query
 from trainer.domain import Failure, Job, Trigger
 from trainer.job_data import SAME_ROWS, JobData
 from trainer.run.hyperparameters import resolve
@@ -57,7 +56,7 @@ class Asked:
     seed: int | None = None
     metadata: dict[str, str] | None = None
     method: str = DEFAULT
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, JsonValue] = field(default_factory=dict)
 
 
 class Requests:
@@ -195,7 +194,7 @@ class Requests:
         if file["status"] == "error":
             raise Invalid(f"{param}: {file['status_details']}", param=param, code="invalid_file")
 
-    async def cancel(self, tenant_id: str, job_id: str, where: Mapping[str, str]) -> Job:
+    async def cancel(self, tenant_id: str, job_id: str, where: Query) -> Job:
         """End a job, if it meets the conditions of `where`."""
         before = await self._jobs.get(tenant_id, job_id, where)
         job = await self._jobs.update(tenant_id, job_id, lambda it: it.cancel(now()))

@@ -141,10 +141,10 @@ class Training(Kind[Job]):
                 raise Lost("another worker claimed it while its run was prepared, or it was halted")
             began = time.monotonic()
             async with held.heartbeat(self._settings, "trainer", group):
-                await process.follow()
+                finished = await process.follow()
                 crash_point("trainer.trained")
                 return await self._objects.store_adapter(
-                    job, folder / "adapter", config.base_digest, process.last, time.monotonic() - began
+                    job, folder / "adapter", config.base_digest, finished, time.monotonic() - began
                 )
 
     async def _prepare(self, job: Job, folder: Path) -> RunConfig:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from schemas import Event
 from stores.leases import Lease
+from stores.mongo import Document
 
 
 class Aggregate(BaseModel):
@@ -52,6 +51,6 @@ class Aggregate(BaseModel):
         pending, self._pending = self._pending, []
         return pending
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> Document:
         """The fields as stored, without those the store manages itself (`_id`, `version`, `lease`)."""
         return self.model_dump(mode="json", exclude={"id", "version", "lease"})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter
@@ -95,7 +95,7 @@ class AggregateStore(Generic[A]):
         document = await self.collection.find_one({**query, "tenant_id": tenant_id})
         return self._load(document) if document else None
 
-    async def get(self, tenant_id: str, aggregate_id: str, where: Mapping[str, Any] | None = None) -> A:
+    async def get(self, tenant_id: str, aggregate_id: str, where: Query | None = None) -> A:
         """The tenant's aggregate of that id, if it meets the further conditions of `where`.
 
         Raises:
@@ -233,10 +233,10 @@ class AggregateStore(Generic[A]):
             return None
 
     def _envelop(self, aggregate: A) -> list[Document]:
-        context = structlog.contextvars.get_contextvars()
-        return [self._record(event, aggregate, context) for event in aggregate.take_pending()]
+        return [self._record(event, aggregate) for event in aggregate.take_pending()]
 
-    def _record(self, event: Event, aggregate: A, context: dict[str, Any]) -> Document:
+    def _record(self, event: Event, aggregate: A) -> Document:
+        context = structlog.contextvars.get_contextvars()
         envelope = envelope_of(
             event,
             self._service,

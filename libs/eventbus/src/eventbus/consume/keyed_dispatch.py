@@ -197,7 +197,7 @@ class KeyedDispatch(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.pause(*self._consumer.assignment())
         await self._let_end(seconds)
 
-    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - the interface
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - the interface
         """Finish what has begun and commit it; the rest is not ours any more."""
         before, self._progress = self._progress, {}
         self._assignment += 1
@@ -205,7 +205,7 @@ class KeyedDispatch(ConsumerRebalanceListener):  # type: ignore[misc]
             progress.current = False
         await self._let_end(LET_GO_SECONDS, before)
 
-    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:  # noqa: ARG002 - the interface
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - the interface
         """Count anew: the partitions are read from what is committed."""
         self._assignment += 1
         for progress in self._progress.values():

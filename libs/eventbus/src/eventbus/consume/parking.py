@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from prometheus_client import Gauge
 
 from chassis.ids import now
 from eventbus.messages.message import Message
 from stores.leases import Leases
-from stores.mongo import Collection, DuplicateKeyError, PyMongoError, Query, ensure_index
+from stores.mongo import Collection, Document, DuplicateKeyError, PyMongoError, Query, ensure_index
 
 PARKED = Gauge("parked_keys", "Keys whose messages wait for another attempt.")
 PARKED_AGE = Gauge("parked_oldest_seconds", "Age of the key that has waited longest.")
@@ -48,7 +47,7 @@ class ParkedClaim:
     until_ms: int
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], ends_at: float) -> ParkedClaim:
+    def of(cls, document: Document, ends_at: float) -> ParkedClaim:
         """What a claimed key's document says.
 
         Args:
@@ -114,7 +113,7 @@ class Parking:
         """
         place, full = message.place, f"messages.{MOST_BEHIND_ONE_KEY - 1}"
         key = {"_id": message.order_key, "messages.place": {"$ne": place}, full: {"$exists": False}}
-        change: Mapping[str, Any] = {
+        change = {
             "$push": {"messages": {"place": place, "attempts": attempts, **asdict(message)}},
             "$setOnInsert": {
                 "created_at": now(),
@@ -154,7 +153,7 @@ class Parking:
         last = await self._keys.delete_one({**self._mine(claim), "messages.1": {"$exists": False}})
         if last.deleted_count:
             return None
-        change: Mapping[str, Any] = {"$pop": {"messages": -1}}
+        change = {"$pop": {"messages": -1}}
         if time.monotonic() + CALL_SECONDS + seconds < claim.ends_at:
             document = await self._keys.find_one_and_update(self._mine(claim), change, return_document=True)
             return ParkedClaim.of(document, claim.ends_at) if document else None

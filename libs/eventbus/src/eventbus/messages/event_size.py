@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from pydantic import JsonValue
 
 from chassis.errors import Invalid, TooLarge
 from chassis.text import shown
@@ -13,7 +14,7 @@ MOST_EVENT_BYTES = 80 * 1024
 """Of an event's payload: it holds ids and references, and quotes a little. A broker takes 1 MiB."""
 
 
-def check_size(envelope: Envelope, data: Mapping[str, Any]) -> None:
+def check_size(envelope: Envelope, data: Mapping[str, JsonValue]) -> None:
     """Refuse an event that is too large, where it is made.
 
     Raises:

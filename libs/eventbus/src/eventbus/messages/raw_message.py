@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from aiokafka import ConsumerRecord
 from faststream.kafka import KafkaMessage
@@ -23,7 +22,7 @@ async def decode(received: KafkaMessage) -> bytes:
     return bytes(received.body)
 
 
-def raw_of(received: KafkaMessage) -> Any:
+def raw_of(received: KafkaMessage) -> ConsumerRecord:
     """The client's record of a message."""
     return received.raw_message[0] if isinstance(received.raw_message, Sequence) else received.raw_message
 
@@ -41,6 +40,6 @@ def message_of(received: KafkaMessage, prefix: str) -> Message:
     return Message(topic, raw.partition, raw.offset, raw.key, raw.value or b"", headers)
 
 
-def text_of(value: Any) -> str:
+def text_of(value: bytes | str) -> str:
     """A header's value."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

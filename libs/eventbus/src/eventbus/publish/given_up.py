@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from chassis.errors import SartorError
 from chassis.ids import now
-from stores.mongo import Collection, DuplicateKeyError
+from stores.mongo import Collection, Document, DuplicateKeyError
 
 log = structlog.get_logger()
 
@@ -31,7 +29,7 @@ class GivenUp:
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
 
-    async def keep(self, outbox: str, aggregate_id: str, record: Mapping[str, Any], error: Exception) -> None:
+    async def keep(self, outbox: str, aggregate_id: str, record: Document, error: Exception) -> None:
         """Keep one event; twice the same is once.
 
         Args:

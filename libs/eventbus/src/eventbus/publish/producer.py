@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from pydantic import JsonValue
 
 from chassis.errors import Invalid, Transient
 from eventbus.broker import Broker
@@ -42,7 +42,7 @@ class Producer:
         """Publish a fact that nobody stores and counts; see `publish`."""
         await self.publish(event.topic, envelope_of(event, self._service), event.model_dump(mode="json"))
 
-    async def publish(self, topic: str, envelope: Envelope, data: Mapping[str, Any]) -> None:
+    async def publish(self, topic: str, envelope: Envelope, data: Mapping[str, JsonValue]) -> None:
         """Publish one event and wait for the broker's acknowledgement.
 
         Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from chassis.errors import Conflict, WriteRefused
 from eventbus import Aggregate
@@ -39,7 +39,7 @@ class Job(Aggregate):
     seed: int
     metadata: dict[str, str] | None = None
     method: str = "supervised"
-    requested: dict[str, Any] = Field(default_factory=dict)
+    requested: dict[str, JsonValue] = Field(default_factory=dict)
     trigger: Trigger = "request"
 
     state: State = "waiting_for_dataset"

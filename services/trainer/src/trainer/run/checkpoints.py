@@ -8,24 +8,48 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, JsonValue
 
 from chassis.crash import crash_point
 from chassis.exhaustion import exhaustion_named
-from schemas.artifacts import MANIFEST
+from schemas.artifacts import MANIFEST, FileFacts
+
+Files = dict[str, FileFacts]
+
+
+class RunIdentity(BaseModel):
+    """What must be equal for a checkpoint to be gone on from; an earlier release named no method."""
+
+    method: str = "supervised"
+    hyperparameters: dict[str, JsonValue]
+    seed: int
+    base_digest: str
+    train_sha256: str
+
+
+class CheckpointManifest(BaseModel):
+    """The contents of a checkpoint's `manifest.json`."""
+
+    files: Files
+    run: RunIdentity
+
+
+class _Listed(BaseModel):
+    files: Files
 
 
 class CorruptArtifact(Exception):
     """A folder does not hold what its manifest says."""
 
 
-def publish(target: Path, write: Callable[[Path], None], facts: dict[str, Any]) -> str:
+def publish(target: Path, write: Callable[[Path], None], manifest: Callable[[Files], BaseModel]) -> str:
     """Write a folder so that no reader ever sees it unfinished: beside, synced, manifest last, then renamed.
 
     Args:
         target: the folder to appear; one of the same name is replaced.
         write: fills the folder it is given.
-        facts: what the manifest says besides `files` (name -> sha256 and size in bytes).
+        manifest: makes the folder's manifest of what it says of each file.
 
     Returns:
         Sha256 of the manifest.
@@ -40,9 +64,9 @@ def publish(target: Path, write: Callable[[Path], None], facts: dict[str, Any]) 
         path.chmod(0o644)
         _sync(path)
     crash_point("save.synced")
-    files = {path.name: {"sha256": sha256(path), "size": path.stat().st_size} for path in paths}
-    manifest = json.dumps({"files": files, **facts}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (draft / MANIFEST).write_text(manifest, encoding="utf-8")
+    facts = manifest({path.name: FileFacts(sha256=sha256(path), size=path.stat().st_size) for path in paths})
+    content = json.dumps(facts.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (draft / MANIFEST).write_text(content, encoding="utf-8")
     _sync(draft / MANIFEST)
     _sync(draft)
     crash_point("save.manifest_written")
@@ -50,10 +74,10 @@ def publish(target: Path, write: Callable[[Path], None], facts: dict[str, Any]) 
     draft.rename(target)
     crash_point("save.renamed")
     _sync(target.parent)
-    return hashlib.sha256(manifest.encode()).hexdigest()
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path) -> bytes:
     """The manifest of `folder`, after comparing every file with it.
 
     Raises:
@@ -61,11 +85,11 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     try:
         with exhaustion_named():
-            manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            for name, file in manifest["files"].items():
-                if sha256(folder / name) != file["sha256"]:
+            manifest = (folder / MANIFEST).read_bytes()
+            for name, file in _Listed.model_validate_json(manifest).files.items():
+                if sha256(folder / name) != file.sha256:
                     raise CorruptArtifact(f"{folder.name}/{name} is not the file its manifest describes.")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise CorruptArtifact(f"{folder.name} is incomplete: {error}.") from error
     return manifest
 

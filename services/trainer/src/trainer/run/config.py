@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 EXIT_FAILED_FOR_GOOD = 65
 """Exit code of a run that would fail in the same way again; its `failed` event says why."""
@@ -83,7 +84,7 @@ class RunConfig:
     max_length: int = 2048
     resume_from: str | None = None
     threads: int = 2
-    dataset: Any = None
+    dataset: Mapping[str, str] | None = None
     code_version: str = ""
     created_at: int = 0
     followed: bool = False
@@ -104,7 +105,7 @@ class RunConfig:
         """Write `run.json`."""
         path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False), encoding="utf-8")
 
-    def hyperparameters(self) -> dict[str, Any]:
+    def hyperparameters(self) -> dict[str, JsonValue]:
         """The settings that decide the weights, beside seed, base and rows."""
         return {
             "epochs": self.epochs,

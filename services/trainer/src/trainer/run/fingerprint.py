@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schemas.artifacts import Fingerprint, Probe
 
@@ -25,7 +25,7 @@ LogProbs = Callable[[list[int], list[int]], list[float]]
 
 
 def fingerprint(
-    tokenizer: Any, answer: Callable[[list[int]], list[int]], adapter: LogProbs, base: LogProbs
+    tokenizer: PreTrainedTokenizerBase, answer: Callable[[list[int]], list[int]], adapter: LogProbs, base: LogProbs
 ) -> Fingerprint:
     """Measure the probes.
 
@@ -56,7 +56,7 @@ def fingerprint(
     return Fingerprint(version=2, probes=probes)
 
 
-def likeliest_answer(decoder: Any, head: torch.Tensor, prompt: list[int], stop_ids: set[int]) -> list[int]:
+def likeliest_answer(decoder: PreTrainedModel, head: torch.Tensor, prompt: list[int], stop_ids: set[int]) -> list[int]:
     """The first `PROBE_TOKENS` tokens of the greedy answer to `prompt`, ending with a stop token if one comes."""
     answer: list[int] = []
     with torch.inference_mode():
@@ -66,7 +66,9 @@ def likeliest_answer(decoder: Any, head: torch.Tensor, prompt: list[int], stop_i
     return answer
 
 
-def continuation_log_probs(decoder: Any, head: torch.Tensor, prompt: list[int], continuation: list[int]) -> list[float]:
+def continuation_log_probs(
+    decoder: PreTrainedModel, head: torch.Tensor, prompt: list[int], continuation: list[int]
+) -> list[float]:
     """Log-probs of `continuation` after `prompt`, with logits in the model's type and the softmax in float32."""
     with torch.inference_mode():
         ids = torch.tensor([prompt + continuation])

@@ -20,10 +20,10 @@ import traceback
 from asyncio.subprocess import Process
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chassis.children import die_with_parent
 from chassis.exhaustion import exhaustion_named
+from trainer.run.config import RunConfig
 from trainer.run.main import ENVIRONMENT, train
 
 IDLE_SECONDS = 120.0
@@ -296,8 +296,8 @@ def _load_architecture(folder: Path) -> None:
     import transformers
 
     with contextlib.suppress(Exception):
-        base: dict[str, Any] = json.loads((folder / "run.json").read_text())
-        config = json.loads((Path(base["base_dir"]) / "config.json").read_text())
+        base_dir = Path(RunConfig.read(folder / "run.json").base_dir)
+        config = json.loads((base_dir / "config.json").read_text())
         for name in config["architectures"]:
             getattr(transformers, name)
 

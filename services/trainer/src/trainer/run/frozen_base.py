@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from chassis.exhaustion import exhaustion_named
@@ -30,10 +29,10 @@ class FrozenBase:
         context_length: longest sequence, in tokens.
     """
 
-    model: Any
-    decoder: Any
+    model: PreTrainedModel
+    decoder: PreTrainedModel
     head: Tensor
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     stop_ids: set[int]
     context_length: int
 
@@ -83,7 +82,7 @@ def _verified(folder: Path, config: RunConfig) -> BaseModelSpec:
     return base
 
 
-def _head_is_plain(model: Any, head: Tensor) -> bool:
+def _head_is_plain(model: PreTrainedModel, head: Tensor) -> bool:
     """Whether the model's logits are its last hidden state times the head, and nothing more."""
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.inference_mode():

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, islice
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from schemas.artifacts import MOST_DOCUMENTS, MOST_WINDOWS, HeldoutDocument, HeldoutText, HeldoutWindow
 from trainer.run.data import Data, Place
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -16,7 +19,7 @@ GOLDEN = (5**0.5 - 1) / 2
 """Steps of this, without the whole ones, fall everywhere alike between 0 and 1: documents begin alike."""
 
 
-def places(text: str, line: int, tokenizer: Any, first: int, longest: int) -> list[Place]:
+def places(text: str, line: int, tokenizer: PreTrainedTokenizerBase, first: int, longest: int) -> list[Place]:
     """Where the windows of a document stand.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from chassis.errors import Invalid
 from chassis.text import quoted, shown
@@ -37,26 +38,30 @@ class Hyperparameter:
     whole: bool = True
     auto: Callable[[int], float] | None = None
 
-    def checked(self, value: Any) -> float:
+    def checked(self, value: JsonValue) -> float:
         """A given value.
 
         Raises:
             Invalid: it is of the wrong type or out of its range.
         """
-        kinds = int if self.whole else (int, float)
-        above = isinstance(value, kinds) and (self.lowest <= value if self.whole else self.lowest < value)
-        if isinstance(value, bool) or not above or value > self.highest:
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if number is None or not self._allows(number):
             span = f"from {self.lowest:g} to {self.highest:g}"
             allowed = f"a whole number {span}" if self.whole else f"a number above 0 and at most {self.highest:g}"
             raise Invalid(
                 f'hyperparameters.{self.name}: must be {allowed}, or "auto"; got {quoted(value, 100)}.',
                 param=f"hyperparameters.{self.name}",
             )
-        return value if self.whole else float(value)
+        return number if self.whole else float(number)
+
+    def _allows(self, number: float) -> bool:
+        if self.whole:
+            return isinstance(number, int) and self.lowest <= number <= self.highest
+        return self.lowest < number <= self.highest
 
 
 def resolve(
-    hyperparameters: Iterable[Hyperparameter], n_examples: int, requested: Mapping[str, Any] | None = None
+    hyperparameters: Iterable[Hyperparameter], n_examples: int, requested: Mapping[str, JsonValue] | None = None
 ) -> dict[str, float]:
     """Fill in what was left to "auto" and check what was given.
 

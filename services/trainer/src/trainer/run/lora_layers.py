@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before a module's path in an adapter file."""
@@ -66,7 +67,9 @@ class _LoraFunction(torch.autograd.Function):
         return grad_x, None, None, grad_a, grad_b, None
 
 
-def attach_lora(model: Any, targets: Sequence[str], rank: int, alpha: float, seed: int) -> dict[str, LoraLinear]:
+def attach_lora(
+    model: PreTrainedModel, targets: Sequence[str], rank: int, alpha: float, seed: int
+) -> dict[str, LoraLinear]:
     """Freeze `model` and put LoRA on the linear layers of its decoder whose last name is among `targets`.
 
     Args:

@@ -1,6 +1,6 @@
 """What a training process does: reads `run.json`, trains, and says how it goes.
 
-It prints one JSON event a line (`started`, `step`, `validation`, `checkpoint`, `finished`, `failed`) and saves a
+It prints one report a line (see `trainer.run.reports`) and saves a
 checkpoint when SIGTERM comes. `trainer.run.fork_server` forks it.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from chassis.exhaustion import Exhausted, exhaustion_named
 from trainer.run.config import EXIT_FAILED_FOR_GOOD, EXIT_STOPPED, FailedForGood, RunConfig, Stopped
+from trainer.run.reports import Report, RunFailed
 
 ENVIRONMENT = {
     # OpenMP threads spin at barriers, by default so long that a run is up to six times slower when other processes want
@@ -38,12 +39,12 @@ def train(folder: Path) -> int:
 
     stop_requested = False
 
-    def request_stop(_signal: int, _frame: Any) -> None:
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
         nonlocal stop_requested
         stop_requested = True
 
-    def emit(kind: str, **fields: Any) -> None:
-        print(json.dumps({"type": kind, **fields}), flush=True)
+    def emit(report: Report) -> None:
+        print(json.dumps(report.model_dump()), flush=True)
 
     signal.signal(signal.SIGTERM, request_stop)
     try:
@@ -52,11 +53,11 @@ def train(folder: Path) -> int:
     except Stopped:
         return EXIT_STOPPED
     except FailedForGood as error:
-        emit("failed", code=error.code, message=str(error), permanent=True)
+        emit(RunFailed(code=error.code, message=str(error), permanent=True))
         return EXIT_FAILED_FOR_GOOD
     except Exhausted as error:
         return error.exit_code
     except Exception as error:  # the boundary of the process: the parent decides about another attempt
-        emit("failed", code="training_crashed", message=f"{type(error).__name__}: {error}", permanent=False)
+        emit(RunFailed(code="training_crashed", message=f"{type(error).__name__}: {error}", permanent=False))
         raise
     return 0

@@ -11,21 +11,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT, HELDOUT, LEAST_CHANGE, Fingerprint
+from schemas.artifacts import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    FINGERPRINT,
+    HELDOUT,
+    LEAST_CHANGE,
+    AdapterManifest,
+    Fingerprint,
+)
 from trainer.run import checkpoints
+from trainer.run.checkpoints import CheckpointManifest, RunIdentity
 from trainer.run.config import FailedForGood, Progress, RunConfig, Stopped, stored_mark
-from trainer.run.data import IGNORED, BadTrainingData, Data, Example, epoch_batches, split_by_tokens
+from trainer.run.data import IGNORED, BadTrainingData, Data, Example, Examples, epoch_batches, split_by_tokens
 from trainer.run.fingerprint import continuation_log_probs, fingerprint, likeliest_answer
 from trainer.run.frozen_base import load_base
 from trainer.run.lora_layers import adapter_tensors, attach_lora, load_adapter_tensors
-from trainer.run.methods import DEFAULT, METHODS
+from trainer.run.methods import METHODS
 from trainer.run.model import TOKENS_AT_ONCE, AdaptedModel
+from trainer.run.reports import CheckpointSaved, Finished, Reason, Report, RowsRead, Started, Step, Validation
 
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises; it falls along a half cosine afterwards."""
@@ -43,11 +52,13 @@ class LoraRecipe:
     Args:
         folder: where checkpoints and the adapter appear.
         config: the frozen configuration.
-        emit: receives the events.
+        emit: receives the reports.
         stop: asked after every step.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, emit: Callable[..., None], stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, folder: Path, config: RunConfig, emit: Callable[[Report], None], stop: Callable[[], bool]
+    ) -> None:
         self.folder = folder
         self.config = config
         self.emit = emit
@@ -97,20 +108,18 @@ class LoraRecipe:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
 
     def _say_start(self) -> None:
-        of = {"rows": self.data.train, "validation_rows": self.data.validation}
         self.emit(
-            "started",
-            step=self.progress.step,
-            total_steps=self.total_steps,
-            epochs=self.config.epochs,
-            **{kind: len(examples.rows) for kind, examples in of.items()},
-            **{f"{kind}_too_long": examples.too_long for kind, examples in of.items()},
-            **{f"{kind}_unweighted": examples.unweighted for kind, examples in of.items()},
-            **{f"{kind}_repeated": examples.repeated for kind, examples in of.items()},
-            unit=self.data.unit,
-            note=self.data.note,
-            max_length=self.data.longest,
-            trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
+            Started(
+                step=self.progress.step,
+                total_steps=self.total_steps,
+                epochs=self.config.epochs,
+                rows=_read(self.data.train),
+                validation_rows=_read(self.data.validation),
+                unit=self.data.unit,
+                note=self.data.note,
+                max_length=self.data.longest,
+                trainable_parameters=sum(parameter.numel() for parameter in self.parameters),
+            )
         )
 
     def _train(self) -> None:
@@ -122,15 +131,16 @@ class LoraRecipe:
                 loss, accuracy, rate = self._step(batch)
                 done = self.progress.step
                 self.emit(
-                    "step",
-                    step=done,
-                    total_steps=self.total_steps,
-                    epoch=round(done / self.steps_per_epoch, 4),
-                    train_loss=loss,
-                    train_mean_token_accuracy=accuracy,
-                    learning_rate=rate,
-                    tokens=self.progress.tokens,
-                    elapsed_s=round(time.monotonic() - started_at, 3),
+                    Step(
+                        step=done,
+                        total_steps=self.total_steps,
+                        epoch=round(done / self.steps_per_epoch, 4),
+                        train_loss=loss,
+                        train_mean_token_accuracy=accuracy,
+                        learning_rate=rate,
+                        tokens=self.progress.tokens,
+                        elapsed_s=round(time.monotonic() - started_at, 3),
+                    )
                 )
                 if done % self.steps_per_epoch == 0:
                     self._end_epoch()
@@ -179,7 +189,7 @@ class LoraRecipe:
             return
         scores, metrics_now = self.method.validate(self.model, self.validation)
         metrics |= metrics_now
-        self.emit("validation", step=progress.step, epoch=progress.step // self.steps_per_epoch, **metrics)
+        self.emit(Validation(step=progress.step, epoch=progress.step // self.steps_per_epoch, metrics=metrics))
         if not progress.best_scores or statistics.fmean(scores) < statistics.fmean(progress.best_scores):
             progress.best_scores = scores
         if not _surely_worse(scores, progress.best_scores):
@@ -206,24 +216,26 @@ class LoraRecipe:
             (draft / "progress.json").write_text(json.dumps(asdict(self.progress)))
 
         target = folder / f"step-{self.progress.step:08d}"
-        digest = checkpoints.publish(target, write, {"run": self._identity()})
+        identity = self._identity()
+        digest = checkpoints.publish(target, write, lambda files: CheckpointManifest(files=files, run=identity))
         for old in sorted(folder.glob("step-*"))[:-CHECKPOINTS_KEPT]:
             with contextlib.suppress(FileNotFoundError):  # the worker has moved it away to upload it
                 shutil.rmtree(old.rename(folder / f".{old.name}.old"))
         self.emit(
-            "checkpoint",
-            step=self.progress.step,
-            total_steps=self.total_steps,
-            path=str(target),
-            manifest_sha256=digest,
-            metrics=self.progress.metrics,
+            CheckpointSaved(
+                step=self.progress.step,
+                total_steps=self.total_steps,
+                path=str(target),
+                manifest_sha256=digest,
+                metrics=self.progress.metrics,
+            )
         )
         return target
 
     def _resume(self, folder: Path) -> None:
         try:
-            manifest = checkpoints.verify(folder)
-            if {"method": DEFAULT, **manifest["run"]} != self._identity():  # an earlier release named no method
+            manifest = CheckpointManifest.model_validate_json(checkpoints.verify(folder))
+            if manifest.run != self._identity():
                 raise checkpoints.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
             load_adapter_tensors(self.layers, load((folder / "adapter.safetensors").read_bytes()))
             _load_optimizer(self.optimizer, load((folder / "optimizer.safetensors").read_bytes()))
@@ -233,15 +245,14 @@ class LoraRecipe:
         except (checkpoints.CorruptArtifact, ValueError, KeyError, TypeError) as error:
             raise FailedForGood("checkpoint_corrupt", f"{error} Resume from an earlier checkpoint.") from error
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be gone on from."""
-        return {
-            "method": self.config.method,
-            "hyperparameters": self.config.hyperparameters(),
-            "seed": self.config.seed,
-            "base_digest": self.config.base_digest,
-            "train_sha256": checkpoints.sha256(Path(self.config.train_path)),
-        }
+    def _identity(self) -> RunIdentity:
+        return RunIdentity(
+            method=self.config.method,
+            hyperparameters=self.config.hyperparameters(),
+            seed=self.config.seed,
+            base_digest=self.config.base_digest,
+            train_sha256=checkpoints.sha256(Path(self.config.train_path)),
+        )
 
     def _publish_adapter(self) -> None:
         if self.best:
@@ -258,7 +269,7 @@ class LoraRecipe:
 
         def write(draft: Path) -> None:
             _write(draft / ADAPTER_WEIGHTS, adapter_tensors(self.layers), {"format": "pt"})
-            (draft / ADAPTER_CONFIG).write_text(json.dumps(self._adapter_config(), indent=2))
+            (draft / ADAPTER_CONFIG).write_text(self._adapter_config())
             (draft / FINGERPRINT).write_text(probes.model_dump_json(indent=2), encoding="utf-8")
             if measured.heldout is not None:
                 (draft / HELDOUT).write_text(measured.heldout.model_dump_json(), encoding="utf-8")
@@ -268,29 +279,31 @@ class LoraRecipe:
         digest = checkpoints.publish(
             self.folder / "adapter",
             write,
-            {
-                "base_id": config.base_id,
-                "base_digest": config.base_digest,
-                "dataset": config.dataset,
-                "code_version": config.code_version,
-                "method": config.method,
-                "config": config.hyperparameters(),
-                "seed": config.seed,
-                "metrics": metrics,
-                "trained_tokens": self.progress.tokens,
-                "steps": self.progress.step,
-                "created_at": config.created_at,
-            },
+            lambda files: AdapterManifest(
+                files=files,
+                base_id=config.base_id,
+                base_digest=config.base_digest,
+                dataset=config.dataset,
+                code_version=config.code_version,
+                method=config.method,
+                config=config.hyperparameters(),
+                seed=config.seed,
+                metrics=metrics,
+                trained_tokens=self.progress.tokens,
+                steps=self.progress.step,
+                created_at=config.created_at,
+            ),
         )
         self.emit(
-            "finished",
-            step=self.progress.step,
-            total_steps=self.total_steps,
-            stopped_early=self.progress.stopped_early,
-            tokens=self.progress.tokens,
-            path=str(self.folder / "adapter"),
-            manifest_sha256=digest,
-            metrics=metrics,
+            Finished(
+                step=self.progress.step,
+                total_steps=self.total_steps,
+                stopped_early=self.progress.stopped_early,
+                tokens=self.progress.tokens,
+                path=str(self.folder / "adapter"),
+                manifest_sha256=digest,
+                metrics=metrics,
+            )
         )
 
     def _fingerprint(self) -> Fingerprint:
@@ -308,9 +321,9 @@ class LoraRecipe:
 
         return fingerprint(base.tokenizer, answer, log_probs, base_log_probs)
 
-    def _adapter_config(self) -> dict[str, Any]:
+    def _adapter_config(self) -> str:
         """PEFT's `adapter_config.json`; servers match `base_model_name_or_path` with the base they serve."""
-        return {
+        facts = {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": self.config.base_id,
@@ -324,6 +337,16 @@ class LoraRecipe:
             "use_dora": False,
             "use_rslora": False,
         }
+        return json.dumps(facts, indent=2)
+
+
+def _read(examples: Examples) -> RowsRead:
+    left_out: dict[Reason, int] = {
+        "too_long": examples.too_long,
+        "unweighted": examples.unweighted,
+        "repeated": examples.repeated,
+    }
+    return RowsRead(used=len(examples.rows), left_out=left_out)
 
 
 def _surely_worse(scores: Sequence[float], best: Sequence[float]) -> bool:

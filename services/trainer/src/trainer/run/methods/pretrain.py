@@ -125,7 +125,7 @@ class Pretrain:
                 for place in places(texts[document], lines[texts[document]], base.tokenizer, first, heldout_longest)
             ],
             heldout_documents=[len(windows_of([tokens], heldout_longest)) for tokens in whole.heldout] if whole else [],
-            kind=(config.dataset or {}).get("kind", "rows"),
+            kind="document" if (config.dataset or {}).get("kind") == "document" else "rows",
             unit="windows",
             note=_note(parts, len(documents), whole is not None),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.artifacts import ChatMessage, is_learned, read_chat_row
 from trainer.run.config import RunConfig
@@ -14,6 +14,7 @@ from trainer.run.methods.method import Measured, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from trainer.run.frozen_base import FrozenBase
     from trainer.run.model import AdaptedModel
@@ -56,7 +57,7 @@ class Supervised:
         return Measured()
 
 
-def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: int) -> Examples:
+def read_examples(path: Path, tokenizer: PreTrainedTokenizerBase, stop_ids: set[int], max_length: int) -> Examples:
     """Encode a file of chat rows.
 
     Raises:
@@ -80,7 +81,7 @@ def read_examples(path: Path, tokenizer: Any, stop_ids: set[int], max_length: in
     return Examples(examples, too_long, unweighted)
 
 
-def encode(messages: Sequence[ChatMessage], tokenizer: Any, stop_ids: set[int]) -> Example:
+def encode(messages: Sequence[ChatMessage], tokenizer: PreTrainedTokenizerBase, stop_ids: set[int]) -> Example:
     """Tokenise a conversation; only assistant messages (unless their `weight` is 0) and their end are learned.
 
     The tokens before an answer are those of the prompt the server will see. After the last token of an answer the model
@@ -114,13 +115,13 @@ def encode(messages: Sequence[ChatMessage], tokenizer: Any, stop_ids: set[int]) 
     return Example(ids, targets)
 
 
-def _render(tokenizer: Any, messages: Sequence[ChatMessage], *, add_generation_prompt: bool) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], *, add_generation_prompt: bool) -> str:
     text: str = tokenizer.apply_chat_template(
         list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
     )
     return text
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids

@@ -54,7 +54,7 @@ def ref(content: str) -> ObjectRef:
     return ObjectRef(bucket="b", key="k", sha256=hashlib.sha256(content.encode()).hexdigest(), size=1)
 
 
-class Elsewhere:
+class StubPeers:
     """Ingest, registry and accounts before facts that a test made up."""
 
     def __init__(self, space: Space) -> None:
@@ -109,12 +109,12 @@ class Elsewhere:
 
 
 @dataclass
-class World:
+class Harness:
     """A running trainer without its worker, so that jobs stay queued, and one test's two tenants."""
 
     space: Space
     url: str
-    elsewhere: Elsewhere
+    peers: StubPeers
     publish: Any
     seen: Any
     jobs: Any
@@ -135,7 +135,7 @@ class World:
         """A file that ingest knows."""
         file_id = new_id("file-")
         known = {"id": file_id, "purpose": "fine-tune", "status": "uploaded", "status_details": None, **facts}
-        self.elsewhere.files[tenant or self.a, file_id] = known
+        self.peers.files[tenant or self.a, file_id] = known
         return file_id
 
     async def job(self, file: str = "", **asked: Any) -> FineTuningJob:
@@ -249,10 +249,10 @@ class World:
 async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
     """One trainer for the tests of this module; each brings its own tenants."""
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    elsewhere = Elsewhere(space)
-    async with running(elsewhere.app()) as there:
-        peers = dict.fromkeys(("accounts_url", "registry_url", "ingest_url"), there)
-        app = build(space.settings(Settings, "trainer", base_model=BASE, trainer_open_jobs=5, trainer_arms="", **peers))
+    peers = StubPeers(space)
+    async with running(peers.app()) as there:
+        urls = dict.fromkeys(("accounts_url", "registry_url", "ingest_url"), there)
+        app = build(space.settings(Settings, "trainer", base_model=BASE, trainer_open_jobs=5, trainer_arms="", **urls))
         for name in ("worker", "waiting-jobs"):  # tests work and measure themselves
             del app.state.service._background[name]
         store, _ = app.state.service._stores
@@ -267,7 +267,7 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
                 yield {
                     "space": space,
                     "url": url,
-                    "elsewhere": elsewhere,
+                    "peers": peers,
                     "publish": publish,
                     "seen": seen,
                     "jobs": jobs,
@@ -276,5 +276,5 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def world(shared: dict[str, Any]) -> World:
-    return World(**shared)
+def harness(shared: dict[str, Any]) -> Harness:
+    return Harness(**shared)
