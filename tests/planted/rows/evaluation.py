@@ -210,13 +210,6 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS_TEST}::test_what_does_not_show_that_an_arm_knows_the_rows_fails_and_no_person_is_asked",
     ),
     bug(
-        "arms: few rows let an arm through",
-        "evaluator:decide_arm",
-        "if score.n < min_rows:",
-        "if score.n < 1:",
-        f"{ARMS_TEST}::test_what_does_not_show_that_an_arm_knows_the_rows_fails_and_no_person_is_asked",
-    ),
-    bug(
         "arms: free text that is only written alike is let through",
         "evaluator:decide_arm",
         "if over.value < least_closed * (1 - guess):",

@@ -25,13 +25,3 @@ def arm_goes_on(over_arm: Comparison, *, min_rows: int) -> bool:
     if found.n < min_rows or over_arm.clear:
         return False
     return found.high <= ENOUGH_ALIKE or found.value <= A_POINT
-
-
-def is_below_base(base_over_arm: Comparison, *, min_rows: int) -> bool:
-    """Whether the base model, which knows none of the rows, is better than the arm beyond doubt.
-
-    Args:
-        base_over_arm: base model minus arm on the same rows.
-        min_rows: on fewer nothing is beyond doubt.
-    """
-    return base_over_arm.interval.n >= min_rows and base_over_arm.clear

@@ -16,7 +16,7 @@ from evaluator.intervals import RESAMPLES
 from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
 from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
-from evaluator.replacement import arm_goes_on, is_below_base
+from evaluator.replacement import arm_goes_on
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
@@ -129,7 +129,7 @@ def build_report(
     if (arm := plan.asked_arm) is not None and counted:
         over_arm, base_over_arm = (comparisons[f"{system} - {arm.kind}"] for system in ("candidate", "base"))
         verdict = beside_arm(verdict, arm.kind, over_arm)
-        if is_below_base(base_over_arm, min_rows=min_rows):
+        if base_over_arm.clear:
             below_base, verdict = arm.kind, above_arm(verdict, arm.kind, base_over_arm)
         elif arm_goes_on(over_arm, min_rows=min_rows):
             beaten_by = arm.kind
@@ -236,9 +236,7 @@ def _decide(
 ) -> Verdict:
     over_guess = comparisons.get(OVER_GUESS)
     if evaluation.arm is not None and over_guess is not None:
-        return decide_arm(
-            suite.deciding, scores, over_guess, evaluation.arm, min_rows=min_rows, least_closed=suite.least_closed
-        )
+        return decide_arm(suite.deciding, scores, over_guess, evaluation.arm, least_closed=suite.least_closed)
     over_few_shot = comparisons.get("candidate - few_shot")
     return decide(
         suite.deciding,

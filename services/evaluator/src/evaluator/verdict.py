@@ -97,20 +97,18 @@ def decide_arm(
     over_guess: Comparison,
     kind: ArmKind,
     *,
-    min_rows: int,
     least_closed: float,
 ) -> Verdict:
     """Judge an arm by its difference from always giving one answer, which knows no question.
 
-    pass: better beyond doubt, and it closes enough of the gap between that guess and no error at all. fail: everything
-    else, fewer rows than `min_rows` too. A person waits for its answers, and its adapter comes: nobody is asked.
+    pass: better beyond doubt, and it closes enough of the gap between that guess and no error at all; from six rows on
+    that can be shown. fail: everything else. A person waits for its answers, and its adapter comes: nobody is asked.
 
     Args:
         metric: the metric of `scores`.
         scores: its own, as the candidate.
         over_guess: arm minus guess.
         kind: of the arm.
-        min_rows: fewer rows show nothing.
         least_closed: the share of the gap that it must close.
     """
     score, over = scores["candidate"], over_guess.interval
@@ -121,9 +119,6 @@ def decide_arm(
         f"On {_rows(score.n)} {_score(metric, ARMS[kind], score)} and "
         f"{_score(metric, GUESS, score.model_copy(update={'value': guess}))}."
     )
-    if score.n < min_rows:
-        few = f"only {_rows(score.n)}, too few to decide (at least {min_rows} needed)"
-        return Verdict("fail", f"{compared} {UNKNOWN}: {few}.")
     difference = f"{_points(over)} against that"
     if not over_guess.clear:
         return Verdict("fail", f"{compared} {UNKNOWN}: {difference}{by_chance(over_guess)}.")
