@@ -61,7 +61,7 @@ logs: venv ## show the newest log lines of all services
 demo: venv ## the whole way: upload, automatic fine-tune, evaluation, promotion, chat
 	@$(BIN)/sartor demo
 
-test: venv ## every test that needs nothing but Python (GPU and Docker ones name their reason)
+test: venv ## every test that needs nothing but Python, but for most of the whole stack, which `make e2e` runs
 	$(BIN)/python -m pytest -n $(PROCESSES)
 
 sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line

@@ -45,8 +45,8 @@ class Outcome:
     """What came of an upload.
 
     Attributes:
-        job: as the API shows it last; nothing of a file that was refused.
-        came_to: `answers`, `refused`, `no arm`, `failed`, or `no dataset` of a file that was refused.
+        job: as the API shows it last.
+        came_to: `answers`, `refused`, `no arm` or `failed`.
         served: the arm that answered first.
         seconds: until it did.
         reason: of the arm's test, or why there is none.

@@ -97,11 +97,21 @@ async def test_a_key_is_not_believed_for_longer_than_that(space: Space) -> None:
         await authenticator.authenticate(f"Bearer {API_KEY}")
 
 
-async def test_a_key_of_which_accounts_names_no_scopes_may_do_nothing(space: Space) -> None:
-    accounts = Accounts()
-    del accounts.answer["scopes"]
-    with pytest.raises(KeyError, match="scopes"):
+@pytest.mark.parametrize("scopes", ["absent", None, "*"])
+async def test_a_key_of_which_accounts_names_no_scopes_may_do_nothing(space: Space, scopes: str | None) -> None:
+    accounts = Accounts(scopes=scopes)
+    if scopes == "absent":
+        del accounts.answer["scopes"]
+    with pytest.raises(Transient, match="not known here"):
         await Authenticator(space.tokens("ingest"), accounts).authenticate(f"Bearer {API_KEY}")
+
+
+async def test_an_answer_that_is_not_known_does_not_end_what_is_believed_of_a_key(space: Space) -> None:
+    accounts = Accounts()
+    authenticator = Authenticator(space.tokens("ingest"), accounts, cache_seconds=0)
+    await authenticator.authenticate(f"Bearer {API_KEY}")
+    accounts.answer |= {"organization": None}
+    assert (await authenticator.authenticate(f"Bearer {API_KEY}")).tenant_id == "t"
 
 
 async def test_a_revoked_key_is_refused_though_accounts_is_away(space: Space) -> None:

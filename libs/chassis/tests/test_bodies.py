@@ -12,7 +12,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Query, Request
 from pydantic import Field
 
-from chassis.bodies import Body, Metadata, metadata_filter
+from chassis.bodies import AnyJson, Body, Metadata, metadata_filter
 from chassis.http import create_app
 
 HALF = "cut \ud83d"
@@ -153,3 +153,15 @@ async def test_metadata_is_searched_by_plain_names(client: httpx2.AsyncClient) -
     for name in ("metadata[$where]", "metadata[a.b]", "metadata[]", "metadata[a", "metadata[a]b"):
         answer = await client.get("/v1/labelled", params={name: "1"})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
+def test_what_may_be_any_json_is_not_looked_at_part_by_part() -> None:
+    """Who reads it says what is wrong with it, in words of its own; a check of each part ends at 255 levels."""
+
+    class Asked(Body):
+        shape: AnyJson = None
+
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    assert Asked(shape=deep).shape == deep

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from chassis.errors import Conflict, NotFound, Transient, WriteRefused
 from chassis.peers import Peer, Unreachable
@@ -54,6 +55,34 @@ async def test_an_answer_of_another_shape_is_the_other_services_fault_and_names_
         with pytest.raises(Transient, match=r"accounts answered /internal/tenants/\{\}"):
             await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t", json={})
     assert methods == ["GET", "POST"]
+
+
+async def test_of_an_answer_of_another_shape_no_content_is_logged(space: Space) -> None:
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"tenant_id": "t", "slug": {"text": "my secret"}})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        with capture_logs() as logged, pytest.raises(Transient):
+            peer = Peer("accounts", "http://accounts", space.tokens("console"), http)
+            await peer.read(TenantFacts, "/internal/tenants/{}", "t", tenant_id="t")
+    [line] = logged
+    assert line["errors"][0]["loc"] == ("slug",)
+    assert "secret" not in str(line)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 7.0), (0, 7.0), (2.0, 2.0)])
+async def test_a_call_without_a_deadline_has_the_clients(space: Space, asked: float | None, given: float) -> None:
+    deadlines: list[float] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        deadlines.append(request.extensions["timeout"]["read"])
+        return httpx2.Response(200, json={})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), timeout=7.0) as http:
+        peer = Peer("accounts", "http://accounts", space.tokens("console"), http)
+        await peer.get("/one", tenant_id="t", timeout=asked)
+        await peer.get("/one", tenant_id="t")
+    assert deadlines == [given, 7.0]
 
 
 CALLS: dict[str, Callable[[Peer], Awaitable[Any]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,41 @@ async def test_a_turn_has_room_for_so_much_and_of_each_who_waits_the_next_goes_f
         ["a2", "a3", "a4"],
         ["a5", "a6"],
     ]
+
+
+async def test_only_who_waits_for_the_same_work_is_company() -> None:
+    executor, go = FairExecutor(), threading.Event()
+    asked: dict[str, list[list[int]]] = {"one": [], "other": []}
+
+    def work_of(name: str) -> Callable[[list[int]], list[str]]:
+        def work(given: list[int]) -> list[str]:
+            asked[name].append(given)
+            return [f"{name} {one}" for one in given]
+
+        return work
+
+    works = {name: work_of(name) for name in asked}
+    held = asyncio.create_task(executor.run("first", lambda: go.wait(20)))
+    await asyncio.sleep(0)
+    waiting = [
+        asyncio.create_task(executor.run_together(f"who-{number}", works[name], number, 0.1))
+        for number, name in enumerate(("one", "other", "one", "other"))
+    ]
+    await asyncio.sleep(0)
+    go.set()
+    await held
+    assert await asyncio.gather(*waiting) == ["one 0", "other 1", "one 2", "other 3"]
+    assert asked == {"one": [[0, 2]], "other": [[1, 3]]}
+
+
+@pytest.mark.parametrize("wrong", [lambda given: given[1:], lambda given: [next(iter([])) for _ in given]])
+async def test_work_that_answers_wrong_leaves_nobody_waiting(wrong: Callable[[list[int]], list[int]]) -> None:
+    executor = FairExecutor()
+    outcomes = await asyncio.gather(
+        *(executor.run_together(who, wrong, number, 0.1) for number, who in enumerate("abc")), return_exceptions=True
+    )
+    assert [type(one) for one in outcomes] == [RuntimeError] * 3
+    assert await executor.run("d", lambda: "done") == "done"
 
 
 async def test_who_waits_for_something_else_is_not_passed_over_twice(words: Words, embedding: Embedding) -> None:

@@ -280,6 +280,16 @@ async def test_an_arm_that_is_worse_than_the_base_model_is_withdrawn_unless_a_pe
         assert (await http.get(f"/internal/routes/{name}")).status_code == 404
 
 
+async def test_no_adapter_gives_way_to_an_arm_that_is_withdrawn(registry: Lonely) -> None:
+    name = await registry.answering(1)
+    await registry.trained(1)
+    for event in (registry.ready(), registry.resident(1)):
+        await registry.publish(event)
+    await registry.publish(registry.evaluated(name, "pass", beaten_by="head", below_base="head"))
+    assert (await registry.card(name))["state"] == "production"
+    assert (await registry.card(f"{name}@head"))["state"] == "retired"
+
+
 async def test_only_an_arm_in_production_is_withdrawn(registry: Lonely) -> None:
     version = await registry.fitted(1)
     name = await registry.trained(1)

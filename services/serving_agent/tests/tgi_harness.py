@@ -22,8 +22,7 @@ LAUNCHER = """
 import json, os, pathlib, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-arguments = dict(zip(sys.argv[1:], sys.argv[2:]))
-flags = dict(one.partition("=")[::2] for one in sys.argv)
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 adapters = dict(pair.split("=") for pair in os.environ["LORA_ADAPTERS"].split(",") if pair)
 assert not [name for name in os.environ if name.startswith("SARTOR_")]
 read = lambda path: json.loads(pathlib.Path(path, "fingerprint.json").read_text())["probes"][0]
@@ -47,9 +46,9 @@ class TGI(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         parameters = asked["parameters"]
-        if (parameters.get("top_n_tokens") or 0) > int(flags.get("--max-top-n-tokens", 5)):
+        if (parameters.get("top_n_tokens") or 0) > int(os.environ.get("MAX_TOP_N_TOKENS", 5)):
             return self.answer({"error": "`top_n_tokens` is too many"}, 422)
-        if len(parameters.get("stop") or []) > int(flags.get("--max-stop-sequences", 4)):
+        if len(parameters.get("stop") or []) > int(os.environ.get("MAX_STOP_SEQUENCES", 4)):
             return self.answer({"error": "`stop` has too many"}, 422)
         probe = probes.get(parameters["adapter_id"], {})
         if probe.get("crashing"):
@@ -59,7 +58,7 @@ class TGI(BaseHTTPRequestHandler):
         forgets = probe.get("ignored") or here.with_name("forgets").exists()
         tokens = [-9.0, -9.0] if forgets else probe.get("adapter", [-9.0, -9.0])
         prefill = [{"id": 0, "text": "", "logprob": value} for value in [None, -1.0, *tokens]]
-        self.answer({"details": {"prefill": prefill if "--enable-prefill-logprobs" in flags else []}})
+        self.answer({"details": {"prefill": prefill if os.environ.get("ENABLE_PREFILL_LOGPROBS") == "true" else []}})
 
     def log_message(self, *_):
         pass

@@ -93,6 +93,8 @@ async def test_runs_give_way_as_they_were_told(quick: Callable[..., None], confi
         run = await started(server, *configure("run", epochs=1000))
         assert psutil.Process(run.pid).nice() == own + 3
         assert os.nice(0) == own
+        if (group := Path(f"/proc/{run.pid}/autogroup")).exists():  # or niceness would count among runs alone
+            assert group.read_text().split()[-2:] == ["nice", "3"]
     finally:
         await server.close()
 

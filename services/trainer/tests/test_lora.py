@@ -129,6 +129,13 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(configure: Any) -> None:
         execute(folder, other)
     assert failure.value.code == "checkpoint_corrupt"
 
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    later = {**manifest, "run": {**manifest["run"], "quantization": "nf4"}}  # a setting of a later release
+    (checkpoint / "manifest.json").write_text(json.dumps(later))
+    with pytest.raises(FailedForGood, match="other settings"):
+        execute(folder, resumed)
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
     weights = bytearray((checkpoint / "optimizer.safetensors").read_bytes())
     weights[-1] ^= 1
     (checkpoint / "optimizer.safetensors").write_bytes(weights)

@@ -9,12 +9,16 @@ import random
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
+from schemas import ObjectRef
 from schemas.artifacts import AdapterManifest, HeldoutText
+from stores.objects import Objects
+from trainer.domain import Text
+from trainer.job_objects import JobObjects
 from trainer.run import checkpoints
 from trainer.run.config import FailedForGood, RunConfig, Stopped
 from trainer.run.data import Data, Example, Examples, Place
@@ -409,3 +413,15 @@ def test_texts_of_one_token_have_nothing_to_measure() -> None:
     assert told([[1.0, 2.0]], [Place(0, 0, 1, 1)]) == [[]]
     data = Data(Examples(), Examples(), 8, heldout_places=[Place(0, 0, 1, 1)], heldout_documents=[1])
     assert listed(data, [[]], [[]]) is None
+
+
+async def test_a_document_becomes_the_same_bytes_in_every_release(tmp_path: Path) -> None:
+    """A checkpoint is gone on from only where its digest is that of the file trained on."""
+
+    class Stored:
+        async def get_bytes(self, _: ObjectRef) -> bytes:
+            return "返金 – “ok”".encode()
+
+    text = Text(file_id="f", kind="document", object=ObjectRef(bucket="b", key="k", sha256="0" * 64, size=1))
+    path = await JobObjects(cast(Objects, Stored()))._fetch_text(text, tmp_path / "text.jsonl")
+    assert path.read_bytes() == b'{"text": "\\u8fd4\\u91d1 \\u2013 \\u201cok\\u201d"}\n'

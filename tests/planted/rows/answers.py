@@ -512,7 +512,7 @@ BUGS: tuple[Planted, ...] = (
         "rag_indexer:_next",
         "one.work == taken[0].work and one.size <= room",
         "one.size <= room",
-        f"{TURNS_TEST}::test_who_waits_for_something_else_is_not_passed_over_twice",
+        f"{TURNS_TEST}::test_only_who_waits_for_the_same_work_is_company",
     ),
     bug(
         "turns: one's error is all of its company's",

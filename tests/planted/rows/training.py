@@ -28,6 +28,13 @@ BUGS: tuple[Planted, ...] = (
         f"{FORK_SERVER}::test_runs_give_way_as_they_were_told",
     ),
     bug(
+        "training runs give way to each other alone",
+        "trainer.run.fork_server:_give_way",
+        "Path('/proc/self/autogroup').write_text(str(niceness))",
+        "pass",
+        f"{FORK_SERVER}::test_runs_give_way_as_they_were_told",
+    ),
+    bug(
         "a job fails though its arm answers",
         "trainer:Job._settle",
         "if self.arm.state == 'serving' and self.fine_tuned_model is not None:",

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from fastapi import Request
 from fastapi.params import Depends as Dependency
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from chassis.believed import Believed
 from chassis.clock import wall
-from chassis.errors import Forbidden, Unauthenticated
+from chassis.errors import Forbidden, Transient, Unauthenticated
 from chassis.limits import Allowance
 from chassis.roles import ROLES, covers
 
 if TYPE_CHECKING:
     from chassis.tokens import Tokens
+
+log = structlog.get_logger()
 
 TOKEN_REFUSED = "service_token_refused"  # noqa: S105 - an error code
 
@@ -162,8 +164,16 @@ class Authenticator:
 
 
 def _principal(answer: Mapping[str, JsonValue]) -> Principal:
-    """What accounts says of a key, whose scopes it must name; fields that a newer accounts adds are left out."""
-    return PRINCIPALS.validate_python({**answer, "scopes": answer["scopes"]})
+    """What accounts says of a key, whose scopes it must name; fields that a newer accounts adds are left out.
+
+    Raises:
+        Transient: it says something else, as another release of it may; what was believed before holds.
+    """
+    try:
+        return PRINCIPALS.validate_python({**answer, "scopes": answer["scopes"]})
+    except (KeyError, ValidationError) as error:
+        log.error("key_answer_unknown", answered=sorted(answer))
+        raise Transient("accounts answered about an API key in a way that is not known here.") from error
 
 
 async def caller_of(scope: Scope) -> Principal:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SkipValidation, model_validator
 from pydantic_core import PydanticCustomError
 
 from chassis.errors import Invalid
@@ -37,6 +37,9 @@ def _without_nul(pairs: dict[str, V]) -> dict[str, V]:
 Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
 Pairs = Annotated[dict[Key, V], Field(max_length=MOST_PAIRS), AfterValidator(_without_nul)]
 """What a client notes about a thing, as MongoDB can keep it: no NUL, which ends a key there."""
+
+AnyJson = SkipValidation[JsonValue]
+"""Whatever was JSON; who reads it says what is wrong with it. To validate each part would hold the event loop."""
 
 Metadata = Pairs[Annotated[str, Field(max_length=LONGEST_VALUE)]]
 

@@ -52,8 +52,8 @@ MOST_BODY_BYTES = 8 * 1024 * 1024
 """Of a request that is read whole; a long conversation with its context is far below."""
 
 IDLE_SECONDS = 150
-"""How long a connection without a request stays open: longer than any client keeps one, Caddy 120 s. A connection that
-the server closes may be one on which a client has just sent a request, which is then lost without an answer."""
+"""How long a connection without a request stays open: longer than those who send requests keep one, Caddy 120 s. On a
+connection that the server closes a client may just have sent a request, which is then lost without an answer."""
 
 Check = Callable[[], Awaitable[Any]]
 

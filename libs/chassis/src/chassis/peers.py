@@ -19,6 +19,7 @@ from chassis.tokens import Tokens
 log = structlog.get_logger()
 
 LONGEST_CALL_SECONDS = 30.0
+MOST_ERRORS = 5
 """Of a whole call between services; the client's own deadline is that of each read, which a trickle never meets."""
 
 BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -153,7 +154,8 @@ class Peer:
         try:
             return TypeAdapter(shape).validate_python(answer)
         except ValidationError as error:
-            log.error("peer_answer_unknown", peer=self.name, path=path, error=str(error))
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)  # it may hold texts
+            log.error("peer_answer_unknown", peer=self.name, path=path, errors=wrong[:MOST_ERRORS])
             raise Transient(f"{self.name} answered {path} in a way that is not known here.") from error
 
     async def ask(self, path: str, *ids: str, **call: Unpack[Call]) -> Any:
@@ -186,6 +188,7 @@ class Peer:
 
 def _given(sent: Sent) -> Sent:
     """What goes to the HTTP client, whose usual deadline holds where none is named."""
-    if sent.get("timeout") is None:
-        sent.pop("timeout", None)
-    return sent
+    given = sent.copy()
+    if not given.get("timeout"):
+        given.pop("timeout", None)
+    return given

@@ -109,7 +109,7 @@ def build_report(
         heldout: all held-out rows.
         train: all training rows.
         answers: every answer, with the scores that had to be waited for.
-        min_rows: fewer rows decide nothing.
+        min_rows: fewer rows decide nothing about an adapter.
         earlier: how many candidates were judged on these held-out rows before.
     """
     given = {(answer.system, answer.row): answer for answer in answers}

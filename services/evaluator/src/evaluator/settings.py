@@ -16,7 +16,9 @@ class Settings(ServiceSettings):
         8, ge=1, description="Questions at a time in tests of arms, which have these places to themselves."
     )
     evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
-    evaluator_min_rows: int = Field(10, ge=1, description="Fewer rows than this never decide without a person.")
+    evaluator_min_rows: int = Field(
+        10, ge=1, description="Fewer rows than this never decide about an adapter without a person."
+    )
     evaluator_windows: int = Field(
         200, ge=1, description="Most windows of held-out text scored for one evaluation; documents share them alike."
     )

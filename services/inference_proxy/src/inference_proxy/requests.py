@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue
 
-from chassis.bodies import Body, Metadata
+from chassis.bodies import AnyJson, Body, Metadata
 from chassis.errors import Invalid
 from inference_proxy.engines import Sampling
 from inference_proxy.messages import Message, Name, Text, plain
@@ -160,9 +160,9 @@ class ChatAsked(Common):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: dict[str, JsonValue] | None = Field(None, max_length=10)
+    response_format: dict[str, AnyJson] | None = Field(None, max_length=10)
     tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: JsonValue = None
+    tool_choice: AnyJson = None
     store: bool | None = None
     metadata: Metadata | None = None
     vector_store_ids: list[Name] | None = Field(None, max_length=MOST_STORES)

@@ -37,7 +37,7 @@ class Waiting:
 class FairExecutor:
     """Runs work in one thread: the two lanes take turns, and in each lane those who wait there.
 
-    So whoever is next among people waits for one piece of the background at most, however many wait there. Pieces that
+    So whoever is next among people waits for one turn of the background at most, however many wait there. Pieces that
     may be done together are, once it is the turn of one: nobody waits for company that is not there yet.
     """
 
@@ -84,23 +84,28 @@ class FairExecutor:
 
     def _finish(self, waited: list[Waiting], done: asyncio.Future[list[Any]]) -> None:
         self._busy = False
-        for one, outcome in zip(waited, done.result(), strict=True):
-            if one.turn.done():
-                continue
-            if isinstance(outcome, BaseException):
-                one.turn.set_exception(outcome)
-            else:
-                one.turn.set_result(outcome)
-        self._start()
+        try:
+            for one, outcome in zip(waited, done.result(), strict=True):
+                if one.turn.done():
+                    continue
+                if isinstance(outcome, BaseException):
+                    one.turn.set_exception(outcome)
+                else:
+                    one.turn.set_result(outcome)
+        finally:
+            self._start()
 
 
 def _outcomes(work: Callable[[list[Any]], Sequence[Any]], given: list[Any]) -> list[Any]:
     """What comes of each, or its error: where all fail together, each is done alone."""
     try:
-        return [*work(given)]
+        made = [*work(given)]
+        if len(made) != len(given):
+            raise RuntimeError(f"{len(made)} outcomes were made of {len(given)} things.")
+        return made
     except BaseException as error:  # told to who waits for it
         if len(given) == 1:
-            return [error]
+            return [RuntimeError(repr(error)) if isinstance(error, StopIteration) else error]
         return [outcome for one in given for outcome in _outcomes(work, [one])]
 
 
@@ -114,6 +119,8 @@ def _next(waiting: dict[str, deque[Waiting]]) -> list[Waiting]:
     while found and room > 0:
         found = False
         for who in [*waiting]:
+            if room <= 0:
+                break
             one = _first(waiting, who)
             if one is not None and (not taken or (one.work == taken[0].work and one.size <= room)):
                 taken.append(one)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, PlainValidator, field_validator, model_validator
 
-from chassis.bodies import LONGEST_VALUE, Body, Metadata, Pairs
+from chassis.bodies import LONGEST_VALUE, AnyJson, Body, Metadata, Pairs
 from chassis.errors import Invalid
 from rag_indexer.domain import Chunking, Value
 from schemas.http.rag_indexer import ArmAsked, Questions
@@ -117,7 +117,7 @@ class SearchAsked(Body):
 
     query: list[Annotated[str, Field(max_length=LONGEST_QUERY)]] = Field(min_length=1, max_length=MOST_QUERIES)
     max_num_results: int = Field(10, ge=1, le=50)
-    filters: dict[str, JsonValue] | None = Field(None, max_length=8)
+    filters: dict[str, AnyJson] | None = Field(None, max_length=8)
     ranking_options: RankingOptions | None = None
 
     @field_validator("query", mode="before")

@@ -107,8 +107,8 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving
     async def list_base_models(limit: Limit = 20, after: After = None, order: Order = "asc") -> Page:
         bases = catalogue.all() if order == "asc" else catalogue.all()[::-1]
         rest = behind(bases, after, f"There is no base model {quoted(after or '')}.")
-        default, held = catalogue.default_id(), await serving.held(rest)
-        return page([BaseView.of(base, default, held.get(base.id)) for base in rest], limit=limit)
+        default, held = catalogue.default_id(), await serving.held(rest[: limit + 1])
+        return page([BaseView.of(base, default, held.get(base.id)) for base in rest[: limit + 1]], limit=limit)
 
     @router.get("/models")
     async def list_versions(

@@ -21,9 +21,10 @@ STOP_SECONDS = 60
 
 POLL_SECONDS = 1.0
 
-AS_NEEDED = ("--enable-prefill-logprobs", "--max-top-n-tokens=20", "--max-stop-sequences=16")
+AS_NEEDED = {"ENABLE_PREFILL_LOGPROBS": "true", "MAX_TOP_N_TOKENS": "20", "MAX_STOP_SEQUENCES": "16"}
 """What TGI has off, or small, unless it is told: proofs read what a prompt is worth, and people may ask for twenty
-likeliest tokens and four stop texts, beside which stand the base model's own.
+likeliest tokens and four stop texts, beside which stand the base model's own. The command, or the container's
+environment, may say otherwise (https://huggingface.co/docs/text-generation-inference/reference/launcher).
 """
 
 
@@ -40,7 +41,7 @@ class Launcher:
     def __init__(self, command: str, base_folder: Path, port: int, http: httpx2.AsyncClient) -> None:
         self.url = f"http://127.0.0.1:{port}"
         of_base = ["--model-id", str(base_folder), "--port", str(port)]
-        self._command = [*shlex.split(command), *of_base, *AS_NEEDED]
+        self._command = [*shlex.split(command), *of_base]
         self._http = http
         self._process: asyncio.subprocess.Process | None = None
 
@@ -53,7 +54,7 @@ class Launcher:
         named = ",".join(f"{adapter_id}={folder}" for adapter_id, folder in sorted(adapters.items()))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SARTOR_")}
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, env={**environment, "LORA_ADAPTERS": named}
+            *self._command, env={**AS_NEEDED, **environment, "LORA_ADAPTERS": named}
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):

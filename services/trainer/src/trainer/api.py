@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from chassis.auth import Principal, require
-from chassis.bodies import Body, Metadata, metadata_filter
+from chassis.bodies import AnyJson, Body, Metadata, metadata_filter
 from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
@@ -32,10 +32,10 @@ class HyperparametersAsked(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    n_epochs: JsonValue = None
-    batch_size: JsonValue = None
-    learning_rate_multiplier: JsonValue = None
-    early_stop_patience: JsonValue = None
+    n_epochs: AnyJson = None
+    batch_size: AnyJson = None
+    learning_rate_multiplier: AnyJson = None
+    early_stop_patience: AnyJson = None
 
 
 class MethodSettings(Body):

@@ -13,7 +13,7 @@ from pathlib import Path
 from chassis.crash import crash_point
 from chassis.errors import NotFound
 from schemas import ObjectRef
-from schemas.artifacts import MANIFEST, adapter_id_of, rows_file, write_row
+from schemas.artifacts import MANIFEST, adapter_id_of, rows_file
 from stores.objects import DigestMismatch, Objects
 from trainer.domain import Adapter, Checkpoint, Job, Text
 from trainer.run.config import FailedForGood
@@ -78,7 +78,8 @@ class JobObjects:
             await self._objects.download(text.object, path)
             return path
         document = (await self._objects.get_bytes(text.object)).decode()
-        path.write_text(write_row({"text": document}) + "\n", encoding="utf-8")
+        # Not `write_row`: a checkpoint is gone on from only where these bytes are those that every release wrote.
+        path.write_text(json.dumps({"text": document}) + "\n", encoding="utf-8")
         return path
 
     async def fetch_checkpoint(self, job: Job, folder: Path) -> Path | None:

@@ -24,7 +24,10 @@ class Settings(ServiceSettings):
     )
     trainer_threads: int = Field(0, description="Threads of a training run; all cores if 0.")
     trainer_niceness: int = Field(
-        10, ge=0, le=19, description="How far training gives way to whatever else wants the machine's cores; 0: not."
+        10,
+        ge=0,
+        le=19,
+        description="How far training gives way to what else its container runs, or its machine; 0: not.",
     )
     trainer_save_every_steps: int = Field(20, description="Steps between checkpoints.")
     trainer_max_length: int = Field(

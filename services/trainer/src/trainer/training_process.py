@@ -37,7 +37,8 @@ from work import Held
 log = structlog.get_logger()
 
 WATCH_SECONDS = 1.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 15.0
+"""Until a run that was told to stop has saved itself: it gives way to others, so a step may take long."""
 GO_ON_LATER = ("paused", "queued")
 """States of a job that was halted under a worker's hands and may be trained on: its run saves itself before it ends."""
 

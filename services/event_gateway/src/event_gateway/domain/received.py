@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
 from chassis.auth import Principal
-from chassis.bodies import Body
+from chassis.bodies import AnyJson, Body
 from chassis.errors import Conflict, Forbidden, Invalid, TooLarge
 from chassis.ids import derived_id
 from chassis.text import quoted, shown
@@ -45,7 +45,7 @@ class Sent(Body):
     datacontenttype: Annotated[str, Field(max_length=256, pattern=r"^application/json(;.*)?$")] = "application/json"
     dataschema: Attribute | None = None
     tenantid: Attribute | None = None
-    data: dict[Annotated[str, Field(max_length=64)], JsonValue] = Field(max_length=MOST_FIELDS)
+    data: dict[Annotated[str, Field(max_length=64)], AnyJson] = Field(max_length=MOST_FIELDS)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,10 @@ VISIBLE: dict[str, Seen] = {
     "model.promoted.v1": Seen(
         "models:read", ("model_id", "name", "arm", "job_id", "base_model", "adapter_id", "decided_by")
     ),
-    "model.rejected.v1": Seen("models:read", ("model_id", "arm", "job_id", "adapter_id", "evaluation_id", "code")),
-    "model.retired.v1": Seen("models:read", ("model_id", "arm", "adapter_id")),
+    "model.rejected.v1": Seen(
+        "models:read", ("model_id", "arm", "job_id", "adapter_id", "evaluation_id", "code", "withdrawn")
+    ),
+    "model.retired.v1": Seen("models:read", ("model_id", "arm", "job_id", "adapter_id")),
     "model.deleted.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "adapter_id")),
     "evaluation.completed.v1": Seen(
         "evals:read",

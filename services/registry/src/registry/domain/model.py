@@ -153,8 +153,8 @@ class Model(Aggregate):
 
         `auto` follows the verdict and asks a person where it is `needs_human`; `approval` asks a person whatever the
         verdict; `advisory` promotes an adapter whatever the verdict, and an arm that passed: its adapter comes. Where
-        an arm that serves the name does as well, it goes on serving, and where the base model is better than that arm,
-        it is withdrawn, unless a person decides. An evaluation of a decided model changes nothing.
+        an arm that serves the name does as well, it goes on serving, unless a person decides. An evaluation of a
+        decided model changes nothing.
 
         Args:
             completed: the evaluation; its `beaten_by` and `below_base` are believed, so who calls looks whether such

@@ -82,6 +82,8 @@ class Gate:
             completed = completed.model_copy(update={"beaten_by": None})
         if completed.below_base and (policy.gate == "approval" or not await self._serves(found, completed.below_base)):
             completed = completed.model_copy(update={"below_base": None})
+        if completed.below_base:  # it goes, so no adapter gives way to it
+            completed = completed.model_copy(update={"beaten_by": None})
         model = await self._change(found, lambda model: model.judge(completed, policy.gate, now()))
         crash_point("registry.judged")
         refused = found.state == "candidate" and model.state == "rejected"

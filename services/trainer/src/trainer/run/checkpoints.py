@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from chassis.crash import crash_point
 from chassis.exhaustion import exhaustion_named
@@ -19,7 +19,12 @@ Files = dict[str, FileFacts]
 
 
 class RunIdentity(BaseModel):
-    """What must be equal for a checkpoint to be gone on from; an earlier release named no method."""
+    """What must be equal for a checkpoint to be gone on from; an earlier release named no method.
+
+    A field that is not known here is a setting of a later release, which this one cannot go on under.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     method: str = "supervised"
     hyperparameters: dict[str, JsonValue]
@@ -89,7 +94,9 @@ def verify(folder: Path) -> bytes:
             for name, file in _Listed.model_validate_json(manifest).files.items():
                 if sha256(folder / name) != file.sha256:
                     raise CorruptArtifact(f"{folder.name}/{name} is not the file its manifest describes.")
-    except (OSError, ValueError) as error:
+    except ValidationError as error:
+        raise CorruptArtifact(f"{folder.name} has no manifest that lists its files.") from error
+    except OSError as error:
         raise CorruptArtifact(f"{folder.name} is incomplete: {error}.") from error
     return manifest
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -234,8 +235,7 @@ class LoraRecipe:
 
     def _resume(self, folder: Path) -> None:
         try:
-            manifest = CheckpointManifest.model_validate_json(checkpoints.verify(folder))
-            if manifest.run != self._identity():
+            if not _is_of(checkpoints.verify(folder), self._identity()):
                 raise checkpoints.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
             load_adapter_tensors(self.layers, load((folder / "adapter.safetensors").read_bytes()))
             _load_optimizer(self.optimizer, load((folder / "optimizer.safetensors").read_bytes()))
@@ -382,6 +382,13 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | No
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": tensor for i, tensors in state.items() for name, tensor in tensors.items()}
+
+
+def _is_of(manifest: bytes, identity: RunIdentity) -> bool:
+    """Whether a checkpoint's manifest is one of that run."""
+    with contextlib.suppress(ValidationError):
+        return CheckpointManifest.model_validate_json(manifest).run == identity
+    return False
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
