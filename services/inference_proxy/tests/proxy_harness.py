@@ -27,6 +27,7 @@ from inference_proxy.app import build
 from inference_proxy.settings import Settings
 from schemas import ChatCompleted
 from schemas.http.model_server import IDENTITY, identity
+from schemas.http.rag_indexer import SearchResults
 from schemas.http.registry import PROVIDER_MODEL
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
@@ -151,15 +152,17 @@ class StubPeers:
             return self.versions[model]
 
         @app.post("/v1/vector_stores/{store}/search")
-        async def search(store: str, request: Request) -> dict[str, Any]:
+        async def search(store: str, request: Request) -> SearchResults:
             caller = self.caller(request, "rag_indexer")
             if not caller.may("retrieval:read"):
                 raise Forbidden("This key may not do 'retrieval:read'.")
             tenant = caller.tenant_id
             if (tenant, store) not in self.found:
                 raise NotFound(f"No vector store found with id '{store}'.", param="vector_store_id")
-            self.searches.append((await request.json())["query"])
-            return {"object": "vector_store.search_results.page", "data": self.found[tenant, store]}
+            query = (await request.json())["query"]
+            self.searches.append(query)
+            found = [{"attributes": {}, **one} for one in self.found[tenant, store]]
+            return SearchResults.model_validate({"search_query": [query], "data": found})
 
         @app.post("/internal/arms/answers")
         async def arms(request: Request) -> Response:

@@ -286,6 +286,7 @@ async def test_no_adapter_gives_way_to_an_arm_that_is_withdrawn(registry: Lonely
     for event in (registry.ready(), registry.resident(1)):
         await registry.publish(event)
     await registry.publish(registry.evaluated(name, "pass", beaten_by="head", below_base="head"))
+    await registry.asks("r1")
     assert (await registry.card(name))["state"] == "production"
     assert (await registry.card(f"{name}@head"))["state"] == "retired"
 

@@ -200,7 +200,7 @@ async def test_runs_die_with_the_worker(configure: Any) -> None:
 def test_one_whose_worker_died_before_it_could_be_tied_to_it_does_nothing() -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    command = [sys.executable, "-m", "trainer.run.fork_server", str(dead.pid)]
+    command = [sys.executable, "-m", "trainer.run.fork_server", str(dead.pid), "0"]
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, its:
         assert subprocess.run(command, stdin=its, timeout=30, check=False).returncode == 1

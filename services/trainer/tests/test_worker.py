@@ -312,7 +312,7 @@ def hung(own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = tmp_path / "python"
     stub.write_text(
         f'#!/bin/sh\n[ "$2" = trainer.run.fork_server ] || exec {sys.executable} "$@"\n'
-        f'exec {sys.executable} {tmp_path / "hung.py"} "$3"\n'
+        f'exec {sys.executable} {tmp_path / "hung.py"} "$3" "$4"\n'
     )
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))

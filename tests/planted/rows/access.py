@@ -70,15 +70,15 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "replicas: a question to a replica that dies is asked of no other",
         "chassis:Peer.ask",
-        "self.request('POST', path, *ids, again=1, **kwargs)",
-        "self.request('POST', path, *ids, **kwargs)",
+        "self.request('POST', path, *ids, again=1, **call)",
+        "self.request('POST', path, *ids, **call)",
         "libs/chassis/tests/test_peers.py::test_what_changes_nothing_is_asked_of_another_replica",
     ),
     bug(
         "replicas: a change is sent again to another replica",
         "chassis:Peer.post",
-        "self.request('POST', path, *ids, **kwargs)",
-        "self.request('POST', path, *ids, again=1, **kwargs)",
+        "self.request('POST', path, *ids, **call)",
+        "self.request('POST', path, *ids, again=1, **call)",
         "libs/chassis/tests/test_peers.py::test_nothing_is_asked_more_often_than_that",
     ),
     bug(
@@ -112,7 +112,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a limit holds in one service only",
         "chassis:caller_of",
-        "app_state.limiters[0].admit(principal.allowances)",
+        "app_state.limiters[0].admit(caller.allowances)",
         "pass",
         "tests/contract/test_rights.py::test_every_route_counts_against_the_keys_limit",
     ),

@@ -1,8 +1,8 @@
-"""What `rag_indexer` answers other services: vectors of texts, and what arms say that answer by vectors."""
+"""What `rag_indexer` answers other services: vectors of texts, what arms say, and what a search finds."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -84,3 +84,36 @@ class ArmAnswers(BaseModel):
     kind: ArmKind = Field(description="How it answers.")
     embedder: EmbedderFacts = Field(description="What the questions were embedded by.")
     answers: list[ArmAnswer] = Field(description="The answers.")
+
+
+class Text(BaseModel):
+    """A piece of a document."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["text"] = "text"
+    text: str = Field(description="Its text.")
+
+
+class SearchResult(BaseModel):
+    """A chunk that was found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file_id: str = Field(description="The file that it is of.")
+    filename: str = Field(description="That file's name.")
+    score: float = Field(description="How well it fits, from 0 to 1.")
+    attributes: dict[str, str | bool | int | float] = Field(description="What whoever added the file noted about it.")
+    content: list[Text] = Field(description="What it says.")
+
+
+class SearchResults(BaseModel):
+    """`POST /v1/vector_stores/{}/search`: what was found, as its only page."""
+
+    model_config = ConfigDict(frozen=True)
+
+    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
+    search_query: list[str] = Field(description="What was searched for.")
+    data: list[SearchResult] = Field(description="Chunks, the best first.")
+    has_more: Literal[False] = False
+    next_page: None = None

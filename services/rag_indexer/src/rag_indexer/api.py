@@ -38,17 +38,15 @@ from rag_indexer.responses import (
     FileContent,
     FileObject,
     FileRemoved,
-    SearchResult,
-    SearchResults,
     Status,
     StoreDeleted,
     StoreObject,
-    Text,
     TokensUsed,
+    result_of,
 )
 from rag_indexer.store import PageAsked, Stores, seen_by
 from rag_indexer.use_cases import Collections, NewStore, Search
-from schemas.http.rag_indexer import ArmAnswers, QuestionVectors
+from schemas.http.rag_indexer import ArmAnswers, QuestionVectors, SearchResults, Text
 
 Reads = Annotated[Principal, require("retrieval:read")]
 Writes = Annotated[Principal, require("retrieval:write")]
@@ -128,7 +126,7 @@ def search_routes(search: Search, in_flight: InFlight) -> APIRouter:
                 threshold=ranking.score_threshold,
             )
             found = await unless_gone(request, finding)
-        return SearchResults(search_query=asked.query, data=[SearchResult.of(*one) for one in found])
+        return SearchResults(search_query=asked.query, data=[result_of(*one) for one in found])
 
     return router
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from chassis.ids import now
 from rag_indexer.domain import Attributes, Chunking, FileState, Store, StoreFile
 from rag_indexer.store import ListedFile, StoredChunk, Usage
+from schemas.http.rag_indexer import SearchResult, Text
 
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 
@@ -153,13 +154,6 @@ class FileRemoved(BaseModel):
     deleted: Literal[True] = True
 
 
-class Text(BaseModel):
-    """A piece of a document."""
-
-    type: Literal["text"] = "text"
-    text: str
-
-
 class FileContent(BaseModel):
     """The text of a file, as its only page."""
 
@@ -172,35 +166,15 @@ class FileContent(BaseModel):
     next_page: None = None
 
 
-class SearchResult(BaseModel):
-    """A chunk that was found."""
-
-    file_id: str
-    filename: str
-    score: float
-    attributes: Attributes
-    content: list[Text]
-
-    @classmethod
-    def of(cls, chunk: StoredChunk, score: float, attributes: Attributes) -> SearchResult:
-        """The chunk as shown."""
-        return cls(
-            file_id=chunk.file_id,
-            filename=chunk.filename,
-            score=score,
-            attributes=attributes,
-            content=[Text(text=chunk.text)],
-        )
-
-
-class SearchResults(BaseModel):
-    """What a search found, as its only page."""
-
-    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
-    search_query: list[str]
-    data: list[SearchResult]
-    has_more: Literal[False] = False
-    next_page: None = None
+def result_of(chunk: StoredChunk, score: float, attributes: Attributes) -> SearchResult:
+    """A chunk that was found, as shown."""
+    return SearchResult(
+        file_id=chunk.file_id,
+        filename=chunk.filename,
+        score=score,
+        attributes=attributes,
+        content=[Text(text=chunk.text)],
+    )
 
 
 class EmbeddingObject(BaseModel):
