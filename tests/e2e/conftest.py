@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ALWAYS = {"test_isolation.py", "test_main_way.py", "test_openai_sdk.py"}
-"""The way from an upload to an own model, the SDK, and that tenants see nothing of each other."""
+ALWAYS = {"test_main_way.py", "test_openai_sdk.py"}
+"""The way from an upload to an own model, and the SDK."""
 
 
 @pytest.hookimpl(tryfirst=True)
