@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from bench.data_sets import Row
@@ -25,7 +24,7 @@ from ingest.settings import Settings as IngestSettings
 from rag_indexer.embedding import Embedder
 from registry.domain import Model
 from schemas import DatasetRef, EvaluationCompleted, FinetuneArmFitted, ObjectRef
-from schemas.artifacts import ARM_ANSWERS, ARM_FINGERPRINT, ARM_NUMBERS, MANIFEST, EmbedderFacts
+from schemas.artifacts import ARM_ANSWERS, ARM_FINGERPRINT, ARM_NUMBERS, MANIFEST, ChatRow, EmbedderFacts, write_row
 from trainer.arms import rows as training_rows
 from trainer.arms.orders import Made, NoArm, Order
 from trainer.arms.process import make
@@ -131,8 +130,8 @@ def _splits(uploaded: Sequence[Row]) -> Splits:
     )
 
 
-def _jsonl(rows: Sequence[dict[str, Any]]) -> bytes:
-    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+def _jsonl(rows: Sequence[ChatRow]) -> bytes:
+    return "".join(f"{write_row(row)}\n" for row in rows).encode()
 
 
 def _rows_asked() -> int:
