@@ -33,6 +33,7 @@ class AdapterManifest(BaseModel):
     dataset: dict[str, str] | None = Field(None, description="The dataset version or file, and its digest.")
     code_version: str = Field("", description="Version of the code that trained it.")
     method: str = Field("supervised", description="How it was trained: `method.type` of its job.")
+    arithmetic: str = Field("", description="Type it was trained in, where that is not the one of the base's weights.")
     config: dict[str, Any] = Field(default_factory=dict, description="Hyperparameters, as resolved.")
     seed: int = Field(0, description="Seed of the run.")
     metrics: dict[str, float | None] = Field(default_factory=dict, description="Final training metrics.")

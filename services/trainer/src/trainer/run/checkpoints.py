@@ -22,6 +22,9 @@ class RunIdentity(BaseModel):
     """What must be equal for a checkpoint to be gone on from; an earlier release named no method.
 
     A field that is not known here is a setting of a later release, which this one cannot go on under.
+
+    Attributes:
+        arithmetic: as of `FrozenBase`; a run goes on in what it began with, on whatever machine.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -31,6 +34,7 @@ class RunIdentity(BaseModel):
     seed: int
     base_digest: str
     train_sha256: str
+    arithmetic: str = ""
 
 
 class CheckpointManifest(BaseModel):

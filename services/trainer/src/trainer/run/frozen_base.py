@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from chassis.exhaustion import exhaustion_named
 from schemas.artifacts import BASE_FILE, BaseModelSpec
+from trainer.run.arithmetic import fastest
 from trainer.run.checkpoints import sha256
 from trainer.run.config import FailedForGood, RunConfig
 
@@ -27,6 +28,7 @@ class FrozenBase:
         tokenizer: with the chat template.
         stop_ids: tokens that end an answer by themselves.
         context_length: longest sequence, in tokens.
+        arithmetic: the type it computes in, as torch names it; empty where it is that of its weights.
     """
 
     model: PreTrainedModel
@@ -35,10 +37,15 @@ class FrozenBase:
     tokenizer: PreTrainedTokenizerBase
     stop_ids: set[int]
     context_length: int
+    arithmetic: str = ""
 
 
-def load_base(config: RunConfig) -> FrozenBase:
+def load_base(config: RunConfig, arithmetic: str | None = None) -> FrozenBase:
     """Load the configured base after comparing every file with `base.json`.
+
+    Args:
+        config: names it.
+        arithmetic: what it computes in, see `FrozenBase`; None: what is fast here.
 
     Raises:
         FailedForGood: the folder holds another base, or one this recipe cannot train.
@@ -46,8 +53,10 @@ def load_base(config: RunConfig) -> FrozenBase:
     logging.disable_progress_bar()
     base = _verified(Path(config.base_dir), config)
     tokenizer = AutoTokenizer.from_pretrained(config.base_dir, local_files_only=True)
+    own: torch.dtype = getattr(torch, base.dtype)
+    kind = fastest(own, base.parameters) if arithmetic is None else getattr(torch, arithmetic or base.dtype)
     model = AutoModelForCausalLM.from_pretrained(
-        config.base_dir, local_files_only=True, dtype=getattr(torch, base.dtype), attn_implementation="sdpa"
+        config.base_dir, local_files_only=True, dtype=kind, attn_implementation="sdpa"
     ).eval()
     head = model.get_output_embeddings().weight
     if not _head_is_plain(model, head):
@@ -62,6 +71,7 @@ def load_base(config: RunConfig) -> FrozenBase:
         tokenizer=tokenizer,
         stop_ids={ids[0] for ids in stops if len(ids) == 1},
         context_length=base.context_length,
+        arithmetic="" if kind == own else str(kind).removeprefix("torch."),
     )
 
 

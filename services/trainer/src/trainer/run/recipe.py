@@ -23,6 +23,7 @@ from schemas.artifacts import (
     FINGERPRINT,
     HELDOUT,
     LEAST_CHANGE,
+    MANIFEST,
     AdapterManifest,
     Fingerprint,
 )
@@ -90,7 +91,7 @@ class LoraRecipe:
         """
         config = self.config
         torch.set_num_threads(config.threads)
-        self.base = load_base(config)
+        self.base = load_base(config, _arithmetic_of(Path(config.resume_from)) if config.resume_from else None)
         try:
             self.data: Data = self.method.read(config, self.base)
         except BadTrainingData as error:
@@ -252,6 +253,7 @@ class LoraRecipe:
             seed=self.config.seed,
             base_digest=self.config.base_digest,
             train_sha256=checkpoints.sha256(Path(self.config.train_path)),
+            arithmetic=self.base.arithmetic,
         )
 
     def _publish_adapter(self) -> None:
@@ -286,6 +288,7 @@ class LoraRecipe:
                 dataset=config.dataset,
                 code_version=config.code_version,
                 method=config.method,
+                arithmetic=self.base.arithmetic,
                 config=config.hyperparameters(),
                 seed=config.seed,
                 metrics=metrics,
@@ -382,6 +385,13 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | No
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": tensor for i, tensors in state.items() for name, tensor in tensors.items()}
+
+
+def _arithmetic_of(checkpoint: Path) -> str:
+    """What the run computed in that left a checkpoint; a damaged one is refused where it is gone on from."""
+    with contextlib.suppress(OSError, ValidationError):
+        return CheckpointManifest.model_validate_json((checkpoint / MANIFEST).read_bytes()).run.arithmetic
+    return ""
 
 
 def _is_of(manifest: bytes, identity: RunIdentity) -> bool:
