@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -103,6 +104,13 @@ def verify(folder: Path) -> bytes:
     except OSError as error:
         raise CorruptArtifact(f"{folder.name} is incomplete: {error}.") from error
     return manifest
+
+
+def identity_of(folder: Path) -> RunIdentity | None:
+    """The run that left a checkpoint; None where its manifest names none that is known here."""
+    with contextlib.suppress(OSError, ValidationError):
+        return CheckpointManifest.model_validate_json((folder / MANIFEST).read_bytes()).run
+    return None
 
 
 def sha256(path: Path) -> str:

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -23,7 +22,6 @@ from schemas.artifacts import (
     FINGERPRINT,
     HELDOUT,
     LEAST_CHANGE,
-    MANIFEST,
     AdapterManifest,
     Fingerprint,
 )
@@ -91,7 +89,8 @@ class LoraRecipe:
         """
         config = self.config
         torch.set_num_threads(config.threads)
-        self.base = load_base(config, _arithmetic_of(Path(config.resume_from)) if config.resume_from else None)
+        begun = checkpoints.identity_of(Path(config.resume_from)) if config.resume_from else None
+        self.base = load_base(config, begun.arithmetic if begun else None)
         try:
             self.data: Data = self.method.read(config, self.base)
         except BadTrainingData as error:
@@ -236,7 +235,8 @@ class LoraRecipe:
 
     def _resume(self, folder: Path) -> None:
         try:
-            if not _is_of(checkpoints.verify(folder), self._identity()):
+            checkpoints.verify(folder)
+            if checkpoints.identity_of(folder) != self._identity():
                 raise checkpoints.CorruptArtifact(f"{folder.name} belongs to a run with other settings.")
             load_adapter_tensors(self.layers, load((folder / "adapter.safetensors").read_bytes()))
             _load_optimizer(self.optimizer, load((folder / "optimizer.safetensors").read_bytes()))
@@ -385,20 +385,6 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | No
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": tensor for i, tensors in state.items() for name, tensor in tensors.items()}
-
-
-def _arithmetic_of(checkpoint: Path) -> str:
-    """What the run computed in that left a checkpoint; a damaged one is refused where it is gone on from."""
-    with contextlib.suppress(OSError, ValidationError):
-        return CheckpointManifest.model_validate_json((checkpoint / MANIFEST).read_bytes()).run.arithmetic
-    return ""
-
-
-def _is_of(manifest: bytes, identity: RunIdentity) -> bool:
-    """Whether a checkpoint's manifest is one of that run."""
-    with contextlib.suppress(ValidationError):
-        return CheckpointManifest.model_validate_json(manifest).run == identity
-    return False
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
