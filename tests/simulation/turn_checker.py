@@ -45,7 +45,7 @@ def _reaches(history: History, place: int, job_id: str) -> bool:
     Its lease is renewed since, where the answer or its write takes long.
     """
     one = history.writes[place]
-    if one.id != job_id or one.before is None or one.after is None:
+    if one.collection != "jobs" or one.id != job_id or one.before is None or one.after is None:  # its fit has its id
         return False
     old, new = one.before, one.after
     return old.get("checkpoint") != new.get("checkpoint") or bool(old["lease"]["fence"] != new["lease"]["fence"])
