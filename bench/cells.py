@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from bench.kept import EVERY_KIND, Finished, Key
-from bench.shares import LEVEL, interval, share_of
+from bench.shares import interval, share_of
 from pydantic import BaseModel, ConfigDict
+
+from evaluator.comparison import ALPHA, sign_flip_p_value
 
 A_POINT = 0.01
 COLUMNS = ("commonest", "base", "head", "nearest", "adapter")
@@ -65,10 +66,8 @@ class Cell(Finished):
 
 def is_better(one: Judged, other: Judged) -> bool:
     """Whether one is better beyond doubt on the same rows, by McNemar's exact test."""
-    gains = sum(a > b for a, b in zip(one.marks, other.marks, strict=True))
-    losses = sum(a < b for a, b in zip(one.marks, other.marks, strict=True))
-    count = gains + losses
-    return sum(math.comb(count, more) for more in range(gains, count + 1)) <= LEVEL * math.pow(2, count)
+    differences = [int(a) - int(b) for a, b in zip(one.marks, other.marks, strict=True)]
+    return sign_flip_p_value(differences, seed=0) <= ALPHA
 
 
 def chosen(cells: Iterable[Cell]) -> list[Cell]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 LEVEL = 0.025
-"""Of each side of an interval, and of a one-sided test."""
+"""Of each side of an interval."""
 
 
 def interval(right: int, asked: int) -> tuple[float, float]:

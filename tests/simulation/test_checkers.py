@@ -85,5 +85,9 @@ def test_who_waited_when_that_was_asked_may_be_gone_before_the_place_is_given() 
         Write(at, 100, "trainer", name, key, *change, "w") for at, (name, key, *change) in enumerate(steps)
     ]
     assert places_are_given_to_who_waited_longer(history) == []
+    fit = {"_id": "a", "tenant_id": "a", "state": "to_fit", "lease": {"fence": 1, "owner": "w", "until_ms": 9_000}}
+    claimed = {**fit, "lease": {**fit["lease"], "fence": 2}}
+    history.writes.insert(5, Write(5, 100, "trainer", "arm_fits", "a", fit, claimed, "w"))
+    assert places_are_given_to_who_waited_longer(history) == [], "the job's fit, which has its id, is no job"
     del history.writes[2]
     assert len(places_are_given_to_who_waited_longer(history)) == 1

@@ -109,7 +109,9 @@ async def test_sigterm_saves_a_checkpoint_and_a_refusal_has_its_own_exit_code(ke
             run.terminate()
     assert await run.wait() == EXIT_STOPPED
     assert events[-1]["type"] == "checkpoint"
-    manifest = CheckpointManifest.model_validate_json(checkpoints.verify(Path(events[-1]["path"])))
+    checkpoint = Path(events[-1]["path"])
+    checkpoints.verify(checkpoint)
+    manifest = CheckpointManifest.model_validate_json((checkpoint / "manifest.json").read_bytes())
     assert manifest.run.seed == config.seed
 
     folder, config = configure("refused", base_id="another")

@@ -87,23 +87,21 @@ def publish(target: Path, write: Callable[[Path], None], manifest: Callable[[Fil
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def verify(folder: Path) -> bytes:
-    """The manifest of `folder`, after comparing every file with it.
+def verify(folder: Path) -> None:
+    """Compare every file of `folder` with its manifest.
 
     Raises:
         CorruptArtifact: the manifest or a file is missing or altered.
     """
     try:
         with exhaustion_named():
-            manifest = (folder / MANIFEST).read_bytes()
-            for name, file in _Listed.model_validate_json(manifest).files.items():
+            for name, file in _Listed.model_validate_json((folder / MANIFEST).read_bytes()).files.items():
                 if sha256(folder / name) != file.sha256:
                     raise CorruptArtifact(f"{folder.name}/{name} is not the file its manifest describes.")
     except ValidationError as error:
         raise CorruptArtifact(f"{folder.name} has no manifest that lists its files.") from error
     except OSError as error:
         raise CorruptArtifact(f"{folder.name} is incomplete: {error}.") from error
-    return manifest
 
 
 def identity_of(folder: Path) -> RunIdentity | None:
