@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import torch
 from engine_harness import adapter_folder, at_rest
 from fastapi import FastAPI
 from safetensors.torch import save_file
@@ -42,6 +43,24 @@ async def test_greedy_answers_do_not_depend_on_company(engine: Engine) -> None:
     alone = [[token.id for token in await tokens(engine, prompt)] for prompt in prompts]
     together = await asyncio.gather(*(tokens(engine, prompt) for prompt in prompts))
     assert [[token.id for token in one] for one in together] == alone
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+async def test_an_adapter_is_proven_whatever_the_engine_computes_in(
+    engine: Engine, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: torch.dtype
+) -> None:
+    folder = adapter_folder(engine, tmp_path / "adapter")
+    monkeypatch.setattr("model_server.engine.fastest", lambda *_: kind)
+    other = Engine(tiny_models / "tiny-test", threads=1)
+    try:
+        proof = await other.load(folder)
+        transport = httpx2.ASGITransport(FastAPI(routes=routes(other).routes))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://engine") as client:
+            info = (await client.get("/info")).json()
+    finally:
+        other.close()
+    assert proof.adapter_id in other.proofs
+    assert info["model_dtype"] == str(kind)
 
 
 def words(engine: Engine, count: int, seed: int) -> str:

@@ -213,7 +213,7 @@ def routes(engine: Engine) -> APIRouter:
         return {
             "model_id": engine.base.id,
             "model_sha": engine.base.digest,
-            "model_dtype": f"torch.{engine.base.dtype}",
+            "model_dtype": str(engine.kind),
             "model_device_type": "cpu",
             "max_total_tokens": engine.max_tokens,
             "max_input_tokens": engine.max_tokens - 1,

@@ -20,6 +20,7 @@ import structlog
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from arithmetic import answering, fastest
 from model_server.adapters import read_adapter
 from model_server.batching import Batch, ForwardPasses, shared_prefix
 from model_server.chores import Chore
@@ -54,6 +55,7 @@ class Engine:
 
     Attributes:
         begins: tokens that the tokenizer puts before every text.
+        kind: the type it computes in, see `arithmetic.fastest`.
 
     Args:
         folder: base-model folder with a `base.json`.
@@ -76,9 +78,9 @@ class Engine:
         if threads:
             torch.set_num_threads(threads)
         self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        kind = getattr(torch, self.base.dtype)
+        self.kind = fastest(getattr(torch, self.base.dtype), self.base.parameters, answering)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
+            folder, local_files_only=True, dtype=self.kind, attn_implementation="sdpa"
         ).eval()
         plan, pad = Plan(), self.tokenizer.pad_token_id or 0
         self._layers = adapt(model, plan)

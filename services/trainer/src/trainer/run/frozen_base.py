@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from arithmetic import fastest, training
 from chassis.exhaustion import exhaustion_named
 from schemas.artifacts import BASE_FILE, BaseModelSpec
-from trainer.run.arithmetic import fastest
 from trainer.run.checkpoints import sha256
 from trainer.run.config import FailedForGood, RunConfig
 
@@ -54,7 +54,7 @@ def load_base(config: RunConfig, arithmetic: str | None = None) -> FrozenBase:
     base = _verified(Path(config.base_dir), config)
     tokenizer = AutoTokenizer.from_pretrained(config.base_dir, local_files_only=True)
     own: torch.dtype = getattr(torch, base.dtype)
-    kind = fastest(own, base.parameters) if arithmetic is None else getattr(torch, arithmetic or base.dtype)
+    kind = fastest(own, base.parameters, training) if arithmetic is None else getattr(torch, arithmetic or base.dtype)
     model = AutoModelForCausalLM.from_pretrained(
         config.base_dir, local_files_only=True, dtype=kind, attn_implementation="sdpa"
     ).eval()
