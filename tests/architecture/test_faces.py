@@ -18,7 +18,7 @@ MAY_LOOK_INSIDE = {
     "libs/testkit/src/testkit/in_process_broker.py": {"eventbus.messages.envelopes"},
     "libs/testkit/src/testkit/space.py": {"eventbus.messages.envelopes"},
     "services/registry/tests/test_replicas.py": {"serving.announcing"},
-    "services/trainer/tests/test_worker.py": {"work.ends", "work.worker"},
+    "services/trainer/tests/test_attempts.py": {"work.ends", "work.worker"},
     "tests/chaos/test_poison.py": {"eventbus.consume.handlers", "eventbus.consume.retry_policy"},
     "tests/contract/test_schemas.py": {"eventbus.messages.event_size"},
     "tests/simulation/world.py": {"eventbus.consume.retry_policy", "eventbus.messages.envelopes"},

@@ -1,4 +1,4 @@
-"""Makes `trainer_harness` and `trainer_runs` importable and their fixtures known to the tests of this folder."""
+"""Makes the harnesses of this folder importable, and their fixtures known to its tests."""
 
 import sys
 from pathlib import Path
@@ -7,5 +7,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from trainer_harness import harness, shared
 from trainer_runs import base_dir, configure
+from worker_shop import shop, warm
 
-__all__ = ["base_dir", "configure", "harness", "shared"]
+__all__ = ["base_dir", "configure", "harness", "shared", "shop", "warm"]

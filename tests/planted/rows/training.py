@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.planted.bug import Planted, bug
 
 TRAINING = "services/trainer/tests/test_worker.py"
+SWEEP = "services/trainer/tests/test_sweep.py"
 STATES = "services/trainer/tests/test_domain.py"
 PRETRAIN_TEST = "services/trainer/tests/test_pretrain.py"
 TEXT_JOBS = "services/trainer/tests/test_text_jobs.py"
@@ -149,7 +150,7 @@ BUGS: tuple[Planted, ...] = (
         "trainer:Sweep._begin",
         "except PyMongoError:",
         "except Exception:",
-        f"{TRAINING}::test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion",
+        f"{SWEEP}::test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion",
     ),
     bug(
         "a run that was done before it could stop is thrown away",
@@ -197,7 +198,7 @@ BUGS: tuple[Planted, ...] = (
         "trainer:TrainingProcess._keep_checkpoint",
         "await self._objects.delete_older_checkpoints(job)",
         "pass",
-        f"{TRAINING}::test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored",
+        f"{SWEEP}::test_the_last_two_checkpoints_are_kept_and_none_once_the_adapter_is_stored",
     ),
     bug(
         "a long job keeps others waiting",
@@ -211,7 +212,7 @@ BUGS: tuple[Planted, ...] = (
         "trainer:JobObjects.delete_older_checkpoints",
         "int(attempt[1]) <= job.lease.fence",
         "int(attempt[1]) > 0",
-        f"{TRAINING}::test_what_a_later_attempt_stores_is_left_alone",
+        f"{SWEEP}::test_what_a_later_attempt_stores_is_left_alone",
     ),
     bug(
         "a repeated request makes another job",
@@ -267,7 +268,7 @@ BUGS: tuple[Planted, ...] = (
         "trainer:Sweep._delete_adapters",
         "if shared == 'no':\n    await self._objects.delete_adapter(job)",
         "pass",
-        f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
+        f"{SWEEP}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
     ),
     bug(
         "deletion: the adapter of a living model is removed",
@@ -280,7 +281,7 @@ BUGS: tuple[Planted, ...] = (
         "trainer:Jobs.shares_adapter",
         "if await self._jobs.collection.find_one({**others, **same}, {'_id': 1}) is not None:",
         "if same is None:",
-        f"{TRAINING}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
+        f"{SWEEP}::test_the_files_of_a_discarded_adapter_go_but_not_those_that_another_job_keeps",
     ),
     bug(
         "pretrain: text that is held out is learned too",
