@@ -6,11 +6,15 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from pymongo import timeout
 
 from stores import mongo
 
 CLIENT = "AsyncIOMotorClient"
 """What `stores.mongo.connect` makes clients with."""
+
+GOODBYE_SECONDS = 0.5
+"""How long a client tells the database of its end; after the last test there is none any more."""
 
 
 class DatabaseClients:
@@ -35,7 +39,8 @@ class DatabaseClients:
         for client in [*self._made]:
             loop = vars(client)["_io_loop"]  # None where it was never used: it has no threads
             if loop is not None and loop.is_closed():
-                client.close()
+                with timeout(GOODBYE_SECONDS):
+                    client.close()
                 self._made.remove(client)
         return result
 
