@@ -120,6 +120,8 @@ def many(first: int, count: int, workers: int, fail_fast: bool) -> Tally:
             total.gave += tally.gave
             total.places += tally.places
             total.broken |= tally.broken
+            for seed, wrong in tally.broken.items():
+                print(f"  seed {seed}: {wrong[:MOST_SHOWN]}", flush=True)
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 print(

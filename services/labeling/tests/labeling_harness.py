@@ -85,5 +85,5 @@ def harness(shared: dict[str, Any]) -> Harness:
     """The shared labeling, with use cases of the test's own."""
     service = shared["service"]
     labels = Labels(*service._stores, *(service.collection(name) for name in ("tasks", "feedback", "deleted_files")))
-    projects = Projects(labels, service.objects, most=100, held_seconds=60, owner="test")
+    projects = Projects(labels, service.objects, most=100, most_projects=100, held_seconds=60, owner="test")
     return Harness(**shared, labels=labels, projects=projects)

@@ -95,6 +95,30 @@ async def test_a_large_file_is_filled_in_and_says_what_it_leaves_out(space: Spac
         assert texts == [f"text {n}" for n in range(total)]
 
 
+async def test_a_tenant_makes_so_many_projects_and_no_more_until_one_is_deleted(space: Space) -> None:
+    async with labeling(space, labeling_projects=1) as http, space.publisher("ingest") as publish:
+        records = await space.objects().put_bytes("rows.jsonl", b'{"text":"one"}')
+        await publish(LabelingRequested(tenant_id=TENANT, file_id="file-1", filename="f", rows=1, records=records))
+        of_file = f"/projects/{derived_id('proj_', 'file-1')}"
+        await eventually(lambda: _is_there(http, of_file))
+
+        async def make(key: str) -> httpx2.Response:
+            body = {"name": key, "rows": ["a"], "labels": ["x", "y"]}
+            return await http.post("/projects", json=body, headers={"Idempotency-Key": key})
+
+        first = (await make("first")).json()
+        refused = await make("second")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "too_many_projects")
+        assert (await make("first")).json()["id"] == first["id"], "a repetition makes none"
+        assert (await http.delete(f"/projects/{first['id']}")).status_code == 200
+        assert (await make("third")).status_code == 200
+        assert (await http.get(of_file)).status_code == 200, "files' own are not counted"
+
+
+async def _is_there(http: httpx2.AsyncClient, path: str) -> bool:
+    return (await http.get(path)).status_code == 200
+
+
 async def test_tasks_are_written_in_few_calls(space: Space) -> None:
     """Thousands of tasks, one call each, do not fit into the time a handler has."""
 

@@ -29,6 +29,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
         labels,
         service.objects,
         most=settings.labeling_rows,
+        most_projects=settings.labeling_projects,
         held_seconds=settings.labeling_task_seconds,
         owner=service.replica_id,
     )

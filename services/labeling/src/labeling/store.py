@@ -65,6 +65,11 @@ class Labels:
         """The project as it is kept, in whatever state; None where it was not added."""
         return await self._projects.find_one(project.tenant_id, {"_id": project.id})
 
+    async def made(self, tenant_id: str, most: int) -> int:
+        """How many projects the tenant made that are not deleted, files' own apart; counted to `most`."""
+        mine = {"tenant_id": tenant_id, "file_id": None, **OPEN}
+        return int(await self._projects.collection.count_documents(mine, limit=most))
+
     async def change(self, tenant_id: str, project_id: str, change: Callable[[Project], None]) -> Project:
         """The project, changed.
 

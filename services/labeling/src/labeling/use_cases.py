@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from chassis.errors import Conflict, Invalid, NotFound
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound
 from chassis.idempotency import request_id_for
 from chassis.ids import derived_id, new_id, now
 from labeling.domain import Project, Task
@@ -43,16 +43,20 @@ class Projects:
         labels: where they are kept.
         objects: where records lie.
         most: tasks of a project.
+        most_projects: that a tenant makes; those of its files are as many as the files.
         held_seconds: how long a task stays with the person who took it.
         owner: this replica's name in leases.
     """
 
-    def __init__(self, labels: Labels, objects: Objects, *, most: int, held_seconds: float, owner: str) -> None:
+    def __init__(
+        self, labels: Labels, objects: Objects, *, most: int, most_projects: int, held_seconds: float, owner: str
+    ) -> None:
         self._owner = owner
         self._deleted = asyncio.Event()
         self._labels = labels
         self._objects = objects
         self._most = most
+        self._most_projects = most_projects
         self._held_seconds = held_seconds
 
     async def create(self, tenant_id: str, asked: NewProject) -> Project:
@@ -60,6 +64,7 @@ class Projects:
 
         Raises:
             Invalid: no text, an empty one, or too many.
+            Forbidden: the tenant has as many projects as it may have.
         """
         texts = [text.strip() for text in asked.texts]
         if not texts or not all(texts) or len(texts) > self._most:
@@ -73,12 +78,21 @@ class Projects:
             tasks=len(texts),
         )
         project.change(asked.labels, None)
+        if await self._labels.find(project) is None:
+            await self._refuse_too_many(tenant_id)
         project = await self._labels.add(project)
         if not await self._let_go_if_deleted(project):
             there = await self._labels.filled(project)
             await self._labels.add_tasks(project, texts[there:], first=there)
             await self._let_go_if_deleted(project)
         return project
+
+    async def _refuse_too_many(self, tenant_id: str) -> None:
+        if await self._labels.made(tenant_id, self._most_projects) == self._most_projects:
+            raise Forbidden(
+                f"Your organization has {self._most_projects} labeling projects, the most it may make: delete some.",
+                code="too_many_projects",
+            )
 
     async def create_for(self, event: LabelingRequested) -> None:
         """The project of an unlabelled file, once; a repeated event adds the tasks that are missing.
