@@ -67,7 +67,7 @@ def _waits_longer(history: History, place: int, own: str, server_ms: int) -> boo
 
 
 def _turns(history: History, until: int) -> dict[str, float]:
-    return {it.id: it.after["at"] for it in history.writes[:until] if it.collection == "turns" and it.after}
+    return {it.id: it.after["at_ms"] for it in history.writes[:until] if it.collection == "turns" and it.after}
 
 
 def _free(history: History, until: int, server_ms: int) -> list[Document]:

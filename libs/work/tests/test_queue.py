@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from chassis.clock import CLOCK
 from chassis.settings import ServiceSettings
 from eventbus import Aggregate, AggregateStore
 from runtime import Service
@@ -70,6 +72,16 @@ async def test_the_many_of_one_tenant_do_not_hold_up_the_few_of_another(shelf: S
         ("many", "p-2"),
         None,
     ]
+
+
+async def test_turns_come_in_their_order_whatever_the_clocks_of_workers_say(shelf: Shelf) -> None:
+    await shelf.fill("a", "b", "c", "a", "b", "c")
+    claimed = []
+    for ahead in (0, 7200, -7200, 0, 0, 0):
+        token = CLOCK.set(lambda ahead=ahead: time.time() + ahead)  # type: ignore[misc]
+        claimed.append((await shelf.claim()).tenant_id)
+        CLOCK.reset(token)
+    assert claimed == ["a", "b", "c", "a", "b", "c"]
 
 
 async def test_who_has_enough_under_way_and_what_is_not_meant_are_passed_over(shelf: Shelf) -> None:

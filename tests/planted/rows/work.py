@@ -41,6 +41,13 @@ BUGS: tuple[Planted, ...] = (
         f"{QUEUE_TEST}::test_a_place_is_given_only_where_it_goes_to_another_tenant",
     ),
     bug(
+        "turns are noted by the clocks of workers",
+        "work:WorkQueue.take_turn",
+        "[{'$set': {'at_ms': SERVER_MS}}]",
+        "{'$set': {'at_ms': __import__('chassis.clock').clock.wall() * 1000}}",
+        f"{QUEUE_TEST}::test_turns_come_in_their_order_whatever_the_clocks_of_workers_say",
+    ),
+    bug(
         "who stops while it claims keeps what it claimed",
         "work:WorkQueue.claim",
         "await asyncio.shield(self._unclaim(claiming))",

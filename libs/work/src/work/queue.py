@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from chassis.clock import wall
 from chassis.ids import SERVER_MS
 from eventbus import Aggregate, AggregateStore
 from stores.mongo import ASCENDING, Collection, PyMongoError, Query, ensure_index
@@ -114,13 +113,16 @@ class WorkQueue(Generic[A]):
         """Tenants, that one first whose last turn is longest ago."""
         if not tenants:
             return []
-        had = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": list(tenants)}})}
+        had = {turn["_id"]: turn.get("at_ms", 0) async for turn in self._turns.find({"_id": {"$in": list(tenants)}})}
         return sorted(tenants, key=lambda tenant: (had.get(tenant, 0), str(tenant)))
 
     async def take_turn(self, tenant_id: str) -> None:
-        """Note that a tenant has a turn now; where that cannot be, its next one comes too early."""
+        """Note that a tenant has a turn now, by the database's clock as workers' differ.
+
+        Where that cannot be, its next one comes too early.
+        """
         try:
-            await self._turns.update_one({"_id": tenant_id}, {"$set": {"at": wall()}}, upsert=True)
+            await self._turns.update_one({"_id": tenant_id}, [{"$set": {"at_ms": SERVER_MS}}], upsert=True)
         except PyMongoError as error:  # the work is claimed, and done
             log.warning("turn_not_noted", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
 
