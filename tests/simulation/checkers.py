@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from tests.simulation.arm_checkers import ARM_CHECKERS
 from tests.simulation.history import Document, Entry, History, Write
-from tests.simulation.turn_checker import places_are_given_to_who_waited_longer
+from tests.simulation.turn_checker import ORDER_CHECKERS
 
 JOB_ENDED = ("succeeded", "failed", "cancelled")
 MODEL_ENDED = ("rejected", "retired")
@@ -372,7 +372,7 @@ CHECKERS: tuple[Callable[[History], list[str]], ...] = (
     no_accepted_work_is_lost,
     one_effect_per_intent,
     one_committing_attempt,
-    places_are_given_to_who_waited_longer,
+    *ORDER_CHECKERS,
     terminal_states_never_change,
     one_event_per_state_change,
     artifacts_are_whole,

@@ -8,7 +8,10 @@ import pytest
 
 from tests.simulation.checkers import one_effect_per_intent
 from tests.simulation.history import Document, Fault, History, Write
-from tests.simulation.turn_checker import places_are_given_to_who_waited_longer
+from tests.simulation.turn_checker import (
+    lines_are_in_the_order_in_which_they_were_told,
+    places_are_given_to_who_waited_longer,
+)
 
 APPROVAL = {"waiting_for": "approval", "reason": "58 rows are too few"}
 REPLICA = {"waiting_for": "replica", "reason": ""}
@@ -91,3 +94,14 @@ def test_who_waited_when_that_was_asked_may_be_gone_before_the_place_is_given() 
     assert places_are_given_to_who_waited_longer(history) == [], "the job's fit, which has its id, is no job"
     del history.writes[2]
     assert len(places_are_given_to_who_waited_longer(history)) == 1
+
+
+@pytest.mark.parametrize(("told", "wrong"), [((5, 5, 7), 0), ((5, 4, 7), 1)])
+def test_a_line_that_is_older_than_one_told_before_is_refused(told: tuple[int, ...], wrong: int) -> None:
+    lines = [{"job_id": "job", "order": ms * 10**6 + 9 - ms, "message": "step"} for ms in told]
+    writes = [
+        Write(number, number, "trainer", "job_events", str(number), None, line, "trainer-a")
+        for number, line in enumerate(lines)
+    ]
+    writes.append(Write(9, 9, "trainer", "job_events", "0", lines[0], lines[0], "trainer-a"))
+    assert len(lines_are_in_the_order_in_which_they_were_told(History(writes=writes))) == wrong

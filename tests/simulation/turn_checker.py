@@ -1,10 +1,13 @@
-"""The invariant of fair turns: who gives its place to others gives it to others."""
+"""Invariants of order, whatever the clocks of machines say: fair turns of jobs, and lines of their history."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.simulation.history import Document, History
+
+PLACES_A_MS = 1_000_000
+"""Of lines that are told within one millisecond, which may be those of several machines."""
 
 
 def places_given(history: History) -> Iterator[tuple[int, Document]]:
@@ -74,3 +77,23 @@ def _free(history: History, until: int, server_ms: int) -> list[Document]:
     """The jobs that a worker may claim after so many writes."""
     jobs = {it.id: it.after for it in history.writes[:until] if it.collection == "jobs" and it.after}
     return [it for it in jobs.values() if it["state"] in ("queued", "running") and it["lease"]["until_ms"] < server_ms]
+
+
+def lines_are_in_the_order_in_which_they_were_told(history: History) -> list[str]:
+    """I26: a line that is told later is no older in the list: who reads on from the newest misses none."""
+    wrong: list[str] = []
+    newest: dict[str, int] = {}
+    for write in history.writes:
+        if write.collection != "job_events" or write.before is not None or write.after is None:
+            continue
+        job, told = write.after["job_id"], write.after["order"] // PLACES_A_MS
+        if told < newest.get(job, 0):
+            wrong.append(f"I26: at {write.at:.1f} {job} was told what is older than before: {write.after['message']}")
+        newest[job] = max(told, newest.get(job, 0))
+    return wrong
+
+
+ORDER_CHECKERS: tuple[Callable[[History], list[str]], ...] = (
+    places_are_given_to_who_waited_longer,
+    lines_are_in_the_order_in_which_they_were_told,
+)

@@ -169,7 +169,7 @@ class World:
 
     def journal(self, database: str) -> Callable[[str, str, Document | None, Document | None], None]:
         def keep(collection: str, key: str, before: Document | None, after: Document | None) -> None:
-            if collection in ("jobs", "arm_fits", "models", "aliases", "parked", "turns"):
+            if collection in ("jobs", "job_events", "arm_fits", "models", "aliases", "parked", "turns"):
                 now = self.databases[database].now_ms()
                 self.history.writes.append(
                     Write(self.loop.time(), now, database, collection, key, before, after, self.network.caller)

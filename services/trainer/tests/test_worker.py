@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from worker_shop import LONGEST, Shop, runs
 
+from chassis.clock import CLOCK
 from chassis.errors import Transient
 from stores.mongo import PyMongoError
 from testkit import Space, eventually
@@ -219,6 +221,16 @@ async def test_a_job_cancelled_after_the_database_failed_for_a_while_stops_train
         job = await shop.let_go(job_id)
     assert not runs()
     assert (job.state, job.lease.fence, job.lease.failures) == ("cancelled", 1, 0)
+
+
+async def test_what_is_told_later_is_the_newer_line_whatever_the_clocks_of_workers_say(shop: Shop) -> None:
+    job = await shop.get(await shop.queue_job(1))
+    for number, ahead in enumerate((7200, 0, -7200, 0, 0)):
+        token = CLOCK.set(lambda ahead=ahead: time.time() + ahead)  # type: ignore[misc]
+        await shop.jobs.tell(job, f"line {number}", f"${number} of $level")
+        CLOCK.reset(token)
+    await shop.jobs.tell(job, "line 0", "said again")
+    assert await shop.told(job.id) == [f"${number} of $level" for number in range(5)]
 
 
 async def test_rows_that_teach_nothing_are_counted_and_said(shop: Shop) -> None:

@@ -153,6 +153,13 @@ BUGS: tuple[Planted, ...] = (
         f"{SWEEP}::test_a_job_that_cannot_be_begun_holds_up_no_other_and_no_deletion",
     ),
     bug(
+        "a job's lines are in the order of the clocks of workers",
+        "trainer:Jobs.tell",
+        "{'$add': [{'$multiply': [SERVER_MS, 1_000_000]}, next(self._lines) % 1_000_000]}",
+        "round(__import__('chassis.clock').clock.wall() * 1e9)",
+        f"{TRAINING}::test_what_is_told_later_is_the_newer_line_whatever_the_clocks_of_workers_say",
+    ),
+    bug(
         "a run that was done before it could stop is thrown away",
         "trainer:TrainingProcess.follow",
         "if self._halted == 'queued' and code == 0 and (self._finished is not None):",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -123,9 +124,13 @@ def evaluate(document: Document, expression: Any, now: int) -> Any:
         [(operator, argument)] = expression.items()
         if operator == "$toLong":
             return evaluate(document, argument, now)
+        if operator == "$literal":
+            return argument
         values = [evaluate(document, one, now) for one in argument]
         if operator == "$add":
             return sum(values)
+        if operator == "$multiply":
+            return math.prod(values)
         if operator == "$subtract":
             return None if None in values else values[0] - values[1]
         if operator == "$ifNull":

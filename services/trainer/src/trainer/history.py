@@ -6,13 +6,17 @@ from pydantic import BaseModel
 
 
 class JobEvent(BaseModel):
-    """One line of a job's history."""
+    """One line of a job's history.
+
+    Attributes:
+        order: its place among the job's lines, which the database gives it.
+    """
 
     id: str
     job_id: str
     tenant_id: str
     created_at: int
-    order: int
+    order: int = 0
     level: str
     message: str
     type: str
