@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -74,6 +75,16 @@ class Client:
             return self._http.request(method, path, headers=headers, **kwargs)
         except httpx2.TransportError:
             return None
+
+    def pages(self, path: str) -> Iterator[Any]:
+        """Everything in a list, page by page."""
+        after = ""
+        while True:
+            page = self.call("GET", f"{path}?limit=100{after}")
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = f"&after={quote(page['data'][-1]['id'], safe='')}"
 
     def upload(self, name: str, body: bytes, purpose: str) -> str:
         made = self.call("POST", "files", files={"file": (name, body)}, data={"purpose": purpose})

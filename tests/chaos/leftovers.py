@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from chassis.settings import ServiceSettings
 from localstack import LocalStack
@@ -11,6 +14,20 @@ from localstack.home import LOCAL_SERVICES
 from schemas import TOPICS, Envelope, read_envelope
 from stores import mongo
 from testkit.injector import Message, recorded
+
+
+@dataclass(frozen=True)
+class Published:
+    """One event as it was published."""
+
+    message: Message
+    envelope: Envelope
+
+    @property
+    def kind(self) -> str:
+        """Its type without its version: `model.promoted`; of a version that is an arm, `model.promoted of an arm`."""
+        kind = self.envelope.type.rsplit(".", 1)[0]
+        return f"{kind} of an arm" if "@" in str(json.loads(self.message.value).get("model_id", "")) else kind
 
 
 class Leftovers:
@@ -29,10 +46,10 @@ class Leftovers:
         """Everything in these topics."""
         return asyncio.run(recorded(self.kafka, *topics))
 
-    def events(self) -> list[tuple[str, Envelope]]:
-        """Every event that was published, with its topic; more than once where it was published again."""
+    def events(self) -> list[Published]:
+        """Every event that was published; more than once where it was published again."""
         return [
-            (one.topic, read_envelope({name: value.decode("utf-8", "replace") for name, value in one.headers}))
+            Published(one, read_envelope({name: value.decode("utf-8", "replace") for name, value in one.headers}))
             for one in self.messages(*(topic.name for topic in TOPICS))
             if one.header("ce_type")
         ]
@@ -57,20 +74,16 @@ class Leftovers:
         return found
 
 
-def streams_broken(events: list[tuple[str, Envelope]]) -> list[str]:
-    """Numbers that two events share, or that are missing, in the streams of these events of (topic, envelope)."""
+def streams_broken(events: Iterable[Published]) -> list[str]:
+    """Numbers that two events share, or that are missing, in the streams of these events."""
     streams: dict[tuple[str, str, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for topic, envelope in events:
+    for one in events:
+        envelope = one.envelope
         if envelope.origin:
-            streams[topic, envelope.subject, envelope.origin][envelope.seq].add(envelope.id)
+            streams[one.message.topic, envelope.subject, envelope.origin][envelope.seq].add(envelope.id)
     found = []
     for stream, numbers in streams.items():
         found += [f"{'/'.join(stream)} has two events {seq}" for seq, ids in numbers.items() if len(ids) > 1]
         if missing := set(range(1, max(numbers) + 1)) - set(numbers):
             found.append(f"{'/'.join(stream)} lacks {sorted(missing)}")
     return found
-
-
-def kind_of(envelope: Envelope) -> str:
-    """An event's type without its version: `model.promoted`."""
-    return envelope.type.rsplit(".", 1)[0]

@@ -29,7 +29,7 @@ from stores.objects import Objects
 from testkit.history import History
 from testkit.injector import Message, inject
 from tests.chaos.clients import Client, Violation
-from tests.chaos.leftovers import Leftovers, kind_of, streams_broken
+from tests.chaos.leftovers import Leftovers, streams_broken
 from tests.chaos.plan import ROUNDS
 from tests.e2e.test_main_way import rows
 from tests.tiny_stack import tiny_stack
@@ -327,10 +327,10 @@ class Sweep:
 
     def _unsettled(self, work: Work) -> list[str]:
         found = asyncio.run(self._leftovers.unpublished_or_parked()) + asyncio.run(self._bytes_left(work))
-        mine = [(topic, event) for topic, event in self._leftovers.events() if event.tenantid == work.tenant_id]
-        mine = [(topic, event) for topic, event in mine if event.origin != POISON]
+        mine = [one for one in self._leftovers.events() if one.envelope.tenantid == work.tenant_id]
+        mine = [one for one in mine if one.envelope.origin != POISON]
         found += streams_broken(mine)
-        counted = Counter(kind for _, kind in {(event.id, kind_of(event)) for _, event in mine})
+        counted = Counter(kind for _, kind in {(one.envelope.id, one.kind) for one in mine})
         found += [
             f"{counted[kind]} x {kind} for {len(work.jobs)} jobs"
             for kind in ONCE_A_JOB
@@ -351,9 +351,9 @@ class Sweep:
         jobs = {job["id"] for job in client.call("GET", "fine_tuning/jobs")["data"]}
         if jobs != set(work.jobs):
             found.append(f"jobs nobody asked for: {jobs - set(work.jobs)}")
-        models = client.call("GET", "registry/models?limit=100")["data"]
+        models = [one for one in client.call("GET", "registry/models?limit=100")["data"] if one["arm"] is None]
         if len(models) != len(work.jobs):
-            found.append(f"{len(models)} model versions for {len(work.jobs)} jobs")
+            found.append(f"{len(models)} adapters for {len(work.jobs)} jobs")
         inbox = client.call("GET", "labeling/feedback")["data"]
         if len(inbox) != work.feedback:
             found.append(f"{len(inbox)} ratings in the inbox for {work.feedback}")

@@ -13,7 +13,7 @@ import pytest
 
 from localstack import LocalStack
 from localstack.scale import replicas
-from tests.chaos.leftovers import Leftovers, kind_of
+from tests.chaos.leftovers import Leftovers
 from tests.conftest import LEAN, Tenant, make_tenant
 from tests.e2e.test_main_way import ended_job, rows, wait_for
 from tests.tiny_stack import tiny_stack
@@ -54,8 +54,8 @@ def test_one_of_two_replicas_dies_and_nobody_hears_of_it(stack: LocalStack) -> N
         return sdk.vector_stores.retrieve(store.id).file_counts.completed == len(files)
 
     def told() -> Counter[str]:
-        events = {envelope.id: envelope for _, envelope in Leftovers(stack).events()}
-        return Counter(kind_of(one) for one in events.values() if one.tenantid == tenant.tenant_id)
+        events = {one.envelope.id: one for one in Leftovers(stack).events()}
+        return Counter(one.kind for one in events.values() if one.envelope.tenantid == tenant.tenant_id)
 
     wait_for(indexed, seconds=60)
     for service in SCALE:
