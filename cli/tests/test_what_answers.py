@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def test_the_versions_of_a_name_are_one_table(api: Api, sartor: Sartor) -> None:
     assert (line("answers_by", out), line("serves", out), line("state", out)) == ("adapter", "no", "awaiting_approval")
     assert api.asked[-1][2] == {"name": MODEL}
     *_, titles, adapter, arm = out.splitlines()
-    assert titles.split() == ["version", "state", "waiting_for", "serves", "measured", "interval", "rows", "id"]
+    columns = ["version", "state", "waiting_for", "serves", "pinned", "measured", "interval", "rows", "id"]
+    assert titles.split() == columns
     assert adapter.split() == ["adapter", "awaiting_approval", "approval", "no", MODEL]
     assert arm.split() == [
         "head",
@@ -86,6 +88,10 @@ def test_the_versions_of_a_name_are_one_table(api: Api, sartor: Sartor) -> None:
         "8",
         f"{MODEL}@head",
     ]
+    api.answers["GET", "/registry/models"] = listed({**ADAPTER, "pinned": False}, {**ARM, "pinned": True})
+    *_, adapter, arm = sartor("models", "show", MODEL)[0].splitlines()
+    assert adapter.split() == ["adapter", "awaiting_approval", "approval", "no", MODEL]
+    assert arm.split() == ["head", "production", "yes", "yes", f"{MODEL}@head"]
     api.answers["GET", "/registry/models"] = listed(ADAPTER)
     assert "versions of the name" not in sartor("models", "show", MODEL)[0]
 
@@ -102,6 +108,12 @@ def test_the_list_of_models_says_by_what_each_answers(api: Api, sartor: Sartor) 
     rows = [row.split() for row in sartor("models", "list")[0].splitlines()]
     assert rows[1][:2] == ["gemma-3-270m", "base"]
     assert rows[2][:3] == [MODEL, "head", "kumo"]
+    api.answers["GET", "/registry/models"] = listed({**ARM, "pinned": True})
+    rows = [row.split() for row in sartor("models", "list")[0].splitlines()]
+    assert [row[1:4] for row in rows] == [["answers_by", "pinned", "owned_by"], rows[1][1:4], ["head", "yes", "kumo"]]
+    in_production = [row.split() for row in sartor("models", "list", "--state", "production")[0].splitlines()]
+    assert in_production[1][:4] == [f"{MODEL}@head", "head", "yes", "production"]
+    api.asked = api.asked[:3]
     assert [query.get("after") for _, path, query, _ in api.asked if path == "/registry/models"] == [None, MODEL]
 
 
@@ -109,6 +121,23 @@ def test_a_decision_names_the_version_it_is_about(api: Api, sartor: Sartor) -> N
     api.answers["POST", f"/registry/models/{MODEL}@head/approve"] = ARM
     out, _ = sartor("models", "approve", f"{MODEL}@head")
     assert [line(name, out) for name in ("id", "answers_by", "serves")] == [f"{MODEL}@head", "head", "yes"]
+
+
+@pytest.mark.parametrize(("verb", "pinned"), [("pin", True), ("unpin", False)])
+def test_a_person_pins_a_version_and_leaves_it_to_tests_again(
+    api: Api, sartor: Sartor, verb: str, pinned: bool
+) -> None:
+    api.answers["POST", f"/registry/models/{MODEL}@head/{verb}"] = {**ARM, "pinned": pinned}
+    out, _ = sartor("models", verb, f"{MODEL}@head", "--note", "it is faster")
+    assert [line(name, out) for name in ("id", "answers_by", "pinned")] == [
+        f"{MODEL}@head",
+        "head",
+        "yes" if pinned else "",
+    ]
+    assert json.loads(api.asked[0][3]) == {"note": "it is faster"}
+    api.answers["GET", f"/registry/models/{MODEL}@head"] = {**ARM, "pinned": pinned}
+    api.answers["GET", "/registry/models"] = listed(ARM)
+    assert line("pinned", sartor("models", "show", f"{MODEL}@head")[0]) == ("yes" if pinned else "")
 
 
 A_WORKER = {"what": "A training worker must be free for it.", "who": "Sartor, by itself", "person": False, "since": AT}

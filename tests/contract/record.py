@@ -43,6 +43,7 @@ class Tour:
     def walk(self) -> None:
         """Do everything once; the gate lets the first model through and a person refuses the second."""
         model = self._tune()
+        self._pin(model)
         self._chat(model)
         self._call("DELETE", f"models/{model}")
         self._know()
@@ -58,6 +59,11 @@ class Tour:
         job = self._ended_job(self._upload("messages.jsonl", rows(30), "user_data"))
         assert job.status == "succeeded", job.error
         return str(job.fine_tuned_model)
+
+    def _pin(self, model: str) -> None:
+        serving = next(one for one in self._call("GET", f"registry/models?name={model}")["data"] if one["serves"])
+        for verb in ("pin", "unpin"):
+            self._call("POST", f"registry/models/{serving['id']}/{verb}", json={"note": "Recorded."})
 
     def _chat(self, model: str) -> None:
         answer = self._sdk.chat.completions.create(model=model, messages=CHAT, max_tokens=4)

@@ -172,31 +172,31 @@ def list_models(
     client = Client(base_url=base_url, api_key=api_key)
     if state is None:
         found = client.call("GET", "/models")
-        kinds = {} if as_json else _answering(client)
-        shown = (
-            found if as_json else {**found, "data": [_with_kind(row, kinds.get(row["id"])) for row in found["data"]]}
-        )
-        show(shown, as_json=as_json, columns=("id", "answers_by", "owned_by", "created"))
+        serving = {} if as_json else _serving(client)
+        rows = [row | _answer_of(serving.get(row["id"], {})) for row in found["data"]]
+        shown = found if as_json else {**found, "data": rows}
+        show(shown, as_json=as_json, columns=("id", "answers_by", "pinned", "owned_by", "created"))
         return
     found = client.call("GET", "/registry/models", params=given(state=state, limit=limit, after=after))
-    shown = found if as_json else {**found, "data": [_with_kind(card, kind_of(card)) for card in found["data"]]}
-    show(shown, as_json=as_json, columns=("id", "answers_by", "state", "waiting_for", "created_at"))
+    shown = found if as_json else {**found, "data": [card | _answer_of(card) for card in found["data"]]}
+    show(shown, as_json=as_json, columns=("id", "answers_by", "pinned", "state", "waiting_for", "created_at"))
 
 
-def _answering(client: Client) -> dict[str, str | None]:
-    """By name, by what each of one's own models answers at the moment."""
-    found: dict[str, str | None] = {}
+def _serving(client: Client) -> dict[str, dict[str, Any]]:
+    """By name, the version by which each of one's own models answers at the moment."""
+    found: dict[str, dict[str, Any]] = {}
     params: dict[str, Any] = {"state": "production", "limit": 100}
     while True:
         page = client.call("GET", "/registry/models", params=params)
-        found |= {card["name"]: kind_of(card) for card in page["data"] if card.get("serves")}
+        found |= {card["name"]: card for card in page["data"] if card.get("serves")}
         if not page["has_more"]:
             return found
         params["after"] = page["data"][-1]["id"]
 
 
-def _with_kind(row: dict[str, Any], kind: str | None) -> dict[str, Any]:
-    return {**row, "answers_by": kind}
+def _answer_of(card: dict[str, Any]) -> dict[str, Any]:
+    """By what a version answers, and whether a person pinned it; nothing is shown where they did not."""
+    return {"answers_by": kind_of(card), "pinned": card.get("pinned") or None}
 
 
 @models.command("bases")
@@ -229,8 +229,8 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
     facts = card | {
         name: f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows)" for name, score in scores.items()
     }
-    facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), "answers_by": kind_of(card)}
-    state = ("id", "name", "answers_by", "serves", "state", "waiting_for", *scores, "verdict", "reason")
+    facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), **_answer_of(card)}
+    state = ("id", "name", "answers_by", "serves", "pinned", "state", "waiting_for", *scores, "verdict", "reason")
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "method", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
     if "name" in card:
@@ -242,7 +242,7 @@ def _show_versions(cards: list[dict[str, Any]]) -> None:
     if len(cards) < 2:
         return
     stdout.print("\nversions of the name, newest first")
-    columns = ("version", "state", "waiting_for", "serves", "measured", "interval", "rows", "id")
+    columns = ("version", "state", "waiting_for", "serves", "pinned", "measured", "interval", "rows", "id")
     show_rows(columns, [_version_row(card) for card in cards], numbers=("rows",))
 
 
@@ -252,7 +252,7 @@ def _version_row(card: dict[str, Any]) -> list[str]:
     measured = (
         [f"{evaluation['metric']} {score['value']:.3f}", _interval(score), str(score["n"])] if score else [""] * 3
     )
-    state = [cell(name, card.get(name)) for name in ("state", "waiting_for", "serves")]
+    state = [cell(name, (card | _answer_of(card)).get(name)) for name in ("state", "waiting_for", "serves", "pinned")]
     return [kind_of(card) or "", *state, *measured, card["id"]]
 
 
@@ -283,7 +283,23 @@ def reject_model(
     _decide(Client(base_url=base_url, api_key=api_key), model_id, "reject", note, as_json=as_json)
 
 
+@models.command("pin")
+def pin_model(
+    model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """Have a name answer by one version whatever tests say: an arm, NAME@head or NAME@nearest, or the adapter, NAME."""
+    _decide(Client(base_url=base_url, api_key=api_key), model_id, "pin", note, as_json=as_json)
+
+
+@models.command("unpin")
+def unpin_model(
+    model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+) -> None:
+    """Leave it to tests again by which version a name answers."""
+    _decide(Client(base_url=base_url, api_key=api_key), model_id, "unpin", note, as_json=as_json)
+
+
 def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool) -> None:
     done = client.call("POST", f"/registry/models/{{}}/{decision}", model_id, json={"note": note})
-    shown = done if as_json else _with_kind(done, kind_of(done))
-    show(shown, as_json=as_json, columns=("id", "answers_by", "state", "waiting_for", "serves"))
+    shown = done if as_json else done | _answer_of(done)
+    show(shown, as_json=as_json, columns=("id", "answers_by", "state", "waiting_for", "serves", "pinned"))

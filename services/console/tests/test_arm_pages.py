@@ -244,7 +244,8 @@ async def test_the_versions_of_a_model_are_a_table_and_a_picture(harness: Harnes
     table = shown.split('id="versions-title"')[1].split("<table")[1].split("</table>")[0]
     rows = [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in table.split("<tr")[2:]]
     assert [row.split("> ", 1)[-1] for row in rows] == [
-        "Quick answers by its nearest rows this page in use yes Accuracy 0.88 0.75 – 0.94 72",
+        "Quick answers by its nearest rows this page in use yes Accuracy 0.88 0.75 – 0.94 72 "
+        "Answer by this one : quick answers by its nearest rows",
         "Fine-tune refused no Accuracy 0.50 0.25 – 0.75 72",
     ]
     assert f'href="/models/{quote(MODEL, safe="")}">Fine-tune</a>' in table
@@ -284,6 +285,53 @@ async def test_a_decision_about_an_arm_lets_nothing_else_through(harness: Harnes
     assert f'name="model" value="{UNDECIDED["id"]}"' in shown
     assert (await browser.post("/decide", data=form)).status_code == 303
     assert [one.path for one in harness.services.asked if one.method == "POST"][-1:] == [f"{place}/approve"]
+
+
+PINNED = {**ARM, "pinned": True}
+IN_USE = {**ADAPTER, "state": "production"}
+
+
+async def test_who_decides_has_the_model_answer_by_one_version_until_tests_choose_again(harness: Harness) -> None:
+    browser = await harness.sign_in()
+    places = {one: f"/v1/registry/models/{one}" for one in (MODEL, PINNED["id"])}
+    harness.services.answers |= {
+        ("GET", places[MODEL]): IN_USE,
+        ("GET", places[PINNED["id"]]): PINNED,
+        VERSIONS: page(IN_USE, ARM),
+        ("POST", f"{places[PINNED['id']]}/pin"): PINNED,
+        ("POST", f"{places[PINNED['id']]}/unpin"): ARM,
+    }
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert shown.count('<button name="pin"') == 2
+    assert "pinned" not in shown
+    form = {"form_token": token_of(shown), "model": PINNED["id"]}
+    assert f'name="model" value="{PINNED["id"]}"' in shown
+    moved = await browser.post("/pin", data={**form, "pin": "1"})
+    assert (moved.status_code, moved.headers["location"]) == (303, f"/models/{quote(PINNED['id'], safe='')}")
+
+    harness.services.answers[VERSIONS] = page(IN_USE, PINNED)
+    shown = (await browser.get(f"/models/{PINNED['id']}")).text
+    assert "A person pinned it: it answers whatever tests say." in shown
+    assert "<td>yes, pinned</td>" in shown
+    assert (shown.count("Choose by tests again"), shown.count('<button name="pin"')) == (1, 1)
+    assert "answers now, pinned</span>" in (await browser.get("/models")).text
+    await browser.post("/pin", data={**form, "unpin": "1"})
+    posted = [one for one in harness.services.asked if one.method == "POST"][-2:]
+    assert [one.path for one in posted] == [f"{places[PINNED['id']]}/{verb}" for verb in ("pin", "unpin")]
+    assert [one.json for one in posted] == [{"note": ""}] * 2
+
+
+async def test_a_version_that_is_pinned_alone_can_be_left_to_tests_again(harness: Harness) -> None:
+    alone = {**IN_USE, "serves": True, "pinned": True}
+    harness.services.answers |= {("GET", f"/v1/registry/models/{MODEL}"): alone, VERSIONS: page(alone)}
+    assert "Choose by tests again" in (await (await harness.sign_in()).get(f"/models/{MODEL}")).text
+
+
+async def test_who_does_not_decide_sees_that_a_version_is_pinned_and_no_button(harness: Harness) -> None:
+    harness.services.answers |= {("GET", f"/v1/registry/models/{PINNED['id']}"): PINNED, VERSIONS: page(IN_USE, PINNED)}
+    shown = (await (await harness.sign_in(role="viewer")).get(f"/models/{PINNED['id']}")).text
+    assert "<td>yes, pinned</td>" in shown
+    assert "/pin" not in shown
 
 
 async def test_the_list_of_models_says_which_version_each_is(harness: Harness) -> None:

@@ -60,6 +60,7 @@ FORMS = [
     (f"/models/{MODEL}/delete", {"name": MODEL}),
     ("/labeling/lp-1/lt-1", {"answer": "refund"}),
     ("/decide", {"model": MODEL, "approve": "1"}),
+    ("/pin", {"model": MODEL, "pin": "1"}),
     ("/people", {"email": "a@b.example", "role": "viewer"}),
     ("/people/user_1", {"role": "viewer"}),
     ("/people/user_1", {"reset": "1"}),

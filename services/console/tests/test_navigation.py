@@ -236,11 +236,13 @@ async def test_what_is_refused_is_said_where_it_was_asked(harness: Harness) -> N
     token = token_of((await browser.get("/people")).text)
     harness.services.answers["POST", "/v1/organization/keys"] = Forbidden("Too many keys.", code="too_many_keys")
     harness.services.answers["PATCH", "/v1/organization"] = Invalid("No such base model.")
-    harness.services.answers["POST", f"/v1/registry/models/{MODEL}/approve"] = Conflict("It was decided already.")
+    for verb in ("approve", "pin"):
+        harness.services.answers["POST", f"/v1/registry/models/{MODEL}/{verb}"] = Conflict("It was decided already.")
     for place, fields, heading in (
         ("/keys", {"name": "nightly"}, 'value="nightly"'),
         ("/policy", {"gate": "auto"}, "<h1>Policy</h1>"),
         ("/decide", {"model": MODEL, "approve": "1"}, f"<h1><code>{MODEL}"),
+        ("/pin", {"model": MODEL, "pin": "1"}, f"<h1><code>{MODEL}"),
     ):
         answer = await browser.post(place, data={"form_token": token, **fields})
         assert answer.status_code >= 400

@@ -14,7 +14,15 @@ from chassis.errors import NotFound, Transient
 from inference_proxy import routing
 from inference_proxy.bases import Base
 from inference_proxy.routing import Route, RouteTable
-from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired
+from schemas import (
+    AdapterEvicted,
+    AdapterResident,
+    ModelPinned,
+    ModelPromoted,
+    ModelRejected,
+    ModelRetired,
+    ModelUnpinned,
+)
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
 
@@ -86,6 +94,38 @@ async def test_a_promoted_adapter_is_asked_for_at_once_by_the_name_and_by_its_al
     for name in (NAME, ALIAS):
         assert await answers_by(routes, name) == "adapter"
     assert registry.asked == [NAME, ALIAS] * 2
+
+
+async def test_a_pinned_arm_answers_after_the_promotion_of_the_adapter_and_the_adapter_once_it_is_unpinned() -> None:
+    registry = Registry({**ARM, "stands_in": False})
+    routes = table(registry)
+    pins = {"tenant_id": TENANT, "job_id": "ftjob-1", "model_id": f"{NAME}@head", "name": NAME, "arm": "head"}
+    for name in (NAME, ALIAS):
+        assert await answers_by(routes, name) == "head"
+    for event in (ModelPinned(**pins, decided_by="user_1", revision=1), promoted()):
+        await routes.on_change(event)
+        for name in (NAME, ALIAS):
+            assert await answers_by(routes, name) == "head"
+    registry.told = ADAPTER
+    assert await answers_by(routes) == "head", "what was told is believed until an event says so"
+    await routes.on_change(ModelUnpinned(**pins, decided_by="user_1", revision=2))
+    for name in (NAME, ALIAS):
+        assert await answers_by(routes, name) == "adapter"
+    assert registry.asked == [NAME, ALIAS] * 4
+
+
+@pytest.mark.parametrize("of", ["adapter", "head"])
+async def test_what_a_person_pins_is_asked_at_once(of: str) -> None:
+    registry = Registry(ARM if of == "adapter" else ADAPTER)
+    routes = table(registry)
+    await answers_by(routes)
+    registry.told = ADAPTER if of == "adapter" else ARM
+    version = {"model_id": NAME} if of == "adapter" else {"model_id": f"{NAME}@head", "arm": "head"}
+    ids = {"tenant_id": TENANT, "job_id": "ftjob-1", "name": NAME, "decided_by": "user_1", "revision": 1}
+    await routes.on_change(ModelPinned(**{**ids, **version, "tenant_id": "tenant_b"}))
+    assert await answers_by(routes) != of
+    await routes.on_change(ModelPinned(**ids, **version))
+    assert await answers_by(routes) == of
 
 
 async def test_a_promoted_arm_is_asked_for_where_no_replica_holds_the_adapter() -> None:

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from proxy_harness import BASE, QUESTION, Harness, as_route
 
 from chassis.ids import new_id
-from schemas import AdapterEvicted, ChatCompleted, ModelPromoted, ModelRetired
+from schemas import AdapterEvicted, ChatCompleted, ModelPinned, ModelPromoted, ModelRetired, ModelUnpinned
 from schemas.http.inference_proxy import UNSUPPORTED
 from schemas.http.rag_indexer import QUESTION_CHARACTERS, STALE_ARM, WRONG_ARM
 from testkit import eventually
@@ -348,7 +348,7 @@ async def test_an_arm_belongs_to_its_tenant_and_owner(harness: Harness) -> None:
         await harness.sdk(key=bela).chat.completions.create(model=model, messages=QUESTION)
 
 
-async def test_the_adapter_answers_with_its_promotion_and_the_arm_again_where_no_replica_holds_it(
+async def test_the_adapter_answers_with_its_promotion_or_a_pin_and_the_arm_again_where_no_replica_holds_it(
     harness: Harness,
 ) -> None:
     model = harness.model()
@@ -368,6 +368,13 @@ async def test_the_adapter_answers_with_its_promotion_and_the_arm_again_where_no
     [held] = adapter["replicas"]
     gone = AdapterEvicted(tenant_id=harness.a, adapter_id=adapter["adapter_id"], replica_id=held["replica_id"])
     await harness.publish(gone)
+    await eventually(lambda: answers_by(model, "head"), within=5)
+    harness.stubs.routes[model] = adapter
+    pins = {"tenant_id": harness.a, "job_id": "ftjob-1", "name": model, "decided_by": "user_1"}
+    await harness.publish(ModelPinned(**pins, model_id=model, revision=1))
+    await eventually(lambda: answers_by(model, "adapter"), within=5)
+    harness.stubs.routes[model] = arm
+    await harness.publish(ModelUnpinned(**pins, model_id=model, revision=2))
     await eventually(lambda: answers_by(model, "head"), within=5)
     del harness.stubs.routes[model]
     await harness.publish(ModelRetired(tenant_id=harness.a, model_id=f"{model}@head", adapter_id=arm["adapter_id"]))

@@ -14,7 +14,7 @@ from test_use_cases import Lonely, folder, registry
 from eventbus import AggregateStore
 from registry.domain import Model, is_version_id, name_of, version_id, versions_of
 from registry.store import Models, Replicas, Tenants
-from registry.use_cases import Gate
+from registry.use_cases import Gate, Pinning
 from schemas import (
     DatasetDeleted,
     FinetuneCancelled,
@@ -501,7 +501,7 @@ async def test_the_card_says_how_an_arm_answers_and_how_well(registry: Lonely) -
 
 
 class Race:
-    """A gate on documents of its own, in the middle of whose work something else happens."""
+    """A gate, and pins, on documents of its own, in the middle of whose work something else happens."""
 
     def __init__(self) -> None:
         self.documents = Documents(lambda: 1_800_000_000.0)
@@ -510,7 +510,9 @@ class Race:
         notes = [database[name] for name in ("cancelled_jobs", "deleted_names", "deleted_datasets")]
         self.models = Models(kept, *notes)
         self.tenants = Tenants(database["tenants"], Accounts())
-        self.gate = Gate(self.models, self.tenants, Replicas(database["replicas"], 60.0))
+        self.replicas = Replicas(database["replicas"], 60.0)
+        self.gate = Gate(self.models, self.tenants, self.replicas)
+        self.pinning = Pinning(self.models)
 
     async def within(self, step: int, one: Happening, other: Happening) -> bool:
         """Do one thing, and the other after so many of its calls; whether it makes so many."""

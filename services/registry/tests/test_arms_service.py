@@ -1,4 +1,4 @@
-"""Versions that are arms, on the local stack: the index that keeps jobs apart, OpenAI's SDK, and the gauges."""
+"""Versions that are arms, on the local stack: the index that keeps jobs apart, OpenAI's SDK, pins, and the gauges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eventbus import AggregateStore
 from registry.domain import Model
 from registry.settings import Settings
 from registry.store import Models
-from schemas import ModelDeleted, ModelPromoted
+from schemas import ModelDeleted, ModelPinned, ModelPromoted, ModelUnpinned
 from stores.mongo import connect, ensure_index
 from testkit import eventually
 
@@ -65,6 +65,25 @@ async def test_the_sdk_sees_one_model_whichever_version_answers_and_deletes_all_
     assert {(one.model_id, one.name) for one in gone} == {(name, name), (version, name)}
     with pytest.raises(openai.NotFoundError):
         await sdk.models.retrieve(name)
+
+
+async def test_a_pin_is_kept_and_told_and_is_for_who_decides_in_its_own_tenant(harness: Harness) -> None:
+    name = await harness.answering(1)
+    assert await harness.promoted(1) == name
+    place = f"/v1/registry/models/{name.replace(':', '%3A')}%40head"
+    async with harness.http(role="approver") as http, harness.http(role="viewer") as viewer:
+        for verb, serving in (("pin", f"{name}@head"), ("unpin", name)):
+            assert (await viewer.post(f"{place}/{verb}")).status_code == 403
+            async with harness.http(harness.b, role="owner") as other:
+                assert (await other.post(f"{place}/{verb}")).status_code == 404
+            card = (await http.post(f"{place}/{verb}", json={"note": "Faster."})).json()
+            assert (card["id"], card["pinned"], card["serves"]) == (f"{name}@head", verb == "pin", verb == "pin")
+            assert (card["decisions"][-1]["outcome"], card["decisions"][-1]["note"]) == (verb, "Faster.")
+            cards = (await http.get("/v1/registry/models", params={"name": name})).json()["data"]
+            assert [one["id"] for one in cards if one["serves"]] == [serving]
+    [pinned] = await eventually(lambda: harness.of(ModelPinned))
+    [ended] = await eventually(lambda: harness.of(ModelUnpinned))
+    assert (pinned.name, pinned.revision, ended.name, ended.revision) == (name, 1, name, 2)
 
 
 async def test_arms_in_production_are_told_to_services_only(harness: Harness) -> None:

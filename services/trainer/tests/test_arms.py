@@ -28,9 +28,11 @@ from schemas import (
     FinetuneFailed,
     FinetuneSucceeded,
     ModelDeleted,
+    ModelPinned,
     ModelPromoted,
     ModelRejected,
     ModelRetired,
+    ModelUnpinned,
     ModelWaiting,
     ObjectRef,
     RowCounts,
@@ -91,6 +93,12 @@ def waiting(arm: Any, what: Any = "approval", revision: int = 1) -> ModelWaiting
     )
 
 
+def pin_of(arm: str | None, revision: int, kind: type[ModelPinned] | type[ModelUnpinned] = ModelPinned) -> Any:
+    """A person pinned the arm, or the adapter, or that ended."""
+    ids = {"tenant_id": TENANT, "job_id": "ftjob-1", "name": NAME, "decided_by": "user_1"}
+    return kind(**ids, model_id=f"{NAME}@{arm}" if arm else NAME, arm=arm, revision=revision)
+
+
 def enqueue(job: Job) -> None:
     job.enqueue(dataset(), None, {"n_epochs": 1}, 2)
     job.expect_arm()
@@ -112,6 +120,8 @@ STEPS: dict[str, Callable[[Job], object]] = {
     "lose rows": lambda job: job.lose_data("ds-1", BAD, 4),
     "promote": lambda job: job.succeed(NAME, 4),
     "cancel": lambda job: job.cancel(4),
+    "pin": lambda job: job.arm.hear_of_pin(pin_of("head", 1)),
+    "unpin": lambda job: job.arm.hear_of_pin(pin_of("head", 2, ModelUnpinned)),
     "pause": lambda job: job.pause(4),
 }
 
@@ -159,6 +169,12 @@ TRAINED = ("enqueue", "start", "fit", "train")
         ((*TRAINED, "refuse", "cancel"), "cancelled", None, "over", "unwanted"),
         (("enqueue", "cancel", "fit"), "cancelled", None, "over", "kept"),
         (("enqueue", "no arm", "fit"), "queued", None, "over", "kept"),
+        (("enqueue", "start", "fit", "arm answers", "pin"), "running", "head", "serving", "kept"),
+        ((*TRAINED, "arm answers", "pin", "promote"), "succeeded", "head", "serving", "kept"),
+        ((*TRAINED, "promote", "pin", "arm answers"), "succeeded", "head", "serving", "kept"),
+        ((*TRAINED, "arm answers", "promote", "pin", "unpin"), "succeeded", "adapter", "serving", "kept"),
+        ((*TRAINED, "arm answers", "promote", "unpin", "pin"), "succeeded", "adapter", "serving", "kept"),
+        ((*TRAINED, "arm answers", "pin", "promote", "arm refused"), "succeeded", "adapter", "over", "unwanted"),
     ],
 )
 def test_what_becomes_of_a_job_with_an_arm(
@@ -852,6 +868,36 @@ async def test_a_job_whose_adapter_answers_loses_a_withdrawn_arm_and_nothing_els
     job = await room.job()
     assert (job.state, job.fine_tuned_model, job.answers_by) == ("succeeded", NAME, "adapter")
     await eventually(lambda: not room.stored())
+
+
+async def test_a_job_says_by_which_version_a_person_has_its_model_answer(room: Room) -> None:
+    await room.queue()
+    await room.done()
+    await room.change("start")
+    await room.hear(ModelPromoted)
+    await room.change("train")
+    await room.hear(ModelPromoted, arm=None)
+    before = len(room.told())
+    for event, by in (
+        (pin_of("head", 1), "head"),
+        (pin_of(None, 1), "head"),
+        (pin_of("head", 2, ModelUnpinned), "adapter"),
+        (pin_of("head", 1), "adapter"),
+        (pin_of(None, 2, ModelUnpinned), "adapter"),
+    ):
+        await room.service.broker.tell(event, "registry")
+        assert (await room.job()).answers_by == by
+    assert room.told()[before:] == [
+        "The model answers by its head: a person pinned it.",
+        "The model answers by its adapter: a person pinned it.",
+        "The model's head is no longer pinned.",
+        "The model's adapter is no longer pinned.",
+    ]
+
+
+async def test_a_pin_of_a_job_that_is_not_there_any_more_is_nobodys(room: Room) -> None:
+    await room.service.broker.tell(pin_of("head", 1), "registry")
+    assert room.told() == []
 
 
 async def test_a_name_that_is_taken_back_ends_the_job_and_one_version_does_not(room: Room) -> None:

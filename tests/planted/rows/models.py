@@ -7,6 +7,7 @@ from tests.planted.bug import Edit, Planted, bug
 REGISTRY = "services/registry/tests/test_registry_service.py"
 REPLICAS = "services/registry/tests/test_replicas.py"
 ARMS = "services/registry/tests/test_arms.py"
+PINS = "services/registry/tests/test_pins.py"
 RECORDINGS = "tests/contract/test_recordings.py"
 RESIDENCY = "libs/serving/tests/test_residency.py"
 
@@ -22,6 +23,63 @@ BUGS: tuple[Planted, ...] = (
         "registry:Gate.judge",
         "if completed.beaten_by and (not await self._serves(found, completed.beaten_by)):",
         "if False:",
+    ),
+    bug(
+        "a pin is ignored",
+        "registry:who_serves",
+        "if (pinned := pins_of(versions)):",
+        "if (pinned := pins_of([])):",
+        f"{PINS}::test_a_pinned_arm_goes_on_answering_when_the_adapter_is_promoted_until_it_is_unpinned",
+    ),
+    bug(
+        "a pinned adapter is stood in for",
+        "registry:who_serves",
+        "if (pinned := pins_of(versions)):",
+        "if (pinned := [one for one in pins_of(versions) if one.arm or _holders(one, living)]):",
+        f"{PINS}::test_no_arm_stands_in_for_a_pinned_adapter",
+    ),
+    bug(
+        "a pin outlives its version",
+        "registry:is_pinned",
+        "return model.pin.since is not None and model.state == 'production'",
+        "return model.pin.since is not None",
+        f"{PINS}::test_a_pinned_version_that_is_deleted_leaves_the_name_to_the_usual_choice",
+    ),
+    bug(
+        "a pin is ended in the place of the one before it",
+        "registry:unpin",
+        "if model.pin != ended or not is_pinned(model):",
+        "if not is_pinned(model):",
+        f"{PINS}::test_only_the_pin_that_was_seen_is_ended",
+    ),
+    bug(
+        "two versions of a name stay pinned",
+        "registry:Pinning._leave_the_last",
+        "for one in pinned[:-1]:",
+        "for one in pinned[:0]:",
+        f"{PINS}::test_whatever_happens_in_the_middle_of_a_pin_at_most_one_is_left",
+    ),
+    bug(
+        "an arm that a person pinned is withdrawn",
+        "registry:Gate._may_go",
+        "return any((not is_pinned(one) for one in await self._serving(adapter, kind)))",
+        "return bool(await self._serving(adapter, kind))",
+        f"{PINS}::test_an_arm_that_a_person_pinned_is_not_withdrawn",
+    ),
+    bug(
+        "a job with a pinned arm says that its adapter answers",
+        "trainer:Job.answers_by",
+        "return 'adapter' if adapter_answers and (not (by_arm and self.arm.pinned)) else by_arm",
+        "return 'adapter' if adapter_answers else by_arm",
+        "services/trainer/tests/test_arms.py::test_what_becomes_of_a_job_with_an_arm",
+    ),
+    bug(
+        "a proxy goes on asking what was answered by before a pin",
+        "inference_proxy:watched",
+        "of_models = (ModelPromoted, ModelPinned, ModelUnpinned, ModelRejected, ModelRetired)",
+        "of_models = (ModelPromoted, ModelRejected, ModelRetired)",
+        "services/inference_proxy/tests/test_arms.py"
+        "::test_the_adapter_answers_with_its_promotion_or_a_pin_and_the_arm_again_where_no_replica_holds_it",
     ),
     bug(
         "a version that is registered after its name was deleted is let through",

@@ -22,10 +22,12 @@ from schemas.events.finetunes import (
 from schemas.events.labels import LabelingRequested, LabelsDeleted, LabelsPublished
 from schemas.events.models import (
     ModelDeleted,
+    ModelPinned,
     ModelPromoted,
     ModelRegistered,
     ModelRejected,
     ModelRetired,
+    ModelUnpinned,
     ModelWaiting,
 )
 from schemas.events.replicas import ReplicaReady
@@ -61,10 +63,12 @@ __all__ = [
     "LabelsDeleted",
     "LabelsPublished",
     "ModelDeleted",
+    "ModelPinned",
     "ModelPromoted",
     "ModelRegistered",
     "ModelRejected",
     "ModelRetired",
+    "ModelUnpinned",
     "ModelWaiting",
     "ReplicaReady",
     "TenantCreated",

@@ -82,6 +82,32 @@ class ModelRejected(Event):
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
+class ModelPinned(Event):
+    """A person chose the version by which its name answers, whatever tests say."""
+
+    type, topic, key = "model.pinned.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The version.")
+    job_id: Id = Field(description="The job that made it.")
+    name: Id = Field(description="The name that answers by it.")
+    decided_by: Id = Field(description="Id of the person.")
+    revision: int = Field(ge=1, description="Rises with every pin of the version and every end of one.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
+
+
+class ModelUnpinned(Event):
+    """A version is no longer pinned: its name answers by another that is, or by the one that tests choose."""
+
+    type, topic, key = "model.unpinned.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The version.")
+    job_id: Id = Field(description="The job that made it.")
+    name: Id = Field(description="The name that answered by it.")
+    decided_by: Id = Field(description="Id of the person.")
+    revision: int = Field(ge=1, description="Rises with every pin of the version and every end of one.")
+    arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
+
+
 class ModelRetired(Event):
     """The model is no longer served."""
 

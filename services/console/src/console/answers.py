@@ -161,6 +161,7 @@ class VersionAnswer(TypedDict):
     name: NotRequired[str]
     arm: NotRequired[str | None]
     serves: NotRequired[bool]
+    pinned: NotRequired[bool]
     waiting_for: NotRequired[str | None]
     evaluation: NotRequired[TestedAnswer | None]
     promoted_at: NotRequired[int | None]

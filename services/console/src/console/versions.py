@@ -19,6 +19,7 @@ class Version:
     Attributes:
         kind: `head`, `nearest` or `adapter`.
         serves: it answers at the moment who asks for the name.
+        pinned: it does so because a person said so, whatever tests say.
         metric: that decided about it; empty while it is not tested.
         value: by that metric, with 95 % confidence between `low` and `high`, on `rows` rows.
     """
@@ -27,6 +28,7 @@ class Version:
     kind: str
     state: str
     serves: bool
+    pinned: bool
     metric: str = ""
     value: float = 0.0
     low: float = 0.0
@@ -36,7 +38,7 @@ class Version:
     @classmethod
     def of(cls, card: VersionAnswer) -> Version:
         """What a card tells."""
-        version = cls(card["id"], kind_of(card), card["state"], bool(card.get("serves")))
+        version = cls(card["id"], kind_of(card), card["state"], bool(card.get("serves")), bool(card.get("pinned")))
         tested = card.get("evaluation")
         if not tested or not (score := tested["scores"].get("candidate")):
             return version

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from eventbus import Handlers
 from inference_proxy.routing import RouteTable
-from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
+from schemas import (
+    AdapterEvicted,
+    AdapterResident,
+    ModelPinned,
+    ModelPromoted,
+    ModelRejected,
+    ModelRetired,
+    ModelUnpinned,
+    ReplicaReady,
+)
 
 
 def watched(routes: RouteTable) -> Handlers:
     """Each event watched, with what it leads to."""
-    of_adapters = (ModelPromoted, ModelRejected, ModelRetired, AdapterResident, AdapterEvicted)
-    return {**dict.fromkeys(of_adapters, routes.on_change), ReplicaReady: routes.on_replica_ready}
+    of_models = (ModelPromoted, ModelPinned, ModelUnpinned, ModelRejected, ModelRetired)
+    of_adapters = (AdapterResident, AdapterEvicted)
+    return {**dict.fromkeys((*of_models, *of_adapters), routes.on_change), ReplicaReady: routes.on_replica_ready}

@@ -16,7 +16,16 @@ from chassis.errors import NotFound, Transient
 from chassis.peers import Peer
 from inference_proxy.bases import ArmBase, Base, Bases, ProviderBase
 from inference_proxy.engines import ModelLoading, Target
-from schemas import AdapterEvicted, AdapterResident, ModelPromoted, ModelRejected, ModelRetired, ReplicaReady
+from schemas import (
+    AdapterEvicted,
+    AdapterResident,
+    ModelPinned,
+    ModelPromoted,
+    ModelRejected,
+    ModelRetired,
+    ModelUnpinned,
+    ReplicaReady,
+)
 from schemas.artifacts import Provider
 from schemas.http.registry import ArmRoute, ModelRoute, RouteReplica
 
@@ -32,6 +41,9 @@ EMPTY_SECONDS = 1.0
 
 ARM_HOLDER = RouteReplica(replica_id="", replica_url="", engine="arm")
 """Who answers for every arm; its engine knows where."""
+
+Change = ModelPromoted | ModelPinned | ModelUnpinned | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
+"""What may lead a model's requests elsewhere."""
 
 Key = tuple[str, str, Literal["production", "version"]]
 """A tenant, the name a model is asked for by, and what that name may stand for."""
@@ -221,18 +233,17 @@ class RouteTable:
             stands_in=told.stands_in,
         )
 
-    async def on_change(
-        self, event: ModelPromoted | ModelRejected | ModelRetired | AdapterResident | AdapterEvicted
-    ) -> None:
+    async def on_change(self, event: Change) -> None:
         """The next request asks again; what serves an adapter no more is asked no more, from now on.
 
-        What is promoted, or held now, may take the place of an arm that answers for its name.
+        What is promoted, pinned, pinned no more, or held now, may take the place of what answers for its name.
         """
-        if isinstance(event, (ModelPromoted, AdapterResident)):
-            named = (event.tenant_id, (isinstance(event, ModelPromoted) and event.name) or event.model_id)
-            self._known.doubt(lambda _key, route: named == (route.tenant_id, route.name))
-        else:
+        if isinstance(event, (ModelRejected, ModelRetired, AdapterEvicted)):
             self._known.revise(lambda _key, route: _left_of(route, event))
+        else:
+            name = "" if isinstance(event, AdapterResident) else event.name
+            named = (event.tenant_id, name or event.model_id)
+            self._known.doubt(lambda _key, route: named == (route.tenant_id, route.name))
 
     async def on_replica_ready(self, event: ReplicaReady) -> None:
         """It is asked no more for models of another base, and nobody else at its address; the next request asks again.

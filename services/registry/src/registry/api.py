@@ -15,7 +15,7 @@ from registry.card import markdown
 from registry.catalogue import Catalogue
 from registry.domain import Model, State
 from registry.store import Models
-from registry.use_cases import Gate, Naming, Serving
+from registry.use_cases import Gate, Naming, Pinning, Serving
 from registry.views import (
     AliasDeleted,
     AliasView,
@@ -96,7 +96,9 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
     return router
 
 
-def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving, catalogue: Catalogue) -> APIRouter:
+def registry_routes(
+    models: Models, gate: Gate, pinning: Pinning, naming: Naming, serving: Serving, catalogue: Catalogue
+) -> APIRouter:
     """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
     router = APIRouter(prefix="/v1/registry")
 
@@ -152,6 +154,16 @@ def registry_routes(models: Models, gate: Gate, naming: Naming, serving: Serving
     async def reject(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
         note = request.note if request else ""
         return await card_of(principal, await gate.reject(principal.tenant_id, model, who(principal), note))
+
+    @router.post("/models/{model:path}/pin")
+    async def pin(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+        note = request.note if request else ""
+        return await card_of(principal, await pinning.pin(principal.tenant_id, model, who(principal), note))
+
+    @router.post("/models/{model:path}/unpin")
+    async def unpin(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+        note = request.note if request else ""
+        return await card_of(principal, await pinning.unpin(principal.tenant_id, model, who(principal), note))
 
     _add_alias_routes(router, naming)
     return router

@@ -13,7 +13,7 @@ from registry.domain import Model
 from registry.events import subscriptions
 from registry.settings import Settings
 from registry.store import LEFT_BEHIND, WAITING, Aliases, Models, Replicas, Tenants
-from registry.use_cases import Gate, Naming, Serving
+from registry.use_cases import Gate, Naming, Pinning, Serving
 from runtime import Leftovers, Overrides, Service, leftover_routes
 
 
@@ -41,7 +41,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     return service.app(
         [
             model_routes(serving, gate, naming),
-            registry_routes(models, gate, naming, serving, catalogue),
+            registry_routes(models, gate, Pinning(models), naming, serving, catalogue),
             internal_routes(serving, catalogue),
             leftover_routes(Leftovers(store, LEFT_BEHIND, gate.finish_deletion)),
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from registry.domain import ANSWERS_BY, Arm, Model
+from registry.domain import ANSWERS_BY, Arm, Model, decisions_of, is_pinned
 from schemas import Interval
 
 Cell = str | int | float
@@ -39,6 +39,7 @@ def _summary(model: Model) -> str:
             ("State", f"{model.state}{waits}"),
             ("Serves under", f"`{model.name}`"),
             ("Answers by", f"arm `{model.arm.kind}`" if model.arm else "adapter"),
+            ("Pinned", "by a person: its name answers by it, whatever tests say" if is_pinned(model) else "no"),
             ("Base model", f"`{model.base_model}`"),
             ("Task", model.lineage.dataset.task),
             ("Organization", model.organization),
@@ -76,9 +77,9 @@ def _evaluation(model: Model) -> str:
 
 
 def _decisions(model: Model) -> str:
-    if not model.decisions:
+    rows = [(_when(one.at), one.outcome, f"`{one.by}`", one.note) for one in decisions_of(model)]
+    if not rows:
         return "None yet."
-    rows = [(_when(one.at), one.outcome, f"`{one.by}`", one.note) for one in model.decisions]
     return _table(("When", "Decision", "By", "Note"), rows)
 
 

@@ -18,6 +18,8 @@ from registry.domain import (
     Model,
     Replica,
     State,
+    decisions_of,
+    is_pinned,
 )
 from registry.use_cases import Route
 from schemas import ObjectRef
@@ -97,6 +99,7 @@ class ModelCard(BaseModel):
         name: it serves under, as versions of other kinds may.
         arm: how it answers where it is an arm; `adapter_id` and `adapter_manifest` are the arm's then.
         serves: it answers at the moment who asks by the name.
+        pinned: a person has the name answer by it, whatever tests say.
     """
 
     id: str
@@ -104,6 +107,7 @@ class ModelCard(BaseModel):
     name: str
     arm: ArmKind | None
     serves: bool
+    pinned: bool
     created_at: int
     state: State
     waiting_for: Awaited | None
@@ -134,7 +138,7 @@ class ModelCard(BaseModel):
     @classmethod
     def of(cls, model: Model, serving: Collection[str] = ()) -> ModelCard:
         """The card of a model; `serving` holds the ids of versions that serve their names."""
-        shared = set(cls.model_fields) & set(Model.model_fields) - {"arm"}
+        shared = set(cls.model_fields) & set(Model.model_fields) - {"arm", "decisions"}
         own = {name: getattr(model, name) for name in shared}
         traced = {name: getattr(model.lineage, name) for name in set(cls.model_fields) & set(Lineage.model_fields)}
         dataset = model.lineage.dataset
@@ -144,6 +148,8 @@ class ModelCard(BaseModel):
             name=model.name,
             arm=model.arm_kind,
             serves=model.id in serving,
+            pinned=is_pinned(model),
+            decisions=decisions_of(model),
             dataset_id=dataset.dataset_id,
             dataset_manifest=dataset.manifest,
             task=dataset.task,

@@ -11,9 +11,11 @@ from schemas import (
     FileDeleted,
     LabelingRequested,
     ModelDeleted,
+    ModelPinned,
     ModelPromoted,
     ModelRejected,
     ModelRetired,
+    ModelUnpinned,
     ModelWaiting,
 )
 from trainer.job_data import JobData
@@ -49,6 +51,12 @@ def subscriptions(data: JobData, tune_on_upload: TuneOnUpload, outcomes: Outcome
     async def on_model_promoted(event: ModelPromoted) -> None:
         await outcomes.promoted(event)
 
+    async def on_model_pinned(event: ModelPinned) -> None:
+        await outcomes.pinned(event)
+
+    async def on_model_unpinned(event: ModelUnpinned) -> None:
+        await outcomes.pinned(event)
+
     async def on_model_rejected(event: ModelRejected) -> None:
         await outcomes.rejected(event)
 
@@ -67,6 +75,8 @@ def subscriptions(data: JobData, tune_on_upload: TuneOnUpload, outcomes: Outcome
         FileDeleted: on_file_deleted,
         ModelWaiting: on_model_waiting,
         ModelPromoted: on_model_promoted,
+        ModelPinned: on_model_pinned,
+        ModelUnpinned: on_model_unpinned,
         ModelRejected: on_model_rejected,
         ModelRetired: on_model_retired,
         ModelDeleted: on_model_deleted,

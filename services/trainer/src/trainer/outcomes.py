@@ -6,8 +6,16 @@ from collections.abc import Callable
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import now
-from schemas import ModelDeleted, ModelPromoted, ModelRejected, ModelRetired, ModelWaiting
-from trainer.arms.lines import Line, lines_of_arm, lines_of_failure, lines_without_adapter, tell_lines
+from schemas import (
+    ModelDeleted,
+    ModelPinned,
+    ModelPromoted,
+    ModelRejected,
+    ModelRetired,
+    ModelUnpinned,
+    ModelWaiting,
+)
+from trainer.arms.lines import Line, lines_of_arm, lines_of_failure, lines_without_adapter, pin_line, tell_lines
 from trainer.domain import Failure, Job
 from trainer.stages import waiting_line
 from trainer.store import Jobs
@@ -50,6 +58,21 @@ class Outcomes:
         if job and job.state == "succeeded":
             await self._jobs.tell(job, "answers", f"New fine-tuned model created: {name}")
             await self._jobs.tell(job, "ended", "The job has successfully completed")
+
+    async def pinned(self, event: ModelPinned | ModelUnpinned) -> None:
+        """A person has the model answer by a version, or leaves that to tests again: the job says so.
+
+        By which it answers follows from the pin of its arm alone: without one its adapter does.
+        """
+
+        def hear(job: Job) -> None:
+            if event.arm is not None:
+                job.arm.hear_of_pin(event)
+
+        job = await self._change(event.tenant_id, event.job_id, hear)
+        if job is not None:
+            line = pin_line(event)
+            await self._jobs.tell(job, line.key, line.message)
 
     async def rejected(self, event: ModelRejected) -> None:
         """The gate refused a version, or it was taken back before it was let through."""

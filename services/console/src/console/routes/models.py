@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import quote
 
@@ -113,8 +114,17 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
         """A person lets a tested model into use, or stops it."""
         session = await web.session(request)
         fields = await web.form(request, session)
+        return await decided(session, fields, "approve" if "approve" in fields else "reject")
+
+    @router.post("/pin")
+    async def pin(request: Request) -> Response:
+        """A person has a model answer by one version, or leaves it to tests again which one does."""
+        session = await web.session(request)
+        fields = await web.form(request, session)
+        return await decided(session, fields, "unpin" if "unpin" in fields else "pin")
+
+    async def decided(session: Session, fields: Mapping[str, str], act: str) -> Response:
         model_id, note = fields.get("model", ""), {"note": fields.get("note", "")}
-        act = "approve" if "approve" in fields else "reject"
         try:
             await registry.post("/v1/registry/models/{}/" + act, model_id, json=note, **session.who)
         except (Conflict, Transient) as error:

@@ -11,9 +11,11 @@ from registry.domain.parts import (
     Evaluation,
     Lineage,
     LoadFailure,
+    Pin,
     Replica,
     State,
 )
+from registry.domain.pins import decisions_of, is_pinned, pin, pins_of, unpin
 
 __all__ = [
     "ANSWERS_BY",
@@ -25,11 +27,17 @@ __all__ = [
     "Lineage",
     "LoadFailure",
     "Model",
+    "Pin",
     "Replica",
     "State",
+    "decisions_of",
+    "is_pinned",
     "is_version_id",
     "model_name",
     "name_of",
+    "pin",
+    "pins_of",
+    "unpin",
     "version_id",
     "versions_of",
 ]

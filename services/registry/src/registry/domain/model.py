@@ -19,6 +19,7 @@ from registry.domain.parts import (
     GatePolicy,
     Lineage,
     LoadFailure,
+    Pin,
     Replica,
     State,
 )
@@ -57,6 +58,7 @@ class Model(Aggregate):
     arm: Arm | None = None
     evaluation: Evaluation | None = None
     promotion: Decision | None = None
+    pin: Pin = Field(default_factory=Pin)
     decisions: list[Decision] = Field(default_factory=list)
     replicas: list[Replica] = Field(default_factory=list)
     load_failures: list[LoadFailure] = Field(default_factory=list)

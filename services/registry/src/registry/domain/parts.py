@@ -13,7 +13,7 @@ from schemas.datasets import flat
 State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
 Verdict = Literal["pass", "fail", "needs_human"]
 GatePolicy = Literal["auto", "approval", "advisory"]
-Outcome = Literal["promote", "reject", "retire", "wait"]
+Outcome = Literal["promote", "reject", "retire", "wait", "pin", "unpin"]
 
 LOADED: tuple[State, ...] = ("candidate", "awaiting_approval", "production")
 """States in which a version can be asked, and a replica holds its adapter where it has one."""
@@ -112,6 +112,20 @@ class Decision(Part):
     by: str
     at: int
     note: str = ""
+
+
+class Pin(Part):
+    """Whether a person had the version's name answer by it.
+
+    Attributes:
+        since: when (Unix seconds), and later than every pin whose place it took; None while it is not pinned.
+        changes: how often it was pinned, and how often that ended.
+        decision: the last of these.
+    """
+
+    since: int | None = None
+    changes: int = 0
+    decision: Decision | None = None
 
 
 class Replica(Part):

@@ -9,7 +9,7 @@ import structlog
 from chassis.crash import crash_point
 from chassis.errors import NotFound, WriteRefused
 from chassis.ids import now
-from registry.domain import LoadFailure, Model, Replica, is_version_id
+from registry.domain import LoadFailure, Model, Replica, is_pinned, is_version_id
 from registry.store import Models, Replicas, Tenants
 from schemas import (
     AdapterEvicted,
@@ -80,7 +80,7 @@ class Gate:
         found = await self._models.get(completed.tenant_id, completed.model_id)
         if completed.beaten_by and not await self._serves(found, completed.beaten_by):
             completed = completed.model_copy(update={"beaten_by": None})
-        if completed.below_base and (policy.gate == "approval" or not await self._serves(found, completed.below_base)):
+        if completed.below_base and (policy.gate == "approval" or not await self._may_go(found, completed.below_base)):
             completed = completed.model_copy(update={"below_base": None})
         if completed.below_base:  # it goes, so no adapter gives way to it
             completed = completed.model_copy(update={"beaten_by": None})
@@ -186,8 +186,17 @@ class Gate:
 
     async def _serves(self, adapter: Model, kind: ArmKind) -> bool:
         """Whether this arm of the adapter's name is in production."""
+        return bool(await self._serving(adapter, kind))
+
+    async def _may_go(self, adapter: Model, kind: ArmKind) -> bool:
+        """Whether this arm of the adapter's name is in production, and no person pinned it."""
+        return any(not is_pinned(one) for one in await self._serving(adapter, kind))
+
+    async def _serving(self, adapter: Model, kind: ArmKind) -> list[Model]:
+        if adapter.arm is not None:
+            return []
         serving = await self._models.serving(adapter.tenant_id, [adapter.name])
-        return adapter.arm is None and any(one.arm_kind == kind for one in serving)
+        return [one for one in serving if one.arm_kind == kind]
 
     async def _one_of(self, tenant_id: str, model_id: str) -> Model:
         """The version of that id; of a name that has none, the only one that waits, or that there is.

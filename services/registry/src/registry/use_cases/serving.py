@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from chassis.errors import Forbidden, Invalid, NotFound
 from registry.alias import Alias
 from registry.catalogue import Base, Catalogue
-from registry.domain import LOADED, Model, is_version_id, name_of
+from registry.domain import LOADED, Model, is_pinned, is_version_id, name_of, pins_of
 from registry.store import Aliases, Models, Proven, Replicas
 from registry.use_cases.gate import Gate
 from schemas import ReplicaReady
@@ -23,7 +23,7 @@ class Route:
     """A model in production, or a base model; its aliases; and the living replicas that proved all it stands on.
 
     Attributes:
-        stands_in: whether it is an arm that answers while no replica holds the adapter of its name.
+        stands_in: whether it is an arm that answers while no replica holds the adapter of its name, and only so long.
     """
 
     model: Model | BaseModelSpec
@@ -200,8 +200,10 @@ def by_name(models: Iterable[Model]) -> dict[tuple[str, str], list[Model]]:
 def who_serves(versions: list[Model], living: Living) -> Model:
     """Of a name's versions in production, the adapter first, the one that answers.
 
-    The adapter does, but while no living replica holds it and there is an arm.
+    The one that a person pinned does; else the adapter, but while no living replica holds it and there is an arm.
     """
+    if pinned := pins_of(versions):
+        return pinned[-1]
     first, *others = versions
     return others[0] if others and not _holders(first, living) else first
 
@@ -225,7 +227,8 @@ def _holders(model: Model, living: Living) -> list[ReplicaReady]:
 def _route_of(versions: list[Model], aliases: list[str], living: Living) -> Route:
     """The route to a name by its versions in production, the adapter first."""
     serving = who_serves(versions, living)
-    return replace(_route(serving, aliases, living), stands_in=serving is not versions[0])
+    stands_in = serving is not versions[0] and not is_pinned(serving)
+    return replace(_route(serving, aliases, living), stands_in=stands_in)
 
 
 def _route(model: Model, aliases: list[str], living: Living) -> Route:

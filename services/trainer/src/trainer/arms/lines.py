@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from schemas import ModelPinned, ModelUnpinned
 from trainer.domain import ARM_IS_BETTER, FittedArm, Job
 from trainer.store import Jobs
 
@@ -49,6 +50,15 @@ def lines_of_arm(job: Job) -> list[Line]:
     if job.state != "succeeded":
         return [Line("arm-answers", f"{answers}; {'training' if job.adapter is None else 'testing'} goes on.")]
     return [Line("arm-answers", f"{answers}."), Line("ended", COMPLETED)]
+
+
+def pin_line(event: ModelPinned | ModelUnpinned) -> Line:
+    """That a person has the model answer by one of its versions, or does so no longer."""
+    version = event.arm or "adapter"
+    key = f"{version}-pin-{event.revision}"
+    if isinstance(event, ModelPinned):
+        return Line(key, f"The model answers by its {version}: a person pinned it.")
+    return Line(key, f"The model's {version} is no longer pinned.")
 
 
 def lines_of_failure(job: Job) -> list[Line]:

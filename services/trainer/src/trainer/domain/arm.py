@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from eventbus import Aggregate
-from schemas import ModelWaiting, ObjectRef
+from schemas import ModelPinned, ModelUnpinned, ModelWaiting, ObjectRef
 from schemas.artifacts import ArmKind, EmbedderFacts
 from trainer.domain.parts import GateWait
 
@@ -34,6 +34,8 @@ class ArmOfJob(BaseModel):
         files: whether they are stored.
         gate: what it waits for, as the registry said last.
         since: when it began to wait for that.
+        pinned: a person has the model answer by it, also once the adapter is there.
+        pin: the revision of what was heard last of that.
     """
 
     state: Literal["no", "to_fit", "fitted", "serving", "over"] = "no"
@@ -41,6 +43,8 @@ class ArmOfJob(BaseModel):
     files: Literal["kept", "unwanted", "deleted"] = "kept"
     gate: GateWait = Field(default_factory=GateWait)
     since: int | None = None
+    pinned: bool = False
+    pin: int = 0
 
     @property
     def undecided(self) -> bool:
@@ -71,6 +75,11 @@ class ArmOfJob(BaseModel):
     def serve(self) -> None:
         """It was let through."""
         self.state = "serving"
+
+    def hear_of_pin(self, event: ModelPinned | ModelUnpinned) -> None:
+        """A person has the model answer by it, or leaves that to tests again; what is older changes nothing."""
+        if event.revision > self.pin:
+            self.pin, self.pinned = event.revision, isinstance(event, ModelPinned)
 
     def stop_fitting(self) -> None:
         """One that is not fitted yet is wanted no more."""

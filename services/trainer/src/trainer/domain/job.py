@@ -73,9 +73,9 @@ class Job(Aggregate):
         """How its model answers: by its adapter, or by its arm of which kind; None while it does not."""
         if self.fine_tuned_model is None:
             return None
-        if self.state == "succeeded" and self.setback is None:
-            return "adapter"
-        return self.arm.kind if self.arm.state == "serving" else None
+        by_arm = self.arm.kind if self.arm.state == "serving" else None
+        adapter_answers = self.state == "succeeded" and self.setback is None
+        return "adapter" if adapter_answers and not (by_arm and self.arm.pinned) else by_arm
 
     @property
     def has_data(self) -> bool:

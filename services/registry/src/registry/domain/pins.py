@@ -1,0 +1,81 @@
+"""A pin: a person chooses the version by which a name answers, whatever tests say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chassis.errors import WriteRefused
+from registry.domain.model import Model
+from registry.domain.parts import Decision, Pin
+from schemas import ModelPinned, ModelUnpinned
+
+
+def is_pinned(model: Model) -> bool:
+    """Whether a person pinned it; that means nothing any more once it is out of production."""
+    return model.pin.since is not None and model.state == "production"
+
+
+def pins_of(versions: Iterable[Model]) -> list[Model]:
+    """Those of a name's versions that are pinned; the last of them counts, and the others are about to be none."""
+    return sorted(filter(is_pinned, versions), key=_order)
+
+
+def decisions_of(model: Model) -> list[Decision]:
+    """What was decided about it, in its order; of its pins, and the ends of these, the last."""
+    about_pin = [model.pin.decision] if model.pin.decision else []
+    return sorted([*model.decisions, *about_pin], key=_at)
+
+
+def pin(model: Model, former: Model | None, by: str, note: str, at: int) -> None:
+    """A person has the version's name answer by it, whatever tests say.
+
+    Args:
+        model: the version.
+        former: the one that was pinned before, whose place it takes.
+        by: who says so.
+        note: why.
+        at: now, in Unix seconds.
+
+    Raises:
+        WriteRefused: it is not in production.
+    """
+    if model.state != "production":
+        raise WriteRefused(
+            f"Model {model.id} cannot be pinned: it is {model.state}. Only a version in production can be; see "
+            f"GET /v1/registry/models?name={model.name}&state=production.",
+            code="wrong_state",
+        )
+    since = max(at, (former.pin.since or 0) + 1) if former else at
+    decision = Decision(outcome="pin", by=by, at=at, note=note)
+    model.pin = Pin(since=since, changes=model.pin.changes + 1, decision=decision)
+    _say(model, ModelPinned, by)
+
+
+def unpin(model: Model, ended: Pin, by: str, note: str, at: int) -> None:
+    """The version is no longer pinned; nothing happens where that pin is over, though another may have followed it."""
+    if model.pin != ended or not is_pinned(model):
+        return
+    model.pin = Pin(changes=ended.changes + 1, decision=Decision(outcome="unpin", by=by, at=at, note=note))
+    _say(model, ModelUnpinned, by)
+
+
+def _say(model: Model, what: type[ModelPinned] | type[ModelUnpinned], by: str) -> None:
+    model.record(
+        what(
+            tenant_id=model.tenant_id,
+            model_id=model.id,
+            job_id=model.job_id,
+            name=model.name,
+            decided_by=by,
+            revision=model.pin.changes,
+            arm=model.arm_kind,
+        )
+    )
+
+
+def _order(model: Model) -> tuple[int, str]:
+    return model.pin.since or 0, model.id
+
+
+def _at(decision: Decision) -> int:
+    return decision.at
