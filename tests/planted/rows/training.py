@@ -155,7 +155,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a job's lines are in the order of the clocks of workers",
         "trainer:Jobs.tell",
-        "{'$add': [{'$multiply': [SERVER_MS, 1_000_000]}, next(self._lines) % 1_000_000]}",
+        "{'$add': [{'$multiply': [SERVER_MS, 1000000]}, next(self._lines) % 1000000]}",
         "round(__import__('chassis.clock').clock.wall() * 1e9)",
         f"{TRAINING}::test_what_is_told_later_is_the_newer_line_whatever_the_clocks_of_workers_say",
     ),
