@@ -54,7 +54,11 @@ ONCE_A_MODEL = ("finetune.requested", "finetune.succeeded", "model.promoted")
 AFTER_TRAINING = ("finetune.trained", "model.registered", "evaluation.completed")
 """Once a model as well, and at most once of a job that was cancelled as late as that."""
 
-OF_ARMS = ("finetune.arm_fitted", "model.registered of an arm", "evaluation.completed of an arm")
+OF_ARMS = (
+    "finetune.arm_fitted",
+    "evaluation.completed of an arm",
+    *(f"model.{said} of an arm" for said in ("registered", "promoted", "rejected", "retired")),
+)
 """At most once a job: its adapter may be there before its arm is fitted, which then never is."""
 
 

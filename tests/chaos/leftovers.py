@@ -7,11 +7,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, get_args
 
 from chassis.settings import ServiceSettings
 from localstack import LocalStack
 from localstack.home import LOCAL_SERVICES
 from schemas import TOPICS, Envelope, read_envelope
+from schemas.artifacts import ArmKind
 from stores import mongo
 from testkit.injector import Message, recorded
 
@@ -20,14 +22,20 @@ from testkit.injector import Message, recorded
 class Published:
     """One event as it was published."""
 
-    message: Message
+    topic: str
     envelope: Envelope
+    of_arm: bool = False
 
     @property
     def kind(self) -> str:
         """Its type without its version: `model.promoted`; of a version that is an arm, `model.promoted of an arm`."""
         kind = self.envelope.type.rsplit(".", 1)[0]
-        return f"{kind} of an arm" if "@" in str(json.loads(self.message.value).get("model_id", "")) else kind
+        return f"{kind} of an arm" if self.of_arm else kind
+
+
+def is_of_arm(data: dict[str, Any]) -> bool:
+    """Whether an event's data names a version of a model that is an arm."""
+    return str(data.get("model_id", "")).rpartition("@")[2] in get_args(ArmKind)
 
 
 class Leftovers:
@@ -49,7 +57,11 @@ class Leftovers:
     def events(self) -> list[Published]:
         """Every event that was published; more than once where it was published again."""
         return [
-            Published(one, read_envelope({name: value.decode("utf-8", "replace") for name, value in one.headers}))
+            Published(
+                one.topic,
+                read_envelope({name: value.decode("utf-8", "replace") for name, value in one.headers}),
+                of_arm=one.value.startswith(b"{") and is_of_arm(json.loads(one.value)),
+            )
             for one in self.messages(*(topic.name for topic in TOPICS))
             if one.header("ce_type")
         ]
@@ -80,7 +92,7 @@ def streams_broken(events: Iterable[Published]) -> list[str]:
     for one in events:
         envelope = one.envelope
         if envelope.origin:
-            streams[one.message.topic, envelope.subject, envelope.origin][envelope.seq].add(envelope.id)
+            streams[one.topic, envelope.subject, envelope.origin][envelope.seq].add(envelope.id)
     found = []
     for stream, numbers in streams.items():
         found += [f"{'/'.join(stream)} has two events {seq}" for seq, ids in numbers.items() if len(ids) > 1]

@@ -371,6 +371,12 @@ def test_a_model_answers_while_it_is_trained_and_its_versions_are_shown(person: 
     expect(person.page.get_by_role("heading", name="Versions of this model")).to_be_visible()
     expect(person.page.get_by_role("row").filter(has_text="Quick answers by its ").first).to_contain_text("in use")
     person.look("model-versions")
+    for button, then in (("Answer by this one", "yes, pinned"), ("Choose by tests again", "yes")):
+        person.page.get_by_role("button", name=button).focus()
+        person.press("Enter")
+        shown = person.page.get_by_role("row").filter(has_text="Quick answers by its ").first.get_by_role("cell").nth(1)
+        expect(shown).to_have_text(then)
+        person.look(f"model-{button.split()[0].lower()}")
     name = person.page.locator("h1").inner_text()
     person.page.get_by_role("link", name="Delete this model").focus()
     person.press("Enter")

@@ -53,9 +53,9 @@ def job(job_id: str, tenant: str, state: str, fence: int, owner: str) -> dict[st
 @pytest.mark.parametrize(("b_had", "claimed", "wrong"), [(1, "b", 0), (3, "b", 1), (1, "a", 1)])
 def test_a_place_is_given_to_who_waited_longer(b_had: int, claimed: str, wrong: int) -> None:
     steps: list[tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = [
-        ("turns", "b", None, {"at_ms": b_had}),
+        ("turns", "b", None, {"at": b_had}),
         ("jobs", "a", None, job("a", "a", "queued", 0, "")),
-        ("turns", "a", None, {"at_ms": 2}),
+        ("turns", "a", None, {"at": 2}),
         ("jobs", "a", job("a", "a", "queued", 0, ""), job("a", "a", "running", 1, "w")),
         ("jobs", "b", None, job("b", "b", "queued", 0, "")),
         ("jobs", "a", job("a", "a", "running", 1, "w"), job("a", "a", "queued", 1, "w")),
@@ -75,8 +75,8 @@ def test_who_waited_when_that_was_asked_may_be_gone_before_the_place_is_given() 
     """Between the two a call may take long, and the lease of the job is renewed."""
     running, gone = job("a", "a", "running", 1, "w"), job("b", "b", "cancelled", 0, "")
     steps: list[tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = [
-        ("turns", "b", None, {"at_ms": 1}),
-        ("turns", "a", None, {"at_ms": 2}),
+        ("turns", "b", None, {"at": 1}),
+        ("turns", "a", None, {"at": 2}),
         ("jobs", "b", None, job("b", "b", "queued", 0, "")),
         ("jobs", "a", running, {**running, "checkpoint": {"step": 2}}),
         ("jobs", "b", job("b", "b", "queued", 0, ""), gone),

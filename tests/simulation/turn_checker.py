@@ -70,7 +70,7 @@ def _waits_longer(history: History, place: int, own: str, server_ms: int) -> boo
 
 
 def _turns(history: History, until: int) -> dict[str, float]:
-    return {it.id: it.after["at_ms"] for it in history.writes[:until] if it.collection == "turns" and it.after}
+    return {it.id: it.after["at"] for it in history.writes[:until] if it.collection == "turns" and it.after}
 
 
 def _free(history: History, until: int, server_ms: int) -> list[Document]:
@@ -80,7 +80,7 @@ def _free(history: History, until: int, server_ms: int) -> list[Document]:
 
 
 def lines_are_in_the_order_in_which_they_were_told(history: History) -> list[str]:
-    """I26: a line that is told later is no older in the list: who reads on from the newest misses none."""
+    """I26: a line that is told later is no older in the list, to the millisecond."""
     wrong: list[str] = []
     newest: dict[str, int] = {}
     for write in history.writes:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import pytest
-from registry_harness import BASE, Accounts
+from registry_harness import BASE
+from registry_races import SILENT_SECONDS, Race, told
 from structlog.testing import capture_logs
 from test_use_cases import Lonely, folder, registry
 
-from eventbus import AggregateStore
-from registry.domain import Model, is_version_id, name_of, version_id, versions_of
-from registry.store import Models, Replicas, Tenants
-from registry.use_cases import Gate, Pinning
+from registry.domain import is_version_id, name_of, version_id, versions_of
 from schemas import (
     DatasetDeleted,
     FinetuneCancelled,
@@ -28,24 +25,12 @@ from schemas import (
     TenantPolicyChanged,
 )
 from testkit import eventually
-from testkit.simulated_documents import Documents
 
 __all__ = ["folder", "registry"]
-
-SILENT_SECONDS = 61.0
-
-Happening = Callable[[], Awaitable[Any]]
 
 
 async def policy(registry: Lonely, gate: Any) -> None:
     await registry.publish(TenantPolicyChanged(tenant_id=registry.a, policy=TenantPolicy(gate=gate), revision=1))
-
-
-async def told(registry: Lonely, path: str, tenant: str | None = None) -> Any:
-    async with registry.http(tenant) as http:
-        answer = await http.get(path)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def test_a_version_has_the_name_it_serves_under_in_its_id() -> None:
@@ -498,37 +483,6 @@ async def test_the_card_says_how_an_arm_answers_and_how_well(registry: Lonely) -
     ):
         assert fact in text
     assert "base model digest" not in text.lower()
-
-
-class Race:
-    """A gate, and pins, on documents of its own, in the middle of whose work something else happens."""
-
-    def __init__(self) -> None:
-        self.documents = Documents(lambda: 1_800_000_000.0)
-        database = self.documents.as_database()
-        kept = AggregateStore(database["models"], Model, "registry", lambda: None)
-        notes = [database[name] for name in ("cancelled_jobs", "deleted_names", "deleted_datasets")]
-        self.models = Models(kept, *notes)
-        self.tenants = Tenants(database["tenants"], Accounts())
-        self.replicas = Replicas(database["replicas"], 60.0)
-        self.gate = Gate(self.models, self.tenants, self.replicas)
-        self.pinning = Pinning(self.models)
-
-    async def within(self, step: int, one: Happening, other: Happening) -> bool:
-        """Do one thing, and the other after so many of its calls; whether it makes so many."""
-        done = 0
-
-        async def call(operation: Callable[[], Any]) -> Any:
-            nonlocal done
-            done += 1
-            at, result = done, operation()
-            if at == step:
-                await other()
-            return result
-
-        self.documents.call = call
-        await one()
-        return done >= step
 
 
 async def test_an_operator_hears_of_a_name_whose_arm_is_taken_back_while_the_adapter_is_refused_for_it(

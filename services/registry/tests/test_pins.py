@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from registry_harness import BASE, Harness
-from test_arms import SILENT_SECONDS, Race, told
+from registry_races import SILENT_SECONDS, Race, told
 from test_use_cases import Lonely, folder, registry
 
 from chassis.errors import WriteRefused
@@ -186,7 +186,9 @@ async def test_no_arm_stands_in_for_a_pinned_adapter(registry: Lonely) -> None:
     assert await serving(registry, name) == [(name, True)]
     [asked] = await told(registry, f"/internal/arms/{name}")
     assert (asked["version"], asked["stands_in"]) == (arm, False)
-    await done(registry, arm, "unpin")
+    refused = await ask(registry, arm, "unpin", None)
+    assert refused.status_code == 409, "what a page of before shows ends no later pin"
+    await done(registry, name, "unpin")
     route = await told(registry, f"/internal/routes/{name}")
     assert (route["version"], route["stands_in"]) == (arm, True)
 
@@ -312,7 +314,7 @@ async def raced(registry: Lonely, step: int, first: str, second: str) -> tuple[R
     }
     if first == "unpin":
         await do["pin the arm"]()
-        do["unpin"] = partial(race.pinning.unpin, registry.a, arm.id, PERSON, "")
+        do["unpin"] = partial(race.pinning.unpin, registry.a, adapter.name, PERSON, "")
     refusals = (WriteRefused,) if second == "delete the arm" else ()
 
     async def tried() -> None:

@@ -43,8 +43,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "turns are noted by the clocks of workers",
         "work:WorkQueue.take_turn",
-        "[{'$set': {'at_ms': SERVER_MS}}]",
-        "{'$set': {'at_ms': __import__('chassis.clock').clock.wall() * 1000}}",
+        "NOW_AS_TURN",
+        "{'$set': {'at': __import__('chassis.clock').clock.wall()}}",
         f"{QUEUE_TEST}::test_turns_come_in_their_order_whatever_the_clocks_of_workers_say",
     ),
     bug(

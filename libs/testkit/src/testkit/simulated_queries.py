@@ -131,6 +131,8 @@ def evaluate(document: Document, expression: Any, now: int) -> Any:
             return sum(values)
         if operator == "$multiply":
             return math.prod(values)
+        if operator == "$divide":
+            return values[0] / values[1]
         if operator == "$subtract":
             return None if None in values else values[0] - values[1]
         if operator == "$ifNull":

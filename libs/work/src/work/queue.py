@@ -17,6 +17,9 @@ log = structlog.get_logger()
 
 A = TypeVar("A", bound=Aggregate)
 
+NOW_AS_TURN: list[Query] = [{"$set": {"at": {"$divide": [SERVER_MS, 1000]}}}]
+"""In Unix seconds, as the release before reads and writes it."""
+
 
 def tenants_with_work(state: str, only: Query | None = None) -> list[Query]:
     """The pipeline for those who have a free one in a state.
@@ -113,7 +116,7 @@ class WorkQueue(Generic[A]):
         """Tenants, that one first whose last turn is longest ago."""
         if not tenants:
             return []
-        had = {turn["_id"]: turn.get("at_ms", 0) async for turn in self._turns.find({"_id": {"$in": list(tenants)}})}
+        had = {turn["_id"]: turn["at"] async for turn in self._turns.find({"_id": {"$in": list(tenants)}})}
         return sorted(tenants, key=lambda tenant: (had.get(tenant, 0), str(tenant)))
 
     async def take_turn(self, tenant_id: str) -> None:
@@ -122,7 +125,7 @@ class WorkQueue(Generic[A]):
         Where that cannot be, its next one comes too early.
         """
         try:
-            await self._turns.update_one({"_id": tenant_id}, [{"$set": {"at_ms": SERVER_MS}}], upsert=True)
+            await self._turns.update_one({"_id": tenant_id}, NOW_AS_TURN, upsert=True)
         except PyMongoError as error:  # the work is claimed, and done
             log.warning("turn_not_noted", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
 

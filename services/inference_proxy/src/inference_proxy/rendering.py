@@ -60,7 +60,7 @@ class Rendering:
                 raise ModelLoading
             raise Invalid(
                 "vector_store_ids: this model answers by its training rows at the moment, and reads no documents. "
-                "Leave it out, or wait until its adapter serves.",
+                "Leave it out, or wait until its adapter serves; where a person pinned the arm, unpin it.",
                 code=UNSUPPORTED,
                 param="vector_store_ids",
             )

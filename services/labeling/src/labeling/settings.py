@@ -12,4 +12,8 @@ class Settings(ServiceSettings):
 
     labeling_task_seconds: float = Field(600, description="How long a task is kept for the person who took it.")
     labeling_rows: int = Field(10_000, description="Most tasks of a project.")
-    labeling_projects: int = Field(1_000, ge=1, description="Most projects of a tenant that it makes by itself.")
+    labeling_projects: int = Field(
+        1_000,
+        ge=1,
+        description="About the most projects that a tenant makes.",
+    )

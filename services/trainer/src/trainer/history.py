@@ -16,7 +16,7 @@ class JobEvent(BaseModel):
     job_id: str
     tenant_id: str
     created_at: int
-    order: int = 0
+    order: int
     level: str
     message: str
     type: str

@@ -110,7 +110,7 @@ class Outcomes:
 
     async def _lose_arm(self, event: ModelRejected | ModelRetired | ModelDeleted, what: str) -> None:
         job = await self._change(event.tenant_id, event.job_id, lambda it: it.lose_arm(now()))
-        if job is None or (job.ended and job.setback is None):
+        if job is None or (job.ended and job.setback is None and not job.arm.pinned):
             return
         await tell_lines(self._jobs, job, [Line("arm-over", what, "warn"), *lines_of_failure(job)])
 

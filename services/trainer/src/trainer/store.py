@@ -328,26 +328,24 @@ class Jobs:
         """Add a line to a job's history, once per `key`; with `data` it is a metrics line.
 
         Its place is by the database's clock, as a job's lines come from several machines: who reads on from the newest
-        line misses none that comes later. Lines of one millisecond are in the order in which they are said here.
+        line misses none that comes later, but of another machine in the same millisecond. Those said here within one
+        are in their order.
         """
-        event = JobEvent(
-            id=_line_id(job, key),
-            job_id=job.id,
-            tenant_id=job.tenant_id,
-            created_at=now(),
-            level=level,
-            message=message,
-            type="metrics" if data is not None else "message",
-            data=data or {},
-        )
-        line: Document = {
-            name: {"$ifNull": [f"${name}", {"$literal": value}]}
-            for name, value in event.model_dump(exclude={"order"}).items()
+        facts: Document = {
+            "id": _line_id(job, key),
+            "job_id": job.id,
+            "tenant_id": job.tenant_id,
+            "created_at": now(),
+            "level": level,
+            "message": message,
+            "type": "metrics" if data is not None else "message",
+            "data": data or {},
         }
+        line: Document = {name: {"$ifNull": [f"${name}", {"$literal": value}]} for name, value in facts.items()}
         place = {"$add": [{"$multiply": [SERVER_MS, 1_000_000]}, next(self._lines) % 1_000_000]}
         line["order"] = {"$ifNull": ["$order", place]}
         with suppress(DuplicateKeyError):  # another says it at the same time
-            await self._events.update_one({"_id": event.id}, [{"$set": line}], upsert=True)
+            await self._events.update_one({"_id": facts["id"]}, [{"$set": line}], upsert=True)
 
     async def told(self, job: Job, key: str) -> bool:
         """Whether the job's history has the line of that key."""

@@ -32,11 +32,11 @@ class Pinning:
         return await self._models.get(tenant_id, meant.id)
 
     async def unpin(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
-        """A person leaves it to tests again by which version a name answers, said by it or by any version of it.
+        """A person leaves it to tests again by which version a name answers, said by it or by the pinned version.
 
         Raises:
             NotFound: there is none.
-            WriteRefused: no version of the name is pinned.
+            WriteRefused: no version of the name is pinned, or another is than the one that is meant.
         """
         name = (await self._models.version(tenant_id, model_id)).name
         pinned = pins_of(await self._models.serving(tenant_id, [name]))
@@ -44,6 +44,8 @@ class Pinning:
             raise WriteRefused(
                 f"No version of '{name}' is pinned: tests choose by which one it answers already.", code="wrong_state"
             )
+        if is_version_id(model_id) and all(one.id != model_id for one in pinned):
+            raise WriteRefused(f"'{model_id}' is not pinned: '{pinned[-1].id}' is.", code="wrong_state")
         for one in pinned:
             await self._end(one, by, note)
         return await self._models.get(tenant_id, pinned[-1].id)
