@@ -100,6 +100,11 @@ class Harness:
         found = [await database[name].find().to_list() for name in names]
         return json.dumps(found, default=str, ensure_ascii=False)
 
+    async def purged(self, file_id: str) -> None:
+        """Wait until a deleted file is done with, and so is what its dataset version comes to."""
+        files = connect(self.space.settings(Settings, "ingest"), "ingest")["files"]
+        await eventually(lambda: files.find_one({"_id": file_id, "purged": True}))
+
     async def nothing_is_left(self) -> None:
         async def gone() -> bool:
             return await self.keys() == [] and CANARY not in await self.said()
@@ -237,8 +242,9 @@ async def test_the_rows_of_a_living_model_stay_until_its_end_and_are_named(harne
         shown = (await harness.http.get(f"/v1/datasets/{prepared.dataset.dataset_id}")).json()
         return (shown["id"], shown["file_deleted"]) == (prepared.dataset.dataset_id, True)
 
-    await eventually(only_rows_are_left)
-    await eventually(dataset_says_so)
+    await harness.purged(file_id)
+    assert await only_rows_are_left()
+    assert await dataset_says_so()
     assert await harness.stored() > 1000, "what stays counts"
     for _ in range(2):
         await harness.digest(end_of(end))
