@@ -61,7 +61,8 @@ LEAN = {
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """Every service as a process of its own, behind the ingress, for all tests that only use it."""
-    with tiny_stack(tmp_path_factory.mktemp("whole"), LEAN, durable_log=False) as running:
+    beside_tests = {**LEAN, "SARTOR_TRAINER_NICENESS": "0"}  # they would leave training nothing
+    with tiny_stack(tmp_path_factory.mktemp("whole"), beside_tests, durable_log=False) as running:
         yield running
 
 
