@@ -22,7 +22,7 @@ else echo "error: $(1) could not be installed; see $(VENV)/install.log, then run
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up down status logs demo test sim planted house lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench table-q shuffled schemas permissions record hashes image-locks sbom base-model clean
+.PHONY: help venv up down status logs demo test sim planted house lint types e2e honoured rights clients screenshots containers chaos two-of-each sweep cells poison trainer-kills drain hostile bench table-q shuffled more-rows schemas permissions record hashes image-locks sbom base-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -134,6 +134,9 @@ table-q: venv ## whether the best arm answers, by data set and rows, through the
 
 shuffled: venv ## how often an arm that learned answers dealt at random comes to answer: DATA=folder, MORE=options
 	$(BIN)/python -m bench.shuffled_labels --data $(or $(DATA),$(error DATA=<folder of data sets>)) $(or $(MORE),--decisions 200)
+
+more-rows: venv ## whether what a data report promises of more rows comes true, and wrong rows are named: DATA=folder
+	$(BIN)/python -m bench.more_rows --data $(or $(DATA),$(error DATA=<folder of data sets>)) $(MORE)
 
 schemas: venv ## write the exported event schemas and the catalogue
 	$(BIN)/python -m schemas.export

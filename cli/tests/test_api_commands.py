@@ -311,6 +311,22 @@ def test_a_job_is_asked_for_by_its_method(api: Api, sartor: Sartor, given: list[
     assert json.loads(api.asked[-1][3]).get("method") == method
 
 
+def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, sartor: Sartor) -> None:
+    report = {
+        "said": ["60 rows more would bring about 4 points (1 to 6)."],
+        "curve": {"points": [{"rows": 48, "accuracy": 0.875, "low": 0.75, "high": 0.9375}]},
+        "confusions": [],
+        "suspects": [{"question": "Where is it?", "answer": "refund", "likelier": "lost", "confidence": 0.934}],
+    }
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}/data_report"] = report
+    out, _ = sartor("jobs", "report", JOB_ID)
+    assert out.startswith("60 rows more would bring about 4 points (1 to 6).\n")
+    assert re.search(r"^48 +0\.88 +0\.75 +0\.94 *$", out, re.MULTILINE)
+    assert re.search(r"^Where is it\? +refund +lost +0\.93 *$", out, re.MULTILINE)
+    assert "Taken for another" not in out
+    assert json.loads(sartor("jobs", "report", JOB_ID, "--json")[0]) == report
+
+
 def test_the_method_of_a_job_is_shown_by_its_name(api: Api, sartor: Sartor) -> None:
     job = {**JOB, "method": {"type": "pretrain", "pretrain": {"hyperparameters": {"n_epochs": 3}}}}
     api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = job

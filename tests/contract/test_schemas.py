@@ -176,7 +176,7 @@ def _largest(annotation: Any, metadata: Sequence[Any] = ()) -> Any:
     if annotation is str:
         assert most is not None, "a text without a maximum"
         return "\x01" * most
-    return {int: 2**63 - 1, float: 1.7976931348623157e308, bool: False, type(None): None}[annotation]
+    return {int: 2**63 - 1, float: 2.2250738585072014e-308, bool: False, type(None): None}[annotation]
 
 
 def _largest_of(model: type[BaseModel]) -> BaseModel:

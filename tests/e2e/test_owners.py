@@ -87,6 +87,7 @@ READS: dict[str, Asking] = {
         "/fine_tuning/jobs/{job}",
         "/fine_tuning/jobs/{job}/events",
         "/fine_tuning/jobs/{job}/checkpoints",
+        "/fine_tuning/jobs/{job}/data_report",
         "/models/{model}",
         "/registry/models/{model}",
         "/registry/models/{model}/card",

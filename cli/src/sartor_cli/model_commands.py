@@ -22,6 +22,9 @@ POLL_SECONDS = 1.0
 Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 
+POINT = ("rows", "accuracy", "low", "high")
+
+
 @jobs.command("create")
 def create_job(
     training_file: Annotated[str, typer.Option(help="Id of an uploaded file.")],
@@ -147,6 +150,29 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
     else:
         line = f"{local_time(event['created_at'])} {event['level']:<5} {cell('message', event['message'])}"
         stdout.print(line)
+
+
+@jobs.command("report")
+def data_report(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """Say what a job's rows tell: what more of them would bring, what is confused, and which rows look wrong."""
+    report = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs/{}/data_report", job_id)
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+        return
+    for sentence in report["said"]:
+        typer.echo(sentence)
+    for title, columns, rows in (
+        ("Accuracy by rows, on rows that it was not fitted to:", POINT, report["curve"]["points"]),
+        ("Taken for another:", ("wanted", "given", "times"), report["confusions"]),
+        ("Rows whose answer looks wrong:", ("question", "answer", "likelier", "confidence"), report["suspects"]),
+    ):
+        if rows:
+            typer.echo(f"\n{title}")
+            show({"data": [_rounded(row) for row in rows]}, as_json=False, columns=columns)
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: f"{value:.2f}" if isinstance(value, float) else value for name, value in row.items()}
 
 
 @jobs.command("cancel")

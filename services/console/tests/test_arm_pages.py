@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from console_harness import CARD, FILE, MODEL, OWN, STEP, WAITS, Harness, at, event, page, token_of
 
-from chassis.errors import Transient
+from chassis.errors import Forbidden, NotFound, SartorError, Transient
 from chassis.ids import now
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -285,6 +285,65 @@ async def test_a_decision_about_an_arm_lets_nothing_else_through(harness: Harnes
     assert f'name="model" value="{UNDECIDED["id"]}"' in shown
     assert (await browser.post("/decide", data=form)).status_code == 303
     assert [one.path for one in harness.services.asked if one.method == "POST"][-1:] == [f"{place}/approve"]
+
+
+REPORT = {
+    "said": ["60 rows more of the same kind would bring about 4 points (1 to 6) of accuracy.", "2 rows look wrong."],
+    "curve": {
+        "points": [
+            {"rows": 12, "accuracy": 0.5, "low": 0.25, "high": 0.75},
+            {"rows": 24, "accuracy": 0.75, "low": 0.5, "high": 0.875},
+            {"rows": 48, "accuracy": 0.875, "low": 0.75, "high": 1.0},
+        ]
+    },
+    "confusions": [{"wanted": "refund", "given": "<b>lost</b>", "times": 3}],
+    "suspects": [{"question": "Where is it?" * 50, "answer": "refund", "likelier": "lost", "confidence": 0.934}],
+    "suspects_found": 2,
+}
+OF_ROWS = ("GET", f"/v1/fine_tuning/jobs/{CARD['job_id']}/data_report")
+
+
+async def test_what_the_rows_tell_stands_on_the_models_page(harness: Harness) -> None:
+    harness.services.answers |= {
+        ("GET", f"/v1/registry/models/{MODEL}"): ADAPTER,
+        VERSIONS: page(ADAPTER, ARM),
+        OF_ROWS: REPORT,
+    }
+    shown = (await (await harness.sign_in()).get(f"/models/{MODEL}")).text.split('<section id="rows"')[1]
+    assert REPORT["said"][0] in shown
+    assert 'aria-label="Accuracy by rows. 12 rows: 0.50; 24 rows: 0.75; 48 rows: 0.88"' in shown
+    assert '<polyline class="curve" points="40.0,72.0 170.0,42.0 300.0,27.0">' in shown
+    assert '<line class="range" x1="170.0" x2="170.0" y1="72.0" y2="27.0">' in shown
+    assert "<td>refund</td><td>&lt;b&gt;lost&lt;/b&gt;</td>" in shown
+    assert "The 1 clearest of 2." in shown
+    assert "93 %" in shown
+    assert "Where is it?" * 26 not in shown
+
+
+@pytest.mark.parametrize("problem", [NotFound("no report"), Forbidden("not yours"), Transient("away"), None])
+async def test_a_model_is_shown_also_where_nothing_tells_of_its_rows(
+    harness: Harness, problem: SartorError | None
+) -> None:
+    versions = (ADAPTER, ARM) if problem else (CARD,)
+    harness.services.answers |= {("GET", f"/v1/registry/models/{MODEL}"): versions[0], VERSIONS: page(*versions)}
+    if problem is not None:
+        harness.services.answers[OF_ROWS] = problem
+    shown = await (await harness.sign_in()).get(f"/models/{MODEL}")
+    assert shown.status_code == 200
+    assert 'id="rows"' not in shown.text
+    assert bool(harness.services.of(*OF_ROWS)) == bool(problem)
+
+
+async def test_a_report_of_one_point_has_no_picture(harness: Harness) -> None:
+    alone = {**REPORT, "curve": {"points": REPORT["curve"]["points"][:1]}, "suspects": [], "confusions": []}  # type: ignore[index]
+    harness.services.answers |= {
+        ("GET", f"/v1/registry/models/{MODEL}"): ADAPTER,
+        VERSIONS: page(ADAPTER, ARM),
+        OF_ROWS: alone,
+    }
+    shown = (await (await harness.sign_in()).get(f"/models/{MODEL}")).text.split('<section id="rows"')[1]
+    assert "Accuracy by rows" not in shown
+    assert "looks wrong" not in shown
 
 
 PINNED = {**ARM, "pinned": True}

@@ -24,6 +24,7 @@ from schemas import (
     TenantPolicy,
     TenantPolicyChanged,
 )
+from schemas.artifacts import CurvePoint, Gain, LearningCurve
 from testkit import eventually
 
 __all__ = ["folder", "registry"]
@@ -85,6 +86,25 @@ async def test_an_arm_that_passed_answers_under_the_models_name_and_waits_for_no
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
             assert f"asked by name: '{name}'" in refused.json()["error"]["message"]
     assert (await registry.card(version))["serves"] is True
+
+
+async def test_the_card_of_an_arm_shows_how_it_grew_with_rows(registry: Lonely) -> None:
+    points = [
+        CurvePoint(rows=144, accuracy=0.75, low=0.625, high=0.875),
+        CurvePoint(rows=230, accuracy=0.875, low=0.8125, high=0.9375),
+    ]
+    curve = LearningCurve(points=points, twice=Gain(rows=288, gain=0.04, low=0.01, high=0.06))
+    grown, before = await registry.fitted(1, learning_curve=curve), await registry.fitted(2)
+    async with registry.http() as http:
+        [shown, earlier] = [
+            (await http.get(f"/v1/registry/models/{one}/card")).text.partition("## How it answers")[2]
+            for one in (grown, before)
+        ]
+    assert "288 rows more of the same kind would bring about 4 points (1 to 6) of accuracy." in shown
+    assert "| 144 | 0.750 | 0.625 to 0.875 |\n| 230 | 0.875 | 0.812 to 0.938 |" in shown
+    assert "rows more" not in earlier
+    assert (await registry.card(grown))["learning_curve"] == curve.model_dump()
+    assert (await registry.card(before))["learning_curve"] is None
 
 
 async def test_model_servers_are_told_of_no_arm_and_nothing_they_say_changes_one(registry: Lonely) -> None:

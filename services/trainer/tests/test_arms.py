@@ -37,7 +37,7 @@ from schemas import (
     ObjectRef,
     RowCounts,
 )
-from schemas.artifacts import MANIFEST, EmbedderFacts
+from schemas.artifacts import DATA_REPORT, MANIFEST, EmbedderFacts
 from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
 from testkit import eventually
 from testkit.alone import NOWHERE, Alone, alone
@@ -61,6 +61,7 @@ EMBEDDER = EmbedderFacts(id="made-up", digest="ab", dimensions=8)
 NAME = "ft:b:o::1a2b"
 LABELS = ("refund", "lost_card", "close_account")
 TENANT = "tenant_a"
+REPORT = "/v1/fine_tuning/jobs/ftjob-1/data_report"
 
 
 def fitted(kind: Any = "head", arm_id: str = "arm-1") -> FittedArm:
@@ -408,17 +409,18 @@ def vector_of(text: str) -> np.ndarray:
 class Room:
     """A trainer by itself, whose jobs nobody trains."""
 
-    def __init__(self, service: Alone, peers: StubPeers) -> None:
-        self.service, self.peers = service, peers
+    def __init__(self, service: Alone, peers: StubPeers, space: Space) -> None:
+        self.service, self.peers, self.space = service, peers, space
         assert service.app is not None
         self.objects = service.app.state.service.objects
         self.jobs, self.fits = service.app.state.service._stores
 
-    async def queue(self, labels: Sequence[str] = LABELS * 30) -> DatasetPrepared:
-        """A job whose rows are stored: a question of each label, and the label as the answer."""
+    async def queue(self, labels: Sequence[str] = LABELS * 30, answers: Sequence[str] | None = None) -> DatasetPrepared:
+        """A job whose rows are stored: a question of each label, and the label as the answer, or another."""
         await self.ask()
         messages = [
-            [turn("user", f"{label} {number}"), turn("assistant", label)] for number, label in enumerate(labels)
+            [turn("user", f"{label} {number}"), turn("assistant", answer)]
+            for number, (label, answer) in enumerate(zip(labels, answers or labels, strict=True))
         ]
         content = "".join(json.dumps({"messages": one}) + "\n" for one in messages).encode()
         train = await self.objects.put_bytes(f"tenants/{TENANT}/datasets/ds-1/train.jsonl", content)
@@ -498,7 +500,8 @@ class Room:
 
 @asynccontextmanager
 async def room_of(tmp_path: Path, **changes: Any) -> AsyncIterator[Room]:
-    settings = Space(NOWHERE, tmp_path).settings(Settings, "trainer", trainer_work_dir=tmp_path / "work", **changes)
+    space = Space(NOWHERE, tmp_path)
+    settings = space.settings(Settings, "trainer", trainer_work_dir=tmp_path / "work", **changes)
     peers = StubPeers()
 
     def without_training(*args: Any, **overrides: Any) -> Any:
@@ -508,7 +511,7 @@ async def room_of(tmp_path: Path, **changes: Any) -> AsyncIterator[Room]:
 
     by_name = dict.fromkeys(("accounts", "ingest", "registry", "rag_indexer"), peers)
     async with alone(without_training, settings, by_name) as service:
-        yield Room(service, peers)
+        yield Room(service, peers, space)
 
 
 @pytest_asyncio.fixture
@@ -541,6 +544,9 @@ async def test_an_arm_is_fitted_stored_and_published_once_while_the_job_waits_fo
     vectors = np.stack([vector_of(probe.question) for probe in read.probes]).astype(np.float32)
     prove(read, vectors)
     assert room.told()[-1].startswith("A head was fitted to 90 rows in ")
+    assert said.learning_curve is not None
+    assert [point.rows for point in said.learning_curve.points] == [9, 18, 36, 72]
+    assert room.told()[-1].endswith(said.learning_curve.said)
 
 
 async def test_an_arm_is_fitted_as_soon_as_its_job_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -808,7 +814,7 @@ async def test_a_job_answers_by_its_arm_while_it_is_trained_and_says_so(room: Ro
     await eventually(lambda: room.service.documents["jobs"].documents["ftjob-1"]["adapter_files"] != "unwanted")
     job = await room.job()
     assert (job.adapter_files, job.arm.files) == ("deleted", "kept")
-    assert len(room.stored()) == 4
+    assert len(room.stored()) == 5
 
 
 async def test_a_job_whose_adapter_is_refused_waits_for_its_arm_and_fails_with_the_adapters_reason(room: Room) -> None:
@@ -923,11 +929,56 @@ async def test_that_the_arm_waits_for_a_person_is_told_while_the_job_trains(room
     assert f"{NAME}@head" in room.told()[-1]
 
 
+async def test_what_the_rows_tell_is_read_by_who_may_read_them_and_goes_with_the_arm(room: Room) -> None:
+    labels = LABELS * 60
+    wrong = {0: "lost_card", 61: "close_account"}
+    await room.queue(labels, [wrong.get(number, label) for number, label in enumerate(labels)])
+    await room.done()
+    headers = room.space.headers("trainer", TENANT)
+    async with room.service.http(headers) as http:
+        shown = (await http.get(REPORT)).json()
+        assert (shown["object"], shown["job_id"], shown["arm"], shown["rows"]) == (
+            "fine_tuning.job.data_report",
+            "ftjob-1",
+            "head",
+            180,
+        )
+        suspected = {row["question"]: (row["answer"], row["likelier"]) for row in shown["suspects"]}
+        assert suspected == {"refund 0": ("lost_card", "refund"), "lost_card 61": ("close_account", "lost_card")}
+        assert {(one["wanted"], one["given"]) for one in shown["confusions"]} == set(suspected.values())
+        assert shown["said"] == [
+            "Too few answers are wrong, or there are too few rows, to tell what more of them would bring.",
+            "Taken for another most often (once): lost_card, for refund.",
+            "2 rows look as if the answer were wrong.",
+        ]
+        assert (await http.get(REPORT.replace("-1", "-2"))).status_code == 404
+    for others in (
+        room.space.headers("trainer", "tenant_other"),
+        room.space.headers("trainer", TENANT, role="approver"),
+    ):
+        async with room.service.http(others) as http:
+            assert (await http.get(REPORT)).status_code in (403, 404)
+    await room.hear(ModelRejected, reason="worse", code="fail")
+    await eventually(lambda: not room.stored())
+    async with room.service.http(headers) as http:
+        gone = await http.get(REPORT)
+    assert gone.status_code == 404
+    assert "goes with it" in gone.json()["error"]["message"]
+
+
+async def test_an_arm_of_an_earlier_release_has_no_report(room: Room) -> None:
+    await room.ask()
+    await room.change("fit")
+    async with room.service.http(room.space.headers("trainer", TENANT)) as http:
+        assert (await http.get(REPORT)).status_code == 404
+
+
 async def test_what_no_job_names_of_arms_is_found(room: Room) -> None:
     await room.queue()
     await room.done()
     late = await room.objects.put_bytes(f"tenants/{TENANT}/arms/ftjob-1/9/answers.json", b"[]")
     foreign = await room.objects.put_bytes(f"tenants/{TENANT}/arms/ftjob-9/1/answers.json", b"[]")
     store = room.service.app.state.service._background["orphans"].__self__._folders["arms"]  # type: ignore[union-attr]
-    found = await store(TENANT, {"ftjob-1": [*room.stored()[:4], late.key], "ftjob-9": [foreign.key]})
+    assert f"tenants/{TENANT}/arms/ftjob-1/1/{DATA_REPORT}" in room.stored()
+    found = await store(TENANT, {"ftjob-1": [*room.stored()[:5], late.key], "ftjob-9": [foreign.key]})
     assert (found.removable, found.unknown) == ([late.key], [foreign.key])

@@ -9,7 +9,7 @@ SWEEP = "services/trainer/tests/test_sweep.py"
 STATES = "services/trainer/tests/test_domain.py"
 PRETRAIN_TEST = "services/trainer/tests/test_pretrain.py"
 TEXT_JOBS = "services/trainer/tests/test_text_jobs.py"
-
+STUDY = "libs/arms/tests/test_study.py"
 ARMS = "services/trainer/tests/test_arms.py"
 FORK_SERVER = "services/trainer/tests/test_fork_server.py"
 
@@ -96,6 +96,27 @@ BUGS: tuple[Planted, ...] = (
         "order.seed, groups)",
         "order.seed)",
         f"{ARMS}::test_rows_that_ask_the_same_tell_nothing_of_each_other",
+    ),
+    bug(
+        "a learning curve is measured on rows that were known",
+        "arms.study:right_by_part",
+        "np.nonzero(~out)",
+        "np.nonzero(out)",
+        f"{STUDY}::test_what_twice_the_rows_would_bring_is_about_what_they_bring",
+    ),
+    bug(
+        "a row whose answer hardly comes again looks wrong",
+        "arms.study:_suspects",
+        " & (rows[places] >= FEWEST_OF_AN_ANSWER)",
+        "",
+        f"{STUDY}::test_a_row_whose_answer_hardly_comes_again_is_not_suspected",
+    ),
+    bug(
+        "a row that is only hard looks wrong",
+        "arms.study:_suspects",
+        "other >= SURE * own",
+        "other > own",
+        f"{STUDY}::test_rows_that_are_hard_are_not_suspected",
     ),
     bug(
         "a job waits for ever for an arm that nobody fits",

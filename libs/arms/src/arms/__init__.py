@@ -3,6 +3,7 @@
 from arms.answering import Arm, Head, Nearest, Numbers, Places
 from arms.files import Facts, FittedArm, WrongArm, pack, prove, unpack
 from arms.fitting import MOST_CLASSES, MOST_ROWS, Fit, Groups, fit, kinds_for, sample
+from arms.study import data_report
 from schemas.questions import question_of
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Numbers",
     "Places",
     "WrongArm",
+    "data_report",
     "fit",
     "kinds_for",
     "pack",

@@ -39,10 +39,18 @@ class Fit:
     Attributes:
         arm: it.
         accuracy: share of the rows to which it gave their answer while it was fitted on others.
+        folds: (rows,), of those that were left out together.
+        scores: (rows, answers), of each row while it was left out.
+        temperature: by which scores are divided to be confidences.
+        strength: of the penalty that was chosen; 0 where there is none.
     """
 
     arm: Arm
     accuracy: float
+    folds: Places
+    scores: Numbers
+    temperature: float
+    strength: float = 0.0
 
 
 def kinds_for(places: Places) -> list[ArmKind]:
@@ -107,10 +115,11 @@ def _fit_head(vectors: Numbers, places: Places, answers: int, folds: Places) -> 
                 scored[out] = scaled[out] @ weights.T
     right = [(scored.argmax(axis=1) == places).mean() for scored in scores]
     chosen = int(np.argmax(right))  # the strongest of several
-    weights = regress(scaled, places, answers, STRENGTHS[chosen], None)
-    weights = weights / np.float32(temperature_of(scores[chosen], float(right[chosen])))
+    temperature = temperature_of(scores[chosen], float(right[chosen]))
+    weights = regress(scaled, places, answers, STRENGTHS[chosen], None) / np.float32(temperature)
     coefficients, intercepts = scaling.undo(weights)
-    return Fit(Head(coefficients, intercepts), float(right[chosen]))
+    head = Head(coefficients, intercepts)
+    return Fit(head, float(right[chosen]), folds, scores[chosen], temperature, STRENGTHS[chosen])
 
 
 def _fit_nearest(vectors: Numbers, places: Places, answers: int, folds: Places) -> Fit:
@@ -120,7 +129,7 @@ def _fit_nearest(vectors: Numbers, places: Places, answers: int, folds: Places) 
         closest[out] = closest_of_each(vectors[out], vectors[~out], places[~out], answers)
     right = float((closest.argmax(axis=1) == places).mean())
     temperature = temperature_of(closest, right)
-    return Fit(Nearest(vectors, places, temperature, answers), right)
+    return Fit(Nearest(vectors, places, temperature, answers), right, folds, closest, temperature)
 
 
 def temperature_of(scores: Numbers, accuracy: float) -> float:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from schemas.artifacts.arm import ArmKind, EmbedderFacts
+from schemas.artifacts.data_report import LearningCurve
 from schemas.datasets import CarriesDataset, flat
 from schemas.envelope import Event
 from schemas.refs import Id, ObjectRef, Parameter, Sentence
@@ -52,6 +53,9 @@ class FinetuneArmFitted(CarriesDataset, Event):
     fit_seconds: float = Field(ge=0, description="Time spent fitting, embeddings included.")
     metrics: dict[Parameter, float] = Field(
         default_factory=dict, max_length=32, description="What was measured out of fold, of this arm and others."
+    )
+    learning_curve: LearningCurve | None = Field(
+        None, description="How often it was right by how many rows it knew; none of an earlier release."
     )
     seed: int = Field(description="Seed of the fit.")
     owner: Id = Field("", description="Person, or key of nobody, whose it is: an end user sees their own only.")

@@ -135,6 +135,31 @@ class EvidenceAnswer(TypedDict, total=False):
     interval_over: Unit
 
 
+class PointAnswer(TypedDict):
+    """How often an arm was right that knew so many rows."""
+
+    rows: int
+    accuracy: float
+    low: float
+    high: float
+
+
+class CurveAnswer(TypedDict):
+    """How accuracy grew with rows."""
+
+    points: list[PointAnswer]
+
+
+class DataReportAnswer(TypedDict):
+    """What the rows of a job tell."""
+
+    said: list[str]
+    curve: CurveAnswer
+    confusions: list[dict[str, str | int]]
+    suspects: list[dict[str, str | float]]
+    suspects_found: int
+
+
 class ScoreAnswer(TypedDict):
     """A mean over held-out rows, with its interval and their number."""
 

@@ -42,7 +42,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
             entry_routes(web, accounts),
             deletion_routes(web, ingest, trainer, registry, labeling, proxy),  # before `/models/{anything}`
             home_routes(web, watcher, ingest, trainer, registry),
-            model_routes(web, registry, evaluator),
+            model_routes(web, registry, evaluator, trainer),
             play_routes(web, ingest, registry, proxy, settings.base_model),
             label_routes(web, labeling),
             operate_routes(web, accounts, registry),

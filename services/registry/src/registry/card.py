@@ -111,7 +111,14 @@ def _answering(model: Model, arm: Arm) -> str:
         ("seed", lineage.seed),
     ]
     facts += [(f"{name} (out of fold)", f"{value:.4g}") for name, value in lineage.metrics.items()]
-    return f"By {ANSWERS_BY[arm.kind]}. No replica holds it.\n\n{_table(('Fact', 'Value'), facts)}"
+    how = f"By {ANSWERS_BY[arm.kind]}. No replica holds it.\n\n{_table(('Fact', 'Value'), facts)}"
+    if arm.learning_curve is None:
+        return how
+    points = [
+        (one.rows, f"{one.accuracy:.3f}", f"{one.low:.3f} to {one.high:.3f}") for one in arm.learning_curve.points
+    ]
+    grew = _table(("Rows it knew", "Accuracy out of fold", "95 % interval"), points)
+    return f"{how}\n\n{arm.learning_curve.said}\n\n{grew}"
 
 
 def _training(model: Model) -> str:

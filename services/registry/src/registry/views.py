@@ -23,7 +23,7 @@ from registry.domain import (
 )
 from registry.use_cases import Route
 from schemas import ObjectRef
-from schemas.artifacts import ArmKind, BaseModelSpec, Price
+from schemas.artifacts import ArmKind, BaseModelSpec, LearningCurve, Price
 from schemas.http.registry import AdapterToLoad, ArmRoute, ModelRoute, RouteReplica
 
 
@@ -98,6 +98,7 @@ class ModelCard(BaseModel):
     Attributes:
         name: it serves under, as versions of other kinds may.
         arm: how it answers where it is an arm; `adapter_id` and `adapter_manifest` are the arm's then.
+        learning_curve: of an arm, how often it was right by how many rows it knew.
         serves: it answers at the moment who asks by the name.
         pinned: a person has the name answer by it, whatever tests say.
     """
@@ -106,6 +107,7 @@ class ModelCard(BaseModel):
     object: Literal["registry.model"] = "registry.model"
     name: str
     arm: ArmKind | None
+    learning_curve: LearningCurve | None
     serves: bool
     pinned: bool
     created_at: int
@@ -147,6 +149,7 @@ class ModelCard(BaseModel):
             **traced,
             name=model.name,
             arm=model.arm_kind,
+            learning_curve=model.arm.learning_curve if model.arm else None,
             serves=model.id in serving,
             pinned=is_pinned(model),
             decisions=decisions_of(model),

@@ -12,8 +12,11 @@ from chassis.bodies import AnyJson, Body, Metadata, metadata_filter
 from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
+from schemas.artifacts import DataReport
+from trainer.arms.reporting import sentences_of
 from trainer.domain import OPENAI_STATUS, Job
 from trainer.history import JobCheckpoint, JobEvent
+from trainer.job_objects import JobObjects
 from trainer.run.methods import DEFAULT, METHODS, method_of
 from trainer.stages import Stage, Waiting, stage_of, waiting_of
 from trainer.store import Jobs
@@ -21,6 +24,7 @@ from trainer.use_cases import Asked, Requests
 
 Reads = Annotated[Principal, require("fine_tuning:read")]
 Writes = Annotated[Principal, require("fine_tuning:write")]
+ReadsRows = Annotated[Principal, require("files:read")]
 Cancels = Annotated[Principal, require("fine_tuning:write", "own:delete")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=128, description="Id of the last item of the previous page.")]
@@ -214,7 +218,20 @@ class CheckpointObject(BaseModel):
         )
 
 
-def routes(jobs: Jobs, requests: Requests) -> APIRouter:
+class DataReportObject(DataReport):
+    """What the rows of a job tell, and the same in sentences."""
+
+    object: Literal["fine_tuning.job.data_report"] = "fine_tuning.job.data_report"
+    job_id: str
+    said: list[str]
+
+    @classmethod
+    def of(cls, job: Job, report: DataReport) -> DataReportObject:
+        """The report as shown."""
+        return cls(**dict(report), job_id=job.id, said=sentences_of(report))
+
+
+def routes(jobs: Jobs, requests: Requests, objects: JobObjects) -> APIRouter:
     """Create, list, read and steer jobs."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
@@ -272,5 +289,10 @@ def routes(jobs: Jobs, requests: Requests) -> APIRouter:
         job = await jobs.get(principal.tenant_id, job_id, principal.only)
         found = await jobs.checkpoints(job, limit=limit + 1, after=after)
         return page([CheckpointObject.of(checkpoint, job) for checkpoint in found], limit=limit)
+
+    @router.get("/{job_id}/data_report")
+    async def retrieve_data_report(job_id: str, principal: ReadsRows) -> DataReportObject:
+        job = await jobs.get(principal.tenant_id, job_id, principal.only)
+        return DataReportObject.of(job, await objects.report(job))
 
     return router

@@ -64,4 +64,4 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
         {"jobs": jobs.orphaned_checkpoints, "adapters": jobs.orphaned_adapters, "arms": jobs.orphaned_arms}
     )
     leftovers = Leftovers(store, LEFT_BEHIND, Job.discard_adapter)
-    return service.app([routes(jobs, requests), leftover_routes(leftovers)])
+    return service.app([routes(jobs, requests, objects), leftover_routes(leftovers)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from chassis.crash import crash_point
 from chassis.errors import NotFound
 from schemas import ObjectRef
-from schemas.artifacts import MANIFEST, adapter_id_of, rows_file
+from schemas.artifacts import DATA_REPORT, MANIFEST, DataReport, adapter_id_of, rows_file
 from stores.objects import DigestMismatch, Objects
 from trainer.domain import Adapter, Checkpoint, Job, Text
 from trainer.run.config import FailedForGood
@@ -173,6 +173,25 @@ class JobObjects:
                 await self._objects.put_bytes(f"{prefix}{name}", content)
         crash_point("trainer.arm_files_stored")
         return await self._objects.put_bytes(f"{prefix}{MANIFEST}", files[MANIFEST], "application/json")
+
+    async def store_report(self, job: Job, attempt: int, report: DataReport) -> ObjectRef:
+        """Put what the rows tell beside the arm, with which it goes; returns its reference."""
+        key = f"{_arms(job)}{attempt}/{DATA_REPORT}"
+        return await self._objects.put_bytes(key, report.model_dump_json().encode(), "application/json")
+
+    async def report(self, job: Job) -> DataReport:
+        """What a job's rows tell.
+
+        Raises:
+            NotFound: there is none, or not any more.
+        """
+        made = job.arm.made
+        if made is None or made.report is None or job.arm.files != "kept":
+            raise NotFound(
+                f"{job.id} has no data report: it comes with an arm, which is fitted to rows whose answers come again, "
+                "and goes with it."
+            )
+        return DataReport.model_validate_json(await self._objects.get_bytes(made.report))
 
     async def delete_arm(self, job: Job) -> None:
         """Remove what the fits of a job's arm stored, the manifest first: what is half gone is no arm."""

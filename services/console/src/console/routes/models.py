@@ -9,11 +9,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from chassis.errors import Conflict, NotFound, Transient
+from chassis.errors import Conflict, Forbidden, NotFound, Transient
 from chassis.peers import Peer
 from console.answering import TITLES, kind_of, name_of
 from console.answers import (
     ClassAnswer,
+    DataReportAnswer,
     DocumentAnswer,
     EvaluationAnswer,
     EvidenceAnswer,
@@ -21,6 +22,7 @@ from console.answers import (
     RowAnswer,
     VersionAnswer,
 )
+from console.curves import curve_of
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.versions import Version, picture
@@ -31,10 +33,12 @@ BASES_SHOWN = 100
 ANSWERS_SHOWN = 20
 CLASSES_SHOWN = 20
 TEXTS_SHOWN = 20
+CONFUSIONS_SHOWN = 10
+SUSPECTS_SHOWN = 20
 
 
-def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
-    """Models, their evidence, decisions."""
+def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> APIRouter:
+    """Models, their evidence, what their rows tell, decisions."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/models")
@@ -67,6 +71,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             evidence = await _evidence(session, evaluation)
         except Transient as error:
             evidence, unread = {}, error.message
+        report = await _report(session, card) if any(one.get("arm") for one in of_name) else None
         rows = sorted(evidence.get("rows", []), key=_alike)
         classes = evidence.get("classes", {}).get("candidate", [])
         texts = sorted(evidence.get("documents", []), key=_gained)
@@ -90,6 +95,10 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             all_texts=len(texts),
             unit=evidence.get("interval_over", {}).get("unit", "rows"),
             unread=unread,
+            report=report,
+            curve=curve_of(report["curve"]["points"]) if report else None,
+            confusions=report["confusions"][:CONFUSIONS_SHOWN] if report else [],
+            suspects=report["suspects"][:SUSPECTS_SHOWN] if report else [],
             problem=problem,
             status=status,
         )
@@ -107,6 +116,16 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer) -> APIRouter:
             found: EvidenceAnswer = await evaluator.get(place, evaluation["id"], **session.who)
         except NotFound:
             return {}
+        return found
+
+    async def _report(session: Session, card: VersionAnswer) -> DataReportAnswer | None:
+        """What the rows tell; None where there is no report, the reader may not see rows, or it cannot be read now."""
+        try:
+            found: DataReportAnswer = await trainer.get(
+                "/v1/fine_tuning/jobs/{}/data_report", card["job_id"], **session.who
+            )
+        except (NotFound, Forbidden, Transient):
+            return None
         return found
 
     @router.post("/decide")

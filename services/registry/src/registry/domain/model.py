@@ -121,7 +121,7 @@ class Model(Aggregate):
                 seed=fitted.seed,
                 dataset=fitted.dataset,
             ),
-            arm=Arm(kind=fitted.arm, embedder=fitted.embedder, rows=fitted.rows),
+            arm=Arm.of(fitted),
             waiting_since=at,
         )
         model._say_registered()

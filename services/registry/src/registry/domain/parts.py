@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas import CarriesDataset, Interval, ObjectRef
-from schemas.artifacts import ArmKind, EmbedderFacts
+from schemas import CarriesDataset, FinetuneArmFitted, Interval, ObjectRef
+from schemas.artifacts import ArmKind, EmbedderFacts, LearningCurve
 from schemas.datasets import flat
 
 State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
@@ -57,6 +57,12 @@ class Arm(Part):
     kind: ArmKind
     embedder: EmbedderFacts
     rows: int
+    learning_curve: LearningCurve | None = None
+
+    @classmethod
+    def of(cls, fitted: FinetuneArmFitted) -> Arm:
+        """That of an event."""
+        return cls(kind=fitted.arm, embedder=fitted.embedder, rows=fitted.rows, learning_curve=fitted.learning_curve)
 
 
 class Evaluation(Part):

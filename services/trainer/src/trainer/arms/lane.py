@@ -176,6 +176,7 @@ class ArmFitting(Kind[ArmFit]):
             why = "what makes vectors of its rows has been away for long."
             raise _later(one.away_since, why, error) from error
         assert embedded.embedder is not None
+        report = await self._objects.store_report(job, one.lease.fence, made.report)
         manifest = await self._objects.store_arm(job, one.lease.fence, made.files)
         fitted = FittedArm(
             kind=made.kind,
@@ -185,6 +186,8 @@ class ArmFitting(Kind[ArmFit]):
             rows=len(embedded.places),
             fit_seconds=time.monotonic() - began,
             metrics=made.metrics,
+            report=report,
+            learning_curve=made.report.curve,
         )
         crash_point("trainer.arm_stored")
         await self._publish(job, one, fitted)

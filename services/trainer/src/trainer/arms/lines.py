@@ -34,6 +34,8 @@ def fitted_line(fitted: FittedArm) -> Line:
         f"A {fitted.kind} was fitted to {fitted.rows} rows in {fitted.fit_seconds:.0f} s: {right:.0%} right on rows it "
         "was not fitted to. It is tested now, and may answer while the model is trained."
     )
+    if fitted.learning_curve is not None:
+        message = f"{message} {fitted.learning_curve.said}"
     return Line("arm-fitted", message)
 
 

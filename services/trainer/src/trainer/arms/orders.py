@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from schemas.artifacts import ArmKind, EmbedderFacts
+from schemas.artifacts import ArmKind, DataReport, EmbedderFacts
 
 
 class Order(BaseModel):
@@ -44,12 +44,14 @@ class Made(BaseModel):
         kind: the arm that was chosen; None where none is worth a test.
         metrics: what was measured out of fold, of every kind tried.
         sizes: the files by name, in their order.
+        report: what the rows tell.
         why_not: the reason where there is none, for the job's owner.
     """
 
     kind: ArmKind | None = None
     metrics: dict[str, float] = {}
     sizes: dict[str, int] = {}
+    report: DataReport | None = None
     why_not: str = ""
 
 
@@ -61,11 +63,13 @@ class MadeArm:
         kind: how it answers.
         metrics: what was measured out of fold, of every kind tried.
         files: the manifest last.
+        report: what the rows tell.
     """
 
     kind: ArmKind
     metrics: dict[str, float]
     files: dict[str, bytes]
+    report: DataReport
 
 
 class NoArm(Exception):

@@ -12,7 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # read
 
 import numpy as np
 
-from arms import Facts, Groups, Numbers, Places, fit, kinds_for, pack
+from arms import Facts, Groups, Numbers, Places, data_report, fit, kinds_for, pack
 from chassis.children import die_with_parent
 from trainer.arms.orders import Made, Order
 
@@ -49,7 +49,9 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
     rows = list(order.probes)
     questions = list(order.probes.values())
     files = pack(fits[kind].arm, order.answers, questions, vectors[rows], order.embedder, facts)
-    return Made(kind=kind, metrics=metrics, sizes={name: len(content) for name, content in files.items()}), files
+    report = data_report(fits[kind], vectors, places, order.answers, order.probes, order.seed)
+    sizes = {name: len(content) for name, content in files.items()}
+    return Made(kind=kind, metrics=metrics, sizes=sizes, report=report), files
 
 
 def main() -> None:

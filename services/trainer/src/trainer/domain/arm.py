@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field
 
 from eventbus import Aggregate
 from schemas import ModelPinned, ModelUnpinned, ModelWaiting, ObjectRef
-from schemas.artifacts import ArmKind, EmbedderFacts
+from schemas.artifacts import ArmKind, EmbedderFacts, LearningCurve
 from trainer.domain.parts import GateWait
 
 
 class FittedArm(BaseModel):
-    """What a fit made."""
+    """What a fit made; one of an earlier release has no report."""
 
     kind: ArmKind
     arm_id: str
@@ -22,6 +22,8 @@ class FittedArm(BaseModel):
     rows: int
     fit_seconds: float
     metrics: dict[str, float]
+    report: ObjectRef | None = None
+    learning_curve: LearningCurve | None = None
 
 
 class ArmOfJob(BaseModel):

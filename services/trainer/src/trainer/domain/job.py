@@ -231,6 +231,7 @@ class Job(Aggregate):
                 rows=fitted.rows,
                 fit_seconds=fitted.fit_seconds,
                 metrics=fitted.metrics,
+                learning_curve=fitted.learning_curve,
                 seed=self.seed,
             )
         )

@@ -1,0 +1,93 @@
+"""What the fit of an arm found out about the rows: what more of them would bring, and which of them look wrong."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DATA_REPORT = "data_report.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class CurvePoint(_Part):
+    """How often an arm was right that knew so many rows."""
+
+    rows: int = Field(ge=0, description="Rows it was fitted to, on the average of the folds.")
+    accuracy: float = Field(ge=0, le=1, description="Share of right answers to rows it was not fitted to.")
+    low: float = Field(ge=0, le=1, description="Lower end of the 95 % interval.")
+    high: float = Field(ge=0, le=1, description="Upper end of the 95 % interval.")
+
+
+class Gain(_Part):
+    """What more rows would bring, by the power law along which wrong answers became fewer."""
+
+    rows: int = Field(ge=1, description="Rows more, in all.")
+    gain: float = Field(ge=0, le=1, description="By how much the share of right answers would rise.")
+    low: float = Field(ge=0, le=1, description="Lower end of the 95 % interval.")
+    high: float = Field(ge=0, le=1, description="Upper end of the 95 % interval.")
+
+    @property
+    def said(self) -> str:
+        """By how much, for people."""
+        gain, low, high = (round(100 * one) for one in (self.gain, self.low, self.high))
+        if high < 1:
+            return "less than a point"
+        return f"about {gain} point{'' if gain == 1 else 's'} ({low} to {high})"
+
+
+class LearningCurve(_Part):
+    """How accuracy grew with rows, out of fold, and what twice as many would bring."""
+
+    points: list[CurvePoint] = Field(max_length=8, description="From few rows to all that a fold leaves.")
+    twice: Gain | None = Field(
+        None, description="What as many rows again would bring; none where too few answers are wrong to tell."
+    )
+
+    @property
+    def said(self) -> str:
+        """What more rows would bring, for people."""
+        if self.twice is None:
+            return "Too few answers are wrong, or there are too few rows, to tell what more of them would bring."
+        return f"{self.twice.rows:,} rows more of the same kind would bring {self.twice.said} of accuracy."
+
+
+class WeakAnswers(_Part):
+    """The answers of which more rows would bring the most."""
+
+    answers: list[str] = Field(min_length=1, max_length=4, description="As they stand in the rows.")
+    each: int = Field(ge=1, description="Rows more of each.")
+    more: Gain = Field(description="What these would bring.")
+
+
+class Confusion(_Part):
+    """An answer that was given where another was wanted."""
+
+    wanted: str = Field(description="As it stands in the rows.")
+    given: str = Field(description="What was said instead.")
+    times: int = Field(ge=1, description="Rows for which it was.")
+
+
+class Suspect(_Part):
+    """A row whose answer looks wrong: what was fitted to the others would say something else, and be sure of it."""
+
+    question: str = Field(description="What the row asks.")
+    answer: str = Field(description="What it answers.")
+    likelier: str = Field(description="What the other rows would have answered.")
+    confidence: float = Field(ge=0, le=1, description="How sure they are of that.")
+
+
+class DataReport(_Part):
+    """The contents of an arm's `data_report.json`. It quotes rows, and is deleted with the arm."""
+
+    version: Literal[1] = Field(1, description="Layout of this file.")
+    arm: Literal["head", "nearest"] = Field(description="What was fitted.")
+    rows: int = Field(ge=1, description="Rows it was fitted to.")
+    curve: LearningCurve = Field(description="Accuracy by rows.")
+    weakest: WeakAnswers | None = Field(None, description="Where more rows would bring the most, if that can be told.")
+    confusions: list[Confusion] = Field(max_length=20, description="Those that came most often first.")
+    suspects: list[Suspect] = Field(max_length=50, description="The surest first.")
+    suspects_found: int = Field(0, ge=0, description="All of them, also those that are not listed.")
