@@ -128,6 +128,18 @@ def test_the_demo_prints_what_was_measured_and_says_when_nothing_was(
     assert [line for line in untold if line in text] == []
 
 
+@pytest.mark.parametrize("said", [["60 rows more would bring about 4 points."], None])
+def test_the_demo_prints_what_the_rows_tell_where_they_do(
+    api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, said: list[str] | None
+) -> None:
+    api.answers["GET", "/fine_tuning/jobs"] = DONE
+    if said:
+        api.answers["GET", "/fine_tuning/jobs/ftjob-1/data_report"] = {"said": said}
+    text = run(api, samples, monkeypatch)
+    assert ("\nwhat the rows tell\n60 rows more would bring about 4 points.\n" in text) == bool(said)
+    assert ("what the rows tell" in text) == bool(said)
+
+
 def test_a_model_that_waits_for_a_person_ends_the_demo(
     api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,20 @@ def test_the_name_answers_by_an_arm_while_the_job_goes_on(early: Tenant, job: An
     assert job_of(early, job["id"])["status"] in ("queued", "running")
 
 
+def test_what_the_rows_tell_is_read_by_their_owner(early: Tenant, job: Any, stranger: Tenant) -> None:
+    place = f"/fine_tuning/jobs/{job['id']}/data_report"
+    with early.http as http:
+        report = http.get(place).raise_for_status().json()
+    assert (report["job_id"], report["arm"]) == (job["id"], job["answers_by"])
+    assert [point["rows"] for point in report["curve"]["points"]] == sorted(
+        {point["rows"] for point in report["curve"]["points"]}
+    )
+    assert report["said"]
+    assert {row["answer"] for row in report["suspects"]} <= set(INTENTS)
+    with stranger.http as http:
+        assert http.get(place).status_code == 404
+
+
 def test_the_sdk_gets_streams_and_logprobs_of_an_arm(early: Tenant, job: Any) -> None:
     chat, name = early.sdk.chat.completions, job["fine_tuned_model"]
     likeliest = chat.create(model=name, messages=QUESTION).choices[0].message.content
@@ -123,6 +137,8 @@ def test_the_job_ends_under_the_same_name_and_deleting_it_leaves_no_version(earl
     assert early.sdk.models.delete(name).deleted
     wait_for(lambda: missing(early, name), seconds=30)
     assert versions_of(early, name) == []
+    with early.http as http:
+        wait_for(lambda: http.get(f"/fine_tuning/jobs/{job['id']}/data_report").status_code == 404, seconds=30)
     with pytest.raises(openai.NotFoundError):
         early.sdk.models.retrieve(name)
 

@@ -371,6 +371,8 @@ def test_a_model_answers_while_it_is_trained_and_its_versions_are_shown(person: 
     expect(person.page.get_by_role("heading", name="Versions of this model")).to_be_visible()
     expect(person.page.get_by_role("row").filter(has_text="Quick answers by its ").first).to_contain_text("in use")
     person.look("model-versions")
+    expect(person.page.get_by_role("heading", name="What your rows tell")).to_be_visible()
+    expect(person.page.get_by_role("img", name="Accuracy by rows.")).to_be_visible()
     for button, then in (("Answer by this one", "yes, pinned"), ("Choose by tests again", "yes")):
         person.page.get_by_role("button", name=button).focus()
         person.press("Enter")

@@ -80,6 +80,7 @@ class Demo:
             "question": question[-1]["content"],
             "expected": expected,
             "answers": {"base": answers[base], "own": answers[model]},
+            "rows_tell": self._what_rows_tell(key, job["id"]),
             "seconds": {name: round(value, 1) for name, value in self.times.items()},
             "api_key": key,
         }
@@ -182,6 +183,14 @@ class Demo:
         answer = self._call("POST", "/chat/completions", key, json=body)
         return str(answer["choices"][0]["message"]["content"]).strip()
 
+    def _what_rows_tell(self, key: str, job_id: str) -> list[str]:
+        """What its data report says; nothing where no arm was fitted, or it was refused."""
+        try:
+            said: list[str] = self._call("GET", f"/fine_tuning/jobs/{job_id}/data_report", key)["said"]
+        except DemoFailed:
+            return []
+        return said
+
     def _call(self, method: str, path: str, key: str, **kwargs: Any) -> Any:
         """One API call, tried again while a part of the stack is away, as a patient client would."""
         for failure in range(MOST_FAILURES):
@@ -233,6 +242,10 @@ class Demo:
 
     def _print(self, result: dict[str, Any], tested: Tested) -> None:
         self._print_systems(tested, result["answers_by"])
+        if result["rows_tell"]:
+            self._say("\nwhat the rows tell")
+        for sentence in result["rows_tell"]:
+            self.console.print(sentence)
         self._say(f"\n“{result['question']}” (expected: {result['expected']})")
         show_one(
             [("base", result["answers"]["base"]), (result["model"], result["answers"]["own"])], console=self.console

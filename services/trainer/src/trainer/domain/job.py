@@ -41,7 +41,6 @@ class Job(Aggregate):
     method: str = "supervised"
     requested: dict[str, JsonValue] = Field(default_factory=dict)
     trigger: Trigger = "request"
-
     state: State = "waiting_for_dataset"
     paused_from: State | None = None
     since: int | None = None
