@@ -15,7 +15,7 @@ import numpy as np
 from bench.data_sets import CLASSES, DATA_SETS, NoSet, Row
 from bench.table_q import add_data
 
-from arms import Fit, Numbers, data_report, fit, kinds_for
+from arms import Fit, Numbers, Places, data_report, fit, kinds_for
 from rag_indexer.e5 import E5
 from rag_indexer.embedding import Embedder
 from schemas.artifacts import DataReport
@@ -96,7 +96,7 @@ def promise(rows: Sequence[Row], vectors: Numbers, count: int, seed: int) -> Pro
         other[row] = chance.choice(np.unique(answers[answers != answers[row]]))
     named = [int(one.question) for one in fitted(vectors, other, half, tested, seed)[0].suspects]
     return Promise(
-        said=gain and gain.gain,
+        said=gain.gain if gain else None,
         brought=brought,
         inside=gain is not None and gain.low - error <= brought <= gain.high + error,
         wrong=len(changed),
@@ -109,8 +109,8 @@ def fitted(
     vectors: Numbers, answers: np.ndarray, known: np.ndarray, asked: np.ndarray, seed: int
 ) -> tuple[DataReport, float]:
     """What rows tell, and how often the better arm is right on others."""
-    names, places = np.unique(answers[known], return_inverse=True)
-    places = places.astype(np.int32)
+    names, inverse = np.unique(answers[known], return_inverse=True)
+    places: Places = inverse.astype(np.int32)
     fits: list[Fit] = [fit(kind, vectors[known], places, seed) for kind in kinds_for(places)]
     best = max(fits, key=lambda one: one.accuracy)
     questions = {place: str(row) for place, row in enumerate(known.tolist())}

@@ -130,6 +130,15 @@ def test_what_is_not_quoted_is_counted_and_what_is_quoted_is_bounded(monkeypatch
     assert MOST_SUSPECTS <= 50
 
 
+def test_answers_as_long_as_a_page_are_cut() -> None:
+    vectors, places = rows(240, 0.7, 1)
+    fitted = fit("head", vectors, places, seed=1)
+    pages = [f"{number} " + "word " * 100_000 for number in range(len(ANSWERS))]
+    found = data_report(fitted, vectors, places, pages, dict.fromkeys(range(240), "why? " * 400), seed=1)
+    assert found.confusions
+    assert len(found.model_dump_json()) < 200_000
+
+
 def test_rows_whose_answers_were_dealt_promise_nothing_that_is_sure() -> None:
     vectors, places = rows(240, 0.3, 1)
     found = report("head", vectors, np.random.default_rng(5).permutation(places)).curve.twice

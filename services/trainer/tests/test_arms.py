@@ -966,6 +966,22 @@ async def test_what_the_rows_tell_is_read_by_who_may_read_them_and_goes_with_the
     assert "goes with it" in gone.json()["error"]["message"]
 
 
+def test_an_arm_is_none_the_worse_where_nothing_can_be_told_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [number % 3 for number in range(90)]
+    vectors = np.stack([vector_of(f"{LABELS[place]} {row}") for row, place in enumerate(places)]).astype(np.float32)
+    asked = order(places, list(range(90)), list(LABELS))
+    whole = made_of(asked, vectors, monkeypatch)
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("a secret row")
+
+    monkeypatch.setattr("trainer.arms.process.data_report", broken)
+    made = made_of(asked, vectors, monkeypatch)
+    assert whole.report is not None
+    assert (made.report, made.no_report) == (None, "ValueError")
+    assert (made.kind, made.metrics, made.sizes) == (whole.kind, whole.metrics, whole.sizes)
+
+
 async def test_an_arm_of_an_earlier_release_has_no_report(room: Room) -> None:
     await room.ask()
     await room.change("fit")

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.refs import Label, Sentence
+
 DATA_REPORT = "data_report.json"
 
 
@@ -58,7 +60,9 @@ class LearningCurve(_Part):
 class WeakAnswers(_Part):
     """The answers of which more rows would bring the most."""
 
-    answers: list[str] = Field(min_length=1, max_length=4, description="As they stand in the rows.")
+    answers: list[Label] = Field(
+        min_length=1, max_length=4, description="As they stand in the rows, cut where they are long."
+    )
     each: int = Field(ge=1, description="Rows more of each.")
     more: Gain = Field(description="What these would bring.")
 
@@ -66,22 +70,22 @@ class WeakAnswers(_Part):
 class Confusion(_Part):
     """An answer that was given where another was wanted."""
 
-    wanted: str = Field(description="As it stands in the rows.")
-    given: str = Field(description="What was said instead.")
+    wanted: Label = Field(description="As it stands in the rows.")
+    given: Label = Field(description="What was said instead.")
     times: int = Field(ge=1, description="Rows for which it was.")
 
 
 class Suspect(_Part):
     """A row whose answer looks wrong: what was fitted to the others would say something else, and be sure of it."""
 
-    question: str = Field(description="What the row asks.")
-    answer: str = Field(description="What it answers.")
-    likelier: str = Field(description="What the other rows would have answered.")
+    question: Sentence = Field(description="What the row asks.")
+    answer: Label = Field(description="What it answers.")
+    likelier: Label = Field(description="What the other rows would have answered.")
     confidence: float = Field(ge=0, le=1, description="How sure they are of that.")
 
 
 class DataReport(_Part):
-    """The contents of an arm's `data_report.json`. It quotes rows, and is deleted with the arm."""
+    """The contents of an arm's `data_report.json`. It quotes rows, long ones cut, and is deleted with the arm."""
 
     version: Literal[1] = Field(1, description="Layout of this file.")
     arm: Literal["head", "nearest"] = Field(description="What was fitted.")

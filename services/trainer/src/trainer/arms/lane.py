@@ -176,7 +176,7 @@ class ArmFitting(Kind[ArmFit]):
             why = "what makes vectors of its rows has been away for long."
             raise _later(one.away_since, why, error) from error
         assert embedded.embedder is not None
-        report = await self._objects.store_report(job, one.lease.fence, made.report)
+        report = await self._objects.store_report(job, one.lease.fence, made.report) if made.report else None
         manifest = await self._objects.store_arm(job, one.lease.fence, made.files)
         fitted = FittedArm(
             kind=made.kind,
@@ -187,7 +187,7 @@ class ArmFitting(Kind[ArmFit]):
             fit_seconds=time.monotonic() - began,
             metrics=made.metrics,
             report=report,
-            learning_curve=made.report.curve,
+            learning_curve=made.report.curve if made.report else None,
         )
         crash_point("trainer.arm_stored")
         await self._publish(job, one, fitted)

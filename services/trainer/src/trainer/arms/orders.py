@@ -45,6 +45,7 @@ class Made(BaseModel):
         metrics: what was measured out of fold, of every kind tried.
         sizes: the files by name, in their order.
         report: what the rows tell.
+        no_report: why nothing is told of them, for who runs the installation; the arm is none the worse.
         why_not: the reason where there is none, for the job's owner.
     """
 
@@ -52,6 +53,7 @@ class Made(BaseModel):
     metrics: dict[str, float] = {}
     sizes: dict[str, int] = {}
     report: DataReport | None = None
+    no_report: str = ""
     why_not: str = ""
 
 
@@ -63,13 +65,13 @@ class MadeArm:
         kind: how it answers.
         metrics: what was measured out of fold, of every kind tried.
         files: the manifest last.
-        report: what the rows tell.
+        report: what the rows tell, where that could be found out.
     """
 
     kind: ArmKind
     metrics: dict[str, float]
     files: dict[str, bytes]
-    report: DataReport
+    report: DataReport | None
 
 
 class NoArm(Exception):

@@ -49,9 +49,12 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
     rows = list(order.probes)
     questions = list(order.probes.values())
     files = pack(fits[kind].arm, order.answers, questions, vectors[rows], order.embedder, facts)
-    report = data_report(fits[kind], vectors, places, order.answers, order.probes, order.seed)
-    sizes = {name: len(content) for name, content in files.items()}
-    return Made(kind=kind, metrics=metrics, sizes=sizes, report=report), files
+    made = Made(kind=kind, metrics=metrics, sizes={name: len(content) for name, content in files.items()})
+    try:
+        made.report = data_report(fits[kind], vectors, places, order.answers, order.probes, order.seed)
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        made.no_report = type(error).__name__  # its message may quote rows
+    return made, files
 
 
 def main() -> None:
