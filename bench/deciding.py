@@ -88,7 +88,8 @@ class Deciding:
             code_version="",
             created_at=AT,
         )
-        return make(order, self._vectors(questions))
+        made, files, _ = make(order, self._vectors(questions))
+        return made, files
 
     def _test(self, parts: Splits, made: Made, files: dict[str, bytes]) -> Report:
         arm = unpack(files[MANIFEST], {name: files[name] for name in (ARM_NUMBERS, ARM_ANSWERS, ARM_FINGERPRINT)})

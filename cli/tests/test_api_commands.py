@@ -316,7 +316,11 @@ def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, s
         "said": ["60 rows more would bring about 4 points (1 to 6)."],
         "curve": {"points": [{"rows": 48, "accuracy": 0.875, "low": 0.75, "high": 0.9375}]},
         "confusions": [],
-        "suspects": [{"question": "Where is it?", "answer": "refund", "likelier": "lost", "confidence": 0.934}],
+        "suspects": [
+            {"question": "Where is it?", "answer": "refund", "likelier": "lost", "confidence": 0.934},
+            {"question": "why? " * 400, "answer": "refund", "likelier": "lost", "confidence": 0.9},
+        ],
+        "suspects_found": 3,
     }
     api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}/data_report"] = report
     out, _ = sartor("jobs", "report", JOB_ID)
@@ -324,6 +328,9 @@ def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, s
     assert re.search(r"^48 +0\.88 +0\.75 +0\.94 *$", out, re.MULTILINE)
     assert re.search(r"^Where is it\? +refund +lost +0\.93 *$", out, re.MULTILINE)
     assert "Taken for another" not in out
+    assert "Rows whose answer may be wrong (2 of 3, the clearest)" in out
+    assert "why? " * 39 in out
+    assert "why? " * 41 not in out
     assert json.loads(sartor("jobs", "report", JOB_ID, "--json")[0]) == report
 
 

@@ -22,6 +22,9 @@ POLL_SECONDS = 1.0
 Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 
+MOST_SHOWN = 200
+"""Characters of a row's text in a table."""
+
 POINT = ("rows", "accuracy", "low", "high")
 
 
@@ -164,15 +167,26 @@ def data_report(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, a
     for title, columns, rows in (
         ("Accuracy by rows, on rows that it was not fitted to:", POINT, report["curve"]["points"]),
         ("Taken for another:", ("wanted", "given", "times"), report["confusions"]),
-        ("Rows whose answer looks wrong:", ("question", "answer", "likelier", "confidence"), report["suspects"]),
+        (_suspects_title(report), ("question", "answer", "likelier", "confidence"), report["suspects"]),
     ):
         if rows:
             typer.echo(f"\n{title}")
-            show({"data": [_rounded(row) for row in rows]}, as_json=False, columns=columns)
+            show({"data": [_short(row) for row in rows]}, as_json=False, columns=columns)
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.2f}" if isinstance(value, float) else value for name, value in row.items()}
+def _suspects_title(report: dict[str, Any]) -> str:
+    listed, found = len(report["suspects"]), report["suspects_found"]
+    of = f" ({listed} of {found}, the clearest)" if found > listed else ""
+    return f"Rows whose answer may be wrong{of}; --json has them whole:"
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table, its numbers rounded and its texts cut."""
+    texts = {name: f"{value:.2f}" if isinstance(value, float) else value for name, value in row.items()}
+    return {
+        name: f"{value[: MOST_SHOWN - 1]}…" if isinstance(value, str) and len(value) > MOST_SHOWN else value
+        for name, value in texts.items()
+    }
 
 
 @jobs.command("cancel")

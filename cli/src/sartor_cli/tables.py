@@ -19,8 +19,21 @@ from sartor_cli.client import stderr, stdout
 TIMES = re.compile(r"(_at|_finish)$|^(created|since)$")
 SIZES = re.compile(r"(^|_)bytes$")
 TEXTS = frozenset(
-    {"filename", "name", "reason", "status_details", "waiting_for", "labels", "event_types", "problem"}
-    | {"question", "answer", "likelier", "wanted", "given"}
+    [
+        "filename",
+        "name",
+        "reason",
+        "status_details",
+        "waiting_for",
+        "labels",
+        "event_types",
+        "problem",
+        "question",
+        "answer",
+        "likelier",
+        "wanted",
+        "given",
+    ]
 )
 """Columns of words, which may be folded where the terminal is narrow; of everything else each row is one line."""
 

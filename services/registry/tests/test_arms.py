@@ -100,7 +100,7 @@ async def test_the_card_of_an_arm_shows_how_it_grew_with_rows(registry: Lonely) 
             (await http.get(f"/v1/registry/models/{one}/card")).text.partition("## How it answers")[2]
             for one in (grown, before)
         ]
-    assert "288 rows more of the same kind would bring about 4 points (1 to 6) of accuracy." in shown
+    assert "288 rows more of the same kind would probably bring about 4 points (1 to 6)." in shown
     assert "| 144 | 0.750 | 0.625 to 0.875 |\n| 230 | 0.875 | 0.812 to 0.938 |" in shown
     assert "rows more" not in earlier
     assert (await registry.card(grown))["learning_curve"] == curve.model_dump()

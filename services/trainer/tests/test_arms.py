@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from arms import prove, unpack
 from chassis.errors import Invalid, NotFound, RateLimited, SartorError, Transient, WriteRefused
@@ -46,6 +48,7 @@ from testkit.stub_peer import StubPeer
 from trainer import worker
 from trainer.app import build
 from trainer.arms import giving_up, lane, rows
+from trainer.arms.fitter import Fitter
 from trainer.arms.lines import COMPLETED, Line, tell_lines
 from trainer.arms.orders import Made, Order
 from trainer.domain import OPENAI_STATUS, Adapter, ArmFit, Failure, FittedArm, Job
@@ -947,9 +950,9 @@ async def test_what_the_rows_tell_is_read_by_who_may_read_them_and_goes_with_the
         assert suspected == {"refund 0": ("lost_card", "refund"), "lost_card 61": ("close_account", "lost_card")}
         assert {(one["wanted"], one["given"]) for one in shown["confusions"]} == set(suspected.values())
         assert shown["said"] == [
-            "Too few answers are wrong, or there are too few rows, to tell what more of them would bring.",
+            "What more rows would bring cannot be told: too few answers are wrong, or there are too few rows.",
             "Taken for another most often (once): lost_card, for refund.",
-            "2 rows look as if the answer were wrong.",
+            "2 rows may have a wrong answer: look before you change one.",
         ]
         assert (await http.get(REPORT.replace("-1", "-2"))).status_code == 404
     for others in (
@@ -966,20 +969,65 @@ async def test_what_the_rows_tell_is_read_by_who_may_read_them_and_goes_with_the
     assert "goes with it" in gone.json()["error"]["message"]
 
 
-def test_an_arm_is_none_the_worse_where_nothing_can_be_told_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+PROCESS = """#!{python}
+import os, sys, time
+from trainer.arms import process
+
+def tell(*_):
+    {does}
+
+process.tell = tell
+sys.argv = sys.argv[2:]
+process.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ('raise IndexError("a secret row")', "in tell"),
+        ("os._exit(9)", "9"),
+        ("time.sleep(60)", "TimeoutError"),
+        ("sys.exit(sys.stdout.buffer.write(b'{}') and 0)", "ValidationError"),
+    ],
+    ids=["raises", "is killed", "hangs", "says nothing"],
+)
+async def test_an_arm_is_none_the_worse_where_nothing_can_be_told_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, said: str
+) -> None:
     places = [number % 3 for number in range(90)]
-    vectors = np.stack([vector_of(f"{LABELS[place]} {row}") for row, place in enumerate(places)]).astype(np.float32)
+    vectors = np.stack([vector_of(f"{LABELS[place]} {row}") for row, place in enumerate(places)]).astype("<f4")
     asked = order(places, list(range(90)), list(LABELS))
-    whole = made_of(asked, vectors, monkeypatch)
-
-    def broken(*_: Any) -> Any:
-        raise ValueError("a secret row")
-
-    monkeypatch.setattr("trainer.arms.process.data_report", broken)
-    made = made_of(asked, vectors, monkeypatch)
+    whole = await Fitter().fit(asked, [vectors.tobytes()])
+    python = tmp_path / "python"
+    python.write_text(PROCESS.format(python=sys.executable, does=does))
+    python.chmod(0o700)
+    monkeypatch.setattr("trainer.arms.fitter.sys.executable", str(python))
+    monkeypatch.setattr("trainer.arms.fitter.LONGEST_REPORT_SECONDS", 1.0 if "sleep" in does else 60.0)
+    with capture_logs() as logged:
+        made = await Fitter().fit(asked, [vectors.tobytes()])
     assert whole.report is not None
-    assert (made.report, made.no_report) == (None, "ValueError")
-    assert (made.kind, made.metrics, made.sizes) == (whole.kind, whole.metrics, whole.sizes)
+    assert (made.report, made.files, made.kind) == (None, whole.files, whole.kind)
+    [broke] = [line for line in logged if line["event"] == "data_report_broke"]
+    assert said in str(broke)
+    assert "secret" not in str(broke)
+
+
+async def test_an_arm_without_a_report_is_published(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr("trainer.arms.fitter._report", nothing)
+    await room.queue()
+    await room.done()
+    [event] = await eventually(lambda: room.service.broker.of(FinetuneArmFitted))
+    assert event.learning_curve is None
+    assert len(room.stored()) == 4
+    assert "rows more" not in room.told()[-1]
+    async with room.service.http(room.space.headers("trainer", TENANT)) as http:
+        answer = await http.get(REPORT)
+    assert answer.status_code == 404
+    assert "no data report" in answer.json()["error"]["message"]
 
 
 async def test_an_arm_of_an_earlier_release_has_no_report(room: Room) -> None:

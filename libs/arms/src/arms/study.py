@@ -22,7 +22,10 @@ FEWEST_WRONG = 5
 """Rows answered wrongly, of which fewer do not tell what more rows would bring."""
 
 STEEPEST = 3.0
-"""Slope of a trend at most: what few rows allow besides is not believed."""
+"""Slope from which a trend is not believed: a few rows allow any."""
+
+FLATTEST = 1e-6
+"""Slope under which there is none."""
 
 MOST_WEAK = 4
 FEWEST_EACH = 5
@@ -31,14 +34,17 @@ FEWEST_EACH = 5
 MOST_CONFUSIONS = 20
 MOST_SUSPECTS = 50
 
-FEWEST_OF_AN_ANSWER = 3
-"""Rows with an answer, of which the others can tell that one is wrong."""
+FEWEST_OTHERS = 2
+"""Rows with the same answer that were known, where a row's answer looks wrong: else the others cannot tell."""
+
+LONGEST_QUOTED = 2000
+"""Characters of a question; a longer one is not quoted."""
 
 SURE = 20.0
 """How many times as likely as its own a row's other answer is at least, out of fold, where its own looks wrong.
 
-Tried on intents of which one in twenty was given a wrong answer: from 12 to 13 of 14 of these were named, and of the
-rows that were named from 60 to 95 % were these. With half the factor a quarter more rows were named that only are hard.
+Tried on rows of which one in twenty was given a wrong answer (`bench/more_rows.py`): with half the factor as many of
+these were named, and a quarter more of those that only are hard.
 """
 
 Z = 1.96
@@ -50,16 +56,18 @@ class Trend:
     """How the share of right answers grows: its logit, by the logarithm of the rows.
 
     Attributes:
-        logit: with all rows.
-        slope: by which it rises as rows grow e-fold, from 0 to `STEEPEST`, as its interval.
-        low: of the 95 % interval.
+        logit: with the most rows that were known.
+        slope: by which it rises as rows grow e-fold, 0 or more.
+        low: of the slope's 95 % interval.
         high: of the same.
+        rows: the most that were known, fewer than all: a fold was left out.
     """
 
     logit: float
     slope: float
     low: float
     high: float
+    rows: int
 
 
 def data_report(
@@ -72,7 +80,7 @@ def data_report(
         vectors: (rows, dimensions), unit vectors of the questions.
         places: (rows,), their answers.
         answers: by place.
-        questions: by row; a row without one is counted and not quoted.
+        questions: by row; a row without one, or with a long one, is counted and not quoted.
         seed: of the parts of the curve.
     """
     rows, right = right_by_part(fit, vectors, places, seed)
@@ -80,12 +88,12 @@ def data_report(
     points = [_point(*one, len(places)) for one in zip(rows, right, strict=True)]
     given = fit.scores.argmax(axis=1)
     likely = softmax(fit.scores / np.float32(fit.temperature))
-    suspects = _suspects(likely, places)
+    suspects = _suspects(likely, places, fit.folds)
     return DataReport(
         arm=fit.arm.kind,
         rows=len(places),
-        curve=LearningCurve(points=points, twice=_gain_of_twice(trend, len(places))),
-        weakest=_weakest(trend, places, given, answers),
+        curve=LearningCurve(points=points, twice=gain_of_twice(trend, len(places))),
+        weakest=weakest(trend, places, given, answers),
         confusions=_confusions(places, given, answers),
         suspects=[
             Suspect(
@@ -95,7 +103,7 @@ def data_report(
                 confidence=min(1.0, float(likely[row].max())),
             )
             for row in suspects
-            if row in questions
+            if row in questions and len(questions[row]) <= LONGEST_QUOTED
         ][:MOST_SUSPECTS],
         suspects_found=len(suspects),
     )
@@ -130,7 +138,10 @@ def right_by_part(fit: Fit, vectors: Numbers, places: Places, seed: int) -> tupl
 
 
 def trend_of(rows: Sequence[int], right: Sequence[int], asked: int) -> Trend | None:
-    """Binomial regression of right answers on the logarithm of the rows; None where too few are wrong to tell.
+    """Binomial regression of right answers on the logarithm of the rows; None where they do not tell.
+
+    They do not where too few answers are wrong, and where fewer were right the more was known, or the slope is past
+    belief.
 
     Args:
         rows: that were known, growing.
@@ -153,8 +164,10 @@ def trend_of(rows: Sequence[int], right: Sequence[int], asked: int) -> Trend | N
             break
     half = Z * math.sqrt(np.linalg.inv(bend)[1, 1])
     logit, slope = float(weights[0]), float(weights[1])
-    slope, low, high = (min(max(one, 0.0), STEEPEST) for one in (slope, slope - half, slope + half))
-    return Trend(logit, slope, low, high)
+    if slope > STEEPEST or slope + half < 0:
+        return None
+    slope, low, high = (one if one > FLATTEST else 0.0 for one in (slope, slope - half, min(slope + half, STEEPEST)))
+    return Trend(logit, slope, low, high, known[-1][0])
 
 
 def _point(rows: int, right: int, asked: int) -> CurvePoint:
@@ -165,17 +178,19 @@ def _point(rows: int, right: int, asked: int) -> CurvePoint:
     return CurvePoint(rows=rows, accuracy=share, low=max(0.0, middle - half), high=min(1.0, middle + half))
 
 
-def _gain_of_twice(trend: Trend | None, rows: int) -> Gain | None:
+def gain_of_twice(trend: Trend | None, rows: int) -> Gain | None:
+    """What as many rows again would bring, from all of them on."""
     if trend is None:
         return None
-    low, gain, high = (
-        _share(trend.logit + slope * math.log(2)) - _share(trend.logit)
-        for slope in (trend.low, trend.slope, trend.high)
-    )
-    return Gain(rows=rows, gain=gain, low=low, high=high)
+
+    def gain(slope: float) -> float:
+        now = trend.logit + slope * math.log(rows / trend.rows)
+        return _share(now + slope * math.log(2)) - _share(now)
+
+    return Gain(rows=rows, gain=gain(trend.slope), low=gain(trend.low), high=gain(trend.high))
 
 
-def _weakest(trend: Trend | None, places: Places, given: Places, answers: Sequence[str]) -> WeakAnswers | None:
+def weakest(trend: Trend | None, places: Places, given: Places, answers: Sequence[str]) -> WeakAnswers | None:
     """Those of which as many rows more as an answer has on the average would bring the most, each along the trend."""
     if trend is None or not trend.slope:
         return None
@@ -183,12 +198,13 @@ def _weakest(trend: Trend | None, places: Places, given: Places, answers: Sequen
     right = np.bincount(places[given == places], minlength=len(answers))
     each = max(FEWEST_EACH, round(len(places) / len(answers)))
     wrong = rows - right
-    odds, growth = (right + 0.5) / (wrong + 0.5), (rows + each) / np.maximum(rows, 1)
+    growth = (rows + each) / np.maximum(rows, 1)
 
     def gains(slope: float) -> NDArray[np.float64]:
+        odds = (right + 0.5) / (wrong + 0.5) * (len(places) / trend.rows) ** slope
         grown = odds * growth**slope
         risen: NDArray[np.float64] = rows / len(places) * (grown / (1 + grown) - odds / (1 + odds))
-        return risen
+        return risen.clip(min=0.0)
 
     order = np.argsort(-gains(trend.slope), kind="stable")
     chosen = [int(one) for one in order if wrong[one]][:MOST_WEAK]
@@ -204,13 +220,15 @@ def _confusions(places: Places, given: NDArray[np.int64], answers: Sequence[str]
     return [Confusion(wanted=answers[one], given=answers[other], times=times) for (one, other), times in most]
 
 
-def _suspects(likely: Numbers, places: Places) -> list[int]:
+def _suspects(likely: Numbers, places: Places, folds: Places) -> list[int]:
     """Rows for which another answer is likelier by far; the clearest first."""
     given = likely.argmax(axis=1)
     every = np.arange(len(places))
     own, other = likely[every, places], likely[every, given]
-    rows = np.bincount(places, minlength=likely.shape[1])
-    suspect = (other >= SURE * own) & (rows[places] >= FEWEST_OF_AN_ANSWER)
+    rows = np.zeros((int(folds.max()) + 1, likely.shape[1]), dtype=np.int64)
+    np.add.at(rows, (folds, places), 1)
+    others = rows.sum(axis=0)[places] - rows[folds, places]
+    suspect = (other >= SURE * own) & (others >= FEWEST_OTHERS)
     order = np.argsort(own - other, kind="stable")
     return [int(row) for row in order if suspect[row]]
 

@@ -25,19 +25,19 @@ class CurvePoint(_Part):
 
 
 class Gain(_Part):
-    """What more rows would bring, by the power law along which wrong answers became fewer."""
+    """What more rows would bring, if the odds of a right answer went on growing with rows as they did."""
 
     rows: int = Field(ge=1, description="Rows more, in all.")
     gain: float = Field(ge=0, le=1, description="By how much the share of right answers would rise.")
-    low: float = Field(ge=0, le=1, description="Lower end of the 95 % interval.")
-    high: float = Field(ge=0, le=1, description="Upper end of the 95 % interval.")
+    low: float = Field(ge=0, le=1, description="The same, at the lower end of the 95 % interval of that growth.")
+    high: float = Field(ge=0, le=1, description="The same, at the upper end.")
 
     @property
     def said(self) -> str:
         """By how much, for people."""
         gain, low, high = (round(100 * one) for one in (self.gain, self.low, self.high))
-        if high < 1:
-            return "less than a point"
+        if gain < 1:
+            return "less than a point" if high <= 1 else f"less than a point, at most {high}"
         return f"about {gain} point{'' if gain == 1 else 's'} ({low} to {high})"
 
 
@@ -53,8 +53,8 @@ class LearningCurve(_Part):
     def said(self) -> str:
         """What more rows would bring, for people."""
         if self.twice is None:
-            return "Too few answers are wrong, or there are too few rows, to tell what more of them would bring."
-        return f"{self.twice.rows:,} rows more of the same kind would bring {self.twice.said} of accuracy."
+            return "What more rows would bring cannot be told: too few answers are wrong, or there are too few rows."
+        return f"{self.twice.rows:,} rows more of the same kind would probably bring {self.twice.said}."
 
 
 class WeakAnswers(_Part):
@@ -70,17 +70,17 @@ class WeakAnswers(_Part):
 class Confusion(_Part):
     """An answer that was given where another was wanted."""
 
-    wanted: Label = Field(description="As it stands in the rows.")
-    given: Label = Field(description="What was said instead.")
+    wanted: Label = Field(description="As it stands in the rows, cut where it is long.")
+    given: Label = Field(description="What was said instead, cut where it is long.")
     times: int = Field(ge=1, description="Rows for which it was.")
 
 
 class Suspect(_Part):
-    """A row whose answer looks wrong: what was fitted to the others would say something else, and be sure of it."""
+    """A row whose answer may be wrong: what was fitted to the others would say something else, and be sure of it."""
 
     question: Sentence = Field(description="What the row asks.")
-    answer: Label = Field(description="What it answers.")
-    likelier: Label = Field(description="What the other rows would have answered.")
+    answer: Label = Field(description="What it answers, cut where it is long.")
+    likelier: Label = Field(description="What the other rows would have answered, cut where it is long.")
     confidence: float = Field(ge=0, le=1, description="How sure they are of that.")
 
 

@@ -186,12 +186,20 @@ class JobObjects:
             NotFound: there is none, or not any more.
         """
         made = job.arm.made
-        if made is None or made.report is None or job.arm.files != "kept":
+        if made is None or job.arm.files != "kept":
             raise NotFound(
                 f"{job.id} has no data report: it comes with an arm, which is fitted to rows whose answers come again, "
                 "and goes with it."
             )
-        return DataReport.model_validate_json(await self._objects.get_bytes(made.report))
+        if made.report is None:
+            raise NotFound(
+                f"{job.id} has an arm and no data report: it was fitted before there were any, or none came."
+            )
+        try:
+            content = await self._objects.get_bytes(made.report)
+        except NotFound as error:
+            raise NotFound(f"The data report of {job.id} went with its arm.") from error
+        return DataReport.model_validate_json(content)
 
     async def delete_arm(self, job: Job) -> None:
         """Remove what the fits of a job's arm stored, the manifest first: what is half gone is no arm."""

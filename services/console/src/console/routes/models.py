@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from chassis.errors import Conflict, Forbidden, NotFound, Transient
+from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.peers import Peer
 from console.answering import TITLES, kind_of, name_of
 from console.answers import (
@@ -35,6 +35,7 @@ CLASSES_SHOWN = 20
 TEXTS_SHOWN = 20
 CONFUSIONS_SHOWN = 10
 SUSPECTS_SHOWN = 20
+REPORT_SECONDS = 3.0
 
 
 def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> APIRouter:
@@ -120,11 +121,10 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> AP
 
     async def _report(session: Session, card: VersionAnswer) -> DataReportAnswer | None:
         """What the rows tell; None where there is no report, the reader may not see rows, or it cannot be read now."""
+        place = "/v1/fine_tuning/jobs/{}/data_report"
         try:
-            found: DataReportAnswer = await trainer.get(
-                "/v1/fine_tuning/jobs/{}/data_report", card["job_id"], **session.who
-            )
-        except (NotFound, Forbidden, Transient):
+            found: DataReportAnswer = await trainer.get(place, card["job_id"], timeout=REPORT_SECONDS, **session.who)
+        except SartorError:  # the page does without
             return None
         return found
 

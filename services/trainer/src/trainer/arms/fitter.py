@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
 from chassis.errors import SartorError
 from chassis.exhaustion import exhaustion_named
+from schemas.artifacts import DataReport
 from trainer.arms.orders import Made, MadeArm, NoArm, Order
 
 log = structlog.get_logger()
 
 LONGEST_FIT_SECONDS = 300.0
+LONGEST_REPORT_SECONDS = 60.0
+"""For which a fitted arm waits for what its rows tell: it takes a fraction of the fit."""
+
 LAST_WORDS = 2000
 
 
@@ -29,7 +35,7 @@ class Fitter:
     """Starts a process for each fit."""
 
     async def fit(self, order: Order, vectors: Sequence[bytes]) -> MadeArm:
-        """Fit, measure and pack.
+        """Fit, measure and pack; an arm is there also where its report is not.
 
         Args:
             order: what.
@@ -45,39 +51,65 @@ class Fitter:
                 "-m",
                 "trainer.arms.process",
                 str(os.getpid()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
                 env={},  # none of this service's credentials
             )
+        assert process.stderr is not None
+        words = asyncio.ensure_future(process.stderr.read())
         try:
-            async with asyncio.timeout(LONGEST_FIT_SECONDS):
-                said, words = await process.communicate(await asyncio.to_thread(_written, order, vectors))
-        except TimeoutError as error:
-            raise FitBroke(f"The fit took more than {LONGEST_FIT_SECONDS:.0f} s.") from error
+            made, files = await _made(process, order, vectors, words)
+            if made.kind is None:
+                raise NoArm(made.why_not)
+            return MadeArm(made.kind, made.metrics, files, await _report(process, words))
         finally:
             if process.returncode is None:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
-        if process.returncode != 0:
-            log.error("fit_broke", code=process.returncode, words=words[-LAST_WORDS:].decode(errors="replace"))
-            raise FitBroke("The fit did not come to an end.")
-        return _made(said)
+            await words
+
+
+async def _made(
+    process: Process, order: Order, vectors: Sequence[bytes], words: asyncio.Future[bytes]
+) -> tuple[Made, dict[str, bytes]]:
+    """What came of the fit, and the arm's files."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(LONGEST_FIT_SECONDS):
+            with suppress(ConnectionError):  # it ended; its output says so
+                process.stdin.write(await asyncio.to_thread(_written, order, vectors))
+                await process.stdin.drain()
+                process.stdin.close()
+            made = Made.model_validate_json(await process.stdout.readuntil())
+            files = {name: await process.stdout.readexactly(size) for name, size in made.sizes.items()}
+    except TimeoutError as error:
+        raise FitBroke(f"The fit took more than {LONGEST_FIT_SECONDS:.0f} s.") from error
+    except asyncio.IncompleteReadError as error:
+        code = await process.wait()
+        log.error("fit_broke", code=code, words=(await words)[-LAST_WORDS:].decode(errors="replace"))
+        raise FitBroke("The fit did not come to an end.") from error
+    return made, files
+
+
+async def _report(process: Process, words: asyncio.Future[bytes]) -> DataReport | None:
+    """What the rows tell; None where that cannot be found out, which is logged without a word of theirs."""
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(LONGEST_REPORT_SECONDS):
+            said = await process.stdout.read()
+            if await process.wait() == 0:
+                return DataReport.model_validate_json(said)
+            places = [
+                line.strip() for line in (await words).decode(errors="replace").splitlines() if '  File "' in line
+            ]
+            log.error("data_report_broke", code=process.returncode, place=places[-1:])
+    except (TimeoutError, ValueError) as error:
+        log.error("data_report_broke", error=type(error).__name__)
+    return None
 
 
 def _written(order: Order, vectors: Sequence[bytes]) -> bytes:
     return b"".join([order.model_dump_json().encode(), b"\n", *vectors])
-
-
-def _made(said: bytes) -> MadeArm:
-    head, _, rest = said.partition(b"\n")
-    made = Made.model_validate_json(head)
-    if made.kind is None:
-        raise NoArm(made.why_not)
-    if made.no_report:
-        log.error("data_report_broke", error=made.no_report)
-    files, start = {}, 0
-    for name, size in made.sizes.items():
-        files[name] = rest[start : start + size]
-        start += size
-    return MadeArm(made.kind, made.metrics, files, made.report)

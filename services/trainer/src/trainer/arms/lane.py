@@ -176,8 +176,8 @@ class ArmFitting(Kind[ArmFit]):
             why = "what makes vectors of its rows has been away for long."
             raise _later(one.away_since, why, error) from error
         assert embedded.embedder is not None
-        report = await self._objects.store_report(job, one.lease.fence, made.report) if made.report else None
         manifest = await self._objects.store_arm(job, one.lease.fence, made.files)
+        report = await self._objects.store_report(job, one.lease.fence, made.report) if made.report else None
         fitted = FittedArm(
             kind=made.kind,
             arm_id=arm_id_of(made.files[MANIFEST]),

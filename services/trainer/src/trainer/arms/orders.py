@@ -38,22 +38,18 @@ class Order(BaseModel):
 
 
 class Made(BaseModel):
-    """What came of it; behind it come the files, one after the other.
+    """What came of it; behind it come the files, one after the other, and then what the rows tell, as JSON.
 
     Attributes:
         kind: the arm that was chosen; None where none is worth a test.
         metrics: what was measured out of fold, of every kind tried.
         sizes: the files by name, in their order.
-        report: what the rows tell.
-        no_report: why nothing is told of them, for who runs the installation; the arm is none the worse.
         why_not: the reason where there is none, for the job's owner.
     """
 
     kind: ArmKind | None = None
     metrics: dict[str, float] = {}
     sizes: dict[str, int] = {}
-    report: DataReport | None = None
-    no_report: str = ""
     why_not: str = ""
 
 

@@ -12,12 +12,13 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # read
 
 import numpy as np
 
-from arms import Facts, Groups, Numbers, Places, data_report, fit, kinds_for, pack
+from arms import Facts, Fit, Groups, Numbers, Places, data_report, fit, kinds_for, pack
 from chassis.children import die_with_parent
+from schemas.artifacts import DataReport
 from trainer.arms.orders import Made, Order
 
 
-def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
+def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes], Fit | None]:
     """Fit every kind that makes sense, and pack the one that is right most often on rows it was not fitted to.
 
     Args:
@@ -31,13 +32,14 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
     commonest = float(np.bincount(places).max() / len(places))
     metrics = {f"{kind}_accuracy": one.accuracy for kind, one in fits.items()} | {"commonest_accuracy": commonest}
     if not fits:
-        return Made(metrics=metrics, why_not="there are too many different answers for the kinds that are tried."), {}
+        why = "there are too many different answers for the kinds that are tried."
+        return Made(metrics=metrics, why_not=why), {}, None
     kind = max(fits, key=lambda one: fits[one].accuracy)
     if fits[kind].accuracy <= commonest:
         why = (
             f"{fits[kind].accuracy:.0%} of the rows it was not fitted to were answered rightly, no more than by always "
         )
-        return Made(metrics=metrics, why_not=f"{why}saying the commonest answer."), {}
+        return Made(metrics=metrics, why_not=f"{why}saying the commonest answer."), {}, None
     facts = Facts(
         rows=len(places),
         dataset=order.dataset,
@@ -50,11 +52,13 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes]]:
     questions = list(order.probes.values())
     files = pack(fits[kind].arm, order.answers, questions, vectors[rows], order.embedder, facts)
     made = Made(kind=kind, metrics=metrics, sizes={name: len(content) for name, content in files.items()})
-    try:
-        made.report = data_report(fits[kind], vectors, places, order.answers, order.probes, order.seed)
-    except (ValueError, ArithmeticError, MemoryError) as error:
-        made.no_report = type(error).__name__  # its message may quote rows
-    return made, files
+    return made, files, fits[kind]
+
+
+def tell(order: Order, vectors: Numbers, chosen: Fit) -> DataReport:
+    """What the rows tell."""
+    places: Places = np.array(order.places, dtype=np.int32)
+    return data_report(chosen, vectors, places, order.answers, order.probes, order.seed)
 
 
 def main() -> None:
@@ -62,8 +66,11 @@ def main() -> None:
     die_with_parent(int(sys.argv[1]))
     order = Order.model_validate_json(sys.stdin.buffer.readline())
     vectors = np.frombuffer(sys.stdin.buffer.read(), dtype="<f4").reshape(-1, order.embedder.dimensions)
-    made, files = make(order, vectors)
+    made, files, chosen = make(order, vectors)
     sys.stdout.buffer.write(made.model_dump_json().encode() + b"\n" + b"".join(files.values()))
+    sys.stdout.buffer.flush()  # whatever becomes of the report, the arm is there
+    if chosen is not None:
+        sys.stdout.buffer.write(tell(order, vectors, chosen).model_dump_json().encode())
 
 
 if __name__ == "__main__":

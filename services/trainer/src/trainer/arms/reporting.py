@@ -14,12 +14,12 @@ def sentences_of(report: DataReport) -> list[str]:
     if weak := report.weakest:
         of = f"each of these {len(weak.answers)} answers" if len(weak.answers) > 1 else "this answer"
         named = "; ".join(shown(answer, LONGEST_ANSWER) for answer in weak.answers)
-        said.append(f"{weak.each:,} rows more of {of} would bring {weak.more.said}: {named}.")
+        said.append(f"{weak.each:,} rows more of {of} would probably bring {weak.more.said}: {named}.")
     if report.confusions:
         most = report.confusions[0]
         times = "once" if most.times == 1 else f"{most.times} times"
         wanted, given = shown(most.wanted, LONGEST_ANSWER), shown(most.given, LONGEST_ANSWER)
         said.append(f"Taken for another most often ({times}): {wanted}, for {given}.")
     if found := report.suspects_found:
-        said.append(f"{found} row{' looks' if found == 1 else 's look'} as if the answer were wrong.")
+        said.append(f"{found} row{'' if found == 1 else 's'} may have a wrong answer: look before you change one.")
     return said
