@@ -107,7 +107,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "a row whose answer hardly comes again looks wrong",
         "arms.study:_suspects",
-        " & (rows[places] >= FEWEST_OF_AN_ANSWER)",
+        " & (others >= FEWEST_OTHERS)",
         "",
         f"{STUDY}::test_a_row_whose_answer_hardly_comes_again_is_not_suspected",
     ),
