@@ -262,7 +262,8 @@ async def test_what_is_promised_not_to_be_kept_is_not_kept_for_a_repetition(spac
         other = await http.post("/v1/letters", json={"count": 2}, headers=key)
         assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
         assert (await http.post("/v1/letters", json={"count": -1}, headers={"idempotency-key": "b"})).status_code == 500
-        assert await records.count_documents({}) == 1
+        [failed] = await records.find({"_id": {"$ne": record["_id"]}}).to_list(10)
+        assert set(failed) == {"_id", "attempt", "until_ms", "life", "expires_at"}
 
 
 async def test_an_answer_too_large_to_be_kept_is_made_again(space: Space) -> None:
@@ -286,6 +287,27 @@ async def test_a_failed_attempt_may_be_tried_again_under_its_key(space: Space) -
         headers = {"idempotency-key": "retry", "authorization": http.headers["authorization"]}
         assert (await http.post("/v1/orders", json={"count": 500}, headers=headers)).status_code == 500
         assert (await http.post("/v1/orders", json={"count": 500}, headers=headers)).status_code == 500
+
+
+@pytest.mark.parametrize("trouble", [503, 500, 77], ids=["fails", "breaks", "dies"])
+async def test_what_an_attempt_made_that_died_is_found_whatever_became_of_later_ones(
+    space: Space, monkeypatch: pytest.MonkeyPatch, trouble: int
+) -> None:
+    """The second finds the lease of the first over, and comes to nothing; the third must not make another order."""
+    monkeypatch.setattr(idempotency, "LEASE_SECONDS", 0.3)
+    records = connect(space.settings(ServiceSettings, "ingest"), "ingest")["idempotency"]
+    answer = dict.fromkeys(("status", "headers", "body", "body_hash", "body_size"), "")
+    died = {"$set": {"attempt": "of a process that is dead", "until_ms": 0}, "$unset": answer}
+    async with client(space) as http:
+        headers = {"idempotency-key": "dies", "authorization": http.headers["authorization"]}
+        first = await http.post("/v1/orders", json={"count": 1}, headers=headers)
+        await records.update_one({}, died)
+        second = await http.post("/v1/orders", json={"count": trouble}, headers=headers)
+        if second.is_success:
+            await records.update_one({}, died)
+        third = await http.post("/v1/orders", json={"count": 1}, headers=headers)
+    assert first.json()["id"] == third.json()["id"]
+    assert third.status_code == 200
 
 
 @pytest.mark.parametrize("trouble", [503, 14031], ids=["away", "its disk is full"])

@@ -191,6 +191,13 @@ BUGS: tuple[Planted, ...] = (
         f"{HTTP}::test_an_idempotency_key_gives_the_same_answer_once",
     ),
     bug(
+        "an attempt that fails forgets what an earlier one made",
+        "runtime:Idempotency._let_go",
+        "if answered or (attempt.first and (not asked or recorder.status == 429)):",
+        "if True:",
+        f"{HTTP}::test_what_an_attempt_made_that_died_is_found_whatever_became_of_later_ones",
+    ),
+    bug(
         "idempotency answer not stored",
         "runtime:_Recorder.__call__",
         "await self._store(self)",

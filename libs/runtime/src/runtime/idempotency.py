@@ -37,7 +37,8 @@ class Idempotency:
     """ASGI middleware that stores the answer of each POST carrying an `Idempotency-Key` for 24 hours.
 
     Keys are the caller's own: the credential is checked first. An attempt that died half-way is taken over when its
-    lease is over; the services derive their ids from `seed`, so the second attempt finds what the first one made. A
+    lease is over; the services derive their ids from `seed`, so a later attempt finds what the first one made, also
+    where one between them failed. A
     multipart upload is hashed as it streams by, whatever its boundary; its repetition is read and compared before it is
     answered. Streamed answers pass through unstored; of an answer marked `cache-control: no-store`, which shows a
     secret, only its status is kept; of one that was promised not to be kept (`answer_not_kept`), nothing, and a
@@ -134,7 +135,18 @@ class Idempotency:
             holding.cancel()
             seed.reset(token)
             if not recorder.storable or body_hash() is None:
-                await self.records.delete_one(attempt.mine)
+                await self._let_go(attempt, recorder, asked=body_hash() is not None)
+
+    async def _let_go(self, attempt: _Attempt, recorder: _Recorder, *, asked: bool) -> None:
+        """Let another attempt begin at once; it finds what this one and earlier ones may have made before they failed.
+
+        The key is forgotten where it was answered in a way that is not kept, and where nothing was ever done under it.
+        """
+        answered = 0 < recorder.status < 400
+        if answered or (attempt.first and (not asked or recorder.status == 429)):
+            await self.records.delete_one(attempt.mine)
+        else:
+            await self.records.update_one(attempt.mine, {"$set": {"until_ms": 0}})
 
     async def _begin(self, attempt: _Attempt, body_hash: str | None = None) -> Document | None:
         """Claim the key for this attempt, or return the answer it already has.
@@ -152,6 +164,7 @@ class Idempotency:
             {"_id": attempt.record_id}, {"$setOnInsert": fresh}, upsert=True, return_document=False
         )
         attempt.life = str((record or fresh).get("life", ""))
+        attempt.first = record is None
         if record is not None and body_hash and "body_hash" in record:
             _expect_hash(record, body_hash)
         if record is not None and "status" in record:
@@ -178,11 +191,13 @@ class _Attempt:
         record_id: of the key.
         token: of this attempt.
         life: the same for all attempts within the 24 hours of the key, another one when it is used again after them.
+        first: of these it is the first.
     """
 
     record_id: str
     token: str
     life: str = ""
+    first: bool = False
 
     @property
     def seed(self) -> str:
