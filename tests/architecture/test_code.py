@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,14 +42,14 @@ SOURCES = sorted(
 )
 
 
+@cache
 def tree(source: str) -> ast.Module:
     return ast.parse((ROOT / source).read_text())
 
 
-def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(tree(source)):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+@cache
+def calls(source: str) -> list[tuple[str, ast.Call]]:
+    return [(ast.unparse(node.func), node) for node in ast.walk(tree(source)) if isinstance(node, ast.Call)]
 
 
 def test_the_sources_are_found() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from tests.contract.permissions import routes_of
 
 from chassis.bodies import Body
 from schemas.services import SERVICES
@@ -31,19 +31,11 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(inner)
 
 
-def routes_in(routes: Iterable[Any]) -> Iterator[APIRoute]:
-    for route in routes:
-        if isinstance(route, APIRoute):
-            yield route
-        elif (included := getattr(route, "original_router", None)) is not None:
-            yield from routes_in(included.routes)
-
-
 def bodies(app: FastAPI) -> set[type[BaseModel]]:
     """The models that the routes of a service read bodies with."""
     return {
         model
-        for route in routes_in(app.routes)
+        for route in routes_of(app)
         for parameter in route.dependant.body_params
         for model in models_in(parameter.field_info.annotation)
     }
@@ -102,7 +94,7 @@ def test_the_reference_shows_every_body_that_a_route_reads_itself(built: Callabl
     shown = app.openapi()["paths"]
     reading = [
         (route.path, method.lower())
-        for route in routes_in(app.routes)
+        for route in routes_of(app)
         for method in route.methods - {"GET", "HEAD", "DELETE"}
         if route.include_in_schema and route.dependant.request_param_name and not route.dependant.body_params
     ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
@@ -50,7 +50,7 @@ def permissions(built: Callable[[str], FastAPI]) -> list[Permission]:
     """
     found = []
     for service in PUBLIC:
-        for route in routes_of(built(service).router):
+        for route in routes_of(built(service)):
             if route.path.startswith("/v1/") and route.include_in_schema:
                 asked = next(_asked(route.dependant), None)
                 if asked is None:
@@ -62,13 +62,9 @@ def permissions(built: Callable[[str], FastAPI]) -> list[Permission]:
     return sorted(found, key=lambda it: (it.path, it.method))
 
 
-def routes_of(router: APIRouter) -> Iterator[APIRoute]:
-    """Its routes and those of the routers it includes, which FastAPI keeps apart."""
-    for route in router.routes:
-        if isinstance(route, APIRoute):
-            yield route
-        elif included := getattr(route, "original_router", None):
-            yield from routes_of(included)
+def routes_of(app: FastAPI) -> list[APIRoute]:
+    """The routes of a service."""
+    return [route for route in app.routes if isinstance(route, APIRoute)]
 
 
 def _asked(dependant: Dependant) -> Iterator[Requires]:

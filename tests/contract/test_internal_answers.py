@@ -33,7 +33,7 @@ def test_each_answer_that_is_read_is_the_one_that_is_given(built: Callable[[str]
     answers = {
         (method, re.sub(r"\{[^}]*\}", "{}", route.path)): route.response_model
         for service in SERVICES
-        for route in routes_of(built(service).router)
+        for route in routes_of(built(service))
         for method in route.methods
     }
     found = list(reads())

@@ -189,7 +189,7 @@ class World:
             "serving_agent.app.TGIHost": lambda settings, *_: SimulatedHost(self, settings.own_id),
             "runtime.service.httpx2.AsyncClient": lambda **_: None,
             "runtime.service.create_app": Application,
-            **{f"{module}.APIRouter": Routes for module in ("trainer.api", "registry.api", "runtime.leftovers")},
+            **{f"{module}.Router": Routes for module in ("trainer.api", "registry.api", "runtime.leftovers")},
         }
         with ExitStack() as stack:
             stack.enter_context(patched(self.loop, self.machines, self.seed))

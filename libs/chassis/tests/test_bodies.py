@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar
 
 import httpx2
 import pytest
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from pydantic import Field
 
 from chassis.bodies import AnyJson, Body, Metadata, metadata_filter
 from chassis.http import create_app
+from chassis.routes import Router
 
 HALF = "cut \ud83d"
 
@@ -37,7 +38,7 @@ class Order(Body):
 
 @pytest.fixture
 def client() -> httpx2.AsyncClient:
-    router = APIRouter()
+    router = Router()
 
     @router.post("/v1/orders")
     async def make(body: Order) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import Request
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from pymongo.errors import AutoReconnect, OperationFailure
@@ -23,6 +23,7 @@ from chassis.http import MOST_BODY_BYTES, behind, page
 from chassis.idempotency import answer_not_kept, request_id_for
 from chassis.ids import new_id
 from chassis.logging import mask_secrets
+from chassis.routes import Router
 from chassis.settings import ServiceSettings
 from runtime import Service, idempotency
 from runtime.idempotency import MAX_BODY, FormDigest
@@ -40,7 +41,7 @@ FORM = b'--b\r\ncontent-disposition: form-data; name="name"\r\n\r\ncut \\ud83d\r
 
 
 def application(space: Space) -> Any:
-    router = APIRouter()
+    router = Router()
     made: list[str] = []
 
     @router.post("/v1/orders")

@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from starlette.types import Message, Receive, Scope, Send
 
 from chassis.draining import DrainBody
 from chassis.errors import Invalid, Unauthenticated
 from chassis.http import MOST_BODY_BYTES, create_app
+from chassis.routes import Router
 from localstack.ingress import caddyfile
 from schemas.services import PUBLIC
 from testkit import eventually
@@ -32,7 +33,7 @@ AT_A_TIME = 25
 
 
 def application() -> FastAPI:
-    router = APIRouter()
+    router = Router()
 
     @router.post("/v1/files")
     async def upload(request: HttpRequest) -> dict[str, int]:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from console_harness import Harness
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import FastAPI, Query
 from pydantic import BaseModel, Field, create_model
 
 from chassis.errors import Transient
+from chassis.routes import Router
 from console.openapi import merged, operations
 from console.reference import Reference
 from schemas.services import PUBLIC
@@ -54,7 +55,7 @@ Fish = create_model("Asked", fish=(int, ...))
 
 
 def shop() -> dict[str, Any]:
-    router = APIRouter()
+    router = Router()
 
     @router.post("/v1/files/bicycles")
     async def create_bicycle(asked: Asked) -> Bicycle:

@@ -32,6 +32,13 @@ BUGS: tuple[Planted, ...] = (
         "libs/chassis/tests/test_bodies.py::test_metadata_that_cannot_be_kept_is_refused_by_its_key",
     ),
     bug(
+        "a filter that nobody reads lists everything",
+        "chassis:Router.__init__",
+        "[Depends(known_query)]",
+        "[]",
+        "libs/chassis/tests/test_bodies.py::test_a_query_parameter_that_is_not_read_is_refused_by_its_name",
+    ),
+    bug(
         "a route is not believed while the registry is away",
         "chassis:Believed._ask",
         "if known is None or not usable or self._answers.get(key) is not known:",

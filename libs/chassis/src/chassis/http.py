@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
@@ -20,11 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.bodies import UNKNOWN_FIELD, known_query
+from chassis.bodies import UNKNOWN_FIELD
 from chassis.draining import DrainBody
 from chassis.errors import Invalid, NotFound, SartorError, TooLarge, Transient, envelope
 from chassis.exhaustion import Exhausted, exhaustion_named
 from chassis.ids import new_id
+from chassis.routes import Router
 from chassis.settings import ServiceSettings
 from chassis.text import shown
 
@@ -217,7 +218,7 @@ CRASHED = error_response(SartorError("Something went wrong here. Quote the x-req
 def create_app(
     service: str,
     *,
-    routers: Sequence[APIRouter],
+    routers: Sequence[Router],
     checks: Mapping[str, Check],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     reports: Mapping[str, Check] | None = None,
@@ -242,7 +243,6 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(known_query)],
         middleware=[
             Middleware(DrainBody),
             Middleware(RequestContext, away=away),
@@ -274,7 +274,7 @@ def create_app(
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     for router in routers:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     return app
 
 

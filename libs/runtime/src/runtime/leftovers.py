@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Annotated, Generic, TypeVar
 
 import structlog
-from fastapi import APIRouter
 
 from chassis.auth import Principal, internal
 from chassis.bodies import Body
+from chassis.routes import Router
 from eventbus import Aggregate, AggregateStore
 from stores.mongo import Query
 
@@ -58,9 +58,9 @@ class LeftoversAsked(Body):
     purge: bool = False
 
 
-def leftover_routes(leftovers: Leftovers[A]) -> APIRouter:
+def leftover_routes(leftovers: Leftovers[A]) -> Router:
     """What accounts asks for the operator."""
-    router = APIRouter(prefix="/internal/leftovers")
+    router = Router(prefix="/internal/leftovers")
 
     @router.post("")
     async def look(asked: LeftoversAsked, _: Annotated[Principal, internal()]) -> dict[str, int]:

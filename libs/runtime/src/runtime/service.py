@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack
 
 import httpx2
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from prometheus_client import Gauge
 from starlette.middleware import Middleware
 
@@ -22,6 +22,7 @@ from chassis.clock import CLOCK
 from chassis.http import Check, create_app
 from chassis.limits import Limiter
 from chassis.peers import Peer
+from chassis.routes import Router
 from chassis.settings import ServiceSettings
 from chassis.tokens import Tokens
 from eventbus import Aggregate, AggregateStore, Bus, Relay
@@ -164,7 +165,7 @@ class Service:
 
     def app(
         self,
-        routers: Sequence[APIRouter],
+        routers: Sequence[Router],
         *,
         checks: dict[str, Check] | None = None,
         lives_without: Sequence[str] = (),

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from chassis.errors import NotFound, SartorError
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.openapi import Document, merged, operations
 from console.sessions import COOKIE, Session
 from console.web import Web
@@ -55,9 +56,9 @@ class Reference:
             log.warning("routes_not_read", service=name, code=error.code, error=error.message)
 
 
-def reference_routes(web: Web, reference: Reference) -> APIRouter:
+def reference_routes(web: Web, reference: Reference) -> Router:
     """The reference, for everybody: it holds nothing of any tenant."""
-    router = APIRouter(prefix="/reference", include_in_schema=False)
+    router = Router(prefix="/reference", include_in_schema=False)
 
     @router.get("")
     async def contents_page(request: Request) -> Response:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel
 
 from chassis.auth import Principal, require
 from chassis.http import Page, page
+from chassis.routes import Router
 from evaluator.domain import OPEN, Evaluation, State
 from evaluator.store import Answers, Artifacts, Evaluations
 from schemas import Interval, ObjectRef
@@ -67,9 +68,9 @@ class EvaluationView(BaseModel):
         )
 
 
-def routes(evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> APIRouter:
+def routes(evaluations: Evaluations, answers: Answers, artifacts: Artifacts) -> Router:
     """Evaluations of the tenant's models, their progress, and the evidence."""
-    router = APIRouter(prefix="/v1/evals/evaluations")
+    router = Router(prefix="/v1/evals/evaluations")
 
     async def view(evaluation: Evaluation) -> EvaluationView:
         return EvaluationView.of(evaluation, await answers.count(evaluation) if evaluation.state in OPEN else 0)

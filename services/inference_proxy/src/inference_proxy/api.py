@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AliasChoices, Field
 
@@ -14,6 +14,7 @@ from chassis.errors import Invalid
 from chassis.hang_ups import unless_gone
 from chassis.http import Page, behind, page
 from chassis.idempotency import answer_not_kept
+from chassis.routes import Router
 from inference_proxy.answering import Answering
 from inference_proxy.answers import Answer
 from inference_proxy.requests import ChatAsked, CompletionAsked, EvaluationAsked, ScoreAsked, TokenCountAsked
@@ -43,9 +44,9 @@ class FeedbackAsked(Body):
     comment: str | None = Field(None, max_length=10_000)
 
 
-def inference_routes(answering: Answering) -> APIRouter:
+def inference_routes(answering: Answering) -> Router:
     """Chat and completions, whole or streamed."""
-    router = APIRouter(prefix="/v1", tags=["inference"])
+    router = Router(prefix="/v1", tags=["inference"])
 
     @router.post("/chat/completions")
     async def create_chat(request: Request, asked: ChatAsked, principal: Chatting) -> Response:
@@ -75,9 +76,9 @@ def inference_routes(answering: Answering) -> APIRouter:
     return router
 
 
-def evaluation_routes(answering: Answering) -> APIRouter:
+def evaluation_routes(answering: Answering) -> Router:
     """What the service asks that tests candidates, on an account of its own."""
-    router = APIRouter(prefix="/internal/evaluation", tags=["evaluation"])
+    router = Router(prefix="/internal/evaluation", tags=["evaluation"])
 
     @router.post("/answers")
     async def create_answer(request: Request, asked: EvaluationAsked, principal: Internal) -> EvaluationAnswer:
@@ -113,9 +114,9 @@ def evaluation_routes(answering: Answering) -> APIRouter:
     return router
 
 
-def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRouter:
+def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> Router:
     """Completions kept with `store: true`."""
-    router = APIRouter(prefix="/v1/chat/completions", tags=["inference"])
+    router = Router(prefix="/v1/chat/completions", tags=["inference"])
 
     @router.get("", openapi_extra={"x-query-prefixes": ["metadata["]})
     async def list_stored(
@@ -167,9 +168,9 @@ def stored_routes(chats: Chats, label: LabelChat, forget: ForgetChat) -> APIRout
     return router
 
 
-def feedback_routes(rating: Rating) -> APIRouter:
+def feedback_routes(rating: Rating) -> Router:
     """Ratings of answers."""
-    router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
+    router = Router(prefix="/v1/feedback", tags=["feedback"])
 
     @router.post("")
     async def create_feedback(asked: FeedbackAsked, principal: Chatting) -> FeedbackView:

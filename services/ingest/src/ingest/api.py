@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, JsonValue
 
@@ -13,6 +13,7 @@ from chassis.auth import Principal, internal, require
 from chassis.errors import NotFound
 from chassis.http import Page, page
 from chassis.in_flight import InFlight
+from chassis.routes import Router
 from ingest.domain import Dataset, File
 from ingest.receive import Limits, form_schema, receive
 from ingest.settings import Settings
@@ -102,9 +103,9 @@ class FileDeleted(BaseModel):
     kept: list[Kept]
 
 
-def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Callable[[], None]) -> APIRouter:
+def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Callable[[], None]) -> Router:
     """Upload, list, read, download, delete."""
-    router = APIRouter(prefix="/v1/files", tags=["files"])
+    router = Router(prefix="/v1/files", tags=["files"])
     in_flight = InFlight(
         "uploads",
         most=settings.ingest_uploads_at_a_time,
@@ -162,9 +163,9 @@ def file_routes(files: Files, uploads: Uploads, settings: Settings, wake: Callab
     return router
 
 
-def internal_routes(files: Files) -> APIRouter:
+def internal_routes(files: Files) -> Router:
     """What other services ask."""
-    router = APIRouter(prefix="/internal/files")
+    router = Router(prefix="/internal/files")
 
     @router.get("/{file_id}/text")
     async def file_text(file_id: str, principal: Internal) -> FileText:
@@ -176,9 +177,9 @@ def internal_routes(files: Files) -> APIRouter:
     return router
 
 
-def dataset_routes(files: Files) -> APIRouter:
+def dataset_routes(files: Files) -> Router:
     """Dataset versions with their cards."""
-    router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+    router = Router(prefix="/v1/datasets", tags=["datasets"])
 
     @router.get("")
     async def list_datasets(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from chassis.auth import Principal, require
 from chassis.bodies import Body
 from chassis.http import Page, page
+from chassis.routes import Router
 from labeling.domain import LONGEST_ANSWER, LONGEST_LABEL, MOST_LABELS, Project
 from labeling.store import Labels
 from labeling.use_cases import NewProject, Projects
@@ -60,9 +61,9 @@ class Answer(Body):
     answer: str = Field(max_length=LONGEST_ANSWER)
 
 
-def routes(labels: Labels, projects: Projects) -> APIRouter:
+def routes(labels: Labels, projects: Projects) -> Router:
     """Projects, tasks, publication, feedback."""
-    router = APIRouter(prefix="/v1/labeling", tags=["labeling"])
+    router = Router(prefix="/v1/labeling", tags=["labeling"])
 
     async def views(principal: Principal, found: list[Project]) -> list[ReadProject | ProjectView]:
         counts = await labels.counts(principal.tenant_id, [project.id for project in found])

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import JsonValue
 
 from chassis.hang_ups import HungUp, unless_gone
+from chassis.routes import Router
 from model_server.engine import Engine
 from model_server.errors import (
     AdapterNotFound,
@@ -103,9 +104,9 @@ async def _all(tokens: AsyncGenerator[Token, None]) -> list[Token]:
         return [token async for token in stream]
 
 
-def routes(engine: Engine) -> APIRouter:
+def routes(engine: Engine) -> Router:
     """TGI's routes on `engine`."""
-    router = APIRouter()
+    router = Router()
     special = engine.vocabulary.special
 
     def check_base(request: Request) -> None:

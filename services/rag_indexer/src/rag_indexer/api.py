@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from chassis.auth import Principal, internal, require
 from chassis.errors import Invalid, NotFound
 from chassis.hang_ups import unless_gone
 from chassis.http import Page, page
 from chassis.in_flight import InFlight
+from chassis.routes import Router
 from chassis.text import quoted
 from rag_indexer import filters
 from rag_indexer.arms.answering import AskArm
@@ -56,9 +57,9 @@ Order = Literal["asc", "desc"]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
 
-def store_routes(stores: Stores, collections: Collections) -> APIRouter:
+def store_routes(stores: Stores, collections: Collections) -> Router:
     """Stores."""
-    router = APIRouter(prefix="/v1/vector_stores", tags=["vector stores"])
+    router = Router(prefix="/v1/vector_stores", tags=["vector stores"])
 
     async def shown(tenant_id: str, found: list[Store]) -> list[StoreObject]:
         usage = await stores.usage(tenant_id, [store.id for store in found])
@@ -109,9 +110,9 @@ def store_routes(stores: Stores, collections: Collections) -> APIRouter:
     return router
 
 
-def search_routes(search: Search, in_flight: InFlight) -> APIRouter:
+def search_routes(search: Search, in_flight: InFlight) -> Router:
     """Search in stores."""
-    router = APIRouter(prefix="/v1/vector_stores/{store_id}/search", tags=["vector stores"])
+    router = Router(prefix="/v1/vector_stores/{store_id}/search", tags=["vector stores"])
 
     @router.post("")
     async def search_store(request: Request, store_id: str, asked: SearchAsked, principal: Reads) -> SearchResults:
@@ -131,9 +132,9 @@ def search_routes(search: Search, in_flight: InFlight) -> APIRouter:
     return router
 
 
-def store_file_routes(stores: Stores, collections: Collections, documents: Documents) -> APIRouter:
+def store_file_routes(stores: Stores, collections: Collections, documents: Documents) -> Router:
     """Files of a store."""
-    router = APIRouter(prefix="/v1/vector_stores/{store_id}/files", tags=["vector stores"])
+    router = Router(prefix="/v1/vector_stores/{store_id}/files", tags=["vector stores"])
 
     @router.post("")
     async def add_file(store_id: str, asked: FileAsked, principal: Writes) -> FileObject:
@@ -185,9 +186,9 @@ def _page(items: list[StoreObject] | list[FileObject], more: bool) -> Page:
     return shown
 
 
-def embedding_routes(embedding: Embedding, in_flight: InFlight) -> APIRouter:
+def embedding_routes(embedding: Embedding, in_flight: InFlight) -> Router:
     """OpenAI's embeddings."""
-    router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
+    router = Router(prefix="/v1/embeddings", tags=["embeddings"])
 
     async def embedded(texts: list[str], who: str) -> tuple[Vectors, int]:
         tokens = await embedding.tokens(texts, who)
@@ -219,9 +220,9 @@ def embedding_routes(embedding: Embedding, in_flight: InFlight) -> APIRouter:
     return router
 
 
-def arm_routes(ask_arm: AskArm, embedding: Embedding, in_flight: InFlight) -> APIRouter:
+def arm_routes(ask_arm: AskArm, embedding: Embedding, in_flight: InFlight) -> Router:
     """What other services ask: vectors that an arm is fitted on, and what an arm says."""
-    router = APIRouter(prefix="/internal", tags=["arms"])
+    router = Router(prefix="/internal", tags=["arms"])
 
     @router.post("/embeddings")
     async def embed_questions(request: Request, asked: QuestionsAsked, principal: Internal) -> QuestionVectors:

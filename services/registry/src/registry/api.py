@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from chassis.auth import Principal, internal, require
 from chassis.bodies import Body
 from chassis.http import Page, behind, page
+from chassis.routes import Router
 from chassis.text import quoted
 from registry.card import markdown
 from registry.catalogue import Catalogue
@@ -70,9 +71,9 @@ def deletable(principal: Principal) -> dict[str, str]:
     return principal.only if principal.may("models:write") else {"owner": principal.owner}
 
 
-def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
+def model_routes(serving: Serving, gate: Gate, naming: Naming) -> Router:
     """OpenAI's models API: base models, the tenant's models in production and its aliases."""
-    router = APIRouter(prefix="/v1/models")
+    router = Router(prefix="/v1/models")
 
     @router.get("")
     async def list_models(principal: Reads) -> ModelList:
@@ -98,9 +99,9 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> APIRouter:
 
 def registry_routes(
     models: Models, gate: Gate, pinning: Pinning, naming: Naming, serving: Serving, catalogue: Catalogue
-) -> APIRouter:
+) -> Router:
     """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
-    router = APIRouter(prefix="/v1/registry")
+    router = Router(prefix="/v1/registry")
 
     async def card_of(principal: Principal, model: Model) -> ModelCard:
         return ModelCard.of(model, await serving.serves(principal.tenant_id, [model]))
@@ -169,7 +170,7 @@ def registry_routes(
     return router
 
 
-def _add_alias_routes(router: APIRouter, naming: Naming) -> None:
+def _add_alias_routes(router: Router, naming: Naming) -> None:
     @router.get("/aliases")
     async def list_aliases(principal: Reads, limit: Limit = 20, after: After = None, order: Order = "desc") -> Page:
         found = await naming.select(principal.tenant_id, limit=limit + 1, after=after, order=order)
@@ -189,9 +190,9 @@ def _add_alias_routes(router: APIRouter, naming: Naming) -> None:
         return AliasDeleted(id=alias.id, name=name)
 
 
-def internal_routes(serving: Serving, catalogue: Catalogue) -> APIRouter:
+def internal_routes(serving: Serving, catalogue: Catalogue) -> Router:
     """What other services ask; a token without a tenant speaks for the installation."""
-    router = APIRouter(prefix="/internal")
+    router = Router(prefix="/internal")
 
     @router.get("/base_models", dependencies=[internal()])
     async def base_models() -> list[BaseModelSpec]:

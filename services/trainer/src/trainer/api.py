@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from chassis.auth import Principal, require
@@ -12,6 +12,7 @@ from chassis.bodies import AnyJson, Body, Metadata, metadata_filter
 from chassis.errors import Invalid
 from chassis.http import Page, page
 from chassis.ids import derived_id
+from chassis.routes import Router
 from schemas.artifacts import DataReport
 from trainer.arms.reporting import sentences_of
 from trainer.domain import OPENAI_STATUS, Job
@@ -231,9 +232,9 @@ class DataReportObject(DataReport):
         return cls(**dict(report), job_id=job.id, said=sentences_of(report))
 
 
-def routes(jobs: Jobs, requests: Requests, objects: JobObjects) -> APIRouter:
+def routes(jobs: Jobs, requests: Requests, objects: JobObjects) -> Router:
     """Create, list, read and steer jobs."""
-    router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+    router = Router(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
     async def create_job(asked: JobAsked, principal: Writes) -> JobObject:

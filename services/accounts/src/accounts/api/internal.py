@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
-
 from accounts.api.bodies import Code, Joining, KeyHash, PasswordChange, SignIn, SignUp
 from accounts.api.views import Invited, PersonView
 from accounts.domain import Ceiling
 from accounts.store import Accounts
 from accounts.use_cases import KeyFacts, Keys, People
 from chassis.auth import Principal, internal
+from chassis.routes import Router
 from schemas.http.accounts import TenantFacts
 
 Internal = Annotated[Principal, internal()]
 
 
-def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceiling) -> APIRouter:
+def internal_routes(accounts: Accounts, keys: Keys, people: People, usual: Ceiling) -> Router:
     """What other services ask."""
-    router = APIRouter(prefix="/internal")
+    router = Router(prefix="/internal")
 
     @router.post("/keys/verify")
     async def verify_key(asked: KeyHash, _: Internal) -> KeyFacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from accounts.api.bodies import CeilingChange, LettersAsked, OwnerAsked, TenantAsked, Word
 from accounts.api.views import (
@@ -22,6 +22,7 @@ from accounts.store import Accounts
 from accounts.use_cases import Leftovers, People, ReplayLetters, Tenants, actor_of
 from chassis.auth import Principal, operator
 from chassis.http import Page, behind, page
+from chassis.routes import Router
 from chassis.text import quoted
 from eventbus import DeadLetters
 from schemas import TenantPolicy
@@ -30,9 +31,9 @@ Operator = Annotated[Principal, operator()]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def tenant_routes(accounts: Accounts, tenants: Tenants, people: People, usual: Ceiling) -> APIRouter:
+def tenant_routes(accounts: Accounts, tenants: Tenants, people: People, usual: Ceiling) -> Router:
     """Tenants, for the operator."""
-    router = APIRouter(prefix="/v1/organization/tenants", tags=["organization"])
+    router = Router(prefix="/v1/organization/tenants", tags=["organization"])
 
     @router.post("")
     async def create_tenant(
@@ -64,9 +65,9 @@ def tenant_routes(accounts: Accounts, tenants: Tenants, people: People, usual: C
     return router
 
 
-def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> APIRouter:
+def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> Router:
     """For the operator: what consumers gave up, and sending it back once its cause is mended."""
-    router = APIRouter(prefix="/v1/organization/dead_letters", tags=["organization"])
+    router = Router(prefix="/v1/organization/dead_letters", tags=["organization"])
 
     @router.get("")
     async def list_letters(
@@ -100,9 +101,9 @@ def dead_letter_routes(dead_letters: DeadLetters, replay: ReplayLetters) -> APIR
     return router
 
 
-def leftover_routes(leftovers: Leftovers) -> APIRouter:
+def leftover_routes(leftovers: Leftovers) -> Router:
     """For the operator: what was deleted under an earlier release and is not gone everywhere."""
-    router = APIRouter(prefix="/v1/organization/leftovers", tags=["organization"])
+    router = Router(prefix="/v1/organization/leftovers", tags=["organization"])
 
     @router.get("")
     async def list_leftovers(_: Operator) -> LeftView:

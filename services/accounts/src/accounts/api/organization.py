@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from accounts.api.bodies import KeyAsked, PersonAsked, PersonChange, PolicyChange, Rotation
 from accounts.api.views import (
@@ -23,6 +23,7 @@ from accounts.store import Accounts
 from accounts.use_cases import Keys, People, Tenants, actor_of
 from chassis.auth import Principal, require
 from chassis.http import Page, page
+from chassis.routes import Router
 
 Reads = Annotated[Principal, require("organization:read")]
 Writes = Annotated[Principal, require("organization:write")]
@@ -32,9 +33,9 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 DAY = Rotation()
 
 
-def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people: People, usual: Ceiling) -> APIRouter:
+def organization_routes(accounts: Accounts, tenants: Tenants, keys: Keys, people: People, usual: Ceiling) -> Router:
     """One's own organisation, its keys, people and audit trail."""
-    router = APIRouter(prefix="/v1/organization", tags=["organization"])
+    router = Router(prefix="/v1/organization", tags=["organization"])
 
     @router.get("")
     async def own_organization(principal: Reads) -> TenantView:

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answering import TITLES, kind_of, name_of
 from console.answers import DeletedAnswer, VersionAnswer
 from console.sessions import Session
@@ -45,9 +46,9 @@ class Doomed:
 Look = Callable[[Session, str], Awaitable[Doomed]]
 
 
-def deletion_routes(web: Web, ingest: Peer, trainer: Peer, registry: Peer, labeling: Peer, proxy: Peer) -> APIRouter:
+def deletion_routes(web: Web, ingest: Peer, trainer: Peer, registry: Peer, labeling: Peer, proxy: Peer) -> Router:
     """Files, models, labeling projects, ratings."""
-    router = APIRouter(include_in_schema=False)
+    router = Router(include_in_schema=False)
 
     async def file(session: Session, file_id: str) -> Doomed:
         found = await ingest.get("/v1/files/{}", file_id, **session.who)
@@ -131,7 +132,7 @@ def deletion_routes(web: Web, ingest: Peer, trainer: Peer, registry: Peer, label
     return router
 
 
-def _add(router: APIRouter, web: Web, place: str, look: Look) -> None:
+def _add(router: Router, web: Web, place: str, look: Look) -> None:
     """The page that asks, and what it asks for."""
 
     @router.get(place)

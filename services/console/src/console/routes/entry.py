@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from chassis.auth import hash_key
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.sessions import Person
 from console.web import Web, address_of
 
 SIGN_UP_FIELDS = ("organization", "email", "password")
 
 
-def entry_routes(web: Web, accounts: Peer) -> APIRouter:
+def entry_routes(web: Web, accounts: Peer) -> Router:
     """Sign up, sign in, join, sign out."""
-    router = APIRouter(include_in_schema=False)
+    router = Router(include_in_schema=False)
 
     @router.get("/sign-up")
     async def sign_up_page() -> Response:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answers import KeyAnswer, Listing
 from console.paging import Listed, cursor
 from console.sessions import Session
@@ -27,15 +28,15 @@ EMPTY = {"name": "", "url": "", "types": "fine_tuning.job.succeeded, fine_tuning
 """The form for a webhook before anybody wrote into it."""
 
 
-def event_routes(web: Web, accounts: Peer, gateway: Peer) -> APIRouter:
+def event_routes(web: Web, accounts: Peer, gateway: Peer) -> Router:
     """Events and webhooks."""
-    router = APIRouter(prefix="/events", include_in_schema=False)
+    router = Router(prefix="/events", include_in_schema=False)
     _add_events(router, web, accounts, gateway)
     _add_webhooks(router, web, gateway)
     return router
 
 
-def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> None:
+def _add_events(router: Router, web: Web, accounts: Peer, gateway: Peer) -> None:
     async def producers(session: Session) -> list[KeyAnswer]:
         if not session.principal.may("organization:read"):
             return []
@@ -112,7 +113,7 @@ def _add_events(router: APIRouter, web: Web, accounts: Peer, gateway: Peer) -> N
         return await shown(session, secret=made["signing_secret"])
 
 
-def _add_webhooks(router: APIRouter, web: Web, gateway: Peer) -> None:
+def _add_webhooks(router: Router, web: Web, gateway: Peer) -> None:
     async def shown(
         session: Session,
         endpoint_id: str,

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from chassis.errors import NotFound, SartorError
 from chassis.ids import now
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answering import TITLES, answers, kind_of, name_of
 from console.answers import FileAnswer, JobAnswer, Listing
 from console.navigation import home_of
@@ -41,9 +42,9 @@ L = TypeVar("L")
 Stream = AbstractContextManager[asyncio.Event]
 
 
-def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registry: Peer) -> APIRouter:
+def home_routes(web: Web, watcher: Watcher, ingest: Peer, trainer: Peer, registry: Peer) -> Router:
     """Home, upload, the progress of an upload."""
-    router = APIRouter(include_in_schema=False)
+    router = Router(include_in_schema=False)
     streams = Streams(MOST_STREAMS)
 
     @router.get("/")

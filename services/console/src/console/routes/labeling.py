@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answers import Listing, RatingAnswer
 from console.paging import Listed, cursor
 from console.web import SEE_OTHER, Web
@@ -14,9 +15,9 @@ PROJECTS_SHOWN = 24
 RATINGS_SHOWN = 100
 
 
-def label_routes(web: Web, labeling: Peer) -> APIRouter:
+def label_routes(web: Web, labeling: Peer) -> Router:
     """Projects and their tasks."""
-    router = APIRouter(prefix="/labeling", include_in_schema=False)
+    router = Router(prefix="/labeling", include_in_schema=False)
 
     @router.get("")
     async def projects_page(request: Request, after: str | None = None) -> Response:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.errors import Conflict, NotFound, SartorError, Transient
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answering import TITLES, kind_of, name_of
 from console.answers import (
     ClassAnswer,
@@ -38,9 +39,9 @@ SUSPECTS_SHOWN = 20
 REPORT_SECONDS = 3.0
 
 
-def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> APIRouter:
+def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Router:
     """Models, their evidence, what their rows tell, decisions."""
-    router = APIRouter(include_in_schema=False)
+    router = Router(include_in_schema=False)
 
     @router.get("/models")
     async def models_page(request: Request, after: str | None = None) -> Response:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
 from chassis.roles import ROLES, expand
+from chassis.routes import Router
 from console.answers import InvitedAnswer
 from console.paging import Listed, cursor
 from console.sessions import Person, Session
@@ -21,9 +22,9 @@ VERIFY_SECONDS = 300.0
 """A trail is read from its first line."""
 
 
-def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
+def operate_routes(web: Web, accounts: Peer, registry: Peer) -> Router:
     """People, keys, policy, audit, one's own password."""
-    router = APIRouter(include_in_schema=False)
+    router = Router(include_in_schema=False)
     _add_people(router, web, accounts)
     _add_keys(router, web, accounts)
     _add_policy(router, web, accounts, registry)
@@ -50,7 +51,7 @@ def operate_routes(web: Web, accounts: Peer, registry: Peer) -> APIRouter:
     return router
 
 
-def _add_people(router: APIRouter, web: Web, accounts: Peer) -> None:
+def _add_people(router: Router, web: Web, accounts: Peer) -> None:
     async def shown(
         session: Session,
         after: str | None = None,
@@ -118,7 +119,7 @@ def _grantable(session: Session) -> list[str]:
     return [role for role in ROLES if role != "operator" and all(map(may, expand(ROLES[role])))]
 
 
-def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
+def _add_keys(router: Router, web: Web, accounts: Peer) -> None:
     async def shown(
         session: Session,
         after: str | None = None,
@@ -181,7 +182,7 @@ def _add_keys(router: APIRouter, web: Web, accounts: Peer) -> None:
         return RedirectResponse("/keys", SEE_OTHER)
 
 
-def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> None:
+def _add_policy(router: Router, web: Web, accounts: Peer, registry: Peer) -> None:
     async def shown(session: Session, *, saved: bool = False, problem: str = "", status: int = 200) -> Response:
         organization = await accounts.get("/v1/organization", **session.who)
         bases = await registry.get("/v1/registry/base_models", params={"limit": BASES_SHOWN}, **session.who)
@@ -216,7 +217,7 @@ def _add_policy(router: APIRouter, web: Web, accounts: Peer, registry: Peer) -> 
         return RedirectResponse("/policy?saved=true", SEE_OTHER)
 
 
-def _add_account(router: APIRouter, web: Web, accounts: Peer) -> None:
+def _add_account(router: Router, web: Web, accounts: Peer) -> None:
     @router.get("/account")
     async def account_page(request: Request, changed: bool = False) -> Response:
         session = await web.session(request)

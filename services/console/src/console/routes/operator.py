@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable
 
 import httpx2
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from chassis.errors import SartorError
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answers import InvitedAnswer
 from console.paging import Listed, cursor
 from console.sessions import Session
@@ -24,9 +25,9 @@ READINESS_SECONDS = 6.0
 CEILINGS = ("requests_per_minute", "tokens_per_minute", "keys", "people")
 
 
-def operator_routes(web: Web, peer: Callable[[str], Peer]) -> APIRouter:
+def operator_routes(web: Web, peer: Callable[[str], Peer]) -> Router:
     """Services, tenants, dead letters."""
-    router = APIRouter(prefix="/operator", include_in_schema=False)
+    router = Router(prefix="/operator", include_in_schema=False)
     accounts = peer("accounts")
     services = services_of(peer)
 

@@ -6,13 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from chassis.bodies import Body
 from chassis.errors import NotFound, SartorError, envelope
 from chassis.peers import Peer
+from chassis.routes import Router
 from console.answers import ModelAnswer
 from console.sessions import Session
 from console.web import Web
@@ -45,9 +46,9 @@ class TakenBack(Body):
     feedback_id: Name
 
 
-def play_routes(web: Web, ingest: Peer, registry: Peer, proxy: Peer, base_model: str) -> APIRouter:
+def play_routes(web: Web, ingest: Peer, registry: Peer, proxy: Peer, base_model: str) -> Router:
     """Chat with one's models."""
-    router = APIRouter(include_in_schema=False)
+    router = Router(include_in_schema=False)
 
     @router.get("/chat")
     async def chat_page(request: Request) -> Response:

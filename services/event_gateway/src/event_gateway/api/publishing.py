@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import unquote
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import JsonValue
 from pydantic_core import from_json
 
 from chassis.auth import Principal, require
 from chassis.errors import Invalid, SartorError, TooLarge
 from chassis.http import Page, page
+from chassis.routes import Router
 from event_gateway.api.views import Receipt, Receipts
 from event_gateway.domain import Sent
 from event_gateway.store import Refusals
@@ -38,9 +39,9 @@ TAKES = {
 }
 
 
-def publishing_routes(publish: Publish, refusals: Refusals) -> APIRouter:
+def publishing_routes(publish: Publish, refusals: Refusals) -> Router:
     """Events in, and what was refused."""
-    router = APIRouter(prefix="/v1/events", tags=["events"])
+    router = Router(prefix="/v1/events", tags=["events"])
 
     @router.post("", status_code=202, openapi_extra=TAKES)
     async def publish_events(request: Request, principal: Publishes) -> Receipt | Receipts:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypedDict
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chassis.auth import Principal, require
 from chassis.errors import Forbidden, Invalid, SartorError, envelope
+from chassis.routes import Router
 from chassis.text import quoted
 from event_gateway.domain import CloudEvent, readable_types
 from event_gateway.store import Log
@@ -78,9 +79,9 @@ class CountedStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def reading_routes(log: Log, heads: Heads) -> APIRouter:
+def reading_routes(log: Log, heads: Heads) -> Router:
     """Events to be read."""
-    router = APIRouter(prefix="/v1/events", tags=["events"])
+    router = Router(prefix="/v1/events", tags=["events"])
 
     @router.get("", response_model=None, responses={200: {"content": {STREAM: {}}}})
     async def list_events(

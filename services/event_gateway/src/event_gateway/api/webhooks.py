@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from chassis.auth import Principal, require
 from chassis.bodies import Body
 from chassis.http import Page, page
+from chassis.routes import Router
 from event_gateway.api.views import (
     Counts,
     DeliveryView,
@@ -64,9 +65,9 @@ class SampleAsked(Body):
     event_type: EventType
 
 
-def webhook_routes(webhooks: Webhooks, endpoints: Endpoints) -> APIRouter:
+def webhook_routes(webhooks: Webhooks, endpoints: Endpoints) -> Router:
     """Webhook endpoints."""
-    router = APIRouter(prefix="/v1", tags=["webhooks"])
+    router = Router(prefix="/v1", tags=["webhooks"])
 
     async def views(principal: Principal, found: list[Endpoint]) -> list[EndpointWithCounts]:
         counts = await webhooks.counts(principal.tenant_id, [one.id for one in found])
