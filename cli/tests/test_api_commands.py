@@ -315,6 +315,7 @@ def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, s
     report = {
         "said": ["60 rows more would bring about 4 points (1 to 6)."],
         "curve": {"points": [{"rows": 48, "accuracy": 0.875, "low": 0.75, "high": 0.9375}]},
+        "reliability": {"bins": [{"rows": 24, "confidence": 0.913, "accuracy": 0.5, "low": 0.25, "high": 0.75}]},
         "confusions": [],
         "suspects": [
             {"question": "Where is it?", "answer": "refund", "likelier": "lost", "confidence": 0.934},
@@ -327,11 +328,14 @@ def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, s
     assert out.startswith("60 rows more would bring about 4 points (1 to 6).\n")
     assert re.search(r"^48 +0\.88 +0\.75 +0\.94 *$", out, re.MULTILINE)
     assert re.search(r"^Where is it\? +refund +lost +0\.93 *$", out, re.MULTILINE)
+    assert re.search(r"^0\.91 +24 +0\.50 +0\.25 +0\.75 *$", out, re.MULTILINE)
     assert "Taken for another" not in out
     assert "Rows whose answer may be wrong (2 of 3, the clearest)" in out
     assert "why? " * 39 in out
     assert "why? " * 41 not in out
     assert json.loads(sartor("jobs", "report", JOB_ID, "--json")[0]) == report
+    api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}/data_report"] = {**report, "reliability": None}
+    assert "Accuracy by confidence" not in sartor("jobs", "report", JOB_ID)[0]
 
 
 def test_the_method_of_a_job_is_shown_by_its_name(api: Api, sartor: Sartor) -> None:

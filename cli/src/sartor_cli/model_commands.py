@@ -26,6 +26,7 @@ MOST_SHOWN = 200
 """Characters of a row's text in a table."""
 
 POINT = ("rows", "accuracy", "low", "high")
+SURE = ("confidence", *POINT)
 
 
 @jobs.command("create")
@@ -166,6 +167,7 @@ def data_report(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, a
         typer.echo(sentence)
     for title, columns, rows in (
         ("Accuracy by rows, on rows that it was not fitted to:", POINT, report["curve"]["points"]),
+        ("Accuracy by confidence, on such rows:", SURE, (report.get("reliability") or {}).get("bins")),
         ("Taken for another:", ("wanted", "given", "times"), report["confusions"]),
         (_suspects_title(report), ("question", "answer", "likelier", "confidence"), report["suspects"]),
     ):

@@ -7,26 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from arms_rows import ANSWERS, KINDS, rows
 
 from arms import Numbers, data_report, fit
 from arms.answering import Places
 from arms.study import Trend, gain_of_twice, trend_of, weakest
 from schemas.artifacts import ArmKind, DataReport
 
-KINDS: tuple[ArmKind, ...] = ("head", "nearest")
-WIDTH = 24
-ANSWERS = [f"answer {number}" for number in range(6)]
 SEEDS = range(4)
-
-
-def rows(count: int, noise: float, seed: int) -> tuple[Numbers, Places]:
-    """Unit vectors around one centre for each answer, of which the last two lie close together."""
-    chance = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).normal(size=(len(ANSWERS), WIDTH))
-    centres[-1] = centres[-2] + 0.25 * centres[-1]
-    places = chance.permutation(np.arange(count) % len(ANSWERS)).astype(np.int32)
-    vectors = centres[places] + chance.normal(size=(count, WIDTH)) * noise + 2
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), places
 
 
 def report(kind: ArmKind, vectors: Numbers, places: Places, questions: Sequence[int] | None = None) -> DataReport:

@@ -288,13 +288,23 @@ async def test_a_decision_about_an_arm_lets_nothing_else_through(harness: Harnes
 
 
 REPORT = {
-    "said": ["60 rows more of the same kind would bring about 4 points (1 to 6) of accuracy.", "2 rows look wrong."],
+    "said": [
+        "60 rows more of the same kind would probably bring about 4 points (1 to 6).",
+        "2 rows may have a wrong answer: look before you change one.",
+    ],
     "curve": {
         "points": [
             {"rows": 12, "accuracy": 0.5, "low": 0.25, "high": 0.75},
             {"rows": 24, "accuracy": 0.75, "low": 0.5, "high": 0.875},
             {"rows": 48, "accuracy": 0.875, "low": 0.75, "high": 1.0},
         ]
+    },
+    "reliability": {
+        "bins": [
+            {"rows": 24, "confidence": 0.5, "accuracy": 0.25, "low": 0.125, "high": 0.5},
+            {"rows": 24, "confidence": 1.0, "accuracy": 1.0, "low": 0.875, "high": 1.0},
+        ],
+        "coverage": [],
     },
     "confusions": [{"wanted": "refund", "given": "<b>lost</b>", "times": 3}],
     "suspects": [{"question": "Where is it?" * 50, "answer": "refund", "likelier": "lost", "confidence": 0.934}],
@@ -314,6 +324,10 @@ async def test_what_the_rows_tell_stands_on_the_models_page(harness: Harness) ->
     assert 'aria-label="Accuracy by rows. 12 rows: 0.50; 24 rows: 0.75; 48 rows: 0.88"' in shown
     assert '<polyline class="curve" points="40.0,72.0 170.0,42.0 300.0,27.0">' in shown
     assert '<line class="range" x1="170.0" x2="170.0" y1="72.0" y2="27.0">' in shown
+    assert ">24</text>" in shown
+    assert 'aria-label="Accuracy by confidence. 0.50 sure: 0.25 right; 1.00 sure: 1.00 right"' in shown
+    assert '<polyline class="axis" points="40,132 300,12">' in shown
+    assert '<polyline class="curve" points="170.0,102.0 300.0,12.0">' in shown
     assert "<td>refund</td><td>&lt;b&gt;lost&lt;/b&gt;</td>" in shown
     assert "The 1 clearest of 2." in shown
     assert "93 %" in shown
@@ -336,15 +350,22 @@ async def test_a_model_is_shown_also_where_nothing_tells_of_its_rows(
     assert bool(harness.services.of(*OF_ROWS)) == bool(problem)
 
 
-async def test_a_report_of_one_point_has_no_picture(harness: Harness) -> None:
-    alone = {**REPORT, "curve": {"points": REPORT["curve"]["points"][:1]}, "suspects": [], "confusions": []}  # type: ignore[index]
+@pytest.mark.parametrize("reliability", [None, {"bins": [], "coverage": []}])
+async def test_a_report_of_one_point_has_no_picture(harness: Harness, reliability: Any) -> None:
+    alone = {
+        **REPORT,
+        "curve": {"points": REPORT["curve"]["points"][:1]},  # type: ignore[index]
+        "reliability": reliability,
+        "suspects": [],
+        "confusions": [],
+    }
     harness.services.answers |= {
         ("GET", f"/v1/registry/models/{MODEL}"): ADAPTER,
         VERSIONS: page(ADAPTER, ARM),
         OF_ROWS: alone,
     }
     shown = (await (await harness.sign_in()).get(f"/models/{MODEL}")).text.split('<section id="rows"')[1]
-    assert "Accuracy by rows" not in shown
+    assert "<figure>" not in shown
     assert "may be wrong" not in shown
 
 

@@ -119,6 +119,13 @@ BUGS: tuple[Planted, ...] = (
         f"{STUDY}::test_rows_that_are_hard_are_not_suspected",
     ),
     bug(
+        "an arm is told to be surer than it was",
+        "arms.study:data_report",
+        "softmax(fit.scores / np.float32(fit.temperature))",
+        "softmax(fit.scores / np.float32(fit.temperature / 4))",
+        "libs/arms/tests/test_reliability.py::test_an_arm_is_about_as_often_right_as_it_is_sure",
+    ),
+    bug(
         "a job waits for ever for an arm that nobody fits",
         "trainer:Jobs.without_fit",
         "if job.id not in fitted",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from arms.answering import Numbers, Places, closest_of_each, softmax
 from arms.fitting import Fit, sample
 from arms.regression import Scaling, regress
+from arms.reliability import Z, reliability_of, wilson
 from schemas.artifacts import Confusion, CurvePoint, DataReport, Gain, LearningCurve, Suspect, WeakAnswers
 
 PARTS = (8, 4, 2, 1)
@@ -46,9 +47,6 @@ SURE = 20.0
 Tried on rows of which one in twenty was given a wrong answer (`bench/more_rows.py`): with half the factor as many of
 these were named, and a quarter more of those that only are hard.
 """
-
-Z = 1.96
-"""Of a 95 % interval, in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ def data_report(
         arm=fit.arm.kind,
         rows=len(places),
         curve=LearningCurve(points=points, twice=gain_of_twice(trend, len(places))),
+        reliability=reliability_of(likely.max(axis=1), given == places),
         weakest=weakest(trend, places, given, answers),
         confusions=_confusions(places, given, answers),
         suspects=[
@@ -171,11 +170,8 @@ def trend_of(rows: Sequence[int], right: Sequence[int], asked: int) -> Trend | N
 
 
 def _point(rows: int, right: int, asked: int) -> CurvePoint:
-    """A point of the curve with Wilson's interval."""
-    share, spread = right / asked, Z * Z / asked
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / asked + spread / (4 * asked)) / (1 + spread)
-    return CurvePoint(rows=rows, accuracy=share, low=max(0.0, middle - half), high=min(1.0, middle + half))
+    low, high = wilson(right, asked)
+    return CurvePoint(rows=rows, accuracy=right / asked, low=low, high=high)
 
 
 def gain_of_twice(trend: Trend | None, rows: int) -> Gain | None:

@@ -84,6 +84,36 @@ class Suspect(_Part):
     confidence: float = Field(ge=0, le=1, description="How sure they are of that.")
 
 
+class ReliabilityBin(_Part):
+    """Rows of which an arm was about as sure: how sure, and how often it was right."""
+
+    rows: int = Field(ge=1, description="How many.")
+    confidence: float = Field(ge=0, le=1, description="How sure it was, on the average.")
+    accuracy: float = Field(ge=0, le=1, description="Share of right answers.")
+    low: float = Field(ge=0, le=1, description="Lower end of the 95 % interval.")
+    high: float = Field(ge=0, le=1, description="Upper end of the 95 % interval.")
+
+
+class Coverage(_Part):
+    """What would become of the rows if an arm answered only where it is so sure."""
+
+    confidence: float = Field(ge=0, le=1, description="Least confidence of an answer.")
+    rows: int = Field(ge=1, description="That it would answer.")
+    accuracy: float = Field(ge=0, le=1, description="Share of right answers to these.")
+    low: float = Field(ge=0, le=1, description="Lower end of the 95 % interval.")
+    high: float = Field(ge=0, le=1, description="Upper end of the 95 % interval.")
+    others: float | None = Field(
+        None, ge=0, le=1, description="Share of right answers to the other rows; none where there are none."
+    )
+
+
+class Reliability(_Part):
+    """How often an arm is right where it is so sure, out of fold."""
+
+    bins: list[ReliabilityBin] = Field(max_length=10, description="Of as many rows each, from the least sure on.")
+    coverage: list[Coverage] = Field(max_length=4, description="By the confidence that is asked for, growing.")
+
+
 class DataReport(_Part):
     """The contents of an arm's `data_report.json`. It quotes rows, long ones cut, and is deleted with the arm."""
 
@@ -91,6 +121,9 @@ class DataReport(_Part):
     arm: Literal["head", "nearest"] = Field(description="What was fitted.")
     rows: int = Field(ge=1, description="Rows it was fitted to.")
     curve: LearningCurve = Field(description="Accuracy by rows.")
+    reliability: Reliability | None = Field(
+        None, description="Whether it is right as often as it is sure; none where there are too few rows to tell."
+    )
     weakest: WeakAnswers | None = Field(None, description="Where more rows would bring the most, if that can be told.")
     confusions: list[Confusion] = Field(max_length=20, description="Those that came most often first.")
     suspects: list[Suspect] = Field(max_length=50, description="The surest first.")

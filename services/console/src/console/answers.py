@@ -150,11 +150,28 @@ class CurveAnswer(TypedDict):
     points: list[PointAnswer]
 
 
+class BinAnswer(TypedDict):
+    """How often an arm was right where it was so sure."""
+
+    rows: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+
+class ReliabilityAnswer(TypedDict):
+    """Whether an arm is right as often as it is sure."""
+
+    bins: list[BinAnswer]
+
+
 class DataReportAnswer(TypedDict):
     """What the rows of a job tell."""
 
     said: list[str]
     curve: CurveAnswer
+    reliability: NotRequired[ReliabilityAnswer | None]
     confusions: list[dict[str, str | int]]
     suspects: list[dict[str, str | float]]
     suspects_found: int

@@ -1,63 +1,79 @@
-"""The picture of a learning curve: how often an arm was right, by how many rows it knew."""
+"""Pictures of how often an arm was right: by how many rows it knew, and by how sure it was."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from console.answers import PointAnswer
+from console.answers import BinAnswer, PointAnswer
 
 LEFT, RIGHT, TOP, BOTTOM = 40, 300, 12, 132
 """Of the picture: between which its points lie."""
 
 
+def _up(share: float) -> float:
+    return round(BOTTOM - (BOTTOM - TOP) * share, 1)
+
+
 @dataclass(frozen=True)
 class Dot:
-    """A point at `x` and `y`, its interval from `low` to `high`, and the rows below it."""
+    """A point at `x` and `y`, and its interval from `low` to `high`."""
 
     x: float
     y: float
     low: float
     high: float
-    rows: str
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve over a scale of rows that doubles at equal steps.
+    """A curve of shares, with their intervals.
 
     Attributes:
         label: the same in words.
-        dots: from few rows to many.
-        line: through them, as SVG wants it.
-        ticks: places along the upright scale, with what stands there.
+        dots: from left to right.
+        marks: places along the lower scale, with what stands there.
+        ideal: a line that they should lie on, as SVG wants it; empty where there is none.
     """
 
     label: str
     dots: tuple[Dot, ...]
-    line: str
-    ticks: tuple[tuple[float, str], ...]
+    marks: tuple[tuple[float, str], ...]
+    ideal: str = ""
+    ticks: ClassVar[tuple[tuple[float, str], ...]] = tuple((_up(at), f"{at:g}") for at in (0.0, 0.5, 1.0))
+
+    @property
+    def line(self) -> str:
+        """Through the dots, as SVG wants it."""
+        return " ".join(f"{one.x},{one.y}" for one in self.dots)
 
 
 def curve_of(points: Sequence[PointAnswer]) -> Curve | None:
-    """The picture of a curve; None where there are no two points to join."""
+    """A learning curve, over a scale of rows that doubles at equal steps; None where no two points can be joined."""
     known = [one for one in points if one["rows"] > 0]
     if len(known) < 2 or known[0]["rows"] == known[-1]["rows"]:
         return None
     first, last = (math.log(known[place]["rows"]) for place in (0, -1))
-
-    def across(rows: int) -> float:
-        return round(LEFT + (RIGHT - LEFT) * (math.log(rows) - first) / (last - first), 1)
-
-    dots = tuple(
-        Dot(across(one["rows"]), _up(one["accuracy"]), _up(one["low"]), _up(one["high"]), f"{one['rows']:,}")
-        for one in known
-    )
+    dots = tuple(_dot((math.log(one["rows"]) - first) / (last - first), one) for one in known)
     said = "; ".join(f"{one['rows']} rows: {one['accuracy']:.2f}" for one in known)
-    line = " ".join(f"{one.x},{one.y}" for one in dots)
-    return Curve(said, dots, line, tuple((_up(at), f"{at:g}") for at in (0.0, 0.5, 1.0)))
+    return Curve(said, dots, tuple((dot.x, f"{one['rows']:,}") for dot, one in zip(dots, known, strict=True)))
 
 
-def _up(share: float) -> float:
-    return round(BOTTOM - (BOTTOM - TOP) * share, 1)
+def reliability_of(bins: Sequence[BinAnswer]) -> Curve | None:
+    """How often an arm was right, by how sure it was, beside the line of one that is right as often as it is sure."""
+    if not bins:
+        return None
+    dots = tuple(_dot(one["confidence"], one) for one in bins)
+    said = "; ".join(f"{one['confidence']:.2f} sure: {one['accuracy']:.2f} right" for one in bins)
+    marks = tuple((_along(at), f"{at:g}") for at in (0.0, 0.5, 1.0))
+    return Curve(said, dots, marks, ideal=f"{LEFT},{BOTTOM} {RIGHT},{TOP}")
+
+
+def _dot(along: float, shown: PointAnswer | BinAnswer) -> Dot:
+    return Dot(_along(along), _up(shown["accuracy"]), _up(shown["low"]), _up(shown["high"]))
+
+
+def _along(share: float) -> float:
+    return round(LEFT + (RIGHT - LEFT) * share, 1)

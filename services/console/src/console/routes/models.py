@@ -23,7 +23,7 @@ from console.answers import (
     RowAnswer,
     VersionAnswer,
 )
-from console.curves import curve_of
+from console.curves import curve_of, reliability_of
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.versions import Version, picture
@@ -99,6 +99,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
             unread=unread,
             report=report,
             curve=curve_of(report["curve"]["points"]) if report else None,
+            reliability=reliability_of(sure["bins"]) if report and (sure := report.get("reliability")) else None,
             confusions=report["confusions"][:CONFUSIONS_SHOWN] if report else [],
             suspects=report["suspects"][:SUSPECTS_SHOWN] if report else [],
             problem=problem,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chassis.text import shown
-from schemas.artifacts import DataReport
+from schemas.artifacts import Coverage, DataReport
 
 LONGEST_ANSWER = 80
 
 
 def sentences_of(report: DataReport) -> list[str]:
-    """What more rows would bring, of which answers most, what is taken for what most often, and how many look wrong."""
+    """What more rows would bring, of which answers most, how far its confidence holds, and what looks wrong."""
     said = [report.curve.said]
+    if report.reliability is not None and report.reliability.coverage:
+        said.append(_sure(report.reliability.coverage, report.rows))
     if weak := report.weakest:
         of = f"each of these {len(weak.answers)} answers" if len(weak.answers) > 1 else "this answer"
         named = "; ".join(shown(answer, LONGEST_ANSWER) for answer in weak.answers)
@@ -23,3 +27,11 @@ def sentences_of(report: DataReport) -> list[str]:
     if found := report.suspects_found:
         said.append(f"{found} row{'' if found == 1 else 's'} may have a wrong answer: look before you change one.")
     return said
+
+
+def _sure(coverage: Sequence[Coverage], rows: int) -> str:
+    """How often it was right where it was sure, at the highest confidence that half of the rows reach."""
+    shown = ([one for one in coverage if 2 * one.rows >= rows] or coverage[:1])[-1]
+    sure = f"It was at least {shown.confidence:.0%} sure of {shown.rows:,} of {rows:,} rows: "
+    right = f"{shown.accuracy:.0%} of these answers were right"
+    return f"{sure}{right}." if shown.others is None else f"{sure}{right}, and {shown.others:.0%} of the others."

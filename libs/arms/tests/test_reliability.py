@@ -1,0 +1,71 @@
+"""An arm is right as often as it is sure, and where it is not, the report shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arms_rows import ANSWERS, KINDS, rows
+
+from arms import data_report, fit
+from arms.reliability import CONFIDENCES, FEWEST_ROWS, MOST_BINS, reliability_of, wilson
+from schemas.artifacts import ArmKind, Reliability
+
+
+def told(confidences: np.ndarray, right: np.ndarray) -> Reliability:
+    found = reliability_of(confidences.astype(np.float32), right)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_arm_is_about_as_often_right_as_it_is_sure(kind: ArmKind) -> None:
+    vectors, places = rows(600, 1.2, 1)
+    found = data_report(fit(kind, vectors, places, seed=1), vectors, places, ANSWERS, {}, seed=1).reliability
+    assert found is not None
+    off = [abs(one.confidence - one.accuracy) for one in found.bins]
+    assert len(found.bins) == MOST_BINS
+    assert sum(off) / len(off) < 0.08
+    assert found.bins[0].high < found.bins[-1].low
+
+
+def test_who_is_surer_than_right_is_shown_as_that() -> None:
+    chance = np.random.default_rng(1)
+    confidences = chance.uniform(0.8, 1.0, 400)
+    found = told(confidences, chance.random(400) < 0.5)
+    assert all(one.high < one.confidence for one in found.bins)
+    assert found.coverage[-1].high < found.coverage[-1].confidence
+
+
+def test_bins_hold_all_rows_and_as_many_each_and_coverage_adds_up() -> None:
+    chance = np.random.default_rng(2)
+    confidences = chance.uniform(0.2, 1.0, 205)
+    right = chance.random(205) < confidences
+    found = told(confidences, right)
+    assert [one.rows for one in found.bins] == [21] * 5 + [20] * 5
+    assert [one.confidence for one in found.bins] == sorted(one.confidence for one in found.bins)
+    assert sum(one.rows * one.accuracy for one in found.bins) == pytest.approx(right.sum())
+    assert [one.confidence for one in found.coverage] == list(CONFIDENCES[:3])
+    for one in found.coverage:
+        assert one.rows == (confidences.astype(np.float32) >= one.confidence).sum()
+        assert one.others is not None
+        assert one.rows * one.accuracy + (205 - one.rows) * one.others == pytest.approx(right.sum())
+        assert one.low < one.accuracy < one.high
+
+
+def test_where_all_are_sure_there_are_no_others() -> None:
+    found = told(np.ones(60), np.ones(60, dtype=bool))
+    assert [(one.rows, one.accuracy, one.others) for one in found.coverage] == [(60, 1.0, None)] * len(CONFIDENCES)
+    assert found.bins[0].low < 0.9
+
+
+def test_few_rows_tell_nothing() -> None:
+    few = 2 * FEWEST_ROWS - 1
+    assert reliability_of(np.full(few, 0.5, dtype=np.float32), np.ones(few, dtype=bool)) is None
+    assert told(np.full(few + 1, 0.4), np.ones(few + 1, dtype=bool)).coverage == []
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (98, 100, 0.93, 0.9945)]
+)
+def test_the_interval_is_wilsons(right: int, asked: int, low: float, high: float) -> None:
+    assert wilson(right, asked) == pytest.approx((low, high), abs=1e-3)
