@@ -16,13 +16,14 @@ from typing import Any
 
 import psutil
 
+from chassis.ids import SERVER_MS
 from localstack import LocalStack
 from localstack.home import LOCAL_SERVICES
 from localstack.programs import Program
 from localstack.readiness import is_ready
 from localstack.scale import service_of
 from stores import mongo
-from stores.mongo import PyMongoError
+from stores.mongo import PyMongoError, Query
 from tests.chaos.clients import Violation
 from tests.chaos.leftovers import Leftovers
 
@@ -33,8 +34,15 @@ PAUSE_SECONDS = (4.0, 9.0)
 """Between two kills that are due."""
 
 LOOK_SECONDS = 0.3
+ONE_AT_A_TIME = ("trainer", "jobs")
+"""Service and collection of work that has one place: whose worker died may find another's run there, and is next."""
+
 WORK = ["queued", "running", "uploaded", "in_progress", "deleting"]
 """States, of any service's documents, in which somebody waits for the work that is left."""
+
+LIVE: Query = {"$expr": {"$gte": ["$lease.until_ms", SERVER_MS]}}
+TAKEN: Query = {"lease.owner": {"$nin": ["", None]}, "state": {"$in": WORK}, **LIVE}
+"""Somebody works on it, or died within a lease."""
 
 CHILDREN_SHARE = 0.3
 """Of the trainer's kills, how many meet one of its children: the run, its heartbeat, or what both are forked from."""
@@ -179,8 +187,12 @@ class Killer(threading.Thread):
         found = set()
         try:
             for name in await database.list_collection_names():
-                held = {"$or": [{"lease.owner": owner, "state": {"$in": WORK}}, {"_id": "relay", "owner": owner}]}
-                found |= {(name, one["_id"]) async for one in database[name].find(held, {"_id": 1})}
+                collection = database[name]
+                leased: Query = {"lease.owner": owner, "state": {"$in": WORK}}
+                if (service_of(kill.victim), name) == ONE_AT_A_TIME and await collection.find_one(TAKEN):
+                    leased |= LIVE
+                held = {"$or": [leased, {"_id": "relay", "owner": owner}]}
+                found |= {(name, one["_id"]) async for one in collection.find(held, {"_id": 1})}
         finally:
             database.client.close()
         return found

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from chassis.settings import ServiceSettings
 from localstack import LocalStack
@@ -33,9 +33,13 @@ class Published:
         return f"{kind} of an arm" if self.of_arm else kind
 
 
-def is_of_arm(data: dict[str, Any]) -> bool:
-    """Whether an event's data names a version of a model that is an arm."""
-    return str(data.get("model_id", "")).rpartition("@")[2] in get_args(ArmKind)
+def is_of_arm(value: bytes) -> bool:
+    """Whether an event's data names a version of a model that is an arm; what is no event's data does not."""
+    try:
+        data = json.loads(value)
+    except ValueError:
+        return False
+    return isinstance(data, dict) and str(data.get("model_id", "")).rpartition("@")[2] in get_args(ArmKind)
 
 
 class Leftovers:
@@ -60,7 +64,7 @@ class Leftovers:
             Published(
                 one.topic,
                 read_envelope({name: value.decode("utf-8", "replace") for name, value in one.headers}),
-                of_arm=one.value.startswith(b"{") and is_of_arm(json.loads(one.value)),
+                of_arm=is_of_arm(one.value),
             )
             for one in self.messages(*(topic.name for topic in TOPICS))
             if one.header("ce_type")
