@@ -36,6 +36,13 @@ class Grouped(LoadScopeScheduling):  # type: ignore[misc] # the package says not
         groups: dict[str, str] = self.__dict__.setdefault("groups", json.loads(Path(os.environ[GROUPS]).read_text()))
         return groups.get(nodeid, nodeid)
 
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        """Forget a group that is over: what is left of all that a process had is counted after every test."""
+        super().mark_test_complete(node, item_index, duration)
+        group = self._split_scope(self.registered_collections[node][item_index])
+        if all(self.assigned_work[node][group].values()):
+            del self.assigned_work[node][group]
+
 
 def given() -> Addresses | None:
     """The infrastructure that runs already, if there is one."""
