@@ -298,6 +298,8 @@ def report(chaos: Chaos, wrong: list[str], seconds: float) -> int:
         f"recovery from the {len(timed)} kills that were no child's, in leases: median {middle.leases:.2f}, "
         f"p99 {p99.leases:.2f}, worst {worst.leases:.2f} ({worst.victim})"
     )
+    if late := [kill.waited for kill in timed if kill.waited]:
+        print(f"  of {len(late)} of these, {sum(late):.0f} s in all are left out: another's run had the one place")
     for kill in timed:
         if kill.leases > MOST_LEASES:
             print(f"  slow: {kill.victim}, {kill.leases:.1f} leases, held {kill.held}")

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,14 +35,19 @@ PAUSE_SECONDS = (4.0, 9.0)
 
 LOOK_SECONDS = 0.3
 ONE_AT_A_TIME = ("trainer", "jobs")
-"""Service and collection of work that has one place: whose worker died may find another's run there, and is next."""
+"""Service and collection of work that has one place, which a run may take before the dead worker's lease is over."""
 
 WORK = ["queued", "running", "uploaded", "in_progress", "deleting"]
 """States, of any service's documents, in which somebody waits for the work that is left."""
 
-LIVE: Query = {"$expr": {"$gte": ["$lease.until_ms", SERVER_MS]}}
-TAKEN: Query = {"lease.owner": {"$nin": ["", None]}, "state": {"$in": WORK}, **LIVE}
+LIVE: Query = {
+    "lease.owner": {"$nin": ["", None]},
+    "state": {"$in": WORK},
+    "$expr": {"$gte": ["$lease.until_ms", SERVER_MS]},
+}
 """Somebody works on it, or died within a lease."""
+
+OWNER = re.compile(r"-(\d+)(?:-\d+)?$")
 
 CHILDREN_SHARE = 0.3
 """Of the trainer's kills, how many meet one of its children: the run, its heartbeat, or what both are forked from."""
@@ -60,6 +65,9 @@ class Kill:
         held: what the process was seen to hold a lease on, as (collection, document).
         ready: when the program answered again.
         whole: when every service had been ready once since then, and every lease had left the dead process.
+        beside: runs, by job and fence, that others began while the dead process still had its lease.
+        looked: when runs were last seen.
+        waited: seconds for which one of these went on after that lease was over.
     """
 
     victim: str
@@ -69,6 +77,25 @@ class Kill:
     held: set[tuple[str, Any]] = field(default_factory=set)
     ready: float | None = None
     whole: float | None = None
+    beside: set[tuple[Any, int]] = field(default_factory=set)
+    looked: float | None = None
+    waited: float = 0.0
+
+    def see(self, live: Mapping[Any, Mapping[str, Any]], dead: Set[int], now: float) -> None:
+        """Note which runs go on, and how long one that began before this lease was over has kept the place.
+
+        Args:
+            live: leases that are not over, by job.
+            dead: processes that were killed, this one among them.
+            now: when they were read.
+        """
+        holders = {(job, lease["fence"]): pid_in(lease["owner"]) for job, lease in live.items()}
+        running = {run for run, pid in holders.items() if pid not in dead}
+        if self.pid in holders.values():
+            self.beside |= running
+        elif self.beside & running and self.looked is not None:
+            self.waited += now - self.looked
+        self.looked = now
 
     @property
     def lease(self) -> float:
@@ -77,8 +104,14 @@ class Kill:
 
     @property
     def leases(self) -> float:
-        """Recovery, in leases of the service; infinite if it never came."""
-        return (self.whole - self.at) / self.lease if self.whole is not None else float("inf")
+        """Recovery, in leases of the service, but for what was waited; infinite if it never came."""
+        return (self.whole - self.at - self.waited) / self.lease if self.whole is not None else float("inf")
+
+
+def pid_in(owner: str) -> int:
+    """The process that has a lease, by the owner's name there."""
+    found = OWNER.search(owner)
+    return int(found[1]) if found else 0
 
 
 def pid_of(told: Mapping[str, Any]) -> int:
@@ -187,12 +220,11 @@ class Killer(threading.Thread):
         found = set()
         try:
             for name in await database.list_collection_names():
-                collection = database[name]
-                leased: Query = {"lease.owner": owner, "state": {"$in": WORK}}
-                if (service_of(kill.victim), name) == ONE_AT_A_TIME and await collection.find_one(TAKEN):
-                    leased |= LIVE
-                held = {"$or": [leased, {"_id": "relay", "owner": owner}]}
-                found |= {(name, one["_id"]) async for one in collection.find(held, {"_id": 1})}
+                held = {"$or": [{"lease.owner": owner, "state": {"$in": WORK}}, {"_id": "relay", "owner": owner}]}
+                found |= {(name, one["_id"]) async for one in database[name].find(held, {"_id": 1})}
+                if (service_of(kill.victim), name) == ONE_AT_A_TIME:
+                    live = {one["_id"]: one["lease"] async for one in database[name].find(LIVE, {"lease": 1})}
+                    kill.see(live, {one.pid for one in self.kills}, time.monotonic())
         finally:
             database.client.close()
         return found

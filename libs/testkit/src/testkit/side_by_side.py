@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,12 +33,17 @@ class Grouped(LoadScopeScheduling):  # type: ignore[misc] # the package says not
     The groups come by a file: pytest-xdist 3.8 sends them in node ids, which pytest 9.2 no longer lets it change.
     """
 
+    @cached_property
+    def _groups(self) -> dict[str, str]:
+        """By test; read once all processes have written what they found, which is the same."""
+        groups: dict[str, str] = json.loads(Path(os.environ[GROUPS]).read_text())
+        return groups
+
     def _split_scope(self, nodeid: str) -> str:
-        groups: dict[str, str] = self.__dict__.setdefault("groups", json.loads(Path(os.environ[GROUPS]).read_text()))
-        return groups.get(nodeid, nodeid)
+        return self._groups.get(nodeid, nodeid)
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
-        """Forget a group that is over: what is left of all that a process had is counted after every test."""
+        """Forget a group once its last test is over, as every group that is known is counted after each test."""
         super().mark_test_complete(node, item_index, duration)
         group = self._split_scope(self.registered_collections[node][item_index])
         if all(self.assigned_work[node][group].values()):
