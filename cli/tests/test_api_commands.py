@@ -315,7 +315,13 @@ def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, s
     report = {
         "said": ["60 rows more would bring about 4 points (1 to 6)."],
         "curve": {"points": [{"rows": 48, "accuracy": 0.875, "low": 0.75, "high": 0.9375}]},
-        "reliability": {"bins": [{"rows": 24, "confidence": 0.913, "accuracy": 0.5, "low": 0.25, "high": 0.75}]},
+        "reliability": {
+            "bins": [{"rows": 24, "confidence": 0.913, "accuracy": 0.5, "low": 0.25, "high": 0.75}],
+            "coverage": [
+                {"rows": 20, "confidence": 0.9, "accuracy": 0.5, "low": 0.25, "high": 0.75, "others": 0.375},
+                {"rows": 20, "confidence": 0.99, "accuracy": 0.5, "low": 0.25, "high": 0.75, "others": None},
+            ],
+        },
         "confusions": [],
         "suspects": [
             {"question": "Where is it?", "answer": "refund", "likelier": "lost", "confidence": 0.934},
@@ -329,6 +335,8 @@ def test_what_the_rows_of_a_job_tell_is_said_in_sentences_and_tables(api: Api, s
     assert re.search(r"^48 +0\.88 +0\.75 +0\.94 *$", out, re.MULTILINE)
     assert re.search(r"^Where is it\? +refund +lost +0\.93 *$", out, re.MULTILINE)
     assert re.search(r"^0\.91 +24 +0\.50 +0\.25 +0\.75 *$", out, re.MULTILINE)
+    assert re.search(r"^0\.90 +20 +0\.50 +0\.25 +0\.75 +0\.38 *$", out, re.MULTILINE)
+    assert re.search(r"^0\.99 +20 +0\.50 +0\.25 +0\.75 *-? *$", out, re.MULTILINE)
     assert "Taken for another" not in out
     assert "Rows whose answer may be wrong (2 of 3, the clearest)" in out
     assert "why? " * 39 in out

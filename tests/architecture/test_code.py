@@ -48,8 +48,8 @@ def tree(source: str) -> ast.Module:
 
 
 @cache
-def calls(source: str) -> list[tuple[str, ast.Call]]:
-    return [(ast.unparse(node.func), node) for node in ast.walk(tree(source)) if isinstance(node, ast.Call)]
+def calls(source: str) -> tuple[tuple[str, ast.Call], ...]:
+    return tuple((ast.unparse(node.func), node) for node in ast.walk(tree(source)) if isinstance(node, ast.Call))
 
 
 def test_the_sources_are_found() -> None:

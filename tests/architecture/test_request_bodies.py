@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from tests.contract.permissions import routes_of
 
-from chassis.bodies import Body
+from chassis.bodies import Body, known_query
 from schemas.services import SERVICES
 
 BODILESS = ("evaluator", "serving_agent")
@@ -86,6 +86,14 @@ def test_every_request_body_is_bounded(service: str, built: Callable[[str], Fast
     assert models or service in BODILESS
     assert [model.__name__ for model in models if not issubclass(model, Body)] == []
     assert sorted({place for model in models for place in unbounded(model.model_json_schema(), model.__name__)}) == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_route_refuses_what_its_query_is_not_read_for(service: str, built: Callable[[str], FastAPI]) -> None:
+    routes = [route for route in routes_of(built(service)) if route.path.startswith("/v1/")]
+    assert routes or service in ("console", "model_server", "serving_agent")
+    asked = {route.path: {one.call for one in route.dependant.dependencies} for route in routes}
+    assert [path for path, calls in asked.items() if known_query not in calls] == []
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -63,7 +63,13 @@ def permissions(built: Callable[[str], FastAPI]) -> list[Permission]:
 
 
 def routes_of(app: FastAPI) -> list[APIRoute]:
-    """The routes of a service."""
+    """The routes of a service.
+
+    Raises:
+        LookupError: there are others, where these would not be looked for.
+    """
+    if any(hasattr(route, "original_router") for route in app.routes):
+        raise LookupError(f"{app.title} includes a router: what that holds would be overlooked")
     return [route for route in app.routes if isinstance(route, APIRoute)]
 
 

@@ -15,7 +15,7 @@ Route = Callable[..., Awaitable[Any]]
 
 
 class Routes:
-    """What route modules take for FastAPI's router."""
+    """What route modules take for a router."""
 
     def __init__(self, *, prefix: str = "", **_: Any) -> None:
         self._prefix = prefix

@@ -26,7 +26,8 @@ MOST_SHOWN = 200
 """Characters of a row's text in a table."""
 
 POINT = ("rows", "accuracy", "low", "high")
-SURE = ("confidence", *POINT)
+BIN = ("confidence", *POINT)
+COVERAGE = (*BIN, "others")
 
 
 @jobs.command("create")
@@ -158,16 +159,18 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
 
 @jobs.command("report")
 def data_report(job_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """Say what a job's rows tell: what more of them would bring, what is confused, and which rows look wrong."""
+    """Say what a job's rows tell: what more would bring, how far its arm's confidence holds, and what looks wrong."""
     report = Client(base_url=base_url, api_key=api_key).call("GET", "/fine_tuning/jobs/{}/data_report", job_id)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
     for sentence in report["said"]:
         typer.echo(sentence)
+    reliability = report.get("reliability") or {}
     for title, columns, rows in (
         ("Accuracy by rows, on rows that it was not fitted to:", POINT, report["curve"]["points"]),
-        ("Accuracy by confidence, on such rows:", SURE, (report.get("reliability") or {}).get("bins")),
+        ("Accuracy by confidence, on rows that it was not fitted to:", BIN, reliability.get("bins")),
+        ("Answering only from a confidence on:", COVERAGE, reliability.get("coverage")),
         ("Taken for another:", ("wanted", "given", "times"), report["confusions"]),
         (_suspects_title(report), ("question", "answer", "likelier", "confidence"), report["suspects"]),
     ):

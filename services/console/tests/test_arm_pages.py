@@ -304,7 +304,10 @@ REPORT = {
             {"rows": 24, "confidence": 0.5, "accuracy": 0.25, "low": 0.125, "high": 0.5},
             {"rows": 24, "confidence": 1.0, "accuracy": 1.0, "low": 0.875, "high": 1.0},
         ],
-        "coverage": [],
+        "coverage": [
+            {"rows": 24, "confidence": 0.7, "accuracy": 1.0, "low": 0.875, "high": 1.0, "others": 0.25},
+            {"rows": 24, "confidence": 0.9, "accuracy": 1.0, "low": 0.875, "high": 1.0, "others": None},
+        ],
     },
     "confusions": [{"wanted": "refund", "given": "<b>lost</b>", "times": 3}],
     "suspects": [{"question": "Where is it?" * 50, "answer": "refund", "likelier": "lost", "confidence": 0.934}],
@@ -325,9 +328,12 @@ async def test_what_the_rows_tell_stands_on_the_models_page(harness: Harness) ->
     assert '<polyline class="curve" points="40.0,72.0 170.0,42.0 300.0,27.0">' in shown
     assert '<line class="range" x1="170.0" x2="170.0" y1="72.0" y2="27.0">' in shown
     assert ">24</text>" in shown
-    assert 'aria-label="Accuracy by confidence. 0.50 sure: 0.25 right; 1.00 sure: 1.00 right"' in shown
-    assert '<polyline class="axis" points="40,132 300,12">' in shown
-    assert '<polyline class="curve" points="170.0,102.0 300.0,12.0">' in shown
+    assert 'aria-label="Accuracy by confidence. 0.500 sure: 0.250 right; 1.000 sure: 1.000 right"' in shown
+    assert '<polyline class="ideal" points="40,72.0 300,12">' in shown
+    assert '<polyline class="curve" points="40.0,102.0 300.0,12.0">' in shown
+    assert 'text-anchor="middle">0.75</text>' in shown
+    assert re.search(r'class="number">0.9</th>.*>1</td>.*>0.88 to 1.00</td>.*>too few rows</td>', shown)
+    assert re.search(r'class="number">0.7</th>.*>0.25</td>', shown)
     assert "<td>refund</td><td>&lt;b&gt;lost&lt;/b&gt;</td>" in shown
     assert "The 1 clearest of 2." in shown
     assert "93 %" in shown

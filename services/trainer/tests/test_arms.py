@@ -951,7 +951,7 @@ async def test_what_the_rows_tell_is_read_by_who_may_read_them_and_goes_with_the
         assert {(one["wanted"], one["given"]) for one in shown["confusions"]} == set(suspected.values())
         assert shown["said"] == [
             "What more rows would bring cannot be told: too few answers are wrong, or there are too few rows.",
-            "It was at least 90% sure of 180 of 180 rows: 99% of these answers were right.",
+            "The arm was at least 90% sure of 180 of 180 rows: 99% of these answers were right.",
             "Taken for another most often (once): lost_card, for refund.",
             "2 rows may have a wrong answer: look before you change one.",
         ]

@@ -120,10 +120,17 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "an arm is told to be surer than it was",
-        "arms.study:data_report",
-        "softmax(fit.scores / np.float32(fit.temperature))",
-        "softmax(fit.scores / np.float32(fit.temperature / 4))",
+        "arms.reliability:confidences_of",
+        "np.float32(known)",
+        "np.float32(known / 4)",
         "libs/arms/tests/test_reliability.py::test_an_arm_is_about_as_often_right_as_it_is_sure",
+    ),
+    bug(
+        "how sure an arm is of a row follows from that row too",
+        "arms.reliability:confidences_of",
+        "scores[~out], float(right[~out].mean())",
+        "scores, float(right.mean())",
+        "libs/arms/tests/test_reliability.py::test_a_row_does_not_tell_of_itself",
     ),
     bug(
         "a job waits for ever for an arm that nobody fits",

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from arms.answering import Numbers
+from arms.answering import Numbers, Places, softmax
+from arms.fitting import temperature_of
 from schemas.artifacts import Coverage, Reliability, ReliabilityBin
 
 Z = 1.96
@@ -15,16 +16,34 @@ Z = 1.96
 
 MOST_BINS = 10
 FEWEST_ROWS = 20
-"""Of a bin, or that are answered: the interval of fewer says nothing."""
+"""Of a bin, or of which a share is told: that of fewer says nothing."""
 
 CONFIDENCES = (0.5, 0.7, 0.9, 0.99)
 """At which is told what would become of the rows if an arm answered only where it is so sure."""
 
 
+def confidences_of(scores: Numbers, right: NDArray[np.bool_], folds: Places, temperature: float) -> Numbers:
+    """How sure each row's likeliest answer is, by the temperature of the other folds: no row tells of itself.
+
+    Args:
+        scores: (rows, answers), out of fold.
+        right: (rows,), whether the highest is that of the row's answer.
+        folds: (rows,).
+        temperature: of all rows, where one fold has all of them.
+    """
+    confidences = np.empty(len(scores), dtype=np.float32)
+    for fold in np.unique(folds):
+        out = folds == fold
+        known = temperature if out.all() else temperature_of(scores[~out], float(right[~out].mean()))
+        confidences[out] = softmax(scores[out] / np.float32(known)).max(axis=1)
+    return confidences
+
+
 def reliability_of(confidences: Numbers, right: NDArray[np.bool_]) -> Reliability | None:
     """How often an arm is right where it is so sure; None where the rows make no two bins.
 
-    Bins hold as many rows each, and not a tenth of the scale: most answers are given surely.
+    Bins hold about as many rows each, and are no tenths of the scale: most answers are given surely. Rows of which it
+    is just as sure are in one.
 
     Args:
         confidences: (rows,), of the answer that each row would be given.
@@ -33,16 +52,20 @@ def reliability_of(confidences: Numbers, right: NDArray[np.bool_]) -> Reliabilit
     count = min(MOST_BINS, len(confidences) // FEWEST_ROWS)
     if count < 2:
         return None
-    parts = np.array_split(np.argsort(confidences, kind="stable"), count)
+    order = np.argsort(confidences, kind="stable")
+    ordered = confidences[order]
+    starts = [len(order) * number // count for number in range(1, count)]
+    cuts = np.unique(np.searchsorted(ordered, ordered[starts], side="left"))
     bins = [
         ReliabilityBin(rows=len(part), confidence=min(1.0, float(confidences[part].mean())), **shares(right[part]))
-        for part in parts
+        for part in np.split(order, cuts)
+        if len(part)
     ]
     coverage = []
     for least in CONFIDENCES:
         sure = confidences >= least
         if sure.sum() >= FEWEST_ROWS:
-            others = None if sure.all() else float(right[~sure].mean())
+            others = float(right[~sure].mean()) if (~sure).sum() >= FEWEST_ROWS else None
             coverage.append(Coverage(confidence=least, rows=int(sure.sum()), others=others, **shares(right[sure])))
     return Reliability(bins=bins, coverage=coverage)
 

@@ -1,4 +1,4 @@
-"""What the rows tell once an arm is fitted to them: what more of them would bring, and which of them look wrong."""
+"""What the rows tell once an arm is fitted to them: what more would bring, what is confused, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arms.answering import Numbers, Places, closest_of_each, softmax
 from arms.fitting import Fit, sample
 from arms.regression import Scaling, regress
-from arms.reliability import Z, reliability_of, wilson
+from arms.reliability import Z, confidences_of, reliability_of, wilson
 from schemas.artifacts import Confusion, CurvePoint, DataReport, Gain, LearningCurve, Suspect, WeakAnswers
 
 PARTS = (8, 4, 2, 1)
@@ -71,7 +71,7 @@ class Trend:
 def data_report(
     fit: Fit, vectors: Numbers, places: Places, answers: Sequence[str], questions: Mapping[int, str], seed: int
 ) -> DataReport:
-    """What more rows would bring, what is taken for what, and which rows look wrong.
+    """What more rows would bring, how far the arm's confidence holds, what is taken for what, and what looks wrong.
 
     Args:
         fit: of these rows.
@@ -85,13 +85,14 @@ def data_report(
     trend = trend_of(rows, right, len(places))
     points = [_point(*one, len(places)) for one in zip(rows, right, strict=True)]
     given = fit.scores.argmax(axis=1)
+    is_right = given == places
     likely = softmax(fit.scores / np.float32(fit.temperature))
     suspects = _suspects(likely, places, fit.folds)
     return DataReport(
         arm=fit.arm.kind,
         rows=len(places),
         curve=LearningCurve(points=points, twice=gain_of_twice(trend, len(places))),
-        reliability=reliability_of(likely.max(axis=1), given == places),
+        reliability=reliability_of(confidences_of(fit.scores, is_right, fit.folds, fit.temperature), is_right),
         weakest=weakest(trend, places, given, answers),
         confusions=_confusions(places, given, answers),
         suspects=[

@@ -12,8 +12,8 @@ from chassis.bodies import known_query
 class Router(APIRouter):
     """Routes that an application takes as they are.
 
-    What they have in common stands here and not at the application, for which FastAPI would make every route a second
-    time, and look for it in both.
+    What they have in common stands here and not at the application: of a router that is included there FastAPI makes
+    every route a second time, and looks twice for the one that a request is for.
 
     Args:
         prefix: of their paths.

@@ -1,4 +1,4 @@
-"""What the fit of an arm found out about the rows: what more of them would bring, and which of them look wrong."""
+"""What the fit of an arm found out: what more rows would bring, how far its confidence holds, what looks wrong."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Coverage(_Part):
     low: float = Field(ge=0, le=1, description="Lower end of the 95 % interval.")
     high: float = Field(ge=0, le=1, description="Upper end of the 95 % interval.")
     others: float | None = Field(
-        None, ge=0, le=1, description="Share of right answers to the other rows; none where there are none."
+        None, ge=0, le=1, description="Share of right answers to the other rows; none where these are too few to tell."
     )
 
 
@@ -122,7 +122,9 @@ class DataReport(_Part):
     rows: int = Field(ge=1, description="Rows it was fitted to.")
     curve: LearningCurve = Field(description="Accuracy by rows.")
     reliability: Reliability | None = Field(
-        None, description="Whether it is right as often as it is sure; none where there are too few rows to tell."
+        None,
+        description="Whether it is right as often as it is sure; none where there are too few rows to tell, and in "
+        "reports of earlier releases.",
     )
     weakest: WeakAnswers | None = Field(None, description="Where more rows would bring the most, if that can be told.")
     confusions: list[Confusion] = Field(max_length=20, description="Those that came most often first.")

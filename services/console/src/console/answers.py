@@ -160,10 +160,17 @@ class BinAnswer(TypedDict):
     high: float
 
 
+class CoverageAnswer(BinAnswer):
+    """What would become of the rows if an arm answered only from a confidence on."""
+
+    others: float | None
+
+
 class ReliabilityAnswer(TypedDict):
     """Whether an arm is right as often as it is sure."""
 
     bins: list[BinAnswer]
+    coverage: list[CoverageAnswer]
 
 
 class DataReportAnswer(TypedDict):

@@ -50,7 +50,7 @@ class Curve:
         return " ".join(f"{one.x},{one.y}" for one in self.dots)
 
 
-def curve_of(points: Sequence[PointAnswer]) -> Curve | None:
+def learning_curve(points: Sequence[PointAnswer]) -> Curve | None:
     """A learning curve, over a scale of rows that doubles at equal steps; None where no two points can be joined."""
     known = [one for one in points if one["rows"] > 0]
     if len(known) < 2 or known[0]["rows"] == known[-1]["rows"]:
@@ -61,14 +61,22 @@ def curve_of(points: Sequence[PointAnswer]) -> Curve | None:
     return Curve(said, dots, tuple((dot.x, f"{one['rows']:,}") for dot, one in zip(dots, known, strict=True)))
 
 
-def reliability_of(bins: Sequence[BinAnswer]) -> Curve | None:
-    """How often an arm was right, by how sure it was, beside the line of one that is right as often as it is sure."""
+def reliability_curve(bins: Sequence[BinAnswer]) -> Curve | None:
+    """How often an arm was right, by how sure it was, beside the line of one that is right as often as it is sure.
+
+    The scale begins below the least confidence: most lie close to 1. None where there is nothing to show.
+    """
     if not bins:
         return None
-    dots = tuple(_dot(one["confidence"], one) for one in bins)
-    said = "; ".join(f"{one['confidence']:.2f} sure: {one['accuracy']:.2f} right" for one in bins)
-    marks = tuple((_along(at), f"{at:g}") for at in (0.0, 0.5, 1.0))
-    return Curve(said, dots, marks, ideal=f"{LEFT},{BOTTOM} {RIGHT},{TOP}")
+    first = min(9, int(10 * bins[0]["confidence"])) / 10
+
+    def across(confidence: float) -> float:
+        return (confidence - first) / (1 - first)
+
+    dots = tuple(_dot(across(one["confidence"]), one) for one in bins)
+    said = "; ".join(f"{one['confidence']:.3f} sure: {one['accuracy']:.3f} right" for one in bins)
+    marks = tuple((_along(across(at)), f"{at:g}") for at in (first, round((first + 1) / 2, 2), 1.0))
+    return Curve(said, dots, marks, ideal=f"{LEFT},{_up(first)} {RIGHT},{TOP}")
 
 
 def _dot(along: float, shown: PointAnswer | BinAnswer) -> Dot:

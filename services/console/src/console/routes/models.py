@@ -23,7 +23,7 @@ from console.answers import (
     RowAnswer,
     VersionAnswer,
 )
-from console.curves import curve_of, reliability_of
+from console.curves import learning_curve, reliability_curve
 from console.paging import Listed, cursor
 from console.sessions import Session
 from console.versions import Version, picture
@@ -98,8 +98,8 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
             unit=evidence.get("interval_over", {}).get("unit", "rows"),
             unread=unread,
             report=report,
-            curve=curve_of(report["curve"]["points"]) if report else None,
-            reliability=reliability_of(sure["bins"]) if report and (sure := report.get("reliability")) else None,
+            curve=learning_curve(report["curve"]["points"]) if report else None,
+            reliability=reliability_curve(sure["bins"]) if report and (sure := report.get("reliability")) else None,
             confusions=report["confusions"][:CONFUSIONS_SHOWN] if report else [],
             suspects=report["suspects"][:SUSPECTS_SHOWN] if report else [],
             problem=problem,

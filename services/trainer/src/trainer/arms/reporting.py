@@ -31,7 +31,13 @@ def sentences_of(report: DataReport) -> list[str]:
 
 def _sure(coverage: Sequence[Coverage], rows: int) -> str:
     """How often it was right where it was sure, at the highest confidence that half of the rows reach."""
-    shown = ([one for one in coverage if 2 * one.rows >= rows] or coverage[:1])[-1]
-    sure = f"It was at least {shown.confidence:.0%} sure of {shown.rows:,} of {rows:,} rows: "
-    right = f"{shown.accuracy:.0%} of these answers were right"
-    return f"{sure}{right}." if shown.others is None else f"{sure}{right}, and {shown.others:.0%} of the others."
+    most = ([one for one in coverage if 2 * one.rows >= rows] or coverage[:1])[-1]
+    sure = f"The arm was at least {most.confidence:.0%} sure of {most.rows:,} of {rows:,} rows: "
+    right = f"{_percent(most.accuracy)} of these answers were right"
+    return f"{sure}{right}." if most.others is None else f"{sure}{right}, and {_percent(most.others)} of the others."
+
+
+def _percent(share: float) -> str:
+    """A share; all and none are said of nothing less."""
+    whole = round(100 * share)
+    return f"{min(max(whole, 1), 99) if 0 < share < 1 else whole}%"
