@@ -62,7 +62,7 @@ demo: venv ## the whole way: upload, automatic fine-tune, evaluation, promotion,
 	@$(BIN)/sartor demo
 
 test: venv ## every test that needs nothing but Python, but for most of the whole stack, which `make e2e` runs
-	$(BIN)/python -m pytest -n $(PROCESSES)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(PROCESSES)
 
 sim: venv ## many schedules with faults, by seed: SEEDS=10000 of them, or SEED=123 told line by line
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,16 @@ class House:
 SQUARE = "def side() -> int:\n    return 2\n"
 
 
+@cache
+def unparsed(file: Path) -> str:
+    return ast.unparse(ast.parse(file.read_text()))
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_fits_the_source_and_names_a_suite(bug: Planted) -> None:
     for file, text in planted(bug, ROOT).items():
         compile(text, str(file), "exec")
-        assert text != ast.unparse(ast.parse(file.read_text()))
+        assert text != unparsed(file)
     path, _, node = bug.suite.partition("::")
     assert bug.suite == SIM or f"def {node}(" in (ROOT / path).read_text() or (not node and (ROOT / path).exists())
 

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SLOWER, SLOWEST = 1.2, 0.15
+"""By which each pause is longer than the one before, and up to how many seconds: who looks keeps others from work."""
+
 
 async def eventually(probe: Callable[[], Any], *, within: float = 60.0, every: float = 0.05) -> Any:
     """Call `probe` (plain or async) until it returns something truthy, and return that.
@@ -34,3 +37,4 @@ async def eventually(probe: Callable[[], Any], *, within: float = 60.0, every: f
         if time.monotonic() > deadline:
             raise last or AssertionError(f"not true within {within} s: {inspect.getsource(probe).strip()}")
         await asyncio.sleep(every)
+        every = max(every, min(every * SLOWER, SLOWEST))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,7 +112,12 @@ class Space:
 
     def objects(self) -> Objects:
         """This space's bucket; call `await objects.prepare()` before the first write if no service runs yet."""
-        return Objects(self.settings(ServiceSettings, "console"))
+        return Objects(self._of_objects)
+
+    @cached_property
+    def _of_objects(self) -> ServiceSettings:
+        """Made once: what is stored is looked at again and again."""
+        return self.settings(ServiceSettings, "console")
 
     @asynccontextmanager
     async def publisher(self, service: str) -> AsyncIterator[Any]:
