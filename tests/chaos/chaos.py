@@ -337,8 +337,7 @@ def main() -> int:
 def keep(stack: LocalStack, chaos: Chaos, history: Path) -> None:
     """Leave what tells of a failed run, and say where."""
     kept = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
-    told = [kill.__dict__ | {"held": sorted(map(str, kill.held))} for kill in chaos.kills]
-    (kept / "kills.json").write_text(json.dumps(told, indent=1))
+    (kept / "kills.json").write_text(json.dumps([kill.told for kill in chaos.kills], indent=1))
     for log in [*stack.home.logs.glob("*.log*"), history]:
         (kept / log.name).write_bytes(log.read_bytes())
     print(f"logs, history and kills: {kept}")

@@ -98,6 +98,11 @@ class Kill:
         self.looked = now
 
     @property
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return vars(self) | {"held": sorted(map(str, self.held)), "beside": sorted(map(str, self.beside))}
+
+    @property
     def lease(self) -> float:
         """Seconds."""
         return LEASE_SECONDS.get(service_of(self.victim), 20.0)

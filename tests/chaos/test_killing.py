@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_run_that_began_before_the_lease_was_over_is_waited_for() -> None:
     kill = kill_that_saw({"a": (DEAD, 1), "b": (NEXT, 1)}, {"b": (NEXT, 1)}, {"b": (NEXT, 1)}, {"a": (NEXT, 2)})
     assert kill.waited == 20.0
     assert kill.leases == 1.0
+    assert json.loads(json.dumps(kill.told))["beside"] == ["('b', 1)"]
 
 
 @pytest.mark.parametrize(
