@@ -140,6 +140,17 @@ def test_a_person_pins_a_version_and_leaves_it_to_tests_again(
     assert line("pinned", sartor("models", "show", f"{MODEL}@head")[0]) == ("yes" if pinned else "")
 
 
+def test_a_pinned_arm_hands_over_where_it_is_less_sure_than_a_person_says(api: Api, sartor: Sartor) -> None:
+    card = {**ARM, "pinned": True, "hand_over_below": 0.9}
+    api.answers["POST", f"/registry/models/{MODEL}@head/pin"] = card
+    out, _ = sartor("models", "pin", f"{MODEL}@head", "--hand-over-below", "0.9")
+    assert line("hand_over_below", out) == "0.9"
+    assert json.loads(api.asked[0][3]) == {"note": "", "hand_over_below": 0.9}
+    api.answers["GET", f"/registry/models/{MODEL}@head"] = card
+    api.answers["GET", "/registry/models"] = listed(ARM)
+    assert line("hand_over_below", sartor("models", "show", f"{MODEL}@head")[0]) == "0.9"
+
+
 A_WORKER = {"what": "A training worker must be free for it.", "who": "Sartor, by itself", "person": False, "since": AT}
 DECISION = {"what": "A decision about the model", "who": "an owner or approver", "person": True, "since": AT}
 UNMADE = {**JOB, "fine_tuned_model": None, "waiting_for": None, "stage": "training"}

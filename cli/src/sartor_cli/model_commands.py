@@ -275,7 +275,8 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
         name: f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows)" for name, score in scores.items()
     }
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), **_answer_of(card)}
-    state = ("id", "name", "answers_by", "serves", "pinned", "state", "waiting_for", *scores, "verdict", "reason")
+    pinned = ("pinned", "hand_over_below") if card.get("hand_over_below") else ("pinned",)
+    state = ("id", "name", "answers_by", "serves", *pinned, "state", "waiting_for", *scores, "verdict", "reason")
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "method", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
     if "name" in card:
@@ -330,10 +331,23 @@ def reject_model(
 
 @models.command("pin")
 def pin_model(
-    model_id: str, note: Note = "", api_key: ApiKey = None, base_url: BaseUrl = None, as_json: Json = False
+    model_id: str,
+    note: Note = "",
+    hand_over_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Of an arm: where it is less sure than this (0.9), its adapter answers, or the base model.",
+        ),
+    ] = None,
+    api_key: ApiKey = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
 ) -> None:
     """Have a name answer by one version whatever tests say: an arm, NAME@head or NAME@nearest, or the adapter, NAME."""
-    _decide(Client(base_url=base_url, api_key=api_key), model_id, "pin", note, as_json=as_json)
+    client = Client(base_url=base_url, api_key=api_key)
+    _decide(client, model_id, "pin", note, as_json=as_json, **given(hand_over_below=hand_over_below))
 
 
 @models.command("unpin")
@@ -344,7 +358,9 @@ def unpin_model(
     _decide(Client(base_url=base_url, api_key=api_key), model_id, "unpin", note, as_json=as_json)
 
 
-def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool) -> None:
-    done = client.call("POST", f"/registry/models/{{}}/{decision}", model_id, json={"note": note})
+def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool, **more: float) -> None:
+    done = client.call("POST", f"/registry/models/{{}}/{decision}", model_id, json={"note": note, **more})
     shown = done if as_json else done | _answer_of(done)
-    show(shown, as_json=as_json, columns=("id", "answers_by", "state", "waiting_for", "serves", "pinned"))
+    answering = ("id", "answers_by", "state", "waiting_for", "serves", "pinned")
+    columns = (*answering, "hand_over_below") if done.get("hand_over_below") else answering
+    show(shown, as_json=as_json, columns=columns)

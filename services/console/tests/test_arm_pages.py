@@ -390,7 +390,7 @@ async def test_who_decides_has_the_model_answer_by_one_version_until_tests_choos
         ("POST", f"{places[PINNED['id']]}/unpin"): ARM,
     }
     shown = (await browser.get(f"/models/{MODEL}")).text
-    assert shown.count('<button name="pin"') == 2
+    assert shown.count('<button name="pin"') == 3
     assert "pinned" not in shown
     form = {"form_token": token_of(shown), "model": PINNED["id"]}
     assert f'name="model" value="{PINNED["id"]}"' in shown
@@ -401,12 +401,41 @@ async def test_who_decides_has_the_model_answer_by_one_version_until_tests_choos
     shown = (await browser.get(f"/models/{PINNED['id']}")).text
     assert "A person pinned it: it answers whatever tests say." in shown
     assert "<td>yes, pinned</td>" in shown
-    assert (shown.count("Choose by tests again"), shown.count('<button name="pin"')) == (1, 1)
+    assert (shown.count("Choose by tests again"), shown.count('<button name="pin"')) == (1, 2)
     assert "answers now, pinned</span>" in (await browser.get("/models")).text
     await browser.post("/pin", data={**form, "unpin": "1"})
     posted = [one for one in harness.services.asked if one.method == "POST"][-2:]
     assert [one.path for one in posted] == [f"{places[PINNED['id']]}/{verb}" for verb in ("pin", "unpin")]
     assert [one.json for one in posted] == [{"note": ""}] * 2
+
+
+async def test_who_decides_says_how_sure_the_quick_answers_must_be_and_takes_it_back(harness: Harness) -> None:
+    browser, place = await harness.sign_in(), f"/v1/registry/models/{PINNED['id']}"
+    harness.services.answers |= {
+        ("GET", f"/v1/registry/models/{MODEL}"): IN_USE,
+        ("GET", place): PINNED,
+        VERSIONS: page(IN_USE, PINNED),
+        ("POST", f"{place}/pin"): PINNED,
+    }
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "They answer however unsure they are." in shown
+    assert "Hand nothing over" not in shown
+    form = {"form_token": token_of(shown), "model": PINNED["id"], "pin": "1"}
+    assert (await browser.post("/pin", data={**form, "sure_from": "87.5"})).status_code == 303
+    for wrong in ("0", "101", "nan", "much"):
+        refused = await browser.post("/pin", data={**form, "sure_from": wrong})
+        assert (refused.status_code, "a number of per cent" in refused.text) == (400, True), wrong
+
+    harness.services.answers[VERSIONS] = page(IN_USE, {**PINNED, "hand_over_below": 0.875})
+    harness.services.answers["GET", place] = {**PINNED, "hand_over_below": 0.875}
+    shown = (await browser.get(f"/models/{PINNED['id']}")).text
+    assert "it answers whatever tests say, where it is at least 87.5 % sure." in shown
+    assert "They answer where they are at least 87.5 % sure. The rest is left" in shown
+    assert 'required value="87.5"' in shown
+    assert "Hand nothing over" in shown
+    assert (await browser.post("/pin", data=form)).status_code == 303
+    posted = [one.json for one in harness.services.asked if one.method == "POST" and one.path == f"{place}/pin"]
+    assert posted == [{"note": "", "hand_over_below": 0.875}, {"note": ""}]
 
 
 async def test_a_version_that_is_pinned_alone_can_be_left_to_tests_again(harness: Harness) -> None:

@@ -24,6 +24,7 @@ class Arms:
 
     Attributes:
         says: the likeliest answers with their confidences.
+        to: by question, what it says to that one instead.
         instead: fields of an answer that are other than those of the arm asked.
         refusal: status and code of a refusal.
         queued: no answer comes.
@@ -32,6 +33,7 @@ class Arms:
     """
 
     says: tuple[tuple[str, float], ...] = (("refund", 0.5), ("delivery", 0.25), ("other", 0.125))
+    to: dict[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
     instead: dict[str, Any] = field(default_factory=dict)
     refusal: tuple[int, str] | None = None
     queued: bool = False
@@ -49,10 +51,15 @@ class Arms:
         if self.refusal:
             status, code = self.refusal
             return JSONResponse({"error": {"message": "It is not given.", "code": code}}, status_code=status)
-        ranked = [{"answer": answer, "confidence": confidence} for answer, confidence in self.says]
-        said = {**ranked[0], "top": ranked[: asked.top], "tokens": TOKENS}
-        told = {"arm_id": asked.arm_id, "kind": "head", "embedder": EMBEDDER, "answers": [said] * len(asked.questions)}
+        answers = [self.said(question, asked.top) for question in asked.questions]
+        told = {"arm_id": asked.arm_id, "kind": "head", "embedder": EMBEDDER, "answers": answers}
         return JSONResponse({**told, **self.instead})
+
+    def said(self, question: str, top: int) -> dict[str, Any]:
+        """What it says to a question, with that many of the likeliest answers."""
+        says = self.to.get(question, self.says)
+        ranked = [{"answer": answer, "confidence": confidence} for answer, confidence in says]
+        return {**ranked[0], "top": ranked[:top], "tokens": TOKENS}
 
 
 def as_arm(route: dict[str, Any], kind: str = "head") -> dict[str, Any]:
@@ -63,3 +70,12 @@ def as_arm(route: dict[str, Any], kind: str = "head") -> dict[str, Any]:
     facts = {"sha256": "a" * 64, "size": 300}
     arm = {"kind": kind, "manifest": {**manifest, **facts}, "embedder": EMBEDDER}
     return {**route, "version": f"{name}@{kind}", "adapter_id": arm_id, "replicas": [], "arm": arm}
+
+
+def handing_over(
+    route: dict[str, Any], below: float, adapter_id: str, replicas: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The registry's route to a model whose pinned arm hands over, to an adapter or ('') to the base model."""
+    digest = {"base_digest": route["base_digest"]} if adapter_id else {}
+    to = {"adapter_id": adapter_id, "replicas": replicas if adapter_id else [], **digest}
+    return {**route, "hand_over": {"below": below, **to}}

@@ -6,9 +6,9 @@ import asyncio
 import math
 from typing import Any
 
-import httpx2
 import openai
 import pytest
+from arm_requests import WAYS, ask, code, on_arm
 from played_arms import EMBEDDER, TOKENS, as_arm
 from prometheus_client import REGISTRY
 from proxy_harness import BASE, QUESTION, Harness, as_route
@@ -21,33 +21,7 @@ from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CHAT, TEXT, TESTS = "/v1/chat/completions", "/v1/completions", "/internal/evaluation/answers"
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "chat": (CHAT, {"messages": QUESTION}),
-    "streamed": (CHAT, {"messages": QUESTION, "stream": True}),
-    "completion": (TEXT, {"prompt": "Where?"}),
-    "test": (TESTS, {"messages": QUESTION, "max_tokens": 1}),
-}
 PRICED = {"price": {"input": 3.0, "output": 15.0}}
-
-
-def on_arm(harness: Harness, kind: str = "head", tenant: str = "") -> str:
-    """A model of a tenant whose name an arm serves."""
-    model = harness.model(tenant)
-    harness.stubs.routes[model] = as_arm(harness.stubs.routes[model], kind)
-    return model
-
-
-async def ask(harness: Harness, model: str, way: str = "chat", tenant: str = "", **more: Any) -> httpx2.Response:
-    path, said = WAYS[way]
-    tests = {"as_service": "evaluator"} if path == TESTS else {}
-    key = harness.space.bearer("inference_proxy", tenant or harness.a, **tests) if tests else ""
-    async with harness.http(tenant, key) as http:
-        return await http.post(path, json={"model": model, **said, **more})
-
-
-def code(answer: httpx2.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
 
 
 def wrong_models(why: str) -> float:

@@ -124,13 +124,16 @@ async def both(registry: Lonely) -> tuple[str, str]:
     return name, f"{name}@head"
 
 
-async def ask(registry: Lonely, model: str, verb: str, note: str | None = None, role: str = "approver") -> Any:
+async def ask(
+    registry: Lonely, model: str, verb: str, note: str | None = None, role: str = "approver", **said: float
+) -> Any:
+    body = said if note is None else {"note": note, **said}
     async with registry.http(role=role) as http:
-        return await http.post(f"/v1/registry/models/{model}/{verb}", json=None if note is None else {"note": note})
+        return await http.post(f"/v1/registry/models/{model}/{verb}", json=body or None)
 
 
-async def done(registry: Lonely, model: str, verb: str, note: str | None = None) -> dict[str, Any]:
-    answer = await ask(registry, model, verb, note)
+async def done(registry: Lonely, model: str, verb: str, note: str | None = None, **said: float) -> dict[str, Any]:
+    answer = await ask(registry, model, verb, note, **said)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -217,6 +220,59 @@ async def test_to_pin_what_is_pinned_changes_nothing(registry: Lonely) -> None:
     assert await serving(registry, name) == [(name, False)]
 
 
+async def test_a_pinned_arm_hands_over_to_the_adapter_in_production_or_to_nobody_named(registry: Lonely) -> None:
+    name = await registry.answering(1)
+    arm = f"{name}@head"
+    assert (await told(registry, f"/internal/routes/{name}"))["hand_over"] is None
+    assert (await done(registry, arm, "pin", hand_over_below=0.75))["hand_over_below"] == 0.75
+    to_base = {"below": 0.75, "adapter_id": "", "base_digest": "", "replicas": []}
+    assert (await told(registry, f"/internal/routes/{name}"))["hand_over"] == to_base
+    await registry.trained(1)
+    for event in (registry.ready(), registry.resident(1)):
+        await registry.publish(event)
+    await registry.asks("r1")
+    assert (await told(registry, f"/internal/routes/{name}"))["hand_over"] == to_base, "it is not let through yet"
+    await registry.publish(registry.evaluated(name, "pass"))
+    route = await told(registry, f"/internal/routes/{name}")
+    assert (route["version"], route["replicas"], route["stands_in"]) == (arm, [], False)
+    card, hand_over = await registry.card(name), route["hand_over"]
+    assert (hand_over["below"], hand_over["adapter_id"]) == (0.75, card["adapter_id"])
+    assert (hand_over["base_digest"], [one["replica_id"] for one in hand_over["replicas"]]) == ("d" * 64, ["r1"])
+    assert (await told(registry, f"/internal/versions/{arm}"))["hand_over"] is None, "a test asks the arm itself"
+    registry.service.seconds += SILENT_SECONDS
+    assert (await told(registry, f"/internal/routes/{name}"))["hand_over"]["replicas"] == []
+    async with registry.http() as http:
+        assert (await http.delete(f"/v1/models/{arm}")).status_code == 200
+    assert (await told(registry, f"/internal/routes/{name}"))["hand_over"] is None
+
+
+async def test_another_bound_is_another_pin_of_which_the_last_counts(registry: Lonely) -> None:
+    name, arm = await both(registry)
+    for below in (0.5, 0.9, None):
+        card = await done(registry, arm, "pin", **({} if below is None else {"hand_over_below": below}))
+        assert (card["pinned"], card["hand_over_below"]) == (True, below)
+        hand_over = (await told(registry, f"/internal/routes/{name}"))["hand_over"]
+        assert (hand_over or {}).get("below") == below
+    await done(registry, arm, "pin")
+    await eventually(lambda: len(registry.of(ModelPinned)) >= 3)
+    found = [(one.revision, one.hand_over_below) for one in registry.of(ModelPinned)]
+    assert found == [(1, 0.5), (2, 0.9), (3, None)]
+    await done(registry, arm, "pin", hand_over_below=0.9)
+    assert (await done(registry, arm, "unpin"))["hand_over_below"] is None
+    assert (await done(registry, arm, "pin"))["hand_over_below"] is None, "a later pin brings no bound of before"
+
+
+async def test_a_bound_that_means_nothing_is_refused(registry: Lonely) -> None:
+    name, arm = await both(registry)
+    adapter = await ask(registry, name, "pin", hand_over_below=0.5)
+    assert (adapter.status_code, adapter.json()["error"]["param"]) == (400, "hand_over_below")
+    assert "is an adapter, which does not say how sure it is" in adapter.json()["error"]["message"]
+    for below in (0, -0.1, 1.1):
+        assert (await ask(registry, arm, "pin", hand_over_below=below)).status_code == 400, below
+    assert (await ask(registry, arm, "unpin", hand_over_below=0.5)).status_code == 400, "an unread field"
+    assert await serving(registry, name) == [(name, False)]
+
+
 async def test_a_pinned_version_that_is_deleted_leaves_the_name_to_the_usual_choice(registry: Lonely) -> None:
     name, arm = await both(registry)
     await done(registry, arm, "pin")
@@ -289,6 +345,10 @@ async def test_the_card_says_that_it_is_pinned_by_whom_and_why(registry: Lonely)
         texts = [(await http.get(f"/v1/registry/models/{one}/card")).text for one in (arm, name)]
     assert "| Pinned | by a person: its name answers by it, whatever tests say |" in texts[0]
     assert f"| pin | `{PERSON}` | It is faster. |" in texts[0]
+    await done(registry, arm, "pin", hand_over_below=0.95)
+    async with registry.http() as http:
+        text = (await http.get(f"/v1/registry/models/{arm}/card")).text
+    assert "| Pinned | by a person: its name answers by it, whatever tests say, where it is at least 95 % sure;" in text
     assert "| Pinned | no |" in texts[1]
 
 

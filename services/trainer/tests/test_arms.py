@@ -893,6 +893,7 @@ async def test_a_job_says_by_which_version_a_person_has_its_model_answer(room: R
         (pin_of("head", 2, ModelUnpinned), "adapter"),
         (pin_of("head", 1), "adapter"),
         (pin_of(None, 2, ModelUnpinned), "adapter"),
+        (pin_of("head", 3).model_copy(update={"hand_over_below": 0.875}), "head"),
     ):
         await room.service.broker.tell(event, "registry")
         assert (await room.job()).answers_by == by
@@ -901,6 +902,8 @@ async def test_a_job_says_by_which_version_a_person_has_its_model_answer(room: R
         "The model answers by its adapter: a person pinned it.",
         "The model's head is no longer pinned.",
         "The model's adapter is no longer pinned.",
+        "The model answers by its head: a person pinned it. It hands over to the next where it is less than 87.5% "
+        "sure.",
     ]
 
 

@@ -10,6 +10,7 @@ PROVIDERS = "services/inference_proxy/tests/test_providers.py"
 TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 ARMS = "services/inference_proxy/tests/test_arms.py"
 ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
+HANDING_OVER = "services/inference_proxy/tests/test_handing_over.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
 E5_TEST = "services/rag_indexer/tests/test_e5.py"
 PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
@@ -68,8 +69,36 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS}::test_the_price_of_a_base_is_not_that_of_an_arm",
     ),
     bug(
+        "arms: one that is unsure answers all the same",
+        "inference_proxy:HandingOver.settle",
+        "if least >= hand_over.below:",
+        "if True:",
+        f"{HANDING_OVER}::test_an_unsure_arm_leaves_the_answer_to_the_adapter_and_it_says_so",
+    ),
+    bug(
+        "arms: one sure prompt keeps the others",
+        "inference_proxy:HandingOver.settle",
+        "least = min((one.confidence for one in said.values()))",
+        "least = max((one.confidence for one in said.values()))",
+        f"{HANDING_OVER}::test_all_choices_of_all_prompts_are_left_where_one_is_unsure",
+    ),
+    bug(
+        "arms: the next is charged as an arm is",
+        "inference_proxy:HandingOver._leave",
+        "answer.price, answer.handed_over = (base.price, handed_over)",
+        "answer.handed_over = handed_over",
+        f"{HANDING_OVER}::test_another_providers_base_model_is_the_next_at_its_price",
+    ),
+    bug(
+        "arms: what is handed over goes where the next was",
+        "inference_proxy:_left",
+        "to = leave(hand_over.to) or replace(hand_over.to, replicas={})",
+        "to = hand_over.to",
+        f"{HANDING_OVER}::test_the_next_that_is_away_is_asked_no_more_and_the_arm_stays",
+    ),
+    bug(
         "arms: what the adapter would take is refused for good while an arm stands in for it",
-        "inference_proxy:_refuse_lacking",
+        "inference_proxy:refuse_lacking",
         "if route.stands_in:",
         "if False:",
         f"{ARMS}::test_what_the_adapter_would_take_is_not_refused_for_good_while_an_arm_stands_in_for_it",

@@ -60,6 +60,13 @@ BUGS: tuple[Planted, ...] = (
         f"{PINS}::test_whatever_happens_in_the_middle_of_a_pin_at_most_one_is_left",
     ),
     bug(
+        "another bound of a pinned arm is taken for what is pinned already",
+        "registry:Pinning.pin",
+        "if former is None or (former.id, hands_over_below(former)) != (meant.id, hand_over_below):",
+        "if former is None or former.id != meant.id:",
+        f"{PINS}::test_another_bound_is_another_pin_of_which_the_last_counts",
+    ),
+    bug(
         "an arm that a person pinned is withdrawn",
         "registry:Gate._may_go",
         "return any((not is_pinned(one) for one in await self._serving(adapter, kind)))",

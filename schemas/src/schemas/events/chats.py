@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from schemas.artifacts.arm import ArmKind
 from schemas.envelope import Event
 from schemas.refs import Id
 
@@ -18,6 +19,9 @@ class ChatCompleted(Event):
     chat_id: Id = Field(description="Id of the completion.")
     model: Id = Field(description="The model asked for.")
     adapter_id: Id | None = Field(None, description="The adapter that answered; absent for a base model.")
+    handed_over: ArmKind | None = Field(
+        None, description="The arm that was asked first and was too unsure; absent where none handed over."
+    )
     key_id: Id = Field(description="The API key used.")
     prompt_tokens: int = Field(ge=0, description="Tokens in.")
     completion_tokens: int = Field(ge=0, description="Tokens out.")

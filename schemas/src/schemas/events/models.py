@@ -93,6 +93,9 @@ class ModelPinned(Event):
     decided_by: Id = Field(description="Id of the person.")
     revision: int = Field(ge=1, description="Rises with every pin of the version and every end of one.")
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
+    hand_over_below: float | None = Field(
+        None, gt=0, le=1, description="An arm less sure than this leaves the answer to the next; absent: it does not."
+    )
 
 
 class ModelUnpinned(Event):

@@ -40,6 +40,22 @@ class ArmRoute(BaseModel):
     embedder: EmbedderFacts = Field(description="What its questions are embedded by.")
 
 
+class HandOverRoute(BaseModel):
+    """When an arm leaves an answer to the next, and to whom: the adapter of its name, or else the base model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    below: float = Field(gt=0, le=1, description="It does where it is less sure than this.")
+    adapter_id: str = Field(
+        "",
+        description="Content-addressed id of the adapter in production; empty: there is none, the base model answers.",
+    )
+    base_digest: str = Field("", description="Digest of the files of the base model that the adapter stands on.")
+    replicas: list[RouteReplica] = Field(
+        default_factory=list, description="Who proved that they hold the adapter and its base, and is alive."
+    )
+
+
 class ModelRoute(BaseModel):
     """`GET /internal/routes/{model}`: a model, whose it is, on which base and adapter it stands, and who proved both.
 
@@ -63,6 +79,9 @@ class ModelRoute(BaseModel):
     arm: ArmRoute | None = Field(None, description="What answers, where that version is an arm: it has no replicas.")
     stands_in: bool = Field(
         False, description="Whether that arm answers only until a replica holds the adapter, which is in production."
+    )
+    hand_over: HandOverRoute | None = Field(
+        None, description="Of an arm that a person has leave to the next what it is unsure of."
     )
 
 

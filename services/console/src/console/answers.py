@@ -211,6 +211,7 @@ class VersionAnswer(TypedDict):
     arm: NotRequired[str | None]
     serves: NotRequired[bool]
     pinned: NotRequired[bool]
+    hand_over_below: NotRequired[float | None]
     waiting_for: NotRequired[str | None]
     evaluation: NotRequired[TestedAnswer | None]
     promoted_at: NotRequired[int | None]

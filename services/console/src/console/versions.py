@@ -20,6 +20,7 @@ class Version:
         kind: `head`, `nearest` or `adapter`.
         serves: it answers at the moment who asks for the name.
         pinned: it does so because a person said so, whatever tests say.
+        sure_from: per cent that a pinned arm must be sure, or leaves the answer to the next; None: it does not.
         metric: that decided about it; empty while it is not tested.
         value: by that metric, with 95 % confidence between `low` and `high`, on `rows` rows.
     """
@@ -29,6 +30,7 @@ class Version:
     state: str
     serves: bool
     pinned: bool
+    sure_from: float | None = None
     metric: str = ""
     value: float = 0.0
     low: float = 0.0
@@ -38,7 +40,15 @@ class Version:
     @classmethod
     def of(cls, card: VersionAnswer) -> Version:
         """What a card tells."""
-        version = cls(card["id"], kind_of(card), card["state"], bool(card.get("serves")), bool(card.get("pinned")))
+        below = card.get("hand_over_below")
+        version = cls(
+            card["id"],
+            kind_of(card),
+            card["state"],
+            bool(card.get("serves")),
+            bool(card.get("pinned")),
+            sure_from=None if below is None else round(100 * below, 6),
+        )
         tested = card.get("evaluation")
         if not tested or not (score := tested["scores"].get("candidate")):
             return version

@@ -100,6 +100,7 @@ class TenantAdmission:
             created_at=answer.created,
             model=answer.asked.model,
             adapter_id=answer.route.adapter_id,
+            handed_over=answer.handed_over.by if answer.handed_over else None,
             key_id=answer.principal.key_id,
             prompt_tokens=used["prompt_tokens"],
             completion_tokens=used["completion_tokens"],

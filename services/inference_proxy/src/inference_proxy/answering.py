@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from chassis.auth import Principal
-from chassis.errors import Invalid
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id
 from inference_proxy.admission import Admission
@@ -22,23 +21,16 @@ from inference_proxy.engines import (
     ModelLoading,
     Piece,
     Prompt,
-    Sampling,
     Target,
     WrongModel,
 )
+from inference_proxy.handing_over import HandingOver
+from inference_proxy.lacking import refuse_lacking
 from inference_proxy.rendering import Rendering
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.routing import Route, RouteTable
-from schemas.http.inference_proxy import UNSUPPORTED
 
 T = TypeVar("T")
-
-LACKING = {
-    "prompt": ("prompt", "this model answers chats only; ask /v1/chat/completions."),
-    "echo": ("echo", "the engine of this model does not tell what a prompt is worth. Leave out echo or logprobs."),
-    "echo_top": ("logprobs", "the engine of this model tells no likeliest tokens of a prompt. Ask with logprobs=0."),
-}
-"""By what an engine lacks, the field of the request to name and what to say."""
 
 
 class Answering:
@@ -50,6 +42,7 @@ class Answering:
         rendering: makes prompts.
         engines: by kind, what models answer by.
         routes: choose among a model's replicas.
+        handing_over: settles whether an arm, or the next, gives an answer.
     """
 
     def __init__(
@@ -59,12 +52,14 @@ class Answering:
         rendering: Rendering,
         engines: Mapping[str, Engine],
         routes: RouteTable,
+        handing_over: HandingOver,
     ) -> None:
         self._admission = admission
         self._bases = bases
         self._rendering = rendering
         self._engines = engines
         self._routes = routes
+        self._handing_over = handing_over
 
     async def begin(self, principal: Principal, asked: ChatAsked | CompletionAsked) -> Answer:
         """Check and admit the request, find the model, make the prompts; nothing is generated yet.
@@ -98,6 +93,7 @@ class Answering:
         with self._admission.entered(answer.principal):
             finished = False
             try:
+                await self._handing_over.settle(answer)
                 for index in range(len(answer.prompts)):
                     answer.choices.append(Choice())
                     async with aclosing(self._choice(answer, index)) as pieces:
@@ -112,6 +108,7 @@ class Answering:
         with self._admission.entered(answer.principal, len(answer.prompts)):
             answer.choices = [Choice() for _ in answer.prompts]
             try:
+                await self._handing_over.settle(answer)
                 async with asyncio.TaskGroup() as group:
                     for index in range(len(answer.prompts)):
                         group.create_task(self._exhaust(answer, index))
@@ -183,7 +180,7 @@ class Answering:
         """What one engine tells of a choice."""
         asked, prompt = answer.asked, answer.prompts[index]
         sampling = asked.sampling(answer.stop_tokens, index)
-        await _refuse_lacking(engine, answer.route, target, prompt, sampling, scores=asked.scores)
+        await refuse_lacking(engine, answer.route, target, prompt, sampling, scores=asked.scores)
         choice = answer.choices[index] = Choice()
         if asked.echoes:
             choice.echo(prompt.text, await _worth(engine, target, answer, prompt) if asked.scores else ())
@@ -214,25 +211,3 @@ async def _worth(engine: Engine, target: Target, answer: Answer, prompt: Prompt)
                 async for one in told:
                     scoring.take(one)
     return scoring.worth or ()
-
-
-async def _refuse_lacking(
-    engine: Engine, route: Route, target: Target, prompt: Prompt, sampling: Sampling, *, scores: bool
-) -> None:
-    """Refuse what the engine does not have: it would ignore it.
-
-    Raises:
-        ModelLoading: an arm does not, and the adapter that has it is away for a while.
-        Invalid: nothing that answers for the model does.
-    """
-    of_prompt = ["echo", *(["echo_top"] if sampling.top_logprobs else [])] if scores else []
-    wanted = [prompt.param, *sampling.wanted, *of_prompt]
-    has = await engine.capabilities(target, wanted)
-    for name in wanted:
-        if name not in has:
-            if route.stands_in:
-                raise ModelLoading
-            param, why = LACKING.get(name, (name, "the engine of this model does not have it. Leave it out."))
-            if route.arm:
-                why = "this model answers by its training rows at the moment, to which it means nothing. Leave it out."
-            raise Invalid(f"{param}: {why}", code=UNSUPPORTED, param=param)

@@ -11,10 +11,10 @@ from itertools import islice, takewhile
 from chassis.auth import Principal
 from chassis.ids import now
 from inference_proxy.engines import Accepted, AnswerBroken, Piece, Prompt, Scored
-from inference_proxy.requests import Common
+from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.routing import Route
 from inference_proxy.shapes import ChatLogprobs, ChatToken, Header, NamedToken, Source, TextLogprobs, Usage
-from schemas.artifacts import Price
+from schemas.artifacts import ArmKind, Price
 
 UNKNOWN = "\ufffd"
 
@@ -150,6 +150,19 @@ class Scoring:
             self.worth = told.pieces
 
 
+@dataclass(frozen=True)
+class HandedOver:
+    """An arm that was asked first, and was too unsure.
+
+    Attributes:
+        by: its kind.
+        confidence: how sure it was of the answer that it was least sure of.
+    """
+
+    by: ArmKind
+    confidence: float
+
+
 @dataclass
 class Answer:
     """An answer under way: what was asked, where it goes, what has come.
@@ -159,11 +172,12 @@ class Answer:
         price: what its tokens cost; None where nobody said.
         retrieved: sources put into the prompt.
         scorings: by text, of the prompts that are scored.
+        handed_over: by which arm the answer was left to what gives it.
     """
 
     id: str
     principal: Principal
-    asked: Common
+    asked: ChatAsked | CompletionAsked
     route: Route
     prompts: Sequence[Prompt]
     stop_tokens: Sequence[str]
@@ -173,6 +187,7 @@ class Answer:
     began: float = field(default_factory=time.monotonic)
     choices: list[Choice] = field(default_factory=list)
     scorings: dict[str, Scoring] = field(default_factory=dict)
+    handed_over: HandedOver | None = None
 
     @property
     def wants_logprobs(self) -> bool:

@@ -44,6 +44,17 @@ class FeedbackAsked(Body):
     comment: str | None = Field(None, max_length=10_000)
 
 
+def provenance(answer: Answer) -> dict[str, str]:
+    """Headers that say what gave an answer of a tenant's model, and which arm was too unsure to."""
+    route, headers = answer.route, {}
+    if route.adapter_id and route.answers_by:
+        headers = {"x-sartor-adapter": route.adapter_id, "x-sartor-arm": route.answers_by}
+    if left := answer.handed_over:
+        headers.setdefault("x-sartor-arm", "base")
+        headers["x-sartor-handed-over"] = f"{left.by};confidence={int(left.confidence * 1000) / 1000}"
+    return headers
+
+
 def inference_routes(answering: Answering) -> Router:
     """Chat and completions, whole or streamed."""
     router = Router(prefix="/v1", tags=["inference"])
@@ -65,8 +76,7 @@ def inference_routes(answering: Answering) -> Router:
         """Answer when the first part is there: until then a refusal has its own status, and a hang-up ends the work."""
         told = parts(answering, answer, shape)
         first = await unless_gone(request, anext(told))
-        adapter_id, answers_by = answer.route.adapter_id, answer.route.answers_by
-        headers = {"x-sartor-adapter": adapter_id, "x-sartor-arm": answers_by} if adapter_id and answers_by else {}
+        headers = provenance(answer)
         if not answer.asked.stream:
             await told.aclose()
             return Response(first, media_type="application/json", headers=headers)

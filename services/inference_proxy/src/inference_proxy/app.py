@@ -18,6 +18,7 @@ from inference_proxy.engines.arms import ArmEngine
 from inference_proxy.engines.openai import OpenAIEngine
 from inference_proxy.engines.tgi import TGIEngine
 from inference_proxy.events import watched
+from inference_proxy.handing_over import HandingOver
 from inference_proxy.limits import Spending
 from inference_proxy.records import Records
 from inference_proxy.rendering import Rendering
@@ -36,10 +37,11 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     registry, rag_indexer = service.peer("registry"), service.peer("rag_indexer")
     bases = Bases(registry, settings.route_stale_seconds)
     routes = RouteTable(registry, bases, settings.route_stale_seconds)
+    arms = ArmEngine(rag_indexer, settings.inference_seconds)
     engines: dict[str, Engine] = {
         "tgi": TGIEngine(settings.inference_seconds),
         "openai": OpenAIEngine(settings.inference_seconds, settings.inference_keys_dir),
-        "arm": ArmEngine(rag_indexer, settings.inference_seconds),
+        "arm": arms,
     }
     tokens = Limiter("tokens")
     service.limiters.append(tokens)
@@ -54,7 +56,10 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     most = settings.inference_evaluation_in_flight
     tests = InFlight("answers to tests", most=most, most_each=most, retry_after=1)
     of_evaluations = EvaluationAdmission(routes, tests)
-    answering, testing = (Answering(one, bases, rendering, engines, routes) for one in (of_tenants, of_evaluations))
+    handing_over = HandingOver(arms, bases, rendering, routes)
+    answering, testing = (
+        Answering(one, bases, rendering, engines, routes, handing_over) for one in (of_tenants, of_evaluations)
+    )
     for engine in engines.values():
         service.on_start(engine.open)
         service.on_stop(engine.close)

@@ -10,6 +10,7 @@ from chassis.errors import NotFound
 from chassis.text import quoted
 from eventbus import Aggregate
 from schemas import ChatCompleted, FeedbackDeleted, FeedbackRecorded
+from schemas.artifacts import ArmKind
 
 
 def not_stored(chat_id: str) -> NotFound:
@@ -38,6 +39,7 @@ class Chat(Aggregate):
     owner: str = ""
     model: str
     adapter_id: str | None
+    handed_over: ArmKind | None = None
     key_id: str
     prompt_tokens: int
     completion_tokens: int
@@ -64,6 +66,7 @@ class Chat(Aggregate):
                 chat_id=self.id,
                 model=self.model,
                 adapter_id=self.adapter_id,
+                handed_over=self.handed_over,
                 key_id=self.key_id,
                 prompt_tokens=self.prompt_tokens,
                 completion_tokens=self.completion_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,7 +27,7 @@ from schemas import (
     ReplicaReady,
 )
 from schemas.artifacts import Provider
-from schemas.http.registry import ArmRoute, ModelRoute, RouteReplica
+from schemas.http.registry import ArmRoute, HandOverRoute, ModelRoute, RouteReplica
 
 log = structlog.get_logger()
 
@@ -50,6 +50,19 @@ Key = tuple[str, str, Literal["production", "version"]]
 
 
 @dataclass(frozen=True)
+class HandOver:
+    """When an arm leaves an answer to the next.
+
+    Attributes:
+        below: it does where it is less sure than this.
+        to: the route to the adapter of its name; None where none is in production, and the base model is the next.
+    """
+
+    below: float
+    to: Route | None
+
+
+@dataclass(frozen=True)
 class Route:
     """A model with what answers for it.
 
@@ -65,6 +78,7 @@ class Route:
         testing: whether a test asks.
         arm: what is known of the arm, where one answers.
         stands_in: whether it does only until a replica holds the adapter.
+        hand_over: of an arm that leaves to the next what it is unsure of.
     """
 
     model: str
@@ -79,11 +93,17 @@ class Route:
     testing: bool = False
     arm: ArmRoute | None = None
     stands_in: bool = False
+    hand_over: HandOver | None = None
 
     @property
     def answers_by(self) -> str | None:
         """The kind of what a tenant's model answers by; None for a base model."""
         return self.arm.kind if self.arm else "adapter" if self.adapter_id else None
+
+    @property
+    def both(self) -> list[Route]:
+        """It, and the one to the adapter that its arm hands over to."""
+        return [self, *([self.hand_over.to] if self.hand_over and self.hand_over.to else [])]
 
     @property
     def fingerprint(self) -> str:
@@ -218,12 +238,11 @@ class RouteTable:
             raise _not_found(model) from error
         if told.tenant_id != ("" if base else tenant_id) or bool(told.adapter_id) == bool(base):
             raise _not_found(model)
-        replicas = [ARM_HOLDER] if told.arm else told.replicas
-        return Route(
+        route = Route(
             model,
             told.base_model,
             told.adapter_id or None,
-            {replica.replica_id: replica for replica in replicas},
+            _by_id([ARM_HOLDER] if told.arm else told.replicas),
             base_digest=told.base_digest,
             owner=told.owner,
             name=told.model,
@@ -232,14 +251,17 @@ class RouteTable:
             arm=told.arm,
             stands_in=told.stands_in,
         )
+        return replace(route, hand_over=_hand_over(route, told.hand_over)) if told.hand_over else route
 
     async def on_change(self, event: Change) -> None:
         """The next request asks again; what serves an adapter no more is asked no more, from now on.
 
-        What is promoted, pinned, pinned no more, or held now, may take the place of what answers for its name.
+        What is promoted, pinned, pinned no more, or held now, may take the place of what answers for its name; and
+        another is the next for its arm where the one that was is over.
         """
         if isinstance(event, (ModelRejected, ModelRetired, AdapterEvicted)):
-            self._known.revise(lambda _key, route: _left_of(route, event))
+            self._known.revise(lambda _key, route: _left(route, lambda one: _left_of(one, event)))
+            self._known.doubt(lambda _key, route: event.adapter_id in [one.adapter_id for one in route.both[1:]])
         else:
             name = "" if isinstance(event, AdapterResident) else event.name
             named = (event.tenant_id, name or event.model_id)
@@ -250,8 +272,30 @@ class RouteTable:
 
         Who was there before may have held adapters that it lacks.
         """
-        self._known.revise(lambda _key, route: _left_beside(route, event))
-        self._known.doubt(lambda _key, route: route.base_digest == event.base_digest)
+        self._known.revise(lambda _key, route: _left(route, lambda one: _left_beside(one, event)))
+        self._known.doubt(lambda _key, route: any(one.base_digest == event.base_digest for one in route.both))
+
+
+def _by_id(replicas: Iterable[RouteReplica]) -> dict[str, RouteReplica]:
+    return {replica.replica_id: replica for replica in replicas}
+
+
+def _hand_over(route: Route, told: HandOverRoute) -> HandOver:
+    """What the arm of a route does where it is unsure."""
+    if not told.adapter_id:
+        return HandOver(told.below, None)
+    replicas = _by_id(told.replicas)
+    to = replace(route, adapter_id=told.adapter_id, base_digest=told.base_digest, replicas=replicas, arm=None)
+    return HandOver(told.below, to)
+
+
+def _left(route: Route, leave: Callable[[Route], Route | None]) -> Route | None:
+    """What is left of a route, and of the next that its arm hands over to: an arm answers though the next is away."""
+    left, hand_over = leave(route), route.hand_over
+    if left is None or hand_over is None or hand_over.to is None:
+        return left
+    to = leave(hand_over.to) or replace(hand_over.to, replicas={})
+    return replace(left, hand_over=replace(hand_over, to=to))
 
 
 def _left_of(route: Route, event: ModelRejected | ModelRetired | AdapterEvicted) -> Route | None:

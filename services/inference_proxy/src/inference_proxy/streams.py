@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from functools import cached_property
 from typing import Protocol
 
 import structlog
@@ -57,7 +58,10 @@ class ChatShape:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._header = _header(answer)
+
+    @cached_property
+    def _header(self) -> Header:
+        return _header(self._answer)
 
     def whole(self) -> ChatAnswer:
         """The answer, when it is whole: choices for one prompt."""
@@ -109,7 +113,10 @@ class TextShape:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._header = _header(answer)
+
+    @cached_property
+    def _header(self) -> Header:
+        return _header(self._answer)
 
     def whole(self) -> TextAnswer:
         """The answer, when it is whole: the choices of all prompts, in their order."""
@@ -143,7 +150,7 @@ class TextShape:
 
 
 def _header(answer: Answer) -> Header:
-    """What every chunk carries."""
+    """What every chunk carries; known once it is settled what gives the answer."""
     return {**answer.header, "usage": None} if answer.asked.wants_usage else answer.header
 
 

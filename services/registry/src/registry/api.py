@@ -55,6 +55,18 @@ class DecisionRequest(Body):
     note: str = Field("", max_length=2000, description="Why; shown on the card.")
 
 
+class PinRequest(DecisionRequest):
+    """What a person says with a pin."""
+
+    hand_over_below: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Of an arm: where it is less sure of an answer than this, the adapter gives it, or the base model "
+        "where no adapter is in production. Left out: the arm answers however unsure it is.",
+    )
+
+
 class AliasRequest(Body):
     """Where an alias shall point."""
 
@@ -157,9 +169,10 @@ def registry_routes(
         return await card_of(principal, await gate.reject(principal.tenant_id, model, who(principal), note))
 
     @router.post("/models/{model:path}/pin")
-    async def pin(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
-        note = request.note if request else ""
-        return await card_of(principal, await pinning.pin(principal.tenant_id, model, who(principal), note))
+    async def pin(model: str, principal: Approves, request: PinRequest | None = None) -> ModelCard:
+        said = request or PinRequest()
+        pinned = await pinning.pin(principal.tenant_id, model, who(principal), said.note, said.hand_over_below)
+        return await card_of(principal, pinned)
 
     @router.post("/models/{model:path}/unpin")
     async def unpin(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from registry.domain import ANSWERS_BY, Arm, Model, decisions_of, is_pinned
+from registry.domain import ANSWERS_BY, Arm, Model, decisions_of, hands_over_below, is_pinned
 from schemas import Interval
 
 Cell = str | int | float
@@ -39,7 +39,7 @@ def _summary(model: Model) -> str:
             ("State", f"{model.state}{waits}"),
             ("Serves under", f"`{model.name}`"),
             ("Answers by", f"arm `{model.arm.kind}`" if model.arm else "adapter"),
-            ("Pinned", "by a person: its name answers by it, whatever tests say" if is_pinned(model) else "no"),
+            ("Pinned", _pinned(model)),
             ("Base model", f"`{model.base_model}`"),
             ("Task", model.lineage.dataset.task),
             ("Organization", model.organization),
@@ -49,6 +49,16 @@ def _summary(model: Model) -> str:
             ("Deleted", _when(model.deleted_at)),
         ],
     )
+
+
+def _pinned(model: Model) -> str:
+    if not is_pinned(model):
+        return "no"
+    said, below = "by a person: its name answers by it, whatever tests say", hands_over_below(model)
+    if below is None:
+        return said
+    to = "the adapter, where one is in production, or the base model"
+    return f"{said}, where it is at least {below * 100:g} % sure; else {to} does"
 
 
 def _evaluation(model: Model) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from pydantic import BaseModel
@@ -19,12 +19,13 @@ from registry.domain import (
     Replica,
     State,
     decisions_of,
+    hands_over_below,
     is_pinned,
 )
-from registry.use_cases import Route
-from schemas import ObjectRef
+from registry.use_cases import HandOver, Route
+from schemas import ObjectRef, ReplicaReady
 from schemas.artifacts import ArmKind, BaseModelSpec, LearningCurve, Price
-from schemas.http.registry import AdapterToLoad, ArmRoute, ModelRoute, RouteReplica
+from schemas.http.registry import AdapterToLoad, ArmRoute, HandOverRoute, ModelRoute, RouteReplica
 
 
 class OpenAIModel(BaseModel):
@@ -101,6 +102,7 @@ class ModelCard(BaseModel):
         learning_curve: of an arm, how often it was right by how many rows it knew.
         serves: it answers at the moment who asks by the name.
         pinned: a person has the name answer by it, whatever tests say.
+        hand_over_below: of a pinned arm, how sure it must be at least, or leaves the answer to the next.
     """
 
     id: str
@@ -110,6 +112,7 @@ class ModelCard(BaseModel):
     learning_curve: LearningCurve | None
     serves: bool
     pinned: bool
+    hand_over_below: float | None
     created_at: int
     state: State
     waiting_for: Awaited | None
@@ -152,6 +155,7 @@ class ModelCard(BaseModel):
             learning_curve=model.arm.learning_curve if model.arm else None,
             serves=model.id in serving,
             pinned=is_pinned(model),
+            hand_over_below=hands_over_below(model),
             decisions=decisions_of(model),
             dataset_id=dataset.dataset_id,
             dataset_manifest=dataset.manifest,
@@ -215,8 +219,7 @@ class AliasView(BaseModel):
 
 def route_view(route: Route) -> ModelRoute:
     """The route to a model, for whoever asks its replicas."""
-    model = route.model
-    replicas = [RouteReplica(**said.model_dump(include=set(RouteReplica.model_fields))) for said in route.replicas]
+    model, replicas = route.model, _replicas(route.replicas)
     if isinstance(model, BaseModelSpec):
         return ModelRoute(
             model=model.id,
@@ -243,7 +246,22 @@ def route_view(route: Route) -> ModelRoute:
         version=model.id if arm else "",
         arm=ArmRoute(kind=arm.kind, manifest=model.adapter_manifest, embedder=arm.embedder) if arm else None,
         stands_in=route.stands_in,
+        hand_over=_hand_over_view(route.hand_over) if route.hand_over else None,
     )
+
+
+def _hand_over_view(hand_over: HandOver) -> HandOverRoute:
+    adapter = hand_over.adapter
+    return HandOverRoute(
+        below=hand_over.below,
+        adapter_id=adapter.adapter_id if adapter else "",
+        base_digest=adapter.lineage.base_digest if adapter else "",
+        replicas=_replicas(hand_over.replicas),
+    )
+
+
+def _replicas(ready: Iterable[ReplicaReady]) -> list[RouteReplica]:
+    return [RouteReplica(**said.model_dump(include=set(RouteReplica.model_fields))) for said in ready]
 
 
 def adapter_to_load(model: Model, replica_id: str) -> AdapterToLoad:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from chassis.errors import Conflict, NotFound, SartorError, Transient
+from chassis.errors import Conflict, Invalid, NotFound, SartorError, Transient
 from chassis.peers import Peer
 from chassis.routes import Router
 from console.answering import TITLES, kind_of, name_of
@@ -142,17 +142,38 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
         """A person has a model answer by one version, or leaves it to tests again which one does."""
         session = await web.session(request)
         fields = await web.form(request, session)
-        return await decided(session, fields, "unpin" if "unpin" in fields else "pin")
-
-    async def decided(session: Session, fields: Mapping[str, str], act: str) -> Response:
-        model_id, note = fields.get("model", ""), {"note": fields.get("note", "")}
         try:
-            await registry.post("/v1/registry/models/{}/" + act, model_id, json=note, **session.who)
+            bound = _bound(fields.get("sure_from", ""))
+        except Invalid as error:
+            return await shown(session, fields.get("model", ""), problem=error.message, status=error.status)
+        return await decided(session, fields, "unpin" if "unpin" in fields else "pin", **bound)
+
+    async def decided(session: Session, fields: Mapping[str, str], act: str, **more: float) -> Response:
+        model_id, said = fields.get("model", ""), {"note": fields.get("note", ""), **more}
+        try:
+            await registry.post("/v1/registry/models/{}/" + act, model_id, json=said, **session.who)
         except (Conflict, Transient) as error:
             return await shown(session, model_id, problem=error.message, status=error.status)
         return RedirectResponse(f"/models/{quote(model_id, safe='')}", SEE_OTHER)
 
     return router
+
+
+def _bound(per_cent: str) -> dict[str, float]:
+    """How sure an arm must be at least, of a form's field; nothing where that is empty.
+
+    Raises:
+        Invalid: it is no number of per cent.
+    """
+    if not per_cent.strip():
+        return {}
+    try:
+        bound = float(per_cent) / 100
+    except ValueError:
+        bound = 0.0
+    if not 0 < bound <= 1:
+        raise Invalid("How sure they must be is a number of per cent, more than 0 and at most 100.", param="sure_from")
+    return {"hand_over_below": bound}
 
 
 def _age(card: VersionAnswer) -> int:

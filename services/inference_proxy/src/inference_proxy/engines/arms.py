@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 import structlog
 from pydantic import JsonValue
@@ -62,14 +62,13 @@ class ArmEngine:
         self, target: Target, prompt: Prompt, sampling: Sampling
     ) -> AsyncGenerator[Accepted | Piece, None]:
         """Answer, in one piece; see `Engine`."""
-        shown = sampling.top_logprobs or 0
-        said = await self._ask(target, prompt, DRAWN_FROM if sampling.temperature else shown)
+        said = prompt.said or (await self.say(target, [prompt.text], sampling))[0]
         chosen = _drawn(said, sampling)
         yield Piece(
             text=chosen.answer,
             logprob=_logprob(chosen),
             bytes=chosen.answer.encode(),
-            top=[(one.answer, _logprob(one), one.answer.encode()) for one in said.top[:shown]],
+            top=[(one.answer, _logprob(one), one.answer.encode()) for one in said.top[: sampling.top_logprobs or 0]],
             finish_reason="stop",
             generated_tokens=1,
             prompt_tokens=said.tokens,
@@ -90,8 +89,8 @@ class ArmEngine:
         """What has a meaning for an answer that is one token."""
         return HONOURED.intersection(wanted)
 
-    async def _ask(self, target: Target, prompt: Prompt, top: int) -> ArmAnswer:
-        """What the arm of the route says, and nobody else.
+    async def say(self, target: Target, questions: Sequence[str], sampling: Sampling) -> list[ArmAnswer]:
+        """What the arm of the route says to each question, and nobody else, with what is needed to draw an answer.
 
         Raises:
             WrongModel, EngineBusy, EngineAway, AnswerBroken: as `Engine.generate`.
@@ -100,8 +99,8 @@ class ArmEngine:
         asked = ArmAsked(
             arm_id=target.adapter_id or "",
             manifest=arm.manifest,
-            questions=[prompt.text[-QUESTION_CHARACTERS:]],
-            top=top,
+            questions=[one[-QUESTION_CHARACTERS:] for one in questions],
+            top=DRAWN_FROM if sampling.temperature else sampling.top_logprobs or 0,
             testing=target.testing,
         )
         try:
@@ -115,9 +114,9 @@ class ArmEngine:
         except SartorError as error:
             raise _ours(error, target) from error
         _check_arm(target, arm, told)
-        if len(told.answers) != 1:
-            raise AnswerBroken(f"it gave {len(told.answers)} answers to one question.")
-        return told.answers[0]
+        if len(told.answers) != len(questions):
+            raise AnswerBroken(f"it gave {len(told.answers)} answers to {len(questions)} questions.")
+        return told.answers
 
 
 def _arm(target: Target) -> ArmRoute:

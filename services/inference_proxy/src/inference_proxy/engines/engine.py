@@ -11,6 +11,7 @@ from prometheus_client import Counter
 
 from chassis.errors import Invalid, RateLimited, Transient
 from schemas.artifacts import Provider
+from schemas.http.rag_indexer import ArmAnswer
 from schemas.http.registry import ArmRoute
 
 WRONG_MODELS = Counter(
@@ -57,11 +58,13 @@ class Prompt:
 
     Attributes:
         param: the field of the request that holds it.
+        said: what an arm has said to it already.
     """
 
     param: str
     text: str = ""
     messages: Sequence[Mapping[str, str]] = ()
+    said: ArmAnswer | None = None
 
 
 @dataclass(frozen=True)

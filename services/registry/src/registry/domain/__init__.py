@@ -15,7 +15,7 @@ from registry.domain.parts import (
     Replica,
     State,
 )
-from registry.domain.pins import decisions_of, is_pinned, pin, pins_of, unpin
+from registry.domain.pins import decisions_of, hands_over_below, is_pinned, pin, pins_of, unpin
 
 __all__ = [
     "ANSWERS_BY",
@@ -31,6 +31,7 @@ __all__ = [
     "Replica",
     "State",
     "decisions_of",
+    "hands_over_below",
     "is_pinned",
     "is_version_id",
     "model_name",

@@ -127,11 +127,13 @@ class Pin(Part):
         since: when (Unix seconds), and later than every pin whose place it took; None while it is not pinned.
         changes: how often it was pinned, and how often that ended.
         decision: the last of these.
+        hand_over_below: an arm less sure than this leaves the answer to the next; None where it answers whatever.
     """
 
     since: int | None = None
     changes: int = 0
     decision: Decision | None = None
+    hand_over_below: float | None = None
 
 
 class Replica(Part):

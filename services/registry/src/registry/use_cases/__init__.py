@@ -3,6 +3,6 @@
 from registry.use_cases.gate import Gate
 from registry.use_cases.naming import Naming
 from registry.use_cases.pinning import Pinning
-from registry.use_cases.serving import Route, Serving
+from registry.use_cases.serving import HandOver, Route, Serving
 
-__all__ = ["Gate", "Naming", "Pinning", "Route", "Serving"]
+__all__ = ["Gate", "HandOver", "Naming", "Pinning", "Route", "Serving"]

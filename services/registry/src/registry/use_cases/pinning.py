@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chassis.errors import WriteRefused
 from chassis.ids import now
-from registry.domain import Model, is_version_id, pin, pins_of, unpin
+from registry.domain import Model, hands_over_below, is_version_id, pin, pins_of, unpin
 from registry.store import Models
 
 
@@ -14,20 +14,25 @@ class Pinning:
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    async def pin(self, tenant_id: str, model_id: str, by: str, note: str) -> Model:
+    async def pin(
+        self, tenant_id: str, model_id: str, by: str, note: str, hand_over_below: float | None = None
+    ) -> Model:
         """A person pins a version, in the place of the one that was pinned before; see `_meant`.
 
-        To pin the one that is pinned changes nothing.
+        To pin the one that is pinned changes nothing, but for the confidence below which it hands over.
 
         Raises:
             NotFound: there is none.
             WriteRefused: it is not in production, or could be one of several.
+            Invalid: it is an adapter, and shall hand over.
         """
         meant = await self._meant(tenant_id, model_id)
         pinned = pins_of(await self._models.serving(tenant_id, [meant.name]))
         former = pinned[-1] if pinned else None
-        if former is None or former.id != meant.id:
-            await self._models.update(tenant_id, meant.id, lambda one: pin(one, former, by, note, now()))
+        if former is None or (former.id, hands_over_below(former)) != (meant.id, hand_over_below):
+            await self._models.update(
+                tenant_id, meant.id, lambda one: pin(one, former, by, note, now(), hand_over_below)
+            )
         await self._leave_the_last(tenant_id, meant.name, by)
         return await self._models.get(tenant_id, meant.id)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from chassis.errors import Forbidden, Invalid, NotFound
 from registry.alias import Alias
 from registry.catalogue import Base, Catalogue
-from registry.domain import LOADED, Model, is_pinned, is_version_id, name_of, pins_of
+from registry.domain import LOADED, Model, hands_over_below, is_pinned, is_version_id, name_of, pins_of
 from registry.store import Aliases, Models, Proven, Replicas
 from registry.use_cases.gate import Gate
 from schemas import ReplicaReady
@@ -19,17 +19,34 @@ Living = Mapping[Proven, list[ReplicaReady]]
 
 
 @dataclass(frozen=True)
+class HandOver:
+    """What a pinned arm does where it is unsure.
+
+    Attributes:
+        below: the confidence below which it leaves the answer to the next.
+        adapter: the one of its name in production, which is the next; None: the base model is.
+        replicas: the living ones that proved to hold that adapter.
+    """
+
+    below: float
+    adapter: Model | None
+    replicas: list[ReplicaReady]
+
+
+@dataclass(frozen=True)
 class Route:
     """A model in production, or a base model; its aliases; and the living replicas that proved all it stands on.
 
     Attributes:
         stands_in: whether it is an arm that answers while no replica holds the adapter of its name, and only so long.
+        hand_over: of an arm that leaves to the next what it is unsure of.
     """
 
     model: Model | BaseModelSpec
     aliases: list[str]
     replicas: list[ReplicaReady]
     stands_in: bool = False
+    hand_over: HandOver | None = None
 
 
 class Serving:
@@ -228,7 +245,17 @@ def _route_of(versions: list[Model], aliases: list[str], living: Living) -> Rout
     """The route to a name by its versions in production, the adapter first."""
     serving = who_serves(versions, living)
     stands_in = serving is not versions[0] and not is_pinned(serving)
-    return replace(_route(serving, aliases, living), stands_in=stands_in)
+    hand_over = _hand_over(serving, versions[0], living)
+    return replace(_route(serving, aliases, living), stands_in=stands_in, hand_over=hand_over)
+
+
+def _hand_over(serving: Model, first: Model, living: Living) -> HandOver | None:
+    """To whom the version that serves hands over, of a name whose first version in production is its adapter's."""
+    below = hands_over_below(serving)
+    if below is None:
+        return None
+    adapter = None if first.arm else first
+    return HandOver(below, adapter, _holders(first, living))
 
 
 def _route(model: Model, aliases: list[str], living: Living) -> Route:

@@ -59,7 +59,9 @@ def pin_line(event: ModelPinned | ModelUnpinned) -> Line:
     version = event.arm or "adapter"
     key = f"{version}-pin-{event.revision}"
     if isinstance(event, ModelPinned):
-        return Line(key, f"The model answers by its {version}: a person pinned it.")
+        below = event.hand_over_below
+        unless = "" if below is None else f" It hands over to the next where it is less than {below * 100:g}% sure."
+        return Line(key, f"The model answers by its {version}: a person pinned it.{unless}")
     return Line(key, f"The model's {version} is no longer pinned.")
 
 
