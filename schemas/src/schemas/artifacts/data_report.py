@@ -110,7 +110,10 @@ class Coverage(_Part):
 class Reliability(_Part):
     """How often an arm is right where it is so sure, out of fold."""
 
-    bins: list[ReliabilityBin] = Field(max_length=10, description="Of about as many rows each, from the least sure on; rows of one confidence are in one.")
+    bins: list[ReliabilityBin] = Field(
+        max_length=10,
+        description="Of about as many rows each, from the least sure on; rows of one confidence are in one.",
+    )
     coverage: list[Coverage] = Field(max_length=4, description="By the confidence that is asked for, growing.")
 
 

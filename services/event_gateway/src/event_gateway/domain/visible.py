@@ -56,7 +56,9 @@ VISIBLE: dict[str, Seen] = {
     "model.rejected.v1": Seen(
         "models:read", ("model_id", "arm", "job_id", "adapter_id", "evaluation_id", "code", "withdrawn")
     ),
-    "model.pinned.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "decided_by", "revision")),
+    "model.pinned.v1": Seen(
+        "models:read", ("model_id", "name", "arm", "job_id", "decided_by", "revision", "hand_over_below")
+    ),
     "model.unpinned.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "decided_by", "revision")),
     "model.retired.v1": Seen("models:read", ("model_id", "arm", "job_id", "adapter_id")),
     "model.deleted.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "adapter_id")),
