@@ -541,8 +541,11 @@ async def leftovers(harness: Canary, *, purge: bool) -> dict[str, int]:
     return answer.json()
 
 
-async def test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes(space: Space) -> None:
+async def test_what_an_earlier_release_left_of_deleted_files_is_found_and_goes(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It removed a file's bytes, kept the rows made of them, and told nobody but the indexer."""
+    monkeypatch.setattr("ingest.use_cases.SWEEP_SECONDS", 1.0)
     async with alone(space, new_id("tenant_")) as harness:
         left, kept = await harness.upload(), await harness.upload(name="kept.jsonl")
         prepared = await harness.prepared(left)
