@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from argon2 import PasswordHasher
 
 from accounts.app import build
 from accounts.settings import Settings
@@ -16,6 +18,9 @@ from testkit import Space, running
 
 OPERATOR = "sk-sartor-" + "o" * 43
 PASSWORD = "correct horse battery"
+HASHER = "accounts.passwords.PasswordHasher"
+CHEAP = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+"""Hashes passwords: one as it is stored takes 64 MiB and half a second of a processor; these tests make hundreds."""
 
 
 @asynccontextmanager
