@@ -8,6 +8,10 @@ from chassis.settings import ServiceSettings
 
 Broker = KafkaBroker
 
+METADATA_MS = 10_000
+"""How old what is known of topics may be: a broker that failed to tell of one is asked again after that. The client's
+five minutes would leave a group unformed, or a watcher deaf, for as long; one small request in ten seconds is cheap."""
+
 
 def kafka(settings: ServiceSettings, service: str) -> Broker:
     """A connection to Kafka, not started; an acknowledgement means that all replicas in sync have the message.
@@ -19,6 +23,7 @@ def kafka(settings: ServiceSettings, service: str) -> Broker:
     return KafkaBroker(
         settings.kafka_bootstrap.split(","),
         client_id=service,
+        metadata_max_age_ms=METADATA_MS,
         acks="all",
         enable_idempotence=settings.kafka_idempotent,
         allow_auto_create_topics=False,

@@ -17,6 +17,7 @@ from prometheus_client import Histogram
 from chassis.crash import crash_point
 from chassis.settings import ServiceSettings
 from eventbus.broker import Broker
+from eventbus.consume.assignor import WholeRoundRobin
 from eventbus.consume.attempts import Attempts
 from eventbus.consume.handlers import Handlers, event_of, handling, topics_of
 from eventbus.consume.keyed_dispatch import Deferred, KeyedDispatch
@@ -85,6 +86,7 @@ class Consumer:
             auto_offset_reset="earliest",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 3,
+            partition_assignment_strategy=[WholeRoundRobin],
             fetch_max_wait_ms=500,
             listener=self._dispatch,
             parser=raw_message.parse,
