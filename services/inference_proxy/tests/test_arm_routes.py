@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from played_arms import as_arm
+from played_arms import as_arm, handing_over
 from proxy_harness import BASE, as_route
 
 from chassis.auth import Principal
@@ -22,6 +22,7 @@ from schemas import (
     ModelRejected,
     ModelRetired,
     ModelUnpinned,
+    ReplicaReady,
 )
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
@@ -173,6 +174,32 @@ async def test_an_arm_that_may_have_been_replaced_answers_while_the_registry_is_
     await routes.on_change(promoted())
     assert await answers_by(routes) == "head"
     registry.away = False
+
+
+REPLACED = ReplicaReady(
+    tenant_id="", replica_id="r2", replica_url="http://r1", engine="tgi", base_model="other", base_digest="e" * 64
+)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [evicted(), ModelRetired(tenant_id=TENANT, model_id=NAME, job_id="j", adapter_id="ad-1", reason="over"), REPLACED],
+    ids=lambda event: event.type,
+)
+async def test_who_holds_the_next_no_more_is_asked_no_more_also_while_the_registry_is_away(over: Any) -> None:
+    registry = Registry(handing_over(ARM, 0.5, "ad-1", ADAPTER["replicas"]))
+    routes = table(registry)
+    before = (await routes.find(ME, NAME)).hand_over
+    assert before is not None
+    assert before.to is not None
+    assert (before.below, before.to.answers_by, list(before.to.replicas)) == (0.5, "adapter", ["r1"])
+    registry.away = True
+    await (routes.on_replica_ready if over is REPLACED else routes.on_change)(over)
+    route = await routes.find(ME, NAME)
+    assert route.answers_by == "head", "the arm goes on"
+    assert route.hand_over is not None
+    assert route.hand_over.to is not None
+    assert route.hand_over.to.replicas == {}
 
 
 async def test_events_of_other_names_and_of_other_tenants_ask_nothing() -> None:

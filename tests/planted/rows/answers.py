@@ -94,7 +94,7 @@ BUGS: tuple[Planted, ...] = (
         "inference_proxy:_left",
         "to = leave(hand_over.to) or replace(hand_over.to, replicas={})",
         "to = hand_over.to",
-        f"{HANDING_OVER}::test_the_next_that_is_away_is_asked_no_more_and_the_arm_stays",
+        f"{ARM_ROUTES}::test_who_holds_the_next_no_more_is_asked_no_more_also_while_the_registry_is_away",
     ),
     bug(
         "arms: what the adapter would take is refused for good while an arm stands in for it",
