@@ -145,7 +145,10 @@ def test_a_pinned_arm_hands_over_where_it_is_less_sure_than_a_person_says(api: A
     api.answers["POST", f"/registry/models/{MODEL}@head/pin"] = card
     out, _ = sartor("models", "pin", f"{MODEL}@head", "--hand-over-below", "0.9")
     assert line("hand_over_below", out) == "0.9"
-    assert json.loads(api.asked[0][3]) == {"note": "", "hand_over_below": 0.9}
+    sartor("models", "pin", f"{MODEL}@head", "--hand-nothing-over")
+    assert [json.loads(one[3]) for one in api.asked] == [
+        {"note": "", "hand_over_below": below} for below in (0.9, None)
+    ]
     api.answers["GET", f"/registry/models/{MODEL}@head"] = card
     api.answers["GET", "/registry/models"] = listed(ARM)
     assert line("hand_over_below", sartor("models", "show", f"{MODEL}@head")[0]) == "0.9"

@@ -136,23 +136,25 @@ def test_a_pinned_arm_leaves_what_it_is_unsure_of_to_the_next_and_all_else_not(e
             card = http.post(f"/registry/models/{name}@{kind}/pin", json=said).raise_for_status().json()
         assert (card["pinned"], card["hand_over_below"]) == (True, below)
 
-    pin(1.0)
     strange: list[Any] = [{"role": "user", "content": "who painted the ceiling of the chapel?"}]
 
     def handed_over() -> Any:
         told = early.sdk.chat.completions.with_raw_response.create(model=name, messages=strange, max_tokens=8)
         return told if "x-sartor-handed-over" in told.headers else None
 
-    told = wait_for(handed_over, seconds=30)
-    by, answer = told.headers["x-sartor-arm"], told.parse()
-    assert told.headers["x-sartor-handed-over"].startswith(f"{kind};confidence=0")
-    assert by in ("base", "adapter")
-    assert (answer.model, answer.system_fingerprint.split("-")[0]) == (name, {"base": "base", "adapter": "ad"}[by])
-    pin(0.01)
-    wait_for(lambda: answered(early, name)[0] == kind, seconds=30)
-    assert answered(early, name)[1].choices[0].message.content in INTENTS
-    with early.http as http:
-        assert http.post(f"/registry/models/{name}/unpin").raise_for_status().json()["pinned"] is False
+    try:
+        pin(1.0)
+        told = wait_for(handed_over, seconds=30)
+        by, answer = told.headers["x-sartor-arm"], told.parse()
+        assert told.headers["x-sartor-handed-over"].startswith(f"{kind};confidence=0")
+        assert by in ("base", "adapter")
+        assert (answer.model, answer.system_fingerprint.split("-")[0]) == (name, {"base": "base", "adapter": "ad"}[by])
+        pin(0.01)
+        wait_for(lambda: answered(early, name)[0] == kind, seconds=30)
+        assert answered(early, name)[1].choices[0].message.content in INTENTS
+    finally:
+        with early.http as http:
+            assert http.post(f"/registry/models/{name}/unpin").raise_for_status().json()["pinned"] is False
 
 
 def test_the_job_ends_under_the_same_name_and_deleting_it_leaves_no_version(early: Tenant, job: Any) -> None:

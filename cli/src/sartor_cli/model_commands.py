@@ -341,13 +341,17 @@ def pin_model(
             help="Of an arm: where it is less sure than this (0.9), its adapter answers, or the base model.",
         ),
     ] = None,
+    hand_nothing_over: Annotated[
+        bool, typer.Option("--hand-nothing-over", help="Have an arm that hands over answer all by itself again.")
+    ] = False,
     api_key: ApiKey = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Have a name answer by one version whatever tests say: an arm, NAME@head or NAME@nearest, or the adapter, NAME."""
     client = Client(base_url=base_url, api_key=api_key)
-    _decide(client, model_id, "pin", note, as_json=as_json, **given(hand_over_below=hand_over_below))
+    bound = {"hand_over_below": None} if hand_nothing_over else given(hand_over_below=hand_over_below)
+    _decide(client, model_id, "pin", note, as_json=as_json, **bound)
 
 
 @models.command("unpin")
@@ -358,7 +362,7 @@ def unpin_model(
     _decide(Client(base_url=base_url, api_key=api_key), model_id, "unpin", note, as_json=as_json)
 
 
-def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool, **more: float) -> None:
+def _decide(client: Client, model_id: str, decision: str, note: str, *, as_json: bool, **more: float | None) -> None:
     done = client.call("POST", f"/registry/models/{{}}/{decision}", model_id, json={"note": note, **more})
     shown = done if as_json else done | _answer_of(done)
     answering = ("id", "answers_by", "state", "waiting_for", "serves", "pinned")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -22,12 +24,16 @@ FACTS: dict[str, Any] = {"tenant_id": "tenant_a", "file_id": "file-1"}
 DELETED = FileDeleted(**FACTS)
 REJECTED = DatasetRejected(**FACTS, purpose="user_data", code="empty", message="empty")
 
+UNTOLD: list[str] = []
+"""The members that were to form a group by half of what there is."""
+
 
 @contextmanager
 def untold(monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[None]:
     """When a group is formed the broker answers for all topics but one, as it does while its storage comes back."""
     update, form = ClusterMetadata.update_metadata, GroupCoordinator._perform_assignment
     forming: set[ClusterMetadata] = set()
+    UNTOLD.clear()
 
     def tell(self: ClusterMetadata, metadata: Any) -> None:
         if self in forming:
@@ -39,6 +45,7 @@ def untold(monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[None]:
 
     async def told_anew(self: GroupCoordinator, response: Any) -> Any:
         forming.add(self._cluster)
+        UNTOLD.append(self.member_id)
         await self._client.force_metadata_update()
         return await form(self, response)
 
@@ -48,28 +55,56 @@ def untold(monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[None]:
         yield
 
 
-async def test_no_service_starts_that_would_be_deaf_to_a_topic(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    got: list[Event] = []
+@dataclass
+class Group:
+    """Replicas of one service, which keep the events that they handle."""
 
-    async def keep(event: Event) -> None:
-        got.append(event)
+    space: Space
+    got: list[Event] = field(default_factory=list)
+
+    async def keep(self, event: Event) -> None:
+        self.got.append(event)
 
     @asynccontextmanager
-    async def started() -> AsyncIterator[None]:
-        service = Service("registry", space.settings(ServiceSettings, "registry"))
-        service.bus.subscribe({FileDeleted: keep, DatasetRejected: keep})
+    async def started(self, replica: str = "one") -> AsyncIterator[None]:
+        service = Service("registry", self.space.settings(ServiceSettings, "registry", replica_id=replica))
+        service.bus.subscribe({FileDeleted: self.keep, DatasetRejected: self.keep})
         app = service.app([])
         async with app.router.lifespan_context(app):
             yield
 
+    async def hears(self, publish: Callable[[Event], Awaitable[None]]) -> None:
+        """Wait until it has handled an event of each of its topics."""
+        for event in (DELETED, REJECTED):
+            await publish(event)
+        await eventually(lambda: {type(event) for event in self.got} == {FileDeleted, DatasetRejected}, within=40)
+
+
+async def test_no_service_starts_that_would_be_deaf_to_a_topic(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(space)
     async with space.publisher("ingest") as publish:
         with untold(monkeypatch, f"{space.prefix}-datasets"), pytest.raises(KafkaError, match="no partitions of"):
-            async with started():
+            async with group.started():
                 pass
-        async with started():
-            for event in (DELETED, REJECTED):
-                await publish(event)
-            await eventually(lambda: {type(event) for event in got} == {FileDeleted, DatasetRejected})
+        async with group.started():
+            await group.hears(publish)
+
+
+async def test_a_group_that_runs_is_formed_when_the_broker_tells_of_all_again(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = Group(space)
+    async with space.publisher("ingest") as publish, group.started():
+
+        async def joins() -> None:
+            async with group.started("two"):
+                pass
+
+        with untold(monkeypatch, f"{space.prefix}-datasets"):
+            joining = asyncio.create_task(joins())
+            await eventually(lambda: bool(UNTOLD), within=20)
+        await asyncio.wait([joining])
+        await group.hears(publish)
 
 
 def test_each_member_gets_its_share_where_all_topics_are_told() -> None:

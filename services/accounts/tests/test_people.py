@@ -206,7 +206,8 @@ async def test_owners_who_shut_each_other_out_at_once_leave_one(us: Team) -> Non
 async def test_the_owners_of_an_earlier_release_are_known(us: Team) -> None:
     people = [await us.add(us.mail(name), "owner") for name in "ab"]
     records = mongo.connect(us.space.settings(Settings, "accounts"), "accounts")["tenants"]
-    await records.update_one({"_id": us.id}, {"$unset": {"owners": ""}})
+    forgotten = await records.update_one({"_id": us.id}, {"$unset": {"owners": ""}})
+    assert forgotten.modified_count == 1
     answers = [await us.change(person["id"], role="viewer") for person in people]
     assert [answer.status_code for answer in answers] == [200, 409]
 

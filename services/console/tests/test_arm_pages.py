@@ -433,9 +433,9 @@ async def test_who_decides_says_how_sure_the_quick_answers_must_be_and_takes_it_
     assert "They answer where they are at least 87.5 % sure. The rest is left" in shown
     assert 'required value="87.5"' in shown
     assert "Hand nothing over" in shown
-    assert (await browser.post("/pin", data=form)).status_code == 303
+    assert (await browser.post("/pin", data={**form, "sure_from": ""})).status_code == 303
     posted = [one.json for one in harness.services.asked if one.method == "POST" and one.path == f"{place}/pin"]
-    assert posted == [{"note": "", "hand_over_below": 0.875}, {"note": ""}]
+    assert posted == [{"note": "", "hand_over_below": 0.875}, {"note": "", "hand_over_below": None}]
 
 
 async def test_a_version_that_is_pinned_alone_can_be_left_to_tests_again(harness: Harness) -> None:

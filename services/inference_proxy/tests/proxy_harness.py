@@ -61,6 +61,7 @@ class StubPeers:
         swapped: by the adapter asked for, '' for none, the one that the engine computes with instead.
         silent_echo: the engine does not name what it computes with.
         providers: by name, base models of other providers, as the registry tells of them.
+        prices: by name, what base models cost that are as the one played here.
         routes: by model, the registry's route; told to whoever asks, so it is the proxy that must look at the tenant.
         keys: by hash, what accounts says of an API key.
         found: by tenant and store, what a search finds.
@@ -94,6 +95,7 @@ class StubPeers:
     swapped: dict[str, str] = field(default_factory=dict)
     silent_echo: bool = False
     providers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prices: dict[str, dict[str, float]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -129,9 +131,10 @@ class StubPeers:
         async def base_model(base_id: str) -> dict[str, Any]:
             if base_id in self.providers:
                 raise NotFound("It has no weights here.", code=PROVIDER_MODEL)
-            if base_id != BASE:
+            if base_id != BASE and base_id not in self.prices:
                 raise NotFound(f"No base model '{base_id}'.")
-            return base_spec(BASE, chat_template=TEMPLATE, stop_tokens=["<end>"]).model_dump()
+            spec = base_spec(base_id, chat_template=TEMPLATE, stop_tokens=["<end>"]).model_dump()
+            return {**spec, "price": self.prices.get(base_id)}
 
         @app.get("/internal/provider_models/{base_id:path}")
         async def provider_model(base_id: str) -> dict[str, Any]:
@@ -141,8 +144,8 @@ class StubPeers:
         async def route(model: str) -> dict[str, Any]:
             if model in self.routes:
                 return self.routes[model]
-            if model == BASE:
-                return as_route(BASE, "", "", self.held(self.url))
+            if model == BASE or model in self.prices:
+                return {**as_route(model, "", "", self.held(self.url)), "base_model": model}
             raise NotFound(f"No model '{model}'.")
 
         @app.get("/internal/versions/{model:path}")

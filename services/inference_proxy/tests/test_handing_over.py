@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from arm_requests import ask, code, on_arm
 from played_arms import TOKENS, handing_over
-from played_provider import PROMPT_TOKENS as FAR_TOKENS
 from played_provider import Provider
 from prometheus_client import REGISTRY
 from proxy_harness import BASE, PROMPT_TOKENS, QUESTION, Harness
@@ -78,16 +77,37 @@ async def test_without_an_adapter_in_production_the_base_model_is_the_next(harne
     assert handed_over("base") == before + 1
 
 
-async def test_another_providers_base_model_is_the_next_at_its_price(harness: Harness, provider: Provider) -> None:
-    model = unsure(harness, adapter=False)
-    far = harness.provider_model(provider.url, {"input": 2.0, "output": 10.0})
-    harness.stubs.routes[model]["base_model"] = far
-    answer = await ask(harness, model)
-    assert answer.json()["choices"][0]["message"]["content"] == GENERATED
-    [(path, body, _)] = provider.asked
-    assert (path, body["messages"]) == ("chat/completions", QUESTION)
+async def test_the_base_model_is_the_next_at_its_own_price(harness: Harness) -> None:
+    model, priced = unsure(harness, adapter=False), f"priced-{harness.a[-8:]}"
+    harness.stubs.prices[priced] = {"input": 2.0, "output": 10.0}
+    harness.stubs.routes[model]["base_model"] = priced
+    assert (await ask(harness, model)).headers["x-sartor-arm"] == "base"
     completed = await harness.completed()
-    assert (completed.model, completed.cost) == (model, pytest.approx((FAR_TOKENS * 2 + 3 * 10) / 1_000_000))
+    assert (completed.model, completed.cost) == (model, pytest.approx((PROMPT_TOKENS * 2 + 3 * 10) / 1_000_000))
+
+
+async def test_a_provider_who_took_the_base_models_name_is_told_nothing(harness: Harness, provider: Provider) -> None:
+    model = unsure(harness, adapter=False)
+    harness.stubs.routes[model]["base_model"] = harness.provider_model(provider.url)
+    assert code(await ask(harness, model)) == (503, "base_model_replaced")
+    assert provider.asked == []
+
+
+async def test_where_the_base_model_is_gone_the_model_is_not(harness: Harness) -> None:
+    model, before = unsure(harness, adapter=False), handed_over("nobody")
+    harness.stubs.routes[model]["base_model"] = "a-base-that-was-taken-away"
+    assert code(await ask(harness, model)) == (503, "base_model_missing")
+    assert handed_over("nobody") == before + 1
+    harness.stubs.arms.says = (("refund", 0.9),)
+    assert (await ask(harness, model)).headers["x-sartor-arm"] == "head"
+
+
+async def test_what_the_next_cannot_take_is_refused_by_it(harness: Harness) -> None:
+    model, many = unsure(harness), QUESTION * 2049
+    refused = await ask(harness, model, messages=many)
+    assert code(refused) == (400, "context_length_exceeded")
+    harness.stubs.arms.says = (("refund", 0.9),)
+    assert (await ask(harness, model, messages=many)).is_success
 
 
 async def test_a_stream_says_from_its_first_chunk_on_what_gives_it(harness: Harness) -> None:
@@ -121,26 +141,31 @@ async def test_sure_answers_are_drawn_and_told_with_what_they_are_worth_as_ever(
     assert here["usage"] == {"prompt_tokens": TOKENS, "completion_tokens": 4, "total_tokens": TOKENS + 4}
 
 
-@pytest.mark.parametrize("says", [0.5, 0.9])
-async def test_what_the_arm_lacks_is_refused_however_sure_it_is(harness: Harness, says: float) -> None:
-    model, harness.stubs.arms.says = unsure(harness), (("refund", says),)
+async def test_nothing_is_drawn_that_the_arm_is_less_sure_of(harness: Harness) -> None:
+    drawn = await ask(harness, unsure(harness, 0.25), temperature=2, n=8, seed=1)
+    told = [choice["message"]["content"] for choice in drawn.json()["choices"]]
+    assert set(told) == {"refund", "delivery"}, "the third is less sure than that"
+    drawn = await ask(harness, unsure(harness, 0.5), temperature=2, n=8, seed=1, logprobs=True, top_logprobs=3)
+    told = [choice["message"]["content"] for choice in drawn.json()["choices"]]
+    assert told == ["refund"] * 8
+    [token] = drawn.json()["choices"][0]["logprobs"]["content"]
+    assert len(token["top_logprobs"]) == 3, "they are told, if not given"
+
+
+async def test_what_the_arm_lacks_is_refused_before_it_is_asked(harness: Harness) -> None:
+    model = unsure(harness)
     for more in ({"frequency_penalty": 1}, {"vector_store_ids": ["vs_1"]}):
         assert code(await ask(harness, model, **more)) == (400, UNSUPPORTED)
-    assert code(await ask(harness, model, "completion", echo=True, logprobs=1)) == (400, UNSUPPORTED)
-    assert harness.stubs.arms.asked == []
-
-
-async def test_an_echo_of_the_prompt_alone_asks_nobody(harness: Harness) -> None:
-    model = unsure(harness)
-    answer = await ask(harness, model, "completion", echo=True, max_tokens=0)
-    assert code(answer) == (400, UNSUPPORTED)
+    for echo in ({"logprobs": 1}, {"max_tokens": 0}):
+        assert code(await ask(harness, model, "completion", echo=True, **echo)) == (400, UNSUPPORTED)
     assert (harness.stubs.arms.asked, harness.stubs.prompts) == ([], [])
 
 
 async def test_an_unsure_arm_gives_no_answer_while_no_replica_holds_the_next(harness: Harness) -> None:
-    model = unsure(harness, held=False)
+    model, before = unsure(harness, held=False), handed_over("nobody")
     answer = await ask(harness, model)
     assert code(answer) == (503, "model_loading")
+    assert handed_over("nobody") == before + 1
     assert "refund" not in answer.text
     harness.stubs.arms.says = (("refund", 0.9),)
     assert (await ask(harness, model)).is_success, "what it is sure of needs no replica"
@@ -182,10 +207,3 @@ async def test_where_the_arm_is_away_nobody_answers_in_its_place(harness: Harnes
     model, harness.stubs.arms.refusal = unsure(harness), (503, "transient")
     assert (await ask(harness, model)).status_code == 503
     assert harness.stubs.prompts == []
-
-
-async def test_a_test_asks_the_arm_itself(harness: Harness) -> None:
-    model = unsure(harness)
-    harness.stubs.versions[model] = {**harness.stubs.routes[model], "hand_over": None}
-    told = (await ask(harness, model, "test")).json()
-    assert (told["text"], told["adapter_id"]) == ("refund", harness.adapter(model))

@@ -11,7 +11,6 @@ from typing import Any
 
 import openai
 import pytest
-import pytest_asyncio
 from ingest_harness import Harness, served, tenant_of
 from prometheus_client import REGISTRY
 
@@ -65,13 +64,8 @@ def rows_of(canary: str) -> bytes:
 
 @dataclass
 class Canary(Harness):
-    """A harness whose files say something that no other test's say, and one job of it.
+    """A harness whose files say something that no other test's say, and one job of it."""
 
-    Attributes:
-        others: where bytes lay when the test began.
-    """
-
-    others: frozenset[str] = field(kw_only=True)
     job: str = field(default_factory=lambda: new_id("ftjob-"))
     model: str = field(default_factory=lambda: new_id("ft:base:acme::"))
 
@@ -113,8 +107,8 @@ class Canary(Harness):
         return [one["id"] for one in (await self.http.get("/v1/datasets")).json()["data"]]
 
     async def keys(self) -> list[str]:
-        """Where bytes lie that are there since the test began, under whichever tenant."""
-        return [key for key in await self.objects.keys("tenants/") if key not in self.others]
+        """Where bytes of its tenant lie."""
+        return list(await self.objects.keys(f"tenants/{self.tenant}/"))
 
     async def folders(self) -> set[str]:
         return {key.split("/")[2] for key in await self.keys()}
@@ -243,26 +237,20 @@ class Canary(Harness):
 
 
 def consumed(event: Event) -> float:
-    """How many events of this kind ingest is done with."""
-    [family] = [one for one in REGISTRY.collect() if one.name == "events_consumed"]
-    return sum(one.value for one in family.samples if one.name.endswith("_total") and one.labels["type"] == event.type)
+    """How many events of this kind ingest has handled."""
+    return REGISTRY.get_sample_value("events_consumed_total", {"type": event.type, "outcome": "handled"}) or 0.0
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def harness(harness: Harness) -> Canary:
-    return await with_canary(harness)
-
-
-async def with_canary(harness: Harness) -> Canary:
-    others = frozenset(await harness.objects.keys("tenants/"))
-    return Canary(**vars(harness), others=others)
+@pytest.fixture
+def harness(harness: Harness) -> Canary:
+    return Canary(**vars(harness))
 
 
 @asynccontextmanager
 async def alone(space: Space, tenant: str, **overrides: Any) -> AsyncIterator[Canary]:
     """A canary in an ingest that no other test uses."""
     async with served(space, **overrides) as ingest, tenant_of(ingest, tenant) as harness:
-        yield await with_canary(harness)
+        yield Canary(**vars(harness))
 
 
 async def test_a_deleted_file_leaves_nothing_that_was_made_from_it(harness: Canary) -> None:

@@ -125,14 +125,16 @@ async def both(registry: Lonely) -> tuple[str, str]:
 
 
 async def ask(
-    registry: Lonely, model: str, verb: str, note: str | None = None, role: str = "approver", **said: float
+    registry: Lonely, model: str, verb: str, note: str | None = None, role: str = "approver", **said: float | None
 ) -> Any:
     body = said if note is None else {"note": note, **said}
     async with registry.http(role=role) as http:
         return await http.post(f"/v1/registry/models/{model}/{verb}", json=body or None)
 
 
-async def done(registry: Lonely, model: str, verb: str, note: str | None = None, **said: float) -> dict[str, Any]:
+async def done(
+    registry: Lonely, model: str, verb: str, note: str | None = None, **said: float | None
+) -> dict[str, Any]:
     answer = await ask(registry, model, verb, note, **said)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -249,11 +251,11 @@ async def test_a_pinned_arm_hands_over_to_the_adapter_in_production_or_to_nobody
 async def test_another_bound_is_another_pin_of_which_the_last_counts(registry: Lonely) -> None:
     name, arm = await both(registry)
     for below in (0.5, 0.9, None):
-        card = await done(registry, arm, "pin", **({} if below is None else {"hand_over_below": below}))
+        card = await done(registry, arm, "pin", hand_over_below=below)
         assert (card["pinned"], card["hand_over_below"]) == (True, below)
         hand_over = (await told(registry, f"/internal/routes/{name}"))["hand_over"]
         assert (hand_over or {}).get("below") == below
-    await done(registry, arm, "pin")
+        assert await done(registry, arm, "pin", "again") == card, "a bound that is not said stays"
     await eventually(lambda: len(registry.of(ModelPinned)) >= 3)
     found = [(one.revision, one.hand_over_below) for one in registry.of(ModelPinned)]
     assert found == [(1, 0.5), (2, 0.9), (3, None)]

@@ -87,7 +87,21 @@ BUGS: tuple[Planted, ...] = (
         "inference_proxy:HandingOver._leave",
         "answer.price, answer.handed_over = (base.price, handed_over)",
         "answer.handed_over = handed_over",
-        f"{HANDING_OVER}::test_another_providers_base_model_is_the_next_at_its_price",
+        f"{HANDING_OVER}::test_the_base_model_is_the_next_at_its_own_price",
+    ),
+    bug(
+        "arms: what is drawn need not be sure",
+        "inference_proxy:ArmEngine.generate",
+        "chosen = _drawn(said, sampling, prompt.sure_from)",
+        "chosen = _drawn(said, sampling, 0.0)",
+        f"{HANDING_OVER}::test_nothing_is_drawn_that_the_arm_is_less_sure_of",
+    ),
+    bug(
+        "arms: questions are left to a provider that took the base's name",
+        "inference_proxy:HandingOver._next",
+        "if base.provider is not None:",
+        "if False:",
+        f"{HANDING_OVER}::test_a_provider_who_took_the_base_models_name_is_told_nothing",
     ),
     bug(
         "arms: what is handed over goes where the next was",
@@ -191,7 +205,7 @@ BUGS: tuple[Planted, ...] = (
     ),
     bug(
         "failover: what a client heard the beginning of is answered again",
-        "inference_proxy:Answering._asked",
+        "inference_proxy:Asking.of",
         "if begun or other is None:",
         "if other is None:",
         "services/inference_proxy/tests/test_failover.py"

@@ -62,7 +62,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "another bound of a pinned arm is taken for what is pinned already",
         "registry:Pinning.pin",
-        "if former is None or (former.id, hands_over_below(former)) != (meant.id, hand_over_below):",
+        "if former is None or (former.id, known) != (meant.id, below):",
         "if former is None or former.id != meant.id:",
         f"{PINS}::test_another_bound_is_another_pin_of_which_the_last_counts",
     ),

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TypeVar
 
 from chassis.auth import Principal
 from chassis.idempotency import request_id_for
 from chassis.ids import new_id
 from inference_proxy.admission import Admission
 from inference_proxy.answers import Answer, Choice, Scoring, StopFilter
+from inference_proxy.asking import Asking
 from inference_proxy.bases import ArmBase, Base, Bases, ProviderBase
-from inference_proxy.engines import (
-    Accepted,
-    Engine,
-    EngineAway,
-    EngineLate,
-    ModelLoading,
-    Piece,
-    Prompt,
-    Target,
-    WrongModel,
-)
+from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Target
 from inference_proxy.handing_over import HandingOver
 from inference_proxy.lacking import refuse_lacking
 from inference_proxy.rendering import Rendering
 from inference_proxy.requests import ChatAsked, CompletionAsked
-from inference_proxy.routing import Route, RouteTable
-
-T = TypeVar("T")
 
 
 class Answering:
@@ -40,8 +27,7 @@ class Answering:
         admission: the account.
         bases: base models.
         rendering: makes prompts.
-        engines: by kind, what models answer by.
-        routes: choose among a model's replicas.
+        asking: has a route answer.
         handing_over: settles whether an arm, or the next, gives an answer.
     """
 
@@ -50,15 +36,13 @@ class Answering:
         admission: Admission,
         bases: Bases,
         rendering: Rendering,
-        engines: Mapping[str, Engine],
-        routes: RouteTable,
+        asking: Asking,
         handing_over: HandingOver,
     ) -> None:
         self._admission = admission
         self._bases = bases
         self._rendering = rendering
-        self._engines = engines
-        self._routes = routes
+        self._asking = asking
         self._handing_over = handing_over
 
     async def begin(self, principal: Principal, asked: ChatAsked | CompletionAsked) -> Answer:
@@ -132,7 +116,7 @@ class Answering:
             yield len(await engine.tokenize(target, text))
 
         with self._admission.entered(principal):
-            async with aclosing(self._asked(route, counted)) as told:
+            async with aclosing(self._asking.of(route, counted)) as told:
                 return await anext(told)
 
     async def _exhaust(self, answer: Answer, index: int) -> None:
@@ -143,36 +127,9 @@ class Answering:
         def told(engine: Engine, target: Target) -> AsyncGenerator[tuple[Piece, str], None]:
             return self._told(engine, target, answer, index)
 
-        async with aclosing(self._asked(answer.route, told)) as pieces:
+        async with aclosing(self._asking.of(answer.route, told)) as pieces:
             async for piece, shown in pieces:
                 yield piece, shown
-
-    async def _asked(
-        self, route: Route, ask: Callable[[Engine, Target], AsyncGenerator[T, None]]
-    ) -> AsyncGenerator[T, None]:
-        """What one of a route's replicas tells; another, once, where that one is away or not the model asked.
-
-        Only what nobody was told a word of is asked again, and not what took all its time.
-        """
-        target, begun = self._routes.pick(route), False
-        try:
-            async with aclosing(ask(self._engines[target.kind], target)) as told:
-                async for one in told:
-                    begun = True
-                    yield one
-            return
-        except EngineLate:
-            raise
-        except ModelLoading:
-            self._routes.missed(route)
-            raise
-        except (EngineAway, WrongModel):
-            other = self._routes.instead(route, target)
-            if begun or other is None:
-                raise
-        async with aclosing(ask(self._engines[other.kind], other)) as told:
-            async for one in told:
-                yield one
 
     async def _told(
         self, engine: Engine, target: Target, answer: Answer, index: int

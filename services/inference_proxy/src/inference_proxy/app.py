@@ -11,6 +11,7 @@ from chassis.limits import Allowance, Limiter
 from inference_proxy.admission import EvaluationAdmission, TenantAdmission
 from inference_proxy.answering import Answering
 from inference_proxy.api import evaluation_routes, feedback_routes, inference_routes, stored_routes
+from inference_proxy.asking import Asking
 from inference_proxy.bases import Bases
 from inference_proxy.domain import Chat, Feedback
 from inference_proxy.engines import Engine
@@ -56,9 +57,10 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     most = settings.inference_evaluation_in_flight
     tests = InFlight("answers to tests", most=most, most_each=most, retry_after=1)
     of_evaluations = EvaluationAdmission(routes, tests)
-    handing_over = HandingOver(arms, bases, rendering, routes)
+    asking = Asking(engines, routes)
+    handing_over = HandingOver(arms, asking, bases, rendering, routes)
     answering, testing = (
-        Answering(one, bases, rendering, engines, routes, handing_over) for one in (of_tenants, of_evaluations)
+        Answering(one, bases, rendering, asking, handing_over) for one in (of_tenants, of_evaluations)
     )
     for engine in engines.values():
         service.on_start(engine.open)

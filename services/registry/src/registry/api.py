@@ -14,7 +14,7 @@ from chassis.routes import Router
 from chassis.text import quoted
 from registry.card import markdown
 from registry.catalogue import Catalogue
-from registry.domain import Model, State
+from registry.domain import Model, State, Unsaid
 from registry.store import Models
 from registry.use_cases import Gate, Naming, Pinning, Serving
 from registry.views import (
@@ -63,7 +63,8 @@ class PinRequest(DecisionRequest):
         gt=0,
         le=1,
         description="Of an arm: where it is less sure of an answer than this, the adapter gives it, or the base model "
-        "where no adapter is in production. Left out: the arm answers however unsure it is.",
+        "where no adapter is in production. null: it answers however unsure it is. Left out: as it is pinned "
+        "already, else null.",
     )
 
 
@@ -171,8 +172,8 @@ def registry_routes(
     @router.post("/models/{model:path}/pin")
     async def pin(model: str, principal: Approves, request: PinRequest | None = None) -> ModelCard:
         said = request or PinRequest()
-        pinned = await pinning.pin(principal.tenant_id, model, who(principal), said.note, said.hand_over_below)
-        return await card_of(principal, pinned)
+        bound = said.hand_over_below if "hand_over_below" in said.model_fields_set else Unsaid.BOUND
+        return await card_of(principal, await pinning.pin(principal.tenant_id, model, who(principal), said.note, bound))
 
     @router.post("/models/{model:path}/unpin")
     async def unpin(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:

@@ -16,9 +16,10 @@ log = structlog.get_logger()
 class WholeRoundRobin(RoundRobinPartitionAssignor):  # type: ignore[misc]
     """Gives out partitions in turns, once the broker has told of every topic.
 
-    A broker whose storage is away for a moment tells of some topics and fails for others. By that half nobody would
-    read the others for as long as the group stays as it is, and nothing would look wrong. So the group is not formed
-    yet: a service that starts does not, and one that runs tries again.
+    A broker whose storage is away for a moment tells of some topics and fails for others. By that half nobody reads the
+    others, and nothing looks wrong, until the leader hears of them and the group is formed anew; a broker that
+    answers a leader who joins again by what was given out before never gets that far. So nothing is given out
+    meanwhile: the group reads nothing for as long, a service that starts exits, and one that runs tries again.
     """
 
     @classmethod

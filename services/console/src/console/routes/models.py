@@ -143,12 +143,12 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
         session = await web.session(request)
         fields = await web.form(request, session)
         try:
-            bound = _bound(fields.get("sure_from", ""))
+            bound = _bound(fields.get("sure_from"))
         except Invalid as error:
             return await shown(session, fields.get("model", ""), problem=error.message, status=error.status)
         return await decided(session, fields, "unpin" if "unpin" in fields else "pin", **bound)
 
-    async def decided(session: Session, fields: Mapping[str, str], act: str, **more: float) -> Response:
+    async def decided(session: Session, fields: Mapping[str, str], act: str, **more: float | None) -> Response:
         model_id, said = fields.get("model", ""), {"note": fields.get("note", ""), **more}
         try:
             await registry.post("/v1/registry/models/{}/" + act, model_id, json=said, **session.who)
@@ -159,14 +159,16 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
     return router
 
 
-def _bound(per_cent: str) -> dict[str, float]:
-    """How sure an arm must be at least, of a form's field; nothing where that is empty.
+def _bound(per_cent: str | None) -> dict[str, float | None]:
+    """How sure an arm must be at least, of a form's field: not at all where that is empty, as before without the field.
 
     Raises:
         Invalid: it is no number of per cent.
     """
-    if not per_cent.strip():
+    if per_cent is None:
         return {}
+    if not per_cent.strip():
+        return {"hand_over_below": None}
     try:
         bound = float(per_cent) / 100
     except ValueError:

@@ -63,7 +63,7 @@ class ArmEngine:
     ) -> AsyncGenerator[Accepted | Piece, None]:
         """Answer, in one piece; see `Engine`."""
         said = prompt.said or (await self.say(target, [prompt.text], sampling))[0]
-        chosen = _drawn(said, sampling)
+        chosen = _drawn(said, sampling, prompt.sure_from)
         yield Piece(
             text=chosen.answer,
             logprob=_logprob(chosen),
@@ -157,10 +157,13 @@ def _ours(error: SartorError, target: Target) -> SartorError:
     return AnswerBroken("what it was asked is refused where it is held.")
 
 
-def _drawn(said: ArmAnswer, sampling: Sampling) -> Likely:
-    """The answer that is given: the likeliest, or with a temperature one of the likeliest, in the order of `top_p`."""
+def _drawn(said: ArmAnswer, sampling: Sampling, sure_from: float) -> Likely:
+    """The answer that is given: the likeliest, or with a temperature one of the likeliest, in the order of `top_p`.
+
+    None is drawn whose confidence is less than `sure_from`.
+    """
     likeliest = Likely(answer=said.answer, confidence=said.confidence)
-    ranked = sorted(said.top, key=lambda one: -one.confidence)
+    ranked = sorted((one for one in said.top if one.confidence >= sure_from), key=lambda one: -one.confidence)
     if not sampling.temperature or not ranked or not ranked[0].confidence:
         return likeliest
     weights = [(one.confidence / ranked[0].confidence) ** (1 / sampling.temperature) for one in ranked]

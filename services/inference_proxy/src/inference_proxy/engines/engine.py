@@ -59,12 +59,14 @@ class Prompt:
     Attributes:
         param: the field of the request that holds it.
         said: what an arm has said to it already.
+        sure_from: the confidence that an arm's answer must have.
     """
 
     param: str
     text: str = ""
     messages: Sequence[Mapping[str, str]] = ()
     said: ArmAnswer | None = None
+    sure_from: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from registry.domain.parts import (
     Replica,
     State,
 )
-from registry.domain.pins import decisions_of, hands_over_below, is_pinned, pin, pins_of, unpin
+from registry.domain.pins import Bound, Unsaid, decisions_of, hands_over_below, is_pinned, pin, pins_of, unpin
 
 __all__ = [
     "ANSWERS_BY",
     "LOADED",
     "Arm",
     "Awaited",
+    "Bound",
     "Decision",
     "Evaluation",
     "Lineage",
@@ -30,6 +31,7 @@ __all__ = [
     "Pin",
     "Replica",
     "State",
+    "Unsaid",
     "decisions_of",
     "hands_over_below",
     "is_pinned",

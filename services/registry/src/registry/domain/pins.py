@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum, auto
 from typing import TypedDict
 
 from chassis.errors import Invalid, WriteRefused
@@ -10,6 +11,16 @@ from registry.domain.model import Model
 from registry.domain.parts import Decision, Pin
 from schemas import ModelPinned, ModelUnpinned
 from schemas.artifacts import ArmKind
+
+
+class Unsaid(Enum):
+    """What a person said nothing of."""
+
+    BOUND = auto()
+
+
+Bound = float | None | Unsaid
+"""The confidence below which an arm hands over; None: it does not; unsaid: as it is pinned already."""
 
 
 class PinFacts(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chassis.errors import WriteRefused
 from chassis.ids import now
-from registry.domain import Model, hands_over_below, is_version_id, pin, pins_of, unpin
+from registry.domain import Bound, Model, Unsaid, hands_over_below, is_version_id, pin, pins_of, unpin
 from registry.store import Models
 
 
@@ -15,11 +15,11 @@ class Pinning:
         self._models = models
 
     async def pin(
-        self, tenant_id: str, model_id: str, by: str, note: str, hand_over_below: float | None = None
+        self, tenant_id: str, model_id: str, by: str, note: str, hand_over_below: Bound = Unsaid.BOUND
     ) -> Model:
         """A person pins a version, in the place of the one that was pinned before; see `_meant`.
 
-        To pin the one that is pinned changes nothing, but for the confidence below which it hands over.
+        To pin the one that is pinned changes nothing, but for the bound below which it hands over, where one is said.
 
         Raises:
             NotFound: there is none.
@@ -29,10 +29,10 @@ class Pinning:
         meant = await self._meant(tenant_id, model_id)
         pinned = pins_of(await self._models.serving(tenant_id, [meant.name]))
         former = pinned[-1] if pinned else None
-        if former is None or (former.id, hands_over_below(former)) != (meant.id, hand_over_below):
-            await self._models.update(
-                tenant_id, meant.id, lambda one: pin(one, former, by, note, now(), hand_over_below)
-            )
+        known = hands_over_below(former) if former and former.id == meant.id else None
+        below = known if isinstance(hand_over_below, Unsaid) else hand_over_below
+        if former is None or (former.id, known) != (meant.id, below):
+            await self._models.update(tenant_id, meant.id, lambda one: pin(one, former, by, note, now(), below))
         await self._leave_the_last(tenant_id, meant.name, by)
         return await self._models.get(tenant_id, meant.id)
 
