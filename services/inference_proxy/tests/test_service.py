@@ -365,6 +365,7 @@ async def test_the_event_of_an_answer_carries_counts_and_lineage_and_no_content(
         "chat_id": answer.id,
         "model": model,
         "adapter_id": harness.adapter(model),
+        "handed_over": None,
         "key_id": f"key_{key[-6:]}",
         "prompt_tokens": PROMPT_TOKENS,
         "completion_tokens": 3,
