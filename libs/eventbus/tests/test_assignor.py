@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,18 +93,23 @@ async def test_no_service_starts_that_would_be_deaf_to_a_topic(space: Space, mon
 async def test_a_group_that_runs_is_formed_when_the_broker_tells_of_all_again(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = Group(space)
+    group, heard = Group(space), asyncio.Event()
     async with space.publisher("ingest") as publish, group.started():
 
         async def joins() -> None:
-            async with group.started("two"):
-                pass
+            with suppress(KafkaError):
+                async with group.started("two"):
+                    await heard.wait()
 
         with untold(monkeypatch, f"{space.prefix}-datasets"):
             joining = asyncio.create_task(joins())
             await eventually(lambda: bool(UNTOLD), within=20)
-        await asyncio.wait([joining])
-        await group.hears(publish)
+            await asyncio.sleep(1)
+        try:
+            await group.hears(publish)
+        finally:
+            heard.set()
+            await joining
 
 
 def test_each_member_gets_its_share_where_all_topics_are_told() -> None:
