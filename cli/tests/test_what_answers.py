@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from fake_api import Api
 from test_api_commands import ADAPTER, ARM, AT, FILE, FILE_ID, JOB, JOB_ID, MODEL, Sartor, listed
 
@@ -146,6 +147,8 @@ def test_a_pinned_arm_hands_over_where_it_is_less_sure_than_a_person_says(api: A
     out, _ = sartor("models", "pin", f"{MODEL}@head", "--hand-over-below", "0.9")
     assert line("hand_over_below", out) == "0.9"
     sartor("models", "pin", f"{MODEL}@head", "--hand-nothing-over")
+    with pytest.raises(typer.BadParameter, match="opposites"):
+        sartor("models", "pin", f"{MODEL}@head", "--hand-over-below", "0.9", "--hand-nothing-over")
     assert [json.loads(one[3]) for one in api.asked] == [
         {"note": "", "hand_over_below": below} for below in (0.9, None)
     ]

@@ -349,6 +349,8 @@ def pin_model(
     as_json: Json = False,
 ) -> None:
     """Have a name answer by one version whatever tests say: an arm, NAME@head or NAME@nearest, or the adapter, NAME."""
+    if hand_nothing_over and hand_over_below is not None:
+        raise typer.BadParameter("--hand-over-below and --hand-nothing-over are opposites; give one of them.")
     client = Client(base_url=base_url, api_key=api_key)
     bound = {"hand_over_below": None} if hand_nothing_over else given(hand_over_below=hand_over_below)
     _decide(client, model_id, "pin", note, as_json=as_json, **bound)
