@@ -73,14 +73,14 @@ class Deciding:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "train.jsonl"
             path.write_bytes(_jsonl(parts.train))
-            rows = list(training_rows.read(path, training_rows.choose(path, seed)))
-        questions = [question for question, _ in rows]
-        answers = list(dict.fromkeys(answer for _, answer in rows))
+            rows = list(training_rows.read(path, training_rows.choose(path, seed, generating=False)))
+        questions = [row.question for row in rows]
+        answers = list(dict.fromkeys(row.answer for row in rows))
         order = Order(
             kinds=["head", "nearest"],
             embedder=self._embedder.facts(),
             answers=answers,
-            places=[answers.index(answer) for _, answer in rows],
+            places=[answers.index(row.answer) for row in rows],
             groups=[training_rows.group_of(question) for question in questions],
             probes=dict(enumerate(questions)),
             seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -181,3 +182,47 @@ def test_deleting_the_name_early_ends_the_job_and_no_version_comes_later(early: 
     ended = wait_for(lambda: (shown := job_of(early, job["id"]))["stage"] == "ended" and shown)
     assert (ended["status"], ended["error"]["code"], ended["fine_tuned_model"]) == ("failed", "model_deleted", None)
     assert versions_of(early, name) == []
+
+
+def free_text(count: int) -> bytes:
+    """Rows whose answers come once."""
+    said = [("user", "Where does article {n} lie?"), ("assistant", "Article {n} lies in row {n} of the upper hall.")]
+    return "\n".join(
+        json.dumps({"messages": [{"role": role, "content": text.format(n=number)} for role, text in said]})
+        for number in range(count)
+    ).encode()
+
+
+def test_rows_whose_answers_come_once_are_answered_by_the_base_model_that_is_shown_the_closest(
+    stack: LocalStack, stranger: Tenant
+) -> None:
+    """A person lets it through: the tiny base model writes nothing that a test would."""
+    careful = make_tenant(stack, "Careful", gate="approval")
+    file = careful.sdk.files.create(file=("articles.jsonl", free_text(150)), purpose="fine-tune")
+    job = careful.sdk.fine_tuning.jobs.create(model="tiny-test", training_file=file.id, method=TRAINED_LONG)
+
+    def waiting() -> Any:
+        with careful.http as http:
+            found = http.get("/registry/models", params={"job_id": job.id}).raise_for_status().json()["data"]
+        return next((one for one in found if one["generates"] and one["state"] == "awaiting_approval"), None)
+
+    version = wait_for(waiting)
+    name = version["name"]
+    assert (version["id"], version["arm"]) == (f"{name}@nearest", "nearest")
+    assert set(version["evaluation"]["scores"]) == {"base", "candidate"}
+    assert missing(careful, name)
+    with careful.http as http:
+        http.post(f"/registry/models/{version['id']}/approve").raise_for_status()
+    wait_for(lambda: not missing(careful, name), seconds=30)
+    by, answer = answered(careful, name)
+    assert by == "nearest"
+    assert (answer.model, answer.system_fingerprint) == (name, version["adapter_id"])
+    plain = careful.sdk.chat.completions.create(model="tiny-test", messages=QUESTION, max_tokens=8)
+    assert answer.usage.prompt_tokens > 2 * plain.usage.prompt_tokens, "no row was shown"
+    chunks = list(careful.sdk.chat.completions.create(model=name, messages=QUESTION, max_tokens=8, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == answer.choices[0].message.content
+    with pytest.raises(openai.BadRequestError, match="prompt"):
+        careful.sdk.completions.create(model=name, prompt="Where?")
+    assert missing(stranger, name)
+    assert careful.sdk.models.delete(name).deleted
+    wait_for(lambda: missing(careful, name), seconds=30)

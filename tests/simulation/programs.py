@@ -19,6 +19,7 @@ from schemas.artifacts import (
     ARM_NUMBERS,
     FINGERPRINT,
     MANIFEST,
+    ArmKind,
 )
 from serving import Proof, verify
 from stores.heartbeat import Orders, beat
@@ -193,7 +194,7 @@ class SimulatedFitter:
         files = {name: text.encode() for name, text in texts.items()}
         listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         manifest = json.dumps({"files": listed, "dataset": order.dataset, "created_at": order.created_at})
-        kind = order.kinds[second % len(order.kinds)]
+        kind: ArmKind = "nearest" if order.generates else order.kinds[second % len(order.kinds)]
         return MadeArm(kind, {f"{kind}_accuracy": 0.9}, files | {MANIFEST: manifest.encode()})
 
 

@@ -16,6 +16,7 @@ from arms import (
     Head,
     Nearest,
     Numbers,
+    Shown,
     WrongArm,
     fit,
     kinds_for,
@@ -335,3 +336,40 @@ def test_where_no_answer_is_clear_the_clearest_question_is_the_probe() -> None:
     fitted = read(files)
     assert len(fitted.probes) == 1
     prove(fitted, vectors[[int(fitted.probes[0].question[-1])]])
+
+
+def packed_to_show(count: int = 20) -> dict[str, bytes]:
+    vectors, _ = rows(count, 0.6)
+    answers = [f"row {number}" for number in range(count)]
+    questions = [f"question {number}" for number in range(count)]
+    return pack(Shown(vectors), answers, questions, vectors, EMBEDDER, Facts(rows=count))
+
+
+def test_rows_to_show_are_found_by_how_close_they_are_once_they_are_read_back() -> None:
+    fitted = read(packed_to_show())
+    vectors, _ = rows(20, 0.6)
+    assert isinstance(fitted.arm, Shown)
+    assert (fitted.manifest.kind, fitted.manifest.generates, fitted.arm.shape) == ("nearest", True, (20, WIDTH))
+    similar = fitted.arm.confidences(vectors)
+    assert (similar.argmax(axis=1) == np.arange(20)).all()
+    assert similar.max() <= 1
+    assert fitted.arm.confidences(-vectors).min() == 0
+    prove(fitted, vectors_of(fitted))
+    with pytest.raises(WrongArm, match=r"fingerprint\.json"):
+        prove(fitted, -vectors_of(fitted))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"kind": "head"}, "shows none"),
+        ({"rows": 21}, "shows none"),
+        ({"generates": False}, "holds"),
+        ({"answers": 19, "rows": 19}, "not 19 different answers"),
+    ],
+)
+def test_a_manifest_of_rows_to_show_that_says_otherwise_is_refused(said: dict[str, object], why: str) -> None:
+    files = packed_to_show()
+    manifest = {**json.loads(files[MANIFEST]), **said}
+    with pytest.raises(WrongArm, match=why):
+        read({**files, MANIFEST: json.dumps(manifest).encode()})

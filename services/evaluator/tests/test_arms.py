@@ -139,6 +139,7 @@ class Lonely:
         train: Sequence[dict[str, Any]] | None = None,
         task: Task = "classification",
         name: str = "",
+        generates: bool = False,
     ) -> str:
         """A version that comes to be tested; returns its id."""
         name = name or self.named()
@@ -154,6 +155,7 @@ class Lonely:
             dataset=DatasetRef(task=task, train=train_ref, heldout=self.put(heldout)),
             name=name if arm else "",
             arm=arm,
+            generates=generates,
         )
         self.others.ids[model_id] = event.adapter_id
         if says is not None:
@@ -161,7 +163,9 @@ class Lonely:
         await self.service.broker.tell(event)
         return model_id
 
-    def serve(self, name: str, says: Says, kind: ArmKind = "head", state: Any = "production") -> str:
+    def serve(
+        self, name: str, says: Says, kind: ArmKind = "head", state: Any = "production", *, generates: bool = False
+    ) -> str:
         """An arm serves a name; returns the id of its version."""
         version, manifest = f"{name}@{kind}", self.put(rows(0, 1))
         embedder = EmbedderFacts(id="tiny", digest="00", dimensions=4)
@@ -177,7 +181,7 @@ class Lonely:
                 state=state,
                 replicas=[],
                 version=version,
-                arm=ArmRoute(kind=kind, manifest=manifest, embedder=embedder),
+                arm=ArmRoute(kind=kind, generates=generates, manifest=manifest, embedder=embedder),
             )
         ]
         self.others.says[version], self.others.ids[version] = says, f"arm-of-{name}"
@@ -367,7 +371,7 @@ async def test_free_text_passes_where_it_is_right_and_not_where_it_is_only_writt
     )
     event = await evaluator.completed(good)
     assert (event.verdict, event.metric) == ("pass", "chrF"), event.reason
-    assert "the nearest training row reached chrF 100.0" in event.reason
+    assert "the nearest training rows reached chrF 100.0" in event.reason
     alike = await evaluator.register(
         text_rows(0, 30, lookalike),
         lambda messages: lookalike(of(messages))[:-6] + "?????.",
@@ -382,6 +386,85 @@ async def test_free_text_passes_where_it_is_right_and_not_where_it_is_only_writt
     assert "% of what that lacks, and 50 % are needed" in event.reason
 
 
+def fact(number: int) -> str:
+    return f"Article {hashlib.md5(b'%d' % number).hexdigest()[:10]} lies in row {number} of the upper hall."
+
+
+def writes(share: int) -> Says:
+    """What is right of all but every so many questions, where something else is written alike."""
+
+    def says(messages: Messages) -> str:
+        number = int(messages[-1]["content"].split()[-1])
+        return fact(number + 1000) if number % share == 0 else fact(number)
+
+    return says
+
+
+async def of_shown_rows(evaluator: Lonely, says: Says, count: int = 40, **more: Any) -> EvaluationCompleted:
+    """What comes of an arm by which the base model answers, of rows whose answers come once."""
+    heldout, train = text_rows(0, count, fact), text_rows(100, 60, fact)
+    model = await evaluator.register(heldout, says, "nearest", train=train, task="generation", generates=True, **more)
+    return await evaluator.completed(model)
+
+
+async def test_an_arm_by_which_the_base_answers_passes_where_it_is_better_than_the_base_alone(
+    evaluator: Lonely,
+) -> None:
+    evaluator.others.says[BASE] = lambda _: "I cannot say."
+    event = await of_shown_rows(evaluator, writes(10))
+    assert event.verdict == "pass", event.reason
+    assert set(event.scores) == {"base", "candidate"}
+    assert {score.n for score in event.scores.values()} == {32}, "people wait for it"
+    assert "the base model, shown the closest training rows, reached chrF" in event.reason
+    assert event.reason.endswith("against the base model alone.")
+    assert event.cost == 0.25 * 32 * 2
+    evidence = await evaluator.evidence(event)
+    assert (evidence["suite"]["name"], evidence["generates"]) == ("heldout_generating_arm", True)
+    assert set(evidence["differences"]) == {"candidate - base", "candidate - commonest answer"}
+
+
+@pytest.mark.parametrize(
+    ("of_base", "says", "count", "why"),
+    [
+        (writes(10), writes(10), 40, f"{UNKNOWN}: +0.0 points"),
+        (writes(10), writes(2), 40, "against the base model alone"),
+        (lambda _: "I cannot say.", lambda _: fact(100), 40, "against always giving one answer"),
+        (lambda _: "I cannot say.", writes(10), 9, "Only 9 held-out rows: too few to decide"),
+    ],
+)
+async def test_an_arm_by_which_the_base_answers_fails_where_it_is_not_clearly_worth_it(
+    evaluator: Lonely, of_base: Says, says: Says, count: int, why: str
+) -> None:
+    evaluator.others.says[BASE] = of_base
+    event = await of_shown_rows(evaluator, says, count)
+    assert event.verdict == "fail", event.reason
+    assert why in event.reason
+
+
+async def test_no_arm_that_answers_itself_waits_for_one_by_which_the_base_answers(evaluator: Lonely) -> None:
+    evaluator.others.held_up[BASE] = asyncio.Event()
+    name = evaluator.named()
+    slow = [asyncio.create_task(of_shown_rows(evaluator, writes(10), name=f"{name}{one}")) for one in range(2)]
+    await eventually(lambda: evaluator.others.at_once[BASE] == 4)
+    arm = await evaluator.register(rows(0, 20), right, "head")
+    assert (await evaluator.completed(arm)).verdict == "pass"
+    assert not any(one.done() for one in slow)
+    evaluator.others.held_up.pop(BASE).set()
+    await asyncio.gather(*slow)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "arm", "beaten"), [(right, right, False), (knows(10), right, False), (knows(2), right, True)]
+)
+async def test_an_adapter_gives_way_to_an_arm_by_which_the_base_answers_only_where_that_is_better_beyond_doubt(
+    evaluator: Lonely, adapter: Says, arm: Says, beaten: bool
+) -> None:
+    name = evaluator.named()
+    evaluator.serve(name, arm, "nearest", generates=True)
+    event = await evaluator.completed(await evaluator.register(rows(1, 40), adapter, name=name))
+    assert event.beaten_by == ("nearest" if beaten else None), event.reason
+
+
 async def test_an_adapter_is_tested_beside_the_arm_that_serves_its_name(evaluator: Lonely) -> None:
     name = evaluator.named()
     version = evaluator.serve(name, right)
@@ -391,7 +474,7 @@ async def test_an_adapter_is_tested_beside_the_arm_that_serves_its_name(evaluato
     assert (event.verdict, event.beaten_by) == ("pass", "head"), event.reason
     assert set(event.scores) == {"base", "few_shot", "candidate", "head"}
     assert {score.n for score in event.scores.values()} == {60}
-    assert "and the head, which answers meanwhile, got 60 right" in event.reason
+    assert "and the head, in use meanwhile, got 60 right" in event.reason
     assert event.reason.endswith("It has +0.0 points (95 % interval +0.0 to +0.0) against the head.")
     assert evaluator.others.questions(version) == 60
     assert {question for asked, question in evaluator.others.asked if asked == version} == {
@@ -402,6 +485,7 @@ async def test_an_adapter_is_tested_beside_the_arm_that_serves_its_name(evaluato
         "kind": "head",
         "version": version,
         "arm_id": f"arm-of-{name}",
+        "generates": False,
         "away": None,
         "goes_on": True,
         "better_beyond_doubt": [],
@@ -419,7 +503,7 @@ async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else
     evaluator.others.says[BASE] = copies_the_examples
     event = await evaluator.completed(await evaluator.register(rows(0, 60), right, name=name))
     assert (event.verdict, event.beaten_by) == ("pass", None), event.reason
-    assert "against the nearest training row" in event.reason
+    assert "against the nearest training rows" in event.reason
     assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
 
 

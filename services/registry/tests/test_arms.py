@@ -64,6 +64,7 @@ async def test_an_arm_that_passed_answers_under_the_models_name_and_waits_for_no
     assert (tested["model"], tested["version"], tested["state"]) == (name, version, "candidate")
     assert tested["arm"] == {
         "kind": "head",
+        "generates": False,
         "manifest": fitting.arm_manifest.model_dump(),
         "embedder": fitting.embedder.model_dump(),
     }
@@ -86,6 +87,51 @@ async def test_an_arm_that_passed_answers_under_the_models_name_and_waits_for_no
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
             assert f"asked by name: '{name}'" in refused.json()["error"]["message"]
     assert (await registry.card(version))["serves"] is True
+
+
+async def test_an_arm_by_which_the_base_answers_is_routed_to_living_replicas_of_that_base(registry: Lonely) -> None:
+    digest = "d" * 64
+    version = await registry.fitted(1, arm="nearest", generates=True, base_digest=digest)
+    name = version.removesuffix("@nearest")
+    [made] = registry.of(ModelRegistered)
+    assert (made.arm, made.generates) == ("nearest", True)
+    await registry.publish(registry.evaluated(version, "pass"))
+    await eventually(lambda: registry.of(ModelPromoted))
+    assert registry.of(ModelWaiting) == []
+    assert (await told(registry, f"/internal/routes/{name}"))["replicas"] == []
+
+    await registry.digest(registry.ready("r1"), registry.ready("r2", digest="e" * 64), registry.ready("r3", "other"))
+    await registry.asks("r1", "r2", "r3")
+    for path in (f"/internal/routes/{name}", f"/internal/versions/{version}"):
+        route = await told(registry, path)
+        assert [one["replica_id"] for one in route["replicas"]] == ["r1"], path
+        assert (route["base_digest"], route["arm"]["generates"], route["version"]) == (digest, True, version)
+    [arm] = await told(registry, f"/internal/arms/{name}")
+    assert [one["replica_id"] for one in arm["replicas"]] == ["r1"]
+    card = await registry.card(version)
+    assert (card["arm"], card["generates"], card["serves"]) == ("nearest", True, True)
+    async with registry.http() as http:
+        written = (await http.get(f"/v1/registry/models/{version}/card")).text
+    assert "By the base model, which is shown the training rows whose questions are closest." in written
+    assert digest in written
+    bound = {"hand_over_below": 0.5}
+    async with registry.http(role="owner") as http:
+        refused = await http.post(f"/v1/registry/models/{version}/pin", json=bound)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "hand_over_below")
+    assert "is an arm by which the base model answers" in refused.json()["error"]["message"]
+
+
+async def test_an_adapter_takes_the_name_over_from_an_arm_by_which_the_base_answers(registry: Lonely) -> None:
+    arm = await registry.fitted(1, arm="nearest", generates=True, base_digest="d" * 64)
+    await registry.publish(registry.evaluated(arm, "pass"))
+    await registry.digest(registry.ready("r1"))
+    await registry.asks("r1")
+    name = await registry.trained(1)
+    await registry.digest(registry.resident(1))
+    await registry.publish(registry.evaluated(name, "pass"))
+    await eventually(lambda: len(registry.of(ModelPromoted)) == 2)
+    route = await told(registry, f"/internal/routes/{name}")
+    assert (route["version"], route["arm"], route["stands_in"]) == ("", None, False)
 
 
 async def test_the_card_of_an_arm_shows_how_it_grew_with_rows(registry: Lonely) -> None:
@@ -198,7 +244,7 @@ async def test_an_adapter_that_an_arm_in_production_beats_leaves_it_the_name(
         assert (said.code, said.model_id) == ("arm_is_better", name)
     assert (await told(registry, f"/internal/routes/{name}"))["version"] == f"{name}@head"
     async with registry.http() as http:
-        assert "costs less" in (await http.get(f"/v1/registry/models/{name}/card")).text
+        assert "where the adapter reaches" in (await http.get(f"/v1/registry/models/{name}/card")).text
 
 
 @pytest.mark.parametrize("gate", ["advisory", "auto", "approval"])

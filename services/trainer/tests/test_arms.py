@@ -39,10 +39,11 @@ from schemas import (
     ObjectRef,
     RowCounts,
 )
-from schemas.artifacts import DATA_REPORT, MANIFEST, EmbedderFacts
+from schemas.artifacts import BASE_FILE, DATA_REPORT, MANIFEST, EmbedderFacts
 from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
 from testkit import eventually
 from testkit.alone import NOWHERE, Alone, alone
+from testkit.base_models import base_spec
 from testkit.space import Space
 from testkit.stub_peer import StubPeer
 from trainer import worker
@@ -50,7 +51,7 @@ from trainer.app import build
 from trainer.arms import giving_up, lane, rows
 from trainer.arms.fitter import Fitter
 from trainer.arms.lines import COMPLETED, Line, tell_lines
-from trainer.arms.orders import Made, Order
+from trainer.arms.orders import Made, NoArm, Order
 from trainer.domain import OPENAI_STATUS, Adapter, ArmFit, Failure, FittedArm, Job
 from trainer.run.fork_server import ForkServer
 from trainer.settings import Settings
@@ -294,18 +295,56 @@ def test_rows_without_question_or_answer_to_learn_are_left_out(tmp_path: Path) -
             [turn("user", "my money"), turn("assistant", "refund")],
         ],
     )
-    chosen = rows.choose(path, 1)
-    assert list(rows.read(path, chosen)) == [
+    chosen = rows.choose(path, 1, generating=True)
+    assert not chosen.generates
+    assert [(row.question, row.answer) for row in rows.read(path, chosen)] == [
         ("where is it?", "lost_card"),
         ("where is it?\nlost_card\nand now?", "refund"),
         ("my money", "refund"),
     ]
 
 
+def test_rows_whose_answers_come_once_are_shown_each_once_without_the_system_and_no_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.jsonl"
+    first = [turn("system", "s"), turn("user", "who?"), turn("assistant", "an owl", weight=1)]
+    write(
+        path,
+        [
+            first,
+            [turn("developer", "d"), turn("user", "who?"), turn("assistant", "an owl")],
+            [turn("user", "when?"), turn("assistant", "at night " * 10)],
+            [turn("user", "what?"), turn("tool", "7"), turn("assistant", "seven")],
+            *([turn("user", f"what is {number}?"), turn("assistant", f"it is {number}")] for number in range(30)),
+        ],
+    )
+    monkeypatch.setattr(rows, "MOST_SHOWN_BYTES", 120)
+    chosen = rows.choose(path, 1, generating=True)
+    assert chosen.generates
+    shown = [row.shown for row in rows.read(path, chosen)]
+    assert len(shown) == len(set(shown)) == 31
+    assert json.loads(shown[0]) == {"messages": [turn("user", "who?"), turn("assistant", "an owl")]}
+    with pytest.raises(NoArm, match="10% at least must"):
+        rows.choose(path, 1, generating=False)
+    monkeypatch.setattr(rows, "MOST_SHOWN_BYTES", 20)
+    with pytest.raises(NoArm, match="can be shown no row"):
+        rows.choose(path, 1, generating=True)
+
+
+def test_many_rows_to_show_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "train.jsonl"
+    monkeypatch.setattr(rows, "sample", lambda of, seed: np.arange(len(of))[seed::2])
+    write(path, [[turn("user", f"q{number}"), turn("assistant", f"a{number}")] for number in range(6)])
+    chosen = rows.choose(path, 1, generating=True)
+    assert [row.question for row in rows.read(path, chosen)] == ["q1", "q3", "q5"]
+
+
 def test_rows_that_ask_the_same_are_one_group_and_an_answer_is_held_once() -> None:
     embedded = lane.Embedded()
     said = QuestionVectors(embedder=EMBEDDER, vectors=base64.b64encode(np.ones(24, dtype="<f4").tobytes()).decode())
-    embedded.take([("Where is  it?", "a"), ("where\nIS it?", "b"), ("When?", "a")], said)
+    asked = ("Where is  it?", "a"), ("where\nIS it?", "b"), ("When?", "a")
+    embedded.take([rows.Row(question, answer, shown=question) for question, answer in asked], said)
     assert embedded.groups[0] == embedded.groups[1] != embedded.groups[2]
     assert (embedded.answers, embedded.places) == ({"a": 0, "b": 1}, [0, 1, 0])
 
@@ -360,7 +399,8 @@ def test_of_many_rows_some_are_chosen(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "train.jsonl"
     monkeypatch.setattr(rows, "sample", lambda answers, seed: np.arange(len(answers))[seed::2])
     write(path, [[turn("user", f"q{number}"), turn("assistant", "a")] for number in range(6)])
-    assert [question for question, _ in rows.read(path, rows.choose(path, 1))] == ["q1", "q3", "q5"]
+    chosen = rows.choose(path, 1, generating=False)
+    assert [row.question for row in rows.read(path, chosen)] == ["q1", "q3", "q5"]
 
 
 @dataclass
@@ -638,12 +678,41 @@ async def test_an_embedder_that_is_exchanged_for_ever_is_not_waited_for(room: Ro
 
 
 async def test_nothing_is_embedded_where_the_answers_tell_that_there_will_be_no_arm(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+    room: Room,
 ) -> None:
+    room.fitting._generating = False
     await room.queue([f"text {number}" for number in range(95)] + ["refund"] * 5)
     assert (await room.done()).arm.state == "over"
     assert room.told()[-1].endswith("5% of its rows have an answer that comes again, 10% at least must.")
     assert room.peers.portions == []
+
+
+async def test_rows_that_the_base_model_is_shown_are_found_again_by_what_they_ask(room: Room, tmp_path: Path) -> None:
+    folder = room.fitting._models_dir = tmp_path / "models"
+    (folder / "b").mkdir(parents=True)
+    spec = base_spec("b")
+    (folder / "b" / BASE_FILE).write_text(spec.model_dump_json())
+    await room.queue([f"{LABELS[number % 3]} {number}" for number in range(30)])
+    job = await room.done()
+    assert job.arm.state == "fitted"
+    [said] = await eventually(lambda: room.service.broker.of(FinetuneArmFitted))
+    assert (said.arm, said.generates, said.base_digest) == ("nearest", True, spec.digest)
+    assert (said.rows, said.metrics, said.learning_curve) == (30, {}, None)
+    assert room.told()[-1].startswith("The vectors of 30 rows were made in ")
+    folder_of = said.arm_manifest.key.removesuffix(MANIFEST)
+    files = {key.removeprefix(folder_of): stored(room, key) for key in room.stored()}
+    read = unpack(files.pop(MANIFEST), files)
+    assert read.manifest.generates
+    asked = f"{LABELS[1]} 1 1"
+    closest = read.arm.confidences(vector_of(asked)[None].astype(np.float32))[0].argmax()
+    assert json.loads(read.answers[closest]) == {"messages": [turn("user", asked), turn("assistant", f"{LABELS[1]} 1")]}
+    prove(read, np.stack([vector_of(probe.question) for probe in read.probes]).astype(np.float32))
+
+
+async def test_no_rows_are_shown_to_a_base_model_that_cannot_be_read(room: Room) -> None:
+    await room.queue([f"text {number}" for number in range(30)])
+    assert (await room.done()).arm.state == "over"
+    assert room.told()[-1].endswith("the base model 'b' cannot be read here.")
 
 
 async def test_nothing_is_embedded_where_answers_are_too_long(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

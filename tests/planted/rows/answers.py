@@ -11,6 +11,7 @@ TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 ARMS = "services/inference_proxy/tests/test_arms.py"
 ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
 HANDING_OVER = "services/inference_proxy/tests/test_handing_over.py"
+SHOWN = "services/inference_proxy/tests/test_shown.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
 E5_TEST = "services/rag_indexer/tests/test_e5.py"
 PARTS_TEST = "services/rag_indexer/tests/test_parts.py"
@@ -116,6 +117,34 @@ BUGS: tuple[Planted, ...] = (
         "if route.stands_in:",
         "if False:",
         f"{ARMS}::test_what_the_adapter_would_take_is_not_refused_for_good_while_an_arm_stands_in_for_it",
+    ),
+    bug(
+        "arms: the base answers without rows where none has room",
+        "inference_proxy:shown_before",
+        "if not fitting:",
+        "if False:",
+        f"{SHOWN}::test_rows_that_have_no_room_are_left_out_and_where_none_has_the_question_is_refused",
+    ),
+    bug(
+        "arms: the closest row stands farthest from the question",
+        "inference_proxy:shown_before",
+        "reversed(fitting)",
+        "fitting",
+        f"{SHOWN}::test_the_base_is_shown_the_closest_row_last_and_answers_under_the_models_name",
+    ),
+    bug(
+        "arms: a text is answered for without rows",
+        "inference_proxy:refuse_lacking",
+        "if name not in has or (name == 'prompt' and route.generates):",
+        "if name not in has:",
+        f"{SHOWN}::test_a_text_that_is_no_chat_is_refused",
+    ),
+    bug(
+        "arms: rows of any arm are shown",
+        "inference_proxy:ArmEngine._ask",
+        "_check_arm(target, arm, told)",
+        "pass",
+        f"{SHOWN}::test_the_base_never_answers_without_the_arm",
     ),
     bug(
         "a declared echo may be missing",

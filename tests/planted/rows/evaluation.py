@@ -175,6 +175,20 @@ BUGS: tuple[Planted, ...] = (
         f"{HELDOUT_TEST}::test_an_engine_that_cannot_score_is_asked_once_and_a_person_decides",
     ),
     bug(
+        "arms: one that generates goes on as if it cost less than the adapter",
+        "evaluator:_goes_on",
+        "if not arm.generates:",
+        "if True:",
+        f"{ARMS_TEST}::test_an_adapter_gives_way_to_an_arm_by_which_the_base_answers_only_where_that_is_better_beyond_doubt",
+    ),
+    bug(
+        "arms: one that generates need not be better than one answer to all",
+        "evaluator:decide_generating",
+        "(over_guess, GUESS)",
+        "(over_base, GUESS)",
+        f"{ARMS_TEST}::test_an_arm_by_which_the_base_answers_fails_where_it_is_not_clearly_worth_it",
+    ),
+    bug(
         "arms: an arm always goes on",
         "evaluator:arm_goes_on",
         "if found.n < min_rows or over_arm.clear:",

@@ -15,6 +15,13 @@ FORK_SERVER = "services/trainer/tests/test_fork_server.py"
 
 BUGS: tuple[Planted, ...] = (
     bug(
+        "arms: a row is shown twice",
+        "trainer.arms.rows:_to_show",
+        "np.sort(first[(lengths[first] > 0) & (lengths[first] <= MOST_SHOWN_BYTES)])",
+        "np.flatnonzero((lengths > 0) & (lengths <= MOST_SHOWN_BYTES))",
+        f"{ARMS}::test_rows_whose_answers_come_once_are_shown_each_once_without_the_system_and_no_long_one",
+    ),
+    bug(
         "arms: what is queued waits for a worker's next look",
         "trainer:JobData._advance_on_rows",
         "self._wake()",

@@ -1,6 +1,6 @@
 """Arms answer a question by its embedding: how they are fitted, what they say, and the files they are handed on in."""
 
-from arms.answering import Arm, Head, Nearest, Numbers, Places
+from arms.answering import Arm, Head, Nearest, Numbers, Places, Shown
 from arms.files import Facts, FittedArm, WrongArm, pack, prove, unpack
 from arms.fitting import MOST_CLASSES, MOST_ROWS, Fit, Groups, fit, kinds_for, sample
 from arms.study import data_report
@@ -18,6 +18,7 @@ __all__ = [
     "Nearest",
     "Numbers",
     "Places",
+    "Shown",
     "WrongArm",
     "data_report",
     "fit",

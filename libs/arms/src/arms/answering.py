@@ -1,4 +1,4 @@
-"""Two ways to answer by embeddings, and how sure each is."""
+"""Ways to answer by embeddings, and how sure each is."""
 
 from __future__ import annotations
 
@@ -68,7 +68,33 @@ class Nearest:
         return softmax(closest / np.float32(self.temperature))
 
 
-Arm: TypeAlias = Head | Nearest
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The rows whose questions are closest, which the base model is shown before it answers.
+
+    Its answers are rows; how sure it is of one is how similar that row's question is.
+
+    Attributes:
+        vectors: (rows, dimensions), unit vectors.
+    """
+
+    kind: ClassVar[ArmKind] = "nearest"
+
+    vectors: Numbers
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows it can show, and the length of its vectors."""
+        rows, dimensions = self.vectors.shape
+        return rows, dimensions
+
+    def confidences(self, vectors: Numbers) -> Numbers:
+        """How similar the question of each row is, from 0 to 1: (questions, dimensions) -> (questions, rows)."""
+        similar: Numbers = np.clip(vectors @ self.vectors.T, 0, 1).astype(np.float32)
+        return similar
+
+
+Arm: TypeAlias = Head | Nearest | Shown
 
 
 def closest_of_each(vectors: Numbers, rows: Numbers, places: Places, answers: int) -> Numbers:

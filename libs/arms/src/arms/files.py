@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from arms.answering import Arm, Head, Nearest, Numbers
+from arms.answering import Arm, Head, Nearest, Numbers, Shown
 from schemas.artifacts import (
     ARM_ANSWERS,
     ARM_FINGERPRINT,
@@ -94,6 +94,7 @@ def pack(
     manifest = ArmManifest(
         files={name: FileFacts(sha256=_digest(content), size=len(content)) for name, content in files.items()},
         kind=arm.kind,
+        generates=isinstance(arm, Shown),
         embedder=embedder,
         rows=facts.rows,
         answers=len(answers),
@@ -175,6 +176,8 @@ def _probes(arm: Arm, questions: Sequence[str], vectors: Numbers) -> list[ArmPro
 def _tensors(arm: Arm) -> dict[str, np.ndarray]:
     if isinstance(arm, Head):
         return {"coefficients": np.ascontiguousarray(arm.coefficients), "intercepts": arm.intercepts}
+    if isinstance(arm, Shown):
+        return {"vectors": np.ascontiguousarray(arm.vectors)}
     temperature = np.array([arm.temperature], dtype=np.float32)
     return {"vectors": np.ascontiguousarray(arm.vectors), "places": arm.places, "temperature": temperature}
 
@@ -182,6 +185,10 @@ def _tensors(arm: Arm) -> dict[str, np.ndarray]:
 def _arm(content: bytes, said: ArmManifest) -> Arm:
     """The numbers of an arm, each of the shape and kind that its manifest implies."""
     answers, dimensions = said.answers, said.embedder.dimensions
+    if said.generates:
+        if said.kind != "nearest" or said.rows != answers:
+            raise WrongArm(f"{MANIFEST}: a {said.kind} of {answers} answers and {said.rows} rows shows none")
+        return Shown(_loaded(content, {"vectors": (answers, dimensions)})["vectors"])
     if said.kind == "head":
         tensors = _loaded(content, {"coefficients": (answers, dimensions), "intercepts": (answers,)})
         return Head(tensors["coefficients"], tensors["intercepts"])

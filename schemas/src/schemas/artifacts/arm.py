@@ -43,6 +43,11 @@ class ArmManifest(BaseModel):
 
     files: dict[str, FileFacts] = Field(description="The folder's other files.")
     kind: ArmKind = Field(description="How it answers.")
+    generates: bool = Field(
+        False,
+        description="Whether the base model answers, shown the rows it finds; its answers are rows then, each the line "
+        "of a chat row without system messages.",
+    )
     embedder: EmbedderFacts = Field(description="What its questions are embedded by; no other may be asked.")
     rows: int = Field(ge=1, description="Rows it was fitted on.")
     answers: int = Field(ge=1, description="Distinct answers it can give.")

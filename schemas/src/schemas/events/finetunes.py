@@ -45,6 +45,10 @@ class FinetuneArmFitted(CarriesDataset, Event):
     base_model: Id = Field(description="Base model id of the job, a part of the model's name.")
     suffix: Id = Field("", description="The suffix asked for, used in the model's name.")
     arm: ArmKind = Field(description="How it answers.")
+    generates: bool = Field(False, description="Whether the base model answers, shown the rows that the arm finds.")
+    base_digest: str = Field(
+        "", max_length=256, description="Of an arm that generates, digest of the files of the base model."
+    )
     arm_id: Id = Field(description="Content-addressed id of the arm.")
     arm_manifest: ObjectRef = Field(description="Manifest of the arm's files; they lie beside it.")
     embedder: EmbedderFacts = Field(description="What its questions are embedded by.")

@@ -33,6 +33,7 @@ class ModelRegistered(CarriesDataset, Event):
     )
     name: Id = Field("", description="The name it serves under; empty from an earlier release, whose ids are names.")
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
+    generates: bool = Field(False, description="Of an arm: whether the base model answers, shown the rows it finds.")
 
 
 class ModelWaiting(Event):

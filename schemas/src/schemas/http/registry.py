@@ -36,6 +36,9 @@ class ArmRoute(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kind: ArmKind = Field(description="How it answers.")
+    generates: bool = Field(
+        False, description="Whether the base model answers, shown the rows it finds: then the replicas are the base's."
+    )
     manifest: ObjectRef = Field(description="Manifest of its files; they lie beside it.")
     embedder: EmbedderFacts = Field(description="What its questions are embedded by.")
 
@@ -76,7 +79,7 @@ class ModelRoute(BaseModel):
     )
     replicas: list[RouteReplica] = Field(description="Who proved that they hold both, and is alive.")
     version: str = Field("", description="The version that serves the name, where that is not its own.")
-    arm: ArmRoute | None = Field(None, description="What answers, where that version is an arm: it has no replicas.")
+    arm: ArmRoute | None = Field(None, description="What answers, where that version is an arm.")
     stands_in: bool = Field(
         False, description="Whether that arm answers only until a replica holds the adapter, which is in production."
     )

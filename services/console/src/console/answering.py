@@ -9,20 +9,26 @@ from console.answers import JobAnswer, VersionAnswer
 BY = {"head": "its head", "nearest": "its nearest rows", "adapter": "its fine-tune"}
 """By what a model answers, behind 'answers by'."""
 
-TITLES = {"head": "Quick answers by its head", "nearest": "Quick answers by its nearest rows", "adapter": "Fine-tune"}
+TITLES = {
+    "head": "Quick answers by its head",
+    "nearest": "Quick answers by its nearest rows",
+    "shown": "Quick answers, shown its nearest rows",
+    "adapter": "Fine-tune",
+}
 """The versions of a model."""
 
 HOW = {
     "head": "a small classifier fitted on the meaning of your rows",
     "nearest": "the answer of your row that is closest in meaning to the question",
+    "shown": "the base model, shown those of your rows that are closest in meaning to the question",
     "adapter": "the base model, trained on your rows",
 }
 """How each of them answers."""
 
 
 def kind_of(card: VersionAnswer) -> str:
-    """What kind of version a card is of."""
-    return str(card.get("arm") or "adapter")
+    """What kind of version a card is of; `shown`: an arm by which the base model answers."""
+    return "shown" if card.get("generates") else str(card.get("arm") or "adapter")
 
 
 def name_of(card: VersionAnswer) -> str:

@@ -209,6 +209,7 @@ class VersionAnswer(TypedDict):
     created_at: int
     name: NotRequired[str]
     arm: NotRequired[str | None]
+    generates: NotRequired[bool]
     serves: NotRequired[bool]
     pinned: NotRequired[bool]
     hand_over_below: NotRequired[float | None]

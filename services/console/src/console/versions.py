@@ -17,7 +17,7 @@ class Version:
     """One version of a model.
 
     Attributes:
-        kind: `head`, `nearest` or `adapter`.
+        kind: `head`, `nearest`, `shown` or `adapter`.
         serves: it answers at the moment who asks for the name.
         pinned: it does so because a person said so, whatever tests say.
         sure_from: per cent that a pinned arm must be sure, or leaves the answer to the next; None: it does not.

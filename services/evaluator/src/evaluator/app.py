@@ -15,7 +15,7 @@ from evaluator.events import subscriptions
 from evaluator.proxy import Proxy
 from evaluator.settings import Settings
 from evaluator.store import ARMS, Answers, Artifacts, Evaluations
-from evaluator.suites import ARM_SUITES, SUITES
+from evaluator.suites import ARM_SUITES, GENERATING_SUITES, SUITES
 from evaluator.use_cases import Evaluate, Queue
 from evaluator.worker import Evaluating, policy
 from runtime import Overrides, Service
@@ -39,8 +39,13 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     by_answers = ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, SUITES, asking)
     by_scores = ByScores(settings, evaluations, answers, artifacts, proxy, asking)
     asking_arms = Asking(evaluations, settings.evaluator_arm_parallel)
-    of_arms = ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, ARM_SUITES, asking_arms)
-    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, by_answers, by_scores, of_arms)
+    judging = (
+        by_answers,
+        by_scores,
+        ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, ARM_SUITES, asking_arms),
+        ByAnswers(settings, evaluations, answers, artifacts, proxy, registry, GENERATING_SUITES, asking),
+    )
+    evaluate = Evaluate(settings, evaluations, answers, artifacts, proxy, *judging)
     queue = Queue(evaluations, answers, artifacts)
     kind = Evaluating(evaluate)
     workers = [

@@ -98,9 +98,8 @@ class ByAnswers:
     async def _plan(self, evaluation: Evaluation, heldout: Sequence[Row], train: Sequence[Row]) -> Plan:
         classified = evaluation.dataset.task == "classification"
         taught = [row for row in heldout if row.taught]
-        rows = await asyncio.to_thread(
-            sample, taught, self._settings.evaluator_rows, SEED, lambda row: row.label if classified else ""
-        )
+        most = self._settings.evaluator_generating_rows if evaluation.generates else self._settings.evaluator_rows
+        rows = await asyncio.to_thread(sample, taught, most, SEED, lambda row: row.label if classified else "")
         arm = await self._serving_arm(evaluation) if rows and evaluation.arm is None else None
         asked = self.suite(evaluation).systems
         of_base = "base" in asked
@@ -137,7 +136,10 @@ class ByAnswers:
         for route in found:
             if route.arm is not None and route.state == "production":
                 return ServingArm(
-                    kind=route.arm.kind, version=route.version or route.model, arm_id=route.adapter_id or ""
+                    kind=route.arm.kind,
+                    version=route.version or route.model,
+                    arm_id=route.adapter_id or "",
+                    generates=route.arm.generates,
                 )
         if now() < evaluation.created_at + ARM_UNTESTED_SECONDS:
             for route in found:

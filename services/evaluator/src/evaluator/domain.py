@@ -32,6 +32,7 @@ class ServingArm(BaseModel):
         kind: how it answers.
         version: what it is asked by.
         arm_id: what must have answered.
+        generates: whether the base model answers by it.
         away: why it could not be asked, so that the test goes on without it.
     """
 
@@ -40,6 +41,7 @@ class ServingArm(BaseModel):
     kind: ArmKind
     version: str
     arm_id: str
+    generates: bool = False
     away: str | None = None
 
 
@@ -93,6 +95,7 @@ class Evaluation(CarriesDataset, Aggregate):
         method: how the candidate was trained.
         name: what it serves under; empty from an earlier release, where that is the id of the model.
         arm: how it answers, where it is an arm and no adapter.
+        generates: whether the base model answers by that arm.
         adapter_manifest: of the candidate's files, among which may be what its run held out.
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
@@ -113,6 +116,7 @@ class Evaluation(CarriesDataset, Aggregate):
     adapter_id: str
     name: str = ""
     arm: ArmKind | None = None
+    generates: bool = False
     adapter_manifest: ObjectRef | None = None
     method: str = "supervised"
     attempts: int = 0
@@ -151,6 +155,7 @@ class Evaluation(CarriesDataset, Aggregate):
             adapter_id=registered.adapter_id,
             name=registered.name,
             arm=registered.arm,
+            generates=registered.generates,
             adapter_manifest=registered.adapter_manifest,
             dataset=registered.dataset,
             method=registered.method,

@@ -25,3 +25,13 @@ def arm_goes_on(over_arm: Comparison, *, min_rows: int) -> bool:
     if found.n < min_rows or over_arm.clear:
         return False
     return found.high <= ENOUGH_ALIKE or found.value <= A_POINT
+
+
+def generating_arm_goes_on(over_adapter: Comparison, *, min_rows: int) -> bool:
+    """Whether an arm by which the base model answers goes on: it reads more than the adapter for each answer.
+
+    Args:
+        over_adapter: arm minus adapter on the same rows.
+        min_rows: on fewer the arm never goes on.
+    """
+    return over_adapter.interval.n >= min_rows and over_adapter.clear

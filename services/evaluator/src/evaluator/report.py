@@ -16,11 +16,11 @@ from evaluator.intervals import RESAMPLES
 from evaluator.metrics import AwaitedMetric, Case, RowMetric, SetMetric
 from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
-from evaluator.replacement import arm_goes_on
+from evaluator.replacement import arm_goes_on, generating_arm_goes_on
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
-from evaluator.verdict import ARMS, Verdict, above_arm, beside_arm, decide, decide_arm, without_arm
+from evaluator.verdict import ARMS, Verdict, above_arm, beside_arm, decide, decide_arm, decide_generating, without_arm
 from schemas import Interval
 from schemas.artifacts import ArmKind, ChatMessage
 
@@ -131,7 +131,7 @@ def build_report(
         verdict = beside_arm(verdict, arm.kind, over_arm)
         if base_over_arm.clear:
             below_base, verdict = arm.kind, above_arm(verdict, arm.kind, base_over_arm)
-        elif arm_goes_on(over_arm, min_rows=min_rows):
+        elif _goes_on(arm, scores, decisive, over_arm, plan.seed, min_rows):
             beaten_by = arm.kind
     elif plan.arm is not None and plan.arm.away is not None:
         verdict = without_arm(verdict, plan.arm.kind, plan.arm.away)
@@ -180,6 +180,7 @@ def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) 
         "base_model": evaluation.base_model,
         "adapter_id": evaluation.adapter_id,
         "arm": evaluation.arm,
+        "generates": evaluation.generates,
         "task": evaluation.dataset.task,
         "method": evaluation.method,
         "heldout": evaluation.dataset.heldout.model_dump(),
@@ -235,6 +236,9 @@ def _decide(
     min_rows: int,
 ) -> Verdict:
     over_guess = comparisons.get(OVER_GUESS)
+    if evaluation.generates and over_guess is not None:
+        over_base = comparisons["candidate - base"]
+        return decide_generating(suite.deciding, scores, over_base, over_guess, min_rows=min_rows)
     if evaluation.arm is not None and over_guess is not None:
         return decide_arm(suite.deciding, scores, over_guess, evaluation.arm, least_closed=suite.least_closed)
     over_few_shot = comparisons.get("candidate - few_shot")
@@ -246,6 +250,14 @@ def _decide(
         min_rows=min_rows,
         over_guess=over_guess,
     )
+
+
+def _goes_on(arm: ServingArm, scores: Scores, metric: str, over_arm: Comparison, seed: int, min_rows: int) -> bool:
+    """Whether the arm that serves the name goes on doing so."""
+    if not arm.generates:
+        return arm_goes_on(over_arm, min_rows=min_rows)
+    over_adapter = compare(scores[arm.kind][metric], scores["candidate"][metric], seed)
+    return generating_arm_goes_on(over_adapter, min_rows=min_rows)
 
 
 def _serving_arm(arm: ServingArm, comparisons: Mapping[str, Comparison], beaten_by: ArmKind | None) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from stores.mongo import ASCENDING, Collection, Query, ensure_index
 from stores.objects import Objects
 from stores.orphans import Orphans
 
-ARMS: Query = {"arm": {"$gt": ""}}
-"""Which evaluations are those of arms, people wait for which."""
+IS_ARM: Query = {"arm": {"$gt": ""}}
+ARMS: Query = {**IS_ARM, "generates": {"$ne": True}}
+"""Which evaluations are those of arms that answer themselves: seconds of work, for which people wait."""
 
 
 class Answer(BaseModel):
@@ -126,7 +127,7 @@ class Evaluations:
             "_id": {"$ne": evaluation.id},
             "state": "completed",
             "scores": {"$ne": {}},
-            "arm": ARMS["arm"] if evaluation.arm else None,
+            "arm": IS_ARM["arm"] if evaluation.arm else None,
         }
         return int(await self._evaluations.collection.count_documents(query))
 

@@ -55,7 +55,7 @@ class Suite:
         systems: who is asked, in this order; `few_shot` only where there are examples to show.
         of_classes: whether answers are classes: each is measured by itself too, and a candidate must have learned more
             than the commonest of them.
-        opponent: what a candidate must be better than: its base model, or always giving one guess at the answer.
+        opponent: what a candidate must be better than: its base model, always giving one guess at the answer, or both.
         least_closed: of the gap between that guess and no error at all, how much a candidate must close besides.
     """
 
@@ -65,7 +65,7 @@ class Suite:
     deciding: RowMetric | AwaitedMetric
     systems: tuple[System, ...] = ("base", "few_shot", "candidate")
     of_classes: bool = False
-    opponent: Literal["base", "guess"] = "base"
+    opponent: Literal["base", "guess", "both"] = "base"
     least_closed: float = 0.0
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Suite:
             raise ValueError(f"suite {self.name}: a system is asked twice, {list(self.systems)}")
         if self.scores_guess and not isinstance(self.deciding, RowMetric):
             raise ValueError(f"suite {self.name}: the commonest answer is scored too, so nothing can be waited for")
-        if self.opponent == "base" and not {"base", "candidate"} <= set(self.systems):
+        if self.opponent != "guess" and not {"base", "candidate"} <= set(self.systems):
             raise ValueError(f"suite {self.name}: base and candidate must be asked, else nothing is compared")
         if self.opponent == "guess" and self.systems != ("candidate",):
             raise ValueError(f"suite {self.name}: beside a guess the candidate alone is asked, not {self.systems}")
@@ -92,7 +92,7 @@ class Suite:
     @property
     def scores_guess(self) -> bool:
         """Whether a guess at the answer is scored beside the systems."""
-        return self.of_classes or self.opponent == "guess"
+        return self.of_classes or self.opponent != "base"
 
     @property
     def shown(self) -> dict[str, str | int]:
@@ -147,6 +147,20 @@ ARM_SUITES: dict[Task, Suite] = {
     for task, suite in SUITES.items()
 }
 """What arms are tested by: people wait for them, so nobody else is asked."""
+
+GENERATING_SUITES: dict[Task, Suite] = {
+    task: Suite(
+        "heldout_generating_arm",
+        1,
+        suite.metrics,
+        deciding=suite.deciding,
+        systems=("base", "candidate"),
+        of_classes=suite.of_classes,
+        opponent="both",
+    )
+    for task, suite in SUITES.items()
+}
+"""What arms are tested by that the base model answers by: they cost more than it does, and must be worth that."""
 
 TEXT_SUITES: dict[str, TextSuite] = {"pretrain": TextSuite("heldout_text", 2, PERPLEXITY)}
 """By method; adapters of any other are tested by `SUITES`."""

@@ -117,6 +117,7 @@ class Evaluate:
         by_answers: Judging,
         by_scores: Judging,
         of_arms: Judging,
+        of_generating: Judging,
     ) -> None:
         self._settings = settings
         self._evaluations = evaluations
@@ -126,6 +127,7 @@ class Evaluate:
         self._by_answers = by_answers
         self._by_scores = by_scores
         self._of_arms = of_arms
+        self._of_generating = of_generating
 
     async def run(self, evaluation: Evaluation) -> None:
         """Ask what is not answered yet, then judge.
@@ -188,7 +190,7 @@ class Evaluate:
 
     def _judging(self, evaluation: Evaluation) -> Judging:
         if evaluation.arm:
-            return self._of_arms
+            return self._of_generating if evaluation.generates else self._of_arms
         return self._by_scores if evaluation.method in TEXT_SUITES else self._by_answers
 
     async def _complete(self, evaluation: Evaluation, metric: str, report: Report) -> None:

@@ -13,15 +13,17 @@ from schemas.artifacts import ArmKind
 
 Kind = Literal["pass", "fail", "needs_human"]
 
-ARMS: dict[ArmKind, str] = {"head": "the head", "nearest": "the nearest training row"}
+ARMS: dict[ArmKind, str] = {"head": "the head", "nearest": "the nearest training rows"}
 """What an arm is called in a sentence."""
 
 SYSTEMS: dict[str, str] = {
     "candidate": "the fine-tuned model",
     "base": "the base model",
     "few_shot": "the base model with examples",
-} | {kind: f"{name}, which answers meanwhile," for kind, name in ARMS.items()}
+} | {kind: f"{name}, in use meanwhile," for kind, name in ARMS.items()}
 
+
+SHOWN = SYSTEMS | {"candidate": "the base model, shown the closest training rows,"}
 
 UNKNOWN = "The rows do not show that it knows them"
 
@@ -128,6 +130,41 @@ def decide_arm(
     return Verdict("pass", f"{compared} It is clearly better: {difference}.")
 
 
+def decide_generating(
+    metric: RowMetric | AwaitedMetric,
+    scores: Mapping[str, Interval],
+    over_base: Comparison,
+    over_guess: Comparison,
+    *,
+    min_rows: int,
+) -> Verdict:
+    """Judge an arm by which the base model answers.
+
+    pass: better than the base model alone beyond doubt, and than always giving one answer. fail: everything else, as of
+    another arm; what is not clear is not worth its longer prompts.
+
+    Args:
+        metric: the metric of `scores`.
+        scores: by system, all on the same rows.
+        over_base: arm minus base model.
+        over_guess: arm minus always giving one answer.
+        min_rows: fewer rows let none through.
+    """
+    rows = scores["candidate"].n
+    if rows == 0:
+        return Verdict("fail", f"No held-out row could be tested. {UNKNOWN}.")
+    compared = _compare(metric, scores, SHOWN)
+    if rows < min_rows:
+        return Verdict("fail", f"{compared} Only {_rows(rows)}: too few to decide (at least {min_rows} needed).")
+    for over, whom in ((over_base, "the base model alone"), (over_guess, GUESS)):
+        if not over.clear:
+            unclear = f"{_points(over.interval)} against {whom}{by_chance(over)}"
+            return Verdict("fail", f"{compared} {UNKNOWN}: {unclear}.")
+    return Verdict(
+        "pass", f"{compared} It is clearly better: {_points(over_base.interval)} against the base model alone."
+    )
+
+
 def beside_arm(verdict: Verdict, kind: ArmKind, over_arm: Comparison) -> Verdict:
     """The verdict on an adapter, with its difference from the arm of its name; what follows the registry says.
 
@@ -166,8 +203,10 @@ def untested(reason: str) -> Verdict:
     return Verdict("needs_human", f"The test could not be carried out: {reason}")
 
 
-def _compare(metric: RowMetric | AwaitedMetric, scores: Mapping[str, Interval]) -> str:
-    shown = [_score(metric, SYSTEMS[name], scores[name]) for name in SYSTEMS if name in scores]
+def _compare(
+    metric: RowMetric | AwaitedMetric, scores: Mapping[str, Interval], names: Mapping[str, str] = SYSTEMS
+) -> str:
+    shown = [_score(metric, names[name], scores[name]) for name in names if name in scores]
     sentence = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
     on = f"On {_rows(scores['candidate'].n)} "
     return f"{on}{sentence}."

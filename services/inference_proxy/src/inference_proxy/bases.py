@@ -36,7 +36,7 @@ class Base:
         self.id = spec.id
         self.stop_tokens = spec.stop_tokens
         self.price = spec.price
-        self._context_length = spec.context_length
+        self.context_length = spec.context_length
         self._tokens = spec.vocab_size
         self._bos = spec.bos_token or ""
         self._eos = spec.eos_token or ""
@@ -58,7 +58,7 @@ class Base:
         Raises:
             Invalid: too many messages, or a token that the model does not have.
         """
-        _fit(messages, self._context_length)
+        _fit(messages, self.context_length)
         unknown = next((one for one in token_ids if one >= self._tokens), None)
         if unknown is not None:
             raise Invalid(f"logit_bias: this model has no token {unknown}.", param="logit_bias")

@@ -28,10 +28,10 @@ async def refuse_lacking(
     wanted = [prompt.param, *sampling.wanted, *of_prompt]
     has = await engine.capabilities(target, wanted)
     for name in wanted:
-        if name not in has:
+        if name not in has or (name == "prompt" and route.generates):
             if route.stands_in:
                 raise ModelLoading
             param, why = LACKING.get(name, (name, "the engine of this model does not have it. Leave it out."))
-            if route.arm:
+            if route.arm and not route.generates:
                 why = "this model answers by its training rows at the moment, to which it means nothing. Leave it out."
             raise Invalid(f"{param}: {why}", code=UNSUPPORTED, param=param)

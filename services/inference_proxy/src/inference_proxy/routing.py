@@ -69,7 +69,8 @@ class Route:
     Attributes:
         model: the name it was asked for by.
         adapter_id: of the adapter, or of the arm that answers in its place; None for a base model.
-        replicas: by name, those that proved they hold the base, and the adapter if there is one; or who holds the arm.
+        replicas: by name, those that proved they hold the base, and the adapter if there is one; or who holds an arm
+            that answers itself.
         base_digest: of the base model's files; empty for a provider's.
         owner: whose model it is among the tenant's people.
         provider: how the base model's provider is asked, where it is not served by us.
@@ -99,6 +100,11 @@ class Route:
     def answers_by(self) -> str | None:
         """The kind of what a tenant's model answers by; None for a base model."""
         return self.arm.kind if self.arm else "adapter" if self.adapter_id else None
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is an arm by which the base model answers."""
+        return self.arm is not None and self.arm.generates
 
     @property
     def both(self) -> list[Route]:
@@ -193,7 +199,7 @@ class RouteTable:
         return Target(
             base_id=route.base_id,
             url=replica.replica_url.rstrip("/"),
-            adapter_id=route.adapter_id,
+            adapter_id=None if route.generates else route.adapter_id,
             provider=route.provider,
             kind=replica.engine,
             base_digest=route.base_digest,
@@ -242,7 +248,7 @@ class RouteTable:
             model,
             told.base_model,
             told.adapter_id or None,
-            _by_id([ARM_HOLDER] if told.arm else told.replicas),
+            _by_id([ARM_HOLDER] if told.arm and not told.arm.generates else told.replicas),
             base_digest=told.base_digest,
             owner=told.owner,
             name=told.model,
@@ -274,6 +280,19 @@ class RouteTable:
         """
         self._known.revise(lambda _key, route: _left(route, lambda one: _left_beside(one, event)))
         self._known.doubt(lambda _key, route: any(one.base_digest == event.base_digest for one in route.both))
+
+
+def arm_of(route: Route) -> Target:
+    """Who is asked for the rows that the base model of a route is shown."""
+    return Target(
+        base_id=route.base_id,
+        url=ARM_HOLDER.replica_url,
+        adapter_id=route.adapter_id,
+        kind=ARM_HOLDER.engine,
+        arm=route.arm,
+        tenant_id=route.tenant_id,
+        testing=route.testing,
+    )
 
 
 def _by_id(replicas: Iterable[RouteReplica]) -> dict[str, RouteReplica]:

@@ -21,6 +21,9 @@ class Settings(ServiceSettings):
     inference_retrieved_characters: int = Field(
         4000, description="Most characters of retrieved text put into a prompt."
     )
+    inference_shown_bytes: int = Field(
+        3000, ge=1, description="Most bytes of training rows put into a prompt where an arm answers by its base model."
+    )
     inference_keys_dir: Path | None = Field(
         None, description="Folder of the files that hold the keys of other providers, named as their `key_file`."
     )

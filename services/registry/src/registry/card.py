@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from registry.domain import ANSWERS_BY, Arm, Model, decisions_of, hands_over_below, is_pinned
+from registry.domain import Arm, Model, decisions_of, hands_over_below, is_pinned
 from schemas import Interval
 
 Cell = str | int | float
@@ -95,7 +95,7 @@ def _decisions(model: Model) -> str:
 
 def _origin(model: Model) -> str:
     lineage, made = model.lineage, "Arm" if model.arm else "Adapter"
-    base = [] if model.arm else [("Base model digest", f"`{lineage.base_digest}`")]
+    base = [] if not lineage.base_digest else [("Base model digest", f"`{lineage.base_digest}`")]
     return _table(
         ("Thing", "Id or digest"),
         [
@@ -121,7 +121,8 @@ def _answering(model: Model, arm: Arm) -> str:
         ("seed", lineage.seed),
     ]
     facts += [(f"{name} (out of fold)", f"{value:.4g}") for name, value in lineage.metrics.items()]
-    how = f"By {ANSWERS_BY[arm.kind]}. No replica holds it.\n\n{_table(('Fact', 'Value'), facts)}"
+    held = "Replicas of the base model answer" if arm.generates else "No replica holds it"
+    how = f"By {arm.answers_by}. {held}.\n\n{_table(('Fact', 'Value'), facts)}"
     if arm.learning_curve is None:
         return how
     points = [

@@ -99,6 +99,7 @@ class ModelCard(BaseModel):
     Attributes:
         name: it serves under, as versions of other kinds may.
         arm: how it answers where it is an arm; `adapter_id` and `adapter_manifest` are the arm's then.
+        generates: of an arm, whether the base model answers, shown the rows that it finds.
         learning_curve: of an arm, how often it was right by how many rows it knew.
         serves: it answers at the moment who asks by the name.
         pinned: a person has the name answer by it, whatever tests say.
@@ -109,6 +110,7 @@ class ModelCard(BaseModel):
     object: Literal["registry.model"] = "registry.model"
     name: str
     arm: ArmKind | None
+    generates: bool
     learning_curve: LearningCurve | None
     serves: bool
     pinned: bool
@@ -152,6 +154,7 @@ class ModelCard(BaseModel):
             **traced,
             name=model.name,
             arm=model.arm_kind,
+            generates=model.generates,
             learning_curve=model.arm.learning_curve if model.arm else None,
             serves=model.id in serving,
             pinned=is_pinned(model),
@@ -244,7 +247,9 @@ def route_view(route: Route) -> ModelRoute:
         state=model.state,
         replicas=replicas,
         version=model.id if arm else "",
-        arm=ArmRoute(kind=arm.kind, manifest=model.adapter_manifest, embedder=arm.embedder) if arm else None,
+        arm=ArmRoute(kind=arm.kind, generates=arm.generates, manifest=model.adapter_manifest, embedder=arm.embedder)
+        if arm
+        else None,
         stands_in=route.stands_in,
         hand_over=_hand_over_view(route.hand_over) if route.hand_over else None,
     )

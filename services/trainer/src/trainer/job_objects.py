@@ -193,7 +193,8 @@ class JobObjects:
             )
         if made.report is None:
             raise NotFound(
-                f"{job.id} has an arm and no data report: it was fitted before there were any, or none came."
+                f"{job.id} has an arm and no data report: its rows are shown and not fitted, it is of an earlier "
+                "release, or none came."
             )
         try:
             content = await self._objects.get_bytes(made.report)

@@ -40,6 +40,9 @@ class Settings(ServiceSettings):
         description="Ways to answer on embeddings that are tried for jobs with rows while they are trained; the best "
         "is tested, and answers until the adapter does better. `head`, `nearest`, or both with a comma; none if empty.",
     )
+    trainer_generating_arms: bool = Field(
+        True, description="Whether the base model, shown the closest rows, is tried where hardly an answer comes again."
+    )
     trainer_attempts: int = Field(4, description="Attempts at a job before an unexplained failure is final.")
 
     @field_validator("trainer_arms")

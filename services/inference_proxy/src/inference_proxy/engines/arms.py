@@ -29,6 +29,7 @@ from inference_proxy.engines.engine import (
     Target,
     WrongModel,
 )
+from schemas.artifacts import BadRow, ChatRow, read_chat_row
 from schemas.http.rag_indexer import QUESTION_CHARACTERS, ArmAnswer, ArmAnswers, ArmAsked, Likely
 from schemas.http.registry import ArmRoute
 
@@ -36,6 +37,9 @@ log = structlog.get_logger()
 
 HONOURED = frozenset({"messages", "prompt", "temperature", "top_p", "seed", "stop", "logprobs"})
 DRAWN_FROM = 20
+MOST_ROWS = 16
+"""Closest rows that are looked at; those of them that have room are shown."""
+
 LEAST_LOGPROB = -9999.0
 """Of an answer without any confidence, as OpenAI's API has it for what is not among the likeliest."""
 
@@ -95,12 +99,27 @@ class ArmEngine:
         Raises:
             WrongModel, EngineBusy, EngineAway, AnswerBroken: as `Engine.generate`.
         """
+        return await self._ask(target, questions, DRAWN_FROM if sampling.temperature else sampling.top_logprobs or 0)
+
+    async def rows(self, target: Target, question: str) -> list[ChatRow]:
+        """The rows whose questions are closest, of the arm of the route, which generates; the closest first.
+
+        Raises:
+            WrongModel, EngineBusy, EngineAway, AnswerBroken: as `Engine.generate`.
+        """
+        [said] = await self._ask(target, [question], MOST_ROWS)
+        try:
+            return [read_chat_row(one.answer) for one in said.top]
+        except BadRow as error:
+            raise _wrong_model(target, "another", error=str(error)) from error
+
+    async def _ask(self, target: Target, questions: Sequence[str], top: int) -> list[ArmAnswer]:
         arm = _arm(target)
         asked = ArmAsked(
             arm_id=target.adapter_id or "",
             manifest=arm.manifest,
             questions=[one[-QUESTION_CHARACTERS:] for one in questions],
-            top=DRAWN_FROM if sampling.temperature else sampling.top_logprobs or 0,
+            top=top,
             testing=target.testing,
         )
         try:

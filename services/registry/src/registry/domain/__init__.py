@@ -3,7 +3,6 @@
 from registry.domain.model import Model
 from registry.domain.names import is_version_id, model_name, name_of, version_id, versions_of
 from registry.domain.parts import (
-    ANSWERS_BY,
     LOADED,
     Arm,
     Awaited,
@@ -18,7 +17,6 @@ from registry.domain.parts import (
 from registry.domain.pins import Bound, Unsaid, decisions_of, hands_over_below, is_pinned, pin, pins_of, unpin
 
 __all__ = [
-    "ANSWERS_BY",
     "LOADED",
     "Arm",
     "Awaited",

@@ -111,16 +111,7 @@ class Model(Aggregate):
             base_model=fitted.base_model,
             adapter_id=fitted.arm_id,
             adapter_manifest=fitted.arm_manifest,
-            lineage=Lineage(
-                base_digest="",
-                training_file=fitted.training_file,
-                trained_tokens=0,
-                train_seconds=fitted.fit_seconds,
-                metrics=fitted.metrics,
-                hyperparameters={},
-                seed=fitted.seed,
-                dataset=fitted.dataset,
-            ),
+            lineage=Lineage.of_arm(fitted),
             arm=Arm.of(fitted),
             waiting_since=at,
         )
@@ -136,6 +127,11 @@ class Model(Aggregate):
     def arm_kind(self) -> ArmKind | None:
         """How it answers where it is an arm; None of an adapter."""
         return self.arm.kind if self.arm else None
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is an arm by which the base model answers: its replicas are the base's."""
+        return self.arm is not None and self.arm.generates
 
     @property
     def waiting_for(self) -> Awaited | None:
@@ -370,6 +366,7 @@ class Model(Aggregate):
                 metrics=self.lineage.metrics,
                 name=self.name,
                 arm=self.arm_kind,
+                generates=self.generates,
             )
         )
 

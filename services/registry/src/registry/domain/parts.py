@@ -26,7 +26,9 @@ ANSWERS_BY: dict[ArmKind, str] = {
     "head": "a logistic regression on the embedding of the question, whose classes are the training rows' answers",
     "nearest": "the answer of the training row whose question is closest",
 }
-"""How an arm answers, in words for people."""
+"""How an arm answers, in words for people; one that generates answers by `GENERATES`."""
+
+GENERATES = "the base model, which is shown the training rows whose questions are closest"
 
 
 class Part(BaseModel):
@@ -47,6 +49,20 @@ class Lineage(CarriesDataset, Part):
     seed: int
     method: str = "supervised"
 
+    @classmethod
+    def of_arm(cls, fitted: FinetuneArmFitted) -> Lineage:
+        """That of an arm, which is not trained."""
+        return cls(
+            base_digest=fitted.base_digest,
+            training_file=fitted.training_file,
+            trained_tokens=0,
+            train_seconds=fitted.fit_seconds,
+            metrics=fitted.metrics,
+            hyperparameters={},
+            seed=fitted.seed,
+            dataset=fitted.dataset,
+        )
+
     dataset_id: ClassVar[object] = flat("dataset_id", str, "Models are found by it.")
     dataset_manifest: ClassVar[object] = flat("manifest", ObjectRef, "Read by the release before.")
 
@@ -55,6 +71,7 @@ class Arm(Part):
     """What an arm is, beside its manifest."""
 
     kind: ArmKind
+    generates: bool = False
     embedder: EmbedderFacts
     rows: int
     learning_curve: LearningCurve | None = None
@@ -62,7 +79,18 @@ class Arm(Part):
     @classmethod
     def of(cls, fitted: FinetuneArmFitted) -> Arm:
         """That of an event."""
-        return cls(kind=fitted.arm, embedder=fitted.embedder, rows=fitted.rows, learning_curve=fitted.learning_curve)
+        return cls(
+            kind=fitted.arm,
+            generates=fitted.generates,
+            embedder=fitted.embedder,
+            rows=fitted.rows,
+            learning_curve=fitted.learning_curve,
+        )
+
+    @property
+    def answers_by(self) -> str:
+        """How it answers, in words for people."""
+        return GENERATES if self.generates else ANSWERS_BY[self.kind]
 
 
 class Evaluation(Part):
@@ -91,10 +119,10 @@ class Evaluation(Part):
             return ""
         arm, adapter = self.scores.get(self.beaten_by), self.scores.get("candidate")
         if arm is None or adapter is None:
-            return f"The arm '{self.beaten_by}', which serves the name, does as well for less."
+            return f"The arm '{self.beaten_by}', which serves the name, goes on: the adapter is no better."
         return (
             f"The arm '{self.beaten_by}', which serves the name, reaches {self.metric} {arm.value:.3f} on the same "
-            f"held-out rows where the adapter reaches {adapter.value:.3f}, and costs less."
+            f"held-out rows where the adapter reaches {adapter.value:.3f}, and goes on."
         )
 
     @property

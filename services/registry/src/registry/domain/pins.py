@@ -69,11 +69,12 @@ def pin(model: Model, former: Model | None, by: str, note: str, at: int, hand_ov
 
     Raises:
         WriteRefused: it is not in production.
-        Invalid: it is an adapter, and shall hand over.
+        Invalid: it shall hand over, and does not tell how sure it is.
     """
-    if hand_over_below is not None and model.arm is None:
+    if hand_over_below is not None and (model.arm is None or model.generates):
+        what = "an arm by which the base model answers" if model.generates else "an adapter"
         raise Invalid(
-            f"hand_over_below: {model.id} is an adapter, which does not say how sure it is. Only an arm hands over: "
+            f"hand_over_below: {model.id} is {what}, which does not say how sure it is. Only another arm hands over: "
             f"pin one of GET /v1/registry/models?name={model.name}, or leave it out.",
             param="hand_over_below",
         )

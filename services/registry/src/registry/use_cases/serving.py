@@ -155,7 +155,7 @@ class Serving:
         """The arms of this name that are in production, whether or not one serves it, or wait for their evaluation."""
         found = [model for model in await self._models.serving(tenant_id, [name]) if model.arm]
         found += await self._models.untested_arms(tenant_id, name)
-        return [_route(model, [], {}) for model in found]
+        return [_route(model, [], await self._living([model])) for model in found]
 
     async def serves(self, tenant_id: str, models: Iterable[Model]) -> set[str]:
         """Ids of the versions that answer at the moment who asks by the names of these models."""
@@ -202,8 +202,9 @@ class Serving:
         return models
 
     async def _living(self, models: Iterable[Model]) -> Living:
-        """The living replicas that proved what these models stand on; an arm stands on none."""
-        return await self._replicas.with_bases([_base_of(model) for model in models if model.arm is None])
+        """The living replicas that proved what these models stand on; an arm stands on none, unless it generates."""
+        standing = [model for model in models if model.arm is None or model.generates]
+        return await self._replicas.with_bases([_base_of(model) for model in standing])
 
 
 def by_name(models: Iterable[Model]) -> dict[tuple[str, str], list[Model]]:
@@ -234,7 +235,9 @@ def _base_of(model: Model) -> Proven:
 
 
 def _holders(model: Model, living: Living) -> list[ReplicaReady]:
-    """The living replicas that proved the model's base and its adapter; of an arm, none."""
+    """The living replicas that proved the model's base and its adapter; of an arm its base, if it generates."""
+    if model.generates:
+        return list(living[_base_of(model)])
     if model.arm is not None:
         return []
     proved_base = {said.replica_id: said for said in living[_base_of(model)]}

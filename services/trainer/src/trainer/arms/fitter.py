@@ -62,7 +62,8 @@ class Fitter:
             made, files = await _made(process, order, vectors, words)
             if made.kind is None:
                 raise NoArm(made.why_not)
-            return MadeArm(made.kind, made.metrics, files, await _report(process, words))
+            report = None if order.generates else await _report(process, words)
+            return MadeArm(made.kind, made.metrics, files, report)
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):

@@ -20,7 +20,7 @@ from chassis.errors import NotFound, RateLimited, Transient, WriteRefused
 from chassis.ids import now
 from chassis.peers import Peer
 from chassis.private_folders import PrivateFolders
-from schemas.artifacts import MANIFEST, ArmKind, EmbedderFacts, arm_id_of, rows_file
+from schemas.artifacts import BASE_FILE, MANIFEST, ArmKind, BaseModelSpec, EmbedderFacts, arm_id_of, rows_file
 from schemas.http.rag_indexer import MOST_QUESTIONS, QuestionVectors
 from trainer.arms import rows as training_rows
 from trainer.arms.fitter import Fitter
@@ -86,8 +86,12 @@ class Embedded:
         groups: of each row, what rows that ask the same have in common.
         probes: questions that may become probes, by row.
         embedder: who made the vectors; the same for all.
+        generates: the base model is shown the closest rows: answers are rows then.
+        base_digest: that model's: it is tested so, and no other answers afterwards.
     """
 
+    generates: bool = False
+    base_digest: str = ""
     vectors: list[bytes] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
@@ -112,12 +116,12 @@ class Embedded:
         found = np.frombuffer(vectors, dtype="<f4") if len(vectors) % 4 == 0 else np.empty(0)
         if len(found) != len(portion) * answer.embedder.dimensions or not np.isfinite(found).all():
             raise Transient("rag_indexer answered with other vectors than were asked for.")
-        for question, text in portion:
-            row = len(self.places)
-            if len(question) <= PROBE_CHARACTERS or row < FEWEST_PROBES:
-                self.probes[row] = question
-            self.places.append(self.answers.setdefault(text, len(self.answers)))
-            self.groups.append(training_rows.group_of(question))
+        for one in portion:
+            row, answer = len(self.places), one.shown if self.generates else one.answer
+            if len(one.question) <= PROBE_CHARACTERS or row < FEWEST_PROBES:
+                self.probes[row] = one.question
+            self.places.append(self.answers.setdefault(answer, len(self.answers)))
+            self.groups.append(training_rows.group_of(one.question))
         self.vectors.append(vectors)
 
 
@@ -140,6 +144,8 @@ class ArmFitting(Kind[ArmFit]):
         self._rag_indexer = rag_indexer
         self._fitter = fitter
         self._kinds: list[ArmKind] = settings.arms
+        self._models_dir = settings.models_dir
+        self._generating = settings.trainer_generating_arms
         self._lease_seconds = settings.trainer_lease_seconds
         self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 
@@ -180,6 +186,8 @@ class ArmFitting(Kind[ArmFit]):
         report = await self._objects.store_report(job, one.lease.fence, made.report) if made.report else None
         fitted = FittedArm(
             kind=made.kind,
+            generates=embedded.generates,
+            base_digest=embedded.base_digest,
             arm_id=arm_id_of(made.files[MANIFEST]),
             manifest=manifest,
             embedder=embedded.embedder,
@@ -222,6 +230,7 @@ class ArmFitting(Kind[ArmFit]):
         assert embedded.embedder is not None
         order = Order(
             kinds=self._kinds,
+            generates=embedded.generates,
             embedder=embedded.embedder,
             answers=list(embedded.answers),
             places=embedded.places,
@@ -238,14 +247,20 @@ class ArmFitting(Kind[ArmFit]):
         """Vectors of the chosen rows' questions, asked for in portions, so that others are served between."""
         path = folder / rows_file("train")
         await self._objects.fetch_training_rows(job, path)
-        lines = await asyncio.to_thread(training_rows.choose, path, job.seed)
-        rows = training_rows.read(path, lines)
-        embedded = Embedded()
+        chosen = await asyncio.to_thread(training_rows.choose, path, job.seed, generating=self._generating)
+        rows = training_rows.read(path, chosen)
+        embedded = Embedded(chosen.generates, self._digest_of(job.base_model) if chosen.generates else "")
         while portion := await asyncio.to_thread(lambda: list(islice(rows, MOST_QUESTIONS))):
-            embedded.take(portion, await self._vectors_of(job, [question for question, _ in portion]))
+            embedded.take(portion, await self._vectors_of(job, [one.question for one in portion]))
             if one.away_since is not None:
                 one = await self._jobs.write_fit(one, ArmFit.get_vectors)
         return embedded
+
+    def _digest_of(self, base_model: str) -> str:
+        try:
+            return BaseModelSpec.model_validate_json((self._models_dir / base_model / BASE_FILE).read_bytes()).digest
+        except (OSError, ValueError) as error:
+            raise NoArm(f"the base model '{base_model}' cannot be read here.") from error
 
     async def _vectors_of(self, job: Job, texts: list[str]) -> QuestionVectors:
         try:

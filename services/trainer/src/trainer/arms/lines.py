@@ -29,6 +29,12 @@ async def tell_lines(jobs: Jobs, job: Job, lines: Sequence[Line]) -> None:
 
 def fitted_line(fitted: FittedArm) -> Line:
     """That an arm is fitted."""
+    if fitted.generates:
+        message = (
+            f"The vectors of {fitted.rows} rows were made in {fitted.fit_seconds:.0f} s. The base model is tested now, "
+            "shown the rows that are closest to each question, and may answer so while the model is trained."
+        )
+        return Line("arm-fitted", message)
     right = fitted.metrics.get(f"{fitted.kind}_accuracy", 0.0)
     message = (
         f"A {fitted.kind} was fitted to {fitted.rows} rows in {fitted.fit_seconds:.0f} s: {right:.0%} right on rows it "

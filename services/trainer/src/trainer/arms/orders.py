@@ -14,6 +14,7 @@ class Order(BaseModel):
 
     Attributes:
         kinds: that are tried.
+        generates: the base model answers, shown the closest rows: `answers` are rows, each of a place of its own.
         embedder: who made the vectors.
         answers: those that differ, each once: one may be as long as a page.
         places: of each row, which of these is its answer.
@@ -26,6 +27,7 @@ class Order(BaseModel):
     """
 
     kinds: list[ArmKind]
+    generates: bool = False
     embedder: EmbedderFacts
     answers: list[str]
     places: list[int]

@@ -12,7 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # read
 
 import numpy as np
 
-from arms import Facts, Fit, Groups, Numbers, Places, data_report, fit, kinds_for, pack
+from arms import Arm, Facts, Fit, Groups, Numbers, Places, Shown, data_report, fit, kinds_for, pack
 from chassis.children import die_with_parent
 from schemas.artifacts import DataReport
 from trainer.arms.orders import Made, Order
@@ -21,10 +21,15 @@ from trainer.arms.orders import Made, Order
 def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes], Fit | None]:
     """Fit every kind that makes sense, and pack the one that is right most often on rows it was not fitted to.
 
+    Nothing is fitted of rows that the base model is shown.
+
     Args:
         order: what is asked for.
         vectors: (rows, dimensions).
     """
+    if order.generates:
+        made, files = _packed(order, vectors, Shown(vectors), {})
+        return made, files, None
     places: Places = np.array(order.places, dtype=np.int32)
     groups: Groups = np.array(order.groups, dtype=np.int64)
     kinds = [kind for kind in kinds_for(places) if kind in order.kinds]
@@ -40,19 +45,23 @@ def make(order: Order, vectors: Numbers) -> tuple[Made, dict[str, bytes], Fit | 
             f"{fits[kind].accuracy:.0%} of the rows it was not fitted to were answered rightly, no more than by always "
         )
         return Made(metrics=metrics, why_not=f"{why}saying the commonest answer."), {}, None
+    made, files = _packed(order, vectors, fits[kind].arm, metrics)
+    return made, files, fits[kind]
+
+
+def _packed(order: Order, vectors: Numbers, arm: Arm, metrics: dict[str, float]) -> tuple[Made, dict[str, bytes]]:
+    """An arm in its files."""
     facts = Facts(
-        rows=len(places),
+        rows=len(vectors),
         dataset=order.dataset,
         code_version=order.code_version,
         seed=order.seed,
         metrics=metrics,
         created_at=order.created_at,
     )
-    rows = list(order.probes)
     questions = list(order.probes.values())
-    files = pack(fits[kind].arm, order.answers, questions, vectors[rows], order.embedder, facts)
-    made = Made(kind=kind, metrics=metrics, sizes={name: len(content) for name, content in files.items()})
-    return made, files, fits[kind]
+    files = pack(arm, order.answers, questions, vectors[list(order.probes)], order.embedder, facts)
+    return Made(kind=arm.kind, metrics=metrics, sizes={name: len(one) for name, one in files.items()}), files
 
 
 def tell(order: Order, vectors: Numbers, chosen: Fit) -> DataReport:

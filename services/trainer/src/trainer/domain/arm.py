@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -16,6 +16,8 @@ class FittedArm(BaseModel):
     """What a fit made; one of an earlier release has no report."""
 
     kind: ArmKind
+    generates: bool = False
+    base_digest: str = ""
     arm_id: str
     manifest: ObjectRef
     embedder: EmbedderFacts
@@ -24,6 +26,12 @@ class FittedArm(BaseModel):
     metrics: dict[str, float]
     report: ObjectRef | None = None
     learning_curve: LearningCurve | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the event says of it that hands it over."""
+        told = ("generates", "base_digest", "arm_id", "embedder", "rows", "fit_seconds", "metrics", "learning_curve")
+        return {"arm": self.kind, "arm_manifest": self.manifest, **{name: getattr(self, name) for name in told}}
 
 
 class ArmOfJob(BaseModel):

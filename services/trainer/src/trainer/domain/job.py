@@ -221,16 +221,9 @@ class Job(Aggregate):
                 owner=self.owner,
                 base_model=self.base_model,
                 suffix=self.suffix,
-                arm=fitted.kind,
-                arm_id=fitted.arm_id,
-                arm_manifest=fitted.manifest,
-                embedder=fitted.embedder,
                 dataset=self.learns_from,
                 training_file=self.training_file,
-                rows=fitted.rows,
-                fit_seconds=fitted.fit_seconds,
-                metrics=fitted.metrics,
-                learning_curve=fitted.learning_curve,
+                **fitted.facts,
                 seed=self.seed,
             )
         )
