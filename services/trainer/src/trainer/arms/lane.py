@@ -117,10 +117,10 @@ class Embedded:
         if len(found) != len(portion) * answer.embedder.dimensions or not np.isfinite(found).all():
             raise Transient("rag_indexer answered with other vectors than were asked for.")
         for one in portion:
-            row, answer = len(self.places), one.shown if self.generates else one.answer
+            row, text = len(self.places), one.shown if self.generates else one.answer
             if len(one.question) <= PROBE_CHARACTERS or row < FEWEST_PROBES:
                 self.probes[row] = one.question
-            self.places.append(self.answers.setdefault(answer, len(self.answers)))
+            self.places.append(self.answers.setdefault(text, len(self.answers)))
             self.groups.append(training_rows.group_of(one.question))
         self.vectors.append(vectors)
 
