@@ -409,6 +409,18 @@ async def test_who_decides_has_the_model_answer_by_one_version_until_tests_choos
     assert [one.json for one in posted] == [{"note": ""}] * 2
 
 
+async def test_an_arm_by_which_the_base_answers_is_called_so_and_cannot_be_unsure(harness: Harness) -> None:
+    browser, written = await harness.sign_in(), {**ARM, "generates": True}
+    harness.services.answers |= {VERSIONS: page(IN_USE, written), ("GET", f"/v1/registry/models/{MODEL}"): IN_USE}
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "Quick answers, shown its nearest rows" in shown
+    assert "the base model, shown those of your rows that are closest in meaning to the question" in shown
+    assert shown.count('<button name="pin"') == 2
+    assert 'name="sure_from"' not in shown
+    harness.services.answers[VERSIONS] = page(IN_USE, ARM)
+    assert 'name="sure_from"' in (await browser.get(f"/models/{MODEL}")).text
+
+
 async def test_who_decides_says_how_sure_the_quick_answers_must_be_and_takes_it_back(harness: Harness) -> None:
     browser, place = await harness.sign_in(), f"/v1/registry/models/{PINNED['id']}"
     harness.services.answers |= {
