@@ -14,14 +14,11 @@ from inference_proxy.answers import Answer, Choice, Scoring, StopFilter
 from inference_proxy.asking import Asking
 from inference_proxy.bases import ArmBase, Base, Bases, ProviderBase
 from inference_proxy.engines import Accepted, Engine, Piece, Prompt, Target
-from inference_proxy.engines.arms import ArmEngine
 from inference_proxy.handing_over import HandingOver
 from inference_proxy.lacking import refuse_lacking
 from inference_proxy.rendering import Rendering
 from inference_proxy.requests import ChatAsked, CompletionAsked
-from inference_proxy.routing import arm_of
-from schemas.artifacts import ChatRow
-from schemas.questions import question_of
+from inference_proxy.showing import Showing
 
 
 class Answering:
@@ -33,7 +30,7 @@ class Answering:
         rendering: makes prompts.
         asking: has a route answer.
         handing_over: settles whether an arm, or the next, gives an answer.
-        arms: finds the rows that the base model is shown where an arm answers by it.
+        showing: finds the rows that the base model is shown where an arm answers by it.
     """
 
     def __init__(
@@ -43,14 +40,14 @@ class Answering:
         rendering: Rendering,
         asking: Asking,
         handing_over: HandingOver,
-        arms: ArmEngine,
+        showing: Showing,
     ) -> None:
         self._admission = admission
         self._bases = bases
         self._rendering = rendering
         self._asking = asking
         self._handing_over = handing_over
-        self._arms = arms
+        self._showing = showing
 
     async def begin(self, principal: Principal, asked: ChatAsked | CompletionAsked) -> Answer:
         """Check and admit the request, find the model, make the prompts; nothing is generated yet.
@@ -67,9 +64,7 @@ class Answering:
         else:
             base = await self._bases.get(route.base_id, principal.tenant_id)
         route.agree(base)
-        closest: Sequence[ChatRow] = ()
-        if route.generates and isinstance(asked, ChatAsked):
-            closest = await self._arms.rows(arm_of(route), question_of(asked.plain_messages()))
+        closest = await self._showing.closest(route, asked)
         rendered = await self._rendering.of(principal, base, asked, closest)
         return Answer(
             id=request_id_for(asked.ID_PREFIX, new_id(asked.ID_PREFIX)),

@@ -26,6 +26,7 @@ from inference_proxy.rendering import Rendering
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.routing import RouteTable
 from inference_proxy.settings import Settings
+from inference_proxy.showing import Showing
 from inference_proxy.store import Chats
 from inference_proxy.use_cases import ForgetChat, LabelChat, Rating
 from runtime import Overrides, Service
@@ -62,7 +63,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     asking = Asking(engines, routes)
     handing_over = HandingOver(arms, asking, bases, rendering, routes)
     answering, testing = (
-        Answering(one, bases, rendering, asking, handing_over, arms) for one in (of_tenants, of_evaluations)
+        Answering(one, bases, rendering, asking, handing_over, Showing(arms)) for one in (of_tenants, of_evaluations)
     )
     for engine in engines.values():
         service.on_start(engine.open)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from chassis.errors import Invalid
+from inference_proxy.engines.arms import ArmEngine
 from inference_proxy.messages import ROLES
+from inference_proxy.requests import ChatAsked, CompletionAsked
+from inference_proxy.routing import Route, arm_of
 from schemas.artifacts import ChatRow
+from schemas.questions import question_of
 
 MOST_SHOWN = 8
 ANSWER_TOKENS = 256
@@ -16,6 +20,27 @@ TEMPLATE_TOKENS = 16
 """Most that a chat template writes about a message."""
 
 Messages = list[dict[str, str]]
+
+
+class Showing:
+    """Finds the rows that a base model is shown.
+
+    Args:
+        arms: asks the arm.
+    """
+
+    def __init__(self, arms: ArmEngine) -> None:
+        self._arms = arms
+
+    async def closest(self, route: Route, asked: ChatAsked | CompletionAsked) -> Sequence[ChatRow]:
+        """The rows closest to what is asked, in their order; none where the base model does not answer by an arm.
+
+        Raises:
+            SartorError: the arm is not to be had.
+        """
+        if not route.generates or not isinstance(asked, ChatAsked):
+            return ()
+        return await self._arms.rows(arm_of(route), question_of(asked.plain_messages()))
 
 
 def shown_before(
