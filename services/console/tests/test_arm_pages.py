@@ -414,11 +414,13 @@ async def test_an_arm_by_which_the_base_answers_is_called_so_and_cannot_be_unsur
     harness.services.answers |= {VERSIONS: page(IN_USE, written), ("GET", f"/v1/registry/models/{MODEL}"): IN_USE}
     shown = (await browser.get(f"/models/{MODEL}")).text
     assert "Quick answers, shown its nearest rows" in shown
-    assert "the base model, shown those of your rows that are closest in meaning to the question" in shown
     assert shown.count('<button name="pin"') == 2
     assert 'name="sure_from"' not in shown
     harness.services.answers[VERSIONS] = page(IN_USE, ARM)
     assert 'name="sure_from"' in (await browser.get(f"/models/{MODEL}")).text
+    harness.services.answers["GET", f"/v1/registry/models/{ARM['id']}"] = written
+    of_arm = (await browser.get(f"/models/{ARM['id']}")).text
+    assert "the base model, shown those of your rows that are closest in meaning to the question" in of_arm
 
 
 async def test_who_decides_says_how_sure_the_quick_answers_must_be_and_takes_it_back(harness: Harness) -> None:

@@ -50,6 +50,7 @@ class Others(StubPeer):
         serving: by name, the arms that the registry knows of.
         failing: by model, what it is always answered with.
         held_up: by model, until when its answers but the first wait.
+        too_long: by model, a question that it refuses.
         asked: how often each (model, question) was answered.
         tried: by model, how often it was asked, whether or not it answered.
         looked: what else was asked of either.
@@ -61,6 +62,7 @@ class Others(StubPeer):
     serving: dict[str, list[ModelRoute]] = field(default_factory=dict)
     failing: dict[str, SartorError] = field(default_factory=dict)
     held_up: dict[str, asyncio.Event] = field(default_factory=dict)
+    too_long: dict[str, str] = field(default_factory=dict)
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     tried: Counter[str] = field(default_factory=Counter)
     looked: list[str] = field(default_factory=list)
@@ -95,6 +97,8 @@ class Others(StubPeer):
             self.at_once[model] -= 1
         if model in self.failing:
             raise self.failing[model]
+        if self.too_long.get(model) == question:
+            raise Invalid("messages: too long.", code="context_length_exceeded")
         if model not in self.says:
             raise Transient("The model is being loaded.", code="model_loading")
         if question != ".":
@@ -371,7 +375,7 @@ async def test_free_text_passes_where_it_is_right_and_not_where_it_is_only_writt
     )
     event = await evaluator.completed(good)
     assert (event.verdict, event.metric) == ("pass", "chrF"), event.reason
-    assert "the nearest training rows reached chrF 100.0" in event.reason
+    assert "the nearest training row reached chrF 100.0" in event.reason
     alike = await evaluator.register(
         text_rows(0, 30, lookalike),
         lambda messages: lookalike(of(messages))[:-6] + "?????.",
@@ -396,6 +400,16 @@ def writes(share: int) -> Says:
     def says(messages: Messages) -> str:
         number = int(messages[-1]["content"].split()[-1])
         return fact(number + 1000) if number % share == 0 else fact(number)
+
+    return says
+
+
+def copies(of: Callable[[int], str]) -> Says:
+    """What another row says, which is written alike."""
+
+    def says(messages: Messages) -> str:
+        number = int(messages[-1]["content"].split()[-1])
+        return of(number)[:14] + of(number + 1000)[14:]
 
     return says
 
@@ -428,6 +442,7 @@ async def test_an_arm_by_which_the_base_answers_passes_where_it_is_better_than_t
     [
         (writes(10), writes(10), 40, f"{UNKNOWN}: +0.0 points"),
         (writes(10), writes(2), 40, "against the base model alone"),
+        (lambda _: "I cannot say.", copies(fact), 40, "% of what that lacks, and 50 % are needed"),
         (lambda _: "I cannot say.", lambda _: fact(100), 40, "against always giving one answer"),
         (lambda _: "I cannot say.", writes(10), 9, "Only 9 held-out rows: too few to decide"),
     ],
@@ -439,6 +454,18 @@ async def test_an_arm_by_which_the_base_answers_fails_where_it_is_not_clearly_wo
     event = await of_shown_rows(evaluator, says, count)
     assert event.verdict == "fail", event.reason
     assert why in event.reason
+
+
+async def test_a_row_that_is_too_long_for_an_arm_by_which_the_base_answers_leaves_it_in_the_test(
+    evaluator: Lonely,
+) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, right, "nearest", generates=True)
+    evaluator.others.too_long[version] = rows(5, 1)[0]["messages"][0]["content"]
+    event = await evaluator.completed(await evaluator.register(rows(1, 40), knows(2), name=name))
+    assert {score.n for score in event.scores.values()} == {39}
+    assert event.beaten_by == "nearest", event.reason
+    assert "against the base model, shown the closest training rows." in event.reason
 
 
 async def test_no_arm_that_answers_itself_waits_for_one_by_which_the_base_answers(evaluator: Lonely) -> None:
@@ -503,7 +530,7 @@ async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else
     evaluator.others.says[BASE] = copies_the_examples
     event = await evaluator.completed(await evaluator.register(rows(0, 60), right, name=name))
     assert (event.verdict, event.beaten_by) == ("pass", None), event.reason
-    assert "against the nearest training rows" in event.reason
+    assert "against the nearest training row" in event.reason
     assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
 
 

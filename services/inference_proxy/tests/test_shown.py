@@ -11,7 +11,7 @@ from played_arms import as_arm
 from proxy_harness import DIGEST, PROMPT_TOKENS, QUESTION, Harness
 
 from inference_proxy.engines.arms import MOST_ROWS
-from inference_proxy.showing import MOST_SHOWN, shown_before
+from inference_proxy.showing import MOST_SHOWN, Closest, shown_before
 from schemas.artifacts import ChatRow
 from schemas.http.inference_proxy import UNSUPPORTED
 from schemas.http.model_server import identity
@@ -95,14 +95,26 @@ async def test_documents_and_rows_are_shown_together(harness: Harness) -> None:
 
 
 async def test_a_text_that_is_no_chat_is_refused(harness: Harness) -> None:
-    model = on_shown(harness)
-    answer = await ask(harness, model, "completion")
+    answer = await ask(harness, on_shown(harness), "completion")
     assert code(answer) == (400, UNSUPPORTED)
     assert answer.json()["error"]["param"] == "prompt"
+    assert harness.stubs.prompts == []
+
+
+async def test_what_the_adapter_would_take_is_not_refused_for_good_while_the_arm_stands_in_for_it(
+    harness: Harness,
+) -> None:
+    model = on_shown(harness)
     harness.stubs.routes[model]["stands_in"] = True
-    other = on_shown(harness)
-    harness.stubs.routes[other]["stands_in"] = True
-    assert code(await ask(harness, other, "completion")) == (503, "model_loading")
+    assert code(await ask(harness, model, "completion")) == (503, "model_loading")
+    long = [{"role": "user", "content": "y" * 2000}]
+    assert code(await ask(harness, model, messages=long)) == (503, "model_loading")
+    chats_only = harness.key(scopes=("chat:write",))
+    async with harness.http(key=chats_only) as http:
+        answer = await http.post("/v1/chat/completions", json={"model": model, "messages": QUESTION})
+    assert code(answer) == (503, "model_loading")
+    harness.stubs.beyond_tgi = ()
+    assert code(await ask(harness, model, presence_penalty=1)) == (400, UNSUPPORTED), "nor would the adapter take it"
     assert harness.stubs.prompts == []
 
 
@@ -111,6 +123,20 @@ async def test_what_the_engine_of_the_base_has_is_honoured_and_what_it_lacks_is_
     assert (await ask(harness, model, frequency_penalty=0.5, temperature=0.5, n=2)).is_success
     assert [one["parameters"]["frequency_penalty"] for one in harness.stubs.prompts] == [0.5, 0.5]
     assert len(harness.stubs.arms.asked) == 1
+    harness.stubs.beyond_tgi = ()
+    refused = await ask(harness, model, presence_penalty=1)
+    assert code(refused) == (400, UNSUPPORTED)
+    assert "the engine of this model does not have it" in refused.json()["error"]["message"]
+
+
+async def test_who_may_not_read_rows_is_shown_none_and_is_not_answered_by_who_was(harness: Harness) -> None:
+    model, asked = on_shown(harness), {"messages": QUESTION}
+    for scopes, means in ((("chat:write",), 403), (("chat:write", "files:read"), 200)):
+        async with harness.http(key=harness.key(scopes=scopes)) as http:
+            answer = await http.post("/v1/chat/completions", json={"model": model, **asked})
+        assert answer.status_code == means, answer.text
+        assert ("files:read" in answer.text) == (means == 403)
+    assert len(harness.stubs.arms.asked) == len(harness.stubs.prompts) == 1
 
 
 @pytest.mark.parametrize("way", CHATS)
@@ -130,6 +156,13 @@ async def test_the_base_never_answers_without_the_arm(
     model = on_shown(harness)
     harness.stubs.arms.instead, harness.stubs.arms.refusal = instead, refusal
     assert code(await ask(harness, model, way)) == means
+    assert harness.stubs.prompts == []
+
+
+async def test_the_base_never_answers_where_the_arm_finds_no_row(harness: Harness) -> None:
+    model, none = on_shown(harness), {"answer": "", "confidence": 0.5, "tokens": 1}
+    harness.stubs.arms.instead = {"kind": "nearest", "answers": [none]}
+    assert code(await ask(harness, model)) == (503, "generation_failed")
     assert harness.stubs.prompts == []
 
 
@@ -166,23 +199,30 @@ async def test_rows_that_have_no_room_are_left_out_and_where_none_has_the_questi
     assert len(harness.stubs.prompts) == 1
 
 
-def placed(rows: int, room: int, max_tokens: int | None) -> list[dict[str, str]]:
+def placed(rows: int, room: int, max_tokens: int | None = 1, budget: int = 10_000) -> list[dict[str, str]]:
     """A question of one byte behind rows of two, in a context that has room for so many bytes beside it."""
     closest: list[ChatRow] = [
-        {"messages": [{"role": "user", "content": str(place)}, {"role": "tool", "content": "!"}]}
+        {"messages": [{"role": "user", "content": str(place)}, {"role": "assistant", "content": "!"}]}
         for place in range(rows)
     ]
-    asked = [{"role": "system", "content": ""}, {"role": "user", "content": "?"}]
-    length = room + 33 + (256 if max_tokens is None else max_tokens)
-    return shown_before(asked, closest, 10_000, context_length=length, max_tokens=max_tokens)
+    asked = [{"role": "system", "content": ""}, {"role": "user", "content": "?"}, {"role": "system", "content": ""}]
+    length = room + 49 + (256 if max_tokens is None else max_tokens)
+    shown = Closest(closest, budget, stands_in=False)
+    return shown_before(asked, shown, context_length=length, max_tokens=max_tokens)
 
 
 @pytest.mark.parametrize("max_tokens", [None, 1, 500])
 @pytest.mark.parametrize(("rows", "room", "shown"), [(3, 34, "0"), (3, 67, "0"), (3, 68, "10"), (9, 500, "76543210")])
-async def test_as_many_rows_as_have_room_for_sure_stand_between_system_and_question(
+async def test_as_many_rows_as_have_room_for_sure_stand_behind_what_the_system_says_first(
     rows: int, room: int, shown: str, max_tokens: int | None
 ) -> None:
     said = placed(rows, room, max_tokens)
     assert "".join(one["content"] for one in said) == "".join(f"{one}!" for one in shown) + "?"
-    assert [one["role"] for one in said] == ["system", *["user", "user"] * len(shown), "user"]
+    assert [one["role"] for one in said] == ["system", *["user", "assistant"] * len(shown), "user", "system"]
     assert len(shown) <= MOST_SHOWN
+
+
+@pytest.mark.parametrize(("budget", "shown"), [(1, "0"), (34, "0"), (68, "10"), (101, "10")])
+async def test_a_budget_bounds_all_rows_but_the_closest(budget: int, shown: str) -> None:
+    said = placed(3, 500, budget=budget)
+    assert "".join(one["content"] for one in said) == "".join(f"{one}!" for one in shown) + "?"

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from arms import Facts, fit, pack
+from arms import Facts, Shown, fit, pack
 from chassis.errors import RateLimited
 from chassis.ids import new_id
 from chassis.in_flight import InFlight
@@ -64,6 +64,8 @@ ROWS = {
 }
 ANSWERS = sorted(set(ROWS.values()))
 PLACES = np.asarray([ANSWERS.index(answer) for answer in ROWS.values()], dtype=np.int32)
+
+FACTS = Facts(rows=len(ROWS), seed=7)
 
 Files = dict[str, bytes]
 
@@ -238,6 +240,20 @@ async def test_an_arm_of_another_tenant_does_not_answer_whether_it_is_held_or_no
     assert await harness.refused(around, tenant=harness.b) == (409, "wrong_arm")
     elsewhere = manifest.model_copy(update={"key": manifest.key.replace("/arms/", "/files/")})
     assert await harness.refused(elsewhere) == (409, "wrong_arm")
+
+
+async def test_rows_are_given_to_who_knows_that_they_are_no_answers_and_to_nobody_else(harness: Harness) -> None:
+    head = await harness.stored(await harness.fitted())
+    [(vectors, embedder)] = harness.rows
+    files = pack(Shown(vectors), [f"row {at}" for at in range(len(ROWS))], list(ROWS), vectors, embedder, FACTS)
+    manifest = await harness.stored(files)
+    assert await harness.refused(manifest) == (409, "wrong_arm")
+    assert await harness.refused(head, generates=True) == (409, "wrong_arm")
+    told = await harness.answers(manifest, list(ROWS)[3], generates=True, top=4)
+    [found] = told.answers
+    assert (told.kind, found.answer, len(found.top)) == ("nearest", "row 3", 4)
+    assert found.top[0].confidence == pytest.approx(1, abs=0.01)
+    assert [one.confidence for one in found.top] == sorted((one.confidence for one in found.top), reverse=True)
 
 
 async def test_an_arm_answers_under_its_own_id_only(harness: Harness) -> None:

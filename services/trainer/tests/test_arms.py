@@ -334,17 +334,19 @@ def test_rows_whose_answers_come_once_are_shown_each_once_without_the_system_and
 
 def test_many_rows_to_show_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "train.jsonl"
-    monkeypatch.setattr(rows, "sample", lambda of, seed: np.arange(len(of))[seed::2])
-    write(path, [[turn("user", f"q{number}"), turn("assistant", f"a{number}")] for number in range(6)])
-    chosen = rows.choose(path, 1, generating=True)
-    assert [row.question for row in rows.read(path, chosen)] == ["q1", "q3", "q5"]
+    monkeypatch.setattr(rows, "MOST_ANSWER_BYTES", 500)
+    write(path, [[turn("user", f"q{number}"), turn("assistant", f"a{number}")] for number in range(60)])
+    found = list(rows.read(path, rows.choose(path, 1, generating=True)))
+    assert 1 < len(found) < 10
+    assert sum(len(row.shown) for row in found) <= 500
+    assert [row.question for row in found] == sorted((row.question for row in found), key=lambda one: int(one[1:]))
 
 
 def test_rows_that_ask_the_same_are_one_group_and_an_answer_is_held_once() -> None:
     embedded = lane.Embedded()
     said = QuestionVectors(embedder=EMBEDDER, vectors=base64.b64encode(np.ones(24, dtype="<f4").tobytes()).decode())
     asked = ("Where is  it?", "a"), ("where\nIS it?", "b"), ("When?", "a")
-    embedded.take([rows.Row(question, answer, shown=question) for question, answer in asked], said)
+    embedded.take([rows.Row(question, answer, []) for question, answer in asked], said)
     assert embedded.groups[0] == embedded.groups[1] != embedded.groups[2]
     assert (embedded.answers, embedded.places) == ({"a": 0, "b": 1}, [0, 1, 0])
 
@@ -677,14 +679,15 @@ async def test_an_embedder_that_is_exchanged_for_ever_is_not_waited_for(room: Ro
     assert "two different ones" in room.told()[-1]
 
 
+@pytest.mark.parametrize("changes", [{"trainer_generating_arms": False}, {"trainer_arms": "head"}])
 async def test_nothing_is_embedded_where_the_answers_tell_that_there_will_be_no_arm(
-    room: Room,
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    room.fitting._generating = False
-    await room.queue([f"text {number}" for number in range(95)] + ["refund"] * 5)
-    assert (await room.done()).arm.state == "over"
-    assert room.told()[-1].endswith("5% of its rows have an answer that comes again, 10% at least must.")
-    assert room.peers.portions == []
+    async with room_of(tmp_path, **changes) as room:
+        await room.queue([f"text {number}" for number in range(95)] + ["refund"] * 5)
+        assert (await room.done()).arm.state == "over"
+        assert room.told()[-1].endswith("5% of its rows have an answer that comes again, 10% at least must.")
+        assert room.peers.portions == []
 
 
 async def test_rows_that_the_base_model_is_shown_are_found_again_by_what_they_ask(room: Room, tmp_path: Path) -> None:

@@ -140,6 +140,13 @@ BUGS: tuple[Planted, ...] = (
         f"{SHOWN}::test_a_text_that_is_no_chat_is_refused",
     ),
     bug(
+        "arms: rows are shown to who may not read them",
+        "inference_proxy:Showing.closest",
+        "if not route.testing and (not principal.may(READS_ROWS)):",
+        "if False:",
+        f"{SHOWN}::test_who_may_not_read_rows_is_shown_none_and_is_not_answered_by_who_was",
+    ),
+    bug(
         "arms: rows of any arm are shown",
         "inference_proxy:ArmEngine._ask",
         "_check_arm(target, arm, told)",
@@ -507,6 +514,13 @@ BUGS: tuple[Planted, ...] = (
         "if said.embedder != here:",
         "if said.embedder.dimensions != here.dimensions:",
         f"{ARMS_TEST}::test_an_arm_fitted_on_the_vectors_of_another_embedder_is_stale",
+    ),
+    bug(
+        "arm: rows are given as answers to who knows no better",
+        "rag_indexer:AskArm.ask",
+        "if arm.manifest.generates != asked.generates:",
+        "if False:",
+        f"{ARMS_TEST}::test_rows_are_given_to_who_knows_that_they_are_no_answers_and_to_nobody_else",
     ),
     bug(
         "arm: it answers under any id",

@@ -182,6 +182,13 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS_TEST}::test_an_adapter_gives_way_to_an_arm_by_which_the_base_answers_only_where_that_is_better_beyond_doubt",
     ),
     bug(
+        "arms: one that generates may copy what is only written alike",
+        "evaluator:decide_generating",
+        "if (too_little := _too_little(scores['candidate'], over_guess, least_closed)):",
+        "if (too_little := ''):",
+        f"{ARMS_TEST}::test_an_arm_by_which_the_base_answers_fails_where_it_is_not_clearly_worth_it",
+    ),
+    bug(
         "arms: one that generates need not be better than one answer to all",
         "evaluator:decide_generating",
         "(over_guess, GUESS)",

@@ -17,8 +17,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "arms: a row is shown twice",
         "trainer.arms.rows:_to_show",
-        "np.sort(first[(lengths[first] > 0) & (lengths[first] <= MOST_SHOWN_BYTES)])",
-        "np.flatnonzero((lengths > 0) & (lengths <= MOST_SHOWN_BYTES))",
+        "np.sort(first[(sizes[first] > 0) & (sizes[first] <= MOST_SHOWN_BYTES)])",
+        "np.flatnonzero((sizes > 0) & (sizes <= MOST_SHOWN_BYTES))",
         f"{ARMS}::test_rows_whose_answers_come_once_are_shown_each_once_without_the_system_and_no_long_one",
     ),
     bug(

@@ -52,6 +52,9 @@ class ArmAsked(BaseModel):
     manifest: ObjectRef = Field(description="Manifest of its files; they lie beside it.")
     questions: list[Question] = Field(min_length=1, max_length=MOST_QUESTIONS, description="What it is asked.")
     top: int = Field(0, ge=0, le=20, description="How many of the likeliest answers come with each.")
+    generates: bool = Field(
+        False, description="Whether who asks knows that its answers are rows to be shown; else none are given of them."
+    )
     testing: bool = Field(False, description="Whether a test asks, which never takes the places of people.")
 
 

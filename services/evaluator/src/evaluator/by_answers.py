@@ -98,7 +98,9 @@ class ByAnswers:
     async def _plan(self, evaluation: Evaluation, heldout: Sequence[Row], train: Sequence[Row]) -> Plan:
         classified = evaluation.dataset.task == "classification"
         taught = [row for row in heldout if row.taught]
-        most = self._settings.evaluator_generating_rows if evaluation.generates else self._settings.evaluator_rows
+        most = self._settings.evaluator_rows
+        if evaluation.generates:
+            most = max(self._settings.evaluator_min_rows, min(most, self._settings.evaluator_generating_rows))
         rows = await asyncio.to_thread(sample, taught, most, SEED, lambda row: row.label if classified else "")
         arm = await self._serving_arm(evaluation) if rows and evaluation.arm is None else None
         asked = self.suite(evaluation).systems
@@ -209,7 +211,7 @@ class ByAnswers:
     async def _answer_of_arm(
         self, evaluation: Evaluation, system: System, row: Row, messages: Sequence[ChatMessage], plan: Plan
     ) -> Answer:
-        """As `_answer`, of the arm beside which an adapter is tested: no row is left out because of it.
+        """As `_answer`, of the arm beside which an adapter is tested: where it generates, a row may be too long for it.
 
         Raises:
             NotServed: it did not answer, which may pass.
@@ -222,7 +224,7 @@ class ByAnswers:
             if error.transient and not isinstance(error, NotThere) and missed <= ARM_AWAY_SECONDS:
                 raise NotServed(f"'{plan.arm.version if plan.arm else system}': {error.message}") from error
             raise ArmAway(error.message) from error
-        if answer.refused is not None:
+        if answer.refused is not None and not (plan.arm and plan.arm.generates):
             raise ArmAway(answer.refused)
         return answer
 

@@ -20,7 +20,19 @@ from evaluator.replacement import arm_goes_on, generating_arm_goes_on
 from evaluator.rows import Row
 from evaluator.store import Answer
 from evaluator.suites import Suite, TextSuite
-from evaluator.verdict import ARMS, Verdict, above_arm, beside_arm, decide, decide_arm, decide_generating, without_arm
+from evaluator.verdict import (
+    ARMS,
+    GENERATES,
+    SYSTEMS,
+    Verdict,
+    above_arm,
+    arm_named,
+    beside_arm,
+    decide,
+    decide_arm,
+    decide_generating,
+    without_arm,
+)
 from schemas import Interval
 from schemas.artifacts import ArmKind, ChatMessage
 
@@ -124,17 +136,19 @@ def build_report(
     if suite.scores_guess:
         comparisons[OVER_GUESS] = _over_guess(suite, scores, counted, train, plan.seed)
     decided_on: dict[str, Interval] = {system: intervals[system][decisive] for system in plan.systems}
-    verdict = _decide(evaluation, suite, decided_on, comparisons, min_rows)
+    verdict = _decide(evaluation, suite, decided_on, comparisons, min_rows, plan.arm)
     beaten_by = below_base = None
     if (arm := plan.asked_arm) is not None and counted:
         over_arm, base_over_arm = (comparisons[f"{system} - {arm.kind}"] for system in ("candidate", "base"))
-        verdict = beside_arm(verdict, arm.kind, over_arm)
+        called = arm_named(arm.kind, generates=arm.generates)
+        verdict = beside_arm(verdict, called, over_arm)
         if base_over_arm.clear:
-            below_base, verdict = arm.kind, above_arm(verdict, arm.kind, base_over_arm)
+            below_base, verdict = arm.kind, above_arm(verdict, called, base_over_arm)
         elif _goes_on(arm, scores, decisive, over_arm, plan.seed, min_rows):
             beaten_by = arm.kind
     elif plan.arm is not None and plan.arm.away is not None:
-        verdict = without_arm(verdict, plan.arm.kind, plan.arm.away)
+        called = arm_named(plan.arm.kind, generates=plan.arm.generates)
+        verdict = without_arm(verdict, called, plan.arm.away)
     evidence = {
         **opening(evaluation, suite, verdict),
         "seed": plan.seed,
@@ -234,11 +248,14 @@ def _decide(
     scores: Mapping[str, Interval],
     comparisons: Mapping[str, Comparison],
     min_rows: int,
+    arm: ServingArm | None,
 ) -> Verdict:
     over_guess = comparisons.get(OVER_GUESS)
     if evaluation.generates and over_guess is not None:
         over_base = comparisons["candidate - base"]
-        return decide_generating(suite.deciding, scores, over_base, over_guess, min_rows=min_rows)
+        return decide_generating(
+            suite.deciding, scores, over_base, over_guess, min_rows=min_rows, least_closed=suite.least_closed
+        )
     if evaluation.arm is not None and over_guess is not None:
         return decide_arm(suite.deciding, scores, over_guess, evaluation.arm, least_closed=suite.least_closed)
     over_few_shot = comparisons.get("candidate - few_shot")
@@ -249,6 +266,7 @@ def _decide(
         over_few_shot.interval if over_few_shot else None,
         min_rows=min_rows,
         over_guess=over_guess,
+        names=SYSTEMS | {arm.kind: f"{GENERATES}, in use meanwhile,"} if arm and arm.generates else SYSTEMS,
     )
 
 

@@ -157,6 +157,7 @@ GENERATING_SUITES: dict[Task, Suite] = {
         systems=("base", "candidate"),
         of_classes=suite.of_classes,
         opponent="both",
+        least_closed=LEAST_CLOSED[task],
     )
     for task, suite in SUITES.items()
 }

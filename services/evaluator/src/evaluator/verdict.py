@@ -13,17 +13,21 @@ from schemas.artifacts import ArmKind
 
 Kind = Literal["pass", "fail", "needs_human"]
 
-ARMS: dict[ArmKind, str] = {"head": "the head", "nearest": "the nearest training rows"}
-"""What an arm is called in a sentence."""
+ARMS: dict[ArmKind, str] = {"head": "the head", "nearest": "the nearest training row"}
+"""What an arm is called in a sentence, unless it generates."""
+
+GENERATES = "the base model, shown the closest training rows"
 
 SYSTEMS: dict[str, str] = {
     "candidate": "the fine-tuned model",
     "base": "the base model",
     "few_shot": "the base model with examples",
 } | {kind: f"{name}, in use meanwhile," for kind, name in ARMS.items()}
+"""What the systems of a test are called in a sentence."""
 
 
-SHOWN = SYSTEMS | {"candidate": "the base model, shown the closest training rows,"}
+SHOWN = SYSTEMS | {"candidate": f"{GENERATES},"}
+"""The same where an arm that generates is tested."""
 
 UNKNOWN = "The rows do not show that it knows them"
 
@@ -46,6 +50,7 @@ def decide(
     *,
     min_rows: int,
     over_guess: Comparison | None = None,
+    names: Mapping[str, str] = SYSTEMS,
 ) -> Verdict:
     """Judge a candidate by its paired differences.
 
@@ -63,11 +68,12 @@ def decide(
         over_few_shot: candidate minus few-shot; None where there were no examples to show.
         min_rows: fewer rows decide nothing.
         over_guess: candidate minus always giving the commonest training answer; None where answers are free text.
+        names: what the systems are called.
     """
     rows = scores["candidate"].n
     if rows == 0:
         return Verdict("needs_human", "No held-out row could be tested, so nothing is known about this model.")
-    compared = _compare(metric, scores)
+    compared = _compare(metric, scores, names)
     if rows < min_rows:
         return Verdict("needs_human", f"{compared} Only {_rows(rows)}: too few to decide (at least {min_rows} needed).")
     difference = f"{_points(gain.interval)} against the base model"
@@ -124,10 +130,18 @@ def decide_arm(
     difference = f"{_points(over)} against that"
     if not over_guess.clear:
         return Verdict("fail", f"{compared} {UNKNOWN}: {difference}{by_chance(over_guess)}.")
-    if over.value < least_closed * (1 - guess):
-        closed = f"{100 * over.value / (1 - guess):.0f} % of what that lacks, and {100 * least_closed:.0f} % are needed"
-        return Verdict("fail", f"{compared} {UNKNOWN}: {difference} are {closed}.")
+    if too_little := _too_little(score, over_guess, least_closed):
+        return Verdict("fail", f"{compared} {UNKNOWN}: {difference} {too_little}.")
     return Verdict("pass", f"{compared} It is clearly better: {difference}.")
+
+
+def _too_little(score: Interval, over_guess: Comparison, least_closed: float) -> str:
+    """That too little of the gap between a guess and no error at all is closed; empty where enough is."""
+    over = over_guess.interval.value
+    lacking = 1 - (score.value - over)
+    if over >= least_closed * lacking:
+        return ""
+    return f"are {100 * over / lacking:.0f} % of what that lacks, and {100 * least_closed:.0f} % are needed"
 
 
 def decide_generating(
@@ -137,11 +151,13 @@ def decide_generating(
     over_guess: Comparison,
     *,
     min_rows: int,
+    least_closed: float,
 ) -> Verdict:
     """Judge an arm by which the base model answers.
 
-    pass: better than the base model alone beyond doubt, and than always giving one answer. fail: everything else, as of
-    another arm; what is not clear is not worth its longer prompts.
+    pass: better than the base model alone beyond doubt, and than always giving one answer, and it closes enough of the
+    gap between that and no error at all: the answer of another row, copied, is written alike too. fail: everything
+    else, as of another arm; what is not clear is not worth its longer prompts.
 
     Args:
         metric: the metric of `scores`.
@@ -149,6 +165,7 @@ def decide_generating(
         over_base: arm minus base model.
         over_guess: arm minus always giving one answer.
         min_rows: fewer rows let none through.
+        least_closed: the share of the gap that it must close.
     """
     rows = scores["candidate"].n
     if rows == 0:
@@ -160,37 +177,44 @@ def decide_generating(
         if not over.clear:
             unclear = f"{_points(over.interval)} against {whom}{by_chance(over)}"
             return Verdict("fail", f"{compared} {UNKNOWN}: {unclear}.")
+    if too_little := _too_little(scores["candidate"], over_guess, least_closed):
+        return Verdict("fail", f"{compared} {UNKNOWN}: {_points(over_guess.interval)} against {GUESS} {too_little}.")
     return Verdict(
         "pass", f"{compared} It is clearly better: {_points(over_base.interval)} against the base model alone."
     )
 
 
-def beside_arm(verdict: Verdict, kind: ArmKind, over_arm: Comparison) -> Verdict:
+def arm_named(kind: ArmKind, *, generates: bool) -> str:
+    """What an arm is called in a sentence."""
+    return GENERATES if generates else ARMS[kind]
+
+
+def beside_arm(verdict: Verdict, arm: str, over_arm: Comparison) -> Verdict:
     """The verdict on an adapter, with its difference from the arm of its name; what follows the registry says.
 
     Args:
         verdict: on the adapter.
-        kind: of the arm.
+        arm: what it is called.
         over_arm: adapter minus arm.
     """
-    return Verdict(verdict.kind, f"{verdict.reason} It has {_points(over_arm.interval)} against {ARMS[kind]}.")
+    return Verdict(verdict.kind, f"{verdict.reason} It has {_points(over_arm.interval)} against {arm}.")
 
 
-def above_arm(verdict: Verdict, kind: ArmKind, base_over_arm: Comparison) -> Verdict:
+def above_arm(verdict: Verdict, arm: str, base_over_arm: Comparison) -> Verdict:
     """The verdict on an adapter whose name is served by an arm that is worse than the base model.
 
     Args:
         verdict: on the adapter.
-        kind: of the arm.
+        arm: what it is called.
         base_over_arm: base model minus arm.
     """
-    behind = f"The base model is clearly better than {ARMS[kind]}: {_points(base_over_arm.interval)}."
+    behind = f"The base model is clearly better than {arm}: {_points(base_over_arm.interval)}."
     return Verdict(verdict.kind, f"{verdict.reason} {behind}")
 
 
-def without_arm(verdict: Verdict, kind: ArmKind, why: str) -> Verdict:
+def without_arm(verdict: Verdict, arm: str, why: str) -> Verdict:
     """The verdict on an adapter that could not be compared with the arm of its name, and why."""
-    return Verdict(verdict.kind, f"{verdict.reason} {ARMS[kind].capitalize()} could not be asked: {why}")
+    return Verdict(verdict.kind, f"{verdict.reason} {arm[0].upper()}{arm[1:]} could not be asked: {why}")
 
 
 def untested_arm(reason: str) -> Verdict:
@@ -203,9 +227,7 @@ def untested(reason: str) -> Verdict:
     return Verdict("needs_human", f"The test could not be carried out: {reason}")
 
 
-def _compare(
-    metric: RowMetric | AwaitedMetric, scores: Mapping[str, Interval], names: Mapping[str, str] = SYSTEMS
-) -> str:
+def _compare(metric: RowMetric | AwaitedMetric, scores: Mapping[str, Interval], names: Mapping[str, str]) -> str:
     shown = [_score(metric, names[name], scores[name]) for name in names if name in scores]
     sentence = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
     on = f"On {_rows(scores['candidate'].n)} "

@@ -64,7 +64,7 @@ class Answering:
         else:
             base = await self._bases.get(route.base_id, principal.tenant_id)
         route.agree(base)
-        closest = await self._showing.closest(route, asked)
+        closest = await self._showing.closest(principal, route, asked)
         rendered = await self._rendering.of(principal, base, asked, closest)
         return Answer(
             id=request_id_for(asked.ID_PREFIX, new_id(asked.ID_PREFIX)),

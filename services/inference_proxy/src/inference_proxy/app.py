@@ -52,9 +52,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     in_flight = InFlight(
         "answers", most=settings.inference_in_flight, most_each=settings.inference_tenant_in_flight, retry_after=1
     )
-    rendering = Rendering(
-        Retrieval(rag_indexer, settings.inference_retrieved_characters), settings.inference_shown_bytes
-    )
+    rendering = Rendering(Retrieval(rag_indexer, settings.inference_retrieved_characters))
     records = Records(chats)
     of_tenants = TenantAdmission(routes, spending, in_flight, records)
     most = settings.inference_evaluation_in_flight
@@ -62,8 +60,9 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     of_evaluations = EvaluationAdmission(routes, tests)
     asking = Asking(engines, routes)
     handing_over = HandingOver(arms, asking, bases, rendering, routes)
+    showing = Showing(arms, routes, settings.inference_shown_bytes)
     answering, testing = (
-        Answering(one, bases, rendering, asking, handing_over, Showing(arms)) for one in (of_tenants, of_evaluations)
+        Answering(one, bases, rendering, asking, handing_over, showing) for one in (of_tenants, of_evaluations)
     )
     for engine in engines.values():
         service.on_start(engine.open)

@@ -29,7 +29,7 @@ async def refuse_lacking(
     has = await engine.capabilities(target, wanted)
     for name in wanted:
         if name not in has or (name == "prompt" and route.generates):
-            if route.stands_in:
+            if route.stands_in and (name == "prompt" or not route.generates):
                 raise ModelLoading
             param, why = LACKING.get(name, (name, "the engine of this model does not have it. Leave it out."))
             if route.arm and not route.generates:

@@ -13,8 +13,7 @@ from inference_proxy.engines import ModelLoading, Prompt
 from inference_proxy.requests import ChatAsked, CompletionAsked
 from inference_proxy.retrieval import Retrieval
 from inference_proxy.shapes import Source
-from inference_proxy.showing import shown_before
-from schemas.artifacts import ChatRow
+from inference_proxy.showing import Closest, shown_before
 from schemas.http.inference_proxy import UNSUPPORTED
 
 
@@ -38,19 +37,17 @@ class Rendering:
 
     Args:
         retrieval: puts documents into prompts.
-        shown_bytes: most bytes of training rows in a prompt.
     """
 
-    def __init__(self, retrieval: Retrieval, shown_bytes: int) -> None:
+    def __init__(self, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
-        self._shown_bytes = shown_bytes
 
     async def of(
         self,
         principal: Principal,
         base: Base | ProviderBase | ArmBase,
         asked: ChatAsked | CompletionAsked,
-        closest: Sequence[ChatRow] = (),
+        closest: Closest | None = None,
     ) -> Rendered:
         """What the engine of a base model is given.
 
@@ -58,7 +55,7 @@ class Rendering:
             principal: who asks.
             base: the model.
             asked: what is asked.
-            closest: rows that the model is shown before, as far as they have room.
+            closest: rows that the model is shown before; None where it answers without an arm.
 
         Raises:
             SartorError: the model cannot take it, or a store that it names cannot be read.
@@ -79,13 +76,9 @@ class Rendering:
                 param="vector_store_ids",
             )
         augmented, retrieved = await self._retrieval.augment(principal, asked.stores, messages)
-        if closest and isinstance(base, Base):
+        if closest is not None and isinstance(base, Base):
             augmented = shown_before(
-                augmented,
-                closest,
-                self._shown_bytes,
-                context_length=base.context_length,
-                max_tokens=asked.max_tokens,
+                augmented, closest, context_length=base.context_length, max_tokens=asked.max_tokens
             )
         prompt = await asyncio.to_thread(base.prompt, augmented)
         return Rendered([prompt] * asked.choices, base.stop_tokens, retrieved)

@@ -47,7 +47,7 @@ VISIBLE: dict[str, Seen] = {
     "finetune.failed.v1": Seen("fine_tuning:read", ("job_id", "code")),
     "finetune.cancelled.v1": Seen("fine_tuning:read", ("job_id",)),
     "model.registered.v1": Seen(
-        "models:read", ("model_id", "name", "arm", "job_id", "base_model", "adapter_id", "task")
+        "models:read", ("model_id", "name", "arm", "generates", "job_id", "base_model", "adapter_id", "task")
     ),
     "model.waiting.v1": Seen("models:read", ("model_id", "arm", "job_id", "waiting_for", "revision", "evaluation_id")),
     "model.promoted.v1": Seen(

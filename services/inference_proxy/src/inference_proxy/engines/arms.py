@@ -108,6 +108,8 @@ class ArmEngine:
             WrongModel, EngineBusy, EngineAway, AnswerBroken: as `Engine.generate`.
         """
         [said] = await self._ask(target, [question], MOST_ROWS)
+        if not said.top:
+            raise AnswerBroken("it found no row.")
         try:
             return [read_chat_row(one.answer) for one in said.top]
         except BadRow as error:
@@ -120,6 +122,7 @@ class ArmEngine:
             manifest=arm.manifest,
             questions=[one[-QUESTION_CHARACTERS:] for one in questions],
             top=top,
+            generates=arm.generates,
             testing=target.testing,
         )
         try:

@@ -48,6 +48,8 @@ class AskArm:
             arm = await self._arms.get(asked.manifest, who, lane)
             if arm.arm_id != asked.arm_id:
                 raise wrong(asked.manifest, f"the manifest of {arm.arm_id}, not of the arm that is asked")
+            if arm.manifest.generates != asked.generates:  # of an earlier release: a row is no answer
+                raise wrong(asked.manifest, "another kind of arm than it is asked as: one that generates finds rows")
             said = await self._embedding.questions(asked.questions, who, partial(_likeliest, arm, asked.top), lane)
         return ArmAnswers(
             arm_id=arm.arm_id,

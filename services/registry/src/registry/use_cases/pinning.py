@@ -24,7 +24,7 @@ class Pinning:
         Raises:
             NotFound: there is none.
             WriteRefused: it is not in production, or could be one of several.
-            Invalid: it is an adapter, and shall hand over.
+            Invalid: it shall hand over, and does not tell how sure it is.
         """
         meant = await self._meant(tenant_id, model_id)
         pinned = pins_of(await self._models.serving(tenant_id, [meant.name]))

@@ -80,14 +80,14 @@ class Embedded:
     """Rows with the vectors of their questions.
 
     Attributes:
+        generates: the base model is shown the closest rows: answers are rows then.
+        base_digest: that model's: it is tested so, and no other answers afterwards.
         vectors: a portion each, little-endian float32.
         answers: those that differ, with the place of each.
         places: of each row's answer.
         groups: of each row, what rows that ask the same have in common.
         probes: questions that may become probes, by row.
         embedder: who made the vectors; the same for all.
-        generates: the base model is shown the closest rows: answers are rows then.
-        base_digest: that model's: it is tested so, and no other answers afterwards.
     """
 
     generates: bool = False
@@ -145,7 +145,7 @@ class ArmFitting(Kind[ArmFit]):
         self._fitter = fitter
         self._kinds: list[ArmKind] = settings.arms
         self._models_dir = settings.models_dir
-        self._generating = settings.trainer_generating_arms
+        self._generating = settings.trainer_generating_arms and "nearest" in settings.arms
         self._lease_seconds = settings.trainer_lease_seconds
         self._folders = PrivateFolders(settings.trainer_work_dir, "trainer")
 

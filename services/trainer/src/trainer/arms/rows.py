@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from arms import question_of, sample
+from arms import MOST_ROWS, question_of, sample
 from schemas.artifacts import ChatMessage, is_learned, read_chat_row, write_row
 from trainer.arms.orders import NoArm
 
@@ -35,21 +35,32 @@ class Row(NamedTuple):
     Attributes:
         question: what is embedded.
         answer: what is to be learned.
-        shown: the row as the base model may be shown it: a line without system messages; empty where user and
-            assistant do not take turns in it, as chat templates want them to.
+        messages: all that was said.
     """
 
     question: str
     answer: str
-    shown: str
+    messages: Sequence[ChatMessage]
+
+    @property
+    def shown(self) -> str:
+        """The line that the base model may be shown, without system messages.
+
+        It is empty where user and assistant do not take turns, as chat templates want them to.
+        """
+        said = [one for one in self.messages if one["role"] not in NEVER_SHOWN]
+        if any(one["role"] != TURNS[place % 2] for place, one in enumerate(said)):
+            return ""
+        return write_row({"messages": [{"role": one["role"], "content": one["content"]} for one in said]})
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The lines of the rows that an arm is fitted to, in their order.
+    """The rows that an arm is fitted to.
 
     Attributes:
-        generates: no answer comes again, so that the base model answers, shown the rows that are closest.
+        lines: theirs, in their order.
+        generates: hardly an answer comes again, so that the base model answers, shown the rows that are closest.
     """
 
     lines: NDArray[np.int64]
@@ -57,7 +68,7 @@ class Chosen:
 
 
 def choose(path: Path, seed: int, *, generating: bool) -> Chosen:
-    """The rows that an arm is fitted to: of each answer its share. Of a row five numbers are held.
+    """The rows that an arm is fitted to: of each answer its share. Of a row three numbers are held.
 
     Args:
         path: chat JSONL.
@@ -67,38 +78,45 @@ def choose(path: Path, seed: int, *, generating: bool) -> Chosen:
     Raises:
         NoArm: they alone tell that none is worth a test, so that nothing is embedded in vain.
     """
-    facts = [
-        (number, _number(row.answer.encode()), len(row.answer.encode()), _number(line := row.shown.encode()), len(line))
-        for number, row in _rows(path)
-        if row is not None
-    ]
-    if not facts:
+    lines, answers, sizes = _facts(path, lambda row: row.answer)
+    if not len(lines):
         raise NoArm("no row has a question and an answer to learn.")
-    lines, answers, sizes, rows, lengths = np.array(facts, dtype=np.int64).T
     chosen = sample(answers, seed)
     _, first, times = np.unique(answers[chosen], return_index=True, return_counts=True)
     repeated = float(times[times > 1].sum() / len(chosen))
-    if repeated < LEAST_REPEATED:
-        if not generating:
-            raise NoArm(
-                f"{repeated:.0%} of its rows have an answer that comes again, {LEAST_REPEATED:.0%} at least must."
-            )
-        return Chosen(lines[_to_show(rows, lengths, seed)], generates=True)
-    if sizes[chosen[first]].sum() > MOST_ANSWER_BYTES:
-        raise NoArm("its different answers are too long to be held by who answers by them.")
-    return Chosen(lines[chosen], generates=False)
+    if repeated >= LEAST_REPEATED:
+        if sizes[chosen[first]].sum() > MOST_ANSWER_BYTES:
+            raise NoArm("its different answers are too long to be held by who answers by them.")
+        return Chosen(lines[chosen], generates=False)
+    if not generating:
+        raise NoArm(f"{repeated:.0%} of its rows have an answer that comes again, {LEAST_REPEATED:.0%} at least must.")
+    return Chosen(_to_show(path, seed), generates=True)
 
 
-def _to_show(rows: NDArray[np.int64], lengths: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The places of rows to show: each once, and none that is too long or cannot be shown."""
+def _to_show(path: Path, seed: int) -> NDArray[np.int64]:
+    """The lines of rows to show: each row once, none that is too long or cannot be shown, and not too much of all."""
+    lines, rows, sizes = _facts(path, lambda row: row.shown)
     _, first = np.unique(rows, return_index=True)
-    short = np.sort(first[(lengths[first] > 0) & (lengths[first] <= MOST_SHOWN_BYTES)])
+    short = np.sort(first[(sizes[first] > 0) & (sizes[first] <= MOST_SHOWN_BYTES)])
     if not len(short):
         raise NoArm(
             "hardly an answer comes again, and the base model can be shown no row: all are too long, or no turns."
         )
-    chosen: NDArray[np.int64] = short[sample(rows[short], seed)]
+    most = MOST_ANSWER_BYTES // int(sizes[short].max())
+    chosen: NDArray[np.int64] = lines[short[sample(rows[short], seed, min(most, MOST_ROWS))]]
     return chosen
+
+
+def _facts(path: Path, of: Callable[[Row], str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each row its line, a number that follows from a text of it, and the bytes of that."""
+    lines, numbers, sizes = [], [], []
+    for line, row in _rows(path):
+        if row is not None:
+            text = of(row).encode()
+            lines.append(line)
+            numbers.append(_number(text))
+            sizes.append(len(text))
+    return np.array(lines, dtype=np.int64), np.array(numbers, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
 def group_of(question: str) -> int:
@@ -134,10 +152,4 @@ def _row(line: bytes) -> Row | None:
     if not is_learned(last) or not last["content"]:
         return None
     question = question_of(asked)
-    if not question.strip():
-        return None
-    said: list[ChatMessage] = [
-        {"role": one["role"], "content": one["content"]} for one in [*asked, last] if one["role"] not in NEVER_SHOWN
-    ]
-    in_turns = all(one["role"] == TURNS[place % 2] for place, one in enumerate(said))
-    return Row(question, last["content"], write_row({"messages": said}) if in_turns else "")
+    return Row(question, last["content"], [*asked, last]) if question.strip() else None
