@@ -461,7 +461,7 @@ async def test_a_row_that_is_too_long_for_an_arm_by_which_the_base_answers_leave
 ) -> None:
     name = evaluator.named()
     version = evaluator.serve(name, right, "nearest", generates=True)
-    evaluator.others.too_long[version] = rows(5, 1)[0]["messages"][0]["content"]
+    evaluator.others.too_long[version] = rows(5, 1)[0]["messages"][-2]["content"]
     event = await evaluator.completed(await evaluator.register(rows(1, 40), knows(2), name=name))
     assert {score.n for score in event.scores.values()} == {39}
     assert event.beaten_by == "nearest", event.reason

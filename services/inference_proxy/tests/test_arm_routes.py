@@ -80,7 +80,7 @@ async def test_an_arm_is_asked_with_what_is_known_of_it_and_by_whom() -> None:
         target = routes.pick(route)
         assert (target.kind, target.adapter_id, target.tenant_id) == ("arm", ARM["adapter_id"], TENANT)
         assert target.arm is not None
-        assert (target.arm.model_dump(), target.testing) == (ARM["arm"], testing)
+        assert (target.arm.model_dump(), target.testing) == ({**ARM["arm"], "generates": False}, testing)
         assert route.fingerprint == ARM["adapter_id"]
         assert routes.instead(route, target) is None
 

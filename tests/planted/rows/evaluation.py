@@ -233,8 +233,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "arms: free text that is only written alike is let through",
         "evaluator:decide_arm",
-        "if over.value < least_closed * (1 - guess):",
-        "if over.value < 0:",
+        "if (too_little := _too_little(score, over_guess, least_closed)):",
+        "if (too_little := ''):",
         f"{ARMS_TEST}::test_free_text_passes_where_it_is_right_and_not_where_it_is_only_written_alike",
     ),
     bug(
