@@ -199,11 +199,11 @@ def test_rows_whose_answers_come_once_are_answered_by_the_base_model_that_is_sho
     """A person lets it through: the tiny base model writes nothing that a test would."""
     careful = make_tenant(stack, "Careful", gate="approval")
     file = careful.sdk.files.create(file=("articles.jsonl", free_text(150)), purpose="fine-tune")
-    job = careful.sdk.fine_tuning.jobs.create(model="tiny-test", training_file=file.id, method=TRAINED_LONG)
+    careful.sdk.fine_tuning.jobs.create(model="tiny-test", training_file=file.id, method=TRAINED_LONG)
 
     def waiting() -> Any:
         with careful.http as http:
-            found = http.get("/registry/models", params={"job_id": job.id}).raise_for_status().json()["data"]
+            found = http.get("/registry/models").raise_for_status().json()["data"]
         return next((one for one in found if one["generates"] and one["state"] == "awaiting_approval"), None)
 
     version = wait_for(waiting)
