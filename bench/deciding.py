@@ -73,7 +73,7 @@ class Deciding:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "train.jsonl"
             path.write_bytes(_jsonl(parts.train))
-            rows = list(training_rows.read(path, training_rows.choose(path, seed, generating=False)))
+            rows = list(training_rows.read(path, training_rows.choose(path, seed, shown_below=0)))
         questions = [row.question for row in rows]
         answers = list(dict.fromkeys(row.answer for row in rows))
         order = Order(

@@ -295,7 +295,7 @@ def test_rows_without_question_or_answer_to_learn_are_left_out(tmp_path: Path) -
             [turn("user", "my money"), turn("assistant", "refund")],
         ],
     )
-    chosen = rows.choose(path, 1, generating=True)
+    chosen = rows.choose(path, 1, shown_below=0.5)
     assert not chosen.generates
     assert [(row.question, row.answer) for row in rows.read(path, chosen)] == [
         ("where is it?", "lost_card"),
@@ -320,23 +320,32 @@ def test_rows_whose_answers_come_once_are_shown_each_once_without_the_system_and
         ],
     )
     monkeypatch.setattr(rows, "MOST_SHOWN_BYTES", 120)
-    chosen = rows.choose(path, 1, generating=True)
+    chosen = rows.choose(path, 1, shown_below=0.5)
     assert chosen.generates
     shown = [row.shown for row in rows.read(path, chosen)]
     assert len(shown) == len(set(shown)) == 31
     assert json.loads(shown[0]) == {"messages": [turn("user", "who?"), turn("assistant", "an owl")]}
     with pytest.raises(NoArm, match="10% at least must"):
-        rows.choose(path, 1, generating=False)
+        rows.choose(path, 1, shown_below=0)
     monkeypatch.setattr(rows, "MOST_SHOWN_BYTES", 20)
     with pytest.raises(NoArm, match="can be shown no row"):
-        rows.choose(path, 1, generating=True)
+        rows.choose(path, 1, shown_below=0.5)
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.4, True), (0.6, False)])
+def test_rows_are_shown_where_too_few_answers_come_again(tmp_path: Path, share: float, shown: bool) -> None:
+    path = tmp_path / "train.jsonl"
+    answers = ["yes" if number < 100 * share else f"it is {number}" for number in range(100)]
+    write(path, [[turn("user", f"q{number}"), turn("assistant", answer)] for number, answer in enumerate(answers)])
+    assert rows.choose(path, 1, shown_below=0.5).generates == shown
+    assert not rows.choose(path, 1, shown_below=rows.SHOWN_BELOW["classification"]).generates
 
 
 def test_many_rows_to_show_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "train.jsonl"
     monkeypatch.setattr(rows, "MOST_ANSWER_BYTES", 500)
     write(path, [[turn("user", f"q{number}"), turn("assistant", f"a{number}")] for number in range(60)])
-    found = list(rows.read(path, rows.choose(path, 1, generating=True)))
+    found = list(rows.read(path, rows.choose(path, 1, shown_below=0.5)))
     assert 1 < len(found) < 10
     assert sum(len(row.shown) for row in found) <= 500
     assert [row.question for row in found] == sorted((row.question for row in found), key=lambda one: int(one[1:]))
@@ -401,7 +410,7 @@ def test_of_many_rows_some_are_chosen(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "train.jsonl"
     monkeypatch.setattr(rows, "sample", lambda answers, seed: np.arange(len(answers))[seed::2])
     write(path, [[turn("user", f"q{number}"), turn("assistant", "a")] for number in range(6)])
-    chosen = rows.choose(path, 1, generating=False)
+    chosen = rows.choose(path, 1, shown_below=0)
     assert [row.question for row in rows.read(path, chosen)] == ["q1", "q3", "q5"]
 
 

@@ -100,7 +100,7 @@ class ByAnswers:
         taught = [row for row in heldout if row.taught]
         most = self._settings.evaluator_rows
         if evaluation.generates:
-            most = max(self._settings.evaluator_min_rows, min(most, self._settings.evaluator_generating_rows))
+            most = min(most, self._settings.evaluator_generating_rows)
         rows = await asyncio.to_thread(sample, taught, most, SEED, lambda row: row.label if classified else "")
         arm = await self._serving_arm(evaluation) if rows and evaluation.arm is None else None
         asked = self.suite(evaluation).systems

@@ -253,9 +253,7 @@ def _decide(
     over_guess = comparisons.get(OVER_GUESS)
     if evaluation.generates and over_guess is not None:
         over_base = comparisons["candidate - base"]
-        return decide_generating(
-            suite.deciding, scores, over_base, over_guess, min_rows=min_rows, least_closed=suite.least_closed
-        )
+        return decide_generating(suite.deciding, scores, over_base, over_guess, least_closed=suite.least_closed)
     if evaluation.arm is not None and over_guess is not None:
         return decide_arm(suite.deciding, scores, over_guess, evaluation.arm, least_closed=suite.least_closed)
     over_few_shot = comparisons.get("candidate - few_shot")

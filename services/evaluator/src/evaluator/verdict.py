@@ -150,29 +150,24 @@ def decide_generating(
     over_base: Comparison,
     over_guess: Comparison,
     *,
-    min_rows: int,
     least_closed: float,
 ) -> Verdict:
     """Judge an arm by which the base model answers.
 
     pass: better than the base model alone beyond doubt, and than always giving one answer, and it closes enough of the
     gap between that and no error at all: the answer of another row, copied, is written alike too. fail: everything
-    else, as of another arm; what is not clear is not worth its longer prompts.
+    else, as of another arm, whose rows may be as few too; what is not clear is not worth its longer prompts.
 
     Args:
         metric: the metric of `scores`.
         scores: by system, all on the same rows.
         over_base: arm minus base model.
         over_guess: arm minus always giving one answer.
-        min_rows: fewer rows let none through.
         least_closed: the share of the gap that it must close.
     """
-    rows = scores["candidate"].n
-    if rows == 0:
+    if scores["candidate"].n == 0:
         return Verdict("fail", f"No held-out row could be tested. {UNKNOWN}.")
     compared = _compare(metric, scores, SHOWN)
-    if rows < min_rows:
-        return Verdict("fail", f"{compared} Only {_rows(rows)}: too few to decide (at least {min_rows} needed).")
     for over, whom in ((over_base, "the base model alone"), (over_guess, GUESS)):
         if not over.clear:
             unclear = f"{_points(over.interval)} against {whom}{by_chance(over)}"

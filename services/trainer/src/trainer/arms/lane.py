@@ -247,7 +247,8 @@ class ArmFitting(Kind[ArmFit]):
         """Vectors of the chosen rows' questions, asked for in portions, so that others are served between."""
         path = folder / rows_file("train")
         await self._objects.fetch_training_rows(job, path)
-        chosen = await asyncio.to_thread(training_rows.choose, path, job.seed, generating=self._generating)
+        shown_below = training_rows.SHOWN_BELOW[job.learns_from.task] if self._generating else 0.0
+        chosen = await asyncio.to_thread(training_rows.choose, path, job.seed, shown_below=shown_below)
         rows = training_rows.read(path, chosen)
         embedded = Embedded(chosen.generates, self._digest_of(job.base_model) if chosen.generates else "")
         while portion := await asyncio.to_thread(lambda: list(islice(rows, MOST_QUESTIONS))):

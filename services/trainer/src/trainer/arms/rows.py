@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arms import MOST_ROWS, question_of, sample
+from schemas import Task
 from schemas.artifacts import ChatMessage, is_learned, read_chat_row, write_row
 from trainer.arms.orders import NoArm
 
@@ -27,6 +28,9 @@ NEVER_SHOWN = ("system", "developer")
 
 LEAST_REPEATED = 0.1
 """Share of the rows whose answer another row has too: of no more can an arm be right when it is measured."""
+
+SHOWN_BELOW: dict[Task, float] = {"classification": LEAST_REPEATED, "generation": 0.5}
+"""The same share, of less than which rows are shown: of free text an arm must close half of what one answer lacks."""
 
 
 class Row(NamedTuple):
@@ -60,20 +64,20 @@ class Chosen:
 
     Attributes:
         lines: theirs, in their order.
-        generates: hardly an answer comes again, so that the base model answers, shown the rows that are closest.
+        generates: too few answers come again, so that the base model answers, shown the rows that are closest.
     """
 
     lines: NDArray[np.int64]
     generates: bool
 
 
-def choose(path: Path, seed: int, *, generating: bool) -> Chosen:
+def choose(path: Path, seed: int, *, shown_below: float) -> Chosen:
     """The rows that an arm is fitted to: of each answer its share. Of a row three numbers are held.
 
     Args:
         path: chat JSONL.
         seed: of the choice.
-        generating: whether rows may be shown to the base model where hardly an answer comes again.
+        shown_below: the share of rows with an answer that comes again, of less than which rows are shown.
 
     Raises:
         NoArm: they alone tell that none is worth a test, so that nothing is embedded in vain.
@@ -84,13 +88,13 @@ def choose(path: Path, seed: int, *, generating: bool) -> Chosen:
     chosen = sample(answers, seed)
     _, first, times = np.unique(answers[chosen], return_index=True, return_counts=True)
     repeated = float(times[times > 1].sum() / len(chosen))
+    if repeated < shown_below:
+        return Chosen(_to_show(path, seed), generates=True)
     if repeated >= LEAST_REPEATED:
         if sizes[chosen[first]].sum() > MOST_ANSWER_BYTES:
             raise NoArm("its different answers are too long to be held by who answers by them.")
         return Chosen(lines[chosen], generates=False)
-    if not generating:
-        raise NoArm(f"{repeated:.0%} of its rows have an answer that comes again, {LEAST_REPEATED:.0%} at least must.")
-    return Chosen(_to_show(path, seed), generates=True)
+    raise NoArm(f"{repeated:.0%} of its rows have an answer that comes again, {LEAST_REPEATED:.0%} at least must.")
 
 
 def _to_show(path: Path, seed: int) -> NDArray[np.int64]:
@@ -100,7 +104,7 @@ def _to_show(path: Path, seed: int) -> NDArray[np.int64]:
     short = np.sort(first[(sizes[first] > 0) & (sizes[first] <= MOST_SHOWN_BYTES)])
     if not len(short):
         raise NoArm(
-            "hardly an answer comes again, and the base model can be shown no row: all are too long, or no turns."
+            "too few answers come again, and the base model can be shown no row: all are too long, or no turns."
         )
     most = MOST_ANSWER_BYTES // int(sizes[short].max())
     chosen: NDArray[np.int64] = lines[short[sample(rows[short], seed, min(most, MOST_ROWS))]]
