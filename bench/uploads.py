@@ -19,7 +19,7 @@ from tests.conftest import Tenant
 
 from localstack import LocalStack
 
-LONGEST = 300.0
+LONGEST = 900.0
 """Seconds until an arm must have its verdict."""
 
 LONGEST_JOB = 3600.0

@@ -428,10 +428,10 @@ async def test_an_arm_by_which_the_base_answers_passes_where_it_is_better_than_t
     event = await of_shown_rows(evaluator, writes(10))
     assert event.verdict == "pass", event.reason
     assert set(event.scores) == {"base", "candidate"}
-    assert {score.n for score in event.scores.values()} == {32}, "people wait for it"
+    assert {score.n for score in event.scores.values()} == {16}, "people wait for it"
     assert "the base model, shown the closest training rows, reached chrF" in event.reason
     assert event.reason.endswith("against the base model alone.")
-    assert event.cost == 0.25 * 32 * 2
+    assert event.cost == 0.25 * 16 * 2
     evidence = await evaluator.evidence(event)
     assert (evidence["suite"]["name"], evidence["generates"]) == ("heldout_generating_arm", True)
     assert set(evidence["differences"]) == {"candidate - base", "candidate - commonest answer"}

@@ -17,7 +17,7 @@ class Settings(ServiceSettings):
     )
     evaluator_rows: int = Field(100, ge=1, description="Most held-out rows used for one evaluation.")
     evaluator_generating_rows: int = Field(
-        32, ge=1, description="Most held-out rows used for an arm by which the base model answers: people wait for it."
+        16, ge=1, description="Most held-out rows used for an arm by which the base model answers: people wait for it."
     )
     evaluator_min_rows: int = Field(
         10, ge=1, description="Fewer rows than this never decide about an adapter without a person."
