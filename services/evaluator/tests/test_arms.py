@@ -443,7 +443,7 @@ async def test_an_arm_by_which_the_base_answers_passes_where_it_is_better_than_t
         (writes(10), writes(10), 40, f"{UNKNOWN}: +0.0 points"),
         (writes(10), writes(2), 40, "against the base model alone"),
         (lambda _: "I cannot say.", copies(fact), 40, "% of what that lacks, and 50 % are needed"),
-        (lambda _: "I cannot say.", lambda _: fact(100), 40, "against always giving one answer"),
+        (lambda _: "I cannot say.", lambda _: fact(100), 40, "against always giving one answer; chance alone"),
         (lambda _: "I cannot say.", writes(10), 5, "chance alone does as well in 3.1 % of such tests"),
     ],
 )
