@@ -28,6 +28,11 @@ from tests.contract.recordings import FOLDER, Recording
 from tests.e2e.test_main_way import ended_job, rows, wait_for
 from tests.tiny_stack import tiny_stack
 
+UNANSWERED = "".join(
+    json.dumps({"text": f"bike {number} is {'lost' if number % 2 else 'stuck'}"}) + "\n" for number in range(30)
+).encode()
+"""Rows for people to answer, as they are uploaded and as ingest hands them on; a change is another release's."""
+
 CHAT = [{"role": "user", "content": "bike 3 will not open"}]
 
 
@@ -90,16 +95,14 @@ class Tour:
 
     def _label(self) -> str:
         """Rows without answers get them, and become a dataset; the file it is made from."""
-        texts = [f"bike {number} is {'lost' if number % 2 else 'stuck'}" for number in range(30)]
-        body = "\n".join(json.dumps({"text": text}) for text in texts).encode()
-        file = self._upload("questions.jsonl", body, "user_data")
+        file = self._upload("questions.jsonl", UNANSWERED, "user_data")
 
         def project() -> Any:
             found = self._call("GET", "labeling/projects")["data"]
             return next((one["id"] for one in found if one["file_id"] == file), None)
 
         path = f"labeling/projects/{wait_for(project)}"
-        wait_for(lambda: len(self._call("GET", f"{path}/tasks?limit=100")["data"]) == len(texts))
+        wait_for(lambda: len(self._call("GET", f"{path}/tasks?limit=100")["data"]) == UNANSWERED.count(b"\n"))
         self._call("PATCH", path, json={"labels": ["lost", "stuck"]})
         for task in self._call("GET", f"{path}/tasks?limit=100")["data"]:
             answer = {"answer": "lost" if "lost" in task["text"] else "stuck"}
@@ -128,6 +131,7 @@ class Tour:
             return next((one for one in found if one["training_file"] == file), None)
 
         model = wait_for(adapter)
+        self._http.get(f"/registry/models/{model['id']}/adapter").raise_for_status()
         manifest = model["adapter_manifest"]
         settings = ServiceSettings(**self._stack.addresses(), objects_bucket=manifest["bucket"])
         objects = Objects(settings, workers=1)

@@ -10,7 +10,7 @@ import pytest
 from chassis.errors import NotFound, Transient
 from chassis.settings import ServiceSettings
 from stores import objects as stores_objects
-from stores.objects import DigestMismatch, Objects
+from stores.objects import CHUNK, DigestMismatch, Objects
 from testkit import Space
 from testkit.tcp_proxy import BLACK_HOLE, Fault, tcp_proxy
 
@@ -43,6 +43,20 @@ async def test_changed_bytes_are_refused(space: Space, tmp_path: Path) -> None:
     with pytest.raises(DigestMismatch):
         await objects.download(ref, tmp_path / "x")
     assert list(tmp_path.glob("x*")) == []
+
+
+@pytest.mark.parametrize("size", [4, 2 * CHUNK, 2 * CHUNK + 1])
+async def test_a_stream_of_changed_bytes_never_comes_to_its_end(space: Space, size: int) -> None:
+    objects = space.objects()
+    await objects.prepare()
+    ref = await objects.put_bytes("x", b"g" * size)
+    assert b"".join([chunk async for chunk in objects.stream(ref)]) == b"g" * size
+    await objects.put_bytes("x", b"e" + b"g" * (size - 1))
+    seen = b""
+    with pytest.raises(DigestMismatch):
+        async for chunk in objects.stream(ref):
+            seen += chunk
+    assert len(seen) < size
 
 
 async def test_an_absent_object_is_not_found(space: Space) -> None:

@@ -470,8 +470,7 @@ async def test_the_tasks_of_a_project_that_is_deleted_count_no_more(harness: Can
 
 
 async def _bytes(harness: Canary, key: str) -> bytes:
-    ref = ObjectRef(bucket=harness.objects.bucket, key=key, sha256="", size=0)
-    return b"".join([chunk async for chunk in harness.objects.stream(ref)])
+    return b"".join([chunk async for chunk in harness.objects.read(key)])
 
 
 async def test_a_tenant_whose_storage_is_full_may_upload_again_once_what_was_made_is_gone(space: Space) -> None:

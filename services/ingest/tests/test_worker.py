@@ -36,7 +36,7 @@ from ingest.store import TO_PARSE, Files, StoredElsewhere, Uses, dataset_id_of
 from ingest.use_cases import Upload, Uploads
 from ingest.worker import Reading, policy
 from runtime import Service
-from schemas import LabelsPublished, ObjectRef, Purpose
+from schemas import LabelsPublished, Purpose
 from schemas.artifacts import DatasetFacts
 from stores.mongo import PyMongoError
 from stores.orphans import FOUND, OrphanSweep
@@ -386,8 +386,7 @@ async def test_a_row_stays_one_line_whatever_separators_are_in_it(space: Space, 
 
 
 async def _read(ingest: Parts, key: str) -> str:
-    reference = ObjectRef(bucket=ingest.objects.bucket, key=key, sha256="0" * 64, size=0)
-    return b"".join([chunk async for chunk in ingest.objects.stream(reference)]).decode()
+    return b"".join([chunk async for chunk in ingest.objects.read(key)]).decode()
 
 
 @pytest.mark.parametrize(("body", "code"), [(BARE, "no_answers"), (b"# Words\n\nonly", "no_rows")])

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -121,18 +122,32 @@ class Objects:
         """
         await self._within(_allowed(ref.size), self._download, ref, path)
 
-    def stream(self, ref: ObjectRef) -> AsyncGenerator[bytes, None]:
-        """The object's bytes in chunks of 1 MiB, for answers; the digest is not checked."""
-        return self._stream(ref.bucket, ref.key)
+    async def stream(self, ref: ObjectRef) -> AsyncGenerator[bytes, None]:
+        """The object's bytes in chunks of 1 MiB, the last of which comes only when the digest of all is right.
+
+        Raises:
+            NotFound, DigestMismatch: as `get_bytes`; what was yielded until then is not to be used.
+        """
+        digest, held = hashlib.sha256(), b""
+        async with aclosing(self._stream(ref.bucket, ref.key, digest.update)) as chunks:
+            async for chunk in chunks:
+                if held:
+                    yield held
+                held = chunk
+        if digest.hexdigest() != ref.sha256:
+            raise DigestMismatch(f"{ref.key}: stored bytes do not match sha256 {ref.sha256}.")
+        if held:
+            yield held
 
     def read(self, key: str) -> AsyncIterator[bytes]:
         """The bytes of whatever lies under `key`, in chunks of 1 MiB, for who has lost its reference."""
-        return self._stream(self.bucket, key)
+        return self._stream(self.bucket, key, lambda _: None)
 
-    async def _stream(self, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, bucket: str, key: str, see: Callable[[bytes], None]) -> AsyncGenerator[bytes, None]:
+        """The bytes in chunks, each seen by `see` in the thread that reads it."""
         response = await self._call(self._client.get_object, bucket_name=bucket, object_name=key)
         try:
-            while chunk := await self._call(response.read, CHUNK):
+            while chunk := await self._call(_next_chunk, response, see):
                 yield chunk
         finally:
             response.close()
@@ -237,6 +252,12 @@ def _chunks(response: BaseHTTPResponse, seconds: float) -> Iterator[bytes]:
         yield chunk
         if time.monotonic() > until:
             raise TimeoutError
+
+
+def _next_chunk(response: BaseHTTPResponse, see: Callable[[bytes], None]) -> bytes:
+    chunk = response.read(CHUNK)
+    see(chunk)
+    return chunk
 
 
 def _hash_stream(source: BinaryIO) -> tuple[str, int]:

@@ -124,7 +124,7 @@ class Projects:
         await self._let_go_if_deleted(project)
 
     async def _texts(self, records: ObjectRef) -> AsyncIterator[list[str]]:
-        """The texts of the first `most` records, in parts as they come; no more is read than these need."""
+        """The texts of the first `most` records, in parts as they come; hardly more is read than these need."""
         left, rest = self._most, b""
         async with aclosing(self._objects.stream(records)) as chunks:
             async for chunk in chunks:

@@ -16,7 +16,7 @@ from ingest.texts import find_text
 from schemas import ObjectRef
 from schemas.http.ingest import FileText
 from stores.mongo import Collection, Document, Query, ensure_index
-from stores.objects import Objects
+from stores.objects import DigestMismatch, Objects
 from stores.orphans import Orphans
 
 FILE_SIZES = ("object.size", "derived_bytes")
@@ -247,14 +247,14 @@ class Files:
         """The bytes of a file, of which some are there already when this returns.
 
         Raises:
-            NotFound: they are gone.
+            NotFound: they are gone, or others; of a long file that shows later, and what comes breaks off.
             Transient: the object store cannot be asked.
         """
         chunks = aiter(self._objects.stream(file.object))
         try:
             first = await anext(chunks, b"")
-        except NotFound as error:
-            message = f"The content of file '{file.id}' is gone. Delete the file and upload it again."
+        except (NotFound, DigestMismatch) as error:
+            message = f"The content of file '{file.id}' is gone or damaged. Delete the file and upload it again."
             raise NotFound(message, param="id", code="file_gone") from error
 
         async def all_of_it() -> AsyncIterator[bytes]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from pydantic import ValidationError
 
 from chassis.errors import Conflict, NotFound
 from schemas import ObjectRef
 from schemas.artifacts import ARM_ANSWERS, ARM_FINGERPRINT, ARM_NUMBERS, MANIFEST, ArmManifest
 from schemas.http.rag_indexer import WRONG_ARM
-from stores.objects import Objects
+from stores.objects import DigestMismatch, Objects
 
 FILES = frozenset({ARM_ANSWERS, ARM_FINGERPRINT, ARM_NUMBERS})
 
@@ -37,7 +35,7 @@ def expect_own(tenant_id: str, ref: ObjectRef) -> None:
 
 
 class ArmFiles:
-    """Reads arms, of each file no more bytes than were written; `unpack` compares the digests beside a manifest."""
+    """Reads arms, of each file the bytes that were written or none."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -51,17 +49,14 @@ class ArmFiles:
         """
         if ref.bucket != self._objects.bucket or ref.size > MOST_MANIFEST_BYTES:
             raise wrong(ref, f"in another bucket, or a manifest of over {MOST_MANIFEST_BYTES} bytes")
-        content = await self._read(ref)
-        if hashlib.sha256(content).hexdigest() != ref.sha256:
-            raise wrong(ref, "other bytes than were written")
-        return content
+        return await self._read(ref)
 
     async def beside(self, ref: ObjectRef, manifest: ArmManifest) -> dict[str, bytes]:
         """The other files of an arm, by their names.
 
         Raises:
             NotFound: one is gone.
-            Conflict: they are not those of an arm, or longer than the manifest says or may be.
+            Conflict: they are not those of an arm, not those that the manifest names, or longer than they may be.
         """
         if set(manifest.files) != FILES or sum(one.size for one in manifest.files.values()) > MOST_BYTES:
             raise wrong(ref, f"its files are not {', '.join(sorted(FILES))}, of {MOST_BYTES} bytes together at most")
@@ -81,6 +76,8 @@ class ArmFiles:
                     raise wrong(ref, f"longer than the {ref.size} bytes that were written")
         except NotFound as error:
             raise NotFound(f"{ref.key}: this file of an arm is gone.", code="arm_not_found") from error
+        except DigestMismatch as error:
+            raise wrong(ref, "other bytes than were written") from error
         return bytes(content)
 
 
