@@ -279,9 +279,10 @@ class Chaos:
             found.append(f"{len(inbox)} ratings in the inbox for {asked.ratings}")
         return [f"{client.name}: {one}" for one in found]
 
-    def server_errors(self) -> int:
-        """Answers that say that something went wrong which nobody had thought of."""
-        return sum(line.get("status") == 500 for line in read_history(self._history.path))
+    def server_errors(self) -> list[str]:
+        """Answers that say that something went wrong which nobody had thought of: to what, and what they say."""
+        lines = read_history(self._history.path)
+        return [f"{line['op']}: {line.get('said')}" for line in lines if line.get("status") == 500]
 
 
 def report(chaos: Chaos, wrong: list[str], seconds: float) -> int:
@@ -293,7 +294,7 @@ def report(chaos: Chaos, wrong: list[str], seconds: float) -> int:
     cancelled = sum(len(asked.cancelled) for asked in chaos.asked)
     print(f"{chaos.done()} jobs of {len(chaos.asked)} tenants in {seconds:.0f} s, {cancelled} more cancelled")
     print(f"{len(kills)} kills: " + ", ".join(f"{name} {count}" for name, count in sorted(victims.items())))
-    print(f"attempts at training beyond a job's first: {chaos.begun_again}; answers 500: {chaos.server_errors()}")
+    print_attempts(chaos)
     print(
         f"recovery from the {len(timed)} kills that were no child's, in leases: median {middle.leases:.2f}, "
         f"p99 {p99.leases:.2f}, worst {worst.leases:.2f} ({worst.victim})"
@@ -307,6 +308,14 @@ def report(chaos: Chaos, wrong: list[str], seconds: float) -> int:
         print(f"  wrong: {line}")
     print(f"lost, doubled or stuck: {len(wrong)}")
     return 1 if wrong or p99.leases > MOST_LEASES else 0
+
+
+def print_attempts(chaos: Chaos) -> None:
+    """What was tried again, and what went wrong that nobody had thought of."""
+    errors = chaos.server_errors()
+    print(f"attempts at training beyond a job's first: {chaos.begun_again}; answers 500: {len(errors)}")
+    for one in errors:
+        print(f"  500: {one}")
 
 
 def main() -> int:
@@ -329,13 +338,13 @@ def main() -> int:
                 wrong = chaos.run(chosen.tenants)
                 failed = report(chaos, wrong, time.monotonic() - began)
             finally:
-                if failed:
+                if failed or chaos.server_errors():
                     keep(stack, chaos, root / "history.jsonl")
     return failed
 
 
 def keep(stack: LocalStack, chaos: Chaos, history: Path) -> None:
-    """Leave what tells of a failed run, and say where."""
+    """Leave what tells of a run that failed or met a 500, and say where."""
     kept = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
     (kept / "kills.json").write_text(json.dumps([kill.told for kill in chaos.kills], indent=1))
     for log in [*stack.home.logs.glob("*.log*"), history]:

@@ -60,6 +60,8 @@ class Client:
             with self._history.operation(f"{method} {path}", tenant=self.name, key=key) as operation:
                 answer = self._try(method, path, headers, kwargs)
                 operation.ids["status"] = answer.status_code if answer is not None else None
+                if answer is not None and answer.status_code == 500:
+                    operation.ids["said"] = f"{answer.text[:300]} ({answer.headers.get('x-request-id')})"
             if answer is not None and (
                 answer.is_success or _code(answer) in accept or (gone and answer.status_code == 404)
             ):

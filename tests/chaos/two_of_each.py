@@ -28,7 +28,7 @@ from localstack import LocalStack
 from localstack.readiness import is_ready
 from localstack.scale import SCALED, replicas
 from testkit.history import History, read_history
-from tests.chaos.chaos import SETTINGS, Chaos, give_up, keep
+from tests.chaos.chaos import SETTINGS, Chaos, give_up, keep, print_attempts
 from tests.chaos.clients import Client, Violation
 from tests.chaos.heard import service_asked, unexplained
 from tests.chaos.killing import Kill, Killer, pid_of
@@ -162,7 +162,7 @@ def report(chaos: Chaos, history: Path, wrong: list[str], seconds: float) -> int
     print(f"{chaos.done()} jobs of {len(chaos.asked)} tenants in {seconds:.0f} s, {len(ended)} requests")
     print(f"killed: {', '.join(kill.victim for kill in chaos.kills)}")
     print(f"failed on the connection of who died: {dict(failed) or 'none'}")
-    print(f"attempts at training beyond a job's first: {chaos.begun_again}; answers 500: {chaos.server_errors()}")
+    print_attempts(chaos)
     for line in wrong:
         print(f"  wrong: {line}")
     print(f"lost, doubled, stuck, or heard by somebody else: {len(wrong)}")
@@ -203,7 +203,7 @@ def main() -> int:
                 wrong = run(stack, history, chaos, chosen.tenants)
                 failed = report(chaos, history.path, wrong, time.monotonic() - began)
             finally:
-                if failed:
+                if failed or chaos.server_errors():
                     keep(stack, chaos, history.path)
     return failed
 
