@@ -22,11 +22,13 @@ class Api:
     Attributes:
         answers: (method, path behind `/v1`) -> (status, body); a list of them is given out one by one, the last again.
         asked: method, path, query, body of each request.
+        cut: so many bytes at the end of an answer that is no JSON are promised and never sent.
     """
 
     url: str = ""
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    cut: int = 0
 
     def answer(self, method: str, path: str) -> tuple[int, Any]:
         found = self.answers.get((method, path))
@@ -63,6 +65,8 @@ def api_running() -> Iterator[Api]:
             self.send_header("content-length", str(len(sent)))
             self.send_header("x-request-id", "req_1")
             self.end_headers()
+            if api.cut and isinstance(said, bytes):
+                sent, self.close_connection = sent[: -api.cut], True
             self.wfile.write(sent)
 
         def log_message(self, *_: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_api import Api
 
-from sartor_cli import model_commands
+from sartor_cli import job_commands
 from sartor_cli.client import CommandFailed
 
 Sartor = Callable[..., tuple[str, str]]
@@ -285,6 +285,18 @@ def test_sizes_rows_and_scores_are_in_words(api: Api, sartor: Sartor) -> None:
     assert waits in sartor("jobs", "show", JOB_ID)[0]
 
 
+@pytest.mark.parametrize(
+    ("cost", "shown"), [(None, "412 ms, 24 + 6 tokens\n"), (0.0016, "412 ms, 24 + 6 tokens, 0.2 for 1,000\n")]
+)
+def test_what_an_answer_took_stands_beside_what_it_was_worth(
+    api: Api, sartor: Sartor, cost: float | None, shown: str
+) -> None:
+    took = {"answers": 8, "prompt_tokens": 192, "completion_tokens": 48, "seconds_median": 0.412, "seconds_p95": 0.6}
+    tested = {**CARD["evaluation"], "usage": {"base": {**took, "cost": cost}}}
+    api.answers["GET", f"/registry/models/{MODEL}"] = {**CARD, "evaluation": tested}
+    assert f"0.500 (0.250 to 0.750, 8 rows); {shown}" in sartor("models", "show", MODEL)[0]
+
+
 @pytest.mark.parametrize("seconds", [None, {}, {"what": "The file to be read", "who": None, "since": None}])
 def test_a_job_of_an_api_that_says_less_is_shown_too(api: Api, sartor: Sartor, seconds: Any) -> None:
     api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = {"id": JOB_ID, "status": "queued", "waiting_for": seconds}
@@ -458,7 +470,7 @@ def event(number: int, message: str) -> dict[str, Any]:
 @pytest.fixture
 def followed(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
     """A job that trains, waits for a person for a while, and succeeds."""
-    monkeypatch.setattr(model_commands, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(job_commands, "POLL_SECONDS", 0.01)
     trains = {**JOB, "stage": "training", "waiting_for": None}
     ends = {**JOB, "status": "succeeded", "stage": "ended", "waiting_for": None}
     api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = [trains, JOB, JOB, ends]

@@ -53,12 +53,12 @@ def run(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch, *arms: Any, **
                 "metric": "accuracy",
                 "verdict": "pass",
                 "scores": dict.fromkeys(("base", "few_shot", "candidate"), score),
+                "usage": {"candidate": {"seconds_median": 0.251}},
                 "metrics": {"accuracy": {"candidate": score}, "macro_f1": {"candidate": {**score, "value": 0.625}}},
                 **evaluation,
             },
             *arms,
         ),
-        ("GET", "/evals/evaluations/ev-1/evidence"): {"cost": {"candidate": {"seconds_median": 0.251}}},
         ("POST", "/chat/completions"): {"choices": [{"message": {"content": "unlock_failed"}}]},
     }
     try:
@@ -164,6 +164,7 @@ ARM_RUN = {
     "evidence": {"key": "k"},
     "metric": "accuracy",
     "scores": {"candidate": ARM_SCORE},
+    "usage": {"candidate": {"seconds_median": 0.004}},
     "metrics": {},
     "progress": {"done": 8, "total": 8},
 }
@@ -190,7 +191,6 @@ def test_both_times_and_every_arm_are_shown_whichever_answers_in_the_end(
             at("testing", **EARLY),
             at("ended", "succeeded", **{**EARLY, "answers_by": serves}),
         ],
-        ("GET", "/evals/evaluations/ev-0/evidence"): {"cost": {"candidate": {"seconds_median": 0.004}}},
     }
     scores = dict.fromkeys(("base", "few_shot", "candidate", *(["nearest"] if together else [])), SCORE)
     text = run(api, samples, monkeypatch, ARM_RUN, scores=scores, metrics={"accuracy": {"candidate": SCORE}})
@@ -215,7 +215,6 @@ def test_both_times_and_every_arm_are_shown_whichever_answers_in_the_end(
 def test_a_training_that_was_given_up_leaves_the_arm(api: Api, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api.answers |= {
         ("GET", "/fine_tuning/jobs"): at("ended", "succeeded", **EARLY),
-        ("GET", "/evals/evaluations/ev-0/evidence"): {"cost": {"candidate": {"seconds_median": 0.004}}},
     }
     text = run(api, samples, monkeypatch, **ARM_RUN)
     assert rows_of(text) == {"own arm, nearest": ["0.88", "0.25 to 0.75", "8", "4", "yes"]}

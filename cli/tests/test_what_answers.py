@@ -12,7 +12,7 @@ import typer
 from fake_api import Api
 from test_api_commands import ADAPTER, ARM, AT, FILE, FILE_ID, JOB, JOB_ID, MODEL, Sartor, listed
 
-from sartor_cli import client, first_answer, model_commands
+from sartor_cli import client, first_answer, job_commands
 
 SCORED = {"metric": "accuracy", "scores": {"candidate": {"value": 0.75, "low": 0.5, "high": 0.9, "n": 8}}}
 
@@ -48,10 +48,20 @@ def test_a_job_says_which_version_answers(api: Api, sartor: Sartor, job: dict[st
     assert (f"{MODEL} answers {shown}\n" in told) is (bool(shown) and job["stage"] != "ended")
 
 
+@pytest.mark.parametrize(("generates", "shown"), [(False, "nearest"), (True, "nearest-shown")])
+def test_what_answers_is_one_word(api: Api, sartor: Sartor, generates: bool, shown: str) -> None:
+    arm = {**ARM, "arm": "nearest", "generates": generates}
+    api.answers |= {
+        ("GET", "/models"): listed({"id": MODEL, "owned_by": None, "created": AT}),
+        ("GET", "/registry/models"): listed({**arm, "name": MODEL, "serves": True}),
+    }
+    assert shown in sartor("models", "list")[0].split()
+
+
 def test_a_followed_job_says_once_when_its_model_answers_and_by_what_in_the_end(
     api: Api, sartor: Sartor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_commands, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(job_commands, "POLL_SECONDS", 0.01)
     early, late = ({"answers_by": "nearest", "stage": "training"}, {"answers_by": "adapter", "stage": "ended"})
     jobs = [{**JOB, "waiting_for": None, **early}] * 3 + [{**JOB, "waiting_for": None, "status": "succeeded", **late}]
     api.answers |= {

@@ -24,6 +24,7 @@ def test_who_reads_data_decides_and_manages(built: Callable[[str], FastAPI]) -> 
     managers = {"owner", "admin"}
     assert may("GET", "/v1/files/{file_id}/content") == managers | {"engineer", "viewer", "end_user"}
     assert may("POST", "/v1/registry/models/{model}/approve") == managers | {"approver"}
+    assert may("GET", "/v1/registry/models/{model}/adapter") == managers | {"engineer", "end_user"}
     assert may("POST", "/v1/labeling/projects/{project_id}/publish") == managers | {"engineer"}
     assert may("POST", "/v1/labeling/projects/{project_id}/next") == managers | {"engineer", "labeler"}
     assert may("POST", "/v1/organization/users") == managers

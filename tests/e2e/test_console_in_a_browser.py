@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx2
 import openai
@@ -13,6 +14,8 @@ import pytest
 from playwright.sync_api import Locator, expect, sync_playwright
 
 from localstack import LocalStack
+from schemas.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
+from schemas.http.registry import folder_of
 from tests.conftest import ROOT
 from tests.e2e.browser import PROGRAMS, Visitor, chromium, find_chromium, shown
 from tests.e2e.test_main_way import rows
@@ -196,6 +199,21 @@ def test_the_evidence_shows_both_sides(person: Visitor, model: str) -> None:
         expect(person.page.get_by_role("rowheader", name=system, exact=True)).to_be_visible()
     shown(person, "too few to decide")
     person.look("model")
+
+
+def test_a_copy_of_the_fine_tune_is_taken_home(person: Visitor, model: str) -> None:
+    person.page.get_by_role("button", name="Download the adapter").focus()
+    with person.page.expect_download() as begun:
+        person.press("Enter")
+    download = begun.value
+    assert download.suggested_filename == f"{folder_of(model)}.zip"
+    with ZipFile(download.path()) as copy:
+        assert copy.testzip() is None
+        names = {name.partition("/")[2] for name in copy.namelist()}
+    assert {"README.md", ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST} <= names
+    person.open("/models/" + model)
+    shown(person, "Copies taken: 1.")
+    person.look("model-copied")
 
 
 def test_a_finished_upload_leads_to_its_model(person: Visitor, model: str) -> None:

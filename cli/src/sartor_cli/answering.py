@@ -24,7 +24,7 @@ def answers(job: dict[str, Any]) -> str:
 
 
 def kind_of(card: dict[str, Any]) -> str | None:
-    """By what a version answers, in a word or two; None of an API that does not say."""
+    """By what a version answers, in one word; None of an API that does not say."""
     if "arm" not in card:
         return None
-    return f"{card['arm']}, shown" if card.get("generates") else str(card["arm"] or "adapter")
+    return f"{card['arm']}-shown" if card.get("generates") else str(card["arm"] or "adapter")

@@ -10,8 +10,9 @@ import typer
 from sartor_cli.client import Client, CommandFailed, stdout
 from sartor_cli.data_commands import datasets, files
 from sartor_cli.event_commands import events, webhooks
+from sartor_cli.job_commands import jobs
 from sartor_cli.labeling_commands import feedback, labeling
-from sartor_cli.model_commands import jobs, models
+from sartor_cli.model_commands import models
 from sartor_cli.options import ApiKey, BaseUrl, Json
 from sartor_cli.organization_commands import dlq, keys, leftovers, tenants
 from sartor_cli.people_commands import audit, people, policy

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import httpx2
@@ -91,6 +91,34 @@ class Client:
             raise CommandFailed(
                 f"{self.base_url} answered something else than JSON; --base-url is the API's address and ends in /v1"
             ) from error
+
+    def download(self, path: str, *ids: str, to: BinaryIO, tell: Callable[[int, int | None], None]) -> None:
+        """GET `path` and write what comes.
+
+        Args:
+            path: as of `call`.
+            ids: quoted into the path.
+            to: where to.
+            tell: how many bytes came, and of how many in all where that is known.
+
+        Raises:
+            CommandFailed: the API refused, cannot be reached, or broke off.
+        """
+        address, begun = self.base_url + path.format(*(quote(one, safe="") for one in ids)), False
+        try:
+            with self._http.stream("GET", address) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise CommandFailed(explain(answer))
+                begun, length = True, answer.headers.get("content-length")
+                for piece in answer.iter_bytes():
+                    tell(to.write(piece), int(length) if length else None)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            if begun:
+                raise CommandFailed(
+                    f"the download broke off ({type(error).__name__}); nothing was kept; try again"
+                ) from error
+            raise self._unreachable(error) from error
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """POST and yield the chunks of a streamed answer.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from sartor_cli.client import Client, CommandFailed, stderr, stdout
+from sartor_cli.client import Client, CommandFailed, stderr
 from sartor_cli.first_answer import follow
 from sartor_cli.options import After, ApiKey, BaseUrl, Json, Limit, given
 from sartor_cli.tables import show, show_deleted
+from sartor_cli.transfer_bar import transfer_bar
 
 files = typer.Typer(help="Uploads.", no_args_is_help=True)
 datasets = typer.Typer(help="Datasets made from uploads.", no_args_is_help=True)
@@ -53,16 +53,7 @@ def upload_file(
         except ValueError as error:
             raise CommandFailed("--columns wants text=COLUMN,label=COLUMN") from error
     client = Client(base_url=base_url, api_key=api_key)
-    shown = stdout.is_terminal and not as_json
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        console=stdout,
-        disable=not shown,
-    )
-    with bar, path.open("rb") as source:
+    with transfer_bar(quiet=as_json) as bar, path.open("rb") as source:
         task = bar.add_task(path.name, total=path.stat().st_size)
         watched = _Watched(source, lambda sent: bar.update(task, completed=sent))
         made = client.call(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +64,7 @@ class Demo:
             uploaded = self._upload(key, self.samples / "train.jsonl")
         job = self._watch(key, uploaded["id"], question, began)
         model, base = job["fine_tuned_model"], job["model"]
-        tested = Tested.of(self._call("GET", "/evals/evaluations", key)["data"], self._milliseconds(key))
+        tested = Tested.of(self._call("GET", "/evals/evaluations", key)["data"])
         with self._stage("chat"):
             answers = {name: self._chat(key, name, question) for name in (base, model)}
         self.times["total"] = time.monotonic() - started
@@ -228,17 +228,6 @@ class Demo:
         yield
         self.times[name] = time.monotonic() - started
         self.console.print(f"{name:<8} {self.times[name]:6.1f} s")
-
-    def _milliseconds(self, key: str) -> Callable[[dict[str, Any]], dict[str, float]]:
-        """Reads from the evidence of a test how long each of its systems took for an answer."""
-
-        def of(run: dict[str, Any]) -> dict[str, float]:
-            if not run.get("evidence"):
-                return {}
-            cost = self._call("GET", f"/evals/evaluations/{run['id']}/evidence", key).get("cost") or {}
-            return {name: 1000 * took["seconds_median"] for name, took in cost.items()}
-
-        return of
 
     def _print(self, result: dict[str, Any], tested: Tested) -> None:
         self._print_systems(tested, result["answers_by"])

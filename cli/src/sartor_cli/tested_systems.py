@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,23 +48,15 @@ class Tested:
     Attributes:
         adapter: of its adapter; None where none came to be tested.
         arm: of its arm, if it has one.
-        took: milliseconds of an answer by test and system.
     """
 
     adapter: dict[str, Any] | None
     arm: dict[str, Any] | None
-    took: dict[str, dict[str, float]]
 
     @classmethod
-    def of(cls, runs: Sequence[dict[str, Any]], milliseconds: Callable[[dict[str, Any]], dict[str, float]]) -> Tested:
-        """Sort tests, newest first.
-
-        Args:
-            runs: of one job.
-            milliseconds: reads how long each system of a test took.
-        """
-        adapter, arm = adapters_run(runs), next((run for run in runs if run.get("arm")), None)
-        return cls(adapter, arm, {run["id"]: milliseconds(run) for run in (adapter, arm) if run})
+    def of(cls, runs: Sequence[dict[str, Any]]) -> Tested:
+        """Sort the tests of one job, newest first."""
+        return cls(adapters_run(runs), next((run for run in runs if run.get("arm")), None))
 
     def systems(self) -> list[System]:
         """Own arm, own adapter, base model; the arm by the adapter's test where it was asked the same rows there."""
@@ -98,5 +90,6 @@ class Tested:
     def _system(self, run: dict[str, Any] | None, name: str, label: str, answers_by: str) -> System:
         assert run is not None  # its scores were just looked at
         score = run["scores"][name]
-        took = self.took[run["id"]].get(name)
-        return System(label, answers_by, score["value"], score["low"], score["high"], score["n"], took)
+        took = (run.get("usage") or {}).get(name)
+        milliseconds = 1000 * took["seconds_median"] if took else None
+        return System(label, answers_by, score["value"], score["low"], score["high"], score["n"], milliseconds)

@@ -349,7 +349,11 @@ def test_rows_to_show_are_found_by_how_close_they_are_once_they_are_read_back() 
     fitted = read(packed_to_show())
     vectors, _ = rows(20, 0.6)
     assert isinstance(fitted.arm, Shown)
-    assert (fitted.manifest.kind, fitted.manifest.generates, fitted.arm.shape) == ("nearest", True, (20, WIDTH))
+    assert (fitted.manifest.kind, fitted.manifest.generates, fitted.arm.vectors.shape) == (
+        "nearest",
+        True,
+        (20, WIDTH),
+    )
     similar = fitted.arm.confidences(vectors)
     assert (similar.argmax(axis=1) == np.arange(20)).all()
     assert similar.max() <= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -167,3 +167,29 @@ async def test_what_another_service_refuses_is_no_refusal_of_our_own_store(space
             await Peer("registry", "http://registry", space.tokens("evaluator"), http).post("/x", tenant_id="tenant_a")
     assert refused.value.code == code
     assert not isinstance(refused.value, WriteRefused)
+
+
+async def test_what_is_no_json_is_passed_on_as_it_comes_and_a_refusal_comes_before_it(space: Space) -> None:
+    async def two() -> AsyncIterator[bytes]:
+        yield b"PK"
+        yield b"rest"
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"PK"
+        raise httpx2.ReadError("gone")
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("absent"):
+            return httpx2.Response(404, json={"error": {"message": "Not here.", "code": "gone_away", "param": "id"}})
+        return httpx2.Response(200, content=broken() if request.url.path.endswith("broken") else two())
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        peer = Peer("registry", "http://registry", space.tokens("console"), http)
+        assert [piece async for piece in peer.pieces("/{}", "a/b", tenant_id="tenant_a")] == [b"PK", b"rest"]
+        with pytest.raises(NotFound, match="Not here") as refused:
+            await anext(peer.pieces("/{}", "absent", tenant_id="tenant_a"))
+        assert (refused.value.code, refused.value.param) == ("gone_away", "id")
+        came = peer.pieces("/{}", "broken", tenant_id="tenant_a")
+        assert await anext(came) == b"PK"
+        with pytest.raises(Transient):
+            await anext(came)

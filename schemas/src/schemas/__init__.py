@@ -5,7 +5,7 @@ from schemas.datasets import CarriesDataset, DatasetRef
 from schemas.envelope import Envelope, Event, MalformedEvent, parse, read_envelope, to_message
 from schemas.events import *  # noqa: F403 - its `__all__` is made from its files
 from schemas.outside import BATCH, PUBLISHABLE, STRUCTURED, cloudevent
-from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, Purpose, RowCounts, Task
+from schemas.refs import FEWEST_TRAINING_ROWS, Interval, ObjectRef, Purpose, RowCounts, Task, Usage
 from schemas.topics import EVENTS, TOPICS, Topic
 from schemas.webhooks import OPENAI_NAMES, WebhookRefused, signed_headers, verified
 
@@ -28,6 +28,7 @@ __all__ = [
     "RowCounts",
     "Task",
     "Topic",
+    "Usage",
     "WebhookRefused",
     "cloudevent",
     "parse",

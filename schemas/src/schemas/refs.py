@@ -76,3 +76,31 @@ class Interval(BaseModel):
     low: float = Field(description="Lower end of the 95 % interval.")
     high: float = Field(description="Upper end of the 95 % interval.")
     n: int = Field(ge=0, description="Rows it was computed on.")
+
+
+class Usage(BaseModel):
+    """What the answers of one system took in a test, together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    answers: int = Field(ge=0, description="How many there were; a refused question has none.")
+    prompt_tokens: int = Field(ge=0, description="Tokens read.")
+    completion_tokens: int = Field(ge=0, description="Tokens written.")
+    seconds_median: float = Field(ge=0, description="Median time of an answer, as the test waited for it.")
+    seconds_p95: float = Field(ge=0, description="The time that 95 % of them were within.")
+    cost: float | None = Field(ge=0, description="At the base model's price; none where it has none.")
+
+    @property
+    def read(self) -> float:
+        """Tokens read for an answer, in the mean."""
+        return self.prompt_tokens / max(self.answers, 1)
+
+    @property
+    def written(self) -> float:
+        """Tokens written of an answer, in the mean."""
+        return self.completion_tokens / max(self.answers, 1)
+
+    @property
+    def cost_of_thousand(self) -> float | None:
+        """What 1,000 answers cost; None where there is no price."""
+        return None if self.cost is None else 1000 * self.cost / max(self.answers, 1)

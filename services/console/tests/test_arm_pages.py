@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from console_harness import CARD, FILE, MODEL, OWN, STEP, WAITS, Harness, at, event, page, token_of
+from console_harness import CARD, FILE, MODEL, OWN, STEP, WAITS, Harness, at, chunks, event, page, token_of
 
 from chassis.errors import Forbidden, NotFound, RateLimited, SartorError, Transient
 from chassis.ids import now
@@ -285,6 +285,61 @@ async def test_a_decision_about_an_arm_lets_nothing_else_through(harness: Harnes
     assert f'name="model" value="{UNDECIDED["id"]}"' in shown
     assert (await browser.post("/decide", data=form)).status_code == 303
     assert [one.path for one in harness.services.asked if one.method == "POST"][-1:] == [f"{place}/approve"]
+
+
+TAKEN = [{"by": "user_1", "at": UPLOADED, "times": 2}, {"by": "user_2", "at": UPLOADED + 60, "times": 1}]
+HELD = {**CARD, "downloadable": True}
+COPY = f"/v1/registry/models/{MODEL}/adapter"
+
+
+async def test_an_adapter_is_taken_from_its_page(harness: Harness) -> None:
+    harness.services.answers |= {
+        ("GET", f"/v1/registry/models/{MODEL}"): {**HELD, "downloads": TAKEN},
+        ("GET", COPY): chunks(b"PK", b"rest"),
+    }
+    browser = await harness.sign_in(role="engineer")
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    place = f"/models/{quote(MODEL, safe='')}/adapter"
+    assert f'action="{place}"' in shown
+    assert "Copies taken: 3." in shown
+    assert "by <code>user_2</code>" in shown
+    assert (await browser.post(place, data={"form_token": "0" * 64})).status_code == 403
+    assert harness.services.of("GET", COPY) == []
+    copy = await browser.post(place, data={"form_token": token_of(shown)})
+    assert (copy.status_code, copy.content, copy.headers["content-type"]) == (200, b"PKrest", "application/zip")
+    assert copy.headers["content-disposition"] == 'attachment; filename="ft-gemma-3-270m-kumo-1a2b.zip"'
+    [asked] = harness.services.of("GET", COPY)
+    assert (asked.caller.role, asked.caller.user_id) == ("engineer", "user_of_tenant_a")
+
+
+async def test_a_copy_that_cannot_be_had_is_a_page_that_says_why(harness: Harness) -> None:
+    harness.services.answers |= {
+        ("GET", f"/v1/registry/models/{MODEL}"): HELD,
+        ("GET", COPY): NotFound("The files of the adapter are gone.", code="adapter_gone"),
+    }
+    browser, place = await harness.sign_in(), f"/models/{quote(MODEL, safe='')}"
+    form = {"form_token": token_of((await browser.get(place)).text)}
+    answer = await browser.post(f"{place}/adapter", data=form)
+    assert answer.status_code == 404
+    assert "The files of the adapter are gone." in answer.text
+    assert "content-disposition" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("role", "card"),
+    [
+        ("viewer", HELD),
+        ("approver", HELD),
+        ("owner", {**CARD, "downloadable": False}),
+        ("owner", CARD),
+    ],
+    ids=["viewer", "approver", "no files", "registry of a release before"],
+)
+async def test_nothing_is_offered_that_cannot_be_taken(harness: Harness, role: str, card: dict[str, Any]) -> None:
+    harness.services.answers["GET", f"/v1/registry/models/{MODEL}"] = card
+    shown = await (await harness.sign_in(role=role)).get(f"/models/{MODEL}")
+    assert shown.status_code == 200
+    assert "Take it with you" not in shown.text
 
 
 REPORT = {

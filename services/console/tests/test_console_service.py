@@ -451,6 +451,27 @@ async def test_the_evidence_is_shown(harness: Harness) -> None:
     assert harness.services.of("GET", "/v1/evals/evaluations")[-1].query == {"model": MODEL}
 
 
+@pytest.mark.parametrize("priced", [False, True])
+async def test_what_an_answer_takes_stands_beside_what_it_is_worth(harness: Harness, priced: bool) -> None:
+    browser = await harness.sign_in()
+    score = {"value": 0.891, "low": 0.8, "high": 0.94, "n": 72}
+    took = {"answers": 72, "prompt_tokens": 72 * 31, "completion_tokens": 72 * 4, "seconds_p95": 2.0}
+    usage = {
+        "base": {**took, "seconds_median": 1.26, "cost": None},
+        "candidate": {**took, "seconds_median": 0.0138, "cost": 0.0144 if priced else None},
+    }
+    systems = ("base", "few_shot", "candidate")
+    run = {"metric": "accuracy", "reason": "better", "scores": dict.fromkeys(systems, score), "usage": usage}
+    harness.services.answers["GET", "/v1/evals/evaluations"] = page(run)
+    table = (await browser.get(f"/models/{MODEL}")).text.split("<table")[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("<tr")[1:]]
+    assert {len(row) for row in rows} == {8 if priced else 7}
+    cells = {row[0]: row[4:] for row in rows}
+    assert cells["Base model"] == ["1.3 s", "31", "4", *(["no price"] if priced else [])]
+    assert cells["Your model"] == ["14 ms", "31", "4", *(["0.2"] if priced else [])]
+    assert cells["Base model with examples"] == ["", "", "", *([""] if priced else [])]
+
+
 async def test_perplexities_are_shown_with_over_what_they_are_and_document_by_document(harness: Harness) -> None:
     browser = await harness.sign_in()
     base, ours = ({"value": value, "low": value - 1, "high": value + 2, "n": 31} for value in (18.2, 12.4))

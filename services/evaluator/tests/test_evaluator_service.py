@@ -79,6 +79,9 @@ async def test_a_good_candidate_passes_with_all_the_evidence(harness: Harness) -
     assert len(evidence["few_shot_examples"]) == 6
     assert [evidence["cost"][system]["cost"] for system in ("base", "few_shot", "candidate")] == [7.5, 7.5, 7.5]
     assert event.cost == (await harness.shown(model))["cost"] == 22.5
+    usage = {system: one.model_dump() for system, one in event.usage.items()}
+    assert usage == evidence["cost"] == (await harness.shown(model))["usage"]
+    assert usage["candidate"]["answers"] == evidence["rows_asked"]
     assert harness.tenant in {tenant for _, _, tenant in harness.proxy.callers}
     assert {caller[:2] for caller in harness.proxy.callers} == {("evaluator", "service:evaluator")}
 

@@ -220,6 +220,7 @@ async def test_a_candidate_that_is_less_surprised_by_every_document_passes(evalu
     assert [one["line"] for one in evidence["documents"]] == list(range(1, 21, 2))
     assert not any(word in json.dumps(evidence, ensure_ascii=False) for word in ("page-", *WORDS))
     assert (event.cost, evidence["cost"]["candidate"]["prompt_tokens"]) == (0.25 * 2 * 40, 400)
+    assert {name: one.model_dump() for name, one in event.usage.items()} == evidence["cost"]
 
 
 async def test_base_and_candidate_score_the_same_windows_once_and_none_holds_text_of_two_documents(

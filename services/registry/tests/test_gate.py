@@ -9,7 +9,8 @@ import pytest
 from chassis.errors import Conflict
 from registry.alias import Alias
 from registry.card import markdown
-from registry.domain import LoadFailure, Model, Replica, model_name
+from registry.domain import LoadFailure, Model, Replica, model_name, note_download
+from registry.domain.downloads import KEPT
 from schemas import (
     DatasetRef,
     EvaluationCompleted,
@@ -22,6 +23,7 @@ from schemas import (
     ModelRetired,
     ModelWaiting,
     ObjectRef,
+    Usage,
 )
 
 REF = ObjectRef(bucket="b", key="tenants/tenant_a/x", sha256="0" * 64, size=1)
@@ -180,6 +182,31 @@ def test_an_adapter_that_a_replica_cannot_load_is_told_once_for_each_reason(deci
     assert model.load_failures == []
     model.note_load_failure(failure(at=8))
     assert model.load_failures == [], "it holds it: that was said before"
+
+
+def test_the_card_tells_what_an_answer_took() -> None:
+    took = Usage(
+        answers=58, prompt_tokens=1392, completion_tokens=203, seconds_median=0.38, seconds_p95=0.52, cost=None
+    )
+    model = candidate()
+    model.judge(completed("pass"), "auto", at=3)
+    assert "What an answer took" not in markdown(model), "said by a release that does not tell"
+    for cost, cell in ((None, ""), (0.0116, " 0.2 |")):
+        model = candidate()
+        usage = {"candidate": took.model_copy(update={"cost": cost})}
+        model.judge(completed("pass").model_copy(update={"usage": usage}), "auto", at=3)
+        assert f"| candidate | 0.38 s | 0.52 s | 24.0 | 3.5 |{cell}\n" in markdown(model)
+
+
+def test_who_took_a_copy_last_is_remembered_and_each_copy_is_said() -> None:
+    model = candidate()
+    model.take_pending()
+    for at in range(KEPT + 1):
+        note_download(model, f"user_{at}", at)
+    note_download(model, "user_7", KEPT + 1)
+    assert [one.at for one in model.downloads] == [*range(1, 7), *range(8, KEPT + 2)]
+    assert (model.downloads[-1].by, model.downloads[-1].times) == ("user_7", 2)
+    assert len(model.take_pending()) == KEPT + 2
 
 
 def test_a_replica_that_left_does_not_count() -> None:

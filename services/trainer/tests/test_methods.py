@@ -33,7 +33,7 @@ def test_a_method_is_explained_where_a_person_would_look(method: Method) -> None
     )
     for one in method.hyperparameters:
         assert f"`{one.name}`" in row
-    assert f"{method.name}," in (SERVICE.parents[1] / "cli/src/sartor_cli/model_commands.py").read_text()
+    assert f"{method.name}," in (SERVICE.parents[1] / "cli/src/sartor_cli/job_commands.py").read_text()
 
 
 @EVERY

@@ -12,6 +12,13 @@ HELDOUT_TEST = "services/evaluator/tests/test_heldout_text.py"
 
 BUGS: tuple[Planted, ...] = (
     bug(
+        "nobody is told what the answers of a system took",
+        "evaluator:Evaluation.complete",
+        "usage or {}",
+        "{}",
+        "services/evaluator/tests/test_evaluator_service.py::test_a_good_candidate_passes_with_all_the_evidence",
+    ),
+    bug(
         "four gains without a loss pass",
         "evaluator:Comparison.clear",
         "return self.interval.low > 0 and self.p_value <= ALPHA",

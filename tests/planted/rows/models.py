@@ -8,6 +8,7 @@ REGISTRY = "services/registry/tests/test_registry_service.py"
 REPLICAS = "services/registry/tests/test_replicas.py"
 ARMS = "services/registry/tests/test_arms.py"
 PINS = "services/registry/tests/test_pins.py"
+DOWNLOADS = "services/registry/tests/test_downloads.py"
 RECORDINGS = "tests/contract/test_recordings.py"
 RESIDENCY = "libs/serving/tests/test_residency.py"
 
@@ -205,6 +206,71 @@ BUGS: tuple[Planted, ...] = (
         "Approves = Annotated[Principal, require('models:approve')]",
         "Approves = Annotated[Principal, require('models:read')]",
         "tests/contract/test_permissions.py",
+    ),
+    bug(
+        "what an answer took is not on the card",
+        "registry:_evaluation",
+        "if found.usage:",
+        "if False:",
+        "services/registry/tests/test_gate.py::test_the_card_tells_what_an_answer_took",
+    ),
+    bug(
+        "copies: what is told outside names people",
+        "registry:readme",
+        "_made_of(model, license_of_base)",
+        "markdown(model)",
+        f"{DOWNLOADS}::test_a_copy_is_a_folder_with_the_stored_files_and_a_card",
+    ),
+    bug(
+        "copies: files of another tenant are handed out",
+        "registry:AdapterFiles.of",
+        "not folder.startswith(f'tenants/{model.tenant_id}/adapters/')",
+        "False",
+        f"{DOWNLOADS}::test_no_file_of_another_tenant_is_handed_out",
+    ),
+    bug(
+        "an id leads to another address",
+        "registry:before_word",
+        "if not request.scope.get('raw_path', path.encode()).endswith(f'/{word}'.encode()):",
+        "if False:",
+        f"{DOWNLOADS}::test_no_id_leads_to_another_address",
+    ),
+    bug(
+        "copies: whoever reads a model's card takes its adapter",
+        "registry:Downloads",
+        "Downloads = Annotated[Principal, require('models:download')]",
+        "Downloads = Annotated[Principal, require('models:read')]",
+        f"{DOWNLOADS}::test_a_copy_is_for_those_who_may_take_one",
+    ),
+    bug(
+        "copies: an end user takes somebody else's adapter",
+        "registry:Downloading.adapter",
+        "model = await self._models.version(tenant_id, model_id, where)",
+        "model = await self._models.version(tenant_id, model_id)",
+        f"{DOWNLOADS}::test_an_end_user_takes_no_copy_of_what_is_somebody_elses",
+    ),
+    bug(
+        "copies: nobody remembers who took one",
+        "registry:Downloading.adapter",
+        "model = await self._models.update(tenant_id, model.id, lambda one: note_download(one, by, now()))",
+        "pass",
+        f"{DOWNLOADS}::test_who_takes_a_copy_is_said_and_remembered",
+    ),
+    bug(
+        "copies: what is no adapter is taken for one",
+        "registry:has_files",
+        "return model.arm is None and model.deleted_at is None and (model.state != 'rejected')",
+        "return model.deleted_at is None and model.state != 'rejected'",
+        f"{DOWNLOADS}::test_an_arm_has_no_adapter_and_says_where_one_would_be",
+    ),
+    bug(
+        "copies: what breaks off can be opened",
+        "registry:zipped",
+        "with archive.open(info, 'w') as target:\n    async for piece in pieces:\n        target.write(piece)\n"
+        "        yield outlet.taken()",
+        "with archive.open(info, 'w') as target:\n    try:\n        async for piece in pieces:\n"
+        "            target.write(piece)\n            yield outlet.taken()\n    except Exception:\n        pass",
+        f"{DOWNLOADS}::test_a_copy_breaks_off_where_a_file_is_not_the_stored_one",
     ),
     bug(
         "a wait is told again though nothing changed",

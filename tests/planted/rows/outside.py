@@ -339,6 +339,20 @@ BUGS: tuple[Planted, ...] = (
         "services/console/tests/test_reference.py::test_public_routes_are_merged_and_internal_ones_left_out",
     ),
     bug(
+        "command line: a changed file of a copy is kept",
+        "sartor_cli:_compare",
+        "if _sha256(folder / name) != facts['sha256']:",
+        "if False:",
+        "cli/tests/test_adapter_folder.py::test_of_what_is_not_the_stored_adapter_nothing_is_kept",
+    ),
+    bug(
+        "command line: another adapter is kept for the one that was asked for",
+        "sartor_cli:_compare",
+        "if _sha256(folder / MANIFEST) != manifest_sha256:",
+        "if False:",
+        "cli/tests/test_adapter_folder.py::test_of_what_is_not_the_stored_adapter_nothing_is_kept",
+    ),
+    bug(
         "command line: ids are cut to the terminal",
         "sartor_cli:show_rows",
         "width=max(least, console.width)",

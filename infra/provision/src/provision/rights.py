@@ -34,7 +34,7 @@ RIGHTS = {
     "labeling": Rights(writes=("labels",), reads=("files",)),
     "trainer": Rights(writes=("jobs", "adapters", "arms"), reads=("datasets", "documents", "files")),
     "evaluator": Rights(writes=("evaluations",), reads=("datasets", "adapters", "documents", "files")),
-    "registry": Rights(),
+    "registry": Rights(reads=("adapters",)),
     "rag_indexer": Rights(reads=("arms", "documents")),
     "inference_proxy": Rights(),
     "model_server": Rights(documents=False, reads=("adapters",)),

@@ -82,12 +82,6 @@ class Shown:
 
     vectors: Numbers
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """How many rows it can show, and the length of its vectors."""
-        rows, dimensions = self.vectors.shape
-        return rows, dimensions
-
     def confidences(self, vectors: Numbers) -> Numbers:
         """How similar the question of each row is, from 0 to 1: (questions, dimensions) -> (questions, rows)."""
         similar: Numbers = np.clip(vectors @ self.vectors.T, 0, 1).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Required, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from chassis.auth import TOKEN_REFUSED, Principal
-from chassis.errors import BY_STATUS, NotFound, Transient
+from chassis.errors import BY_STATUS, NotFound, SartorError, Transient
 from chassis.tokens import Tokens
 
 log = structlog.get_logger()
@@ -112,20 +112,13 @@ class Peer:
         if "request_id" in context:
             headers["x-request-id"] = str(context["request_id"])
         response = await self._send(method, self._address(path, ids), again, {**sent, "headers": headers})
-        if response.is_success:
-            return response.json() if response.content else None
-        try:
-            body = response.json()["error"]
-        except (ValueError, KeyError, TypeError):
-            body = {"message": f"{self.name} answered {response.status_code}."}
-        kind = BY_STATUS.get(response.status_code, Transient)
-        if body.get("code") == TOKEN_REFUSED:  # clocks or keys differ: no fault of the request, mended by operators
-            kind = Transient
-        raise kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
+        if not response.is_success:
+            raise self._refusal(response)
+        return response.json() if response.content else None
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, *, tenant_id: str, user: Principal | None = None, **sent: Unpack[Sent]
+        self, method: str, path: str, *ids: str, tenant_id: str, user: Principal | None = None, **sent: Unpack[Sent]
     ) -> AsyncIterator[httpx2.Response]:
         """As `request`, but yields the open response, whatever its status, to be read as it comes.
 
@@ -135,10 +128,23 @@ class Peer:
         authorization = {"authorization": f"Bearer {self._tokens.sign(self.name, tenant_id, user)}"}
         sent["headers"] = {**authorization, **sent.get("headers", {})}
         try:
-            async with self._client.stream(method, f"{self.url}{path}", **_given(sent)) as response:
+            async with self._client.stream(method, self._address(path, ids), **_given(sent)) as response:
                 yield response
         except httpx2.TransportError as error:
             raise Transient(f"{self.name} cannot be reached ({type(error).__name__}); try again shortly.") from error
+
+    async def pieces(self, path: str, *ids: str, **call: Unpack[Call]) -> AsyncGenerator[bytes, None]:
+        """GET `path`, whose answer is no JSON, as it comes.
+
+        Raises:
+            SartorError: as `request`, before the first piece; `Transient` also where it breaks off.
+        """
+        async with self.stream("GET", path, *ids, **call) as response:
+            if not response.is_success:
+                await response.aread()
+                raise self._refusal(response)
+            async for piece in response.aiter_bytes():
+                yield piece
 
     async def get(self, path: str, *ids: str, **call: Unpack[Call]) -> Any:
         """GET `path`, of another replica where one goes away meanwhile; see `request`."""
@@ -165,6 +171,17 @@ class Peer:
     async def post(self, path: str, *ids: str, **call: Unpack[Call]) -> Any:
         """POST to `path`, once; see `request`."""
         return await self.request("POST", path, *ids, **call)
+
+    def _refusal(self, response: httpx2.Response) -> SartorError:
+        """What an answer means that says no."""
+        try:
+            body = response.json()["error"]
+        except (ValueError, KeyError, TypeError):
+            body = {"message": f"{self.name} answered {response.status_code}."}
+        kind = BY_STATUS.get(response.status_code, Transient)
+        if body.get("code") == TOKEN_REFUSED:  # clocks or keys differ: no fault of the request, mended by operators
+            kind = Transient
+        return kind(str(body.get("message")), code=body.get("code"), param=body.get("param"))
 
     async def _send(self, method: str, address: str, again: int, sent: Sent) -> httpx2.Response:
         try:

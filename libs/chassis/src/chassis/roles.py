@@ -8,6 +8,7 @@ RESOURCES = ("files", "fine_tuning", "models", "chat", "retrieval", "labeling", 
 
 SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action in ("read", "write")) | {
     "models:approve",
+    "models:download",
     "labeling:annotate",
     "events:publish",
     "audit:read",
@@ -18,6 +19,7 @@ SCOPES = frozenset(f"{resource}:{action}" for resource in RESOURCES for action i
 """Every scope there is, spelt out.
 
 `write` includes `read`, and `annotate`, which is to answer labeling tasks and to see nothing else of labeling.
+`models:download` is to take a copy of an adapter out of the installation.
 `events:publish` is to publish the types of event that a key names; `events:write` is to make and change webhooks.
 `organization:own` is to make owners and to change them; `own:delete` is to take back what was made of one's own data;
 `own:rotate` is a key's right to another secret for itself.
@@ -29,7 +31,7 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": SCOPES - {"organization:own"},
     "engineer": frozenset(
         {"files:write", "fine_tuning:write", "models:write", "chat:write", "retrieval:write", "labeling:write"}
-        | {"evals:write", "events:write", "events:publish", "own:rotate"}
+        | {"evals:write", "events:write", "events:publish", "models:download", "own:rotate"}
     ),
     "approver": frozenset(
         {"models:read", "models:approve", "evals:read", "fine_tuning:read", "events:read", "own:rotate"}
@@ -45,7 +47,7 @@ ROLES: dict[str, frozenset[str]] = {
     ),
     "end_user": frozenset(
         {"files:write", "fine_tuning:read", "models:read", "chat:write", "retrieval:read", "evals:read"}
-        | {"own:delete", "own:rotate"}
+        | {"models:download", "own:delete", "own:rotate"}
     ),
 }
 """What each role may do, as `resource:action` scopes; `*` is everything of the tenant."""

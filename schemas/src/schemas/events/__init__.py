@@ -22,6 +22,7 @@ from schemas.events.finetunes import (
 from schemas.events.labels import LabelingRequested, LabelsDeleted, LabelsPublished
 from schemas.events.models import (
     ModelDeleted,
+    ModelDownloaded,
     ModelPinned,
     ModelPromoted,
     ModelRegistered,
@@ -63,6 +64,7 @@ __all__ = [
     "LabelsDeleted",
     "LabelsPublished",
     "ModelDeleted",
+    "ModelDownloaded",
     "ModelPinned",
     "ModelPromoted",
     "ModelRegistered",

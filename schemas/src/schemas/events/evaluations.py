@@ -8,7 +8,7 @@ from pydantic import Field
 
 from schemas.artifacts.arm import ArmKind
 from schemas.envelope import Event
-from schemas.refs import Id, Interval, ObjectRef, Parameter, Sentence
+from schemas.refs import Id, Interval, ObjectRef, Parameter, Sentence, Usage
 
 
 class EvaluationCompleted(Event):
@@ -27,6 +27,11 @@ class EvaluationCompleted(Event):
     )
     measured: dict[Parameter, Interval] = Field(
         default_factory=dict, max_length=32, description="By metric, that one and every other: the candidate's value."
+    )
+    usage: dict[Parameter, Usage] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="By system: what its answers took; absent of an earlier release.",
     )
     beaten_by: ArmKind | None = Field(
         None, description="The arm that serves the name meanwhile and does as well, for less: it goes on serving."

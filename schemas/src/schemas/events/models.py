@@ -112,6 +112,17 @@ class ModelUnpinned(Event):
     arm: ArmKind | None = Field(None, description="How it answers, where the version is an arm and no adapter.")
 
 
+class ModelDownloaded(Event):
+    """Somebody takes a copy of a version's files out of the installation; what they do with it nobody here knows."""
+
+    type, topic, key = "model.downloaded.v1", "models", "model_id"
+
+    model_id: Id = Field(description="The version.")
+    job_id: Id = Field(description="The job that made it.")
+    adapter_id: Id = Field(description="Content-addressed id of the adapter.")
+    downloaded_by: Id = Field(description="Id of the person, or of the key of nobody.")
+
+
 class ModelRetired(Event):
     """The model is no longer served."""
 

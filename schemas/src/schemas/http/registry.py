@@ -1,10 +1,12 @@
 """What `registry` answers other services.
 
+`GET /v1/registry/models/{model}/adapter` is a zip of one folder, whose name `folder_of` tells.
 `GET /internal/base_models` is of `BaseModelSpec`, `GET /internal/provider_models/{id}` a `ProviderModelSpec`.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +16,15 @@ from schemas.refs import ObjectRef
 
 PROVIDER_MODEL = "provider_model"
 """Code of the 404 to who asks for the weights of a base model that another provider serves."""
+
+
+NO_FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+"""What a model's name may hold and the name of a file should not."""
+
+
+def folder_of(model: str) -> str:
+    """The folder in which a copy of a model's adapter lies, from the model's name."""
+    return NO_FILE_NAME.sub("-", model)
 
 
 class RouteReplica(BaseModel):

@@ -94,6 +94,7 @@ class EvaluationAnswer(TypedDict):
     progress: Counts
     evidence: NotRequired[str | None]
     arm: NotRequired[str | None]
+    usage: NotRequired[dict[str, dict[str, float | None]]]
 
 
 class TextAnswer(TypedDict):
@@ -200,6 +201,14 @@ class TestedAnswer(TypedDict):
     scores: dict[str, ScoreAnswer]
 
 
+class DownloadAnswer(TypedDict):
+    """Who took copies of a version's files, how many, and when the last."""
+
+    by: str
+    at: int
+    times: int
+
+
 class VersionAnswer(TypedDict):
     """A version of a model: its fine-tune, or an arm."""
 
@@ -215,6 +224,8 @@ class VersionAnswer(TypedDict):
     hand_over_below: NotRequired[float | None]
     waiting_for: NotRequired[str | None]
     evaluation: NotRequired[TestedAnswer | None]
+    downloadable: NotRequired[bool]
+    downloads: NotRequired[list[DownloadAnswer]]
     promoted_at: NotRequired[int | None]
     deleted_at: NotRequired[int | None]
 

@@ -28,7 +28,13 @@ def moment(at: int) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def duration(seconds: float) -> str:
+    """A short time in the unit that people would use."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
+
+
 _environment.filters["moment"] = moment
+_environment.filters["duration"] = duration
 
 
 def render(name: str, **values: Any) -> str:

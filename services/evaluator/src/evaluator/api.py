@@ -12,7 +12,7 @@ from chassis.http import Page, page
 from chassis.routes import Router
 from evaluator.domain import OPEN, Evaluation, State
 from evaluator.store import Answers, Artifacts, Evaluations
-from schemas import Interval, ObjectRef
+from schemas import Interval, ObjectRef, Usage
 
 Reads = Annotated[Principal, require("evals:read")]
 
@@ -48,6 +48,7 @@ class EvaluationView(BaseModel):
     metric: str | None
     scores: dict[str, Interval]
     metrics: dict[str, dict[str, Interval]]
+    usage: dict[str, Usage]
     evidence: ObjectRef | None
     cost: float | None
     beaten_by: str | None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus import Aggregate
-from schemas import CarriesDataset, EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef
+from schemas import CarriesDataset, EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef, Usage
 from schemas.artifacts import ArmKind
 
 State = Literal["queued", "running", "completed", "cancelled"]
@@ -100,6 +100,7 @@ class Evaluation(CarriesDataset, Aggregate):
         attempts: as the lease counts them, for its owner to see.
         scores: of the metric that decided, by system.
         metrics: of every metric, metric -> system -> value.
+        usage: what the answers took, by system; none of an earlier release.
         cost: of the answers that were kept to questions of the plan, at the base model's price; None where one of them
             has none. What is asked to see whether somebody can be asked, or by a metric, is not in it.
         beaten_by: the arm that serves the candidate's name and goes on doing so.
@@ -130,6 +131,7 @@ class Evaluation(CarriesDataset, Aggregate):
     metric: str | None = None
     scores: dict[str, Interval] = Field(default_factory=dict)
     metrics: dict[str, dict[str, Interval]] = Field(default_factory=dict)
+    usage: dict[str, Usage] = Field(default_factory=dict)
     evidence: ObjectRef | None = None
     cost: float | None = None
     beaten_by: ArmKind | None = None
@@ -210,6 +212,7 @@ class Evaluation(CarriesDataset, Aggregate):
         evidence: ObjectRef,
         at: int,
         earlier: int = 0,
+        usage: dict[str, Usage] | None = None,
         cost: float | None = None,
         beaten_by: ArmKind | None = None,
         below_base: ArmKind | None = None,
@@ -224,7 +227,8 @@ class Evaluation(CarriesDataset, Aggregate):
             evidence: where the report lies.
             at: now, in Unix seconds.
             earlier: how many candidates were judged on the same rows before.
-            cost: of the answers; None where one of them has no price.
+            usage: what the answers took, by system; none where nobody answered.
+            cost: of all; None where one of them has no price.
             beaten_by: the arm that serves the name and goes on doing so.
             below_base: that arm, where the base model is better than it beyond doubt.
 
@@ -234,7 +238,7 @@ class Evaluation(CarriesDataset, Aggregate):
         self._require_open()
         self.state = "completed"
         self.verdict, self.reason, self.metric, self.evidence = verdict, reason, metric, evidence
-        self.metrics, self.scores = metrics, metrics.get(metric, {})
+        self.metrics, self.scores, self.usage = metrics, metrics.get(metric, {}), usage or {}
         self.finished_at, self.cost, self.beaten_by, self.below_base = at, cost, beaten_by, below_base
         self.last_error = None
         self.record(
@@ -249,6 +253,7 @@ class Evaluation(CarriesDataset, Aggregate):
                 measured={name: found["candidate"] for name, found in metrics.items()},
                 evidence=evidence,
                 earlier_verdicts=earlier,
+                usage=self.usage,
                 cost=cost,
                 beaten_by=beaten_by,
                 below_base=below_base,

@@ -33,7 +33,7 @@ from evaluator.verdict import (
     decide_generating,
     without_arm,
 )
-from schemas import Interval
+from schemas import Interval, Usage
 from schemas.artifacts import ArmKind, ChatMessage
 
 OVER_GUESS = "candidate - commonest answer"
@@ -79,7 +79,8 @@ class Report:
         verdict: what is concluded.
         metrics: the value of every metric of the suite: metric -> system -> value.
         evidence: the whole of it as JSON.
-        cost: of the answers; None where one of them has no price.
+        usage: what the answers of each system took that answered.
+        cost: of all; None where one of them has no price.
         earlier: how many candidates were judged on the same data before.
         beaten_by: the arm that serves the candidate's name and goes on doing so.
         below_base: that arm, where the base model is better than it beyond doubt.
@@ -88,6 +89,7 @@ class Report:
     verdict: Verdict
     metrics: dict[str, dict[str, Interval]]
     evidence: dict[str, Any]
+    usage: dict[str, Usage]
     cost: float | None
     earlier: int
     beaten_by: ArmKind | None = None
@@ -149,6 +151,7 @@ def build_report(
     elif plan.arm is not None and plan.arm.away is not None:
         called = arm_named(plan.arm.kind, generates=plan.arm.generates)
         verdict = without_arm(verdict, called, plan.arm.away)
+    usage = usage_by_system(plan, given)
     evidence = {
         **opening(evaluation, suite, verdict),
         "seed": plan.seed,
@@ -173,14 +176,14 @@ def build_report(
         "alpha": ALPHA,
         "p_values": {name: round(found.p_value, 6) for name, found in comparisons.items()},
         **({"serving_arm": _serving_arm(plan.arm, comparisons, beaten_by)} if plan.arm else {}),
-        "cost": {system: cost_of(system, plan, given) for system in plan.systems},
+        "cost": {system: found.model_dump() for system, found in usage.items()},
         "rows": [_row_evidence(place, row, plan, given, scores) for place, row in enumerate(counted)],
     }
     metrics = {
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
     cost = price([answer for answer in answers if answer.system in plan.systems])
-    return Report(verdict, metrics, evidence, cost, earlier, beaten_by, below_base)
+    return Report(verdict, metrics, evidence, usage, cost, earlier, beaten_by, below_base)
 
 
 def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) -> dict[str, Any]:
@@ -298,17 +301,25 @@ def refusals(plan: Plan, given: Given) -> list[Refusal]:
     ]
 
 
-def cost_of(system: str, plan: Plan, given: Given) -> dict[str, float | None]:
-    """What the answers of a system took."""
-    answers = [given[system, place] for place in plan.rows if given[system, place].refused is None]
-    seconds = [answer.seconds for answer in answers] or [0.0]
-    return {
-        "prompt_tokens": sum(answer.prompt_tokens for answer in answers),
-        "completion_tokens": sum(answer.completion_tokens for answer in answers),
-        "seconds_median": round(float(np.median(seconds)), 4),
-        "seconds_p95": round(float(np.quantile(seconds, 0.95)), 4),
-        "cost": price(answers),
+def usage_by_system(plan: Plan, given: Given) -> dict[str, Usage]:
+    """What the answers of each system took, but for those that gave none."""
+    answers = {
+        system: [given[system, place] for place in plan.rows if given[system, place].refused is None]
+        for system in plan.systems
     }
+    return {system: _usage_of(found) for system, found in answers.items() if found}
+
+
+def _usage_of(answers: Sequence[Answer]) -> Usage:
+    seconds = [answer.seconds for answer in answers]
+    return Usage(
+        answers=len(answers),
+        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+        completion_tokens=sum(answer.completion_tokens for answer in answers),
+        seconds_median=round(float(np.median(seconds)), 4),
+        seconds_p95=round(float(np.quantile(seconds, 0.95)), 4),
+        cost=price(answers),
+    )
 
 
 def price(answers: Sequence[Answer]) -> float | None:

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 from chassis.errors import Invalid
 from evaluator.comparison import ALPHA, Comparison
 from evaluator.domain import Evaluation, Plan, System
-from evaluator.report import Given, Report, cost_of, opening, price, refusals
+from evaluator.report import Given, Report, opening, price, refusals, usage_by_system
 from evaluator.store import Answer
 from evaluator.suites import TextSuite
 from evaluator.verdict import Verdict, by_chance
@@ -61,6 +61,7 @@ def build_text_report(
     given = {(answer.system, answer.row): answer for answer in answers}
     counted = [windows[place] for place in plan.rows if _is_scored(place, plan, given)]
     refused = refusals(plan, given)
+    usage = usage_by_system(plan, given)
     opened = {
         "earlier_verdicts": earlier,
         "measured_by": "the model as it is served",
@@ -68,13 +69,14 @@ def build_text_report(
         "windows_asked": len(plan.rows),
         "windows_counted": len(counted),
         "windows_refused": refused,
-        "cost": {system: cost_of(system, plan, given) for system in plan.systems},
+        "cost": {system: found.model_dump() for system, found in usage.items()},
     }
     if not counted:
         why = f" The first refusal: {refused[0]['reason']}" if refused else ""
         nothing = f"No held-out text could be scored, so nothing is known about this model.{why}"
         verdict = Verdict("needs_human", nothing)
-        return Report(verdict, {}, {**opening(evaluation, suite, verdict), **opened}, price(answers), earlier)
+        nothing_known = {**opening(evaluation, suite, verdict), **opened}
+        return Report(verdict, {}, nothing_known, usage, price(answers), earlier)
     units = {system: _units(unit, system, counted, given) for system in plan.systems}
     scores: dict[str, Interval] = {system: suite.deciding.interval(units[system]) for system in plan.systems}
     gain = suite.deciding.gain(units["candidate"], units["base"], plan.seed)
@@ -94,7 +96,7 @@ def build_text_report(
         "training_run": {"gain": round(run_gain, 6), "tolerance": suite.tolerance},
         "documents": _documents(suite, plan, given, counted),
     }
-    return Report(verdict, {suite.deciding.name: scores}, evidence, price(answers), earlier)
+    return Report(verdict, {suite.deciding.name: scores}, evidence, usage, price(answers), earlier)
 
 
 def decide(

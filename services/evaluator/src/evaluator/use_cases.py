@@ -206,6 +206,7 @@ class Evaluate:
                 metrics=report.metrics,
                 evidence=ref,
                 earlier=report.earlier,
+                usage=report.usage,
                 cost=report.cost,
                 beaten_by=report.beaten_by,
                 below_base=report.below_base,

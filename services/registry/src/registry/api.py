@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, aclosing
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from chassis.auth import Principal, internal, require
 from chassis.bodies import Body
+from chassis.errors import NotFound
 from chassis.http import Page, behind, page
+from chassis.in_flight import InFlight
 from chassis.routes import Router
 from chassis.text import quoted
 from registry.card import markdown
 from registry.catalogue import Catalogue
 from registry.domain import Model, State, Unsaid
 from registry.store import Models
-from registry.use_cases import Gate, Naming, Pinning, Serving
+from registry.use_cases import Archive, Downloading, Gate, Naming, Pinning, Serving
 from registry.views import (
     AliasDeleted,
     AliasView,
@@ -35,11 +40,48 @@ Reads = Annotated[Principal, require("models:read")]
 Writes = Annotated[Principal, require("models:write")]
 Deletes = Annotated[Principal, require("models:write", "own:delete")]
 Approves = Annotated[Principal, require("models:approve")]
+Downloads = Annotated[Principal, require("models:download")]
 Internal = Annotated[Principal, internal()]
+
+ZIP = "application/zip"
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Most items on the page.")]
 After = Annotated[str | None, Query(max_length=256, description="Id of the last item of the previous page.")]
 Order = Annotated[str, Query(pattern="^(asc|desc)$", description="By age.")]
+
+
+async def before_word(request: Request, model: str) -> str:
+    """The model of an address that goes on with a word, such as `…/adapter`.
+
+    Raises:
+        NotFound: that word was sent as a part of the id: who passes an id on would be led to another address by it.
+    """
+    path: str = request.scope["path"]
+    word = path.rpartition("/")[2]
+    if not request.scope.get("raw_path", path.encode()).endswith(f"/{word}".encode()):
+        raise NotFound(f"There is no model {quoted(f'{model}/{word}')}.", code="model_not_found")
+    return model
+
+
+Before = Annotated[str, Depends(before_word)]
+
+
+class ArchiveStream(StreamingResponse):
+    """An archive on its way out, which keeps its place among those under way until it is over."""
+
+    def __init__(self, archive: Archive, place: ExitStack) -> None:
+        headers = {"content-disposition": f'attachment; filename="{archive.name}"', "x-content-type-options": "nosniff"}
+        if archive.size is not None:
+            headers["content-length"] = str(archive.size)
+        super().__init__(archive.content, media_type=ZIP, headers=headers)
+        self._content = archive.content
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._place:
+            async with aclosing(self._content):
+                await super().__call__(scope, receive, send)
 
 
 class ModelList(BaseModel):
@@ -111,9 +153,16 @@ def model_routes(serving: Serving, gate: Gate, naming: Naming) -> Router:
 
 
 def registry_routes(
-    models: Models, gate: Gate, pinning: Pinning, naming: Naming, serving: Serving, catalogue: Catalogue
+    models: Models,
+    gate: Gate,
+    pinning: Pinning,
+    naming: Naming,
+    serving: Serving,
+    downloading: Downloading,
+    downloads: InFlight,
+    catalogue: Catalogue,
 ) -> Router:
-    """Model versions in every state, their cards, the decisions of people, aliases, and the catalogue."""
+    """Model versions in every state, cards, copies of adapters, decisions of people, aliases, and the catalogue."""
     router = Router(prefix="/v1/registry")
 
     async def card_of(principal: Principal, model: Model) -> ModelCard:
@@ -151,32 +200,39 @@ def registry_routes(
 
     # Addresses that end in a word come before `/models/{model:path}`, which would take them for part of the name.
     @router.get("/models/{model:path}/card")
-    async def show_card(model: str, principal: Reads) -> Response:
+    async def show_card(model: Before, principal: Reads) -> Response:
         found = await models.version(principal.tenant_id, model, principal.only)
         return Response(markdown(found), media_type="text/markdown; charset=utf-8")
+
+    @router.get("/models/{model:path}/adapter", response_model=None, responses={200: {"content": {ZIP: {}}}})
+    async def download_adapter(model: Before, principal: Downloads) -> ArchiveStream:
+        with ExitStack() as place:
+            place.enter_context(downloads.entered(principal.tenant_id))
+            archive = await downloading.adapter(principal.tenant_id, model, principal.only, who(principal))
+            return ArchiveStream(archive, place.pop_all())
 
     @router.get("/models/{model:path}")
     async def show_version(model: str, principal: Reads) -> ModelCard:
         return await card_of(principal, await models.version(principal.tenant_id, model, principal.only))
 
     @router.post("/models/{model:path}/approve")
-    async def approve(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+    async def approve(model: Before, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
         note = request.note if request else ""
         return await card_of(principal, await gate.approve(principal.tenant_id, model, who(principal), note))
 
     @router.post("/models/{model:path}/reject")
-    async def reject(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+    async def reject(model: Before, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
         note = request.note if request else ""
         return await card_of(principal, await gate.reject(principal.tenant_id, model, who(principal), note))
 
     @router.post("/models/{model:path}/pin")
-    async def pin(model: str, principal: Approves, request: PinRequest | None = None) -> ModelCard:
+    async def pin(model: Before, principal: Approves, request: PinRequest | None = None) -> ModelCard:
         said = request or PinRequest()
         bound = said.hand_over_below if "hand_over_below" in said.model_fields_set else Unsaid.BOUND
         return await card_of(principal, await pinning.pin(principal.tenant_id, model, who(principal), said.note, bound))
 
     @router.post("/models/{model:path}/unpin")
-    async def unpin(model: str, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
+    async def unpin(model: Before, principal: Approves, request: DecisionRequest | None = None) -> ModelCard:
         note = request.note if request else ""
         return await card_of(principal, await pinning.unpin(principal.tenant_id, model, who(principal), note))
 

@@ -6,14 +6,15 @@ from typing import Unpack
 
 from fastapi import FastAPI
 
+from chassis.in_flight import InFlight
 from registry.alias import Alias
 from registry.api import internal_routes, model_routes, registry_routes
 from registry.catalogue import Catalogue
 from registry.domain import Model
 from registry.events import subscriptions
 from registry.settings import Settings
-from registry.store import LEFT_BEHIND, WAITING, Aliases, Models, Replicas, Tenants
-from registry.use_cases import Gate, Naming, Pinning, Serving
+from registry.store import LEFT_BEHIND, WAITING, AdapterFiles, Aliases, Models, Replicas, Tenants
+from registry.use_cases import Downloading, Gate, Naming, Pinning, Serving
 from runtime import Leftovers, Overrides, Service, leftover_routes
 
 
@@ -33,6 +34,13 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     catalogue = Catalogue(settings.models_dir, default=settings.base_model)
     gate = Gate(models, tenants, replicas)
     naming = Naming(aliases, models, catalogue, settings.registry_aliases)
+    downloads = InFlight(
+        "downloads",
+        most=settings.registry_downloads_at_a_time,
+        most_each=settings.registry_downloads_of_a_tenant,
+        retry_after=5,
+    )
+    downloading = Downloading(models, AdapterFiles(service.objects), catalogue)
     serving = Serving(models, aliases, replicas, catalogue, gate)
     service.bus.subscribe(subscriptions(gate, tenants, replicas))
     service.on_start(models.prepare)
@@ -41,7 +49,7 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     return service.app(
         [
             model_routes(serving, gate, naming),
-            registry_routes(models, gate, Pinning(models), naming, serving, catalogue),
+            registry_routes(models, gate, Pinning(models), naming, serving, downloading, downloads, catalogue),
             internal_routes(serving, catalogue),
             leftover_routes(Leftovers(store, LEFT_BEHIND, gate.finish_deletion)),
         ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from registry.domain import Arm, Model, decisions_of, hands_over_below, is_pinned
+from pydantic import JsonValue
+
+from registry.domain import Arm, Evaluation, Model, decisions_of, hands_over_below, is_pinned
 from schemas import Interval
 
 Cell = str | int | float
@@ -19,6 +22,7 @@ def markdown(model: Model) -> str:
         _summary(model),
         "## Evaluation\n\n" + _evaluation(model),
         "## Decisions\n\n" + _decisions(model),
+        *(["## Copies taken\n\n" + _downloads(model)] if model.downloads else []),
         "## Where it comes from\n\n" + _origin(model),
     ]
     if model.arm:
@@ -29,6 +33,65 @@ def markdown(model: Model) -> str:
             "## Where it is held\n\n" + _residency(model),
         ]
     return "\n\n".join(sections) + "\n"
+
+
+def readme(model: Model, license_of_base: str | None) -> str:
+    """What goes with a copy of an adapter as its `README.md`: what it is and how to load it, and no word of people.
+
+    Source: the model cards of https://huggingface.co/docs/hub/model-cards.
+    """
+    metadata: dict[str, JsonValue] = {
+        "library_name": "peft",
+        "base_model": model.base_model,
+        "pipeline_tag": "text-generation",
+        "tags": ["lora"],
+    }
+    # What JSON has is YAML as well, and needs no thought about what a name may hold.
+    head = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in metadata.items())
+    sections = [
+        f"---\n{head}\n---",
+        f"# {model.name}",
+        _made_of(model, license_of_base),
+        "## How to use it\n\n" + _loading(model),
+        "## Evaluation\n\n" + _evaluation(model),
+        "## How it was trained\n\n" + _training(model),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _made_of(model: Model, license_of_base: str | None) -> str:
+    lineage = model.lineage
+    return _table(
+        ("", ""),
+        [
+            ("Adapter", f"`{model.adapter_id}`"),
+            ("Adapter manifest (sha256)", f"`{model.adapter_manifest.sha256}`"),
+            ("Base model", f"`{model.base_model}`"),
+            ("Base model digest", f"`{lineage.base_digest}`" if lineage.base_digest else "-"),
+            ("Licence of the base model", license_of_base or "-"),
+            ("Task", lineage.dataset.task),
+            ("Dataset manifest (sha256)", f"`{lineage.dataset.manifest_sha256}`"),
+            ("Registered", _when(model.created_at)),
+        ],
+    )
+
+
+def _loading(model: Model) -> str:
+    return f"""\
+It is a LoRA adapter in the layout of PEFT. Its base model is not in this folder:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("path/to/{model.base_model}")
+tokenizer = AutoTokenizer.from_pretrained("path/to/{model.base_model}")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+Ask it in the chat template of the base model. `manifest.json` names the SHA-256 of each file. `fingerprint.json` holds
+some prompts with what the adapter answers to them and how likely that is, by which a copy can be told from another
+adapter; such an answer may repeat what was learned."""
 
 
 def _summary(model: Model) -> str:
@@ -69,6 +132,8 @@ def _evaluation(model: Model) -> str:
         ("System", found.metric, "95 % interval", "Rows"),
         [(name, f"{score.value:.3f}", _interval(score), score.n) for name, score in found.scores.items()],
     )
+    if found.usage:
+        scores += "\n\nWhat an answer took:\n\n" + _usage_of_systems(found)
     others = [
         (name, f"{score.value:.3f}", _interval(score), score.n)
         for name, score in found.measured.items()
@@ -86,11 +151,29 @@ def _evaluation(model: Model) -> str:
     return f"{said}\n\n{before} The best of many tries looks better than it is; new rows tell."
 
 
+def _usage_of_systems(found: Evaluation) -> str:
+    priced = any(one.cost is not None for one in found.usage.values())
+    head = ("System", "Median time", "95 % within", "Tokens read", "Tokens written")
+    rows = [
+        (
+            *(name, f"{one.seconds_median:.3g} s", f"{one.seconds_p95:.3g} s", f"{one.read:.1f}", f"{one.written:.1f}"),
+            *(["-" if one.cost_of_thousand is None else f"{one.cost_of_thousand:.4g}"] if priced else []),
+        )
+        for name, one in found.usage.items()
+    ]
+    return _table((*head, "Cost of 1,000") if priced else head, rows)
+
+
 def _decisions(model: Model) -> str:
     rows = [(_when(one.at), one.outcome, f"`{one.by}`", one.note) for one in decisions_of(model)]
     if not rows:
         return "None yet."
     return _table(("When", "Decision", "By", "Note"), rows)
+
+
+def _downloads(model: Model) -> str:
+    rows = [(f"`{one.by}`", one.times, _when(one.at)) for one in reversed(model.downloads)]
+    return _table(("By", "Times", "Last"), rows)
 
 
 def _origin(model: Model) -> str:

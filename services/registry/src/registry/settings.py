@@ -18,3 +18,5 @@ class Settings(ServiceSettings):
         60.0, description="A replica that asks for its adapters and then falls silent this long is not routed to."
     )
     registry_aliases: int = Field(200, description="Aliases a tenant may have.")
+    registry_downloads_at_a_time: int = Field(16, ge=1, description="Copies of adapters under way in a replica.")
+    registry_downloads_of_a_tenant: int = Field(4, ge=1, description="Those of one tenant.")

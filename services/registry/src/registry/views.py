@@ -12,6 +12,7 @@ from registry.catalogue import Base
 from registry.domain import (
     Awaited,
     Decision,
+    Download,
     Evaluation,
     Lineage,
     LoadFailure,
@@ -20,6 +21,7 @@ from registry.domain import (
     State,
     decisions_of,
     hands_over_below,
+    has_files,
     is_pinned,
 )
 from registry.use_cases import HandOver, Route
@@ -104,6 +106,8 @@ class ModelCard(BaseModel):
         serves: it answers at the moment who asks by the name.
         pinned: a person has the name answer by it, whatever tests say.
         hand_over_below: of a pinned arm, how sure it must be at least, or leaves the answer to the next.
+        downloadable: there are files of an adapter, of which a copy can be taken.
+        downloads: who took one, the last hundred who did.
     """
 
     id: str
@@ -136,6 +140,8 @@ class ModelCard(BaseModel):
     train_seconds: float
     evaluation: Evaluation | None
     decisions: list[Decision]
+    downloadable: bool
+    downloads: list[Download]
     replicas: list[Replica]
     load_failures: list[LoadFailure]
     promoted_at: int | None
@@ -160,6 +166,7 @@ class ModelCard(BaseModel):
             pinned=is_pinned(model),
             hand_over_below=hands_over_below(model),
             decisions=decisions_of(model),
+            downloadable=has_files(model),
             dataset_id=dataset.dataset_id,
             dataset_manifest=dataset.manifest,
             task=dataset.task,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Query, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
+from pydantic import ValidationError
 
 from chassis.errors import Conflict, Invalid, NotFound, SartorError, Transient
 from chassis.peers import Peer
@@ -25,9 +27,12 @@ from console.answers import (
 )
 from console.curves import learning_curve, reliability_curve
 from console.paging import Listed, cursor
+from console.rendering import HEADERS
 from console.sessions import Session
 from console.versions import Version, picture
 from console.web import SEE_OTHER, Web
+from schemas import Usage
+from schemas.http.registry import folder_of
 
 MODELS_SHOWN = 50
 BASES_SHOWN = 100
@@ -37,6 +42,8 @@ TEXTS_SHOWN = 20
 CONFUSIONS_SHOWN = 10
 SUSPECTS_SHOWN = 20
 REPORT_SECONDS = 3.0
+PIECE_SECONDS = 60.0
+"""How long a piece of a download may take on its way."""
 
 
 def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Router:
@@ -54,6 +61,17 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
         models = Listed(cards, found["has_more"], after)
         return web.page("models/models", session, models=models, bases=bases["data"])
 
+    @router.post("/models/{model_id:path}/adapter")
+    async def download(model_id: str, request: Request) -> Response:
+        """A copy of the adapter, passed on as it comes; a form asks for it, as it is remembered who took one."""
+        session = await web.session(request)
+        await web.form(request, session)
+        place = "/v1/registry/models/{}/adapter"
+        pieces = registry.pieces(place, model_id, timeout=PIECE_SECONDS, **session.who)
+        content = _begun(await anext(pieces), pieces)
+        named = {**HEADERS, "content-disposition": f'attachment; filename="{folder_of(model_id)}.zip"'}
+        return StreamingResponse(content, media_type="application/zip", headers=named)
+
     @router.get("/models/{model_id:path}")
     async def model_page(
         model_id: str, request: Request, row: Annotated[int, Query(ge=0, le=1_000_000)] = 0
@@ -67,7 +85,8 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
         of_name = [one for one in found["data"] if name_of(one) == name and not one.get("deleted_at")]
         versions = [Version.of(one) for one in sorted(of_name, key=_age)]
         runs = await evaluator.get("/v1/evals/evaluations", params={"model": card["id"]}, **session.who)
-        evaluation = next(iter(runs["data"]), None)
+        evaluation: EvaluationAnswer | None = next(iter(runs["data"]), None)
+        usage = _usage(evaluation)
         unread = ""
         try:
             evidence = await _evidence(session, evaluation)
@@ -86,7 +105,10 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
             versions=versions,
             picture=picture(versions),
             evaluation=evaluation,
+            usage=usage,
+            priced=any(one.cost is not None for one in usage.values()),
             may_decide=session.principal.may("models:approve"),
+            may_take=card.get("downloadable") and session.principal.may("models:download"),
             answers=rows[row : row + ANSWERS_SHOWN],
             first=row,
             total=len(rows),
@@ -176,6 +198,23 @@ def _bound(per_cent: str | None) -> dict[str, float | None]:
     if not 0 < bound <= 1:
         raise Invalid("How sure they must be is a number of per cent, more than 0 and at most 100.", param="sure_from")
     return {"hand_over_below": bound}
+
+
+def _usage(evaluation: EvaluationAnswer | None) -> dict[str, Usage]:
+    """What an answer of each system took; without one of which another release of the evaluator says something else."""
+    found: dict[str, Usage] = {}
+    for system, took in evaluation.get("usage", {}).items() if evaluation else ():
+        with suppress(ValidationError):
+            found[system] = Usage.model_validate(took)
+    return found
+
+
+async def _begun(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """A download whose first piece is there, so that a refusal was a page of its own."""
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 def _age(card: VersionAnswer) -> int:

@@ -60,11 +60,15 @@ VISIBLE: dict[str, Seen] = {
         "models:read", ("model_id", "name", "arm", "job_id", "decided_by", "revision", "hand_over_below")
     ),
     "model.unpinned.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "decided_by", "revision")),
+    "model.downloaded.v1": Seen("models:read", ("model_id", "job_id", "adapter_id", "downloaded_by")),
     "model.retired.v1": Seen("models:read", ("model_id", "arm", "job_id", "adapter_id")),
     "model.deleted.v1": Seen("models:read", ("model_id", "name", "arm", "job_id", "adapter_id")),
     "evaluation.completed.v1": Seen(
         "evals:read",
-        ("evaluation_id", "model_id", "verdict", "metric", "scores", "beaten_by", "below_base", "earlier_verdicts"),
+        (
+            *("evaluation_id", "model_id", "verdict", "metric", "scores", "usage"),
+            *("beaten_by", "below_base", "earlier_verdicts"),
+        ),
     ),
     "feedback.recorded.v1": Seen(
         "labeling:read", ("feedback_id", "chat_id", "model", "rating", "has_correction", "producer")

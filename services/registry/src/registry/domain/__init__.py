@@ -1,5 +1,6 @@
 """Model versions, what is known of them, and the names they serve under: the only functions that change them."""
 
+from registry.domain.downloads import expect_files, has_files, note_download
 from registry.domain.model import Model
 from registry.domain.names import is_version_id, model_name, name_of, version_id, versions_of
 from registry.domain.parts import (
@@ -7,6 +8,7 @@ from registry.domain.parts import (
     Arm,
     Awaited,
     Decision,
+    Download,
     Evaluation,
     Lineage,
     LoadFailure,
@@ -22,6 +24,7 @@ __all__ = [
     "Awaited",
     "Bound",
     "Decision",
+    "Download",
     "Evaluation",
     "Lineage",
     "LoadFailure",
@@ -31,11 +34,14 @@ __all__ = [
     "State",
     "Unsaid",
     "decisions_of",
+    "expect_files",
     "hands_over_below",
+    "has_files",
     "is_pinned",
     "is_version_id",
     "model_name",
     "name_of",
+    "note_download",
     "pin",
     "pins_of",
     "unpin",

@@ -15,6 +15,7 @@ from registry.domain.parts import (
     Arm,
     Awaited,
     Decision,
+    Download,
     Evaluation,
     GatePolicy,
     Lineage,
@@ -60,6 +61,7 @@ class Model(Aggregate):
     promotion: Decision | None = None
     pin: Pin = Field(default_factory=Pin)
     decisions: list[Decision] = Field(default_factory=list)
+    downloads: list[Download] = Field(default_factory=list)
     replicas: list[Replica] = Field(default_factory=list)
     load_failures: list[LoadFailure] = Field(default_factory=list)
     waits: int = 0

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas import CarriesDataset, FinetuneArmFitted, Interval, ObjectRef
+from schemas import CarriesDataset, FinetuneArmFitted, Interval, ObjectRef, Usage
 from schemas.artifacts import ArmKind, EmbedderFacts, LearningCurve
 from schemas.datasets import flat
 
@@ -107,6 +107,7 @@ class Evaluation(Part):
     metric: str
     scores: dict[str, Interval]
     measured: dict[str, Interval] = Field(default_factory=dict)
+    usage: dict[str, Usage] = Field(default_factory=dict)
     evidence: ObjectRef
     earlier_verdicts: int = 0
     beaten_by: ArmKind | None = None
@@ -162,6 +163,14 @@ class Pin(Part):
     changes: int = 0
     decision: Decision | None = None
     hand_over_below: float | None = None
+
+
+class Download(Part):
+    """Somebody took a copy of the files, `times` times by now, the last at `at` (Unix seconds)."""
+
+    by: str
+    at: int
+    times: int
 
 
 class Replica(Part):
