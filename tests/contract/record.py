@@ -113,12 +113,15 @@ class Tour:
         )
 
     def _refuse(self, file: str) -> None:
-        def waiting() -> Any:
-            found = self._call("GET", "registry/models?limit=100")["data"]
-            return next((one["id"] for one in found if one["state"] == "awaiting_approval"), None)
+        """A person refuses every version made of a file, as they come: an arm, then the adapter."""
 
-        self._call("POST", f"registry/models/{wait_for(waiting)}/reject", json={"note": "Recorded."})
-        assert self._ended_job(file).status == "failed"
+        def over() -> Any:
+            for one in self._call("GET", "registry/models?state=awaiting_approval&limit=100")["data"]:
+                if one["training_file"] == file:
+                    self._call("POST", f"registry/models/{one['id']}/reject", json={"note": "Recorded."})
+            return ended_job(self._tenant, file)
+
+        assert wait_for(over).status == "failed"
 
     def _lose_an_adapter(self) -> None:
         """Files of an adapter are gone before the model server fetches them; a person refuses its model."""
@@ -128,7 +131,7 @@ class Tour:
 
         def adapter() -> Any:
             found = self._call("GET", "registry/models?limit=100")["data"]
-            return next((one for one in found if one["training_file"] == file), None)
+            return next((one for one in found if one["training_file"] == file and one["arm"] is None), None)
 
         model = wait_for(adapter)
         self._http.get(f"/registry/models/{model['id']}/adapter").raise_for_status()
