@@ -19,7 +19,7 @@ import httpx2
 
 from chassis.settings import ServiceSettings
 from localstack import LocalStack
-from schemas import EVENTS, TOPICS
+from schemas import EVENTS, TOPICS, DriftDetected
 from stores.objects import Objects
 from testkit.injector import Message, recorded
 from tests.chaos.sweep import DOCUMENT, SETTINGS
@@ -59,6 +59,7 @@ class Tour:
         self._lose_an_adapter()
         self._take_back_labels()
         self._rotate_and_revoke_a_key()
+        self._detect_drift(model)
 
     def _tune(self) -> str:
         job = self._ended_job(self._upload("messages.jsonl", rows(30), "user_data"))
@@ -154,6 +155,24 @@ class Tour:
         key = self._call("POST", "organization/keys", json={"name": "short-lived"})
         self._call("POST", f"organization/keys/{key['id']}/rotate")
         self._call("DELETE", f"organization/keys/{key['id']}")
+
+    def _detect_drift(self, model: str) -> None:
+        """A service outside says that what a model is asked has changed."""
+        key = {"name": "drift monitor", "scopes": ["events:publish"], "event_types": [DriftDetected.type]}
+        monitor = Tenant(
+            self._tenant.base_url, self._tenant.tenant_id, self._call("POST", "organization/keys", json=key)["api_key"]
+        )
+        found = {"drift_id": "drift_1", "model": model, "metric": "psi", "value": 0.31, "threshold": 0.2}
+        event = {
+            "specversion": "1.0",
+            "id": "1",
+            "source": "urn:drift-monitor",
+            "type": DriftDetected.type,
+            "data": found,
+        }
+        said = {"content": json.dumps(event), "headers": {"content-type": "application/cloudevents+json"}}
+        with monitor.http as http:
+            wait_for(lambda: http.post("/events", **said).is_success)
 
     def _upload(self, name: str, body: bytes, purpose: Any, *, until: str = "processed") -> str:
         file = self._sdk.files.create(file=(name, body), purpose=purpose).id

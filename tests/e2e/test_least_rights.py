@@ -101,6 +101,20 @@ def test_labels_become_a_dataset(person: Tenant) -> None:
     assert person.sdk.files.delete(file.id).deleted
 
 
+def test_a_copy_of_an_adapter_is_taken(checked: LocalStack) -> None:
+    person = make_tenant(checked, "Copies", gate="approval")  # so that its quick arm does not end the job
+    file = person.sdk.files.create(file=("messages.jsonl", rows()), purpose="user_data")
+    with person.http as http:
+
+        def adapter() -> Any:
+            found = http.get("/registry/models", params={"limit": 100}).json()["data"]
+            return next((one for one in found if one["training_file"] == file.id and one["downloadable"]), None)
+
+        copy = http.get(f"/registry/models/{wait_for(adapter)['id']}/adapter")
+    assert copy.status_code == 200
+    assert copy.content.startswith(b"PK")
+
+
 def test_a_document_is_found(person: Tenant) -> None:
     sdk = person.sdk
     page = b"# Locks\n\nPress the red button to open the lock."

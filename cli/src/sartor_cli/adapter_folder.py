@@ -15,7 +15,7 @@ from sartor_cli.client import Client, CommandFailed
 
 MANIFEST = "manifest.json"
 README = "README.md"
-KEPT = "nothing was kept; try again"
+AGAIN = "nothing was kept; try again"
 
 Tell = Callable[[int, int | None], None]
 """Told how many bytes came, and of how many in all where that is known."""
@@ -64,7 +64,7 @@ def take(client: Client, model_id: str, to: Path | None, tell: Tell) -> Copy:
             target.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(target)
     except OSError as error:
-        raise CommandFailed(f"the copy cannot be written ({error}); {KEPT}") from error
+        raise CommandFailed(f"the copy cannot be written ({error}); {AGAIN}") from error
     return Copy(target, card, sum(path.stat().st_size for path in target.iterdir()))
 
 
@@ -81,7 +81,7 @@ def _unpacked(archive: Path, folder: Path) -> Path:
             zipped.extractall(folder)
         [inside] = folder.iterdir()
     except (BadZipFile, ValueError) as error:
-        raise CommandFailed(f"what came is no adapter ({error}); {KEPT}") from error
+        raise CommandFailed(f"what came is no adapter ({error}); {AGAIN}") from error
     return inside
 
 
@@ -102,7 +102,7 @@ def _compare(folder: Path, manifest_sha256: str) -> None:
             if _sha256(folder / name) != facts["sha256"]:
                 raise ValueError(f"{name} is not the file that was stored")
     except (FileNotFoundError, ValueError) as error:
-        raise CommandFailed(f"what came is no whole adapter ({error}); {KEPT}") from error
+        raise CommandFailed(f"what came is no whole adapter ({error}); {AGAIN}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ import yaml
 from registry_harness import BASE, Harness
 
 from registry.settings import Settings
-from schemas import ModelDownloaded, ModelRejected, ObjectRef
+from schemas import FinetuneCancelled, ModelDownloaded, ModelRejected, ModelRetired, ObjectRef
 from schemas.artifacts import ADAPTER_WEIGHTS, MANIFEST
 from stores.objects import CHUNK, Objects
 from testkit import eventually
@@ -151,6 +151,14 @@ async def test_what_was_refused_deleted_or_lost_cannot_be_taken(harness: Harness
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "adapter_gone")
     assert "deleted" in answer.json()["error"]["message"]
     assert harness.of(ModelDownloaded) == []
+
+
+async def test_an_adapter_whose_job_was_cancelled_cannot_be_taken(harness: Harness, tmp_path: Path) -> None:
+    one = await stored(harness, tmp_path)
+    await harness.publish(FinetuneCancelled(tenant_id=harness.a, job_id=harness.job(1)))
+    await eventually(lambda: harness.of(ModelRetired))
+    assert await refused(harness, one.place) == (404, "adapter_gone")
+    assert (await harness.card(one.model))["downloadable"] is False
 
 
 @pytest.mark.parametrize("method", ["GET adapter", "GET card", "POST approve", "POST reject", "POST pin"])

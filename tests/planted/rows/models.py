@@ -259,9 +259,16 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "copies: what is no adapter is taken for one",
         "registry:has_files",
-        "return model.arm is None and model.deleted_at is None and (model.state != 'rejected')",
-        "return model.deleted_at is None and model.state != 'rejected'",
+        "return model.arm is None and model.state in LOADED",
+        "return model.state in LOADED",
         f"{DOWNLOADS}::test_an_arm_has_no_adapter_and_says_where_one_would_be",
+    ),
+    bug(
+        "copies: one is offered of what a cancelled job made",
+        "registry:has_files",
+        "return model.arm is None and model.state in LOADED",
+        "return model.arm is None and model.deleted_at is None and model.state != 'rejected'",
+        f"{DOWNLOADS}::test_an_adapter_whose_job_was_cancelled_cannot_be_taken",
     ),
     bug(
         "copies: what breaks off can be opened",

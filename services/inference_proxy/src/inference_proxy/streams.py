@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from chassis.errors import SartorError, envelope
+from chassis.streams import begun
 from inference_proxy.answering import Answering
 from inference_proxy.answers import Answer, chat_logprobs, text_logprobs
 from inference_proxy.engines import Piece
@@ -172,8 +173,7 @@ async def parts(answering: Answering, answer: Answer, shape: Shape) -> AsyncGene
 async def from_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """A stream that has begun: a failure can only be told inside it, and it then has no `[DONE]`."""
     try:
-        async with aclosing(rest) as stream:
-            yield first
+        async with aclosing(begun(first, rest)) as stream:
             async for part in stream:
                 yield part
     except SartorError as error:

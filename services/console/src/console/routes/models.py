@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from chassis.errors import Conflict, Invalid, NotFound, SartorError, Transient
 from chassis.peers import Peer
 from chassis.routes import Router
+from chassis.streams import begun
 from console.answering import TITLES, kind_of, name_of
 from console.answers import (
     ClassAnswer,
@@ -68,7 +69,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
         await web.form(request, session)
         place = "/v1/registry/models/{}/adapter"
         pieces = registry.pieces(place, model_id, timeout=PIECE_SECONDS, **session.who)
-        content = _begun(await anext(pieces), pieces)
+        content = begun(await anext(pieces), pieces)
         named = {**HEADERS, "content-disposition": f'attachment; filename="{folder_of(model_id)}.zip"'}
         return StreamingResponse(content, media_type="application/zip", headers=named)
 
@@ -207,14 +208,6 @@ def _usage(evaluation: EvaluationAnswer | None) -> dict[str, Usage]:
         with suppress(ValidationError):
             found[system] = Usage.model_validate(took)
     return found
-
-
-async def _begun(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """A download whose first piece is there, so that a refusal was a page of its own."""
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
 
 
 def _age(card: VersionAnswer) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from chassis.errors import Conflict, NotFound
 from chassis.ids import derived_id, new_id, now
+from chassis.streams import begun
 from eventbus import AggregateStore
 from ingest.domain import Dataset, File, State
 from ingest.store.uses import Use, Uses
@@ -243,26 +244,20 @@ class Files:
         """
         return await find_text(self._objects, file)
 
-    async def content(self, file: File) -> AsyncIterator[bytes]:
+    async def content(self, file: File) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, of which some are there already when this returns.
 
         Raises:
             NotFound: they are gone, or others; of a long file that shows later, and what comes breaks off.
             Transient: the object store cannot be asked.
         """
-        chunks = aiter(self._objects.stream(file.object))
+        chunks = self._objects.stream(file.object)
         try:
             first = await anext(chunks, b"")
         except (NotFound, DigestMismatch) as error:
             message = f"The content of file '{file.id}' is gone or damaged. Delete the file and upload it again."
             raise NotFound(message, param="id", code="file_gone") from error
-
-        async def all_of_it() -> AsyncIterator[bytes]:
-            yield first
-            async for chunk in chunks:
-                yield chunk
-
-        return all_of_it()
+        return begun(first, chunks)
 
     async def put_upload(self, tenant_id: str, file_id: str, source: BinaryIO) -> ObjectRef:
         """Store an upload's bytes at a place of their own, noted first, so that a crash leaves none unknown."""

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from chassis.errors import NotFound
 from registry.domain.model import Model
-from registry.domain.parts import Download
+from registry.domain.parts import LOADED, Download
 from schemas import ModelDownloaded
 
-KEPT = 100
+REMEMBERED = 100
 """People and keys that a version remembers, those who took a copy last; each copy is said as it is taken."""
+
+ENDED = {"rejected": "refused", "retired": "retired"}
 
 
 def has_files(model: Model) -> bool:
-    """Whether there is an adapter whose files can be taken: an arm has none, and they go with what is refused."""
-    return model.arm is None and model.deleted_at is None and model.state != "rejected"
+    """Whether there is an adapter whose files can be taken: an arm has none, and they go with what is at its end."""
+    return model.arm is None and model.state in LOADED
 
 
 def expect_files(model: Model) -> None:
     """Let the files of an adapter be asked for.
 
     Raises:
-        NotFound: it is an arm, or was refused or deleted, and its files with it.
+        NotFound: it is an arm, or was refused, retired or deleted, and its files with it.
     """
     if has_files(model):
         return
@@ -30,7 +32,7 @@ def expect_files(model: Model) -> None:
             f"name, once there is one, is at GET /v1/registry/models/{model.name}/adapter.",
             code="no_adapter",
         )
-    how = "deleted" if model.deleted_at is not None else "refused"
+    how = "deleted" if model.deleted_at is not None else ENDED[model.state]
     raise NotFound(f"'{model.id}' was {how}, and the files of its adapter went with that.", code="adapter_gone")
 
 
@@ -43,7 +45,7 @@ def note_download(model: Model, by: str, at: int) -> None:
     expect_files(model)
     before = sum(one.times for one in model.downloads if one.by == by)
     others = [one for one in model.downloads if one.by != by]
-    model.downloads = [*others, Download(by=by, at=at, times=before + 1)][-KEPT:]
+    model.downloads = [*others, Download(by=by, at=at, times=before + 1)][-REMEMBERED:]
     model.record(
         ModelDownloaded(
             tenant_id=model.tenant_id,
