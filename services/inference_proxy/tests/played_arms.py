@@ -17,6 +17,9 @@ EMBEDDER = {"id": "e5", "digest": "f" * 64, "dimensions": 384}
 TOKENS = 6
 """That the embedder reads of any question."""
 
+CPU_SECONDS = 0.25
+"""That any question takes."""
+
 
 @dataclass
 class Arms:
@@ -59,7 +62,7 @@ class Arms:
         """What it says to a question, with that many of the likeliest answers."""
         says = self.to.get(question, self.says)
         ranked = [{"answer": answer, "confidence": confidence} for answer, confidence in says]
-        return {**ranked[0], "top": ranked[:top], "tokens": TOKENS}
+        return {**ranked[0], "top": ranked[:top], "tokens": TOKENS, "cpu_seconds": CPU_SECONDS}
 
 
 def as_arm(route: dict[str, Any], kind: str = "head") -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from arm_requests import ask, code, on_arm
-from played_arms import TOKENS, handing_over
+from arm_requests import ask, code, on_arm, unsure
+from played_arms import TOKENS
 from played_provider import Provider
 from prometheus_client import REGISTRY
 from proxy_harness import BASE, PROMPT_TOKENS, QUESTION, Harness
@@ -19,15 +19,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GENERATED = "In the shed."
 """What the engine played here answers."""
-
-
-def unsure(harness: Harness, below: float = 0.6, *, adapter: bool = True, held: bool = True) -> str:
-    """A model whose arm is half sure of its answers, and hands over below a confidence."""
-    model = on_arm(harness)
-    replicas = harness.stubs.held(harness.stubs.url) if held else []
-    route = harness.stubs.routes[model]
-    harness.stubs.routes[model] = handing_over(route, below, f"ad-{model[-8:]}" if adapter else "", replicas)
-    return model
 
 
 def handed_over(to: str) -> float:

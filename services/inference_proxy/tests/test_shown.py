@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from arm_requests import WAYS, ask, code
-from played_arms import as_arm
+from arm_requests import CLOSEST, WAYS, ask, code, on_shown, row
 from proxy_harness import DIGEST, PROMPT_TOKENS, QUESTION, Harness
 
 from inference_proxy.engines.arms import MOST_ROWS
@@ -20,26 +18,6 @@ from schemas.http.rag_indexer import STALE_ARM
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHATS = [way for way in WAYS if way != "completion"]
-
-
-def row(*said: str) -> str:
-    """A training row as an arm has it: what user and assistant said in turns."""
-    roles = ["user", "assistant"] * len(said)
-    return json.dumps({"messages": [{"role": role, "content": one} for role, one in zip(roles, said, strict=False)]})
-
-
-CLOSEST = (row("Where is my car?", "In the garage."), row("Is it red?", "Yes.", "My bag?", "On the shelf."))
-
-
-def on_shown(harness: Harness, *rows: str, tenant: str = "") -> str:
-    """A model of a tenant whose name an arm serves by the base model, shown these rows."""
-    model = harness.model(tenant)
-    route = as_arm(harness.stubs.routes[model], "nearest")
-    route |= {"replicas": harness.stubs.held(harness.stubs.url), "arm": {**route["arm"], "generates": True}}
-    harness.stubs.routes[model] = harness.stubs.versions[model] = route
-    harness.stubs.arms.says = tuple((one, 0.9 - place / 100) for place, one in enumerate(rows or CLOSEST))
-    harness.stubs.arms.instead = {"kind": "nearest"}
-    return model
 
 
 @pytest.mark.parametrize("way", CHATS)
@@ -207,7 +185,7 @@ def placed(rows: int, room: int, max_tokens: int | None = 1, budget: int = 10_00
     ]
     asked = [{"role": "system", "content": ""}, {"role": "user", "content": "?"}, {"role": "system", "content": ""}]
     length = room + 49 + (256 if max_tokens is None else max_tokens)
-    shown = Closest(closest, budget, stands_in=False)
+    shown = Closest(closest, 0.0, budget, stands_in=False)
     return shown_before(asked, shown, context_length=length, max_tokens=max_tokens)
 
 

@@ -435,4 +435,4 @@ async def test_people_do_not_wait_for_an_arm_that_a_test_began_to_load(harness: 
     assert [one.answer for one in said.answers] == ["B"]
     assert not tested.done()
     files_of_arms.go.set()
-    assert (await tested).answers == said.answers
+    assert [one.answer for one in (await tested).answers] == ["B"]

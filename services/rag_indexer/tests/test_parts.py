@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from chassis.errors import Invalid
 from rag_indexer.cl100k import texts_of, tokens
-from rag_indexer.embedding import Embedding
+from rag_indexer.embedding import BUILT_IN, Embedding
 from rag_indexer.fair_executor import FairExecutor
 from rag_indexer.filters import passes, read
 from rag_indexer.milvus import checked
@@ -166,8 +167,28 @@ async def test_of_a_long_question_to_an_arm_the_end_is_read_and_of_a_search_the_
     letters.queries = letters.passages  # type: ignore[attr-defined]
     embedding._embedder = letters  # type: ignore[assignment]
     long = "a" * 100_000 + "b" * 150 + "c" * 50
-    [(read, tokens)] = await embedding.questions([long], "me", lambda vectors: [letters.seen[-1] for _ in vectors])
-    assert (read, tokens) == ("b" * 150 + "c" * 50, letters.longest)
+    [(read, took)] = await embedding.questions([long], "me", lambda vectors: [letters.seen[-1] for _ in vectors])
+    assert (read, took.tokens) == ("b" * 150 + "c" * 50, letters.longest)
     [vector] = await embedding.queries([long], "me")
     assert int(vector.argmax()) == 1
     assert int((await embedding.query("a" * 300 + "b" * 900, "me")).argmax()) == 0
+
+
+class Busy(Letters):
+    """Takes its time: 20 ms of the processor for any texts together."""
+
+    def queries(self, texts: list[str]) -> Any:
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+        return self.passages(texts)
+
+
+@pytest.mark.parametrize("model", [BUILT_IN, "another"])
+async def test_a_turns_processor_time_is_shared_by_what_was_read(model: str) -> None:
+    embedding = Embedding(model, 1, 10, FairExecutor())
+    embedding._embedder = Busy()  # type: ignore[assignment]
+    [(_, short), (_, long)] = await embedding.questions(["a", "b" * 90], "me", list)
+    assert long.tokens > 10 * short.tokens
+    assert long.cpu_seconds / short.cpu_seconds == pytest.approx(long.tokens / short.tokens)
+    assert 0.02 <= short.cpu_seconds + long.cpu_seconds < 0.2

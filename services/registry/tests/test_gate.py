@@ -10,7 +10,7 @@ from chassis.errors import Conflict
 from registry.alias import Alias
 from registry.card import markdown
 from registry.domain import LoadFailure, Model, Replica, model_name, note_download
-from registry.domain.downloads import KEPT
+from registry.domain.downloads import REMEMBERED
 from schemas import (
     DatasetRef,
     EvaluationCompleted,
@@ -201,12 +201,12 @@ def test_the_card_tells_what_an_answer_took() -> None:
 def test_who_took_a_copy_last_is_remembered_and_each_copy_is_said() -> None:
     model = candidate()
     model.take_pending()
-    for at in range(KEPT + 1):
+    for at in range(REMEMBERED + 1):
         note_download(model, f"user_{at}", at)
-    note_download(model, "user_7", KEPT + 1)
-    assert [one.at for one in model.downloads] == [*range(1, 7), *range(8, KEPT + 2)]
+    note_download(model, "user_7", REMEMBERED + 1)
+    assert [one.at for one in model.downloads] == [*range(1, 7), *range(8, REMEMBERED + 2)]
     assert (model.downloads[-1].by, model.downloads[-1].times) == ("user_7", 2)
-    assert len(model.take_pending()) == KEPT + 2
+    assert len(model.take_pending()) == REMEMBERED + 2
 
 
 def test_a_replica_that_left_does_not_count() -> None:

@@ -11,6 +11,7 @@ TWO_PROXIES = "services/inference_proxy/tests/test_two_replicas.py"
 ARMS = "services/inference_proxy/tests/test_arms.py"
 ARM_ROUTES = "services/inference_proxy/tests/test_arm_routes.py"
 HANDING_OVER = "services/inference_proxy/tests/test_handing_over.py"
+PRICES = "services/inference_proxy/tests/test_arm_prices.py"
 SHOWN = "services/inference_proxy/tests/test_shown.py"
 CHUNKS_TEST = "services/rag_indexer/tests/test_chunking.py"
 E5_TEST = "services/rag_indexer/tests/test_e5.py"
@@ -65,9 +66,30 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "arms: a base's price is charged",
         "inference_proxy:Bases.of_arm",
-        "FREE if known.price else None",
-        "known.price",
+        "FREE if priced else None",
+        "(await self.get(base_id, tenant_id)).price",
         f"{ARMS}::test_the_price_of_a_base_is_not_that_of_an_arm",
+    ),
+    bug(
+        "arms: what an unsure one took is not owed",
+        "inference_proxy:HandingOver.settle",
+        "answer.looked_seconds += sum((one.cpu_seconds for one in said.values()))",
+        "pass",
+        f"{PRICES}::test_what_an_unsure_arm_took_is_owed_beside_what_the_next_takes",
+    ),
+    bug(
+        "arms: a look that was made once is owed for each choice",
+        "inference_proxy:ArmEngine.generate",
+        "cpu_seconds=0.0 if prompt.said else said.cpu_seconds",
+        "cpu_seconds=said.cpu_seconds",
+        f"{PRICES}::test_an_arm_that_was_sure_enough_costs_its_one_look",
+    ),
+    bug(
+        "arms: of a turn's processor time each question is told all",
+        "rag_indexer:Embedding._answered",
+        "Read(one, one * a_token)",
+        "Read(one, sum(tokens) * a_token)",
+        "services/rag_indexer/tests/test_parts.py::test_a_turns_processor_time_is_shared_by_what_was_read",
     ),
     bug(
         "arms: one that is unsure answers all the same",
@@ -610,7 +632,7 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "turns: an answer is made of the vector of another's question",
         "rag_indexer:Embedding._answered",
-        "at = own.stop",
+        "at += len(one.texts)",
         "pass",
         f"{TURNS_TEST}::test_what_is_made_of_a_question_is_made_of_its_own_vector",
     ),

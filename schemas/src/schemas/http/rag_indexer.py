@@ -76,6 +76,12 @@ class ArmAnswer(BaseModel):
     confidence: float = Field(ge=0, le=1, description="How likely it is to be right.")
     top: list[Likely] = Field(default_factory=list, description="The likeliest answers, the first among them.")
     tokens: int = Field(ge=0, description="Tokens that the embedder read of the question.")
+    cpu_seconds: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Processor time that it took; 0 from a release that does not measure it.",
+    )
 
 
 class ArmAnswers(BaseModel):

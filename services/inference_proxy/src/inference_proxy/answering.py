@@ -31,6 +31,7 @@ class Answering:
         asking: has a route answer.
         handing_over: settles whether an arm, or the next, gives an answer.
         showing: finds the rows that the base model is shown where an arm answers by it.
+        second_price: what a second of processor time costs that an arm takes.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Answering:
         asking: Asking,
         handing_over: HandingOver,
         showing: Showing,
+        second_price: float,
     ) -> None:
         self._admission = admission
         self._bases = bases
@@ -48,6 +50,7 @@ class Answering:
         self._asking = asking
         self._handing_over = handing_over
         self._showing = showing
+        self._second_price = second_price
 
     async def begin(self, principal: Principal, asked: ChatAsked | CompletionAsked) -> Answer:
         """Check and admit the request, find the model, make the prompts; nothing is generated yet.
@@ -74,6 +77,8 @@ class Answering:
             prompts=rendered.prompts,
             stop_tokens=rendered.stop_tokens,
             price=base.price,
+            second_price=self._second_price,
+            looked_seconds=closest.cpu_seconds if closest else 0.0,
             retrieved=rendered.retrieved,
         )
 

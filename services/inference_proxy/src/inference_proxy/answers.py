@@ -70,6 +70,7 @@ class Choice:
     """One choice as it grows.
 
     Attributes:
+        cpu_seconds: processor time of an arm that gave it.
         told: how many of its tokens a stream has told; None before it has begun.
     """
 
@@ -77,6 +78,7 @@ class Choice:
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cpu_seconds: float = 0.0
     tokens: list[TokenLogprob] = field(default_factory=list)
     told: int | None = None
     _characters: int = 0
@@ -108,6 +110,7 @@ class Choice:
         self.text += shown
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
         self.completion_tokens += 1
+        self.cpu_seconds += piece.cpu_seconds
         if not piece.special:
             self._note(piece)
         if piece.finish_reason:
@@ -170,6 +173,8 @@ class Answer:
     Attributes:
         prompts: one per choice.
         price: what its tokens cost; None where nobody said.
+        second_price: what a second of processor time costs that an arm takes.
+        looked_seconds: processor time of what an arm was asked before it was known who gives the answer.
         retrieved: sources put into the prompt.
         scorings: by text, of the prompts that are scored.
         handed_over: by which arm the answer was left to what gives it.
@@ -182,6 +187,8 @@ class Answer:
     prompts: Sequence[Prompt]
     stop_tokens: Sequence[str]
     price: Price | None
+    second_price: float = 0.0
+    looked_seconds: float = 0.0
     retrieved: list[Source] = field(default_factory=list)
     created: int = field(default_factory=now)
     began: float = field(default_factory=time.monotonic)
@@ -196,11 +203,16 @@ class Answer:
 
     @property
     def cost(self) -> float | None:
-        """What was read and generated costs, each choice with its prompt; None where no price is known."""
+        """What was read and generated costs, each choice with its prompt, and what arms took for it.
+
+        None where no price of its tokens is known.
+        """
         if self.price is None:
             return None
         scored = self.price.of(self.scored_tokens, 0)
-        return scored + sum(self.price.of(choice.prompt_tokens, choice.completion_tokens) for choice in self.choices)
+        tokens = sum(self.price.of(choice.prompt_tokens, choice.completion_tokens) for choice in self.choices)
+        seconds = self.looked_seconds + sum(choice.cpu_seconds for choice in self.choices)
+        return scored + tokens + seconds * self.second_price
 
     @property
     def scored_tokens(self) -> int:

@@ -37,7 +37,8 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     service = Service("inference_proxy", settings, **overrides)
     chats = Chats(service.aggregates("chats", Chat), service.aggregates("feedback", Feedback))
     registry, rag_indexer = service.peer("registry"), service.peer("rag_indexer")
-    bases = Bases(registry, settings.route_stale_seconds)
+    second_price = settings.inference_cpu_second_price
+    bases = Bases(registry, settings.route_stale_seconds, arms_priced=second_price is not None)
     routes = RouteTable(registry, bases, settings.route_stale_seconds)
     arms = ArmEngine(rag_indexer, settings.inference_seconds)
     engines: dict[str, Engine] = {
@@ -62,7 +63,8 @@ def build(settings: Settings, **overrides: Unpack[Overrides]) -> FastAPI:
     handing_over = HandingOver(arms, asking, bases, rendering, routes)
     showing = Showing(arms, routes, settings.inference_shown_bytes)
     answering, testing = (
-        Answering(one, bases, rendering, asking, handing_over, showing) for one in (of_tenants, of_evaluations)
+        Answering(one, bases, rendering, asking, handing_over, showing, second_price or 0.0)
+        for one in (of_tenants, of_evaluations)
     )
     for engine in engines.values():
         service.on_start(engine.open)

@@ -158,10 +158,12 @@ class Bases:
     Args:
         registry: the source of truth.
         stale_seconds: how long one is believed while the registry cannot be asked.
+        arms_priced: whether what an arm takes has a price, which its answer then has whatever its base model's.
     """
 
-    def __init__(self, registry: Peer, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(self, registry: Peer, stale_seconds: float = STALE_SECONDS, *, arms_priced: bool = False) -> None:
         self._registry = registry
+        self._arms_priced = arms_priced
         self._known: Believed[str, Base | ProviderBase] = Believed(BELIEVED_SECONDS, stale_seconds)
 
     async def get(self, base_id: str, tenant_id: str, timeout: float | None = None) -> Base | ProviderBase:
@@ -178,15 +180,18 @@ class Bases:
         return await self._known.get(base_id, lambda deadline: self._ask(base_id, tenant_id, deadline or timeout))
 
     async def of_arm(self, base_id: str, tenant_id: str, *, stands_in: bool) -> ArmBase:
-        """What stands for the base model of an arm, whose answers cost nothing where others have a price.
+        """What stands for the base model of an arm, whose tokens cost nothing where an answer has a price.
 
-        It is not needed to answer: where it is not known, an answer has no price.
+        It is not needed to answer: where it is not known, and arms have no price, neither has an answer.
         """
+        priced = self._arms_priced or await self._has_price(base_id, tenant_id)
+        return ArmBase(base_id, FREE if priced else None, stands_in=stands_in)
+
+    async def _has_price(self, base_id: str, tenant_id: str) -> bool:
         try:
-            known = await self.get(base_id, tenant_id)
+            return (await self.get(base_id, tenant_id)).price is not None
         except NotFound:
-            return ArmBase(base_id, None, stands_in=stands_in)
-        return ArmBase(base_id, FREE if known.price else None, stands_in=stands_in)
+            return False
 
     async def _ask(self, base_id: str, tenant_id: str, timeout: float | None) -> Base | ProviderBase:
         asked: Call = {"tenant_id": tenant_id, "timeout": timeout}

@@ -57,6 +57,7 @@ class HandingOver:
         if arm is None or hand_over is None:
             return
         said = await self._said(answer)
+        answer.looked_seconds += sum(one.cpu_seconds for one in said.values())
         least = min(one.confidence for one in said.values())
         if least >= hand_over.below:
             answer.prompts = [

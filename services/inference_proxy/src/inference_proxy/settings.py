@@ -27,6 +27,12 @@ class Settings(ServiceSettings):
     inference_keys_dir: Path | None = Field(
         None, description="Folder of the files that hold the keys of other providers, named as their `key_file`."
     )
+    inference_cpu_second_price: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="What a second of processor time of an arm costs, in the currency of the base models' prices.",
+    )
     requests_per_minute: int = Field(3000, ge=1, description="Answers a minute of a person without a key.")
     tokens_per_minute: int = Field(200_000, ge=1, description="Tokens a minute of a person without a key.")
     route_stale_seconds: float = Field(

@@ -34,11 +34,13 @@ class Closest:
 
     Attributes:
         rows: the closest first.
+        cpu_seconds: processor time that finding them took.
         budget: most bytes of them, but for the first that has room.
         stands_in: whether the adapter, which needs none of them, is only away for a while.
     """
 
     rows: Sequence[ChatRow]
+    cpu_seconds: float
     budget: int
     stands_in: bool
 
@@ -75,11 +77,11 @@ class Showing:
                 f"rows ('{READS_ROWS}'). Use one that may, or wait until the model's adapter serves."
             )
         try:
-            rows = await self._arms.rows(arm_of(route), question_of(asked.plain_messages()))
+            rows, cpu_seconds = await self._arms.rows(arm_of(route), question_of(asked.plain_messages()))
         except (EngineAway, WrongModel):
             self._routes.missed(route)
             raise
-        return Closest(rows, self._budget, route.stands_in)
+        return Closest(rows, cpu_seconds, self._budget, route.stands_in)
 
 
 def shown_before(messages: Messages, closest: Closest, *, context_length: int, max_tokens: int | None) -> Messages:

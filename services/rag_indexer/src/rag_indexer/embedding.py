@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -109,6 +110,19 @@ def _digest(weights: str) -> str:
 
 
 @dataclass(frozen=True)
+class Read:
+    """What a question took.
+
+    Attributes:
+        tokens: that were read of it.
+        cpu_seconds: processor time of its vector and of what was made of that: its share, by tokens, of its turn's.
+    """
+
+    tokens: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
 class Questions:
     """Questions that are embedded in one turn, and what is made of their vectors."""
 
@@ -198,8 +212,8 @@ class Embedding:
 
     async def questions(
         self, texts: list[str], who: str, made: Callable[[Vectors], list[T]], lane: Lane = "people"
-    ) -> list[tuple[T, int]]:
-        """What is made of the vector of each question, with the tokens that were read of it.
+    ) -> list[tuple[T, Read]]:
+        """What is made of the vector of each question, with what that took.
 
         Args:
             texts: the questions; of a long one, as much is read as the model reads last: what was asked last is asked.
@@ -208,22 +222,30 @@ class Embedding:
                 questions of others wait in that lane and have room in it.
             lane: in which they wait.
         """
-        found: list[tuple[T, int]] = []
+        found: list[tuple[T, Read]] = []
         for batch in _batches(texts, CHARACTERS_A_TURN):
             share = _size(batch) / CHARACTERS_A_TURN
             found += await self._executor.run_together(who, self._answered, Questions(batch, made), share, lane)
         return found
 
-    def _answered(self, asked: list[Questions]) -> list[list[tuple[Any, int]]]:
+    def _answered(self, asked: list[Questions]) -> list[list[tuple[Any, Read]]]:
         """What is made of the questions of each: all are embedded at once."""
+        embedder = self._loaded()
+        began = self._processor_time()
         read, tokens = zip(*(self._ending(text) for one in asked for text in one.texts), strict=True)
-        vectors = self._loaded().queries([*read])
-        found, at = [], 0
+        vectors = embedder.queries([*read])
+        made, at = [], 0
         for one in asked:
-            own = slice(at, at + len(one.texts))
-            found.append([*zip(one.made(vectors[own]), tokens[own], strict=True)])
-            at = own.stop
-        return found
+            made.append(one.made(vectors[at : at + len(one.texts)]))
+            at += len(one.texts)
+        a_token = (self._processor_time() - began) / max(1, sum(tokens))
+        took = iter([Read(one, one * a_token) for one in tokens])
+        return [[(one, next(took)) for one in own] for own in made]
+
+    def _processor_time(self) -> float:
+        """Seconds of the thread that embeds; of the whole process where more threads do."""
+        alone = self.model == BUILT_IN and self._threads == 1
+        return time.thread_time() if alone else time.process_time()
 
     async def tokens(self, texts: list[str], who: str) -> int:
         """Tokens of all texts together.

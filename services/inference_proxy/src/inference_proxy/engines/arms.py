@@ -76,6 +76,7 @@ class ArmEngine:
             finish_reason="stop",
             generated_tokens=1,
             prompt_tokens=said.tokens,
+            cpu_seconds=0.0 if prompt.said else said.cpu_seconds,
         )
 
     async def score(self, target: Target, prompt: Prompt, top: int) -> AsyncGenerator[Accepted | Scored, None]:  # noqa: ARG002 - as every engine's
@@ -101,8 +102,11 @@ class ArmEngine:
         """
         return await self._ask(target, questions, DRAWN_FROM if sampling.temperature else sampling.top_logprobs or 0)
 
-    async def rows(self, target: Target, question: str) -> list[ChatRow]:
+    async def rows(self, target: Target, question: str) -> tuple[list[ChatRow], float]:
         """The rows whose questions are closest, of the arm of the route, which generates; the closest first.
+
+        Returns:
+            The rows, and the processor time that finding them took.
 
         Raises:
             WrongModel, EngineBusy, EngineAway, AnswerBroken: as `Engine.generate`.
@@ -111,7 +115,7 @@ class ArmEngine:
         if not said.top:
             raise AnswerBroken("it found no row.")
         try:
-            return [read_chat_row(one.answer) for one in said.top]
+            return [read_chat_row(one.answer) for one in said.top], said.cpu_seconds
         except BadRow as error:
             raise _wrong_model(target, "another", error=str(error)) from error
 

@@ -126,6 +126,7 @@ class Piece:
         bytes: what it stands for itself; None from an engine that does not tell.
         top: the likeliest tokens: text, log-probability, bytes.
         prompt_tokens: as far as known; 0 where it is not.
+        cpu_seconds: processor time that an arm took; 0 of an engine whose tokens have a price.
     """
 
     text: str
@@ -136,6 +137,7 @@ class Piece:
     finish_reason: str | None = None
     generated_tokens: int = 0
     prompt_tokens: int = 0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

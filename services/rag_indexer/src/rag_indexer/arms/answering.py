@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from arms import FittedArm
 from chassis.in_flight import InFlight
@@ -16,6 +16,7 @@ from rag_indexer.fair_executor import Lane
 from schemas.http.rag_indexer import ArmAnswer, ArmAnswers, ArmAsked, Likely
 
 SECONDS = Histogram("arm_answer_seconds", "From the questions to an arm until its answers.", ["asked_by"])
+CPU_SECONDS = Counter("arm_cpu_seconds_total", "Processor time of what arms were asked.", ["asked_by"])
 
 
 class AskArm:
@@ -51,6 +52,7 @@ class AskArm:
             if arm.manifest.generates != asked.generates:  # of an earlier release: a row is no answer
                 raise wrong(asked.manifest, "another kind of arm than it is asked as: one that generates finds rows")
             said = await self._embedding.questions(asked.questions, who, partial(_likeliest, arm, asked.top), lane)
+        CPU_SECONDS.labels(asked_by).inc(sum(took.cpu_seconds for _, took in said))
         return ArmAnswers(
             arm_id=arm.arm_id,
             kind=arm.manifest.kind,
@@ -60,9 +62,10 @@ class AskArm:
                     answer=likeliest[0].answer,
                     confidence=likeliest[0].confidence,
                     top=likeliest[: asked.top],
-                    tokens=tokens,
+                    tokens=took.tokens,
+                    cpu_seconds=took.cpu_seconds,
                 )
-                for likeliest, tokens in said
+                for likeliest, took in said
             ],
         )
 
