@@ -233,7 +233,8 @@ def test_what_an_earlier_release_left_of_something_deleted_goes_when_the_operato
         ingest, registry = (connect(stores.settings(), name) for name in ("ingest", "registry"))
         gone = {"state": "deleted", "purged": True, "filename": "", "details": None}
         await ingest["files"].update_many({"_id": {"$in": [file, bare]}}, {"$set": gone})
-        await registry["models"].update_one({"_id": job.fine_tuned_model}, {"$set": {"state": "retired"}})
+        of_name = {"job_id": job.id}  # its arm too, as there were none then
+        await registry["models"].update_many(of_name, {"$set": {"state": "retired"}})
         for one in (file, bare):
             await stores._objects().delete_prefix(f"tenants/{owner.tenant_id}/files/{one}/")
 
