@@ -297,6 +297,19 @@ def test_what_an_answer_took_stands_beside_what_it_was_worth(
     assert f"0.500 (0.250 to 0.750, 8 rows); {shown}" in sartor("models", "show", MODEL)[0]
 
 
+def test_what_arm_and_adapter_would_do_together_is_told_with_the_bound_that_is_advised(
+    api: Api, sartor: Sartor
+) -> None:
+    score = {"value": 0.967, "low": 0.9, "high": 1.0, "n": 60}
+    steps = [{"below": below, "handed_over": 0.304, "score": score, "took": {}} for below in (0.5, 0.9)]
+    tested = {**CARD["evaluation"], "cascade": {"arm": "head", "steps": steps, "advised": 0.9}}
+    api.answers["GET", f"/registry/models/{MODEL}"] = {**CARD, "evaluation": tested}
+    shown = sartor("models", "show", MODEL)[0]
+    told = r"0\.967 \(0\.900 to 1\.000, 60 rows\); 30 % left to the adapter"
+    assert re.search(rf"^head_from_0\.5 +{told}$", shown, re.MULTILINE)
+    assert re.search(rf"^head_from_0\.9 +{told}, advised$", shown, re.MULTILINE)
+
+
 @pytest.mark.parametrize("seconds", [None, {}, {"what": "The file to be read", "who": None, "since": None}])
 def test_a_job_of_an_api_that_says_less_is_shown_too(api: Api, sartor: Sartor, seconds: Any) -> None:
     api.answers["GET", f"/fine_tuning/jobs/{JOB_ID}"] = {"id": JOB_ID, "status": "queued", "waiting_for": seconds}

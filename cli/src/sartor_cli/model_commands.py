@@ -94,9 +94,23 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
         name: f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows){usage.get(name, '')}"
         for name, score in scores.items()
     }
+    together = _together(evaluation.get("cascade") or {})
+    facts |= together
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), **_answer_of(card)}
     pinned = ("pinned", "hand_over_below") if card.get("hand_over_below") else ("pinned",)
-    state = ("id", "name", "answers_by", "serves", *pinned, "state", "waiting_for", *scores, "verdict", "reason")
+    state = (
+        "id",
+        "name",
+        "answers_by",
+        "serves",
+        *pinned,
+        "state",
+        "waiting_for",
+        *scores,
+        *together,
+        "verdict",
+        "reason",
+    )
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "method", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
     if "name" in card:
@@ -130,6 +144,17 @@ def _usage(took: dict[str, Any]) -> str:
     seconds, read, written = (took[name] for name in asked)
     cost = "" if took.get("cost") is None else f", {1000 * took['cost'] / answers:.4g} for 1,000"
     return f"; {1000 * seconds:.0f} ms, {read / answers:.0f} + {written / answers:.0f} tokens{cost}"
+
+
+def _together(cascade: dict[str, Any]) -> dict[str, str]:
+    """What the arm of a name does together with the adapter that was tested, by how sure the arm must be."""
+    found = {}
+    for step in cascade.get("steps") or []:
+        score, left = step["score"], f"{100 * step['handed_over']:.0f} % left to the adapter"
+        advised = ", advised" if step["below"] == cascade.get("advised") else ""
+        value = f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows); {left}{advised}"
+        found[f"{cascade.get('arm')}_from_{step['below']:g}"] = value
+    return found
 
 
 def _interval(score: dict[str, Any]) -> str:

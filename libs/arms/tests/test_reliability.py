@@ -7,8 +7,8 @@ import pytest
 from arms_rows import ANSWERS, KINDS, rows
 
 from arms import data_report, fit
-from arms.reliability import CONFIDENCES, FEWEST_ROWS, MOST_BINS, confidences_of, reliability_of, wilson
-from schemas.artifacts import ArmKind, Reliability
+from arms.reliability import FEWEST_ROWS, MOST_BINS, confidences_of, reliability_of, wilson
+from schemas.artifacts import CONFIDENCES, ArmKind, Reliability
 
 
 def told(confidences: np.ndarray, right: np.ndarray) -> Reliability:

@@ -507,6 +507,41 @@ async def test_who_decides_says_how_sure_the_quick_answers_must_be_and_takes_it_
     assert posted == [{"note": "", "hand_over_below": 0.875}, {"note": "", "hand_over_below": None}]
 
 
+@pytest.mark.parametrize("cost", [None, 0.012])
+async def test_what_quick_answers_and_fine_tune_would_do_together_is_shown_and_chosen_with_one_click(
+    harness: Harness, cost: float | None
+) -> None:
+    took = {"answers": 60, "prompt_tokens": 600, "completion_tokens": 60, "seconds_median": 0.02, "seconds_p95": 0.4}
+    steps = [
+        {"below": below, "handed_over": below / 2, "score": {**SCORE, "value": below}, "took": {**took, "cost": cost}}
+        for below in (0.7, 0.9)
+    ]
+    together = {"arm": "nearest", "steps": steps, "advised": 0.9}
+    tested, place = {**IN_USE, "evaluation": {**TESTED, "cascade": together}}, f"/v1/registry/models/{ARM['id']}"
+    harness.services.answers |= {("GET", f"/v1/registry/models/{MODEL}"): tested, ("POST", f"{place}/pin"): ARM}
+    browser = await harness.sign_in()
+    for versions, offered in ((page(tested, ARM), 2), (page(tested, {**PINNED, "hand_over_below": 0.9}), 1)):
+        harness.services.answers[VERSIONS] = versions
+        shown = (await browser.get(f"/models/{MODEL}")).text
+        assert shown.count("Answer so<") == offered
+    assert "in use" in shown
+    table = shown.split("Together with the fine-tuned model")[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)<", one) for one in table.split("<tr")[2:]]
+    money = [] if cost is None else ["0.2"]
+    assert rows[0][: 4 + len(money)] == ["70 %", "35 %", "0.70 ", "20 ms", *money]
+    assert [row[1:3] for row in rows] == [["35 %", "0.70 "], ["45 %", "0.90 "]]
+    assert "<small>0.75 – 0.94</small>" in table
+    assert ("1,000 answers cost" in table, "0.2</td>" in table) == (cost is not None,) * 2
+    assert table.count("advised") == 1
+    assert table.index("advised") > table.index("70 %")
+    form = {"form_token": token_of(shown), "model": ARM["id"], "sure_from": "70", "pin": "1"}
+    assert all(f'name="{name}" value="{value}"' in table for name, value in form.items() if name != "form_token")
+    assert (await browser.post("/pin", data=form)).status_code == 303
+    assert harness.services.of("POST", f"{place}/pin")[-1].json == {"note": "", "hand_over_below": 0.7}
+    harness.services.answers[VERSIONS] = page({**tested, "evaluation": {**TESTED, "cascade": {"arm": "?"}}}, ARM)
+    assert "Together with the fine-tuned model" not in (await browser.get(f"/models/{MODEL}")).text
+
+
 async def test_a_version_that_is_pinned_alone_can_be_left_to_tests_again(harness: Harness) -> None:
     alone = {**IN_USE, "serves": True, "pinned": True}
     harness.services.answers |= {("GET", f"/v1/registry/models/{MODEL}"): alone, VERSIONS: page(alone)}

@@ -47,6 +47,7 @@ class Others(StubPeer):
     Attributes:
         says: by model, how it answers; who is not in it is not served.
         ids: by model, the adapter or arm that it says has answered.
+        sure: by model, how sure it says that it is.
         serving: by name, the arms that the registry knows of.
         failing: by model, what it is always answered with.
         held_up: by model, until when its answers but the first wait.
@@ -59,6 +60,7 @@ class Others(StubPeer):
 
     says: dict[str, Says] = field(default_factory=lambda: {BASE: wrong})
     ids: dict[str, str] = field(default_factory=dict)
+    sure: dict[str, Callable[[str], float]] = field(default_factory=dict)
     serving: dict[str, list[ModelRoute]] = field(default_factory=dict)
     failing: dict[str, SartorError] = field(default_factory=dict)
     held_up: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -110,6 +112,7 @@ class Others(StubPeer):
             "completion_tokens": 1,
             "adapter_id": self.ids.get(model),
             "cost": 0.25,
+            "confidence": self.sure[model](question) if model in self.sure else None,
         }
 
     def questions(self, model: str) -> int:
@@ -532,6 +535,39 @@ async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else
     assert (event.verdict, event.beaten_by) == ("pass", None), event.reason
     assert "against the nearest training row" in event.reason
     assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
+
+
+async def test_what_an_arm_and_its_adapter_would_do_together_is_told_with_what_is_advised(evaluator: Lonely) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, knows(3))
+    evaluator.others.sure[version] = lambda question: 0.6 if int(question.rsplit(maxsplit=1)[-1]) % 3 == 0 else 0.95
+    evaluator.others.says[BASE] = copies_the_examples
+    event = await evaluator.completed(await evaluator.register(rows(0, 60), right, name=name))
+    assert event.cascade is not None
+    assert (event.cascade.arm, event.cascade.advised, event.beaten_by) == ("head", 0.7, None)
+    told = [(one.below, round(one.handed_over, 3), round(one.score.value, 3)) for one in event.cascade.steps]
+    assert told == [(0.5, 0.0, 0.667), (0.7, 0.333, 1.0), (0.9, 0.333, 1.0), (0.99, 1.0, 1.0)]
+    assert [one.took.cost for one in event.cascade.steps] == [15.0, 20.0, 20.0, 30.0]
+    together = "what the head is less than 70 % sure of, 33 % of these rows, the two together got 60 right."
+    assert event.reason.endswith(f"Where it answers only {together}")
+    evidence = await evaluator.evidence(event)
+    assert evidence["cascade"] == event.cascade.model_dump()
+    assert {one["answers"]["head"]["confidence"] for one in evidence["rows"]} == {0.6, 0.95}
+    assert all("confidence" not in one["answers"]["candidate"] for one in evidence["rows"])
+    assert (await evaluator.shown(event.model_id))["cascade"] == event.cascade.model_dump()
+
+
+async def test_nothing_is_left_to_an_adapter_that_failed(evaluator: Lonely) -> None:
+    name = evaluator.named()
+    version = evaluator.serve(name, knows(20))
+    evaluator.others.sure[version] = lambda question: 0.6 if question.endswith(" 20") else 0.95
+    evaluator.others.says[BASE] = right
+    event = await evaluator.completed(await evaluator.register(rows(1, 20), right, name=name))
+    assert (event.verdict, event.beaten_by, event.below_base) == ("fail", None, None), event.reason
+    assert event.cascade is not None
+    assert [one.score.value for one in event.cascade.steps] == [0.95, 1.0, 1.0, 1.0]
+    assert event.cascade.advised is None
+    assert "together" not in event.reason
 
 
 @pytest.mark.parametrize("rows_tested", [60, 8, 5])

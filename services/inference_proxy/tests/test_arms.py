@@ -276,6 +276,7 @@ async def test_an_arm_is_tested_by_the_id_of_its_version_and_says_that_a_test_as
     assert answer.status_code == 200, answer.text
     told = answer.json()
     assert (told["text"], told["adapter_id"], told["prompt_tokens"]) == ("refund", version["adapter_id"], TOKENS)
+    assert told["confidence"] == 0.5
     [(caller, asked)] = harness.stubs.arms.asked
     assert (caller.tenant_id, asked.testing) == (harness.a, True)
     assert code(await ask(harness, named)) == (404, "model_not_found"), "a person asks a candidate"

@@ -25,6 +25,7 @@ from schemas import (
     ObjectRef,
     Usage,
 )
+from schemas.artifacts import Cascade, CascadeStep
 
 REF = ObjectRef(bucket="b", key="tenants/tenant_a/x", sha256="0" * 64, size=1)
 REASON = "The candidate is right on 57 of 58 held-out rows, the base model on 3."
@@ -196,6 +197,21 @@ def test_the_card_tells_what_an_answer_took() -> None:
         usage = {"candidate": took.model_copy(update={"cost": cost})}
         model.judge(completed("pass").model_copy(update={"usage": usage}), "auto", at=3)
         assert f"| candidate | 0.38 s | 0.52 s | 24.0 | 3.5 |{cell}\n" in markdown(model)
+
+
+def test_the_card_tells_what_arm_and_adapter_would_do_together() -> None:
+    took = Usage(answers=60, prompt_tokens=600, completion_tokens=90, seconds_median=0.02, seconds_p95=0.4, cost=None)
+    score = Interval(value=0.9666, low=0.9, high=1.0, n=60)
+    steps = [CascadeStep(below=below, handed_over=below / 2, score=score, took=took) for below in (0.5, 0.9)]
+    model = candidate()
+    cascade = Cascade(arm="head", steps=steps, advised=0.9)
+    model.judge(completed("pass").model_copy(update={"cascade": cascade}), "auto", at=3)
+    assert model.evaluation is not None
+    assert model.evaluation.cascade == cascade
+    told = markdown(model)
+    assert "The arm `head` first, and the adapter where it is less sure, on the same rows:" in told
+    assert "| 50 % | 25 % | 0.967 | 0.900 to 1.000 | 0.02 s |\n" in told
+    assert "| 90 % | 45 % | 0.967 (advised) | 0.900 to 1.000 | 0.02 s |\n" in told
 
 
 def test_who_took_a_copy_last_is_remembered_and_each_copy_is_said() -> None:

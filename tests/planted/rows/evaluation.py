@@ -7,6 +7,7 @@ from tests.planted.bug import Planted, bug
 METRICS_TEST = "services/evaluator/tests/test_metrics.py"
 EVALUATOR_TEST = "services/evaluator/tests/test_evaluator_service.py"
 ARMS_TEST = "services/evaluator/tests/test_arms.py"
+CASCADE_TEST = "services/evaluator/tests/test_cascade.py"
 REPLACEMENT_TEST = "services/evaluator/tests/test_replacement.py"
 HELDOUT_TEST = "services/evaluator/tests/test_heldout_text.py"
 
@@ -299,5 +300,33 @@ BUGS: tuple[Planted, ...] = (
         "if route.arm is not None and route.state == 'production':",
         "if route.arm is not None:",
         f"{ARMS_TEST}::test_an_adapter_waits_until_the_arm_of_its_name_is_tested_and_no_longer",
+    ),
+    bug(
+        "cascade: an arm gives what it is as sure of as it must be to leave it",
+        "evaluator:cascade_of",
+        "one < below",
+        "one <= below",
+        f"{CASCADE_TEST}::test_what_the_arm_is_unsure_of_counts_as_the_adapters",
+    ),
+    bug(
+        "cascade: a bound is advised that leaves answers to an adapter that comes into no use",
+        "evaluator:cascade_of",
+        "advised is None and may_serve and",
+        "advised is None and",
+        f"{CASCADE_TEST}::test_nothing_is_advised_where_both_do_not_do_as_well_or_only_one_answers",
+    ),
+    bug(
+        "cascade: an adapter that failed is advised to be left answers to",
+        "evaluator:build_report",
+        "verdict.kind != 'fail' and beaten_by is None",
+        "beaten_by is None",
+        f"{ARMS_TEST}::test_nothing_is_left_to_an_adapter_that_failed",
+    ),
+    bug(
+        "cascade: what is left to the adapter takes the adapter's time alone",
+        "evaluator:_answered",
+        "by_arm.seconds + by_adapter.seconds",
+        "by_adapter.seconds",
+        f"{CASCADE_TEST}::test_an_answer_that_is_left_takes_the_time_and_cost_of_both",
     ),
 )

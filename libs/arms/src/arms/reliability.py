@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from arms.answering import Numbers, Places, softmax
 from arms.fitting import temperature_of
-from schemas.artifacts import Coverage, Reliability, ReliabilityBin
+from schemas.artifacts import CONFIDENCES, Coverage, Reliability, ReliabilityBin
 
 Z = 1.96
 """Of a 95 % interval, in standard errors."""
@@ -17,9 +17,6 @@ Z = 1.96
 MOST_BINS = 10
 FEWEST_ROWS = 20
 """Of a bin, or of which a share is told: that of fewer says nothing."""
-
-CONFIDENCES = (0.5, 0.7, 0.9, 0.99)
-"""At which is told what would become of the rows if an arm answered only where it is so sure."""
 
 
 def confidences_of(scores: Numbers, right: NDArray[np.bool_], folds: Places, temperature: float) -> Numbers:

@@ -14,6 +14,7 @@ from schemas.artifacts.arm import (
     ARM_FINGERPRINT,
     ARM_NUMBERS,
     ARM_TOLERANCE,
+    CONFIDENCES,
     ArmFingerprint,
     ArmKind,
     ArmManifest,
@@ -22,6 +23,7 @@ from schemas.artifacts.arm import (
     arm_id_of,
 )
 from schemas.artifacts.base_model import BASE_FILE, BaseModelSpec, digest_of
+from schemas.artifacts.cascade import Cascade, CascadeStep
 from schemas.artifacts.data_report import (
     DATA_REPORT,
     Confusion,
@@ -94,6 +96,7 @@ __all__ = [
     "ARTIFACTS",
     "BASE_FILE",
     "CARD",
+    "CONFIDENCES",
     "DATA_REPORT",
     "FINGERPRINT",
     "FINGERPRINT_TOLERANCE",
@@ -111,6 +114,8 @@ __all__ = [
     "ArmProbe",
     "BadRow",
     "BaseModelSpec",
+    "Cascade",
+    "CascadeStep",
     "ChatMessage",
     "ChatRole",
     "ChatRow",

@@ -19,6 +19,9 @@ ARM_TOLERANCE = 0.02
 Other processors and batch shapes move a float32 confidence by less than 0.001.
 """
 
+CONFIDENCES = (0.5, 0.7, 0.9, 0.99)
+"""At which is told what would become of answers if an arm gave only those that it is so sure of."""
+
 ArmKind = Literal["head", "nearest"]
 """`head` is a logistic regression on embeddings whose classes are the answers; `nearest` gives the answer of the
 training row whose question is closest."""

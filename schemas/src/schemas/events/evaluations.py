@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.artifacts.arm import ArmKind
+from schemas.artifacts.cascade import Cascade
 from schemas.envelope import Event
 from schemas.refs import Id, Interval, ObjectRef, Parameter, Sentence, Usage
 
@@ -38,6 +39,9 @@ class EvaluationCompleted(Event):
     )
     below_base: ArmKind | None = Field(
         None, description="The arm that serves the name meanwhile, where the base model is better beyond doubt."
+    )
+    cascade: Cascade | None = Field(
+        None, description="What the arm that serves the name meanwhile and the candidate would do together."
     )
     evidence: ObjectRef = Field(description="The full report with every row's answer.")
     earlier_verdicts: int = Field(0, ge=0, description="Candidates judged before on the same held-out rows.")

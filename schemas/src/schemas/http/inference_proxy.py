@@ -19,6 +19,9 @@ class EvaluationAnswer(BaseModel):
     completion_tokens: int = Field(ge=0, description="Tokens out.")
     adapter_id: str | None = Field(description="The adapter that answered; none for a base model.")
     cost: float | None = Field(description="What its tokens cost at the base model's price; none where it has none.")
+    confidence: float | None = Field(
+        None, ge=0, le=1, description="How sure an arm that gave it is; none of a model, and of an earlier release."
+    )
 
 
 class TextScore(BaseModel):

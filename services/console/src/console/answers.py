@@ -199,6 +199,7 @@ class TestedAnswer(TypedDict):
 
     metric: str
     scores: dict[str, ScoreAnswer]
+    cascade: NotRequired[dict[str, object] | None]
 
 
 class DownloadAnswer(TypedDict):

@@ -13,6 +13,7 @@ from chassis.routes import Router
 from evaluator.domain import OPEN, Evaluation, State
 from evaluator.store import Answers, Artifacts, Evaluations
 from schemas import Interval, ObjectRef, Usage
+from schemas.artifacts import Cascade
 
 Reads = Annotated[Principal, require("evals:read")]
 
@@ -53,6 +54,7 @@ class EvaluationView(BaseModel):
     cost: float | None
     beaten_by: str | None
     below_base: str | None
+    cascade: Cascade | None
 
     @classmethod
     def of(cls, evaluation: Evaluation, answered: int) -> EvaluationView:

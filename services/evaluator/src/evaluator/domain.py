@@ -10,7 +10,7 @@ from chassis.errors import WriteRefused
 from chassis.ids import derived_id
 from eventbus import Aggregate
 from schemas import CarriesDataset, EvaluationCompleted, EvidenceDeleted, Interval, ModelRegistered, ObjectRef, Usage
-from schemas.artifacts import ArmKind
+from schemas.artifacts import ArmKind, Cascade
 
 State = Literal["queued", "running", "completed", "cancelled"]
 System = Literal["base", "few_shot", "candidate"] | ArmKind
@@ -105,6 +105,7 @@ class Evaluation(CarriesDataset, Aggregate):
             has none. What is asked to see whether somebody can be asked, or by a metric, is not in it.
         beaten_by: the arm that serves the candidate's name and goes on doing so.
         below_base: that arm, where the base model is better than it beyond doubt.
+        cascade: what that arm and the candidate would do together.
         content: whether its evidence, which holds rows and answers, is kept; scores and verdict stay in any case.
     """
 
@@ -136,6 +137,7 @@ class Evaluation(CarriesDataset, Aggregate):
     cost: float | None = None
     beaten_by: ArmKind | None = None
     below_base: ArmKind | None = None
+    cascade: Cascade | None = None
     content: Content = "kept"
 
     @classmethod
@@ -216,6 +218,7 @@ class Evaluation(CarriesDataset, Aggregate):
         cost: float | None = None,
         beaten_by: ArmKind | None = None,
         below_base: ArmKind | None = None,
+        cascade: Cascade | None = None,
     ) -> None:
         """Keep the result and tell everybody.
 
@@ -231,6 +234,7 @@ class Evaluation(CarriesDataset, Aggregate):
             cost: of all; None where one of them has no price.
             beaten_by: the arm that serves the name and goes on doing so.
             below_base: that arm, where the base model is better than it beyond doubt.
+            cascade: what that arm and the candidate would do together.
 
         Raises:
             WriteRefused: the evaluation is over.
@@ -240,6 +244,7 @@ class Evaluation(CarriesDataset, Aggregate):
         self.verdict, self.reason, self.metric, self.evidence = verdict, reason, metric, evidence
         self.metrics, self.scores, self.usage = metrics, metrics.get(metric, {}), usage or {}
         self.finished_at, self.cost, self.beaten_by, self.below_base = at, cost, beaten_by, below_base
+        self.cascade = cascade
         self.last_error = None
         self.record(
             EvaluationCompleted(
@@ -257,6 +262,7 @@ class Evaluation(CarriesDataset, Aggregate):
                 cost=cost,
                 beaten_by=beaten_by,
                 below_base=below_base,
+                cascade=cascade,
             )
         )
 

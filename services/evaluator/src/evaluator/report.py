@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-import numpy as np
-
+from evaluator.cascade import cascade_of
 from evaluator.comparison import ALPHA, Comparison, compare
 from evaluator.domain import Evaluation, Plan, ServingArm
 from evaluator.guess import best_guess
@@ -18,8 +17,9 @@ from evaluator.metrics.classes import per_class
 from evaluator.metrics.metric import within
 from evaluator.replacement import arm_goes_on, generating_arm_goes_on
 from evaluator.rows import Row
-from evaluator.store import Answer
+from evaluator.store import Answer, Given
 from evaluator.suites import Suite, TextSuite
+from evaluator.usage import price, usage_by_system
 from evaluator.verdict import (
     ARMS,
     GENERATES,
@@ -31,14 +31,14 @@ from evaluator.verdict import (
     decide,
     decide_arm,
     decide_generating,
+    in_cascade,
     without_arm,
 )
 from schemas import Interval, Usage
-from schemas.artifacts import ArmKind, ChatMessage
+from schemas.artifacts import ArmKind, Cascade, ChatMessage
 
 OVER_GUESS = "candidate - commonest answer"
 
-Given = dict[tuple[str, int], Answer]
 Scores = dict[str, dict[str, list[float]]]
 """By system, then by metric, of each row that counts."""
 
@@ -60,6 +60,7 @@ class AnswerEvidence(TypedDict):
     completion_tokens: int
     finish_reason: str
     seconds: float
+    confidence: NotRequired[float]
 
 
 class RowEvidence(TypedDict):
@@ -84,6 +85,7 @@ class Report:
         earlier: how many candidates were judged on the same data before.
         beaten_by: the arm that serves the candidate's name and goes on doing so.
         below_base: that arm, where the base model is better than it beyond doubt.
+        cascade: what that arm and the candidate would do together.
     """
 
     verdict: Verdict
@@ -94,6 +96,7 @@ class Report:
     earlier: int
     beaten_by: ArmKind | None = None
     below_base: ArmKind | None = None
+    cascade: Cascade | None = None
 
 
 def counted_rows(plan: Plan, heldout: Sequence[Row], given: Given) -> list[Row]:
@@ -139,7 +142,7 @@ def build_report(
         comparisons[OVER_GUESS] = _over_guess(suite, scores, counted, train, plan.seed)
     decided_on: dict[str, Interval] = {system: intervals[system][decisive] for system in plan.systems}
     verdict = _decide(evaluation, suite, decided_on, comparisons, min_rows, plan.arm)
-    beaten_by = below_base = None
+    beaten_by = below_base = cascade = None
     if (arm := plan.asked_arm) is not None and counted:
         over_arm, base_over_arm = (comparisons[f"{system} - {arm.kind}"] for system in ("candidate", "base"))
         called = arm_named(arm.kind, generates=arm.generates)
@@ -148,6 +151,18 @@ def build_report(
             below_base, verdict = arm.kind, above_arm(verdict, called, base_over_arm)
         elif _goes_on(arm, scores, decisive, over_arm, plan.seed, min_rows):
             beaten_by = arm.kind
+        cascade = cascade_of(
+            arm,
+            suite.deciding,
+            {system: found[decisive] for system, found in scores.items()},
+            counted,
+            given,
+            seed=plan.seed,
+            min_rows=min_rows,
+            may_serve=verdict.kind != "fail" and beaten_by is None and below_base is None,
+        )
+        if cascade is not None and (step := cascade.advised_step) is not None:
+            verdict = in_cascade(verdict, suite.deciding, called, step)
     elif plan.arm is not None and plan.arm.away is not None:
         called = arm_named(plan.arm.kind, generates=plan.arm.generates)
         verdict = without_arm(verdict, called, plan.arm.away)
@@ -176,6 +191,7 @@ def build_report(
         "alpha": ALPHA,
         "p_values": {name: round(found.p_value, 6) for name, found in comparisons.items()},
         **({"serving_arm": _serving_arm(plan.arm, comparisons, beaten_by)} if plan.arm else {}),
+        **({"cascade": cascade.model_dump()} if cascade else {}),
         "cost": {system: found.model_dump() for system, found in usage.items()},
         "rows": [_row_evidence(place, row, plan, given, scores) for place, row in enumerate(counted)],
     }
@@ -183,7 +199,7 @@ def build_report(
         metric.name: {system: found[metric.name] for system, found in intervals.items()} for metric in suite.metrics
     }
     cost = price([answer for answer in answers if answer.system in plan.systems])
-    return Report(verdict, metrics, evidence, usage, cost, earlier, beaten_by, below_base)
+    return Report(verdict, metrics, evidence, usage, cost, earlier, beaten_by, below_base, cascade)
 
 
 def opening(evaluation: Evaluation, suite: Suite | TextSuite, verdict: Verdict) -> dict[str, Any]:
@@ -301,38 +317,6 @@ def refusals(plan: Plan, given: Given) -> list[Refusal]:
     ]
 
 
-def usage_by_system(plan: Plan, given: Given) -> dict[str, Usage]:
-    """What the answers of each system took, but for those that gave none."""
-    answers = {
-        system: [given[system, place] for place in plan.rows if given[system, place].refused is None]
-        for system in plan.systems
-    }
-    return {system: _usage_of(found) for system, found in answers.items() if found}
-
-
-def _usage_of(answers: Sequence[Answer]) -> Usage:
-    seconds = [answer.seconds for answer in answers]
-    return Usage(
-        answers=len(answers),
-        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
-        completion_tokens=sum(answer.completion_tokens for answer in answers),
-        seconds_median=round(float(np.median(seconds)), 4),
-        seconds_p95=round(float(np.quantile(seconds, 0.95)), 4),
-        cost=price(answers),
-    )
-
-
-def price(answers: Sequence[Answer]) -> float | None:
-    """What these cost together; None where one of them has no price. A question that was refused cost nothing."""
-    total = 0.0
-    for answer in answers:
-        if answer.refused is None:
-            if answer.cost is None:
-                return None
-            total += answer.cost
-    return round(total, 9)
-
-
 def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores) -> RowEvidence:
     answers: dict[str, AnswerEvidence] = {}
     for system in plan.systems:
@@ -345,6 +329,8 @@ def _row_evidence(place: int, row: Row, plan: Plan, given: Given, scores: Scores
             "finish_reason": answer.finish_reason,
             "seconds": round(answer.seconds, 4),
         }
+        if answer.confidence is not None:
+            answers[system]["confidence"] = answer.confidence
     return {"row": row.index, "messages": row.messages, "reference": row.reference, "answers": answers}
 
 

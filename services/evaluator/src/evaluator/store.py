@@ -36,6 +36,7 @@ class Answer(BaseModel):
         refused: why this row cannot be answered at all.
         cost: at the base model's price; None where it has none.
         seconds: from the request to the whole answer.
+        confidence: how sure an arm that gave it is.
         scores: those that had to be waited for, by the metric's key.
     """
 
@@ -51,7 +52,12 @@ class Answer(BaseModel):
     seconds: float = 0.0
     refused: str | None = None
     cost: float | None = None
+    confidence: float | None = None
     scores: dict[str, float] = Field(default_factory=dict)
+
+
+Given = dict[tuple[str, int], Answer]
+"""Answers by who was asked and the row."""
 
 
 class Evaluations:

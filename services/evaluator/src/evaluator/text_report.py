@@ -9,9 +9,10 @@ from typing import Literal, TypedDict
 from chassis.errors import Invalid
 from evaluator.comparison import ALPHA, Comparison
 from evaluator.domain import Evaluation, Plan, System
-from evaluator.report import Given, Report, opening, price, refusals, usage_by_system
-from evaluator.store import Answer
+from evaluator.report import Report, opening, refusals
+from evaluator.store import Answer, Given
 from evaluator.suites import TextSuite
+from evaluator.usage import price, usage_by_system
 from evaluator.verdict import Verdict, by_chance
 from evaluator.windows import Window, by_document
 from schemas import Interval

@@ -13,10 +13,11 @@ from chassis.ids import now
 from evaluator.asking import answerer_of
 from evaluator.domain import Evaluation
 from evaluator.proxy import NotServed, Proxy
-from evaluator.report import Report, opening, price
+from evaluator.report import Report, opening
 from evaluator.settings import Settings
 from evaluator.store import Answers, Artifacts, Evaluations
 from evaluator.suites import TEXT_SUITES, Suite, TextSuite
+from evaluator.usage import price
 from evaluator.verdict import untested, untested_arm
 from schemas import DatasetDeleted, ModelDeleted, ModelRegistered
 from work import GiveUp
@@ -210,6 +211,7 @@ class Evaluate:
                 cost=report.cost,
                 beaten_by=report.beaten_by,
                 below_base=report.below_base,
+                cascade=report.cascade,
                 at=now(),
             ),
         )

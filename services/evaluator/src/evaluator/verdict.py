@@ -9,7 +9,7 @@ from typing import Literal
 from evaluator.comparison import Comparison
 from evaluator.metrics import AwaitedMetric, RowMetric
 from schemas import Interval
-from schemas.artifacts import ArmKind
+from schemas.artifacts import ArmKind, CascadeStep
 
 Kind = Literal["pass", "fail", "needs_human"]
 
@@ -193,6 +193,20 @@ def beside_arm(verdict: Verdict, arm: str, over_arm: Comparison) -> Verdict:
         over_arm: adapter minus arm.
     """
     return Verdict(verdict.kind, f"{verdict.reason} It has {_points(over_arm.interval)} against {arm}.")
+
+
+def in_cascade(verdict: Verdict, metric: RowMetric | AwaitedMetric, arm: str, step: CascadeStep) -> Verdict:
+    """The verdict on an adapter that does as well where it answers only what the arm of its name is unsure of.
+
+    Args:
+        verdict: on the adapter.
+        metric: the metric of `step`.
+        arm: what it is called.
+        step: of the bound that is advised.
+    """
+    left = f"what {arm} is less than {100 * step.below:g} % sure of, {100 * step.handed_over:.0f} % of these rows"
+    together = _score(metric, "the two together", step.score)
+    return Verdict(verdict.kind, f"{verdict.reason} Where it answers only {left}, {together}.")
 
 
 def above_arm(verdict: Verdict, arm: str, base_over_arm: Comparison) -> Verdict:

@@ -71,6 +71,7 @@ class Choice:
 
     Attributes:
         cpu_seconds: processor time of an arm that gave it.
+        confidence: how sure that is; None of what a model writes.
         told: how many of its tokens a stream has told; None before it has begun.
     """
 
@@ -79,6 +80,7 @@ class Choice:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cpu_seconds: float = 0.0
+    confidence: float | None = None
     tokens: list[TokenLogprob] = field(default_factory=list)
     told: int | None = None
     _characters: int = 0
@@ -111,6 +113,7 @@ class Choice:
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
         self.completion_tokens += 1
         self.cpu_seconds += piece.cpu_seconds
+        self.confidence = piece.confidence
         if not piece.special:
             self._note(piece)
         if piece.finish_reason:

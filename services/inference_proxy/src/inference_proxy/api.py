@@ -102,6 +102,7 @@ def evaluation_routes(answering: Answering) -> Router:
             completion_tokens=choice.completion_tokens,
             adapter_id=answer.route.adapter_id,
             cost=answer.cost,
+            confidence=choice.confidence,
         )
 
     @router.post("/scores")

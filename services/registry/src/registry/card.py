@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from registry.domain import Arm, Evaluation, Model, decisions_of, hands_over_below, is_pinned
 from schemas import Interval
+from schemas.artifacts import Cascade
 
 Cell = str | int | float
 """What stands in a table."""
@@ -134,6 +135,8 @@ def _evaluation(model: Model) -> str:
     )
     if found.usage:
         scores += "\n\nWhat an answer took:\n\n" + _usage_of_systems(found)
+    if found.cascade:
+        scores += "\n\n" + _together(found.metric, found.cascade)
     others = [
         (name, f"{score.value:.3f}", _interval(score), score.n)
         for name, score in found.measured.items()
@@ -149,6 +152,22 @@ def _evaluation(model: Model) -> str:
         return said
     before = f"Models judged on the same held-out rows before this one: {found.earlier_verdicts}."
     return f"{said}\n\n{before} The best of many tries looks better than it is; new rows tell."
+
+
+def _together(metric: str, cascade: Cascade) -> str:
+    rows = [
+        (
+            f"{100 * one.below:g} %",
+            f"{100 * one.handed_over:.0f} %",
+            f"{one.score.value:.3f}{' (advised)' if one.below == cascade.advised else ''}",
+            _interval(one.score),
+            f"{one.took.seconds_median:.3g} s",
+        )
+        for one in cascade.steps
+    ]
+    head = ("Sure from", "Left to the adapter", metric, "95 % interval", "Median time")
+    said = f"The arm `{cascade.arm}` first, and the adapter where it is less sure, on the same rows:"
+    return f"{said}\n\n{_table(head, rows)}"
 
 
 def _usage_of_systems(found: Evaluation) -> str:

@@ -77,6 +77,7 @@ class ArmEngine:
             generated_tokens=1,
             prompt_tokens=said.tokens,
             cpu_seconds=0.0 if prompt.said else said.cpu_seconds,
+            confidence=chosen.confidence,
         )
 
     async def score(self, target: Target, prompt: Prompt, top: int) -> AsyncGenerator[Accepted | Scored, None]:  # noqa: ARG002 - as every engine's

@@ -127,6 +127,7 @@ class Piece:
         top: the likeliest tokens: text, log-probability, bytes.
         prompt_tokens: as far as known; 0 where it is not.
         cpu_seconds: processor time that an arm took; 0 of an engine whose tokens have a price.
+        confidence: how sure an arm is; None of another engine.
     """
 
     text: str
@@ -138,6 +139,7 @@ class Piece:
     generated_tokens: int = 0
     prompt_tokens: int = 0
     cpu_seconds: float = 0.0
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import CarriesDataset, FinetuneArmFitted, Interval, ObjectRef, Usage
-from schemas.artifacts import ArmKind, EmbedderFacts, LearningCurve
+from schemas.artifacts import ArmKind, Cascade, EmbedderFacts, LearningCurve
 from schemas.datasets import flat
 
 State = Literal["candidate", "awaiting_approval", "production", "retired", "rejected"]
@@ -99,6 +99,7 @@ class Evaluation(Part):
     Attributes:
         beaten_by: the arm in production that does as well for less, by the registry's own documents too.
         below_base: the arm in production that is worse than the base model, by these too; it is withdrawn.
+        cascade: what the arm in production and the adapter would do together.
     """
 
     evaluation_id: str
@@ -112,6 +113,7 @@ class Evaluation(Part):
     earlier_verdicts: int = 0
     beaten_by: ArmKind | None = None
     below_base: ArmKind | None = None
+    cascade: Cascade | None = None
 
     @property
     def comparison(self) -> str:
