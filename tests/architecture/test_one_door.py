@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.architecture.trees import tree_of
 
 from runtime import Overrides
 from schemas.services import SERVICES
@@ -58,7 +59,7 @@ def made(tree: ast.AST) -> Iterator[str]:
 
 def door(service: str) -> ast.FunctionDef:
     """The `build` of a service."""
-    tree = ast.parse((ROOT / "services" / service / "src" / service / "app.py").read_text())
+    tree = tree_of(f"services/{service}/src/{service}/app.py")
     [found] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build"]
     return found
 
@@ -84,7 +85,7 @@ def test_what_is_outside_a_service_can_be_given() -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_nothing_but_the_runtime_and_the_door_joins_a_service(source: str) -> None:
-    assert set(made(ast.parse((ROOT / source).read_text()))) == MAY_MAKE.get(source, set())
+    assert set(made(tree_of(source))) == MAY_MAKE.get(source, set())
 
 
 def test_the_sources_that_may_are_there() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.architecture.trees import tree_of
 
 import stores.paging
 
@@ -68,12 +69,12 @@ def ambiguous(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("source", ASKING)
 def test_the_order_of_a_page_tells_any_two_documents_apart(source: str) -> None:
-    assert list(ambiguous(ast.parse((ROOT / source).read_text()))) == []
+    assert list(ambiguous(tree_of(source))) == []
 
 
 def test_the_pages_are_found() -> None:
     assert len(ASKING) >= 5
-    assert sum(len(list(calls(ast.parse((ROOT / source).read_text()), "page"))) for source in ASKING) >= 8
+    assert sum(len(list(calls(tree_of(source), "page"))) for source in ASKING) >= 8
 
 
 def test_what_is_refused() -> None:

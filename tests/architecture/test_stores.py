@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.architecture.trees import tree_of
 
 from schemas.services import SERVICES
 
@@ -62,7 +63,7 @@ def modules(service: str) -> Iterator[tuple[str, ast.Module]]:
     root = ROOT / "services" / service / "src" / service
     for path in sorted(root.rglob("*.py")):
         if path.name != "app.py" and path not in store_files(service):
-            yield str(path.relative_to(root)), ast.parse(path.read_text())
+            yield str(path.relative_to(root)), tree_of(str(path.relative_to(ROOT)))
 
 
 def store_files(service: str) -> list[Path]:
@@ -110,7 +111,7 @@ def classes(tree: ast.Module) -> Iterator[Class]:
 
 
 def stores_of(service: str) -> dict[str, Class]:
-    return {one.name: one for path in store_files(service) for one in classes(ast.parse(path.read_text()))}
+    return {one.name: one for path in store_files(service) for one in classes(tree_of(str(path.relative_to(ROOT))))}
 
 
 def reached(tree: ast.Module) -> Iterator[str]:

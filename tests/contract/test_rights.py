@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -14,6 +16,7 @@ from chassis.ids import new_id
 from chassis.limits import Allowance
 from localstack.ingress import caddyfile
 from schemas.services import SERVICES
+from tests.conftest import builder
 
 Built = Callable[[str], FastAPI]
 
@@ -27,6 +30,12 @@ HEALTH_ONLY = {"serving_agent"}
 """It is asked for nothing else."""
 
 
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Built:
+    """As `built`, each service once for all tests that leave it as it is."""
+    return cache(builder(tmp_path_factory.mktemp("wired"), tiny_models))
+
+
 def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Method and a concrete path of each route; health, readiness and metrics are not among them."""
     for path, methods in app.openapi()["paths"].items():
@@ -35,8 +44,8 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("service", sorted(set(SERVICES) - PEOPLE - NETWORK - HEALTH_ONLY))
 @pytest.mark.parametrize("key", [None, "", "Bearer x", f"Bearer {'ey' * 30}.e30.e30", "Basic Og=="])
-async def test_no_route_answers_a_stranger(service: str, key: str | None, built: Built) -> None:
-    app = built(service)
+async def test_no_route_answers_a_stranger(service: str, key: str | None, wired: Built) -> None:
+    app = wired(service)
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service")
     headers = {} if key is None else {"authorization": key}
     async with client:
@@ -67,8 +76,8 @@ async def test_every_route_counts_against_the_keys_limit(service: str, built: Bu
 
 
 @pytest.mark.parametrize("service", sorted(HEALTH_ONLY))
-def test_what_answers_health_only_has_no_route(service: str, built: Built) -> None:
-    assert list(routes(built(service))) == []
+def test_what_answers_health_only_has_no_route(service: str, wired: Built) -> None:
+    assert list(routes(wired(service))) == []
 
 
 class OneRequest:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +59,15 @@ def form() -> jsonschema.Draft7Validator:
     return jsonschema.Draft7Validator(contents["bom-1.6.SNAPSHOT.schema.json"], registry=known)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what is written for all images."""
+    folder = tmp_path_factory.mktemp("all")
+    with chdir(ROOT):
+        assert SBOM.main(["--all", str(folder)]) == 0
+    return folder
+
+
 @pytest.mark.parametrize("build", BUILDS)
 def test_an_image_names_exactly_the_packages_of_its_locks_and_ours(
     build: str, form: jsonschema.Draft7Validator
@@ -107,18 +117,15 @@ def test_a_licence_is_told_in_the_packages_own_words(monkeypatch: pytest.MonkeyP
     assert unknown == []
 
 
-def test_every_image_that_is_built_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert SBOM.main(["--all", str(tmp_path)]) == 0
-    assert {path.stem for path in tmp_path.iterdir()} == {f"{name}-{torch}" if torch else name for name, torch in BUILT}
+def test_every_image_that_is_built_has_one(written: Path) -> None:
+    assert {path.stem for path in written.iterdir()} == {f"{name}-{torch}" if torch else name for name, torch in BUILT}
 
 
 @pytest.mark.parametrize(("name", "torch"), sorted(BUILT))
 def test_a_build_says_the_same_as_what_is_written_for_all(
-    name: str, torch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, torch: str, written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    SBOM.main(["--all", str(tmp_path)])
     monkeypatch.setattr(SBOM, "distributions", list)
     build = OURS[name]["build"]
     text = (ROOT / build["dockerfile"]).read_text()
@@ -128,9 +135,9 @@ def test_a_build_says_the_same_as_what_is_written_for_all(
     said = re.sub(r"\$\{TORCH:\+(.*)\}", r"\1" if torch else "", asked[1].replace("\\\n", ""))
     said = re.sub(r"\$\{(\w+)\}", lambda variable: given[variable[1]], said.replace("locks/", "infra/docker/locks/"))
     assert SBOM.main(said.split()) == 0
-    written = (tmp_path / f"{name}{f'-{torch}' if torch else ''}.json").read_text()
-    assert capsys.readouterr().out == written
-    assert f"/{json.loads(written)['metadata']['component']['name'].removeprefix('sartor/')}:" in OURS[name]["image"]
+    of_all = (written / f"{name}{f'-{torch}' if torch else ''}.json").read_text()
+    assert capsys.readouterr().out == of_all
+    assert f"/{json.loads(of_all)['metadata']['component']['name'].removeprefix('sartor/')}:" in OURS[name]["image"]
 
 
 def test_a_build_ends_where_something_is_installed_that_no_lock_names(
