@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
@@ -23,10 +22,11 @@ from chassis.errors import Invalid, SartorError, Transient
 from chassis.http import error_response
 from chassis.ids import new_id
 from evaluator.app import build
+from evaluator.domain import OPEN
 from evaluator.settings import Settings
 from schemas import DatasetRef, EvaluationCompleted, ModelRegistered, ObjectRef
 from schemas.http.inference_proxy import EvaluationAnswer, TokenCount
-from testkit import Addresses, Space, eventually, running
+from testkit import Space, eventually, running
 from testkit.base_models import base_spec
 
 BASE = "tiny-base"
@@ -171,7 +171,7 @@ def settings(space: Space, asked_url: str, **overrides: Any) -> Settings:
             "inference_proxy_url": asked_url,
             "registry_url": asked_url,
             "evaluator_lease_seconds": 2.0,
-            "evaluator_poll_seconds": 0.1,
+            "evaluator_poll_seconds": 1.0,
             "evaluator_retry_seconds": 0.3,
             "evaluator_adapter_seconds": 600.0,
             "evaluator_slots": 1,
@@ -229,7 +229,7 @@ class Harness:
         """A replica has proved that it holds the candidate, which answers so."""
         self.proxy.held[model.model_id] = answers
 
-    async def completed(self, model: ModelRegistered, within: float = 30) -> EvaluationCompleted:
+    async def completed(self, model: ModelRegistered, within: float = 60) -> EvaluationCompleted:
         [event] = await eventually(
             lambda: [one for one in self.seen.of(EvaluationCompleted) if one.model_id == model.model_id], within=within
         )
@@ -248,16 +248,19 @@ class Harness:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+async def shared(shared_space: Space) -> AsyncIterator[dict[str, Any]]:
     """One evaluator for the tests of this module; each brings its own tenant."""
-    space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    proxy = Asked(space)
+    proxy = Asked(shared_space)
     async with running(proxy.app()) as asked_url:
-        app = build(settings(space, asked_url, evaluator_slots=2, evaluator_attempts=3))
-        async with running(app) as url, space.publisher("registry") as publish, space.probe("evaluations") as seen:
+        app = build(settings(shared_space, asked_url, evaluator_slots=2, evaluator_attempts=3))
+        async with (
+            running(app) as url,
+            shared_space.publisher("registry") as publish,
+            shared_space.probe("evaluations") as seen,
+        ):
             documents = app.state.service.collection("evaluations")
             yield {
-                "space": space,
+                "space": shared_space,
                 "url": url,
                 "proxy": proxy,
                 "publish": publish,
@@ -266,12 +269,14 @@ async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory)
             }
 
 
-@pytest.fixture
-def harness(shared: dict[str, Any]) -> Harness:
-    """The shared evaluator with a proxy that forgot what earlier tests taught it."""
+@pytest_asyncio.fixture(loop_scope="module")
+async def harness(shared: dict[str, Any]) -> AsyncIterator[Harness]:
+    """The shared evaluator with a proxy that forgot what earlier tests taught it; it goes on with nothing of theirs."""
     proxy: Asked = shared["proxy"]
     proxy.__dict__.update(Asked(shared["space"]).__dict__)
-    return Harness(**shared)
+    harness = Harness(**shared)
+    yield harness
+    await harness.documents.delete_many({"tenant_id": harness.tenant, "state": {"$in": [*OPEN]}})
 
 
 @asynccontextmanager

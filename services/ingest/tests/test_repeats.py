@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 
 import openai
 import pytest
-import pytest_asyncio
+from ingest_harness import Harness
 
-from ingest.app import build
-from ingest.settings import Settings
-from stores.mongo import connect
-from testkit import Space, eventually, running
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = "\n".join(json.dumps({"prompt": f"row {n}", "completion": f"label_{n % 3}"}) for n in range(12)).encode()
 KEY = {"Idempotency-Key": "upload-1"}
-
-
-@pytest_asyncio.fixture
-async def url(space: Space) -> AsyncIterator[str]:
-    async with running(build(space.settings(Settings, "ingest"))) as url:
-        yield url
 
 
 def sdk(url: str, api_key: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0)
 
 
-async def test_two_credentials_of_a_tenant_may_use_the_same_key(space: Space, url: str) -> None:
-    ours = [space.bearer("ingest", "tenant_a"), space.bearer("ingest", "tenant_a", role="engineer")]
-    mine, theirs = (sdk(url, key) for key in ours)
+async def test_two_credentials_of_a_tenant_may_use_the_same_key(harness: Harness) -> None:
+    engineer = harness.space.bearer("ingest", harness.tenant, role="engineer")
+    mine, theirs = harness.sdk, sdk(harness.url, engineer)
     first = await mine.files.create(file=("a.jsonl", BODY), purpose="fine-tune", extra_headers=KEY)
     other = await theirs.files.create(file=("b.jsonl", BODY + b"\n"), purpose="user_data", extra_headers=KEY)
     assert (other.id != first.id, other.purpose) == (True, "user_data")
@@ -38,32 +28,26 @@ async def test_two_credentials_of_a_tenant_may_use_the_same_key(space: Space, ur
     assert again.id == first.id
 
 
-async def test_a_key_may_be_used_for_another_file_once_its_time_is_over(space: Space, url: str) -> None:
-    client = sdk(url, space.bearer("ingest", "tenant_a"))
+async def test_a_key_may_be_used_for_another_file_once_its_time_is_over(harness: Harness) -> None:
+    client, records = harness.sdk, harness.database["idempotency"]
+    known = [record["_id"] for record in await records.find().to_list(None)]
     first = await client.files.create(file=("a.jsonl", BODY), purpose="fine-tune", extra_headers=KEY)
     with pytest.raises(openai.UnprocessableEntityError):
         await client.files.create(file=("b.jsonl", BODY + b"\n"), purpose="fine-tune", extra_headers=KEY)
-    records = connect(space.settings(Settings, "ingest"), "ingest")["idempotency"]
-    assert (await records.delete_many({})).deleted_count == 1
+    assert (await records.delete_many({"_id": {"$nin": known}})).deleted_count == 1
     second = await client.files.create(file=("b.jsonl", BODY + b"\n"), purpose="fine-tune", extra_headers=KEY)
     assert second.id != first.id
     assert len([file async for file in client.files.list()]) == 2
 
 
-async def test_files_are_listed_as_they_are_asked_for(space: Space, url: str) -> None:
-    client = sdk(url, space.bearer("ingest", "tenant_a"))
+async def test_files_are_listed_as_they_are_asked_for(harness: Harness) -> None:
+    client, files = harness.sdk, harness.database["files"]
     made = [
         await client.files.create(file=(f"{number}.md", b"# Page"), purpose="assistants" if number % 2 else "user_data")
         for number in range(6)
     ]
-    files = connect(space.settings(Settings, "ingest"), "ingest")["files"]
-
-    async def all_are_read() -> bool:
-        return await files.count_documents({"state": "processed"}) == len(made)
-
-    await eventually(all_are_read)
     for at, file in enumerate(made):
-        await files.update_one({"_id": file.id}, {"$set": {"created_at": at}})
+        await files.update_one({"_id": file.id}, {"$set": {"created_at": at}, "$inc": {"version": 1}})
     ids = [file.id for file in made]
 
     async def listed(**asked: object) -> list[str]:

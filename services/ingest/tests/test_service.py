@@ -42,9 +42,9 @@ async def ingest(space: Space, **overrides: object) -> AsyncIterator[tuple[str, 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def strict(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Space, str]]:
-    """An ingest that takes small files only, and its place."""
+    """An ingest that takes small files only and few of a tenant, and its place."""
     space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    async with ingest(space, ingest_max_file_bytes=100_000) as (url, _):
+    async with ingest(space, ingest_max_file_bytes=100_000, ingest_tenant_bytes=100) as (url, _):
         yield space, url
     space.remove_topics()
 
@@ -88,7 +88,7 @@ async def test_a_zip_bomb_is_refused_unopened(harness: Harness) -> None:
 
 async def test_a_file_that_takes_too_much_ends_its_parser_only(space: Space) -> None:
     async with ingest(space, ingest_parse_memory_bytes=150 * 1024**2) as (_, client):
-        hungry = await client.files.create(file=("big.jsonl", (BODY + b"\n") * 20_000), purpose="user_data")
+        hungry = await client.files.create(file=("big.jsonl", (BODY + b"\n") * 4_000), purpose="user_data")
         refused = await settled(client, hungry.id)
         assert refused.status == "error"
         small = await client.files.create(file=("rows.jsonl", BODY), purpose="user_data")
@@ -130,15 +130,14 @@ async def test_rows_without_answers_for_fine_tuning_are_refused_and_nothing_else
 
 
 async def test_published_labels_become_a_dataset_once(harness: Harness) -> None:
-    async with harness.space.publisher("labeling") as publish:
-        records = await harness.objects.put_bytes("labels.jsonl", BODY)
-        project = new_id("proj_")
-        event = LabelsPublished(tenant_id=harness.tenant, project_id=project, publication=1, rows=60, records=records)
-        for _ in range(3):
-            await publish(event)
-        prepared = (await eventually(lambda: harness.of(DatasetPrepared)))[0]
-        assert prepared.project_id == project
-        assert len((await harness.sdk.files.list()).data) == 1
+    records = await harness.objects.put_bytes("labels.jsonl", BODY)
+    project = new_id("proj_")
+    event = LabelsPublished(tenant_id=harness.tenant, project_id=project, publication=1, rows=60, records=records)
+    for _ in range(3):
+        await harness.publish(event)
+    prepared = (await eventually(lambda: harness.of(DatasetPrepared)))[0]
+    assert prepared.project_id == project
+    assert len((await harness.sdk.files.list()).data) == 1
 
 
 @pytest.mark.parametrize(
@@ -152,26 +151,25 @@ async def test_published_labels_become_a_dataset_once(harness: Harness) -> None:
 async def test_published_labels_carry_the_name_that_people_gave(
     harness: Harness, name: str, has_file: bool, filename: str
 ) -> None:
-    async with harness.space.publisher("labeling") as publish:
-        file = await harness.sdk.files.create(file=("問い合わせ.csv", b"text\none\ntwo\n"), purpose="user_data")
-        records = await harness.objects.put_bytes("labels.jsonl", BODY)
-        event = LabelsPublished(
-            tenant_id=harness.tenant,
-            project_id=new_id("proj_"),
-            publication=2,
-            file_id=file.id if has_file else None,
-            name=name,
-            rows=60,
-            records=records,
-        )
-        await publish(event)
+    file = await harness.sdk.files.create(file=("問い合わせ.csv", b"text\none\ntwo\n"), purpose="user_data")
+    records = await harness.objects.put_bytes("labels.jsonl", BODY)
+    event = LabelsPublished(
+        tenant_id=harness.tenant,
+        project_id=new_id("proj_"),
+        publication=2,
+        file_id=file.id if has_file else None,
+        name=name,
+        rows=60,
+        records=records,
+    )
+    await harness.publish(event)
 
-        async def published():
-            return [one for one in (await harness.sdk.files.list()).data if one.id != file.id]
+    async def published():
+        return [one for one in (await harness.sdk.files.list()).data if one.id != file.id]
 
-        [made] = await eventually(published)
-        assert made.filename == filename
-        assert ((await harness.settled(made.id)).model_extra or {})["kind"] == "rows"
+    [made] = await eventually(published)
+    assert made.filename == filename
+    assert ((await harness.settled(made.id)).model_extra or {})["kind"] == "rows"
 
 
 async def test_the_files_api(harness: Harness) -> None:
@@ -411,8 +409,9 @@ async def test_an_upload_that_the_disk_cannot_hold_may_be_sent_again(
             assert (await settled(client, file.id)).status == "processed"
 
 
-async def test_a_full_tenant_is_told(space: Space) -> None:
-    async with ingest(space, ingest_tenant_bytes=100) as (_, client):
+async def test_a_full_tenant_is_told(strict: tuple[Space, str]) -> None:
+    space, url = strict
+    async with sdk(space, url, new_id("tenant_")) as client:
         await client.files.create(file=("a.jsonl", BODY), purpose="user_data")
         with pytest.raises(openai.APIStatusError, match="storage is full"):
             await client.files.create(file=("b.jsonl", BODY), purpose="user_data")

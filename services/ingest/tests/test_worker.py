@@ -20,6 +20,7 @@ from typing import Any
 
 import openpyxl
 import pytest
+import pytest_asyncio
 from structlog.testing import capture_logs
 
 from chassis.errors import Conflict, NotFound, Transient, Unprocessable
@@ -61,6 +62,8 @@ JOB = ParseJob(
     max_file_bytes=2**29,
 )
 BARE = b'{"text":"one"}\n{"text":"two"}'
+KEPT_IN = ("files", "datasets", "arriving", "uses", "stored_elsewhere", "turns")
+"""The collections that ingest writes to."""
 
 
 @dataclass
@@ -111,20 +114,42 @@ class Parts:
     async def end_leases(self) -> None:
         await self.kept.collection.update_many({}, {"$set": {"lease.until_ms": 0}})
 
+    async def empty(self) -> None:
+        """Leave nothing to the next test."""
+        for name in KEPT_IN:
+            await self.service.collection(name).delete_many({})
+        for key in await self.objects.keys(""):
+            await self.objects.delete(key)
+
 
 @asynccontextmanager
 async def parts(space: Space, **overrides: Any) -> AsyncIterator[Parts]:
+    """Ingest taken apart, on stores that are prepared and empty, and are emptied after it."""
     settings = space.settings(Settings, "ingest", **overrides)
     service = Service("ingest", settings)
     made = Parts(service, settings)
-    await service.objects.prepare()
-    await made.files.prepare()
-    await made.queue.prepare()
     try:
         yield made
     finally:
+        await made.empty()
         service.objects.close()
         await service.http.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def prepared(shared_space: Space) -> Space:
+    """The bucket and the indexes, made once."""
+    async with parts(shared_space) as made:
+        await made.service.objects.prepare()
+        await made.files.prepare()
+        await made.queue.prepare()
+    return shared_space
+
+
+@pytest.fixture
+def space(prepared: Space) -> Space:
+    """That of all tests of this file, which come to it one after the other and leave nothing."""
+    return prepared
 
 
 @pytest.mark.parametrize("body", [ROWS, BARE, b"# Words\n\nonly"], ids=["rows", "unlabelled", "document"])
@@ -557,7 +582,7 @@ async def test_an_outage_of_the_object_store_rejects_nothing(space: Space, monke
         for method in ("download", "put_file"):
             with monkeypatch.context() as broken:
                 broken.setattr(ingest.objects, method, away)
-                for _ in range(5):
+                for _ in range(worker_module.MOST_ATTEMPTS + 1):
                     await ingest.worker.work(await ingest.claim())
                     assert await ingest.queue.claim("worker", 60) is None, "it is tried again only after a pause"
                     await ingest.end_leases()

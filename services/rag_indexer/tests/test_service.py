@@ -31,7 +31,7 @@ from rag_indexer.settings import Settings
 from rag_indexer.store import Stores
 from schemas import DocumentIndexed, DocumentParsed, FileDeleted
 from stores.mongo import Database, connect
-from testkit import Addresses, Space, eventually, running
+from testkit import Space, eventually, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -140,16 +140,15 @@ class Harness:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+async def shared(shared_space: Space) -> AsyncIterator[dict[str, Any]]:
     """One indexer for the tests of this module; each brings its own tenants."""
-    space = Space(addresses, tmp_path_factory.mktemp("keys"))
-    ingest = Ingest(space)
-    milvus = MilvusClient(addresses.milvus_url, timeout=10)
+    ingest = Ingest(shared_space)
+    milvus = MilvusClient(shared_space.addresses.milvus_url, timeout=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rag_indexer.use_cases.SWEEP_SECONDS", 1.0)
-        patch.setattr("rag_indexer.worker.IDLE_SECONDS", 0.1)
+        patch.setattr("rag_indexer.worker.IDLE_SECONDS", 0.4)
         patch.setattr("rag_indexer.worker.RETRY_SECONDS", 0.5)
-        async with _indexer(space, ingest, milvus) as shared:
+        async with _indexer(shared_space, ingest, milvus) as shared:
             yield shared
     milvus.close()
 
