@@ -43,7 +43,7 @@ async def accounts(space: Space, tmp_path: Path, key: str = OPERATOR, **more: An
 async def shared(shared_space: Space, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx2.AsyncClient]:
     """Asks one accounts that the tests of a module share; each brings its own tenants."""
     with pytest.MonkeyPatch.context() as meanwhile:
-        meanwhile.setattr("accounts.store.LAST_USED_WRITTEN_EVERY", 0.2)
+        meanwhile.setattr("accounts.store.LAST_USED_WRITTEN_EVERY", 1.0)
         async with AsyncExitStack() as running:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(HASHER, CHEAP)
