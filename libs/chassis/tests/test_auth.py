@@ -176,12 +176,16 @@ async def test_what_a_newer_accounts_adds_does_not_matter(space: Space) -> None:
     assert principal.allowances == (Allowance("key_1", 5, 7),)
 
 
-async def test_a_cached_key_still_expires(space: Space) -> None:
-    authenticator = Authenticator(space.tokens("ingest"), Accounts(expires_at=int(time.time()) + 1))
+async def test_a_cached_key_still_expires(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock)
+    accounts = Accounts(expires_at=int(clock) + 1)
+    authenticator = Authenticator(space.tokens("ingest"), accounts)
     await authenticator.authenticate(f"Bearer {API_KEY}")
+    clock += 1
     with pytest.raises(Unauthenticated) as caught:
-        while True:
-            await authenticator.authenticate(f"Bearer {API_KEY}")
+        await authenticator.authenticate(f"Bearer {API_KEY}")
+    assert accounts.asked == 1
     assert caught.value.code == "expired_api_key"
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +95,11 @@ async def consumer(space: Space, handlers: dict[type[Event], object]) -> AsyncIt
     app = service.app([])
     async with app.router.lifespan_context(app):
         yield service
+
+
+def unstarted(space: Space, name: str) -> Service:
+    """A service that nobody starts, in a database of a test's own."""
+    return Service(name, space.settings(ServiceSettings, name, mongo_database_prefix=f"{new_id(space.prefix)}_"))
 
 
 Handlers = dict[type[Event], Callable[[Any], Awaitable[None]]]
@@ -351,9 +356,9 @@ async def test_what_is_parked_survives_the_consumer(space: Space) -> None:
             await eventually(lambda: handled == ["file-1"], within=80)
 
 
-async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition(space: Space) -> None:
-    service = Service("registry", space.settings(ServiceSettings, "registry"))
-    parking = Parking(service.collection("parked"), "one")
+async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_partition(shared_space: Space) -> None:
+    keys = unstarted(shared_space, "registry").collection("parked")
+    parking = Parking(keys, "one")
     message = Message("files", 0, 7, b"k", b"{}", {})
     assert await parking.park(message, 3)
     assert await parking.park(message, 3)
@@ -361,8 +366,10 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
     assert claim is not None
     assert (claim.message, claim.attempts) == (message, 3)
     assert await parking.claim() is None
-    for offset in range(8, 8 + MOST_BEHIND_ONE_KEY - 1):
-        assert await parking.park(replace(message, offset=offset), 0)
+    *behind, last = (replace(message, offset=offset) for offset in range(8, 8 + MOST_BEHIND_ONE_KEY - 1))
+    parked = [{"place": one.place, "attempts": 0, **asdict(one)} for one in behind]
+    await keys.update_one({"_id": message.order_key}, {"$push": {"messages": {"$each": parked}}})
+    assert await parking.park(last, 0)
     assert not await parking.park(replace(message, offset=5000), 0)
     assert await parking.park(replace(message, key=b"other", offset=5000), 0)
     assert await parking.done(claim, LEASE_SECONDS) is None
@@ -372,9 +379,9 @@ async def test_a_message_read_again_is_parked_once_and_a_full_key_holds_the_part
     assert offsets == {(b"k", 8), (b"other", 5000)}
 
 
-async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space: Space) -> None:
+async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(shared_space: Space) -> None:
     """Who was stopped at the message before still holds a claim on the key, and must not use it."""
-    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    service = unstarted(shared_space, "registry")
     keys = service.collection("parked")
     stopped, other = Parking(keys, "stopped"), Parking(keys, "other")
     message = Message("files", 0, 7, b"k", b"{}", {})
@@ -394,8 +401,8 @@ async def test_a_late_worker_of_a_parked_key_cannot_finish_a_later_message(space
     assert [(one["offset"], one["attempts"]) for one in left["messages"]] == [(8, 3)]
 
 
-async def test_the_messages_of_a_parked_key_follow_each_other_under_one_lease(space: Space) -> None:
-    service = Service("registry", space.settings(ServiceSettings, "registry"))
+async def test_the_messages_of_a_parked_key_follow_each_other_under_one_lease(shared_space: Space) -> None:
+    service = unstarted(shared_space, "registry")
     keys = service.collection("parked")
     parking, other = Parking(keys, "one"), Parking(keys, "other")
     message = Message("files", 0, 7, b"k", b"{}", {})
@@ -418,8 +425,8 @@ async def test_the_messages_of_a_parked_key_follow_each_other_under_one_lease(sp
     assert await keys.count_documents({}) == 0
 
 
-async def test_a_parked_message_that_failed_waits_for_its_pause(space: Space) -> None:
-    service = Service("registry", space.settings(ServiceSettings, "registry"))
+async def test_a_parked_message_that_failed_waits_for_its_pause(shared_space: Space) -> None:
+    service = unstarted(shared_space, "registry")
     parking = Parking(service.collection("parked"), "one")
     await parking.park(Message("files", 0, 7, b"k", b"{}", {}), 3)
     claim = await parking.claim()
@@ -430,8 +437,8 @@ async def test_a_parked_message_that_failed_waits_for_its_pause(space: Space) ->
     assert 0.9 < time.monotonic() - began < 2.0
 
 
-async def test_what_is_parked_is_known(space: Space) -> None:
-    service = Service("registry", space.settings(ServiceSettings, "registry"))
+async def test_what_is_parked_is_known(shared_space: Space) -> None:
+    service = unstarted(shared_space, "registry")
     parking = Parking(service.collection("parked"), "one")
     messages = [Message("files", 0, number, f"k{number}".encode(), b"{}", {}) for number in range(8)]
     await asyncio.gather(*(parking.park(message, 1) for message in messages[:3]))
@@ -583,8 +590,8 @@ async def test_lists_page_by_creation(store: AggregateStore[Upload]) -> None:
     assert [it.id for it in await store.find(TENANT, newest_first=False, after="file-3")] == ["file-4"]
 
 
-async def test_work_that_nobody_ever_began_is_known(space: Space) -> None:
-    store = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Waiting)
+async def test_work_that_nobody_ever_began_is_known(shared_space: Space) -> None:
+    store = unstarted(shared_space, "ingest").aggregates("uploads", Waiting)
     for number, age in enumerate((500, 300, 100)):
         await store.add(Waiting(id=f"file-{number}", tenant_id=TENANT, created_at=now() - age))
     begun = await store.claim({"_id": "file-0"}, "w", 60)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from chassis.errors import Invalid, TooLarge, Transient
+from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from eventbus import Aggregate, AggregateStore
 from eventbus.dead_letters.writer import DeadLetterWriter
@@ -63,6 +65,25 @@ async def producer(space: Space, replica: str = "one") -> AsyncIterator[tuple[Se
         yield service, store
 
 
+def unstarted(space: Space, name: str = "ingest") -> Service:
+    """A service that nobody starts, in a database of a test's own."""
+    return Service(name, space.settings(ServiceSettings, name, mongo_database_prefix=f"{new_id(space.prefix)}_"))
+
+
+async def add_all(store: AggregateStore[Upload], uploads: Iterable[Upload]) -> None:
+    """Add many in one call of the database, as each would be added."""
+    documents: list[dict[str, Any]] = []
+
+    async def keep(document: dict[str, Any]) -> None:
+        documents.append(document)
+
+    kept: Any = SimpleNamespace(name=store.collection.name, insert_one=keep)
+    keeping = AggregateStore(kept, Upload, "ingest", lambda: None)
+    for one in uploads:
+        await keeping.add(one)
+    await store.collection.insert_many(documents)
+
+
 async def _outboxes_empty(store: AggregateStore[Upload]) -> bool:
     return await store.collection.count_documents({"outbox.0": {"$exists": True}}) == 0
 
@@ -77,9 +98,11 @@ async def test_an_event_saved_while_nobody_relays_is_published_after_the_next_st
         assert (envelope.seq, envelope.source, envelope.tenantid) == (1, "/sartor/ingest", TENANT)
 
 
-async def test_a_relay_that_fails_leaves_nothing_running_behind(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relay_that_fails_leaves_nothing_running_behind(
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the next sweep would publish beside what is still under way, and out of order."""
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
     store = service.aggregates("uploads", Upload)
     published: list[str] = []
 
@@ -139,12 +162,12 @@ class Broker:
 
 
 async def test_a_relay_that_lost_its_lease_between_two_events_publishes_no_more(
-    space: Space, monkeypatch: pytest.MonkeyPatch
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what another replica publishes meanwhile could be followed by something older."""
     monkeypatch.setattr(relaying, "RELAY_LEASE_SECONDS", 1)
     monkeypatch.setattr(relaying, "PUBLISH_SECONDS", 0.1)
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
     store, leases = service.aggregates("uploads", Upload), service.collection("leases")
     await store.add(upload())
     await store.update(TENANT, "file-1", Upload.delete)
@@ -208,10 +231,10 @@ async def test_a_larger_event_that_an_earlier_release_left_is_published(space: S
     ],
 )
 async def test_only_a_message_that_is_too_large_alone_is_refused_for_good(
-    space: Space, monkeypatch: pytest.MonkeyPatch, error: type[KafkaError], size: int, kind: type[Exception]
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch, error: type[KafkaError], size: int, kind: type[Exception]
 ) -> None:
     """The broker says it of all that came with it, and judges the producer's clock."""
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
 
     async def publish(*_: Any, **__: Any) -> None:
         raise error
@@ -224,8 +247,7 @@ async def test_only_a_message_that_is_too_large_alone_is_refused_for_good(
 async def test_many_that_cannot_be_published_do_not_hold_up_another_tenant(space: Space) -> None:
     settings = space.settings(ServiceSettings, "ingest")
     asleep = Service("ingest", settings).aggregates("uploads", Upload)
-    for number in range(300):
-        await asleep.add(upload(number))
+    await add_all(asleep, map(upload, range(300)))
     await asleep.collection.update_many({}, {"$unset": {"outbox.0.envelope.subject": ""}})
     async with producer(space) as (service, store), space.probe("files") as seen:
         await store.add(upload(1000, "tenant_b"))
@@ -235,10 +257,10 @@ async def test_many_that_cannot_be_published_do_not_hold_up_another_tenant(space
 
 
 async def test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others(
-    space: Space, monkeypatch: pytest.MonkeyPatch
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither those that wait behind them nor another collection's, and not those that come while they fail."""
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
     first, second = service.aggregates("uploads", Upload), service.aggregates("others", Upload)
     await first.prepare()
     published: list[str] = []
@@ -249,8 +271,7 @@ async def test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others(
         published.append(envelope.subject)
 
     monkeypatch.setattr(service.bus.producer, "publish", publish)
-    for number in range(150):
-        await first.add(upload(number))
+    await add_all(first, map(upload, range(150)))
     await first.add(upload(1000, "tenant_b"))
     await second.add(upload(2000, "tenant_b"))
     relay = service._relay
@@ -271,9 +292,9 @@ async def test_aggregates_whose_events_are_not_acknowledged_hold_up_no_others(
 
 
 async def test_an_aggregate_that_takes_long_to_fail_again_holds_up_no_others(
-    space: Space, monkeypatch: pytest.MonkeyPatch
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
     store, published, tried = service.aggregates("uploads", Upload), list[str](), list[str]()
     answers = asyncio.Event()
 
@@ -305,10 +326,10 @@ async def test_an_aggregate_that_takes_long_to_fail_again_holds_up_no_others(
 
 
 async def test_while_the_broker_is_away_some_aggregates_are_tried_and_after_that_all_are_published(
-    space: Space, monkeypatch: pytest.MonkeyPatch
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what is left out of each query grows with all that waits."""
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
     store, tried, published, away = service.aggregates("uploads", Upload), set[str](), list[str](), True
 
     async def publish(_topic: str, envelope: Envelope, _data: object) -> None:
@@ -321,8 +342,7 @@ async def test_while_the_broker_is_away_some_aggregates_are_tried_and_after_that
     monkeypatch.setattr(relaying, "PARALLEL", 4)
     monkeypatch.setattr(relaying, "MOST_FAILING", 10)
     monkeypatch.setattr(service.bus.producer, "publish", publish)
-    for number in range(30):
-        await store.add(upload(number))
+    await add_all(store, map(upload, range(30)))
     relay = service._relay
     assert relay is not None
     with pytest.raises(Transient):
@@ -338,8 +358,8 @@ async def test_while_the_broker_is_away_some_aggregates_are_tried_and_after_that
     assert sorted(published) == sorted(f"file-{number}" for number in range(30))
 
 
-async def test_the_oldest_goes_first(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+async def test_the_oldest_goes_first(shared_space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = unstarted(shared_space)
     store = service.aggregates("uploads", Upload)
     published: list[str] = []
 
@@ -357,9 +377,9 @@ async def test_the_oldest_goes_first(space: Space, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_relay_that_lost_its_lease_says_nothing_of_the_oldest_event(
-    space: Space, monkeypatch: pytest.MonkeyPatch
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service("ingest", space.settings(ServiceSettings, "ingest"))
+    service = unstarted(shared_space)
     store = service.aggregates("uploads", Upload)
     await store.add(upload())
     await store.collection.update_one({}, {"$set": {"outbox.0.at": time.time() - 100}})
@@ -387,8 +407,8 @@ def unbounded(**fields: Any) -> FileUploaded:
     return event.model_copy(update=fields)  # type: ignore[return-value]
 
 
-async def test_an_event_that_is_too_large_is_refused_where_it_is_made(space: Space) -> None:
-    store = Service("ingest", space.settings(ServiceSettings, "ingest")).aggregates("uploads", Upload)
+async def test_an_event_that_is_too_large_is_refused_where_it_is_made(shared_space: Space) -> None:
+    store = unstarted(shared_space).aggregates("uploads", Upload)
     await store.add(upload())
     with pytest.raises(TooLarge, match=r"file.uploaded.v1 of file-1 .*'filename'"):
         await store.update(TENANT, "file-1", lambda one: one.record(unbounded(filename="x" * MOST_EVENT_BYTES)))
@@ -398,10 +418,10 @@ async def test_an_event_that_is_too_large_is_refused_where_it_is_made(space: Spa
 
 
 async def test_a_dead_letter_too_large_with_its_reason_is_kept_by_its_beginning(
-    space: Space, monkeypatch: pytest.MonkeyPatch
+    shared_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a consumer would try to write it for ever, and commit nothing beyond it."""
-    service = Service("registry", space.settings(ServiceSettings, "registry"))
+    service = unstarted(shared_space, "registry")
     sent: list[tuple[int, dict[str, str]]] = []
 
     async def publish(value: bytes, *, headers: dict[str, str], **_: Any) -> None:

@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from chassis.errors import Transient
+from chassis.ids import new_id
 from chassis.settings import ServiceSettings
 from eventbus import Bus
 from schemas import AdapterEvicted, AdapterLoadFailed, AdapterResident, Event, ModelRegistered, ObjectRef, ReplicaReady
@@ -178,8 +179,10 @@ class Harness:
 
 
 @pytest_asyncio.fixture
-async def harness(space: Space, tmp_path: Path) -> AsyncIterator[Harness]:
-    objects = space.objects()
+async def harness(shared_space: Space, tmp_path: Path) -> AsyncIterator[Harness]:
+    """A replica's residency, and a bucket of the test's own."""
+    bucket = new_id(f"{shared_space.prefix}-")
+    objects = Objects(shared_space.settings(ServiceSettings, "console", objects_bucket=bucket))
     await objects.prepare()
     made = Harness(objects, tmp_path / "adapters")
     yield made

@@ -1,4 +1,4 @@
-"""Makes `accounts_harness` importable for the tests of this folder, whose passwords are hashed cheaply."""
+"""Makes `accounts_harness` importable, and its fixtures known, for tests whose passwords are hashed cheaply."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from accounts_harness import CHEAP, HASHER
+from accounts_harness import CHEAP, HASHER, seen, shared
+
+__all__ = ["cheap_hashes", "seen", "shared"]
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from accounts_harness import OPERATOR, accounts, bearer, tenant
 from aiokafka import AIOKafkaProducer
 
 from chassis.errors import Invalid
@@ -13,8 +14,6 @@ from eventbus import DeadLetter, DeadLetters
 from runtime import Service
 from schemas import FileDeleted
 from testkit import Space, eventually
-
-from .test_service import OPERATOR, accounts, bearer, tenant
 
 URL = "/v1/organization/dead_letters"
 

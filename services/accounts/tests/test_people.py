@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import pytest_asyncio
-from accounts_harness import CHEAP, HASHER, OPERATOR, PASSWORD, accounts, bearer, tenant, verify
+from accounts_harness import OPERATOR, PASSWORD, accounts, bearer, tenant, verify
 
 from accounts.domain import Tenant, tenants
 from accounts.passwords import Passwords
@@ -83,16 +81,6 @@ class Team:
 
 async def team(http: httpx2.AsyncClient, space: Space) -> Team:
     return Team(http, space, await tenant(http))
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(shared_space: Space, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx2.AsyncClient]:
-    """Asks one accounts that the tests of this module share; each brings its own tenants."""
-    async with AsyncExitStack() as running:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(HASHER, CHEAP)
-            http = await running.enter_async_context(accounts(shared_space, tmp_path_factory.mktemp("operator")))
-        yield http
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -137,7 +137,7 @@ async def gateway(space: Space, *, of: Harness | None = None, **overrides: Any) 
 async def shared(shared_space: Space) -> AsyncIterator[Harness]:
     """One gateway for the tests of this module; each brings its own tenants."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("event_gateway.worker.LOOK_SECONDS", 0.2)
+        patch.setattr("event_gateway.worker.LOOK_SECONDS", 0.5)
         async with (
             gateway(shared_space, **SMALL) as harness,
             shared_space.probe("feedback", "models", "drift") as harness.seen,

@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from gateway_harness import PLACES, Harness, feedback
 
 from chassis.auth import hash_key
@@ -19,6 +21,13 @@ from schemas import ChatCompleted, FileDeleted, FinetuneFailed, FinetuneRequeste
 from testkit import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def publish(shared: Harness) -> AsyncIterator[Any]:
+    """Sends events as the registry would."""
+    async with shared.space.publisher("registry") as publish:
+        yield publish
 
 
 def promoted(name: str, tenant: str) -> ModelPromoted:
@@ -42,104 +51,99 @@ async def listed(harness: Harness, many: int, key: str = "sk-engineer", **params
     return data
 
 
-async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(harness: Harness) -> None:
-    async with harness.space.publisher("registry") as publish:
-        for name in ("m1", "m2", "m3"):
-            sent = await publish(promoted(name, harness.tenant))
-            await listed(harness, int(name[1]))
-        await publish(promoted("theirs", harness.other))
-        await publish(promoted("nobodys", ""))
-        [theirs] = await listed(harness, 1, "sk-other")
-        assert theirs["data"]["model_id"] == "theirs"
-        own = await listed(harness, 3)
-        assert [one["data"]["model_id"] for one in own] == ["m1", "m2", "m3"]
-        assert [one["cursor"] for one in own] == ["1", "2", "3"]
-        last = own[-1]
-        assert (last["id"], last["source"], last["type"]) == (sent.id, "/sartor/registry", "model.promoted.v1")
-        assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", harness.tenant, "1.0")
-        assert last["data"] == {
-            "model_id": "m3",
-            "name": "",
-            "arm": None,
-            "job_id": "job",
-            "base_model": "tiny",
-            "adapter_id": "a",
-            "decided_by": "gate",
-        }
-        first = (await harness.get("/events", limit=2)).json()
-        assert (first["last_id"], first["has_more"]) == ("2", True)
-        rest = (await harness.get("/events", limit=2, after=first["last_id"])).json()
-        assert [one["data"]["model_id"] for one in rest["data"]] == ["m3"]
-        assert (rest["last_id"], rest["has_more"]) == ("3", False)
-        back = (await harness.get("/events", order="desc", limit=2)).json()
-        assert ([one["cursor"] for one in back["data"]], back["last_id"], back["has_more"]) == (["3", "2"], "2", True)
-        older = (await harness.get("/events", order="desc", limit=2, after=back["last_id"])).json()
-        assert ([one["cursor"] for one in older["data"]], older["has_more"]) == (["1"], False)
-        assert (await harness.get("/events", order="desc", wait=1)).status_code == 400
-        end = (await harness.get("/events", after="latest")).json()
-        assert (end["data"], end["last_id"]) == ([], "3")
+async def test_a_tenant_reads_its_own_events_in_order_and_none_twice(harness: Harness, publish: Any) -> None:
+    for name in ("m1", "m2", "m3"):
+        sent = await publish(promoted(name, harness.tenant))
+        await listed(harness, int(name[1]))
+    await publish(promoted("theirs", harness.other))
+    await publish(promoted("nobodys", ""))
+    [theirs] = await listed(harness, 1, "sk-other")
+    assert theirs["data"]["model_id"] == "theirs"
+    own = await listed(harness, 3)
+    assert [one["data"]["model_id"] for one in own] == ["m1", "m2", "m3"]
+    assert [one["cursor"] for one in own] == ["1", "2", "3"]
+    last = own[-1]
+    assert (last["id"], last["source"], last["type"]) == (sent.id, "/sartor/registry", "model.promoted.v1")
+    assert (last["subject"], last["tenantid"], last["specversion"]) == ("m3", harness.tenant, "1.0")
+    assert last["data"] == {
+        "model_id": "m3",
+        "name": "",
+        "arm": None,
+        "job_id": "job",
+        "base_model": "tiny",
+        "adapter_id": "a",
+        "decided_by": "gate",
+    }
+    first = (await harness.get("/events", limit=2)).json()
+    assert (first["last_id"], first["has_more"]) == ("2", True)
+    rest = (await harness.get("/events", limit=2, after=first["last_id"])).json()
+    assert [one["data"]["model_id"] for one in rest["data"]] == ["m3"]
+    assert (rest["last_id"], rest["has_more"]) == ("3", False)
+    back = (await harness.get("/events", order="desc", limit=2)).json()
+    assert ([one["cursor"] for one in back["data"]], back["last_id"], back["has_more"]) == (["3", "2"], "2", True)
+    older = (await harness.get("/events", order="desc", limit=2, after=back["last_id"])).json()
+    assert ([one["cursor"] for one in older["data"]], older["has_more"]) == (["1"], False)
+    assert (await harness.get("/events", order="desc", wait=1)).status_code == 400
+    end = (await harness.get("/events", after="latest")).json()
+    assert (end["data"], end["last_id"]) == ([], "3")
 
 
-async def test_one_sees_what_ones_role_may_and_no_content(harness: Harness) -> None:
+async def test_one_sees_what_ones_role_may_and_no_content(harness: Harness, publish: Any) -> None:
     secret = "what the customer wrote"
-    async with harness.space.publisher("registry") as publish:
-        await publish(FileDeleted(tenant_id=harness.tenant, file_id="file-1"))
-        await publish(FinetuneFailed(tenant_id=harness.tenant, job_id="job", code="bad_rows", message=secret))
-        await publish(KeyRevoked(tenant_id=harness.tenant, key_id="key_1", key_hash="0" * 64))
-        await publish(
-            ChatCompleted(
-                tenant_id=harness.tenant,
-                chat_id="chat",
-                model="m",
-                key_id="k",
-                prompt_tokens=1,
-                completion_tokens=1,
-                latency_ms=1,
-                finish_reason="stop",
-            )
+    await publish(FileDeleted(tenant_id=harness.tenant, file_id="file-1"))
+    await publish(FinetuneFailed(tenant_id=harness.tenant, job_id="job", code="bad_rows", message=secret))
+    await publish(KeyRevoked(tenant_id=harness.tenant, key_id="key_1", key_hash="0" * 64))
+    await publish(
+        ChatCompleted(
+            tenant_id=harness.tenant,
+            chat_id="chat",
+            model="m",
+            key_id="k",
+            prompt_tokens=1,
+            completion_tokens=1,
+            latency_ms=1,
+            finish_reason="stop",
         )
-        await publish(promoted("m1", harness.tenant))
-        seen = await listed(harness, 3)
-        assert {one["type"] for one in seen} == {"file.deleted.v1", "finetune.failed.v1", "model.promoted.v1"}
-        assert secret not in str(seen)
-        approver = await listed(harness, 2, "sk-approver")
-        assert {one["type"] for one in approver} == {"finetune.failed.v1", "model.promoted.v1"}
-        only = await listed(harness, 1, types="model.promoted.v1")
-        assert [one["type"] for one in only] == ["model.promoted.v1"]
-        refusals = {
-            "sk-labeler": ({}, 403),
-            "sk-monitor": ({}, 403),
-            "sk-approver": ({"types": "file.deleted.v1"}, 403),
-            "sk-engineer": ({"types": "nothing.v1"}, 400),
-            "sk-other": ({"after": "x"}, 400),
-        }
-        for key, (params, status) in refusals.items():
-            assert (await harness.get("/events", key, **params)).status_code == status, key
-        for order in ("asc", "desc"):
-            assert (await harness.get("/events", after="99999999999999999999", order=order)).status_code == 400
-        beyond = {**harness.bearer("sk-engineer"), "last-event-id": f"{2**63}"}
-        answer = await harness.http.get("/events", headers=beyond)
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+    )
+    await publish(promoted("m1", harness.tenant))
+    seen = await listed(harness, 3)
+    assert {one["type"] for one in seen} == {"file.deleted.v1", "finetune.failed.v1", "model.promoted.v1"}
+    assert secret not in str(seen)
+    approver = await listed(harness, 2, "sk-approver")
+    assert {one["type"] for one in approver} == {"finetune.failed.v1", "model.promoted.v1"}
+    only = await listed(harness, 1, types="model.promoted.v1")
+    assert [one["type"] for one in only] == ["model.promoted.v1"]
+    refusals = {
+        "sk-labeler": ({}, 403),
+        "sk-monitor": ({}, 403),
+        "sk-approver": ({"types": "file.deleted.v1"}, 403),
+        "sk-engineer": ({"types": "nothing.v1"}, 400),
+        "sk-other": ({"after": "x"}, 400),
+    }
+    for key, (params, status) in refusals.items():
+        assert (await harness.get("/events", key, **params)).status_code == status, key
+    for order in ("asc", "desc"):
+        assert (await harness.get("/events", after="99999999999999999999", order=order)).status_code == 400
+    beyond = {**harness.bearer("sk-engineer"), "last-event-id": f"{2**63}"}
+    answer = await harness.http.get("/events", headers=beyond)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
 
 
-async def test_a_question_waits_for_its_answer(harness: Harness) -> None:
-    async with harness.space.publisher("registry") as publish:
-        began = time.monotonic()
-        none = (await harness.get("/events", after="latest", wait=0.5)).json()
-        assert (none["data"], time.monotonic() - began >= 0.5) == ([], True)
-        waiting = asyncio.create_task(harness.get("/events", wait=30, types="model.promoted.v1"))
-        await publish(
-            FinetuneRequested(
-                tenant_id=harness.tenant, job_id="j", base_model="b", training_file="f", trigger="request"
-            )
-        )
-        await publish(promoted("m1", harness.tenant))
-        answer = (await waiting).json()
-        assert [one["data"]["model_id"] for one in answer["data"]] == ["m1"]
-        assert time.monotonic() - began < 25
+async def test_a_question_waits_for_its_answer(harness: Harness, publish: Any) -> None:
+    began = time.monotonic()
+    none = (await harness.get("/events", after="latest", wait=0.5)).json()
+    assert (none["data"], time.monotonic() - began >= 0.5) == ([], True)
+    waiting = asyncio.create_task(harness.get("/events", wait=30, types="model.promoted.v1"))
+    await publish(
+        FinetuneRequested(tenant_id=harness.tenant, job_id="j", base_model="b", training_file="f", trigger="request")
+    )
+    await publish(promoted("m1", harness.tenant))
+    answer = (await waiting).json()
+    assert [one["data"]["model_id"] for one in answer["data"]] == ["m1"]
+    assert time.monotonic() - began < 25
 
 
-async def test_a_stream_goes_on_where_it_broke_off(harness: Harness) -> None:
+async def test_a_stream_goes_on_where_it_broke_off(harness: Harness, publish: Any) -> None:
     async def read(most: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
         asked = {**harness.bearer("sk-engineer"), "accept": "text/event-stream", **headers}
         found: list[tuple[str, dict[str, Any]]] = []
@@ -156,16 +160,15 @@ async def test_a_stream_goes_on_where_it_broke_off(harness: Harness) -> None:
                     return found
         raise AssertionError("the stream ended")
 
-    async with harness.space.publisher("registry") as publish:
-        await publish(promoted("m1", harness.tenant))
-        reading = asyncio.create_task(read(2))
-        await listed(harness, 1)
-        await publish(promoted("m2", harness.tenant))
-        found = await asyncio.wait_for(reading, 30)
-        assert [(number, one["data"]["model_id"]) for number, one in found] == [("1", "m1"), ("2", "m2")]
-        await publish(promoted("m3", harness.tenant))
-        [(number, one)] = await asyncio.wait_for(read(1, **{"last-event-id": "2"}), 30)
-        assert (number, one["data"]["model_id"]) == ("3", "m3")
+    await publish(promoted("m1", harness.tenant))
+    reading = asyncio.create_task(read(2))
+    await listed(harness, 1)
+    await publish(promoted("m2", harness.tenant))
+    found = await asyncio.wait_for(reading, 30)
+    assert [(number, one["data"]["model_id"]) for number, one in found] == [("1", "m1"), ("2", "m2")]
+    await publish(promoted("m3", harness.tenant))
+    [(number, one)] = await asyncio.wait_for(read(1, **{"last-event-id": "2"}), 30)
+    assert (number, one["data"]["model_id"]) == ("3", "m3")
 
 
 async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(harness: Harness) -> None:
@@ -216,15 +219,14 @@ async def test_a_stream_ends_with_its_key_however_much_there_is_to_read(harness:
     ]
 
 
-async def test_a_question_that_waits_ends_with_its_key(harness: Harness) -> None:
-    async with harness.space.publisher("registry") as publish:
-        waiting = asyncio.create_task(harness.get("/events", wait=30))
-        heads: Any = harness.app.state.service._background["heads"]
-        await eventually(lambda: heads.__self__._waiting._taken.get(harness.tenant) == 1)
-        harness.app.state.service.authenticator.forget(hash_key(harness.key("sk-engineer")))
-        await publish(promoted("m1", harness.tenant))
-        answer = await asyncio.wait_for(waiting, 30)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
+async def test_a_question_that_waits_ends_with_its_key(harness: Harness, publish: Any) -> None:
+    waiting = asyncio.create_task(harness.get("/events", wait=30))
+    heads: Any = harness.app.state.service._background["heads"]
+    await eventually(lambda: heads.__self__._waiting._taken.get(harness.tenant) == 1)
+    harness.app.state.service.authenticator.forget(hash_key(harness.key("sk-engineer")))
+    await publish(promoted("m1", harness.tenant))
+    answer = await asyncio.wait_for(waiting, 30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
 
 
 async def test_a_burst_gets_no_more_places_than_there_are(harness: Harness) -> None:

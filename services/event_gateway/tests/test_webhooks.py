@@ -6,10 +6,12 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
 import pytest
+import pytest_asyncio
 from gateway_harness import Harness, gateway, receiver
 
 from event_gateway.domain import Delivery, Endpoint, Outcome
@@ -22,6 +24,13 @@ from testkit import Space, eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SLOW = {"webhook_first_pause": 60, "webhook_longest_pause": 60, "webhook_seconds": 3}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def publish(shared: Harness) -> AsyncIterator[Any]:
+    """Sends events as the trainer would."""
+    async with shared.space.publisher("trainer") as publish:
+        yield publish
 
 
 def sdk(harness: Harness) -> openai.AsyncOpenAI:
@@ -54,8 +63,8 @@ async def deliveries(harness: Harness, made: dict[str, Any], **params: Any) -> l
     return found
 
 
-async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(harness: Harness) -> None:
-    async with receiver() as there, harness.space.publisher("trainer") as publish:
+async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(harness: Harness, publish: Any) -> None:
+    async with receiver() as there:
         client = sdk(harness)
         types = await client.webhooks.event_types.list()
         assert {"fine_tuning.job.succeeded", "model.promoted.v1"} <= set(types.data)
@@ -93,8 +102,8 @@ async def test_the_openai_sdk_makes_tries_and_unwraps_webhooks(harness: Harness)
         assert (await harness.get("/webhook_endpoints")).json()["data"] == []
 
 
-async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(harness: Harness) -> None:
-    async with receiver(500, 302) as there, harness.space.publisher("trainer") as publish:
+async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(harness: Harness, publish: Any) -> None:
+    async with receiver(500, 302) as there:
         made = await endpoint(harness, there.url)
         await publish(succeeded(harness.tenant))
         await eventually(lambda: len(there.came) == 3)
@@ -112,8 +121,8 @@ async def test_a_delivery_that_fails_is_tried_again_under_the_same_id(harness: H
         assert "signing_secret" not in shown
 
 
-async def test_what_nobody_takes_is_parked_and_can_be_sent_again(harness: Harness) -> None:
-    async with receiver(*[503] * 3) as there, harness.space.publisher("trainer") as publish:
+async def test_what_nobody_takes_is_parked_and_can_be_sent_again(harness: Harness, publish: Any) -> None:
+    async with receiver(*[503] * 3) as there:
         made = await endpoint(harness, there.url)
         await publish(succeeded(harness.tenant))
 
@@ -131,8 +140,8 @@ async def test_what_nobody_takes_is_parked_and_can_be_sent_again(harness: Harnes
         assert len({headers["webhook-id"] for headers, _ in there.came}) == 1
 
 
-async def test_an_endpoint_that_wants_no_more_is_off_until_it_is_changed(harness: Harness) -> None:
-    async with receiver(410) as there, harness.space.publisher("trainer") as publish:
+async def test_an_endpoint_that_wants_no_more_is_off_until_it_is_changed(harness: Harness, publish: Any) -> None:
+    async with receiver(410) as there:
         made = await endpoint(harness, there.url)
         path = f"/webhook_endpoints/{made['id']}"
         await publish(succeeded(harness.tenant))
