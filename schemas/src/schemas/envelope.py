@@ -20,7 +20,7 @@ class Event(BaseModel):
     Unknown fields are ignored when parsing, so an older consumer reads a newer producer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     type: ClassVar[str]
     topic: ClassVar[str]
