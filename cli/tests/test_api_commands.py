@@ -303,7 +303,9 @@ def test_what_arm_and_adapter_would_do_together_is_told_with_the_bound_that_is_a
     score = {"value": 0.967, "low": 0.9, "high": 1.0, "n": 60}
     steps = [{"below": below, "handed_over": 0.304, "score": score, "took": {}} for below in (0.5, 0.9)]
     tested = {**CARD["evaluation"], "cascade": {"arm": "head", "steps": steps, "advised": 0.9}}
-    api.answers["GET", f"/registry/models/{MODEL}"] = {**CARD, "evaluation": tested}
+    api.answers["GET", f"/registry/models/{MODEL}"] = {**CARD, "evaluation": tested, "state": "rejected"}
+    assert ", advised" not in sartor("models", "show", MODEL)[0]
+    api.answers["GET", f"/registry/models/{MODEL}"] = {**CARD, "evaluation": tested, "state": "production"}
     shown = sartor("models", "show", MODEL)[0]
     told = r"0\.967 \(0\.900 to 1\.000, 60 rows\); 30 % left to the adapter"
     assert re.search(rf"^head_from_0\.5 +{told}$", shown, re.MULTILINE)

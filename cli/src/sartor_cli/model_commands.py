@@ -94,7 +94,7 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
         name: f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows){usage.get(name, '')}"
         for name, score in scores.items()
     }
-    together = _together(evaluation.get("cascade") or {})
+    together = _together(evaluation.get("cascade") or {}, in_use=card.get("state") == "production")
     facts |= together
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), **_answer_of(card)}
     pinned = ("pinned", "hand_over_below") if card.get("hand_over_below") else ("pinned",)
@@ -146,12 +146,17 @@ def _usage(took: dict[str, Any]) -> str:
     return f"; {1000 * seconds:.0f} ms, {read / answers:.0f} + {written / answers:.0f} tokens{cost}"
 
 
-def _together(cascade: dict[str, Any]) -> dict[str, str]:
-    """What the arm of a name does together with the adapter that was tested, by how sure the arm must be."""
+def _together(cascade: dict[str, Any], *, in_use: bool) -> dict[str, str]:
+    """What the arm of a name does together with the adapter that was tested, by how sure the arm must be.
+
+    Args:
+        cascade: as the API tells it.
+        in_use: whether the adapter is in production; nothing is advised else.
+    """
     found = {}
     for step in cascade.get("steps") or []:
         score, left = step["score"], f"{100 * step['handed_over']:.0f} % left to the adapter"
-        advised = ", advised" if step["below"] == cascade.get("advised") else ""
+        advised = ", advised" if in_use and step["below"] == cascade.get("advised") else ""
         value = f"{score['value']:.3f} ({_interval(score)}, {score['n']} rows); {left}{advised}"
         found[f"{cascade.get('arm')}_from_{step['below']:g}"] = value
     return found

@@ -513,7 +513,13 @@ async def test_what_quick_answers_and_fine_tune_would_do_together_is_shown_and_c
 ) -> None:
     took = {"answers": 60, "prompt_tokens": 600, "completion_tokens": 60, "seconds_median": 0.02, "seconds_p95": 0.4}
     steps = [
-        {"below": below, "handed_over": below / 2, "score": {**SCORE, "value": below}, "took": {**took, "cost": cost}}
+        {
+            "below": below,
+            "handed_over": below / 2,
+            "score": {**SCORE, "value": below},
+            "over_adapter": SCORE,
+            "took": {**took, "cost": cost},
+        }
         for below in (0.7, 0.9)
     ]
     together = {"arm": "nearest", "steps": steps, "advised": 0.9}
@@ -524,21 +530,26 @@ async def test_what_quick_answers_and_fine_tune_would_do_together_is_shown_and_c
         harness.services.answers[VERSIONS] = versions
         shown = (await browser.get(f"/models/{MODEL}")).text
         assert shown.count("Answer so<") == offered
-    assert "in use" in shown
     table = shown.split("Together with the fine-tuned model")[1].split("</table>")[0]
-    rows = [re.findall(r"<t[hd][^>]*>([^<]*)<", one) for one in table.split("<tr")[2:]]
-    money = [] if cost is None else ["0.2"]
-    assert rows[0][: 4 + len(money)] == ["70 %", "35 %", "0.70 ", "20 ms", *money]
-    assert [row[1:3] for row in rows] == [["35 %", "0.70 "], ["45 %", "0.90 "]]
-    assert "<small>0.75 – 0.94</small>" in table
-    assert ("1,000 answers cost" in table, "0.2</td>" in table) == (cost is not None,) * 2
-    assert table.count("advised") == 1
-    assert table.index("advised") > table.index("70 %")
+    rows = [" ".join(re.sub(r"<[^>]+>", " ", f"<tr{one}").split()) for one in table.split("<tr")[2:]]
+    money = "" if cost is None else " 0.2"
+    figures = f"0.75 – 0.94 20 ms 95 % within 400 ms{money}"
+    assert rows[0] == f"70 % 35 % 0.70 {figures} Answer so : sure from 70 %"
+    assert rows[1] == f"90 % advised chosen 45 % 0.90 {figures}"
+    assert rows[2] == f"The fine-tuned model alone 100 % 0.88 0.75 – 0.94{' no price' if money else ''}"
+    assert ("1,000 answers cost" in table) == (cost is not None)
     form = {"form_token": token_of(shown), "model": ARM["id"], "sure_from": "70", "pin": "1"}
     assert all(f'name="{name}" value="{value}"' in table for name, value in form.items() if name != "form_token")
     assert (await browser.post("/pin", data=form)).status_code == 303
     assert harness.services.of("POST", f"{place}/pin")[-1].json == {"note": "", "hand_over_below": 0.7}
-    harness.services.answers[VERSIONS] = page({**tested, "evaluation": {**TESTED, "cascade": {"arm": "?"}}}, ARM)
+    harness.services.answers[VERSIONS] = page({**tested, "state": "awaiting_approval"}, ARM)
+    shown = (await browser.get(f"/models/{MODEL}")).text
+    assert "Answer so<" not in shown, "the base model would answer what is left"
+    assert "until then the base model answers what is left" in shown
+    for over in ({"state": "rejected"}, {"evaluation": {**TESTED, "cascade": {"arm": "?"}}}):
+        harness.services.answers[VERSIONS] = page({**tested, **over}, ARM)
+        assert "Together with the fine-tuned model" not in (await browser.get(f"/models/{MODEL}")).text
+    harness.services.answers[VERSIONS] = page({**tested, "evaluation": TESTED}, ARM)
     assert "Together with the fine-tuned model" not in (await browser.get(f"/models/{MODEL}")).text
 
 

@@ -537,7 +537,10 @@ async def test_an_adapter_that_is_better_beyond_doubt_is_not_beaten_and_who_else
     assert (await evaluator.evidence(event))["serving_arm"]["better_beyond_doubt"] == ["few_shot", "candidate"]
 
 
-async def test_what_an_arm_and_its_adapter_would_do_together_is_told_with_what_is_advised(evaluator: Lonely) -> None:
+async def test_what_an_arm_and_its_adapter_would_do_together_is_told_with_what_is_advised(
+    evaluator: Lonely, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluator.cascade._is_less", lambda one, other: one != other)  # all that is played is as quick
     name = evaluator.named()
     version = evaluator.serve(name, knows(3))
     evaluator.others.sure[version] = lambda question: 0.6 if int(question.rsplit(maxsplit=1)[-1]) % 3 == 0 else 0.95
@@ -548,7 +551,8 @@ async def test_what_an_arm_and_its_adapter_would_do_together_is_told_with_what_i
     told = [(one.below, round(one.handed_over, 3), round(one.score.value, 3)) for one in event.cascade.steps]
     assert told == [(0.5, 0.0, 0.667), (0.7, 0.333, 1.0), (0.9, 0.333, 1.0), (0.99, 1.0, 1.0)]
     assert [one.took.cost for one in event.cascade.steps] == [15.0, 20.0, 20.0, 30.0]
-    together = "what the head is less than 70 % sure of, 33 % of these rows, the two together got 60 right."
+    together = "what the head is less than 70 % sure of, 33 % of these rows, the two together got 60 right: "
+    together += "+0.0 points (95 % interval +0.0 to +0.0) against it alone."
     assert event.reason.endswith(f"Where it answers only {together}")
     evidence = await evaluator.evidence(event)
     assert evidence["cascade"] == event.cascade.model_dump()
@@ -557,15 +561,32 @@ async def test_what_an_arm_and_its_adapter_would_do_together_is_told_with_what_i
     assert (await evaluator.shown(event.model_id))["cascade"] == event.cascade.model_dump()
 
 
-async def test_nothing_is_left_to_an_adapter_that_failed(evaluator: Lonely) -> None:
+@pytest.mark.parametrize(
+    ("arm", "base", "tested", "why"),
+    [
+        (knows(20), right, 20, ("fail", None, None)),
+        (knows(60), wrong, 60, ("pass", "head", None)),
+        (knows(2), knows(7), 60, ("pass", None, "head")),
+    ],
+    ids=["it failed", "the arm goes on", "the arm is withdrawn"],
+)
+async def test_nothing_is_left_to_an_adapter_that_comes_into_no_use_or_by_an_arm_that_does(
+    evaluator: Lonely, monkeypatch: pytest.MonkeyPatch, arm: Says, base: Says, tested: int, why: tuple[str, Any, Any]
+) -> None:
+    monkeypatch.setattr("evaluator.cascade._is_less", lambda one, other: one != other)
     name = evaluator.named()
-    version = evaluator.serve(name, knows(20))
-    evaluator.others.sure[version] = lambda question: 0.6 if question.endswith(" 20") else 0.95
-    evaluator.others.says[BASE] = right
-    event = await evaluator.completed(await evaluator.register(rows(1, 20), right, name=name))
-    assert (event.verdict, event.beaten_by, event.below_base) == ("fail", None, None), event.reason
+    version = evaluator.serve(name, arm)
+
+    def sure(question: str) -> float:
+        asked = [{"role": "user", "content": question}]
+        return 0.95 if arm(asked) == right(asked) else 0.6
+
+    evaluator.others.sure[version] = sure
+    evaluator.others.says[BASE] = base
+    event = await evaluator.completed(await evaluator.register(rows(1, tested), right, name=name))
+    assert (event.verdict, event.beaten_by, event.below_base) == why, event.reason
     assert event.cascade is not None
-    assert [one.score.value for one in event.cascade.steps] == [0.95, 1.0, 1.0, 1.0]
+    assert [one.score.value for one in event.cascade.steps[1:]] == [1.0, 1.0, 1.0]
     assert event.cascade.advised is None
     assert "together" not in event.reason
 

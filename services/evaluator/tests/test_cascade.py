@@ -71,8 +71,19 @@ def test_the_least_bound_is_advised_by_which_both_do_as_well_as_the_adapter() ->
         ([0.0] * 30 + [1.0] * 30, [1.0] * 60, [0.1] * 60, {}),
         ([1.0] * 60, [1.0] * 60, [0.1] * 30 + [0.995] * 30, {"may_serve": False}),
         ([0.0] * 4 + [1.0] * 5, [1.0] * 9, [0.1] * 4 + [0.995] * 5, {}),
+        ([0.0] * 59 + [1.0], [1.0] * 60, [0.3] * 59 + [0.995], {}),
+        ([1.0] * 15 + [0.0] * 15, [0.0] * 15 + [1.0] * 15, [0.6] * 15 + [0.95] * 15, {}),
+        ([0.0] * 30 + [1.0] * 30, [1.0] * 60, [0.3] * 30 + [0.995] * 30, {"cost": 0.1}),
     ],
-    ids=["sure of what is wrong", "unsure of all", "the adapter comes into no use", "too few rows"],
+    ids=[
+        "sure of what is wrong",
+        "unsure of all",
+        "the adapter comes into no use",
+        "too few rows",
+        "nearly all is left and takes longer",
+        "as good by chance, and worse where more is left",
+        "for more money",
+    ],
 )
 def test_nothing_is_advised_where_both_do_not_do_as_well_or_only_one_answers(
     arm: list[float], adapter: list[float], sure: list[float], more: dict
@@ -111,5 +122,5 @@ def test_the_verdict_says_what_both_do_together() -> None:
     assert said == Verdict(
         "pass",
         "It is better. Where it answers only what the head is less than 70 % sure of, 25 % of these rows, "
-        "the two together got 40 right.",
+        "the two together got 40 right: +0.0 points (95 % interval +0.0 to +0.0) against it alone.",
     )

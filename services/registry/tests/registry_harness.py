@@ -33,8 +33,9 @@ from schemas import (
     ReplicaReady,
     TenantCreated,
     TenantPolicy,
+    Usage,
 )
-from schemas.artifacts import BASE_FILE, PROVIDER_FILE, EmbedderFacts
+from schemas.artifacts import BASE_FILE, PROVIDER_FILE, ArmKind, Cascade, CascadeStep, EmbedderFacts
 from testkit import Addresses, Space, eventually, running
 from testkit.base_models import base_spec
 from testkit.stub_peer import StubPeer
@@ -56,6 +57,14 @@ class Accounts(StubPeer):
             raise Transient("accounts cannot be reached")
         slug = self.knows[tenant_id]
         return {"tenant_id": tenant_id, "name": slug, "slug": slug, "policy": TenantPolicy().model_dump()}
+
+
+def together(arm: ArmKind) -> Cascade:
+    """What an arm would do together with the adapter that is tested."""
+    score = Interval(value=0.98, low=0.91, high=1.0, n=58)
+    took = Usage(answers=58, prompt_tokens=9, completion_tokens=9, seconds_median=0.1, seconds_p95=0.1, cost=None)
+    step = CascadeStep(below=0.9, handed_over=0.25, score=score, over_adapter=score, took=took)
+    return Cascade(arm=arm, steps=[step], advised=0.9)
 
 
 @dataclass
@@ -218,6 +227,7 @@ class Harness:
             scores=scores,
             beaten_by=beaten_by,
             below_base=below_base,
+            cascade=together(beaten_by) if beaten_by else None,
             evidence=ref("evidence"),
         )
 

@@ -236,6 +236,7 @@ async def test_an_adapter_that_an_arm_in_production_beats_leaves_it_the_name(
     await registry.publish(registry.evaluated(name, verdict, beaten_by="head"))
     card = await registry.card(name)
     assert (card["state"], card["evaluation"]["beaten_by"]) == (outcome, "head")
+    assert card["evaluation"]["cascade"]["arm"] == "head"
     said = registry.of(ModelWaiting if outcome == "awaiting_approval" else ModelRejected)[-1]
     for fact in ("57 of 58", "arm 'head'", "accuracy 0.966", "0.980"):
         assert fact in said.reason
@@ -291,6 +292,7 @@ async def test_an_adapter_is_beaten_by_no_arm_that_does_not_serve_its_name(regis
     await registry.asks("r1")
     card = await registry.card(name)
     assert (card["state"], card["evaluation"]["beaten_by"], card["serves"]) == ("production", None, True)
+    assert card["evaluation"]["cascade"] is None
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,10 @@ def test_the_card_tells_what_an_answer_took() -> None:
 def test_the_card_tells_what_arm_and_adapter_would_do_together() -> None:
     took = Usage(answers=60, prompt_tokens=600, completion_tokens=90, seconds_median=0.02, seconds_p95=0.4, cost=None)
     score = Interval(value=0.9666, low=0.9, high=1.0, n=60)
-    steps = [CascadeStep(below=below, handed_over=below / 2, score=score, took=took) for below in (0.5, 0.9)]
+    steps = [
+        CascadeStep(below=below, handed_over=below / 2, score=score, over_adapter=score, took=took)
+        for below in (0.5, 0.9)
+    ]
     model = candidate()
     cascade = Cascade(arm="head", steps=steps, advised=0.9)
     model.judge(completed("pass").model_copy(update={"cascade": cascade}), "auto", at=3)
@@ -210,8 +213,8 @@ def test_the_card_tells_what_arm_and_adapter_would_do_together() -> None:
     assert model.evaluation.cascade == cascade
     told = markdown(model)
     assert "The arm `head` first, and the adapter where it is less sure, on the same rows:" in told
-    assert "| 50 % | 25 % | 0.967 | 0.900 to 1.000 | 0.02 s |\n" in told
-    assert "| 90 % | 45 % | 0.967 (advised) | 0.900 to 1.000 | 0.02 s |\n" in told
+    assert "| 50 % | 25 % | 0.967 | 0.900 to 1.000 | 0.02 s | 0.4 s |\n" in told
+    assert "| 90 % | 45 % | 0.967 (advised) | 0.900 to 1.000 | 0.02 s | 0.4 s |\n" in told
 
 
 def test_who_took_a_copy_last_is_remembered_and_each_copy_is_said() -> None:

@@ -311,8 +311,8 @@ BUGS: tuple[Planted, ...] = (
     bug(
         "cascade: a bound is advised that leaves answers to an adapter that comes into no use",
         "evaluator:cascade_of",
-        "advised is None and may_serve and",
-        "advised is None and",
+        "next(advised, None) if may_serve else None",
+        "next(advised, None)",
         f"{CASCADE_TEST}::test_nothing_is_advised_where_both_do_not_do_as_well_or_only_one_answers",
     ),
     bug(
@@ -320,7 +320,28 @@ BUGS: tuple[Planted, ...] = (
         "evaluator:build_report",
         "verdict.kind != 'fail' and beaten_by is None",
         "beaten_by is None",
-        f"{ARMS_TEST}::test_nothing_is_left_to_an_adapter_that_failed",
+        f"{ARMS_TEST}::test_nothing_is_left_to_an_adapter_that_comes_into_no_use_or_by_an_arm_that_does",
+    ),
+    bug(
+        "cascade: an arm that goes on is advised to leave answers to an adapter that is refused",
+        "evaluator:build_report",
+        "and beaten_by is None and (below_base is None)",
+        "and below_base is None",
+        f"{ARMS_TEST}::test_nothing_is_left_to_an_adapter_that_comes_into_no_use_or_by_an_arm_that_does",
+    ),
+    bug(
+        "cascade: the first bound is advised that does as well by chance",
+        "evaluator:cascade_of",
+        "all(as_well[place:])",
+        "as_well[place]",
+        f"{CASCADE_TEST}::test_nothing_is_advised_where_both_do_not_do_as_well_or_only_one_answers",
+    ),
+    bug(
+        "cascade: a bound is advised that takes more than the adapter alone",
+        "evaluator:cascade_of",
+        "if less[place] and all",
+        "if all",
+        f"{CASCADE_TEST}::test_nothing_is_advised_where_both_do_not_do_as_well_or_only_one_answers",
     ),
     bug(
         "cascade: what is left to the adapter takes the adapter's time alone",

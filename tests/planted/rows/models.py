@@ -366,6 +366,13 @@ BUGS: tuple[Planted, ...] = (
         f"{ARMS}::test_an_adapter_is_beaten_by_no_arm_that_does_not_serve_its_name",
     ),
     bug(
+        "arms: what an adapter and an arm that is gone would do together is told",
+        "registry:Gate.judge",
+        "if completed.cascade and (not await self._serves(found, completed.cascade.arm)):",
+        "if completed.cascade is None:",
+        f"{ARMS}::test_an_adapter_is_beaten_by_no_arm_that_does_not_serve_its_name",
+    ),
+    bug(
         "arms: one that is worse than the base model goes on",
         "registry:Gate._withdraw_arm",
         "if arm is not None:",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.artifacts.arm import CONFIDENCES, ArmKind
+from schemas.artifacts.arm import ArmKind
 from schemas.refs import Interval, Usage
 
 
@@ -16,7 +16,11 @@ class CascadeStep(BaseModel):
     below: float = Field(gt=0, le=1, description="The arm leaves to the adapter what it is less sure of.")
     handed_over: float = Field(ge=0, le=1, description="Share of the rows that it leaves.")
     score: Interval = Field(description="By the metric that decides about the adapter.")
-    took: Usage = Field(description="What the answers take; of a row that is left, what both take.")
+    over_adapter: Interval = Field(description="The same, less that of the adapter alone.")
+    took: Usage = Field(
+        description="What the answers take: of a row that is left the time and cost of both, and the tokens of the "
+        "adapter; of another what the arm takes, whose tokens are those that its embedder read."
+    )
 
 
 class Cascade(BaseModel):
@@ -25,11 +29,11 @@ class Cascade(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     arm: ArmKind = Field(description="Who is asked first.")
-    steps: list[CascadeStep] = Field(min_length=1, max_length=len(CONFIDENCES), description="By growing bounds.")
+    steps: list[CascadeStep] = Field(min_length=1, max_length=16, description="By growing bounds.")
     advised: float | None = Field(
         None,
-        description="The least bound by which both together do as well as the adapter alone; none where none does, or "
-        "where the adapter comes into no use.",
+        description="The least bound from which on both together do as well as the adapter alone, for less; none where "
+        "there is none, or where the adapter comes into no use.",
     )
 
     @property

@@ -199,6 +199,7 @@ class TestedAnswer(TypedDict):
 
     metric: str
     scores: dict[str, ScoreAnswer]
+    usage: NotRequired[dict[str, dict[str, float | None]]]
     cascade: NotRequired[dict[str, object] | None]
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from console.answering import HOW, TITLES, kind_of
 from console.answers import VersionAnswer
+from schemas import Interval, Usage
+from schemas.artifacts import Cascade
+
+OVER = ("rejected", "retired")
+"""States of a version that comes into no use any more."""
 
 LEFT, WIDTH, ROW = 12, 296, 46
 """Of the picture: where 0 is, how long a scale of 1 is, the height of a version."""
@@ -64,6 +71,39 @@ class Version:
     def how(self) -> str:
         """How it answers."""
         return HOW[self.kind]
+
+
+@dataclass(frozen=True)
+class Together:
+    """What an arm and the adapter of a name did together in the adapter's test.
+
+    Attributes:
+        alone: the adapter's own score in it.
+        took: what its own answers took; None where that is not known.
+        in_use: whether the adapter is: until then the base model answers what the arm leaves.
+    """
+
+    cascade: Cascade
+    alone: Interval
+    took: Usage | None
+    in_use: bool
+
+    @classmethod
+    def of(cls, card: VersionAnswer) -> Together | None:
+        """What the card of an adapter tells; None of one that is over, and where no test of this release says so."""
+        tested = None if card["state"] in OVER else card.get("evaluation")
+        if not tested or not tested.get("cascade"):
+            return None
+        took = tested.get("usage", {}).get("candidate")
+        try:
+            return cls(
+                Cascade.model_validate(tested["cascade"]),
+                Interval.model_validate(tested["scores"].get("candidate")),
+                Usage.model_validate(took) if took else None,
+                card["state"] == "production",
+            )
+        except ValidationError:
+            return None
 
 
 @dataclass(frozen=True)

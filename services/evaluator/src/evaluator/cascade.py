@@ -10,7 +10,7 @@ from evaluator.metrics import AwaitedMetric, RowMetric
 from evaluator.replacement import arm_goes_on
 from evaluator.rows import Row
 from evaluator.store import Answer, Given
-from evaluator.usage import usage_of
+from evaluator.usage import price, usage_of
 from schemas.artifacts import CONFIDENCES, Cascade, CascadeStep
 
 
@@ -41,26 +41,35 @@ def cascade_of(
     sure = [one for one in said if one is not None]
     if not rows or len(sure) < len(rows):
         return None
-    steps, advised = [], None
+    steps, as_well, less = [], [], []
+    alone = [given["candidate", row.index] for row in rows]
     for below in CONFIDENCES:
         left = [one < below for one in sure]
         together = [scores["candidate" if is_left else arm.kind][place] for place, is_left in enumerate(left)]
         answers = [
-            _answered(given[arm.kind, row.index], given["candidate", row.index] if is_left else None)
-            for row, is_left in zip(rows, left, strict=True)
+            _answered(given[arm.kind, row.index], by_adapter if is_left else None)
+            for row, by_adapter, is_left in zip(rows, alone, left, strict=True)
         ]
         steps.append(
             CascadeStep(
                 below=below,
                 handed_over=sum(left) / len(rows),
                 score=metric.interval(together, seed),
+                over_adapter=compare(together, scores["candidate"], seed).interval,
                 took=usage_of(answers),
             )
         )
-        over_both = compare(scores["candidate"], together, seed)
-        if advised is None and may_serve and not all(left) and arm_goes_on(over_both, min_rows=min_rows):
-            advised = below
-    return Cascade(arm=arm.kind, steps=steps, advised=advised)
+        as_well.append(arm_goes_on(compare(scores["candidate"], together, seed), min_rows=min_rows))
+        less.append(_is_less(answers, alone))
+    advised = (below for place, below in enumerate(CONFIDENCES) if less[place] and all(as_well[place:]))
+    return Cascade(arm=arm.kind, steps=steps, advised=next(advised, None) if may_serve else None)
+
+
+def _is_less(one: Sequence[Answer], other: Sequence[Answer]) -> bool:
+    """Whether some answers take less time than others, and where it is known no more money."""
+    cost, cost_of_other = price(one), price(other)
+    dearer = cost is not None and cost_of_other is not None and cost > cost_of_other
+    return not dearer and sum(answer.seconds for answer in one) < sum(answer.seconds for answer in other)
 
 
 def _answered(by_arm: Answer, by_adapter: Answer | None) -> Answer:

@@ -205,7 +205,7 @@ def in_cascade(verdict: Verdict, metric: RowMetric | AwaitedMetric, arm: str, st
         step: of the bound that is advised.
     """
     left = f"what {arm} is less than {100 * step.below:g} % sure of, {100 * step.handed_over:.0f} % of these rows"
-    together = _score(metric, "the two together", step.score)
+    together = f"{_score(metric, 'the two together', step.score)}: {_points(step.over_adapter)} against it alone"
     return Verdict(verdict.kind, f"{verdict.reason} Where it answers only {left}, {together}.")
 
 

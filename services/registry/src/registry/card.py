@@ -162,10 +162,11 @@ def _together(metric: str, cascade: Cascade) -> str:
             f"{one.score.value:.3f}{' (advised)' if one.below == cascade.advised else ''}",
             _interval(one.score),
             f"{one.took.seconds_median:.3g} s",
+            f"{one.took.seconds_p95:.3g} s",
         )
         for one in cascade.steps
     ]
-    head = ("Sure from", "Left to the adapter", metric, "95 % interval", "Median time")
+    head = ("Sure from", "Left to the adapter", metric, "95 % interval", "Median time", "95 % within")
     said = f"The arm `{cascade.arm}` first, and the adapter where it is less sure, on the same rows:"
     return f"{said}\n\n{_table(head, rows)}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote
@@ -30,13 +30,11 @@ from console.curves import learning_curve, reliability_curve
 from console.paging import Listed, cursor
 from console.rendering import HEADERS
 from console.sessions import Session
-from console.versions import Version, picture
+from console.versions import Together, Version, picture
 from console.web import SEE_OTHER, Web
 from schemas import Usage
-from schemas.artifacts import Cascade
 from schemas.http.registry import folder_of
 
-OVER = ("rejected", "retired")
 MODELS_SHOWN = 50
 BASES_SHOWN = 100
 ANSWERS_SHOWN = 20
@@ -109,7 +107,7 @@ def model_routes(web: Web, registry: Peer, evaluator: Peer, trainer: Peer) -> Ro
             picture=picture(versions),
             evaluation=evaluation,
             usage=usage,
-            cascade=_cascade(of_name),
+            together=next(filter(None, map(Together.of, of_name)), None),
             priced=any(one.cost is not None for one in usage.values()),
             may_decide=session.principal.may("models:approve"),
             may_take=card.get("downloadable") and session.principal.may("models:download"),
@@ -211,16 +209,6 @@ def _usage(evaluation: EvaluationAnswer | None) -> dict[str, Usage]:
         with suppress(ValidationError):
             found[system] = Usage.model_validate(took)
     return found
-
-
-def _cascade(of_name: Sequence[VersionAnswer]) -> Cascade | None:
-    """What an arm and an adapter in use, or on its way to it, would do together; None where no test says so."""
-    for card in of_name:
-        tested = None if card["state"] in OVER else card.get("evaluation")
-        if tested and (found := tested.get("cascade")):
-            with suppress(ValidationError):
-                return Cascade.model_validate(found)
-    return None
 
 
 def _age(card: VersionAnswer) -> int:

@@ -67,7 +67,7 @@ VISIBLE: dict[str, Seen] = {
         "evals:read",
         (
             *("evaluation_id", "model_id", "verdict", "metric", "scores", "usage"),
-            *("beaten_by", "below_base", "earlier_verdicts"),
+            *("beaten_by", "below_base", "cascade", "earlier_verdicts"),
         ),
     ),
     "feedback.recorded.v1": Seen(

@@ -80,6 +80,8 @@ class Gate:
         found = await self._models.get(completed.tenant_id, completed.model_id)
         if completed.beaten_by and not await self._serves(found, completed.beaten_by):
             completed = completed.model_copy(update={"beaten_by": None})
+        if completed.cascade and not await self._serves(found, completed.cascade.arm):
+            completed = completed.model_copy(update={"cascade": None})
         if completed.below_base and (policy.gate == "approval" or not await self._may_go(found, completed.below_base)):
             completed = completed.model_copy(update={"below_base": None})
         if completed.below_base:  # it goes, so no adapter gives way to it
