@@ -430,11 +430,11 @@ async def test_the_disk_of_every_store_is_full(tight: Tight) -> None:
     async with ingesting_and_labeling(tight.space, within=OBJECTS_ANSWER_SECONDS) as (files, labels):
         accepted = (await files.upload("a.jsonl", BARE, "user_data", "before")).json()["id"]
         await drained(labels, 1, within=30)
+        [project] = (await labels("GET", "labeling/projects")).json()["data"]
         tight.disk.fill()
         for key in ("first", "second", "third"):
             refused = await files.upload("b.jsonl", BARE, "user_data", key)
             assert refused.status_code == 503, refused.text
-        [project] = (await labels("GET", "labeling/projects")).json()["data"]
 
         async def database_ended() -> bool:
             """It is written to until it finds no room: others may have given some up since."""
