@@ -57,7 +57,7 @@ def zip_bomb() -> bytes:
     return packed.getvalue()
 
 
-def packed_nothing(tenant: Tenant) -> str:
+def unpacks_to_much(tenant: Tenant) -> str:
     """The archive is made only when it is sent, as that takes a second."""
     return refused_file(zip_bomb(), "train.jsonl")(tenant)
 
@@ -177,7 +177,7 @@ CASES: dict[str, Case] = {
     "a CSV line with a field too few": sample("short_line.csv"),
     "a blank cell in a workbook": refused_file(blank_cell(), "blank_cell.xlsx"),
     "a workbook with a password": refused_file(with_a_password(), "password.xlsx"),
-    "zip bomb named .jsonl": packed_nothing,
+    "zip bomb named .jsonl": unpacks_to_much,
     "3 GB upload": three_gigabytes,
     "wrong purpose": wrong_purpose,
     "a form field that is not read": form(delimiter=";"),

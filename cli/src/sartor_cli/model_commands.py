@@ -98,19 +98,8 @@ def show_model(model_id: str, api_key: ApiKey = None, base_url: BaseUrl = None, 
     facts |= together
     facts |= {"verdict": evaluation.get("verdict"), "reason": evaluation.get("reason"), **_answer_of(card)}
     pinned = ("pinned", "hand_over_below") if card.get("hand_over_below") else ("pinned",)
-    state = (
-        "id",
-        "name",
-        "answers_by",
-        "serves",
-        *pinned,
-        "state",
-        "waiting_for",
-        *scores,
-        *together,
-        "verdict",
-        "reason",
-    )
+    tested = (*scores, *together, "verdict", "reason")
+    state = ("id", "name", "answers_by", "serves", *pinned, "state", "waiting_for", *tested)
     origin = ("base_model", "job_id", "dataset_id", "training_file", "task", "method", "hyperparameters", "seed")
     show(facts, as_json=False, columns=(*state, *origin, "trained_tokens", "created_at", "promoted_at", "ended_at"))
     if "name" in card:

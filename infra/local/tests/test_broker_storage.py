@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -31,12 +30,6 @@ BUCKET = "kafka"
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with LocalStack(tmp_path_factory.mktemp("stack"), services=(), usual_ports=False) as running:
         yield running
-
-
-@cache
-def http() -> httpx2.Client:
-    """For all questions: a new one loads all certificates, which takes longer than an answer. Keeps no connection."""
-    return httpx2.Client(trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 @pytest.fixture
@@ -84,7 +77,7 @@ def asked(stack: LocalStack, prefix: str) -> ET.Element:
         content_sha256=nothing,
         date=now,
     )
-    answer = http().get(url, params=query, headers=signed)
+    answer = httpx2.get(url, params=query, headers=signed, trust_env=False)
     answer.raise_for_status()
     return ET.fromstring(answer.content)
 
@@ -175,7 +168,7 @@ def test_of_other_buckets_the_store_is_asked_who_may(stack: LocalStack, clients:
     store.make_bucket(bucket_name="private")
     store.put_object(bucket_name="private", object_name="one", data=io.BytesIO(b"x"), length=1)
     port = stack.home.state["ports"]["broker_storage"]
-    assert http().get(f"http://127.0.0.1:{port}/private/one").status_code == 403
+    assert httpx2.get(f"http://127.0.0.1:{port}/private/one", trust_env=False).status_code == 403
 
 
 def test_what_was_there_before_is_listed(stack: LocalStack, clients: tuple[Minio, Minio]) -> None:
@@ -215,11 +208,11 @@ def test_who_has_the_object_is_told_so(stack: LocalStack, clients: tuple[Minio, 
     through, _ = clients
     put(through, "have", b"one")
     url = through.presigned_get_object(bucket_name=BUCKET, object_name="have")
-    etag = http().get(url).headers["etag"]
-    answer = http().get(url, headers={"if-none-match": etag})
+    etag = httpx2.get(url, trust_env=False).headers["etag"]
+    answer = httpx2.get(url, headers={"if-none-match": etag}, trust_env=False)
     assert (answer.status_code, answer.content) == (304, b"")
     put(through, "have", b"two")
-    answer = http().get(url, headers={"if-none-match": etag})
+    answer = httpx2.get(url, headers={"if-none-match": etag}, trust_env=False)
     assert (answer.status_code, answer.content) == (200, b"two")
 
 
@@ -231,7 +224,7 @@ def test_an_upload_of_which_nobody_knows_is_asked_for_again(stack: LocalStack, c
     [process] = [one for one in stack.status(sample_seconds=0) if one.name == "objects"]
     os.kill(process.pid, signal.SIGKILL)
     url = through.presigned_put_object(bucket_name=BUCKET, object_name="unknown/2")
-    assert http().put(url, content=b"two").status_code == 503
+    assert httpx2.put(url, content=b"two", trust_env=False).status_code == 503
     stack._until_ready(program)
     assert set(seen(stack, "unknown/")) == {"unknown/1"}
     put(store, "unknown/2", b"as if the upload had ended only now")

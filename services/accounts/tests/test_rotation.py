@@ -191,8 +191,7 @@ async def test_a_revoked_key_ends_with_every_secret(
     for secret in (old["api_key"], new["api_key"]):
         assert (await verify(shared, shared_space, secret)).json()["error"]["code"] == "revoked_api_key"
     both = {hash_key(old["api_key"]), hash_key(new["api_key"])}
-    revoked = lambda: {event.key_hash for event in of_tenant(seen, KeyRevoked, made["tenant_id"])}  # noqa: E731
-    await eventually(lambda: revoked() == both)
+    await eventually(lambda: {one.key_hash for one in of_tenant(seen, KeyRevoked, made["tenant_id"])} == both)
     assert (await rotated(shared, owner, old["id"])).json()["error"]["code"] == "key_ended"
 
 

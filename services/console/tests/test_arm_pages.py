@@ -533,11 +533,11 @@ async def test_what_quick_answers_and_fine_tune_would_do_together_is_shown_and_c
     table = shown.split("Together with the fine-tuned model")[1].split("</table>")[0]
     rows = [" ".join(re.sub(r"<[^>]+>", " ", f"<tr{one}").split()) for one in table.split("<tr")[2:]]
     money = "" if cost is None else " 0.2"
-    figures = f"0.75 – 0.94 20 ms 95 % within 400 ms{money}"
+    figures = f"0.75 – 0.94 20 ms 95 % in 400 ms{money}"
     assert rows[0] == f"70 % 35 % 0.70 {figures} Answer so : sure from 70 %"
     assert rows[1] == f"90 % advised chosen 45 % 0.90 {figures}"
     assert rows[2] == f"The fine-tuned model alone 100 % 0.88 0.75 – 0.94{' no price' if money else ''}"
-    assert ("1,000 answers cost" in table) == (cost is not None)
+    assert ("Cost of 1,000" in table) == (cost is not None)
     form = {"form_token": token_of(shown), "model": ARM["id"], "sure_from": "70", "pin": "1"}
     assert all(f'name="{name}" value="{value}"' in table for name, value in form.items() if name != "form_token")
     assert (await browser.post("/pin", data=form)).status_code == 303
